@@ -1,0 +1,14 @@
+"""The two compiled modules; everything else about the package is in pyproject.toml."""
+
+from setuptools import Extension, setup
+
+setup(
+    cffi_modules=["native/build_shim.py:ffi"],
+    ext_modules=[
+        Extension(
+            "usdtkit._probe",
+            ["native/probe.c"],
+            extra_compile_args=["-O2", "-Wall", "-Wextra"],
+        )
+    ],
+)

@@ -1,0 +1,50 @@
+"""Every error that usdtkit raises on purpose: what happened, what to do next, and the exit code of the command.
+
+Raised everywhere, caught only at the edge (`usdtkit.cli`), which prints the message, then the hint on its own line.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class UsdtkitError(Exception):
+    """Something could not be done.
+
+    `message` says what, where and why in one line; `hint` the next command or change that helps, or is None.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ElfError(UsdtkitError):
+    """A file is not an ELF file, or is damaged."""
+
+
+class UsageError(UsdtkitError):
+    """A spec, an expression or a declaration is wrong in itself."""
+
+    exit_code = 2
+
+
+class PrivilegeError(UsdtkitError):
+    """The kernel refuses for want of a capability."""
+
+    exit_code = 3
+
+
+class NotFoundError(UsdtkitError):
+    """No such file, process, probe or function."""
+
+    exit_code = 4
+
+
+class UnsupportedError(UsdtkitError):
+    """The kernel, or a program that is needed, lacks a feature."""
+
+    exit_code = 5

@@ -1,0 +1,104 @@
+"""The nouns that everything else exchanges: frozen data without I/O.
+
+Made by `elf` (from files) and `targets` (from processes), read by `bpf`, `trace`, `output` and `cli`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Where one argument lies when a probe site is hit, as one operand of the note's argument string.
+
+    The value is read as `size` bytes (1, 2, 4, 8), sign-extended when `signed`:
+
+    - constant: `value`
+    - register: the low bytes of register `base`
+    - memory: the bytes at `base + index * scale + value`; with base "rip" the site's own address is the base
+    - unreadable: nothing; `reason` says why. It keeps its place, so that later arguments keep their numbers.
+    """
+
+    text: str
+    kind: Literal["constant", "register", "memory", "unreadable"]
+    size: int = 8
+    signed: bool = False
+    value: int = 0
+    base: str | None = None
+    index: str | None = None
+    scale: int = 1
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a probe or a function as a user sees it.
+
+    `type` is one of u8…u64, i8…i64, bool, f64 (the bits of an IEEE double in an integer operand), str (pointer to a
+    NUL-terminated string), bytes (pointer, and the length in the operand after it), pointer.
+    `operand` is the index, from 0, of its (first) operand.
+    """
+
+    name: str
+    type: str
+    operand: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One place in the code where a probe can be hit.
+
+    `address` and `semaphore` are virtual addresses of the file, moved by the prelink base where that differs;
+    `base` is as the note says. The offsets are what the kernel attaches by. `semaphore` is 0 where there is none.
+    """
+
+    address: int
+    file_offset: int
+    base: int
+    semaphore: int
+    semaphore_offset: int
+    arguments_text: str
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A USDT probe: all its sites in one file. Bytes of names that are not UTF-8 are kept as surrogate escapes."""
+
+    path: str
+    provider: str
+    name: str
+    sites: tuple[Site, ...]
+    arguments: tuple[Argument, ...]
+    doc: str = ""
+    build_id: str = ""
+
+    @property
+    def spec(self) -> str:
+        """PROVIDER:PROBE, the spelling that `usdtkit trace` takes."""
+        return f"{self.provider}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function symbol that a uprobe can be put on."""
+
+    path: str
+    name: str
+    address: int
+    size: int
+    file_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One ELF file to look into: `path` opens it from here, `name` is what the processes that map it call it.
+
+    The two differ in a container, or where the file was deleted. `pids` are those of the scan that map it.
+    """
+
+    path: str
+    name: str
+    pids: tuple[int, ...] = ()
