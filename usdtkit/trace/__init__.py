@@ -1,0 +1,44 @@
+"""Attach to probes and functions, from Python.
+
+    from usdtkit import trace
+    from usdtkit.trace import cstr, ms, usdt
+
+    with trace.Session(pid=1234) as session:
+        query = session.pair(usdt("mysql:query__start"), usdt("mysql:query__done"), keep=["query"])
+        query.where(query.latency > ms(1)).emit("latency", "query", "comm")
+        for event in session:
+            print(event.latency_ns, event.query)
+
+A session takes sources (`usdt`, `uprobe`, `uretprobe`, `pair`), each with actions: `emit` sends events, which
+iteration yields; `count` and `hist` summarise in the kernel. Values and conditions are expressions.
+"""
+
+from usdtkit.bpf.expressions import (
+    Expression,
+    arg,
+    buffer,
+    comm,
+    cpu,
+    cstr,
+    deref,
+    gid,
+    latency,
+    ms,
+    pid,
+    retval,
+    tid,
+    uid,
+    us,
+)
+from usdtkit.bpf.layout import Truncated, TruncatedBytes
+from usdtkit.trace.aggregations import Counts, Histogram
+from usdtkit.trace.events import wall_time
+from usdtkit.trace.session import Session, Summary
+from usdtkit.trace.sources import Pair, Source
+from usdtkit.trace.specs import FunctionSpec, UsdtSpec, uprobe, uretprobe, usdt
+
+__all__ = [
+    "Counts", "Expression", "FunctionSpec", "Histogram", "Pair", "Session", "Source", "Summary", "Truncated",
+    "TruncatedBytes", "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid",
+    "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "wall_time",
+]  # fmt: skip

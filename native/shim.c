@@ -1,0 +1,219 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/perf_event.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "shim.h"
+
+/*
+ * bpf(2)'s commands and attributes as the kernel's ABI fixes them. Spelled out here because the headers of a
+ * distribution are often older than the kernel that runs (uprobe_multi is of Linux 6.6).
+ */
+enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_KEY = 4, PROG_LOAD = 5, MAP_LOOKUP_BATCH = 24, LINK_CREATE = 28 };
+enum { PROG_TYPE_KPROBE = 2, ATTACH_PERF_EVENT = 41, ATTACH_UPROBE_MULTI = 48, UPROBE_MULTI_RETURN = 1 };
+
+struct map_create_attr {
+  uint32_t map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node;
+  char map_name[16];
+};
+
+struct map_element_attr {
+  uint32_t map_fd;
+  uint64_t key __attribute__((aligned(8)));
+  uint64_t value; /* or the next key */
+  uint64_t flags;
+};
+
+struct map_batch_attr {
+  uint64_t in_batch, out_batch, keys, values;
+  uint32_t count, map_fd;
+  uint64_t elem_flags, flags;
+};
+
+struct prog_load_attr {
+  uint32_t prog_type, insn_cnt;
+  uint64_t insns, license;
+  uint32_t log_level, log_size;
+  uint64_t log_buf;
+  uint32_t kern_version, prog_flags;
+  char prog_name[16];
+  uint32_t prog_ifindex, expected_attach_type;
+};
+
+struct link_uprobe_multi_attr {
+  uint32_t prog_fd, target_fd, attach_type, flags;
+  uint64_t path, offsets, ref_ctr_offsets, cookies;
+  uint32_t cnt, multi_flags, pid, padding;
+};
+
+struct link_perf_attr {
+  uint32_t prog_fd, target_fd, attach_type, flags;
+  uint64_t cookie;
+};
+
+static uint64_t address(const void *pointer) { return (uint64_t)(uintptr_t)pointer; }
+
+static int bpf(int command, void *attributes, unsigned size) {
+  long result = syscall(SYS_bpf, command, attributes, size);
+  return result < 0 ? -errno : (int)result;
+}
+
+static void copy_name(char out[16], const char *name) {
+  size_t length = strnlen(name, 15);
+  memcpy(out, name, length);
+  out[length] = 0;
+}
+
+int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags,
+                       const char *name) {
+  struct map_create_attr a = {.map_type = type, .key_size = key_size, .value_size = value_size, .max_entries = max_entries, .map_flags = flags};
+  copy_name(a.map_name, name);
+  return bpf(MAP_CREATE, &a, sizeof a);
+}
+
+static int map_element(int command, int fd, const void *key, const void *value) {
+  struct map_element_attr a;
+  memset(&a, 0, sizeof a); /* padding included: the kernel refuses what it does not know */
+  a.map_fd = (uint32_t)fd;
+  a.key = address(key);
+  a.value = address(value);
+  return bpf(command, &a, sizeof a);
+}
+
+int usdtkit_map_lookup(int fd, const void *key, void *value) { return map_element(MAP_LOOKUP, fd, key, value); }
+int usdtkit_map_update(int fd, const void *key, const void *value) { return map_element(MAP_UPDATE, fd, key, value); }
+int usdtkit_map_delete(int fd, const void *key) { return map_element(MAP_DELETE, fd, key, NULL); }
+int usdtkit_map_next_key(int fd, const void *key, void *next) { return map_element(MAP_NEXT_KEY, fd, key, next); }
+
+int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count) {
+  struct map_batch_attr a = {
+      .in_batch = first ? 0 : address(cursor), .out_batch = address(cursor), .keys = address(keys), .values = address(values), .count = *count, .map_fd = (uint32_t)fd};
+  int result = bpf(MAP_LOOKUP_BATCH, &a, sizeof a);
+  *count = a.count;
+  if (result == 0) return 1;
+  return result == -ENOENT ? 0 : result;
+}
+
+int usdtkit_prog_load(const void *instructions, uint32_t count, uint32_t expected, const char *name, char *log,
+                      uint32_t log_size) {
+  struct prog_load_attr a = {.prog_type = PROG_TYPE_KPROBE, .insn_cnt = count, .expected_attach_type = expected};
+  a.insns = address(instructions);
+  a.license = address("GPL"); /* what the kernel asks of a program that reads user memory */
+  if (log_size) {
+    a.log_level = 1;
+    a.log_buf = address(log);
+    a.log_size = log_size;
+  }
+  copy_name(a.prog_name, name);
+  return bpf(PROG_LOAD, &a, sizeof a);
+}
+
+int usdtkit_link_uprobe_multi(int program, const char *path, const uint64_t *offsets, const uint64_t *refs,
+                              const uint64_t *cookies, uint32_t count, int on_return, int pid) {
+  struct link_uprobe_multi_attr a = {.prog_fd = (uint32_t)program, .attach_type = ATTACH_UPROBE_MULTI, .cnt = count, .pid = (uint32_t)pid};
+  a.path = address(path);
+  a.offsets = address(offsets);
+  a.ref_ctr_offsets = address(refs);
+  a.cookies = address(cookies);
+  a.multi_flags = on_return ? UPROBE_MULTI_RETURN : 0;
+  return bpf(LINK_CREATE, &a, sizeof a);
+}
+
+int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, const char *path, uint64_t offset,
+                        uint64_t ref, int on_return, int pid) {
+  struct perf_event_attr a = {.size = sizeof a, .type = type};
+  a.config = (on_return ? 1ULL << return_bit : 0) | ref << ref_shift;
+  a.config1 = address(path);  /* uprobe_path */
+  a.config2 = offset;         /* probe_offset */
+  long fd = syscall(SYS_perf_event_open, &a, pid > 0 ? pid : -1, pid > 0 ? -1 : 0, -1, PERF_FLAG_FD_CLOEXEC);
+  return fd < 0 ? -errno : (int)fd;
+}
+
+int usdtkit_link_perf(int program, int event, uint64_t cookie) {
+  struct link_perf_attr a = {.prog_fd = (uint32_t)program, .target_fd = (uint32_t)event, .attach_type = ATTACH_PERF_EVENT, .cookie = cookie};
+  return bpf(LINK_CREATE, &a, sizeof a);
+}
+
+int usdtkit_perf_set_program(int program, int event) {
+  return ioctl(event, PERF_EVENT_IOC_SET_BPF, program) < 0 ? -errno : 0;
+}
+
+int usdtkit_perf_enable(int event) { return ioctl(event, PERF_EVENT_IOC_ENABLE, 0) < 0 ? -errno : 0; }
+
+/* A ring buffer is a page with our position, a page with the kernel's, and the data mapped twice in a row. */
+struct usdtkit_ring {
+  unsigned long *consumer;
+  const unsigned long *producer;
+  const uint8_t *data;
+  uint64_t size;
+  size_t page;
+};
+
+enum { RECORD_HEADER = 8 };
+static const uint32_t RECORD_BUSY = 1U << 31, RECORD_DISCARDED = 1U << 30;
+
+int usdtkit_ring_open(int map, uint64_t size, usdtkit_ring **out) {
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  usdtkit_ring *ring = calloc(1, sizeof *ring);
+  if (!ring) return -ENOMEM;
+  void *consumer = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, map, 0);
+  if (consumer == MAP_FAILED) {
+    int error = -errno;
+    free(ring);
+    return error;
+  }
+  uint8_t *producer = mmap(NULL, page + 2 * size, PROT_READ, MAP_SHARED, map, (off_t)page);
+  if (producer == MAP_FAILED) {
+    int error = -errno;
+    munmap(consumer, page);
+    free(ring);
+    return error;
+  }
+  ring->consumer = consumer;
+  ring->producer = (const unsigned long *)producer;
+  ring->data = producer + page;
+  ring->size = size;
+  ring->page = page;
+  *out = ring;
+  return 0;
+}
+
+void usdtkit_ring_close(usdtkit_ring *ring) {
+  munmap((void *)(uintptr_t)ring->producer, ring->page + 2 * ring->size);
+  munmap(ring->consumer, ring->page);
+  free(ring);
+}
+
+int64_t usdtkit_ring_drain(usdtkit_ring *ring, void *out, uint64_t room) {
+  unsigned long position = __atomic_load_n(ring->consumer, __ATOMIC_RELAXED);
+  unsigned long end = __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE);
+  uint64_t written = 0;
+  int64_t result = 0;
+  while (position < end) {
+    const uint8_t *record = ring->data + (position & (ring->size - 1));
+    uint32_t header = __atomic_load_n((const uint32_t *)record, __ATOMIC_ACQUIRE);
+    if (header & RECORD_BUSY) break; /* reserved and not yet submitted: what follows must wait, to stay in order */
+    uint32_t length = header & ~(RECORD_BUSY | RECORD_DISCARDED);
+    uint64_t step = ((uint64_t)length + RECORD_HEADER + 7) & ~7ULL;
+    if (!(header & RECORD_DISCARDED)) {
+      if (written + step > room) {
+        if (written == 0) result = -ENOSPC;
+        break;
+      }
+      uint8_t *to = (uint8_t *)out + written;
+      memcpy(to, &length, sizeof length);
+      memset(to + 4, 0, 4);
+      memcpy(to + RECORD_HEADER, record + RECORD_HEADER, length);
+      written += step;
+    }
+    position += step;
+    __atomic_store_n(ring->consumer, position, __ATOMIC_RELEASE);
+  }
+  return result ? result : (int64_t)written;
+}

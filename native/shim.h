@@ -1,0 +1,46 @@
+#pragma once
+#include <stdint.h>
+
+/*
+ * What usdtkit needs of the kernel, as plain calls: bpf(2), uprobes, the ring buffer.
+ *
+ * Called from Python through cffi (build_shim.py reads this very file). Every function that can fail returns a
+ * negative errno. None keeps global state; file descriptors belong to the caller and carry close-on-exec.
+ */
+
+int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags,
+                       const char *name);
+int usdtkit_map_lookup(int fd, const void *key, void *value);
+int usdtkit_map_update(int fd, const void *key, const void *value);
+int usdtkit_map_delete(int fd, const void *key);
+/* Writes the key after `key` (the first, where NULL) to `next`. */
+int usdtkit_map_next_key(int fd, const void *key, void *next);
+/* One step of a batched read. `cursor` opaque, at least key_size and 4 bytes; `first` on the first step. `count` in: room; out: entries read.
+ * Returns 1 where more follow, 0 at the end. */
+int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count);
+
+/* Loads a program of type KPROBE; `expected` is its attach type, 0 or USDTKIT_UPROBE_MULTI. */
+int usdtkit_prog_load(const void *instructions, uint32_t count, uint32_t expected, const char *name, char *log,
+                      uint32_t log_size);
+
+/* One link for `count` offsets of one file; `refs` may be NULL; pid 0 means every process. */
+int usdtkit_link_uprobe_multi(int program, const char *path, const uint64_t *offsets, const uint64_t *refs,
+                              const uint64_t *cookies, uint32_t count, int on_return, int pid);
+
+/* One perf event for one offset. `type`, `return_bit` and `ref_shift` are what sysfs says of the uprobe PMU. */
+int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, const char *path, uint64_t offset,
+                        uint64_t ref, int on_return, int pid);
+int usdtkit_link_perf(int program, int event, uint64_t cookie);
+/* For kernels without perf links: no cookie, and detached when the event's descriptor is closed. */
+int usdtkit_perf_set_program(int program, int event);
+int usdtkit_perf_enable(int event);
+
+/* A BPF ring buffer, mapped for reading. Used by one thread at a time. */
+typedef struct usdtkit_ring usdtkit_ring;
+int usdtkit_ring_open(int map, uint64_t size, usdtkit_ring **ring);
+void usdtkit_ring_close(usdtkit_ring *ring);
+/*
+ * Moves whole records into `out`, each as its length (u32), 4 bytes of padding, and the payload rounded up to 8.
+ * Returns the bytes written, 0 where nothing is ready, -ENOSPC where the first record alone does not fit.
+ */
+int64_t usdtkit_ring_drain(usdtkit_ring *ring, void *out, uint64_t room);

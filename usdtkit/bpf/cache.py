@@ -1,0 +1,59 @@
+"""Compiled bytecode on disk: key (a hash) → the compiler's answer. Used by `compiler` alone.
+
+One file an entry in $USDTKIT_CACHE, else $XDG_CACHE_HOME/usdtkit/bytecode, else ~/.cache/usdtkit/bytecode. What is
+read from there runs in the kernel, so the directory must be ours and closed to everybody else; where it is not, or
+the disk is full, there is no cache, and the only difference is time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+
+def directory() -> Path:
+    """Where entries lie, whether or not it exists."""
+    explicit = os.environ.get("USDTKIT_CACHE")
+    if explicit:
+        return Path(explicit)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "usdtkit" / "bytecode"
+
+
+def load(key: str) -> bytes | None:
+    """The entry, or None where there is none or the directory is not to be trusted."""
+    place = directory()
+    if not _is_private(place):
+        return None
+    try:
+        return (place / key).read_bytes()
+    except OSError:
+        return None
+
+
+def store(key: str, content: bytes) -> None:
+    """Keep an entry; readers and other writers see all of it or nothing."""
+    place = directory()
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(place):
+            return
+        descriptor, temporary = tempfile.mkstemp(dir=place, prefix=".new-")
+    except OSError:
+        return
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).rename(place / key)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _is_private(place: Path) -> bool:
+    try:
+        status = place.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077

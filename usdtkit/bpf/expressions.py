@@ -1,0 +1,241 @@
+"""What a user asks for, as objects: values at a probe, and conditions on them.
+
+Built by users through `usdtkit.trace` (and by the parsers of the mini-languages), rendered to C by `program`. Nothing
+here knows a probe: names stay names until a program is made for one, and no text of a user's ever becomes C.
+
+    arg("order_id") > 100            an argument by name, or by number from 1
+    cstr(arg(1), 256) == "ada"       a NUL-terminated string behind a pointer, at most 256 bytes of it
+    latency > ms(10)                 in a pair: nanoseconds between start and end
+    retval.cast("i32") < 0           a function's return value, as a C int
+    deref(arg("pamh"), 48, "u32")    memory behind a pointer
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from usdtkit.errors import UsageError
+
+IntegerType = Literal["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64"]
+INTEGER_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64")
+MAX_STRING = 4096
+
+# Seen by every program, whatever the probe. "latency" exists in pairs only.
+BUILTINS = ("pid", "tid", "uid", "gid", "cpu", "time", "comm", "latency", "retval")
+
+
+class Expression:
+    """A value that is computed in the kernel when a probe is hit. Operators and comparisons make new expressions."""
+
+    def __add__(self, other: Operand) -> Binary:
+        return Binary("+", self, lift(other))
+
+    def __sub__(self, other: Operand) -> Binary:
+        return Binary("-", self, lift(other))
+
+    def __mul__(self, other: Operand) -> Binary:
+        return Binary("*", self, lift(other))
+
+    def __floordiv__(self, other: Operand) -> Binary:
+        return Binary("/", self, lift(other))
+
+    def __mod__(self, other: Operand) -> Binary:
+        return Binary("%", self, lift(other))
+
+    def __lshift__(self, other: Operand) -> Binary:
+        return Binary("<<", self, lift(other))
+
+    def __rshift__(self, other: Operand) -> Binary:
+        return Binary(">>", self, lift(other))
+
+    def __and__(self, other: Operand) -> Binary:
+        return Binary("&", self, lift(other))
+
+    def __or__(self, other: Operand) -> Binary:
+        return Binary("|", self, lift(other))
+
+    def __xor__(self, other: Operand) -> Binary:
+        return Binary("^", self, lift(other))
+
+    def __invert__(self) -> Not:
+        return Not(self)
+
+    def __lt__(self, other: Operand) -> Binary:
+        return Binary("<", self, lift(other))
+
+    def __le__(self, other: Operand) -> Binary:
+        return Binary("<=", self, lift(other))
+
+    def __gt__(self, other: Operand) -> Binary:
+        return Binary(">", self, lift(other))
+
+    def __ge__(self, other: Operand) -> Binary:
+        return Binary(">=", self, lift(other))
+
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # an expression, as in every query language
+        if isinstance(other, (str, bytes)):
+            return TextTest(self, _encode(other), whole=True)
+        return Binary("==", self, lift(other))
+
+    def __ne__(self, other: object) -> Expression:  # type: ignore[override]
+        return Not(self == other) if isinstance(other, (str, bytes)) else Binary("!=", self, lift(other))
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise UsageError(
+            "an expression has no truth value before the probe is hit",
+            hint="combine conditions with &, | and ~, each in parentheses, not with and, or, not",
+        )
+
+    def startswith(self, prefix: str | bytes) -> TextTest:
+        """Whether a string begins with `prefix`."""
+        return TextTest(self, _encode(prefix), whole=False)
+
+    def cast(self, type: IntegerType) -> Cast:
+        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`."""
+        if type not in INTEGER_TYPES:
+            raise UsageError(f"cannot cast to {type!r}", hint=f"one of {', '.join(INTEGER_TYPES)}")
+        return Cast(self, type)
+
+
+Operand = Expression | int
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Expression):
+    """An integer constant. It becomes a parameter of the compiled program, not part of its text."""
+
+    value: int
+
+
+@dataclass(frozen=True, eq=False)
+class Name(Expression):
+    """What a pair keeps, an argument, or a builtin, by name; in that order of precedence."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Arg(Expression):
+    """An argument by name, or by its number from 1."""
+
+    which: int | str
+
+
+@dataclass(frozen=True, eq=False)
+class Cast(Expression):
+    value: Expression
+    type: str
+
+
+@dataclass(frozen=True, eq=False)
+class Binary(Expression):
+    operator: str
+    left: Expression
+    right: Expression
+
+
+@dataclass(frozen=True, eq=False)
+class Not(Expression):
+    value: Expression
+
+
+@dataclass(frozen=True, eq=False)
+class Memory(Expression):
+    """An integer in the memory of the process."""
+
+    address: Expression
+    offset: int
+    type: str
+
+
+@dataclass(frozen=True, eq=False)
+class Text(Expression):
+    """A NUL-terminated string behind a pointer, at most `size` bytes of it."""
+
+    pointer: Expression
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer(Expression):
+    """`length` bytes behind a pointer, at most `size` of them."""
+
+    pointer: Expression
+    length: Expression
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class TextTest(Expression):
+    """Whether a string is `literal`, or with `whole` unset begins with it."""
+
+    text: Expression
+    literal: bytes
+    whole: bool
+
+
+pid, tid, uid, gid, cpu = Name("pid"), Name("tid"), Name("uid"), Name("gid"), Name("cpu")
+comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
+
+
+def arg(which: int | str) -> Arg:
+    """An argument of the probe or function: by name where the name is known, or by number from 1."""
+    if isinstance(which, int) and which < 1:
+        raise UsageError(f"arg({which}): arguments count from 1")
+    return Arg(which)
+
+
+def cstr(pointer: Expression | str | int, size: int = 256) -> Text:
+    """The C string behind a pointer (an expression, an argument's name or number), at most `size` bytes of it."""
+    return Text(_pointer(pointer), _check_size(size))
+
+
+def buffer(pointer: Expression | str | int, length: Operand, size: int = 256) -> Buffer:
+    """`length` bytes behind a pointer, at most `size` (a constant) of them. Arrives as bytes."""
+    return Buffer(_pointer(pointer), lift(length), _check_size(size))
+
+
+def deref(address: Expression | str | int, offset: int = 0, type: IntegerType = "u64") -> Memory:
+    """The integer at `address + offset` in the process's memory; chains of pointers nest."""
+    if type not in INTEGER_TYPES:
+        raise UsageError(f"cannot read a {type!r} from memory", hint=f"one of {', '.join(INTEGER_TYPES)}")
+    return Memory(_pointer(address), offset, type)
+
+
+def us(value: float) -> int:
+    """Microseconds in nanoseconds, for comparing with `latency`."""
+    return round(value * 1_000)
+
+
+def ms(value: float) -> int:
+    """Milliseconds in nanoseconds, for comparing with `latency`."""
+    return round(value * 1_000_000)
+
+
+def lift(value: object) -> Expression:
+    """An integer as an expression; an expression as it is."""
+    if isinstance(value, Expression):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return Constant(int(value))
+    raise UsageError(f"{value!r} cannot stand in an expression", hint="64-bit integers and expressions can")
+
+
+def _pointer(value: Expression | str | int) -> Expression:
+    return value if isinstance(value, Expression) else arg(value)
+
+
+def _check_size(size: int) -> int:
+    if not 1 <= size <= MAX_STRING:
+        raise UsageError(f"a string of {size} bytes cannot be read", hint=f"from 1 to {MAX_STRING}")
+    return size
+
+
+def _encode(text: str | bytes) -> bytes:
+    encoded = text.encode() if isinstance(text, str) else text
+    if len(encoded) > 255:
+        raise UsageError(f"a string of {len(encoded)} bytes is too long to compare with", hint="at most 255 bytes")
+    return encoded

@@ -1,0 +1,108 @@
+"""One description of a record → its C struct, and the decoder of its bytes.
+
+Used for events in the ring buffer, for what a pair keeps between start and end, and for keys of aggregations, so that
+the program in the kernel and the reader in Python cannot disagree. Every field takes a multiple of 8 bytes: no
+padding to know about.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes"]
+_NUMBERS: dict[str, tuple[str, str]] = {
+    "u64": ("u64", "Q"),
+    "i64": ("s64", "q"),
+    "bool": ("u64", "Q"),
+    "f64": ("u64", "d"),
+}
+
+
+class Truncated(str):
+    """A string of the traced program that was longer than what was asked for; its beginning."""
+
+
+class TruncatedBytes(bytes):
+    """Bytes of the traced program that were more than what was asked for; the first of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value of a record: a number, or at most `size` bytes of text or data."""
+
+    name: str
+    kind: Kind
+    size: int = 8
+
+    @property
+    def is_text(self) -> bool:
+        return self.kind in ("str", "bytes")
+
+    @property
+    def room(self) -> int:
+        """Bytes of a text in the struct: one more and a NUL show whether it was cut. 8-aligned with its length."""
+        return (self.size + 2 + 4 + 7) // 8 * 8 - 4
+
+
+class Layout:
+    """A struct of `fields` (f0, f1, … in C) behind `header` fields, which are (name, "u32" or "u64")."""
+
+    def __init__(self, fields: Sequence[Field], header: Sequence[tuple[str, str]] = ()) -> None:
+        self.fields = tuple(fields)
+        self.header = tuple(header)
+        codes = ["I" if type == "u32" else "Q" for _, type in header]
+        self._texts: list[tuple[int, Field]] = []  # where the (length, data) of each text stands in the unpacked tuple
+        self._booleans: list[int] = []
+        for field in fields:
+            position = len(codes)
+            if field.is_text:
+                self._texts.append((position, field))
+                codes += ["i", f"{field.room}s"]
+            else:
+                if field.kind == "bool":
+                    self._booleans.append(position)
+                codes.append(_NUMBERS[field.kind][1])
+        self._struct = struct.Struct("<" + "".join(codes))
+
+    @property
+    def size(self) -> int:
+        """Bytes of one record."""
+        return self._struct.size
+
+    def c_struct(self, name: str) -> str:
+        """The declaration of `struct name`."""
+        members = [f"{type} {member};" for member, type in self.header]
+        for index, field in enumerate(self.fields):
+            if field.is_text:
+                members += [f"s32 f{index}_length;", f"char f{index}[{field.room}];"]
+            else:
+                members.append(f"{_NUMBERS[field.kind][0]} f{index};")
+        return f"struct {name} {{ {' '.join(members)} }};"
+
+    def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
+        """The header's and the fields' values, in order. A text that could not be read is None."""
+        values = self._struct.unpack_from(payload)
+        if not self._texts and not self._booleans:
+            return values
+        changed = list(values)
+        for position in self._booleans:
+            changed[position] = bool(changed[position])
+        # From the end, because each text makes one value of two.
+        for position, field in reversed(self._texts):
+            changed[position : position + 2] = [_text(field, values[position], values[position + 1])]
+        return tuple(changed)
+
+
+def _text(field: Field, length: int, data: bytes) -> str | bytes | None:
+    if length < 0:  # an errno: the pointer led nowhere
+        return None
+    if field.kind == "bytes":
+        content = data[: min(length, field.size)]
+        return TruncatedBytes(content) if length > field.size else content
+    content = data[:length].partition(b"\0")[0]
+    if len(content) > field.size:
+        return Truncated(content[: field.size].decode(errors="surrogateescape"))
+    return content.decode(errors="surrogateescape")

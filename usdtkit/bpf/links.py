@@ -1,0 +1,156 @@
+"""Programs → probe sites: one uprobe_multi link for all sites of a file, or a perf event for each.
+
+Input: a `Loaded` program and the sites of one file (file offsets, semaphores, cookies). Output: open descriptors. The
+kernel detaches when they are closed, also by the death of this process, and it raises and lowers the semaphores.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from usdtkit._ffi import check, describe, ffi, lib
+from usdtkit.bpf.loader import ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI, Loaded
+from usdtkit.errors import NotFoundError, UnsupportedError, UsdtkitError
+
+ENOTSUPP = 524
+# What one site refuses, others need not: bisect. Anything else is the call's own failure.
+REFUSALS = (-errno.EINVAL, -errno.EILSEQ, -errno.EIO, -ENOTSUPP)
+# The best first: Linux 6.6; 5.15; 4.20, with a copy of the program for each cookie, as those links carry none.
+METHODS = ("uprobe_multi", "perf_link", "perf_ioctl")
+PERF_CONFIG = Path("/sys/bus/event_source/devices/uprobe")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place to attach to: offsets in the file, `semaphore_offset` 0 where there is none."""
+
+    file_offset: int
+    semaphore_offset: int
+    cookie: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A site that the kernel does not take, and why."""
+
+    path: str
+    file_offset: int
+    reason: str
+
+
+class Links:
+    """All attachments of a session. `close` detaches everything."""
+
+    def __init__(self, loaded: Loaded, method: str | None = None) -> None:
+        """`method`: one of METHODS, or None for the first that the kernel has."""
+        self._loaded = loaded
+        self._descriptors: list[int] = []
+        self.refused: list[Refusal] = []
+        self.method = method or ("uprobe_multi" if has_uprobe_multi() else "perf_link")
+
+    def attach(self, program: str, path: str, sites: Sequence[Site], *, on_return: bool = False, pid: int = 0) -> int:
+        """Attach `program` to all sites of one file; `pid` 0 means every process, present and future.
+
+        Returns how many were attached; the others are in `refused`. Raises for what is not one site's fault.
+        """
+        before = len(self.refused)
+        attach = self._attach_multi if self.method == "uprobe_multi" else self._attach_perf
+        attach(program, path, list(sites), on_return, pid)
+        return len(sites) - (len(self.refused) - before)
+
+    def close(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _attach_multi(self, program: str, path: str, sites: list[Site], on_return: bool, pid: int) -> None:
+        count = len(sites)
+        result = lib.usdtkit_link_uprobe_multi(
+            self._loaded.program(program, ATTACH_TYPE_UPROBE_MULTI),
+            os.fsencode(path),
+            ffi.new("uint64_t[]", [site.file_offset for site in sites]),
+            ffi.new("uint64_t[]", [site.semaphore_offset for site in sites])
+            if any(site.semaphore_offset for site in sites)
+            else ffi.NULL,
+            ffi.new("uint64_t[]", [site.cookie for site in sites]),
+            count,
+            on_return,
+            pid,
+        )
+        if result >= 0:
+            self._descriptors.append(result)
+        elif result in REFUSALS and count == 1:
+            self.refused.append(Refusal(path, sites[0].file_offset, describe(-result)))
+        elif result in REFUSALS:
+            middle = count // 2
+            self._attach_multi(program, path, sites[:middle], on_return, pid)
+            self._attach_multi(program, path, sites[middle:], on_return, pid)
+        else:
+            _fail(result, path, pid)
+
+    def _attach_perf(self, program: str, path: str, sites: list[Site], on_return: bool, pid: int) -> None:
+        pmu = perf_pmu()
+        for site in sites:
+            event = lib.usdtkit_perf_uprobe(
+                *pmu, os.fsencode(path), site.file_offset, site.semaphore_offset, on_return, pid
+            )
+            if event in REFUSALS:
+                self.refused.append(Refusal(path, site.file_offset, describe(-event)))
+                continue
+            if event < 0:
+                _fail(event, path, pid)
+            self._descriptors.append(event)
+            if self.method == "perf_link":
+                shared = self._loaded.program(program, ATTACH_TYPE_NONE)
+                link = lib.usdtkit_link_perf(shared, event, site.cookie)
+                if link >= 0:
+                    self._descriptors.append(link)
+                elif link == -errno.EINVAL:
+                    self.method = "perf_ioctl"
+                else:
+                    _fail(link, path, pid)
+            if self.method == "perf_ioctl":
+                own = self._loaded.program(program, ATTACH_TYPE_NONE, site.cookie)
+                check(lib.usdtkit_perf_set_program(own, event), f"attaching to {path}")
+            check(lib.usdtkit_perf_enable(event), f"attaching to {path}")
+
+
+def _fail(result: int, path: str, pid: int) -> None:
+    if result == -errno.ESRCH:
+        raise NotFoundError(f"process {pid} ended before it could be traced")
+    if result == -errno.ENOENT:
+        raise NotFoundError(f"{path} has gone", hint="was the program upgraded? start the trace again")
+    check(result, f"attaching to {path}")
+    raise UsdtkitError(f"attaching to {path} failed")
+
+
+@cache
+def has_uprobe_multi() -> bool:
+    """Whether the kernel knows uprobe_multi links (Linux 6.6), found by asking it for an impossible one."""
+    # A kernel with them goes on to the program's descriptor (EBADF); one without sees fields it does not know (EINVAL).
+    nothing = ffi.new("uint64_t[]", [0])
+    return bool(
+        lib.usdtkit_link_uprobe_multi(_INVALID_FD, b"/", nothing, ffi.NULL, ffi.NULL, 1, False, 0) == -errno.EBADF
+    )
+
+
+_INVALID_FD = 0x7FFF_FFFF
+
+
+@cache
+def perf_pmu() -> tuple[int, int, int]:
+    """The uprobe PMU's (type, bit that asks for return probes, shift of the semaphore's offset), from sysfs."""
+    try:
+        number = int((PERF_CONFIG / "type").read_text())
+        return_bit = int((PERF_CONFIG / "format/retprobe").read_text().partition(":")[2])
+        reference = PERF_CONFIG / "format/ref_ctr_offset"
+        shift = int(reference.read_text().partition(":")[2].partition("-")[0]) if reference.exists() else 32
+    except (OSError, ValueError):
+        raise UnsupportedError(
+            "this kernel has no uprobes", hint="it needs CONFIG_UPROBES and CONFIG_UPROBE_EVENTS: see usdtkit doctor"
+        ) from None
+    return number, return_bit, shift

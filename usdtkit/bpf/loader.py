@@ -1,0 +1,118 @@
+"""Bytecode → maps and programs in the kernel, linked with the values of this run.
+
+A program's text names its constants (thresholds, literals) by number only, so that one cached compilation serves all
+values: `PARAMETER_MAGIC` in the upper half of an `ld_imm64` marks the place, and the value is patched in here, before
+the verifier looks. Output: `Loaded`, for `links` and `trace`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Mapping, Sequence
+
+from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
+from usdtkit.bpf.compiler import Bytecode
+from usdtkit.bpf.maps import Map
+from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
+
+PARAMETER_MAGIC = 0x75736474
+ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI = 0, 48
+LOG_SIZE = 1 << 20
+
+LD_IMM64, CALL, MOV32_IMM = 0x18, 0x85, 0xB4
+PSEUDO_MAP_FD = 1
+GET_ATTACH_COOKIE = 174
+
+
+class Loaded:
+    """The maps of one compiled text by name, and its programs, loaded as they are asked for. Close it to free all."""
+
+    def __init__(
+        self, bytecode: Bytecode, parameters: Sequence[int] = (), max_entries: Mapping[str, int] | None = None
+    ) -> None:
+        """`parameters`: values by number, taken modulo 2**64. `max_entries`: sizes that differ from the text's."""
+        require_bpf()
+        self._bytecode = bytecode
+        self._parameters = parameters
+        self._programs: dict[tuple[str, int, int | None], int] = {}
+        self.maps: dict[str, Map] = {}
+        try:
+            for description in bytecode.maps:
+                size = (max_entries or {}).get(description.name)
+                self.maps[description.name] = Map(description, size)
+        except BaseException:
+            self.close()
+            raise
+
+    def program(self, name: str, attach_type: int, cookie: int | None = None) -> int:
+        """Load a program (once for each way) and return its descriptor, which this object keeps.
+
+        With `cookie` (32 bits), the program carries it as a constant, for links that cannot.
+        """
+        key = (name, attach_type, cookie)
+        if key not in self._programs:
+            code = self._link(self._bytecode.programs[name], cookie)
+            self._programs[key] = _load(name, code, attach_type)
+        return self._programs[key]
+
+    def close(self) -> None:
+        for descriptor in self._programs.values():
+            os.close(descriptor)
+        self._programs.clear()
+        for map_ in self.maps.values():
+            map_.close()
+
+    def _link(self, code: bytes, cookie: int | None) -> bytes:
+        maps = [self.maps[description.name] for description in self._bytecode.maps]
+        linked = bytearray(code)
+        at = 0
+        while at < len(linked):
+            opcode, registers, _, immediate = struct.unpack_from("<BBhi", linked, at)
+            if opcode == LD_IMM64:
+                upper = struct.unpack_from("<i", linked, at + 12)[0]
+                if registers >> 4 == PSEUDO_MAP_FD:
+                    struct.pack_into("<i", linked, at + 4, maps[immediate].fd)
+                elif upper == PARAMETER_MAGIC:
+                    value = self._parameters[immediate] & 0xFFFF_FFFF_FFFF_FFFF
+                    struct.pack_into("<I", linked, at + 4, value & 0xFFFF_FFFF)
+                    struct.pack_into("<I", linked, at + 12, value >> 32)
+                at += 16
+                continue
+            if cookie is not None and opcode == CALL and registers == 0 and immediate == GET_ATTACH_COOKIE:
+                struct.pack_into("<BBhI", linked, at, MOV32_IMM, 0, 0, cookie)
+            at += 8
+        return bytes(linked)
+
+
+def require_bpf() -> None:
+    """Raise PrivilegeError or UnsupportedError unless bpf(2) lets us make a map."""
+    descriptor = lib.usdtkit_map_create(2, 4, 8, 1, 0, b"usdtkit_try")
+    if descriptor >= 0:
+        os.close(descriptor)
+        return
+    if descriptor in (-errno.EPERM, -errno.EACCES):
+        raise PrivilegeError("the kernel does not let us load BPF programs: not enough privilege", hint=PRIVILEGE_HINT)
+    if descriptor in (-errno.ENOSYS, -errno.EINVAL):
+        raise UnsupportedError(
+            "this kernel has no bpf(2)", hint="usdtkit doctor lists what the kernel needs: CONFIG_BPF_SYSCALL first"
+        )
+    raise UsdtkitError(f"the kernel refuses to make a BPF map: {describe(-descriptor)}")
+
+
+def _load(name: str, code: bytes, attach_type: int) -> int:
+    count = len(code) // 8
+    descriptor = lib.usdtkit_prog_load(code, count, attach_type, name.encode(), ffi.NULL, 0)
+    if descriptor >= 0:
+        return int(descriptor)
+    # Once more for the verifier's words, which cost time and memory and are worth it only now.
+    log = ffi.new("char[]", LOG_SIZE)
+    again = lib.usdtkit_prog_load(code, count, attach_type, name.encode(), log, LOG_SIZE)
+    if again >= 0:
+        return int(again)
+    if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):
+        raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
+    words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
+    reason = next((line for line in reversed(words) if line and not line.startswith(("processed", "verification"))), "")
+    raise UsdtkitError(f"the kernel's verifier refuses the program {name}: {reason or describe(-descriptor)}")

@@ -1,0 +1,110 @@
+"""A map in the kernel: created from its description, read in batches, closed with its descriptor.
+
+Input: `compiler.MapDescription`. Output: keys and values as bytes; `trace.aggregations` gives them a meaning.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from usdtkit._ffi import check, ffi, lib
+from usdtkit.bpf.compiler import MapDescription
+
+HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF = 1, 2, 5, 6, 27
+BATCH = 4096
+
+
+@cache
+def possible_cpus() -> int:
+    """How many values a per-CPU entry has: the kernel's possible CPUs, not those that are online."""
+    ranges = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    return int(ranges.replace(",", "-").split("-")[-1]) + 1
+
+
+class Map:
+    """One BPF map, owned: closing it (or the last program that uses it) frees it."""
+
+    def __init__(self, description: MapDescription, max_entries: int | None = None) -> None:
+        self.name = description.name
+        self.type = description.type
+        self.key_size = description.key_size
+        self.value_size = description.value_size
+        self.max_entries = description.max_entries if max_entries is None else max_entries
+        self.fd = check(
+            lib.usdtkit_map_create(
+                self.type, self.key_size, self.value_size, self.max_entries, description.flags, self.name.encode()
+            ),
+            f"creating the BPF map {self.name}",
+        )
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    @property
+    def stride(self) -> int:
+        """Bytes that one entry's value takes in what the kernel returns: on per-CPU maps, all CPUs' values."""
+        if self.type in (PERCPU_HASH, PERCPU_ARRAY):
+            return (self.value_size + 7) // 8 * 8 * possible_cpus()
+        return self.value_size
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        self._check_sizes(key, value)
+        check(lib.usdtkit_map_update(self.fd, key, value), f"writing to the BPF map {self.name}")
+
+    def __getitem__(self, key: bytes) -> bytes:
+        """The value (per-CPU: all of them in a row); KeyError where there is no such key."""
+        self._check_sizes(key)
+        value = ffi.new("char[]", self.stride)
+        result = lib.usdtkit_map_lookup(self.fd, key, value)
+        if result == -errno.ENOENT:
+            raise KeyError(key)
+        check(result, f"reading the BPF map {self.name}")
+        return bytes(ffi.buffer(value))
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every entry, a batch of them a system call; entries that come and go meanwhile may be missed or seen."""
+        keys = ffi.new("char[]", self.key_size * BATCH)
+        values = ffi.new("char[]", self.stride * BATCH)
+        # A hash map's cursor is a bucket (4 bytes), an array's is a key.
+        cursor = ffi.new("char[]", max(self.key_size, 8))
+        count = ffi.new("uint32_t *")
+        first, more = True, 1
+        while more:
+            count[0] = BATCH
+            more = lib.usdtkit_map_lookup_batch(self.fd, first, cursor, keys, values, count)
+            if first and more in (
+                -errno.EINVAL,
+                -524,
+            ):  # no batches for this type of map before Linux 5.6 (arrays: 5.13)
+                yield from self._items_one_by_one()
+                return
+            check(more, f"reading the BPF map {self.name}")
+            first = False
+            key_bytes, value_bytes = ffi.buffer(keys), ffi.buffer(values)
+            for at in range(count[0]):
+                yield (
+                    key_bytes[at * self.key_size : (at + 1) * self.key_size],
+                    value_bytes[at * self.stride : (at + 1) * self.stride],
+                )
+
+    def _items_one_by_one(self) -> Iterator[tuple[bytes, bytes]]:
+        key = ffi.NULL
+        following = ffi.new("char[]", self.key_size)
+        while lib.usdtkit_map_next_key(self.fd, key, following) == 0:
+            found = bytes(ffi.buffer(following))
+            try:
+                yield found, self[found]
+            except KeyError:  # deleted since
+                continue
+            key = ffi.new("char[]", found)
+
+    def _check_sizes(self, key: bytes, value: bytes | None = None) -> None:
+        # The kernel copies as many bytes as the map says, whatever is given.
+        if len(key) != self.key_size or (value is not None and len(value) != self.stride):
+            raise ValueError(f"map {self.name}: keys have {self.key_size} bytes, values {self.stride}")

@@ -1,0 +1,442 @@
+"""Hooks with their actions → one BPF program as C text, with the layouts of everything it sends or counts.
+
+Input: `Hook`s, made by `trace` from resolved probes and a user's expressions. Output: `Program`, for `compiler`,
+`loader` and the readers in `trace`. Deterministic and pure: equal hooks give equal text, on any host.
+
+How a program reads a USDT argument: the sites of a probe differ in where an argument lies, so the text does not say.
+Each site's cookie (see `cookie`) names the probe and one of the lists of operands in the map `operands`, which
+`pack_operands` fills. So text and bytecode are the same for every build of the traced program.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from usdtkit.bpf import expressions as ex
+from usdtkit.bpf.layout import Field, Layout
+from usdtkit.bpf.render import MAX_OPERANDS, RETURN_SLOT, HookKind, Renderer, Scope
+from usdtkit.errors import UnsupportedError, UsageError
+from usdtkit.model import Argument, Operand
+
+# Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
+COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "unreadable")
+COUNTERS_ROOM = 8
+
+RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
+MAX_RECORD = 1 << 16
+# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
+COOKIE_LIST_BITS = 12
+MAX_LISTS = 1 << COOKIE_LIST_BITS
+MAX_PROBES = 1 << 32 - COOKIE_LIST_BITS
+MAX_KEY = 256
+AGGREGATION_ENTRIES = 10_240
+# What pairs keep is allocated in advance.
+PAIR_ENTRIES, PAIR_BYTES = 10_240, 4 << 20
+MAX_NESTING = 32
+HISTOGRAM_SUM = 65  # the slot after the buckets: value v lies in bucket v.bit_length()
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Send an event of kind `number` with these fields."""
+
+    number: int
+    fields: dict[str, ex.Expression]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Count hits by the values of `keys`, in the table `number`."""
+
+    number: int
+    keys: dict[str, ex.Expression]
+
+
+@dataclass(frozen=True)
+class Hist:
+    """Count `value` in buckets of powers of two, by the values of `keys`, in the table `number`."""
+
+    number: int
+    value: ex.Expression
+    keys: dict[str, ex.Expression]
+
+
+Action = Emit | Count | Hist
+Counter = Callable[[str], str]  # the name of a counter → the statement that raises it
+
+
+@dataclass(frozen=True)
+class Block:
+    """An action, and what must be true for it."""
+
+    condition: ex.Expression | None
+    action: Action
+
+
+@dataclass
+class Hook:
+    """One function of the program, run at one kind of site.
+
+    A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) sees it.
+    """
+
+    index: int
+    what: str
+    kind: HookKind
+    machine: str
+    arguments: tuple[Argument, ...]
+    string_size: int = 256
+    start: dict[str, ex.Expression] | None = None
+    after: Hook | None = None
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def function(self) -> str:
+        """The name of its function in the program."""
+        return f"hook_{self.index}"
+
+
+@dataclass(frozen=True)
+class Program:
+    """The text, the values of its parameters, and by their numbers the layouts of events and of tables' keys."""
+
+    text: str
+    parameters: tuple[int, ...]
+    records: dict[int, Layout]
+    tables: dict[int, Layout]
+
+
+def table_name(number: int) -> str:
+    """The map of an aggregation."""
+    return f"table_{number}"
+
+
+def build(hooks: Sequence[Hook]) -> Program:
+    """Render hooks, in the order of their `index`, into one program."""
+    return _Builder().build(hooks)
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.declarations: list[str] = []
+        self.functions: list[str] = []
+        self.parameters: list[int] = []
+        self.records: dict[int, Layout] = {}
+        self.tables: dict[int, Layout] = {}
+        self.kept: dict[int, Layout] = {}
+
+    def build(self, hooks: Sequence[Hook]) -> Program:
+        for hook in hooks:
+            self._function(hook)
+        text = "\n".join([PRELUDE, *self.declarations, *self.functions, ""])
+        return Program(text, tuple(self.parameters), self.records, self.tables)
+
+    def _function(self, hook: Hook) -> None:
+        kept = self.kept[hook.after.index] if hook.after else None
+        scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size)
+        counters = hook.index * COUNTERS_ROOM
+        renderer = Renderer(scope, counters + COUNTERS.index("unreadable"), self.parameters)
+
+        def count(name: str) -> str:
+            return f"count({counters + COUNTERS.index(name)});"
+
+        body: list[str] = []
+        if hook.start is not None:
+            body += self._pair_start(hook, renderer, count)
+        elif hook.after is not None:
+            body += self._pair_end(hook, renderer, count)
+        body.append(count("hits"))
+        for block in hook.blocks:
+            action = self._action(block.action, renderer, count)
+            if block.condition is not None:
+                action = [f"if ({renderer.integer(block.condition)[0]}) {{", *action, "}"]
+            body += action
+        if hook.after is not None:
+            body.append(f"pair_{hook.after.index}.delete(&key);")
+        opening = [line for name, line in OPENING.items() if name in renderer.uses]
+        self.functions.append(
+            "\n".join([f"int {hook.function}(struct pt_regs *ctx) {{", *opening, *body, "return 0;", "}"])
+        )
+
+    def _pair_key(self, hook: Hook) -> list[str]:
+        """Statements that set `key`: this thread and probe and, for functions, the stack frame of the call.
+
+        The frame tells the calls of a recursion apart, and a call that never returned (longjmp, a thread's end) is
+        overwritten by the next one in its place instead of shifting all later matches.
+        """
+        if hook.kind == "usdt":
+            return ["struct pair_key key = { .thread = (u32)id };"]
+        slot = RETURN_SLOT[hook.machine] if hook.kind == "return" else 0
+        return [
+            f"u64 caller = (u32)id | (cookie >> {COOKIE_LIST_BITS} << 32);",
+            f"struct pair_key key = {{ .thread = caller, .frame = ctx->sp - {slot} }};",
+        ]
+
+    def _pair_start(self, hook: Hook, renderer: Renderer, count: Counter) -> list[str]:
+        assert hook.start is not None
+        fields = [renderer.field(name, expression) for name, expression in hook.start.items()]
+        layout = self.kept[hook.index] = Layout(fields, header=(("start", "u64"),))
+        name = f"pair_{hook.index}"
+        entries = max(64, min(PAIR_ENTRIES, PAIR_BYTES // layout.size))
+        self.declarations += [
+            layout.c_struct(name),
+            f"BPF_HASH({name}, struct pair_key, struct {name}, {entries});",
+            f"BPF_ARRAY(blank_{hook.index}, struct {name}, 1);",
+        ]
+        renderer.uses |= {"id", "cookie", "now"}
+        lines = self._pair_key(hook)
+        if hook.kind == "usdt":
+            self.declarations.append(f"BPF_HASH(depth_{hook.index}, u32, u32, {PAIR_ENTRIES});")
+            lines += [
+                f"u32 thread = id, *depth = depth_{hook.index}.lookup(&thread), first = 1;",
+                f"if (depth && *depth >= {MAX_NESTING}) {{ {count('overflow')} *depth = 0; }}",
+                "if (depth) { key.frame = *depth; *depth += 1; }",
+                f"else if (depth_{hook.index}.update(&thread, &first)) {{ {count('full')} return 0; }}",
+            ]
+        lines += [
+            "u32 zero = 0;",
+            f"struct {name} *blank = blank_{hook.index}.lookup(&zero);",
+            f"if (!blank || {name}.update(&key, blank)) {{ {count('full')} return 0; }}",
+            f"struct {name} *s = {name}.lookup(&key);",
+            "if (!s) return 0;",
+        ]
+        for index, (expression, kept) in enumerate(zip(hook.start.values(), layout.fields, strict=True)):
+            lines += renderer.store(expression, f"s->f{index}", kept.room if kept.is_text else 8)
+        return [*lines, "s->start = bpf_ktime_get_ns();"]
+
+    def _pair_end(self, hook: Hook, renderer: Renderer, count: Counter) -> list[str]:
+        assert hook.after is not None
+        first = hook.after.index
+        renderer.uses |= {"id", "cookie", "now"}
+        lines = self._pair_key(hook)
+        if hook.kind == "usdt":
+            lines += [
+                f"u32 thread = id, *depth = depth_{first}.lookup(&thread);",
+                f"if (!depth || !*depth) {{ {count('unmatched')} return 0; }}",
+                "*depth -= 1;",
+                "key.frame = *depth;",
+                f"if (!*depth) depth_{first}.delete(&thread);",
+            ]
+        return [
+            *lines,
+            f"struct pair_{first} *s = pair_{first}.lookup(&key);",
+            f"if (!s) {{ {count('unmatched')} return 0; }}",
+            "u64 latency = now - s->start;",
+        ]
+
+    def _action(self, action: Action, renderer: Renderer, count: Counter) -> list[str]:
+        match action:
+            case Emit(number, fields):
+                return self._emit(number, fields, renderer, count)
+            case Count(number, keys):
+                return self._count(number, keys, renderer, count)
+            case Hist(number, value, keys):
+                return self._hist(number, value, keys, renderer, count)
+
+    def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
+        layout = Layout([renderer.field(name, value) for name, value in fields.items()], RECORD_HEADER)
+        if layout.size > MAX_RECORD:
+            raise UsageError(
+                f"{renderer.scope.what}: an event of {layout.size} bytes",
+                hint=f"at most {MAX_RECORD}: shorten its strings",
+            )
+        self.records[number] = layout
+        self.declarations.append(layout.c_struct(f"record_{number}"))
+        renderer.uses |= {"id", "cookie", "now"}
+        lines = [
+            f"struct record_{number} *r = events.ringbuf_reserve(sizeof(struct record_{number}));",
+            f"if (!r) {{ {count('lost')} }} else {{",
+            f"r->kind = {number}; r->probe = cookie >> {COOKIE_LIST_BITS};",
+            "r->time = now; r->pid = id >> 32; r->tid = id;",
+        ]
+        for index, (expression, target) in enumerate(zip(fields.values(), layout.fields, strict=True)):
+            lines += renderer.store(expression, f"r->f{index}", target.room if target.is_text else 8)
+        return ["{", *lines, "events.ringbuf_submit(r, 0);", "}", "}"]
+
+    def _key(
+        self, name: str, keys: dict[str, ex.Expression], extra: Sequence[Field], renderer: Renderer
+    ) -> tuple[Layout, list[str]]:
+        layout = Layout([*(renderer.field(key, value) for key, value in keys.items()), *extra])
+        if layout.size > MAX_KEY:
+            raise UsageError(
+                f"{renderer.scope.what}: keys of {layout.size} bytes together",
+                hint=f"at most {MAX_KEY}: cstr(…, 64) shortens a string",
+            )
+        self.declarations.append(layout.c_struct(name))
+        lines = [f"struct {name} key = {{}};"]
+        for index, (expression, part) in enumerate(zip(keys.values(), layout.fields, strict=False)):
+            lines += renderer.store(expression, f"key.f{index}", part.room if part.is_text else 8)
+        return layout, lines
+
+    def _count(self, number: int, keys: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
+        name = table_name(number)
+        if not keys:
+            self.tables[number] = Layout([])
+            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, 1);")
+            return _add_to_slot(name, "0", "1")
+        layout, lines = self._key(f"{name}_key", keys, (), renderer)
+        self.tables[number] = layout
+        self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
+        return ["{", *lines, *_add_to_key(name, "1", count("full")), "}"]
+
+    def _hist(
+        self, number: int, value: ex.Expression, keys: dict[str, ex.Expression], renderer: Renderer, count: Counter
+    ) -> list[str]:
+        name = table_name(number)
+        measured = [f"u64 value = {renderer.integer(value)[0]};"]
+        if not keys:
+            self.tables[number] = Layout([])
+            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, {HISTOGRAM_SUM + 1});")
+            slots = _add_to_slot(name, "bits(value)", "1") + _add_to_slot(name, str(HISTOGRAM_SUM), "value")
+            return ["{", *measured, *slots, "}"]
+        layout, lines = self._key(f"{name}_key", keys, [Field("bucket", "u64")], renderer)
+        self.tables[number] = layout
+        self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
+        slot = f"key.f{len(keys)}"
+        return [
+            *("{", *measured, *lines),
+            *(f"{slot} = bits(value);", *_add_to_key(name, "1", count("full"))),
+            *(f"{slot} = {HISTOGRAM_SUM};", *_add_to_key(name, "value", count("full")), "}"),
+        ]
+
+
+# bcc does not see its map functions inside macros, so these are spelled out at each place.
+
+
+def _add_to_slot(table: str, slot: str, amount: str) -> list[str]:
+    return [
+        f"{{ u32 at = {slot}; u64 *sum = {table}.lookup(&at);",
+        f"if (sum) __sync_fetch_and_add(sum, {amount}); }}",
+    ]
+
+
+def _add_to_key(table: str, amount: str, when_full: str) -> list[str]:
+    return [
+        f"{{ u64 none = 0, *sum = {table}.lookup(&key);",
+        f"if (!sum) {{ {table}.insert(&key, &none); sum = {table}.lookup(&key); }}",
+        f"if (sum) __sync_fetch_and_add(sum, {amount}); else {{ {when_full} }} }}",
+    ]
+
+
+# Computed once a hit, where a hook uses it.
+OPENING = {
+    "cookie": "u64 cookie = bpf_get_attach_cookie(ctx);",
+    "layout": f"u32 layout = (bpf_get_attach_cookie(ctx) & {MAX_LISTS - 1}) * {MAX_OPERANDS};",
+    "id": "u64 id = bpf_get_current_pid_tgid();",
+    "now": "u64 now = bpf_ktime_get_ns();",
+}
+
+# Programs are preempted and other threads run them on the same CPU, so even per-CPU counters are added to atomically.
+PRELUDE = r"""
+#include <uapi/linux/ptrace.h>
+#define PARAMETER(n) ({ u64 p; asm volatile("%0 = %1 ll" : "=r"(p) : "i"(0x7573647400000000ULL | (n))); p; })
+
+struct pair_key { u64 thread, frame; };
+struct operand { s64 value; s16 base, index; u8 scale, memory, size, is_signed; };
+
+BPF_RINGBUF_OUTPUT(events, 64);
+BPF_PERCPU_ARRAY(stats, u64, 8);
+BPF_ARRAY(operands, struct operand, 1);
+
+static __always_inline void count(u32 counter) {
+  u64 *sum = stats.lookup(&counter);
+  if (sum) __sync_fetch_and_add(sum, 1);
+}
+
+static __always_inline u64 read_user(u64 address, u32 size, u32 unreadable) {
+  u64 value = 0;
+  if (bpf_probe_read_user(&value, size, (void *)address)) count(unreadable);
+  return value;
+}
+
+static __always_inline s32 read_buffer(void *into, u64 room, u64 address, u64 length) {
+  u64 part = length < room ? length : room;
+  if (part > room) return -1; /* says it once more to the verifier */
+  long error = bpf_probe_read_user(into, part, (void *)address);
+  return error ? error : length > 0x7fffffff ? 0x7fffffff : (s32)length;
+}
+
+static __always_inline u64 usdt_operand(struct pt_regs *ctx, u32 at, u32 unreadable) {
+  struct operand *o = operands.lookup(&at);
+  if (!o) return 0;
+  u64 value = o->value, part = 0;
+  if (o->base >= 0 && !bpf_probe_read_kernel(&part, sizeof(part), (void *)ctx + o->base)) value += part;
+  if (o->index >= 0 && !bpf_probe_read_kernel(&part, sizeof(part), (void *)ctx + o->index)) value += part * o->scale;
+  u32 size = o->size & 15;
+  if (size > 8) return 0;
+  if (o->memory) {
+    u64 address = value;
+    value = 0;
+    if (bpf_probe_read_user(&value, size, (void *)address)) count(unreadable);
+  }
+  u32 shift = (64 - 8 * size) & 63;
+  value <<= shift;
+  return o->is_signed ? (u64)((s64)value >> shift) : value >> shift;
+}
+
+static __always_inline s64 signed_divide(s64 a, s64 b) {
+  u64 q = (u64)(a < 0 ? -a : a) / (u64)(b < 0 ? -b : b);
+  return (a < 0) != (b < 0) ? -(s64)q : (s64)q;
+}
+
+static __always_inline s64 signed_modulo(s64 a, s64 b) { return a - signed_divide(a, b) * b; }
+
+static __always_inline u32 bits(u64 value) {
+  u32 n = 0;
+  if (value >> 32) { n += 32; value >>= 32; }
+  if (value >> 16) { n += 16; value >>= 16; }
+  if (value >> 8) { n += 8; value >>= 8; }
+  if (value >> 4) { n += 4; value >>= 4; }
+  if (value >> 2) { n += 2; value >>= 2; }
+  if (value >> 1) { n += 1; value >>= 1; }
+  return n + (u32)value;
+}
+"""
+
+
+# Where the kernel's pt_regs keeps each register.
+_X86_64 = (
+    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
+    *("rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss"),
+)
+_AARCH64 = (*(f"x{n}" for n in range(31)), "sp", "pc")
+REGISTER_OFFSETS: dict[str, dict[str, int]] = {
+    "x86_64": {name: 8 * at for at, name in enumerate(_X86_64)},
+    "aarch64": {name: 8 * at for at, name in enumerate(_AARCH64)},
+}
+NO_OPERAND = struct.pack("<qhhBBBB", 0, -1, -1, 0, 0, 8, 0)
+
+
+def pack_operand(operand: Operand, machine: str) -> bytes:
+    """An operand as the program's `struct operand`. Raises UnsupportedError for one that cannot be read."""
+    if operand.kind == "unreadable":
+        raise UnsupportedError(f"the argument {operand.text!r} cannot be read: {operand.reason}")
+    offsets = REGISTER_OFFSETS[machine]
+    return struct.pack(
+        "<qhhBBBB",
+        (operand.value + 2**63) % 2**64 - 2**63,
+        -1 if operand.base is None else offsets[operand.base],
+        -1 if operand.index is None else offsets[operand.index],
+        operand.scale,
+        operand.kind == "memory",
+        operand.size,
+        operand.signed,
+    )
+
+
+def cookie(probe: int, operand_list: int) -> int:
+    """A site's cookie: the number of its probe, and of its list in the map `operands`."""
+    if probe >= MAX_PROBES or operand_list >= MAX_LISTS:
+        raise UsageError(
+            f"more than {MAX_PROBES} probes, or {MAX_LISTS} different argument layouts, in one session",
+            hint="narrow the pattern, or trace in several sessions",
+        )
+    return probe << COOKIE_LIST_BITS | operand_list
+
+
+def pack_operands(operands: Sequence[Operand], machine: str) -> list[bytes]:
+    """The entries of one site in the map `operands`: MAX_OPERANDS of them."""
+    packed = [pack_operand(operand, machine) for operand in operands[:MAX_OPERANDS]]
+    return packed + [NO_OPERAND] * (MAX_OPERANDS - len(packed))

@@ -1,0 +1,294 @@
+"""One expression at one probe → C text, and the values of its constants.
+
+Input: `expressions`, and a `Scope` that says what names mean there. Output: C for `program`. Constants and literals
+become numbered parameters, so the text of a user never reaches the compiler and equal questions compile once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from usdtkit.bpf import expressions as ex
+from usdtkit.bpf.layout import Field, Layout
+from usdtkit.errors import UsageError
+from usdtkit.model import Argument
+
+MAX_OPERANDS = 12
+COMM_SIZE = 16
+# The words of a literal lie on the BPF stack, which has 512 bytes for everything.
+MAX_LITERAL = 128
+
+# How x86-64 and aarch64 pass integers; further ones lie on the stack, from this displacement on.
+REGISTERS: dict[str, tuple[tuple[str, ...], int]] = {
+    "x86_64": (("di", "si", "dx", "cx", "r8", "r9"), 8),
+    "aarch64": (tuple(f"regs[{n}]" for n in range(8)), 0),
+}
+RETURN_REGISTER = {"x86_64": "ax", "aarch64": "regs[0]"}
+# A call pushes its return address on x86-64, and the return has popped it when the return probe is hit.
+RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
+
+HookKind = Literal["usdt", "entry", "return"]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is known where a program runs: the probe's arguments and, at the end of a pair, what its start kept."""
+
+    what: str
+    kind: HookKind
+    machine: str
+    arguments: tuple[Argument, ...] = ()
+    kept: Layout | None = None
+    string_size: int = 256
+
+    def argument(self, which: int | str) -> Argument:
+        if self.kind == "return":
+            raise UsageError(
+                f"{self.what}: a function's arguments are gone when it returns",
+                hint="keep them from its entry: session.pair(uprobe(…), keep=[…])",
+            )
+        if isinstance(which, str):
+            for argument in self.arguments:
+                if argument.name == which:
+                    return argument
+            known = ", ".join(argument.name for argument in self.arguments) or "none is known"
+            raise UsageError(f"{self.what} has no argument {which!r}", hint=f"its arguments: {known}")
+        if which <= len(self.arguments):
+            return self.arguments[which - 1]
+        if self.kind == "usdt" or which > MAX_OPERANDS:
+            raise UsageError(f"{self.what} has {len(self.arguments)} arguments, not {which}")
+        return Argument(f"arg{which}", "u64", which - 1)
+
+
+@dataclass
+class Renderer:
+    """Renders for one hook. `stat` is the index of its counter of values that could not be read."""
+
+    scope: Scope
+    stat: int
+    parameters: list[int]
+    uses: set[str] = field(default_factory=set)
+
+    def field(self, name: str, expression: ex.Expression) -> Field:
+        """The field that holds the value of `expression`."""
+        resolved = self._resolve(expression)
+        if isinstance(resolved, (ex.Text, ex.Buffer)):
+            return Field(name, "str" if isinstance(resolved, ex.Text) else "bytes", resolved.size)
+        if isinstance(resolved, _Kept):
+            return Field(name, resolved.field.kind, resolved.field.size)
+        if isinstance(resolved, _Comm):
+            return Field(name, "str", COMM_SIZE)
+        if isinstance(resolved, _Float):
+            return Field(name, "f64")
+        if isinstance(resolved, _C):
+            return Field(name, resolved.kind)
+        if isinstance(resolved, (ex.Not, ex.TextTest)) or (
+            isinstance(resolved, ex.Binary) and resolved.operator in ("<", "<=", ">", ">=", "==", "!=")
+        ):
+            return Field(name, "bool")
+        return Field(name, "i64" if self.integer(resolved)[1] else "u64")
+
+    def store(self, expression: ex.Expression, into: str, room: int) -> list[str]:
+        """Statements that write the value to the field `into` (`r->f0`), which `field` has described."""
+        resolved = self._resolve(expression)
+        if isinstance(resolved, ex.Text):
+            most, pointer = min(room, resolved.size + 2), self.pointer(resolved.pointer)
+            return [f"{into}_length = bpf_probe_read_user_str(&{into}, {most}, (void *)({pointer}));"]
+        if isinstance(resolved, ex.Buffer):
+            pointer, length = self.pointer(resolved.pointer), self.integer(resolved.length)[0]
+            return [f"{into}_length = read_buffer(&{into}, {resolved.size}, {pointer}, {length});"]
+        if isinstance(resolved, _Kept) and resolved.field.is_text:
+            source = f"s->f{resolved.index}"
+            return [
+                f"{into}_length = {source}_length;",
+                f"bpf_probe_read_kernel(&{into}, {min(room, resolved.field.room)}, &{source});",
+            ]
+        if isinstance(resolved, _Comm):
+            return [f"{into}_length = {COMM_SIZE};", f"bpf_get_current_comm(&{into}, {COMM_SIZE});"]
+        if isinstance(resolved, (_Float, _Kept)):
+            return [f"{into} = {resolved.c};"]
+        return [f"{into} = {self.integer(resolved)[0]};"]
+
+    def integer(self, expression: ex.Expression) -> tuple[str, bool]:
+        """The C of an integer or condition, 64 bits wide, and whether it is signed."""
+        resolved = self._resolve(expression)
+        match resolved:
+            case ex.Constant(value):
+                return (f"(s64){self._parameter(value)}", True) if value < 0 else (self._parameter(value), False)
+            case ex.Cast(inner, type):
+                return _cast(self.integer(inner)[0], type)
+            case ex.Binary():
+                return self._binary(resolved)
+            case ex.Not(inner):
+                return f"(u64)!({self.integer(inner)[0]})", False
+            case ex.Memory(address, offset, type):
+                at = f"({self.pointer(address)}) + {self._parameter(offset)}" if offset else self.pointer(address)
+                return _cast(f"read_user({at}, {int(type[1:]) // 8}, {self.stat})", type)
+            case ex.TextTest():
+                return self._text_test(resolved), False
+            case _Kept() if not resolved.field.is_text and resolved.field.kind != "f64":
+                return resolved.c, resolved.field.kind == "i64"
+            case _C(c, kind):
+                return c, kind == "i64"
+            case _:
+                raise UsageError(f"{self.scope.what}: a string or a float where an integer is needed")
+
+    def pointer(self, expression: ex.Expression) -> str:
+        """The C of an address: for an argument that is known to be a string or bytes, where they lie."""
+        resolved = self._resolve(expression)
+        return (
+            self.pointer(resolved.pointer) if isinstance(resolved, (ex.Text, ex.Buffer)) else self.integer(resolved)[0]
+        )
+
+    def _binary(self, expression: ex.Binary) -> tuple[str, bool]:
+        left, left_signed = self.integer(expression.left)
+        right, right_signed = self.integer(expression.right)
+        operator = expression.operator
+        # A positive constant goes with either sign.
+        signed = (left_signed or right_signed) and operator not in ("&", "|", "^")
+        if signed:
+            left, right = f"(s64)({left})", f"(s64)({right})"
+        if operator in ("<", "<=", ">", ">=", "==", "!="):
+            return f"(u64)({left} {operator} {right})", False
+        if operator in ("/", "%") and signed:  # BPF has no signed division
+            return f"signed_{'divide' if operator == '/' else 'modulo'}({left}, {right})", True
+        if operator in ("<<", ">>"):
+            right = f"(({right}) & 63)"
+        return f"(({left}) {operator} ({right}))", signed
+
+    def _text_test(self, test: ex.TextTest) -> str:
+        literal = test.literal
+        if len(literal) > MAX_LITERAL:
+            raise UsageError(
+                f"a string of {len(literal)} bytes is too long to compare with", hint=f"at most {MAX_LITERAL}"
+            )
+        # One byte more than the literal and the NUL tells a longer string from an equal one.
+        room = len(literal) + (2 if test.whole else 1)
+        words = (room + 7) // 8
+        read = self._read_text(test.text, room)
+        padded = literal.ljust(words * 8, b"\0")
+        same = " && ".join(
+            f"w[{i}] == {self._parameter(int.from_bytes(padded[i * 8 : i * 8 + 8], 'little'))}" for i in range(words)
+        )
+        return f"({{ u64 w[{words}] = {{}}; long n = {read}; (u64)(n == {len(literal) + 1} && {same}); }})"
+
+    def _read_text(self, expression: ex.Expression, room: int) -> str:
+        resolved = self._resolve(expression)
+        if isinstance(resolved, ex.Text):
+            return f"bpf_probe_read_user_str(w, {room}, (void *)({self.pointer(resolved.pointer)}))"
+        if isinstance(resolved, _Comm):
+            return f"({{ char c[16]; bpf_get_current_comm(c, 16); bpf_probe_read_kernel_str(w, {room}, c); }})"
+        if isinstance(resolved, _Kept) and resolved.field.kind == "str":
+            return f"bpf_probe_read_kernel_str(w, {room}, &s->f{resolved.index})"
+        raise UsageError(
+            f"{self.scope.what}: only a string can be compared with a string",
+            hint="read one behind a pointer: cstr(arg(1))",
+        )
+
+    def _resolve(self, expression: ex.Expression) -> ex.Expression:
+        """Names and arguments → what they are here."""
+        if isinstance(expression, ex.Name):
+            name = expression.name
+            if self.scope.kept is not None:
+                for index, kept in enumerate(self.scope.kept.fields):
+                    if kept.name == name:
+                        return _Kept(index, kept)
+            if name not in ex.BUILTINS or any(argument.name == name for argument in self.scope.arguments):
+                return self._resolve(ex.Arg(name))
+            return self._builtin(name)
+        if isinstance(expression, ex.Arg):
+            return self._argument(self.scope.argument(expression.which))
+        return expression
+
+    def _argument(self, argument: Argument) -> ex.Expression:
+        value = self._operand(argument.operand)
+        match argument.type:
+            case "str":
+                return ex.Text(value, self.scope.string_size)
+            case "bytes":
+                return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
+            case "f64":
+                return _Float(value.c)
+            case "bool":
+                return _C(f"(u64)(({value.c}) != 0)", "bool")
+            case "pointer" | "u64" | "":
+                return value
+            case type:
+                c, signed = _cast(value.c, type)
+                return _C(c, "i64" if signed else "u64")
+
+    def _operand(self, index: int) -> _C:
+        if self.scope.kind == "usdt":
+            self.uses.add("layout")
+            return _C(f"usdt_operand(ctx, layout + {index}, {self.stat})")
+        registers, displacement = REGISTERS[self.scope.machine]
+        if index < len(registers):
+            return _C(f"(u64)ctx->{registers[index]}")
+        return _C(f"read_user(ctx->sp + {displacement + 8 * (index - len(registers))}, 8, {self.stat})")
+
+    def _builtin(self, name: str) -> ex.Expression:
+        if name == "comm":
+            return _Comm()
+        if name == "latency" and self.scope.kept is None:
+            raise UsageError(f"{self.scope.what}: only a pair has a latency", hint="session.pair(start, end)")
+        if name == "retval":
+            if self.scope.kind != "return":
+                raise UsageError(f"{self.scope.what}: only a function's return has a return value")
+            return _C(f"(s64)ctx->{RETURN_REGISTER[self.scope.machine]}", "i64")
+        code, uses = {
+            "pid": ("(id >> 32)", "id"),
+            "tid": ("(u64)(u32)id", "id"),
+            "uid": ("(u64)(u32)bpf_get_current_uid_gid()", ""),
+            "gid": ("(bpf_get_current_uid_gid() >> 32)", ""),
+            "cpu": ("(u64)bpf_get_smp_processor_id()", ""),
+            "time": ("now", "now"),
+            "latency": ("latency", "latency"),
+        }[name]
+        self.uses.add(uses)
+        return _C(code)
+
+    def _parameter(self, value: int) -> str:
+        self.parameters.append(value)
+        return f"PARAMETER({len(self.parameters) - 1})"
+
+
+# What names become: leaves that only the renderer knows.
+
+
+@dataclass(frozen=True, eq=False)
+class _C(ex.Expression):
+    c: str
+    kind: Literal["u64", "i64", "bool"] = "u64"
+
+
+@dataclass(frozen=True, eq=False)
+class _Float(ex.Expression):
+    c: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Comm(ex.Expression):
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept(ex.Expression):
+    index: int
+    field: Field
+
+    @property
+    def c(self) -> str:
+        return f"s->f{self.index}"
+
+
+def _cast(c: str, type: str) -> tuple[str, bool]:
+    signed = type.startswith("i")
+    narrow = f"({'s' if signed else 'u'}{type[1:]})({c})"
+    return (f"(s64){narrow}", True) if signed else (f"(u64){narrow}", False)
+
+
+def argument_fields(arguments: Sequence[Argument]) -> dict[str, ex.Expression]:
+    """All arguments of a probe as fields by name, for an event that shows everything."""
+    return {argument.name: ex.Arg(argument.name) for argument in arguments}

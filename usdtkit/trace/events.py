@@ -1,0 +1,49 @@
+"""Records from the ring buffer → Python objects with named fields.
+
+Input: payloads from `bpf.ringbuf`, and the layouts of `bpf.program`. Output: one namedtuple class for each `emit`,
+with `time_ns` (CLOCK_MONOTONIC), `pid`, `tid` and `probe` (the probe's or function's name) before its own fields.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import namedtuple
+from collections.abc import Sequence
+from typing import Any
+
+from usdtkit.bpf.layout import Layout
+
+HEADER = ("time_ns", "pid", "tid", "probe")
+# Fields say their units.
+UNITS = {"latency": "latency_ns", "time": "time_ns"}
+RECORD_KIND_SIZE = 4
+
+
+class EventType:
+    """What one `emit` sends. `columns` are its fields in the order in which they were asked for."""
+
+    def __init__(self, layout: Layout, columns: Sequence[str]) -> None:
+        own = [field.name for field in layout.fields]
+        self.columns = tuple(columns)
+        self._layout = layout
+        self._class: type[Any] = namedtuple("Event", [*HEADER, *own])  # type: ignore[misc]
+        self._make = self._class._make
+
+    def decode(self, payload: memoryview, probes: Sequence[str]) -> Any:
+        """The event in a record; `probes` gives names to the numbers of probes."""
+        _, probe, time_ns, pid, tid, *own = self._layout.decode(payload)
+        return self._make((time_ns, pid, tid, probes[probe], *own))
+
+    def makes(self, event: Any) -> bool:
+        """Whether an event is of this type."""
+        return isinstance(event, self._class)
+
+
+def record_kind(payload: memoryview) -> int:
+    """Which of a program's event types a record is of."""
+    return int.from_bytes(payload[:RECORD_KIND_SIZE], "little")
+
+
+def wall_time(time_ns: int) -> float:
+    """Seconds since the epoch for an event's `time_ns`, by the offset between the two clocks now."""
+    return (time_ns + time.time_ns() - time.monotonic_ns()) / 1e9

@@ -1,0 +1,114 @@
+"""A source of hits in a session, and what to do with them.
+
+Input: resolved places (`specs`) and expressions. Output: hooks with blocks, which `session` builds into a program.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from usdtkit.bpf import expressions as ex
+from usdtkit.bpf.program import Block, Count, Emit, Hist, Hook
+from usdtkit.errors import UsageError
+from usdtkit.trace.aggregations import Counts, Histogram
+from usdtkit.trace.events import HEADER, UNITS
+from usdtkit.trace.specs import Resolved
+
+if TYPE_CHECKING:
+    from usdtkit.trace.session import Session
+
+Self = TypeVar("Self", bound="Source")
+Keep = Mapping[str, ex.Expression] | Sequence[str]
+
+
+class Source:
+    """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
+
+    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cpu, comm, time; in a pair also latency
+    and what it keeps), or as `name=expression`.
+    """
+
+    def __init__(self, session: Session, resolved: Resolved, hook: Hook) -> None:
+        self._session = session
+        self._hook = hook
+        self._condition: ex.Expression | None = None
+        self.resolved = resolved
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of the arguments that can be asked for here."""
+        return tuple(argument.name for argument in self._hook.arguments)
+
+    def where(self: Self, condition: ex.Expression) -> Self:
+        """The same source, with only the hits for which `condition` is true."""
+        filtered = copy.copy(self)
+        filtered._condition = condition if self._condition is None else self._condition & condition
+        return filtered
+
+    def emit(self: Self, *names: str, **fields: ex.Expression) -> Self:
+        """Send an event for each hit. Without names: everything that is known of it."""
+        if not names and not fields:
+            names = self._everything()
+        wanted = _named(names, fields)
+        # Every event carries the header; asking for one of its fields only places it among the columns.
+        own = {name: value for name, value in wanted.items() if name not in HEADER or name in fields}
+        clash = [name for name in own if name in HEADER]
+        if clash:
+            raise UsageError(
+                f"an event has a field {clash[0]} of its own", hint=f"another name: {clash[0]}_={clash[0]}"
+            )
+        self._act(Emit(self._session.add_event_type(tuple(wanted)), own))
+        return self
+
+    def count(self, *names: str, **keys: ex.Expression) -> Counts:
+        """Count hits in the kernel, by the values of the keys."""
+        wanted = _named(names, keys)
+        counts = Counts(tuple(wanted))
+        self._act(Count(self._session.add_aggregation(counts), wanted))
+        return counts
+
+    def hist(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> Histogram:
+        """Count `value` in the kernel in buckets of powers of two, by the values of the keys."""
+        wanted = _named(names, keys)
+        histogram = Histogram(tuple(wanted))
+        number = self._session.add_aggregation(histogram)
+        self._act(Hist(number, ex.Name(value) if isinstance(value, str) else value, wanted))
+        return histogram
+
+    def _everything(self) -> tuple[str, ...]:
+        return ("retval",) if self._hook.kind == "return" else self.arguments
+
+    def _act(self, action: Emit | Count | Hist) -> None:
+        self._session.check_open()
+        self._hook.blocks.append(Block(self._condition, action))
+
+
+class Pair(Source):
+    """From a start to its end in the same thread: `latency`, and what `keep` took at the start."""
+
+    latency = ex.latency
+
+    def __init__(self, session: Session, resolved: Resolved, start: Hook, end: Hook) -> None:
+        super().__init__(session, resolved, end)
+        self._start = start
+
+    def _everything(self) -> tuple[str, ...]:
+        return ("latency", *(self._start.start or {}), *super()._everything())
+
+
+def kept(keep: Keep) -> dict[str, ex.Expression]:
+    """What a pair keeps, by name: a list names arguments, a mapping gives expressions."""
+    if isinstance(keep, Mapping):
+        return dict(keep)
+    return {name: ex.Name(name) for name in keep}
+
+
+def _named(names: Sequence[str], fields: Mapping[str, ex.Expression]) -> dict[str, ex.Expression]:
+    wanted: dict[str, ex.Expression] = {UNITS.get(name, name): ex.Name(name) for name in names}
+    for name, value in fields.items():
+        if name in wanted or not name.isidentifier() or name.startswith("_"):
+            raise UsageError(f"a field cannot be called {name!r} here", hint="each name once, a Python identifier")
+        wanted[name] = ex.lift(value)
+    return wanted

@@ -1,0 +1,120 @@
+"""What to attach to, as declared (`…Spec`), and as found in files and processes (`Resolved`).
+
+Input: names from a user, and the pids of the session. Output: places with file offsets, for `sources` and `session`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from usdtkit import targets
+from usdtkit.bpf.render import HookKind
+from usdtkit.errors import UsageError
+from usdtkit.model import Argument, Operand, Probe
+from usdtkit.providers import known_function
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One offset of one file, with the name that its events carry."""
+
+    name: str
+    path: str
+    file_offset: int
+    semaphore_offset: int = 0
+    operands: tuple[Operand, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The places of a source, and the arguments that all of them share."""
+
+    what: str
+    kind: HookKind
+    arguments: tuple[Argument, ...]
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsdtSpec:
+    """A USDT probe by PROVIDER:PROBE, globs allowed; in `path`, or wherever the session's processes map it."""
+
+    name: str
+    path: str | None = None
+
+    def resolve(self, pids: Sequence[int]) -> Resolved:
+        return resolve_probes(self.name, targets.find_probes(self.name, pids=pids, path=self.path))
+
+
+def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
+    """Probes that are already found, as one source: what they have in common are its arguments."""
+    common = probes[0].arguments
+    for probe in probes[1:]:
+        common = tuple(argument for argument in common if argument in probe.arguments)
+    places = tuple(
+        Place(probe.name, probe.path, site.file_offset, site.semaphore_offset, site.operands)
+        for probe in probes
+        for site in probe.sites
+    )
+    return Resolved(what, "usdt", common, places)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """The entry, or the return, of functions (globs allowed) of a program or library.
+
+    `library`: a path, a command on PATH, or a library's short name such as "c".
+    """
+
+    library: str
+    functions: tuple[str, ...]
+    on_return: bool = False
+
+    def resolve(self, pids: Sequence[int]) -> Resolved:
+        found = targets.find_functions(self.library, self.functions, pids=pids)
+        signatures = {known_function(self.library, function.name) for function in found}
+        # Names of arguments hold for the source only where they hold for all of its functions.
+        known = signatures.pop() if len(signatures) == 1 else None
+        arguments = tuple(Argument(name, type, index) for index, (name, type) in enumerate(known or ()))
+        return Resolved(
+            f"{self.library}:{','.join(self.functions)}",
+            "return" if self.on_return else "entry",
+            () if self.on_return else arguments,
+            tuple(Place(function.name, function.path, function.file_offset) for function in found),
+        )
+
+    def returning(self) -> FunctionSpec:
+        """The same functions' returns."""
+        return replace(self, on_return=True)
+
+
+Spec = UsdtSpec | FunctionSpec
+
+
+def usdt(name: str, path: str | None = None) -> UsdtSpec:
+    """A USDT probe: "PROVIDER:PROBE", globs allowed."""
+    if ":" not in name:
+        raise UsageError(
+            f"{name!r} names no probe", hint="PROVIDER:PROBE, such as mysql:query__start; usdtkit list shows them"
+        )
+    return UsdtSpec(name, path)
+
+
+def uprobe(library: str, *functions: str) -> FunctionSpec:
+    """The entry of functions: uprobe("c", "getaddrinfo", "gethostby*"), or uprobe("c:getaddrinfo")."""
+    return _function(library, functions, on_return=False)
+
+
+def uretprobe(library: str, *functions: str) -> FunctionSpec:
+    """The return of functions, as `uprobe`."""
+    return _function(library, functions, on_return=True)
+
+
+def _function(library: str, functions: tuple[str, ...], *, on_return: bool) -> FunctionSpec:
+    if not functions:
+        library, _, function = library.partition(":")
+        functions = (function,)
+    if not library or not all(functions):
+        raise UsageError("a uprobe needs a library or program, and a function", hint='uprobe("c", "getaddrinfo")')
+    return FunctionSpec(library, functions, on_return)
