@@ -4,21 +4,21 @@ Input: `Hook`s, made by `trace` from resolved probes and a user's expressions. O
 `loader` and the readers in `trace`. Deterministic and pure: equal hooks give equal text, on any host.
 
 How a program reads a USDT argument: the sites of a probe differ in where an argument lies, so the text does not say.
-Each site's cookie (see `cookie`) names the probe and one of the lists of operands in the map `operands`, which
-`pack_operands` fills. So text and bytecode are the same for every build of the traced program.
+Each site's cookie (see `cookie`) names the probe and one of the lists of operands in the map `operands`. So text and
+bytecode are the same for every build of the traced program.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.render import MAX_OPERANDS, RETURN_SLOT, HookKind, Renderer, Scope
-from usdtkit.errors import UnsupportedError, UsageError
-from usdtkit.model import Argument, Operand
+from usdtkit.errors import UsageError
+from usdtkit.model import Argument
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
 COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "unreadable")
@@ -116,6 +116,16 @@ def table_name(number: int) -> str:
 def build(hooks: Sequence[Hook]) -> Program:
     """Render hooks, in the order of their `index`, into one program."""
     return _Builder().build(hooks)
+
+
+def cookie(probe: int, operand_list: int) -> int:
+    """A site's cookie: the number of its probe, and of its list in the map `operands`."""
+    if probe >= MAX_PROBES or operand_list >= MAX_LISTS:
+        raise UsageError(
+            f"more than {MAX_PROBES} probes, or {MAX_LISTS} different argument layouts, in one session",
+            hint="narrow the pattern, or trace in several sessions",
+        )
+    return probe << COOKIE_LIST_BITS | operand_list
 
 
 class _Builder:
@@ -320,6 +330,8 @@ def _add_to_key(table: str, amount: str, when_full: str) -> list[str]:
     ]
 
 
+PRELUDE = (Path(__file__).parent / "prelude.c").read_text()
+
 # Computed once a hit, where a hook uses it.
 OPENING = {
     "cookie": "u64 cookie = bpf_get_attach_cookie(ctx);",
@@ -327,116 +339,3 @@ OPENING = {
     "id": "u64 id = bpf_get_current_pid_tgid();",
     "now": "u64 now = bpf_ktime_get_ns();",
 }
-
-# Programs are preempted and other threads run them on the same CPU, so even per-CPU counters are added to atomically.
-PRELUDE = r"""
-#include <uapi/linux/ptrace.h>
-#define PARAMETER(n) ({ u64 p; asm volatile("%0 = %1 ll" : "=r"(p) : "i"(0x7573647400000000ULL | (n))); p; })
-
-struct pair_key { u64 thread, frame; };
-struct operand { s64 value; s16 base, index; u8 scale, memory, size, is_signed; };
-
-BPF_RINGBUF_OUTPUT(events, 64);
-BPF_PERCPU_ARRAY(stats, u64, 8);
-BPF_ARRAY(operands, struct operand, 1);
-
-static __always_inline void count(u32 counter) {
-  u64 *sum = stats.lookup(&counter);
-  if (sum) __sync_fetch_and_add(sum, 1);
-}
-
-static __always_inline u64 read_user(u64 address, u32 size, u32 unreadable) {
-  u64 value = 0;
-  if (bpf_probe_read_user(&value, size, (void *)address)) count(unreadable);
-  return value;
-}
-
-static __always_inline s32 read_buffer(void *into, u64 room, u64 address, u64 length) {
-  u64 part = length < room ? length : room;
-  if (part > room) return -1; /* says it once more to the verifier */
-  long error = bpf_probe_read_user(into, part, (void *)address);
-  return error ? error : length > 0x7fffffff ? 0x7fffffff : (s32)length;
-}
-
-static __always_inline u64 usdt_operand(struct pt_regs *ctx, u32 at, u32 unreadable) {
-  struct operand *o = operands.lookup(&at);
-  if (!o) return 0;
-  u64 value = o->value, part = 0;
-  if (o->base >= 0 && !bpf_probe_read_kernel(&part, sizeof(part), (void *)ctx + o->base)) value += part;
-  if (o->index >= 0 && !bpf_probe_read_kernel(&part, sizeof(part), (void *)ctx + o->index)) value += part * o->scale;
-  u32 size = o->size & 15;
-  if (size > 8) return 0;
-  if (o->memory) {
-    u64 address = value;
-    value = 0;
-    if (bpf_probe_read_user(&value, size, (void *)address)) count(unreadable);
-  }
-  u32 shift = (64 - 8 * size) & 63;
-  value <<= shift;
-  return o->is_signed ? (u64)((s64)value >> shift) : value >> shift;
-}
-
-static __always_inline s64 signed_divide(s64 a, s64 b) {
-  u64 q = (u64)(a < 0 ? -a : a) / (u64)(b < 0 ? -b : b);
-  return (a < 0) != (b < 0) ? -(s64)q : (s64)q;
-}
-
-static __always_inline s64 signed_modulo(s64 a, s64 b) { return a - signed_divide(a, b) * b; }
-
-static __always_inline u32 bits(u64 value) {
-  u32 n = 0;
-  if (value >> 32) { n += 32; value >>= 32; }
-  if (value >> 16) { n += 16; value >>= 16; }
-  if (value >> 8) { n += 8; value >>= 8; }
-  if (value >> 4) { n += 4; value >>= 4; }
-  if (value >> 2) { n += 2; value >>= 2; }
-  if (value >> 1) { n += 1; value >>= 1; }
-  return n + (u32)value;
-}
-"""
-
-
-# Where the kernel's pt_regs keeps each register.
-_X86_64 = (
-    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
-    *("rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss"),
-)
-_AARCH64 = (*(f"x{n}" for n in range(31)), "sp", "pc")
-REGISTER_OFFSETS: dict[str, dict[str, int]] = {
-    "x86_64": {name: 8 * at for at, name in enumerate(_X86_64)},
-    "aarch64": {name: 8 * at for at, name in enumerate(_AARCH64)},
-}
-NO_OPERAND = struct.pack("<qhhBBBB", 0, -1, -1, 0, 0, 8, 0)
-
-
-def pack_operand(operand: Operand, machine: str) -> bytes:
-    """An operand as the program's `struct operand`. Raises UnsupportedError for one that cannot be read."""
-    if operand.kind == "unreadable":
-        raise UnsupportedError(f"the argument {operand.text!r} cannot be read: {operand.reason}")
-    offsets = REGISTER_OFFSETS[machine]
-    return struct.pack(
-        "<qhhBBBB",
-        (operand.value + 2**63) % 2**64 - 2**63,
-        -1 if operand.base is None else offsets[operand.base],
-        -1 if operand.index is None else offsets[operand.index],
-        operand.scale,
-        operand.kind == "memory",
-        operand.size,
-        operand.signed,
-    )
-
-
-def cookie(probe: int, operand_list: int) -> int:
-    """A site's cookie: the number of its probe, and of its list in the map `operands`."""
-    if probe >= MAX_PROBES or operand_list >= MAX_LISTS:
-        raise UsageError(
-            f"more than {MAX_PROBES} probes, or {MAX_LISTS} different argument layouts, in one session",
-            hint="narrow the pattern, or trace in several sessions",
-        )
-    return probe << COOKIE_LIST_BITS | operand_list
-
-
-def pack_operands(operands: Sequence[Operand], machine: str) -> list[bytes]:
-    """The entries of one site in the map `operands`: MAX_OPERANDS of them."""
-    packed = [pack_operand(operand, machine) for operand in operands[:MAX_OPERANDS]]
-    return packed + [NO_OPERAND] * (MAX_OPERANDS - len(packed))

@@ -211,6 +211,10 @@ class Renderer:
                 return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
             case "f64":
                 return _Float(value.c)
+            case "unreadable":
+                raise UsageError(
+                    f"{self.scope.what}: the argument {argument.name!r} cannot be read where the build puts it"
+                )
             case "bool":
                 return _C(f"(u64)(({value.c}) != 0)", "bool")
             case "pointer" | "u64" | "":

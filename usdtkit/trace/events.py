@@ -26,7 +26,7 @@ class EventType:
         own = [field.name for field in layout.fields]
         self.columns = tuple(columns)
         self._layout = layout
-        self._class: type[Any] = namedtuple("Event", [*HEADER, *own])  # type: ignore[misc]
+        self._class: Any = _event_class([*HEADER, *own])
         self._make = self._class._make
 
     def decode(self, payload: memoryview, probes: Sequence[str]) -> Any:
@@ -37,6 +37,10 @@ class EventType:
     def makes(self, event: Any) -> bool:
         """Whether an event is of this type."""
         return isinstance(event, self._class)
+
+
+def _event_class(fields: Sequence[str]) -> Any:
+    return namedtuple("Event", fields)
 
 
 def record_kind(payload: memoryview) -> int:

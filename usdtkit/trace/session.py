@@ -19,6 +19,7 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
+from usdtkit.bpf.operands import pack_operands
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.trace.aggregations import Aggregation
@@ -309,7 +310,7 @@ def _plan(hooks: list[programs.Hook], places: list[Resolved]) -> _Plan:
     names: dict[str, int] = {}
     for hook, resolved in zip(hooks, places, strict=True):
         for place in resolved.places:
-            packed = tuple(programs.pack_operands(place.operands, hook.machine))
+            packed = tuple(pack_operands(place.operands, hook.machine))
             cookie = programs.cookie(names.setdefault(place.name, len(names)), lists.setdefault(packed, len(lists)))
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             sites.setdefault((hook.index, place.path), []).append(site)

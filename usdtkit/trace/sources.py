@@ -39,7 +39,7 @@ class Source:
     @property
     def arguments(self) -> tuple[str, ...]:
         """The names of the arguments that can be asked for here."""
-        return tuple(argument.name for argument in self._hook.arguments)
+        return tuple(argument.name for argument in self._hook.arguments if argument.type != "unreadable")
 
     def where(self: Self, condition: ex.Expression) -> Self:
         """The same source, with only the hits for which `condition` is true."""

@@ -49,15 +49,17 @@ class UsdtSpec:
 
 def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
     """Probes that are already found, as one source: what they have in common are its arguments."""
-    common = probes[0].arguments
-    for probe in probes[1:]:
-        common = tuple(argument for argument in common if argument in probe.arguments)
+    common = [argument for argument in probes[0].arguments if all(argument in probe.arguments for probe in probes)]
+    sites = [site for probe in probes for site in probe.sites]
+    for index, argument in enumerate(common):
+        if any(site.operands[argument.operand].kind == "unreadable" for site in sites):
+            common[index] = replace(argument, type="unreadable")
     places = tuple(
         Place(probe.name, probe.path, site.file_offset, site.semaphore_offset, site.operands)
         for probe in probes
         for site in probe.sites
     )
-    return Resolved(what, "usdt", common, places)
+    return Resolved(what, "usdt", tuple(common), places)
 
 
 @dataclass(frozen=True, slots=True)

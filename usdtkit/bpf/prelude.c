@@ -1,0 +1,68 @@
+/*
+ * The beginning of every program: program.py puts a session's records, maps and hooks behind it.
+ *
+ * Programs are preempted and other threads run them on the same CPU, so even per-CPU counters are added to atomically.
+ */
+#include <uapi/linux/ptrace.h>
+#define PARAMETER(n) ({ u64 p; asm volatile("%0 = %1 ll" : "=r"(p) : "i"(0x7573647400000000ULL | (n))); p; })
+
+struct pair_key { u64 thread, frame; };
+struct operand { s64 value; s16 base, index; u8 scale, memory, size, is_signed; };
+
+BPF_RINGBUF_OUTPUT(events, 64);
+BPF_PERCPU_ARRAY(stats, u64, 8);
+BPF_ARRAY(operands, struct operand, 1);
+
+static __always_inline void count(u32 counter) {
+  u64 *sum = stats.lookup(&counter);
+  if (sum) __sync_fetch_and_add(sum, 1);
+}
+
+static __always_inline u64 read_user(u64 address, u32 size, u32 unreadable) {
+  u64 value = 0;
+  if (bpf_probe_read_user(&value, size, (void *)address)) count(unreadable);
+  return value;
+}
+
+static __always_inline s32 read_buffer(void *into, u64 room, u64 address, u64 length) {
+  u64 part = length < room ? length : room;
+  if (part > room) return -1; /* says it once more to the verifier */
+  long error = bpf_probe_read_user(into, part, (void *)address);
+  return error ? error : length > 0x7fffffff ? 0x7fffffff : (s32)length;
+}
+
+static __always_inline u64 usdt_operand(struct pt_regs *ctx, u32 at, u32 unreadable) {
+  struct operand *o = operands.lookup(&at);
+  if (!o) return 0;
+  u64 value = o->value, part = 0;
+  if (o->base >= 0 && !bpf_probe_read_kernel(&part, sizeof(part), (void *)ctx + o->base)) value += part;
+  if (o->index >= 0 && !bpf_probe_read_kernel(&part, sizeof(part), (void *)ctx + o->index)) value += part * o->scale;
+  u32 size = o->size & 15;
+  if (size > 8) return 0;
+  if (o->memory) {
+    u64 address = value;
+    value = 0;
+    if (bpf_probe_read_user(&value, size, (void *)address)) count(unreadable);
+  }
+  u32 shift = (64 - 8 * size) & 63;
+  value <<= shift;
+  return o->is_signed ? (u64)((s64)value >> shift) : value >> shift;
+}
+
+static __always_inline s64 signed_divide(s64 a, s64 b) {
+  u64 q = (u64)(a < 0 ? -a : a) / (u64)(b < 0 ? -b : b);
+  return (a < 0) != (b < 0) ? -(s64)q : (s64)q;
+}
+
+static __always_inline s64 signed_modulo(s64 a, s64 b) { return a - signed_divide(a, b) * b; }
+
+static __always_inline u32 bits(u64 value) {
+  u32 n = 0;
+  if (value >> 32) { n += 32; value >>= 32; }
+  if (value >> 16) { n += 16; value >>= 16; }
+  if (value >> 8) { n += 8; value >>= 8; }
+  if (value >> 4) { n += 4; value >>= 4; }
+  if (value >> 2) { n += 2; value >>= 2; }
+  if (value >> 1) { n += 1; value >>= 1; }
+  return n + (u32)value;
+}
