@@ -63,14 +63,22 @@ def compile_program(text: str) -> Bytecode:
         bytecode = _decode(stored)
         if bytecode is not None:
             return bytecode
+    bytecode, answer = _compile(text)
+    bytecode_cache.store(key, answer)
+    return bytecode
+
+
+def compile_afresh(text: str) -> Bytecode:
+    """As `compile_program`, without the cache: shows whether the compiler works."""
+    return _compile(text)[0]
+
+
+def _compile(text: str) -> tuple[Bytecode, bytes]:
     answer = _run_child(text)
     bytecode = _decode(answer)
     if bytecode is None:
-        raise UsdtkitError(
-            "the compiler's answer cannot be read", hint="report this with the output of: usdtkit doctor"
-        )
-    bytecode_cache.store(key, answer)
-    return bytecode
+        raise UsdtkitError("the compiler's answer cannot be read", hint="report this with what usdtkit doctor says")
+    return bytecode, answer
 
 
 def _key(text: str) -> str:

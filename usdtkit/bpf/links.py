@@ -11,18 +11,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI, Loaded
 from usdtkit.errors import NotFoundError, UnsupportedError, UsdtkitError
+from usdtkit.features import UPROBE_PMU, has_uprobe_multi
 
 ENOTSUPP = 524
 # What one site refuses, others need not: bisect. Anything else is the call's own failure.
 REFUSALS = (-errno.EINVAL, -errno.EILSEQ, -errno.EIO, -ENOTSUPP)
 # The best first: Linux 6.6; 5.15; 4.20, with a copy of the program for each cookie, as those links carry none.
 METHODS = ("uprobe_multi", "perf_link", "perf_ioctl")
-PERF_CONFIG = Path("/sys/bus/event_source/devices/uprobe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,25 +128,12 @@ def _fail(result: int, path: str, pid: int) -> None:
 
 
 @cache
-def has_uprobe_multi() -> bool:
-    """Whether the kernel knows uprobe_multi links (Linux 6.6), found by asking it for an impossible one."""
-    # A kernel with them goes on to the program's descriptor (EBADF); one without sees fields it does not know (EINVAL).
-    nothing = ffi.new("uint64_t[]", [0])
-    return bool(
-        lib.usdtkit_link_uprobe_multi(_INVALID_FD, b"/", nothing, ffi.NULL, ffi.NULL, 1, False, 0) == -errno.EBADF
-    )
-
-
-_INVALID_FD = 0x7FFF_FFFF
-
-
-@cache
 def perf_pmu() -> tuple[int, int, int]:
     """The uprobe PMU's (type, bit that asks for return probes, shift of the semaphore's offset), from sysfs."""
     try:
-        number = int((PERF_CONFIG / "type").read_text())
-        return_bit = int((PERF_CONFIG / "format/retprobe").read_text().partition(":")[2])
-        reference = PERF_CONFIG / "format/ref_ctr_offset"
+        number = int((UPROBE_PMU / "type").read_text())
+        return_bit = int((UPROBE_PMU / "format/retprobe").read_text().partition(":")[2])
+        reference = UPROBE_PMU / "format/ref_ctr_offset"
         shift = int(reference.read_text().partition(":")[2].partition("-")[0]) if reference.exists() else 32
     except (OSError, ValueError):
         raise UnsupportedError(

@@ -6,6 +6,8 @@ Input: resolved places (`specs`) and expressions. Output: hooks with blocks, whi
 from __future__ import annotations
 
 import copy
+import keyword
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -50,7 +52,7 @@ class Source:
     def emit(self: Self, *names: str, **fields: ex.Expression) -> Self:
         """Send an event for each hit. Without names: everything that is known of it."""
         if not names and not fields:
-            names = self._everything()
+            fields = self.everything()
         wanted = _named(names, fields)
         # Every event carries the header; asking for one of its fields only places it among the columns.
         own = {name: value for name, value in wanted.items() if name not in HEADER or name in fields}
@@ -77,8 +79,11 @@ class Source:
         self._act(Hist(number, ex.Name(value) if isinstance(value, str) else value, wanted))
         return histogram
 
-    def _everything(self) -> tuple[str, ...]:
-        return ("retval",) if self._hook.kind == "return" else self.arguments
+    def everything(self) -> dict[str, ex.Expression]:
+        """All that is known of a hit besides its header, as fields for `emit`; names that are taken get a prefix."""
+        if self._hook.kind == "return":
+            return {"retval": ex.retval}
+        return {_free_name(name): ex.arg(name) for name in self.arguments}
 
     def _act(self, action: Emit | Count | Hist) -> None:
         self._session.check_open()
@@ -94,8 +99,10 @@ class Pair(Source):
         super().__init__(session, resolved, end)
         self._start = start
 
-    def _everything(self) -> tuple[str, ...]:
-        return ("latency", *(self._start.start or {}), *super()._everything())
+    def everything(self) -> dict[str, ex.Expression]:
+        """The latency, what the start kept, and what is known of the end."""
+        kept = {_free_name(name): ex.Name(name) for name in self._start.start or {}}
+        return {"latency_ns": ex.latency, **kept, **super().everything()}
 
 
 def kept(keep: Keep) -> dict[str, ex.Expression]:
@@ -103,6 +110,14 @@ def kept(keep: Keep) -> dict[str, ex.Expression]:
     if isinstance(keep, Mapping):
         return dict(keep)
     return {name: ex.Name(name) for name in keep}
+
+
+def _free_name(name: str) -> str:
+    """An argument's name (its application chose it) as a field of an event."""
+    taken = (
+        name in (*HEADER, *ex.BUILTINS) or keyword.iskeyword(name) or name.startswith("_") or not name.isidentifier()
+    )
+    return f"arg_{re.sub(r'[^0-9A-Za-z_]', '_', name)}" if taken else name
 
 
 def _named(names: Sequence[str], fields: Mapping[str, ex.Expression]) -> dict[str, ex.Expression]:

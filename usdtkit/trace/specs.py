@@ -55,7 +55,7 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
         if any(site.operands[argument.operand].kind == "unreadable" for site in sites):
             common[index] = replace(argument, type="unreadable")
     places = tuple(
-        Place(probe.name, probe.path, site.file_offset, site.semaphore_offset, site.operands)
+        Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands)
         for probe in probes
         for site in probe.sites
     )

@@ -1,0 +1,88 @@
+"""Show what this machine offers for tracing, and how to get what is missing.
+
+Exit code 0 when everything that tracing needs is there, 5 when something is missing, 3 when only privilege is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+
+from usdtkit import features
+from usdtkit.bpf import cache, compiler
+from usdtkit.directories import application_directories
+from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
+
+# Without these nothing can be traced; the others only make it better.
+NEEDED = ("uprobes", "bpf", "ring buffer", "compiler")
+TRIAL = "int usdtkit_trial(struct pt_regs *ctx) { return 0; }\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One feature: `state` is found, missing or unknown; `fix` what to do where it is not found."""
+
+    name: str
+    state: features.State
+    purpose: str
+    detail: str
+    fix: str
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `usdtkit doctor`."""
+    parser.add_argument("--json", action="store_true", help="JSON Lines, an object a feature")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Test everything and print it."""
+    rows = examine()
+    if options.json:
+        print(json.dumps({"schema": "usdtkit.doctor/1"}))
+        for row in rows:
+            print(json.dumps(asdict(row)))
+    else:
+        for row in rows:
+            print(f"{row.name:<16} {row.state:<8} {row.detail or row.purpose}")
+            if row.state != "found":
+                print(f"{'':<25} fix: {row.fix}")
+    return exit_code(rows)
+
+
+def exit_code(rows: list[Row]) -> int:
+    """0, or the code of what stands in the way."""
+    absent = [row for row in rows if row.name in NEEDED and row.state != "found"]
+    if not absent:
+        return 0
+    only_privilege = all("privilege" in row.detail for row in absent)
+    return PrivilegeError.exit_code if only_privilege else UnsupportedError.exit_code
+
+
+def examine() -> list[Row]:
+    """Every feature, tested now."""
+    rows = []
+    for feature in features.KERNEL:
+        finding = feature.test()
+        detail = finding.detail or f"{feature.purpose} (Linux {feature.since})"
+        rows.append(Row(feature.name, finding.state, feature.purpose, detail, feature.fix))
+    return [*rows, _compiler(), _provider_directory()]
+
+
+def _compiler() -> Row:
+    def row(state: features.State, detail: str, fix: str = compiler.BCC_HINT) -> Row:
+        return Row("compiler", state, "new BPF programs", detail, fix)
+
+    try:
+        bytecode = compiler.compile_afresh(TRIAL)
+    except UnsupportedError as error:
+        return row("missing", error.message, error.hint or "")
+    except UsdtkitError as error:
+        lacks_privilege = features.lacks_privilege()
+        return row("unknown", "not enough privilege to try") if lacks_privilege else row("missing", error.message)
+    return row("found", f"bcc {bytecode.bcc_version}, without kernel headers; cache: {cache.directory()}")
+
+
+def _provider_directory() -> Row:
+    places = ", ".join(str(place) for place in application_directories())
+    return Row("providers", "found", "probes of Python applications", f"looked for in {places}", "")

@@ -1,0 +1,106 @@
+"""What every tracing command and tool shares: its common options, and the life of a session at the terminal.
+
+Input: an argparse parser, later its options; a session with its sources. Output: rows in a `Report`, the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from usdtkit.output.report import Column, Format, Report, note
+from usdtkit.trace import Session
+
+LOST_EVENTS = 6
+Describe = Callable[[Any], Mapping[str, Any] | None]
+Finish = Callable[[Report], None]
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """--json and --csv."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--json", dest="format", action="store_const", const="json", help="JSON Lines")
+    group.add_argument("--csv", dest="format", action="store_const", const="csv", help="CSV with a heading")
+    parser.set_defaults(format="table")
+
+
+def add_session_options(parser: argparse.ArgumentParser) -> None:
+    """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them."""
+    parser.add_argument("-p", "--pid", type=pid, action="append", help="trace this process only (repeatable)")
+    parser.add_argument("-d", "--duration", type=seconds, metavar="SEC", help="end after so many seconds")
+    parser.add_argument(
+        "--max-lost", type=int, metavar="N", help=f"end with exit code {LOST_EVENTS} when more than N events were lost"
+    )
+    add_output_options(parser)
+
+
+def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
+    """A session for the parsed options; `pids` in place of those of -p."""
+    return Session(pid=options.pid if pids is None else pids, duration=options.duration, **more)
+
+
+def follow(
+    session: Session,
+    options: argparse.Namespace,
+    tool: str,
+    columns: Sequence[Column],
+    *,
+    describe: Describe = lambda event: event._asdict(),
+    finish: Finish | None = None,
+) -> int:
+    """Trace until Ctrl-C, SIGTERM, the duration or the end of the traced processes, writing a row an event.
+
+    `describe` makes a row of an event, or None to leave it out; `finish` adds what comes after the rows. Returns the
+    exit code.
+    """
+    session.start()
+    for refusal in session.refused:
+        note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
+    note("Tracing… Ctrl-C ends.")
+    format_: Format = options.format
+    report = Report(tool, columns, format_)
+    with _stop_on_signals(session):
+        for event in session:
+            row = describe(event)
+            if row is not None:
+                report.row(row)
+    if finish is not None:
+        finish(report)
+    summary = session.summary()
+    report.summary(summary)
+    return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
+
+
+@contextmanager
+def _stop_on_signals(session: Session) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        session.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def pid(text: str) -> int:
+    """For argparse: a process's number."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a process")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """For argparse: a positive number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value

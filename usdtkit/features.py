@@ -1,0 +1,112 @@
+"""What the kernel and the machine offer, found by trying: one table for `usdtkit doctor` and for whoever must choose.
+
+No version numbers are compared; `since` only tells people what to expect. A test answers found, missing or, where it
+cannot tell (most often for want of privilege), unknown.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
+
+State = Literal["found", "missing", "unknown"]
+UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
+UPROBE_MULTI = 48
+_INVALID_FD = 0x7FFF_FFFF
+_MAP_ARRAY, _MAP_RINGBUF = 2, 27
+_GET_ATTACH_COOKIE = 174
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one test."""
+
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One row: what it is, what it is good for, how to test it, since when it exists, and what to do without it."""
+
+    name: str
+    purpose: str
+    test: Callable[[], Finding]
+    since: str
+    fix: str
+
+
+NO_PRIVILEGE = Finding("missing", "not enough privilege")
+
+
+@cache
+def has_uprobe_multi() -> bool:
+    """Whether the kernel knows uprobe_multi links, found by asking it for an impossible one."""
+    # A kernel with them goes on to the program's descriptor (EBADF); one without sees fields it does not know (EINVAL).
+    nothing = ffi.new("uint64_t[]", [0])
+    result = lib.usdtkit_link_uprobe_multi(_INVALID_FD, b"/", nothing, ffi.NULL, ffi.NULL, 1, False, 0)
+    return bool(result == -errno.EBADF)
+
+
+def _from_descriptor(result: int) -> Finding:
+    if result >= 0:
+        os.close(result)
+        return Finding("found")
+    if result in (-errno.EPERM, -errno.EACCES):
+        return Finding("unknown", "not enough privilege to try")
+    return Finding("missing", describe(-result))
+
+
+def _bpf() -> Finding:
+    finding = _from_descriptor(lib.usdtkit_map_create(_MAP_ARRAY, 4, 8, 1, 0, b"usdtkit_try"))
+    return NO_PRIVILEGE if finding.state == "unknown" else finding
+
+
+def lacks_privilege() -> bool:
+    """Whether the kernel refuses us BPF for want of a capability."""
+    return _bpf() == NO_PRIVILEGE
+
+
+def _ring_buffer() -> Finding:
+    return _from_descriptor(lib.usdtkit_map_create(_MAP_RINGBUF, 0, 0, os.sysconf("SC_PAGESIZE"), 0, b"usdtkit_try"))
+
+
+def _cookies() -> Finding:
+    # call bpf_get_attach_cookie (r1 is the context); exit
+    code = struct.pack("<BBhiBBhi", 0x85, 0, 0, _GET_ATTACH_COOKIE, 0x95, 0, 0, 0)
+    return _from_descriptor(lib.usdtkit_prog_load(code, 2, 0, b"usdtkit_try", ffi.NULL, 0))
+
+
+def _uprobes() -> Finding:
+    return Finding("found") if UPROBE_PMU.exists() else Finding("missing", f"no {UPROBE_PMU}")
+
+
+def _uprobe_multi() -> Finding:
+    if _bpf().state != "found":
+        return Finding("unknown", "not enough privilege to try")
+    return Finding("found" if has_uprobe_multi() else "missing")
+
+
+def _semaphores() -> Finding:
+    return Finding("found" if (UPROBE_PMU / "format/ref_ctr_offset").exists() else "missing")
+
+
+KERNEL = (
+    Feature(
+        "uprobes", "breakpoints in applications", _uprobes, "3.5",
+        "a kernel with CONFIG_UPROBES and CONFIG_UPROBE_EVENTS",
+    ),
+    Feature("semaphores", "probes that ask whether anybody listens", _semaphores, "4.20", "a kernel of 4.20 or newer"),
+    Feature("bpf", "programs in the kernel", _bpf, "4.4", PRIVILEGE_HINT),
+    Feature("ring buffer", "events", _ring_buffer, "5.8", "a kernel of 5.8 or newer"),
+    Feature("cookies", "one program at several sites", _cookies, "5.15", "nothing: usdtkit loads a copy for each site"),
+    Feature("uprobe_multi", "thousands of sites in one call", _uprobe_multi, "6.6", "nothing: attaching is slower"),
+)  # fmt: skip

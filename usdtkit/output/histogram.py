@@ -1,0 +1,37 @@
+"""A distribution → the histogram that people know from DTrace and bcc.
+
+Input: `trace.aggregations.Distribution`. Output: lines of text, one for each power of two between the least and the
+greatest value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from usdtkit.trace.aggregations import Distribution
+
+BAR = 40
+UNITS = (("s", 10**9), ("ms", 10**6), ("us", 10**3))
+
+
+def duration(ns: float) -> str:
+    """Nanoseconds in a readable unit, to three digits: "1.02 ms"."""
+    for name, size in UNITS:
+        if ns >= size:
+            value = ns / size
+            return f"{value:.0f} {name}" if value >= 100 else f"{value:.3g} {name}"
+    return f"{ns:.0f} ns"
+
+
+def render(distribution: Distribution, label: str, bound: Callable[[int], str] = duration) -> Iterator[str]:
+    """Lines of a histogram: range (its lower bound belongs to it, the upper does not), count, bar."""
+    if not distribution.buckets:
+        yield f"{label:>24} : no values"
+        return
+    most = max(distribution.buckets.values())
+    yield f"{label:>24} : {'count':<9}distribution"
+    for bucket in range(min(distribution.buckets), max(distribution.buckets) + 1):
+        low, high = (0 if bucket == 0 else 1 << bucket - 1), 1 << bucket
+        count = distribution.buckets.get(bucket, 0)
+        bar = "*" * (count * BAR // most)
+        yield f"{bound(low):>11} .. {bound(high):<9}: {count:<8} |{bar:<{BAR}}|"

@@ -1,0 +1,158 @@
+"""A tool's rows → a table, JSON Lines or CSV on standard output; everything else → standard error.
+
+Input: one mapping a row, by names that carry their units (`latency_ns`). The table shows `columns`, the other two
+formats every value. JSON Lines begin with a header object {"schema": "usdtkit.TOOL/1", …} and end with a summary.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from usdtkit.output import histogram
+from usdtkit.output.text import is_cut, jsonable, printable, show
+from usdtkit.trace import Summary, wall_time
+from usdtkit.trace.aggregations import Distribution
+
+Format = Literal["table", "json", "csv"]
+# What a spreadsheet would take for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: its heading, the row's value it shows, and how. Width 0: the rest of the line."""
+
+    heading: str
+    key: str
+    width: int
+    format: Callable[[Any], str] = show
+    right: bool = False
+
+
+def clock(time_ns: int) -> str:
+    """The local time of an event, HH:MM:SS.mmm."""
+    return datetime.datetime.fromtimestamp(wall_time(time_ns)).strftime("%H:%M:%S.%f")[:-3]
+
+
+def milliseconds(ns: int) -> str:
+    """Nanoseconds as milliseconds, two decimals."""
+    return f"{ns / 1e6:.2f}"
+
+
+TIME = Column("TIME", "time_ns", 12, clock)
+PID = Column("PID", "pid", 7, right=True)
+COMM = Column("COMM", "comm", 16)
+LATENCY_MS = Column("LAT(ms)", "latency_ns", 9, milliseconds, right=True)
+
+
+class Report:
+    """Writes rows of one tool as they come. Create it when tracing has begun: it writes the heading at once."""
+
+    def __init__(self, tool: str, columns: Sequence[Column], format: Format = "table") -> None:
+        self._tool = tool
+        self._columns = columns
+        self._format = format
+        self._csv: tuple[Any, list[str]] | None = None
+        if format == "json":
+            self._json({"schema": f"usdtkit.{tool}/1", "time": _now()})
+        elif format == "table":
+            self._line([column.heading for column in columns])
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too."""
+        if self._format == "table":
+            self._line([column.format(values[column.key]) for column in self._columns])
+        elif self._format == "json":
+            self._json(flatten(values))
+        else:
+            self._csv_row(flatten(values))
+
+    def histogram(self, label: str, distribution: Distribution) -> None:
+        """Write a distribution of nanoseconds."""
+        if self._format == "json":
+            buckets = [
+                {"low_ns": 0 if b == 0 else 1 << b - 1, "high_ns": 1 << b, "count": n}
+                for b, n in sorted(distribution.buckets.items())
+            ]
+            totals = {"count": distribution.count, "sum_ns": distribution.sum}
+            self._json({"histogram": label, "buckets": buckets, **totals})
+        elif self._format == "table":
+            print(f"\n{printable(label)}")
+            for line in histogram.render(distribution, "latency"):
+                print(line)
+
+    def summary(self, summary: Summary) -> None:
+        """Write the account of the session: as the last JSON object, else to standard error."""
+        if self._format == "json":
+            self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
+        else:
+            note(account(summary))
+
+    def _line(self, cells: Sequence[str]) -> None:
+        shown = [
+            cell if not column.width else f"{cell:>{column.width}}" if column.right else f"{cell:<{column.width}}"
+            for cell, column in zip(cells, self._columns, strict=True)
+        ]
+        print(" ".join(shown).rstrip(), flush=True)
+
+    def _json(self, value: Mapping[str, Any]) -> None:
+        print(json.dumps(value), flush=True)
+
+    def _csv_row(self, values: Mapping[str, Any]) -> None:
+        if self._csv is None:
+            self._csv = csv.writer(sys.stdout, lineterminator="\n"), list(values)
+            self._csv[0].writerow(self._csv[1])
+        writer, names = self._csv
+        writer.writerow([_csv_cell(values.get(name)) for name in names])
+        sys.stdout.flush()
+
+
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON takes it, with the wall-clock time first, and a mark beside each value that was cut off."""
+    row: dict[str, Any] = {}
+    if "time_ns" in values:
+        row["time"] = _iso(wall_time(values["time_ns"]))
+    for name, value in values.items():
+        row[name] = flatten(value) if isinstance(value, Mapping) else jsonable(value)
+        if is_cut(value):
+            row[f"{name}_truncated"] = True
+    return row
+
+
+def account(summary: Summary) -> str:
+    """One line that says what became of every hit."""
+    line = f"received {summary.received:,}, lost {summary.lost:,}"
+    rest = {
+        "not counted, table full": summary.full,
+        "dropped, nested too deep": summary.overflow,
+        "arguments unreadable": summary.unreadable,
+    }
+    return ", ".join([line, *(f"{count:,} {what}" for what, count in rest.items() if count)])
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, kept apart from the data."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return json.dumps(value)
+    if isinstance(value, str):
+        value = printable(value)
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return value
+
+
+def _now() -> str:
+    return _iso(datetime.datetime.now().timestamp())
+
+
+def _iso(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="microseconds")
