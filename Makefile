@@ -1,0 +1,70 @@
+# The two commands, on a Debian 12 with git, make and python3, as root or with sudo:
+#   make demo   traces a running order service, live
+#   make test   lint, and every test
+# Each installs what it needs, once; `make help` lists the rest.
+
+PYTHON ?= /usr/bin/python3
+venv := .venv
+bin := $(venv)/bin
+
+# All that is ever installed from Debian: for the build and the demo, and for the tests besides.
+demo_packages := gcc libc6-dev python3-bpfcc python3-dev python3-venv
+test_packages := binutils bpfcc-tools bpftrace curl gcc-aarch64-linux-gnu gdb libc6-dev-arm64-cross libruby3.1 linux-perf \
+	mariadb-server pamtester postgresql-15 systemtap-sdt-dev
+
+# Probing other programs needs root; building and linting do not.
+sudo := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo || echo false))
+as_root = @[ '$(sudo)' != false ] || { echo 'make $@: needs root: run it as root, or install sudo' >&2; exit 3; }; \
+	$(sudo) env PYTHONDONTWRITEBYTECODE=$(if $(sudo),1)
+tracefs := /sys/kernel/tracing
+built_from := pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean demo-packages test-packages
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: test-packages $(venv)/.dev ## install all that the other targets need
+
+# bpftrace, which the demo compares with when it is there, needs tracefs, and a container or chroot may lack it.
+demo: demo-packages $(venv)/.built ## trace the example order service, live
+	$(as_root) sh -c '[ -e $(tracefs)/uprobe_events ] || mount -t tracefs tracefs $(tracefs); exec $(bin)/python examples/shop/demo.py'
+
+test: test-packages lint ## lint, then every test; the kernel ones attach to real programs
+	$(as_root) USDTKIT_REQUIRE_KERNEL='$(USDTKIT_REQUIRE_KERNEL)' $(bin)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(venv)/.dev ## ruff, mypy, import edges
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/lint-imports --no-logo
+
+bench: demo-packages $(venv)/.built ## measure against a baseline in the same run
+	$(as_root) sh -c 'for each in benchmarks/bench_*.py; do $(bin)/python "$$each" || exit; done'
+
+clean: ## remove what was built and installed in this tree
+	$(if $(filter-out false,$(sudo)),$(sudo)) rm -rf $(venv) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+		.import_linter_cache usdtkit/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+demo-packages:
+	@.ci/packages $(demo_packages)
+
+test-packages:
+	@.ci/packages $(demo_packages) $(test_packages)
+
+# The environment is made again for another Python, and what is in it when the build's own files change.
+$(venv)/.made: | demo-packages
+	$(PYTHON) -m venv --clear $(venv)
+	touch $@
+
+$(venv)/.built: $(built_from) $(venv)/.made
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(venv)/.dev: $(built_from) $(venv)/.made
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ $(venv)/.built

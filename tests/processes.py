@@ -1,0 +1,47 @@
+"""Processes that tests start: wait for a line of theirs, and end them, each by its own process group.
+
+A process given to these functions was started with start_new_session=True and text pipes.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+
+def end(process, patience=10):
+    """SIGTERM to a process that leads its own session, SIGKILL to what is left of its group, and its pipes closed."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    kill_group(process)
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+def kill_group(process):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def read_until(process, text, stream="stdout", timeout=20):
+    """The first line that holds `text`; the test fails when the stream ends, or `timeout` s pass, without it."""
+    seen = []
+    overdue = threading.Timer(timeout, kill_group, [process])  # ends the stream, and so the reading
+    overdue.start()
+    try:
+        for line in getattr(process, stream):
+            if text in line:
+                return line.rstrip("\n")
+            seen.append(line)
+    finally:
+        overdue.cancel()
+        overdue.join()
+    pytest.fail(f"{process.args[0]} ended, or {timeout} s passed, before {text!r}; it wrote:\n{''.join(seen[-20:])}")

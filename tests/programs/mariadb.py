@@ -1,0 +1,55 @@
+"""A real MariaDB server in a temporary directory, and its own client: pytest fixture `mariadb`."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from processes import end, read_until
+
+
+class Server:
+    """A running mariadbd: `pid`, `binary`, `socket`."""
+
+    def __init__(self, pid, socket):
+        self.pid = pid
+        self.socket = socket
+        self.binary = Path(f"/proc/{pid}/exe").resolve()
+
+    def query(self, *statements):
+        """Send the statements over one connection, each as one COM_QUERY, and return the rows as lines of text."""
+        command = [
+            "mariadb",
+            "--no-defaults",
+            f"--socket={self.socket}",
+            "--user=root",
+            "--batch",
+            "--skip-column-names",
+        ]
+        text = "".join(f"{statement};\n" for statement in statements)
+        return subprocess.run(command, input=text, text=True, capture_output=True, check=True).stdout.splitlines()
+
+
+@pytest.fixture(scope="session")
+def mariadb():
+    # Not under pytest's own directory: that is closed to the user mysql.
+    home = Path(tempfile.mkdtemp(prefix="usdtkit-mariadb-"))
+    data, socket = home / "data", home / "socket"
+    try:
+        shutil.chown(home, "mysql", "mysql")
+        install = ["mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}", "--skip-test-db"]
+        made = subprocess.run([*install, "--auth-root-authentication-method=normal"], capture_output=True, text=True)
+        assert made.returncode == 0, made.stdout + made.stderr
+        serve = ["mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", f"--socket={socket}"]
+        serve += ["--skip-networking", f"--pid-file={home / 'pid'}"]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(serve, **pipes, text=True, start_new_session=True)
+        try:
+            # It says so once it listens on the socket; the few lines that it writes later stay in the pipe.
+            read_until(process, "ready for connections", stream="stderr", timeout=60)
+            yield Server(process.pid, socket)
+        finally:
+            end(process, patience=60)
+    finally:
+        shutil.rmtree(home)

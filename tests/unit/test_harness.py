@@ -1,0 +1,119 @@
+"""The test harness itself: it finds leaks and forbidden skips, in a pytest of its own, and ends what it started."""
+
+import os
+import re
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import end
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run_tests(tmp_path):
+    """Run these texts as test modules under our conftest; pytest's output."""
+
+    def run(*texts, require_kernel="1"):
+        for number, text in enumerate(texts):
+            (tmp_path / f"test_inner_{number}.py").write_text(f"import os, pytest, subprocess\n{text}")
+        command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-rA"]
+        ours = {"PYTHONPATH": str(TESTS), "USDTKIT_REQUIRE_KERNEL": require_kernel, "COLUMNS": "200"}
+        command += ["-o", "markers=kernel: attaches"]
+        return subprocess.run(command, cwd=tmp_path, env=os.environ | ours, capture_output=True, text=True).stdout
+
+    return run
+
+
+LEAKS = """
+import ctypes, struct
+pytestmark = pytest.mark.kernel
+
+def bpf_array():
+    attributes = struct.pack("IIII", 2, 4, 8, 1)  # BPF_MAP_TYPE_ARRAY; sizes of key and value; entries
+    syscall = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+    fd = ctypes.CDLL(None).syscall(syscall, 0, attributes, len(attributes))
+    assert fd > 0
+    return fd
+
+def uprobe_event(line):
+    fd = os.open("/sys/kernel/tracing/uprobe_events", os.O_WRONLY | os.O_APPEND)
+    os.write(fd, line.encode())
+    os.close(fd)
+
+@pytest.fixture(scope="module")
+def forgotten():
+    name = f"usdtkit_harness/forgotten_{os.getpid()}"
+    yield name
+    uprobe_event(f"-:{name}")
+
+def test_file(): os.open("/etc/hostname", os.O_RDONLY)
+def test_map(): bpf_array()
+def test_child(): globals().update(kept=subprocess.Popen(["true"]))
+def test_event(forgotten): uprobe_event(f"p:{forgotten} /bin/true:0x0")
+def test_clean():
+    open("/etc/hostname").close()
+    os.close(bpf_array())
+    subprocess.run(["true"])
+@pytest.mark.skip
+def test_uncounted(): pass
+"""
+
+
+@pytest.mark.kernel
+def test_each_leak_of_a_kernel_test_is_found(run_tests):
+    output = run_tests(LEAKS, require_kernel="")
+    found = dict(re.findall(r"^ERROR test_inner_0.py::test_(\w+) - Failed: leaked: (.*)$", output, re.M))
+    assert found.keys() == {"file", "map", "child", "event"}, output
+    for test, left in (("file", "/etc/hostname"), ("map", "anon_inode:bpf-map"), ("event", "uprobe event p:usdtkit")):
+        assert left in found[test]
+    assert "5 passed, 1 skipped, 4 errors" in output
+
+
+SKIPS = (
+    "@pytest.mark.skip(reason='no luck')\ndef test_mark(): pass",
+    "def test_call(): pytest.skip('no luck')",
+    "@pytest.fixture\ndef f(): pytest.skip('no luck')\ndef test_fixture(f): pass",
+    "@pytest.mark.xfail\ndef test_expected_failure(): assert 0",
+)
+SKIPPED_MODULE = "pytest.skip('no luck', allow_module_level=True)"
+
+
+def test_skips_fail_where_the_kernel_is_required(run_tests):
+    output = run_tests(*SKIPS)
+    refused = re.findall(
+        r"^(?:FAILED|ERROR) .*test_(\w+) - USDTKIT_REQUIRE_KERNEL allows no skip: .*no luck", output, re.M
+    )
+    assert sorted(refused) == ["call", "fixture", "mark"]
+    assert "1 failed, 1 xfailed, 2 errors in" in output
+
+
+def test_a_skipped_module_fails_where_the_kernel_is_required(run_tests):
+    output = run_tests(SKIPPED_MODULE)
+    assert "USDTKIT_REQUIRE_KERNEL allows no skip: Skipped: no luck" in output
+    assert "1 error in" in output
+
+
+def test_skips_are_skips_elsewhere(run_tests):
+    assert "4 skipped, 1 xfailed" in run_tests(*SKIPS, SKIPPED_MODULE, require_kernel="")
+
+
+def test_a_process_ends_with_its_children(spawn, wait_for_line):
+    process = spawn(["sh", "-c", "sleep 997 & echo started $!; wait"])
+    child = os.pidfd_open(int(wait_for_line(process, "started").split()[1]))
+    try:
+        end(process)
+        assert select.select([child], [], [], 10)[0] == [child]  # readable once it is dead
+    finally:
+        os.close(child)
+    assert process.returncode == -15
+
+
+def test_waiting_for_a_line_that_never_comes_fails(spawn, wait_for_line):
+    process = spawn(["sh", "-c", "echo something else; sleep 997"])
+    with pytest.raises(pytest.fail.Exception, match="something else"):
+        wait_for_line(process, "ready", timeout=0.2)
+    assert process.wait() == -9
