@@ -18,7 +18,7 @@ def directory() -> Path:
     explicit = os.environ.get("USDTKIT_CACHE")
     if explicit:
         return Path(explicit)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 Path.home() can raise
     return Path(base) / "usdtkit" / "bytecode"
 
 

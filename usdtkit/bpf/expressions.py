@@ -12,6 +12,7 @@ here knows a probe: names stay names until a program is made for one, and no tex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,53 +26,39 @@ MAX_STRING = 4096
 BUILTINS = ("pid", "tid", "uid", "gid", "cpu", "time", "comm", "latency", "retval")
 
 
+def _operator(symbol: str) -> Callable[[Expression, Operand], Binary]:
+    return lambda self, other: Binary(symbol, self, lift(other))
+
+
+def _reflected(symbol: str) -> Callable[[Expression, int], Binary]:
+    return lambda self, other: Binary(symbol, lift(other), self)
+
+
 class Expression:
-    """A value that is computed in the kernel when a probe is hit. Operators and comparisons make new expressions."""
+    """A value that is computed in the kernel when a probe is hit. Operators and comparisons make new expressions.
 
-    def __add__(self, other: Operand) -> Binary:
-        return Binary("+", self, lift(other))
+    Integers have 64 bits, and results wrap around; they are signed where an operand is. Comparisons go by value,
+    whatever the signs. `//` rounds down and `%` takes the divisor's sign, as in Python; of a division by 0 the quotient
+    is 0 and the dividend remains. Shifts count modulo 64. `~` negates a condition, and inverts the bits of a number.
+    """
 
-    def __sub__(self, other: Operand) -> Binary:
-        return Binary("-", self, lift(other))
-
-    def __mul__(self, other: Operand) -> Binary:
-        return Binary("*", self, lift(other))
-
-    def __floordiv__(self, other: Operand) -> Binary:
-        return Binary("/", self, lift(other))
-
-    def __mod__(self, other: Operand) -> Binary:
-        return Binary("%", self, lift(other))
-
-    def __lshift__(self, other: Operand) -> Binary:
-        return Binary("<<", self, lift(other))
-
-    def __rshift__(self, other: Operand) -> Binary:
-        return Binary(">>", self, lift(other))
-
-    def __and__(self, other: Operand) -> Binary:
-        return Binary("&", self, lift(other))
-
-    def __or__(self, other: Operand) -> Binary:
-        return Binary("|", self, lift(other))
-
-    def __xor__(self, other: Operand) -> Binary:
-        return Binary("^", self, lift(other))
+    __add__, __radd__ = _operator("+"), _reflected("+")
+    __sub__, __rsub__ = _operator("-"), _reflected("-")
+    __mul__, __rmul__ = _operator("*"), _reflected("*")
+    __floordiv__, __rfloordiv__ = _operator("/"), _reflected("/")
+    __mod__, __rmod__ = _operator("%"), _reflected("%")
+    __lshift__, __rlshift__ = _operator("<<"), _reflected("<<")
+    __rshift__, __rrshift__ = _operator(">>"), _reflected(">>")
+    __and__, __rand__ = _operator("&"), _reflected("&")
+    __or__, __ror__ = _operator("|"), _reflected("|")
+    __xor__, __rxor__ = _operator("^"), _reflected("^")
+    __lt__ = _operator("<")
+    __le__ = _operator("<=")
+    __gt__ = _operator(">")
+    __ge__ = _operator(">=")
 
     def __invert__(self) -> Not:
         return Not(self)
-
-    def __lt__(self, other: Operand) -> Binary:
-        return Binary("<", self, lift(other))
-
-    def __le__(self, other: Operand) -> Binary:
-        return Binary("<=", self, lift(other))
-
-    def __gt__(self, other: Operand) -> Binary:
-        return Binary(">", self, lift(other))
-
-    def __ge__(self, other: Operand) -> Binary:
-        return Binary(">=", self, lift(other))
 
     def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # an expression, as in every query language
         if isinstance(other, (str, bytes)):
@@ -161,11 +148,12 @@ class Text(Expression):
 
 @dataclass(frozen=True, eq=False)
 class Buffer(Expression):
-    """`length` bytes behind a pointer, at most `size` of them."""
+    """`length` bytes behind a pointer, at most `size` of them; with `text`, a string."""
 
     pointer: Expression
     length: Expression
     size: int
+    text: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +176,14 @@ def arg(which: int | str) -> Arg:
     return Arg(which)
 
 
-def cstr(pointer: Expression | str | int, size: int = 256) -> Text:
-    """The C string behind a pointer (an expression, an argument's name or number), at most `size` bytes of it."""
-    return Text(_pointer(pointer), _check_size(size))
+def cstr(pointer: Expression | str | int, size: int = 256, *, length: Operand | None = None) -> Text | Buffer:
+    """The string behind a pointer (an expression, an argument's name or number), at most `size` bytes of it.
+
+    It ends at a NUL, or where `length` is given after so many bytes.
+    """
+    if length is None:
+        return Text(_pointer(pointer), _check_size(size))
+    return Buffer(_pointer(pointer), lift(length), _check_size(size), text=True)
 
 
 def buffer(pointer: Expression | str | int, length: Operand, size: int = 256) -> Buffer:
@@ -235,7 +228,10 @@ def _check_size(size: int) -> int:
 
 
 def _encode(text: str | bytes) -> bytes:
-    encoded = text.encode() if isinstance(text, str) else text
+    try:
+        encoded = text.encode(errors="surrogateescape") if isinstance(text, str) else text
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!r} cannot be compared with: {error.reason}") from None
     if len(encoded) > 255:
         raise UsageError(f"a string of {len(encoded)} bytes is too long to compare with", hint="at most 255 bytes")
     return encoded

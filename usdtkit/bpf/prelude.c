@@ -13,10 +13,12 @@ BPF_RINGBUF_OUTPUT(events, 64);
 BPF_PERCPU_ARRAY(stats, u64, 8);
 BPF_ARRAY(operands, struct operand, 1);
 
-static __always_inline void count(u32 counter) {
+static __always_inline void add(u32 counter, u64 amount) {
   u64 *sum = stats.lookup(&counter);
-  if (sum) __sync_fetch_and_add(sum, 1);
+  if (sum) __sync_fetch_and_add(sum, amount);
 }
+
+static __always_inline void count(u32 counter) { add(counter, 1); }
 
 static __always_inline u64 read_user(u64 address, u32 size, u32 unreadable) {
   u64 value = 0;
@@ -49,12 +51,16 @@ static __always_inline u64 usdt_operand(struct pt_regs *ctx, u32 at, u32 unreada
   return o->is_signed ? (u64)((s64)value >> shift) : value >> shift;
 }
 
+/* Python's // and %: down, and with the divisor's sign; by 0 as BPF has it for unsigned numbers. */
 static __always_inline s64 signed_divide(s64 a, s64 b) {
-  u64 q = (u64)(a < 0 ? -a : a) / (u64)(b < 0 ? -b : b);
-  return (a < 0) != (b < 0) ? -(s64)q : (s64)q;
+  u64 x = a < 0 ? -(u64)a : a, y = b < 0 ? -(u64)b : b;
+  if (!b) return 0;
+  return (a < 0) == (b < 0) ? x / y : -(x / y + (x % y != 0));
 }
 
-static __always_inline s64 signed_modulo(s64 a, s64 b) { return a - signed_divide(a, b) * b; }
+static __always_inline s64 signed_modulo(s64 a, s64 b) { return (u64)a - (u64)signed_divide(a, b) * (u64)b; }
+
+static __always_inline s32 order(s64 a, u64 b) { return a < 0 || (u64)a < b ? -1 : (u64)a > b; }
 
 static __always_inline u32 bits(u64 value) {
   u32 n = 0;

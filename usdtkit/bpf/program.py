@@ -64,7 +64,7 @@ class Hist:
 
 
 Action = Emit | Count | Hist
-Counter = Callable[[str], str]  # the name of a counter → the statement that raises it
+Counter = Callable[..., str]  # the name of a counter, and by how much → the statement that raises it
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,21 @@ class Hook:
 
 
 @dataclass(frozen=True)
+class Table:
+    """How to read an aggregation: the layout of its keys, and whether what a histogram sums up is signed."""
+
+    keys: Layout
+    signed: bool = False
+
+
+@dataclass(frozen=True)
 class Program:
-    """The text, the values of its parameters, and by their numbers the layouts of events and of tables' keys."""
+    """The text, the values of its parameters, and by their numbers the layouts of events, and the tables."""
 
     text: str
     parameters: tuple[int, ...]
     records: dict[int, Layout]
-    tables: dict[int, Layout]
+    tables: dict[int, Table]
 
 
 def table_name(number: int) -> str:
@@ -134,7 +142,7 @@ class _Builder:
         self.functions: list[str] = []
         self.parameters: list[int] = []
         self.records: dict[int, Layout] = {}
-        self.tables: dict[int, Layout] = {}
+        self.tables: dict[int, Table] = {}
         self.kept: dict[int, Layout] = {}
 
     def build(self, hooks: Sequence[Hook]) -> Program:
@@ -149,8 +157,8 @@ class _Builder:
         counters = hook.index * COUNTERS_ROOM
         renderer = Renderer(scope, counters + COUNTERS.index("unreadable"), self.parameters)
 
-        def count(name: str) -> str:
-            return f"count({counters + COUNTERS.index(name)});"
+        def count(name: str, amount: int = 1) -> str:
+            return f"add({counters + COUNTERS.index(name)}, {amount});"
 
         body: list[str] = []
         if hook.start is not None:
@@ -201,7 +209,7 @@ class _Builder:
             self.declarations.append(f"BPF_HASH(depth_{hook.index}, u32, u32, {PAIR_ENTRIES});")
             lines += [
                 f"u32 thread = id, *depth = depth_{hook.index}.lookup(&thread), first = 1;",
-                f"if (depth && *depth >= {MAX_NESTING}) {{ {count('overflow')} *depth = 0; }}",
+                f"if (depth && *depth >= {MAX_NESTING}) {{ {count('overflow', MAX_NESTING)} *depth = 0; }}",
                 "if (depth) { key.frame = *depth; *depth += 1; }",
                 f"else if (depth_{hook.index}.update(&thread, &first)) {{ {count('full')} return 0; }}",
             ]
@@ -283,11 +291,11 @@ class _Builder:
     def _count(self, number: int, keys: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
         name = table_name(number)
         if not keys:
-            self.tables[number] = Layout([])
+            self.tables[number] = Table(Layout([]))
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, 1);")
             return _add_to_slot(name, "0", "1")
         layout, lines = self._key(f"{name}_key", keys, (), renderer)
-        self.tables[number] = layout
+        self.tables[number] = Table(layout)
         self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
         return ["{", *lines, *_add_to_key(name, "1", count("full")), "}"]
 
@@ -295,21 +303,20 @@ class _Builder:
         self, number: int, value: ex.Expression, keys: dict[str, ex.Expression], renderer: Renderer, count: Counter
     ) -> list[str]:
         name = table_name(number)
-        measured = [f"u64 value = {renderer.integer(value)[0]};"]
+        measured, signed = renderer.integer(value)
+        opening = ["{", f"u64 value = {measured};"]
         if not keys:
-            self.tables[number] = Layout([])
+            self.tables[number] = Table(Layout([]), signed)
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, {HISTOGRAM_SUM + 1});")
             slots = _add_to_slot(name, "bits(value)", "1") + _add_to_slot(name, str(HISTOGRAM_SUM), "value")
-            return ["{", *measured, *slots, "}"]
+            return [*opening, *slots, "}"]
         layout, lines = self._key(f"{name}_key", keys, [Field("bucket", "u64")], renderer)
-        self.tables[number] = layout
+        self.tables[number] = Table(layout, signed)
         self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
-        slot = f"key.f{len(keys)}"
-        return [
-            *("{", *measured, *lines),
-            *(f"{slot} = bits(value);", *_add_to_key(name, "1", count("full"))),
-            *(f"{slot} = {HISTOGRAM_SUM};", *_add_to_key(name, "value", count("full")), "}"),
-        ]
+        slot, full = f"key.f{len(keys)}", count("full")
+        # What has no bucket does not go into the sum either, so that the average stays right.
+        add_to_sum = [f"{slot} = {HISTOGRAM_SUM};", *_add_to_key(name, "value", full)]
+        return [*opening, *lines, f"{slot} = bits(value);", *_add_to_key(name, "1", full, add_to_sum), "}"]
 
 
 # bcc does not see its map functions inside macros, so these are spelled out at each place.
@@ -322,11 +329,13 @@ def _add_to_slot(table: str, slot: str, amount: str) -> list[str]:
     ]
 
 
-def _add_to_key(table: str, amount: str, when_full: str) -> list[str]:
+def _add_to_key(table: str, amount: str, when_full: str, then: Sequence[str] = ()) -> list[str]:
     return [
         f"{{ u64 none = 0, *sum = {table}.lookup(&key);",
         f"if (!sum) {{ {table}.insert(&key, &none); sum = {table}.lookup(&key); }}",
-        f"if (sum) __sync_fetch_and_add(sum, {amount}); else {{ {when_full} }} }}",
+        f"if (!sum) {{ {when_full} }} else {{ __sync_fetch_and_add(sum, {amount});",
+        *then,
+        "} }",
     ]
 
 

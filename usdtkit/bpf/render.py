@@ -29,6 +29,8 @@ RETURN_REGISTER = {"x86_64": "ax", "aarch64": "regs[0]"}
 # A call pushes its return address on x86-64, and the return has popped it when the return probe is hit.
 RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
 
+COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
+
 HookKind = Literal["usdt", "entry", "return"]
 
 
@@ -75,7 +77,8 @@ class Renderer:
         """The field that holds the value of `expression`."""
         resolved = self._resolve(expression)
         if isinstance(resolved, (ex.Text, ex.Buffer)):
-            return Field(name, "str" if isinstance(resolved, ex.Text) else "bytes", resolved.size)
+            is_text = isinstance(resolved, ex.Text) or resolved.text
+            return Field(name, "str" if is_text else "bytes", resolved.size)
         if isinstance(resolved, _Kept):
             return Field(name, resolved.field.kind, resolved.field.size)
         if isinstance(resolved, _Comm):
@@ -84,9 +87,7 @@ class Renderer:
             return Field(name, "f64")
         if isinstance(resolved, _C):
             return Field(name, resolved.kind)
-        if isinstance(resolved, (ex.Not, ex.TextTest)) or (
-            isinstance(resolved, ex.Binary) and resolved.operator in ("<", "<=", ">", ">=", "==", "!=")
-        ):
+        if self._is_condition(resolved):
             return Field(name, "bool")
         return Field(name, "i64" if self.integer(resolved)[1] else "u64")
 
@@ -98,7 +99,7 @@ class Renderer:
             return [f"{into}_length = bpf_probe_read_user_str(&{into}, {most}, (void *)({pointer}));"]
         if isinstance(resolved, ex.Buffer):
             pointer, length = self.pointer(resolved.pointer), self.integer(resolved.length)[0]
-            return [f"{into}_length = read_buffer(&{into}, {resolved.size}, {pointer}, {length});"]
+            return [f"{into}_length = read_buffer(&{into}, {min(room, resolved.size + 1)}, {pointer}, {length});"]
         if isinstance(resolved, _Kept) and resolved.field.is_text:
             source = f"s->f{resolved.index}"
             return [
@@ -122,7 +123,8 @@ class Renderer:
             case ex.Binary():
                 return self._binary(resolved)
             case ex.Not(inner):
-                return f"(u64)!({self.integer(inner)[0]})", False
+                c, signed = self.integer(inner)
+                return (f"(u64)!({c})", False) if self._is_condition(inner) else (f"(~({c}))", signed)
             case ex.Memory(address, offset, type):
                 at = f"({self.pointer(address)}) + {self._parameter(offset)}" if offset else self.pointer(address)
                 return _cast(f"read_user({at}, {int(type[1:]) // 8}, {self.stat})", type)
@@ -142,20 +144,38 @@ class Renderer:
             self.pointer(resolved.pointer) if isinstance(resolved, (ex.Text, ex.Buffer)) else self.integer(resolved)[0]
         )
 
+    def _is_condition(self, expression: ex.Expression) -> bool:
+        match self._resolve(expression):
+            case ex.TextTest():
+                return True
+            case ex.Not(inner):
+                return self._is_condition(inner)
+            case ex.Binary(operator, left, right):
+                both = operator in ("&", "|", "^") and self._is_condition(left) and self._is_condition(right)
+                return operator in COMPARISONS or both
+            case _C(_, kind):
+                return kind == "bool"
+            case _Kept(_, field):
+                return field.kind == "bool"
+        return False
+
     def _binary(self, expression: ex.Binary) -> tuple[str, bool]:
         left, left_signed = self.integer(expression.left)
         right, right_signed = self.integer(expression.right)
         operator = expression.operator
-        # A positive constant goes with either sign.
-        signed = (left_signed or right_signed) and operator not in ("&", "|", "^")
+        if operator in COMPARISONS:
+            if left_signed == right_signed:
+                return f"(u64)({left} {operator} {right})", False
+            # C would make the signed one unsigned first.
+            order = f"order({left}, {right}) {operator} 0" if left_signed else f"0 {operator} order({right}, {left})"
+            return f"(u64)({order})", False
+        if operator in ("<<", ">>"):
+            return f"(({left}) {operator} (({right}) & 63))", left_signed
+        signed = (left_signed and right_signed) if operator == "&" else (left_signed or right_signed)
         if signed:
             left, right = f"(s64)({left})", f"(s64)({right})"
-        if operator in ("<", "<=", ">", ">=", "==", "!="):
-            return f"(u64)({left} {operator} {right})", False
         if operator in ("/", "%") and signed:  # BPF has no signed division
             return f"signed_{'divide' if operator == '/' else 'modulo'}({left}, {right})", True
-        if operator in ("<<", ">>"):
-            right = f"(({right}) & 63)"
         return f"(({left}) {operator} ({right}))", signed
 
     def _text_test(self, test: ex.TextTest) -> str:
@@ -167,21 +187,29 @@ class Renderer:
         # One byte more than the literal and the NUL tells a longer string from an equal one.
         room = len(literal) + (2 if test.whole else 1)
         words = (room + 7) // 8
-        read = self._read_text(test.text, room)
+        read = self._read_text(test, room)
         padded = literal.ljust(words * 8, b"\0")
         same = " && ".join(
             f"w[{i}] == {self._parameter(int.from_bytes(padded[i * 8 : i * 8 + 8], 'little'))}" for i in range(words)
         )
-        return f"({{ u64 w[{words}] = {{}}; long n = {read}; (u64)(n == {len(literal) + 1} && {same}); }})"
+        # Of an empty string, kernels before 6.15 say that they have read 0 bytes, later ones 1.
+        length = f"n == {len(literal) + 1}" if literal else "(u64)n <= 1"
+        return f"({{ u64 w[{words}] = {{}}; long n = {read}; (u64)({length} && {same}); }})"
 
-    def _read_text(self, expression: ex.Expression, room: int) -> str:
-        resolved = self._resolve(expression)
+    def _read_text(self, test: ex.TextTest, room: int) -> str:
+        resolved = self._resolve(test.text)
         if isinstance(resolved, ex.Text):
             return f"bpf_probe_read_user_str(w, {room}, (void *)({self.pointer(resolved.pointer)}))"
         if isinstance(resolved, _Comm):
             return f"({{ char c[16]; bpf_get_current_comm(c, 16); bpf_probe_read_kernel_str(w, {room}, c); }})"
         if isinstance(resolved, _Kept) and resolved.field.kind == "str":
-            return f"bpf_probe_read_kernel_str(w, {room}, &s->f{resolved.index})"
+            kept, length = resolved.field, len(test.literal)
+            if length > kept.size:
+                raise UsageError(
+                    f"{self.scope.what}: {kept.name} keeps {kept.size} bytes of its string, the other has {length}",
+                    hint=f"keep more of it: cstr(…, {length})",
+                )
+            return f"(s->f{resolved.index}_length < 0 ? -1 : bpf_probe_read_kernel_str(w, {room}, &s->f{resolved.index}))"
         raise UsageError(
             f"{self.scope.what}: only a string can be compared with a string",
             hint="read one behind a pointer: cstr(arg(1))",

@@ -23,23 +23,32 @@ class RingBuffer:
         handle = ffi.new("usdtkit_ring **")
         check(lib.usdtkit_ring_open(ring.fd, ring.max_entries, handle), "mapping the BPF ring buffer")
         self._ring = ffi.gc(handle[0], lib.usdtkit_ring_close)
+        self._size = ring.max_entries
         self._room = bytearray(CHUNK)
+        # What was drained and not yet yielded, for a reader that stops in the midst of it and comes back.
+        self._at = self._end = 0
         self.fd = ring.fd
 
     def close(self) -> None:
         if self._ring is not None:
             ffi.release(self._ring)
             self._ring = None
+            self._at = self._end = 0
 
     def drain(self) -> Iterator[memoryview]:
-        """Payloads of the records that wait now, at most about 1 MiB of them; each valid until the next call."""
+        """Payloads of the records that wait now, each valid until the next; a fast writer does not make it endless."""
+        left = self._size
+        while self._ring is not None and left > 0 and (self._at < self._end or self._refill()):
+            view = memoryview(self._room)[self._at : self._end]
+            length = int.from_bytes(view[:4], "little")
+            step = RECORD_HEADER + (length + 7) // 8 * 8
+            self._at += step
+            left -= step
+            yield view[RECORD_HEADER : RECORD_HEADER + length]
+
+    def _refill(self) -> bool:
         written = lib.usdtkit_ring_drain(self._ring, ffi.from_buffer(self._room), len(self._room))
         if written == -errno.ENOSPC:
             raise AssertionError("a record is larger than the chunk: `program` limits them")
-        view = memoryview(self._room)
-        at = 0
-        while at < written:
-            length = int.from_bytes(view[at : at + 4], "little")
-            start = at + RECORD_HEADER
-            yield view[start : start + length]
-            at = start + (length + 7) // 8 * 8
+        self._at, self._end = 0, written
+        return bool(written)

@@ -10,16 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.maps import Map
-from usdtkit.bpf.program import HISTOGRAM_SUM
+from usdtkit.bpf.program import HISTOGRAM_SUM, Table
 
 Key = tuple[Any, ...]
 
 
 @dataclass
 class Distribution:
-    """Values in buckets of powers of two: bucket b counts the values v with v.bit_length() == b."""
+    """Values in buckets of powers of two: bucket b counts the values v with v.bit_length() == b, 64 the negative ones."""
 
     buckets: dict[int, int] = field(default_factory=dict)
     sum: int = 0
@@ -46,17 +45,21 @@ class Aggregation:
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
         self._read: Callable[[], dict[Key, int]] | None = None
+        self._signed = False
 
-    def bind(self, table: Map, layout: Layout) -> None:
+    def bind(self, values: Map, table: Table) -> None:
         """Called by the session when the table exists."""
-        slots = not layout.fields  # without keys it is an array of per-CPU sums
+        slots = not table.keys.fields  # without keys it is an array of per-CPU sums
 
         def read() -> dict[Key, int]:
-            if slots:
-                return {(int.from_bytes(key, "little"),): _total(values) for key, values in table.items()}
-            return {layout.decode(key): int.from_bytes(value, "little") for key, value in table.items()}
+            entries: dict[Key, int] = defaultdict(int)
+            for key, value in values.items():
+                # Strings that differ only behind what is read of them are two keys in the kernel and one here.
+                entries[(int.from_bytes(key, "little"),) if slots else table.keys.decode(key)] += _total(value)
+            return entries
 
         self._read = read
+        self._signed = table.signed
 
     def entries(self) -> dict[Key, int]:
         """The raw entries; empty before the session starts."""
@@ -81,6 +84,8 @@ class Histogram(Aggregation):
         if not self.keys:
             distributions[()] = Distribution()
         for (*key, slot), amount in self.entries().items():
+            if self._signed and slot == HISTOGRAM_SUM:
+                amount = (amount + 2**63) % 2**64 - 2**63
             distributions[tuple(key)].add(slot, amount)
         return dict(distributions)
 

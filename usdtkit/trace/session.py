@@ -24,7 +24,7 @@ from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.events import EventType, record_kind
-from usdtkit.trace.sources import Keep, Pair, Source, kept
+from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, uprobe, uretprobe, usdt
 
 PAGE = 4096
@@ -122,7 +122,7 @@ class Session:
             raise UsageError("a pair is two USDT probes, or a function's entry and its return")
         first, second = start.resolve(self.pids), end.resolve(self.pids)
         start_hook = self._add_hook(first)
-        start_hook.start = kept(keep)
+        start_hook.start = kept_fields(keep)
         end_hook = self._add_hook(second)
         end_hook.after = start_hook
         return Pair(self, second, start_hook, end_hook)

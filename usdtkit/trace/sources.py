@@ -99,13 +99,19 @@ class Pair(Source):
         super().__init__(session, resolved, end)
         self._start = start
 
+    def kept(self, name: str) -> ex.Expression:
+        """What `keep` took under this name, for conditions and fields."""
+        if name not in (self._start.start or {}):
+            raise UsageError(f"{self.resolved.what}: this pair keeps no {name!r}", hint="add it to keep=")
+        return ex.Name(name)
+
     def everything(self) -> dict[str, ex.Expression]:
         """The latency, what the start kept, and what is known of the end."""
         kept = {_free_name(name): ex.Name(name) for name in self._start.start or {}}
         return {"latency_ns": ex.latency, **kept, **super().everything()}
 
 
-def kept(keep: Keep) -> dict[str, ex.Expression]:
+def kept_fields(keep: Keep) -> dict[str, ex.Expression]:
     """What a pair keeps, by name: a list names arguments, a mapping gives expressions."""
     if isinstance(keep, Mapping):
         return dict(keep)

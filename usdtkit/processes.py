@@ -1,0 +1,191 @@
+"""Processes → the files that they run: /proc/PID/maps in, `usdtkit.model.Target`s that can be opened from here out.
+
+Used through `usdtkit.targets`. A file is opened by its own path where the process sees the same files as we do, through
+/proc/PID/root where it lives in a container, and through /proc/PID/map_files where it was deleted or replaced.
+"""
+
+# Thousands of paths at a time, where pathlib's cost shows.
+# ruff: noqa: PTH115, PTH116, PTH123
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple
+
+from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
+from usdtkit.model import Target
+
+FileKey = tuple[int, int]
+"""Device and inode: what makes two paths one file."""
+
+
+def running_pids() -> list[int]:
+    """The processes that /proc shows, kernel threads among them."""
+    with os.scandir("/proc") as entries:
+        return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
+
+
+def named(*names: str) -> list[int]:
+    """The processes that run a program whose file has one of these names; those we may not look into are left out."""
+    found = []
+    for pid in running_pids():
+        try:
+            program = os.readlink(f"/proc/{pid}/exe")
+        except OSError:  # gone, a kernel thread, or not ours
+            continue
+        if program.removesuffix(" (deleted)").rpartition("/")[2] in names:
+            found.append(pid)
+    return found
+
+
+def mapped_files(pid: int) -> list[Target]:
+    """The files that a process has mapped to execute, one an inode, in the order of its memory.
+
+    NotFoundError where there is no such process, PrivilegeError where it may not be looked into.
+    """
+    scan = Scan()
+    scan.add(pid)
+    scan.warn()
+    return scan.targets()
+
+
+def all_mapped() -> list[Target]:
+    """The same over all processes, each inode once with the processes that map it.
+
+    A process that ends meanwhile is left out; what may not be read costs one warning, and not the scan.
+    """
+    scan = Scan()
+    for pid in running_pids():
+        try:
+            scan.add(pid)
+        except NotFoundError:
+            continue
+        except PrivilegeError:
+            scan.unreadable += 1
+    scan.warn()
+    return scan.targets()
+
+
+class Scan:
+    """What a look over processes found, by file."""
+
+    def __init__(self) -> None:
+        try:
+            self._our_mounts = _mounts("self")
+        except OSError as error:
+            raise UnsupportedError(
+                f"processes cannot be looked at: /proc/self/ns/mnt: {error.strerror}", hint="mount -t proc proc /proc"
+            ) from None
+        self.unreadable = 0
+        self._unopened: list[str] = []
+        self._files: dict[FileKey, tuple[str, str, list[int]]] = {}
+        # (mounts of the process, its mapping) → path and file: a library is looked up once, and not once a process
+        self._known: dict[tuple[str, int, int, str], tuple[str, FileKey]] = {}
+
+    def add(self, pid: int) -> None:
+        """Add the files of one process; NotFoundError, PrivilegeError."""
+        try:
+            mappings = _executable_mappings(pid)
+            mounts, root = (_mounts(pid), os.readlink(f"/proc/{pid}/root")) if mappings else ("", "")
+        except (FileNotFoundError, ProcessLookupError):
+            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
+        except PermissionError:
+            raise PrivilegeError(
+                f"process {pid}: its memory map may not be read", hint="run as root, or with CAP_SYS_PTRACE"
+            ) from None
+        # maps spells a path as its reader sees it, else from the root of mounts that are not ours
+        above = "" if mounts == self._our_mounts else f"/proc/{pid}/root"
+        for mapping in mappings:
+            where = (mounts, mapping.device, mapping.inode, mapping.path)
+            found = self._known.get(where)
+            if found is None:
+                try:
+                    found = _reach(pid, mapping, above)
+                except PermissionError:
+                    self._unopened.append(f"{mapping.path} of process {pid}")
+                if found is None:
+                    continue
+                if found[0] == above + mapping.path:
+                    self._known[where] = found
+            path, key = found
+            inside = root != "/" and mapping.path.startswith(f"{root}/")
+            name = mapping.path.removeprefix(root) if inside else mapping.path
+            pids = self._files.setdefault(key, (path, name, []))[2]
+            if pid not in pids[-1:]:
+                pids.append(pid)
+
+    def targets(self) -> list[Target]:
+        """The files found so far."""
+        return [Target(path, name, tuple(pids)) for path, name, pids in self._files.values()]
+
+    def warn(self) -> None:
+        """Log, in one warning, what could not be read."""
+        parts = []
+        if self.unreadable:
+            parts.append(f"processes that may not be looked into: {self.unreadable}")
+        if self._unopened:
+            parts.append(f"mapped files that may not be opened: {len(self._unopened)}, the first {self._unopened[0]}")
+        if parts:
+            import logging  # costs more than the scan of a process, and is hardly ever needed
+
+            logging.getLogger(__name__).warning(
+                "%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root sees all)"
+            )
+
+
+class _Mapping(NamedTuple):
+    span: str
+    device: int
+    inode: int
+    path: str
+
+
+def _executable_mappings(pid: int) -> list[_Mapping]:
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        lines = file.read().split(b"\n")
+    found: dict[tuple[bytes, bytes], _Mapping] = {}
+    for line in lines:
+        fields = line.split(None, 5)
+        if len(fields) < 6 or b"x" not in fields[1] or fields[4] == b"0" or (fields[4], fields[5]) in found:
+            continue
+        start, end = (int(address, 16) for address in fields[0].split(b"-"))
+        major, minor = (int(number, 16) for number in fields[3].split(b":"))
+        # the kernel writes a newline within a name as \012, and changes nothing else
+        path = os.fsdecode(fields[5].replace(b"\\012", b"\n"))
+        found[fields[4], fields[5]] = _Mapping(f"{start:x}-{end:x}", os.makedev(major, minor), int(fields[4]), path)
+    return list(found.values())
+
+
+def _mounts(pid: int | str) -> str:
+    """The mount namespace of a process."""
+    return os.readlink(f"/proc/{pid}/ns/mnt")
+
+
+def _reach(pid: int, mapping: _Mapping, above: str) -> tuple[str, FileKey] | None:
+    """A path that opens the mapped file, and the file; None where it is no regular file, or gone. PermissionError."""
+    own = _file(above + mapping.path)
+    if own is not None and own[1] == mapping.inode:
+        return above + mapping.path, own
+    # Deleted, replaced, a memfd; or a file system that shows other inode numbers than it maps, such as overlayfs.
+    link = f"/proc/{pid}/map_files/{mapping.span}"
+    mapped = _file(link)
+    if mapped is None:
+        return None
+    return (above + mapping.path if mapped == own else link), mapped
+
+
+def _file(path: str) -> FileKey | None:
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def file_key(path: str) -> FileKey | None:
+    """Device and inode of a regular file; None where there is none that we may see."""
+    try:
+        return _file(path)
+    except OSError:
+        return None

@@ -1,0 +1,54 @@
+"""The C library: leading arguments of functions worth tracing. Read through `usdtkit.providers.known_function`."""
+
+_ADDRESS = (("address", "pointer"), ("length", "u32"), ("family", "i32"))
+_PATH_FLAGS = (("path", "str"), ("flags", "i32"))
+_BUFFER = (("fd", "i32"), ("buffer", "pointer"), ("size", "u64"))
+_SOCKET_ADDRESS = (("fd", "i32"), ("address", "pointer"), ("length", "u32"))
+
+FUNCTIONS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+    "c": {
+        "getaddrinfo": (("node", "str"), ("service", "str")),
+        "gethostbyname": (("name", "str"),),
+        "gethostbyname_r": (("name", "str"),),
+        "gethostbyname2": (("name", "str"), ("family", "i32")),
+        "gethostbyname2_r": (("name", "str"), ("family", "i32")),
+        "gethostbyaddr": _ADDRESS,
+        "gethostbyaddr_r": _ADDRESS,
+        "getnameinfo": (("address", "pointer"), ("length", "u32")),
+        "malloc": (("size", "u64"),),
+        "calloc": (("count", "u64"), ("size", "u64")),
+        "realloc": (("block", "pointer"), ("size", "u64")),
+        "free": (("block", "pointer"),),
+        "posix_memalign": (("block", "pointer"), ("alignment", "u64"), ("size", "u64")),
+        "aligned_alloc": (("alignment", "u64"), ("size", "u64")),
+        "mmap": (("address", "pointer"), ("length", "u64"), ("protection", "i32"), ("flags", "i32"), ("fd", "i32")),
+        "munmap": (("address", "pointer"), ("length", "u64")),
+        "open": _PATH_FLAGS,
+        "open64": _PATH_FLAGS,
+        "openat": (("directory", "i32"), *_PATH_FLAGS),
+        "fopen": (("path", "str"), ("mode", "str")),
+        "close": (("fd", "i32"),),
+        "read": _BUFFER,
+        "write": _BUFFER,
+        "send": (*_BUFFER, ("flags", "i32")),
+        "recv": (*_BUFFER, ("flags", "i32")),
+        "connect": _SOCKET_ADDRESS,
+        "bind": _SOCKET_ADDRESS,
+        "accept": (("fd", "i32"), ("address", "pointer"), ("length", "pointer")),
+        "listen": (("fd", "i32"), ("backlog", "i32")),
+        "getenv": (("name", "str"),),
+        "system": (("command", "str"),),
+        "execve": (("path", "str"), ("arguments", "pointer"), ("environment", "pointer")),
+        "dlopen": _PATH_FLAGS,
+        "dlsym": (("handle", "pointer"), ("name", "str")),
+        "usleep": (("microseconds", "u32"),),
+        "pthread_create": (
+            ("thread", "pointer"),
+            ("attributes", "pointer"),
+            ("start", "pointer"),
+            ("argument", "pointer"),
+        ),
+        "pthread_mutex_lock": (("mutex", "pointer"),),
+        "pthread_mutex_unlock": (("mutex", "pointer"),),
+    },
+}

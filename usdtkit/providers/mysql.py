@@ -1,0 +1,90 @@
+"""MySQL up to 5.7 and MariaDB (builds with DTrace). Read through `usdtkit.providers.known_arguments`.
+
+`status` is 0 for success. `exec_type`: 0 a query of its own, 1 a prepared statement, 2 a cursor, 3 in a stored
+procedure.
+"""
+
+from typing import NamedTuple
+
+_QUERY = (("query", "str"),)
+_STATUS = (("status", "i32"),)
+_TABLE = (("database", "str"), ("table", "str"))
+_ROWS = (("status", "i32"), ("rows", "u64"))
+_CHANGES = (("status", "i32"), ("rows_matched", "u64"), ("rows_changed", "u64"))
+_CLIENT = (("query", "str"), ("connection_id", "u64"), ("database", "str"), ("user", "str"), ("host", "str"))
+
+PROBES: dict[str, tuple[tuple[str, str], ...]] = {
+    "connection__start": (("connection_id", "u64"), ("user", "str"), ("host", "str")),
+    "connection__done": (("status", "i32"), ("connection_id", "u64")),
+    "command__start": (("connection_id", "u64"), ("command", "i32"), ("user", "str"), ("host", "str")),
+    "command__done": _STATUS,
+    "query__start": _CLIENT,
+    "query__done": _STATUS,
+    "query__parse__start": _QUERY,
+    "query__parse__done": _STATUS,
+    "query__cache__hit": (("query", "str"), ("rows", "u64")),
+    "query__cache__miss": _QUERY,
+    "query__exec__start": (*_CLIENT, ("exec_type", "i32")),
+    "query__exec__done": _STATUS,
+    "insert__row__start": _TABLE,
+    "insert__row__done": _STATUS,
+    "update__row__start": _TABLE,
+    "update__row__done": _STATUS,
+    "delete__row__start": _TABLE,
+    "delete__row__done": _STATUS,
+    "read__row__start": (*_TABLE, ("scan", "i32")),
+    "read__row__done": _STATUS,
+    "index__read__row__start": _TABLE,
+    "index__read__row__done": _STATUS,
+    "handler__rdlock__start": _TABLE,
+    "handler__rdlock__done": _STATUS,
+    "handler__wrlock__start": _TABLE,
+    "handler__wrlock__done": _STATUS,
+    "handler__unlock__start": _TABLE,
+    "handler__unlock__done": _STATUS,
+    "filesort__start": _TABLE,
+    "filesort__done": _ROWS,
+    "select__start": _QUERY,
+    "select__done": _ROWS,
+    "insert__start": _QUERY,
+    "insert__done": _ROWS,
+    "insert__select__start": _QUERY,
+    "insert__select__done": _ROWS,
+    "update__start": _QUERY,
+    "update__done": _CHANGES,
+    "multi__update__start": _QUERY,
+    "multi__update__done": _CHANGES,
+    "delete__start": _QUERY,
+    "delete__done": _ROWS,
+    "multi__delete__start": _QUERY,
+    "multi__delete__done": _ROWS,
+    "net__read__start": (),
+    "net__read__done": (("status", "i32"), ("bytes_read", "u64")),
+    "net__write__start": (("bytes_to_write", "u64"),),
+    "net__write__done": _STATUS,
+}
+
+# What stands in for query__start and query__done in builds without probes.
+
+COM_QUERY = 3
+
+
+class Dispatch(NamedTuple):
+    """dispatch_command, which runs each command of a client, as some versions declare it.
+
+    `symbol` is a glob for its mangled name; `command`, `query`, `length` say which arguments, from 1, hold the command,
+    the text of a COM_QUERY and its length. Where `length` is 0, `query` points to a struct that begins with the two.
+    """
+
+    symbol: str
+    command: int
+    query: int
+    length: int
+
+
+DISPATCH_COMMAND = (
+    # MariaDB, MySQL up to 5.6: (enum_server_command, THD*, char* packet, uint length, …)
+    Dispatch("_Z16dispatch_command19enum_server_commandP3THDPcj*", command=1, query=3, length=4),
+    # MySQL 5.7 and 8: (THD*, const COM_DATA*, enum_server_command)
+    Dispatch("_Z16dispatch_commandP3THDPK8COM_DATA19enum_server_command*", command=3, query=2, length=0),
+)
