@@ -1,0 +1,277 @@
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from elffiles import ProbeSpec, note, usdt_file
+
+from usdtkit import processes, targets
+from usdtkit.directories import application_directories, provider_directories
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsageError
+from usdtkit.probes.image import build
+
+WAITS = """
+#include <stdio.h>
+#include <sys/sdt.h>
+int waits_here(void) { return getchar(); }
+int main(void)
+{
+    puts("ready");
+    fflush(stdout);
+    DTRACE_PROBE1(waits, start, 997);
+    return waits_here() == 0;
+}
+"""
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may enter another root directory")
+
+
+@pytest.fixture
+def waiting(compile_c, spawn, wait_for_line):
+    """waiting(**popen) -> a process that maps our own program and waits."""
+
+    def start(path=None, *flags, **popen):
+        process = spawn([path or compile_c(WAITS, *flags)], **popen)
+        wait_for_line(process, "ready")
+        return process
+
+    return start
+
+
+@contextmanager
+def nobody():
+    """Be a user without privilege, where the tests run as root."""
+    os.seteuid(65534 if os.geteuid() == 0 else os.geteuid())
+    try:
+        yield
+    finally:
+        os.seteuid(os.getuid())
+
+
+@pytest.fixture
+def provider_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("USDTKIT_DIR", str(tmp_path))
+    probes = [
+        ProbeSpec("order__start", "An order.", (("order_id", "u64"), ("customer", "str"))),
+        ProbeSpec("order__done", "", ()),
+    ]
+    path = tmp_path / "shop997-abc.so"
+    path.write_bytes(build("shop997", probes))
+    (tmp_path / "not-elf.so").write_text("text")
+    return str(path)
+
+
+def paths(found):
+    return [target.path for target in found]
+
+
+def test_a_path_a_command_and_a_library_without_pid(compile_c):
+    program = str(compile_c(WAITS))
+    assert paths(targets.resolve(program)) == [program]
+    assert paths(targets.resolve("sh")) == [shutil.which("sh")]
+    for name in ("stdc++", "libstdc++.so.6"):
+        (found,) = targets.resolve(name)
+        assert os.path.realpath(found.path).startswith("/usr/lib/x86_64-linux-gnu/libstdc++.so.6.")
+    assert "/lib/x86_64-linux-gnu/libc.so.6" in paths(targets.resolve("c"))
+
+
+@pytest.mark.parametrize("name", ["no-such-thing", "./no-such-thing", "/no/such/thing", ""])
+def test_a_name_of_nothing(name):
+    with pytest.raises(NotFoundError) as caught:
+        targets.resolve(name)
+    assert caught.value.exit_code == 4
+
+
+def test_a_bare_name_of_a_file_here_is_hinted_at(tmp_path, monkeypatch):
+    (tmp_path / "mine").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFoundError) as caught:
+        targets.resolve("mine")
+    assert caught.value.hint.startswith("./mine ")
+
+
+def test_the_files_of_a_process(waiting, compile_c):
+    program, process = str(compile_c(WAITS)), waiting()
+    found = targets.mapped_files(process.pid)
+    names = [target.name for target in found]
+    assert names.count(program) == 1
+    assert {target.pids for target in found} == {(process.pid,)}
+    assert all(Path(target.path).samefile(target.name) for target in found)
+    assert len(found) == 3  # the program, the C library and the loader
+
+
+def test_names_within_a_process(waiting, compile_c, tmp_path):
+    program, process = str(compile_c(WAITS)), waiting()
+    pids = [process.pid]
+    (tmp_path / "link").symlink_to(program)
+    for name in (program, Path(program).name, str(tmp_path / "link")):
+        assert paths(targets.resolve(name, pids)) == [program]
+    for name in ("c", "libc.so.6"):
+        assert [Path(path).name for path in paths(targets.resolve(name, pids))] == ["libc.so.6"]
+    with pytest.raises(NotFoundError, match=r"near: libc\.so\.6") as caught:
+        targets.resolve("libcc.so.6", pids)
+    assert f"-p {process.pid}" in caught.value.hint
+
+
+def test_one_file_of_two_processes_is_one_target(waiting):
+    pids = (waiting().pid, waiting().pid)
+    (found,) = targets.resolve("c", pids)
+    assert found.pids == pids
+    mine = [target for target in targets.all_mapped() if set(pids) <= set(target.pids)]
+    assert len(mine) == 3
+
+
+@AS_ROOT
+def test_a_deleted_file_is_still_found(waiting, compile_c, tmp_path):
+    program = tmp_path / "deleted"
+    shutil.copy(compile_c(WAITS), program)
+    process = waiting(program)
+    program.unlink()
+    program.write_text("another file of that name")
+    (found,) = targets.resolve("deleted", [process.pid])
+    assert found.name == f"{program} (deleted)"
+    (probe,) = targets.find_probes("waits:start", pids=[process.pid])
+    assert probe.path.startswith(f"/proc/{process.pid}/map_files/")
+    (function,) = targets.find_functions("deleted", ["waits_here"], pids=[process.pid])
+    assert Path(function.path).read_bytes()[:4] == b"\x7fELF"
+
+
+@AS_ROOT
+def test_a_file_in_another_root_directory(waiting, compile_c, tmp_path):
+    shutil.copy(compile_c(WAITS, "-static"), tmp_path / "inside")
+    process = waiting("/inside", preexec_fn=lambda: os.chroot(tmp_path), cwd="/")
+    (found,) = targets.resolve("/inside", [process.pid])
+    assert found == targets.Target(str(tmp_path / "inside"), "/inside", (process.pid,))
+
+
+@AS_ROOT
+def test_a_file_that_only_the_mounts_of_a_process_show(spawn, wait_for_line, compile_c, tmp_path):
+    inside = tmp_path / "inside"
+    script = f"mount -t tmpfs inside {tmp_path} && cp {compile_c(WAITS)} {inside} && exec {inside}"
+    process = spawn(["unshare", "--mount", "sh", "-c", script])
+    wait_for_line(process, "ready")
+    assert not inside.exists()
+    (found,) = targets.resolve(str(inside), [process.pid])
+    assert found == targets.Target(f"/proc/{process.pid}/root{inside}", str(inside), (process.pid,))
+    (probe,) = targets.find_probes("waits:*", pids=[process.pid])
+    assert probe.path == found.path
+
+
+def test_old_names_of_the_c_library_in_a_container(waiting, compile_c, tmp_path):
+    library = tmp_path / "libc-2.31.so"
+    library.write_bytes(compile_c("int waits_here(void) { return 0; }", "-shared", "-fPIC").read_bytes())
+    code = f"import ctypes; ctypes.CDLL({str(library)!r}); print('ready', flush=True); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        found = targets.resolve("c", [process.pid])
+        assert {Path(path).name for path in paths(found)} == {"libc.so.6", "libc-2.31.so"}
+        assert paths(found)[1:] or paths(targets.resolve("libc.so.6", [process.pid]))
+    finally:
+        process.communicate()
+
+
+def test_no_such_process():
+    for look in (
+        lambda: targets.mapped_files(2**22 + 1),
+        lambda: targets.find_probes("a:b", pids=[2**22 + 1]),
+        lambda: targets.resolve("c", [2**22 + 1]),
+    ):
+        with pytest.raises(NotFoundError, match="no process 4194305") as caught:
+            look()
+        assert caught.value.hint
+
+
+def test_a_process_that_may_not_be_looked_into(waiting, caplog):
+    process = waiting()
+    with nobody(), pytest.raises(PrivilegeError, match=str(process.pid)):
+        targets.mapped_files(1 if os.getuid() else process.pid)
+    with nobody():
+        targets.all_mapped()
+    (record,) = caplog.records
+    assert "may not be looked into" in record.getMessage()
+
+
+def test_a_process_that_ends_during_the_scan_costs_nothing(waiting, monkeypatch, caplog):
+    alive = waiting().pid
+    monkeypatch.setattr(processes, "running_pids", lambda: [2**22 + 1, alive])
+    assert {target.pids for target in targets.all_mapped()} == {(alive,)}
+    assert caplog.records == []
+
+
+def test_probes_of_a_provider_file_before_its_service_runs(provider_file):
+    (probe,) = targets.find_probes("shop997:order__start")
+    assert (probe.path, [argument.name for argument in probe.arguments]) == (provider_file, ["order_id", "customer"])
+    assert len(targets.find_probes("shop99?:*")) == 2
+
+
+def test_probes_of_whatever_runs(waiting, compile_c):
+    process = waiting()
+    (probe,) = targets.find_probes("waits:start")
+    assert probe.path == str(compile_c(WAITS))
+    assert targets.find_probes("*:start", pids=[process.pid]) == [probe]
+    assert targets.find_probes("waits:start", path=probe.path) == [probe]
+
+
+def test_near_names_of_probes(provider_file):
+    with pytest.raises(NotFoundError, match="near: shop997:order__start") as caught:
+        targets.find_probes("shop997:order_start", path=provider_file)
+    assert caught.value.hint == f"usdtkit list {provider_file} shows all"
+
+
+def test_no_probes_at_all(compile_c):
+    program = str(compile_c("int main(void) { return 0; }"))
+    with pytest.raises(NotFoundError, match="there are no USDT probes") as caught:
+        targets.find_probes("a:b", path=program)
+    assert caught.value.exit_code == 4
+    with pytest.raises(ElfError, match="not an ELF file"):
+        targets.find_probes("a:b", path=__file__)
+
+
+@pytest.mark.parametrize("spec", ["", "shop", ":", "shop:", ":order", "u:shop:order"])
+def test_a_spec_that_is_none(spec):
+    with pytest.raises(UsageError):
+        targets.find_probes(spec)
+
+
+def test_a_damaged_file_does_not_end_a_search(provider_file, caplog):
+    damaged = Path(provider_file).with_name("damaged.so")
+    data = usdt_file(lambda layout: note(layout, "bad", "note"))
+    damaged.write_bytes(data.replace(b"\x08\0\0\0", b"\x08\xff\xff\xff", 1)[: len(data) - 100])
+    assert len(targets.find_probes("shop997:*")) == 2
+    assert any(str(damaged) in record.getMessage() for record in caplog.records)
+
+
+def test_functions_by_name_and_glob(compile_c, waiting):
+    program, process = str(compile_c(WAITS)), waiting()
+    (function,) = targets.find_functions(program, ["waits_here", "no_such"])
+    assert function.path == program
+    assert targets.find_functions(Path(program).name, ["waits_*"], pids=[process.pid]) == [function]
+    libc = targets.find_functions("c", ["getaddrinfo", "gethostbyname*"], pids=[process.pid])
+    assert {"getaddrinfo", "gethostbyname", "gethostbyname2_r"} <= {function.name for function in libc}
+
+
+def test_functions_that_are_not_there(compile_c, waiting):
+    pids = [waiting().pid]
+    with pytest.raises(NotFoundError, match="near: getaddrinfo"):
+        targets.find_functions("c", ["getadrinfo"], pids=pids)
+    with pytest.raises(NotFoundError, match=r"strlen in .* is an indirect function"):
+        targets.find_functions("c", ["strlen"], pids=pids)
+    with pytest.raises(NotFoundError, match="no function symbols"):
+        targets.find_functions(str(compile_c("int main(void) { return 0; }", "-static", "-s")), ["main"])
+
+
+def test_directories_of_providers(monkeypatch, tmp_path):
+    monkeypatch.setenv("USDTKIT_DIR", "/chosen")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/997")
+    monkeypatch.setenv("HOME", "/home/ada")
+    expected = ["/chosen", "/run/usdtkit", "/run/user/997/usdtkit", "/home/ada/.cache/usdtkit"]
+    assert [str(path) for path in application_directories()] == expected
+    monkeypatch.setattr("usdtkit.directories._USERS", tmp_path)
+    (tmp_path / "1000").mkdir()
+    assert [str(path) for path in provider_directories()] == [*expected[:3], f"{tmp_path}/1000/usdtkit", expected[3]]
+    for name in ("USDTKIT_DIR", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name)
+    assert [str(path) for path in application_directories()] == expected[1::2]

@@ -1,0 +1,244 @@
+"""One open ELF file: a path in; segments, sections, notes, build-id, and file offsets for addresses out.
+
+The ground under `usdtkit.elf.notes` and `usdtkit.elf.symbols`. The container is read by `struct`, not by pyelftools:
+importing that takes longer than opening every file of a process (a test compares the two).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from types import TracebackType
+from typing import NamedTuple
+
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
+
+SHT_NOTE, SHT_NOBITS = 7, 8
+PT_LOAD, PT_NOTE = 1, 4
+PF_X, PF_W = 1, 2
+
+LONGEST_NAME = 1 << 16
+"""Bytes beyond which a string table is not searched for the end of a name."""
+
+# A section is read whole into memory, and a sparse file can claim any size.
+_LARGEST_READ = 1 << 30
+_MACHINES = {
+    3: "i386",
+    21: "ppc64",
+    22: "s390x",
+    40: "arm",
+    62: "x86_64",
+    183: "aarch64",
+    243: "riscv64",
+    258: "loongarch64",
+}
+
+
+class Segment(NamedTuple):
+    """One program header; sizes and offsets in bytes, `address` is p_vaddr."""
+
+    type: int
+    flags: int
+    offset: int
+    address: int
+    file_size: int
+
+
+class Section(NamedTuple):
+    """One section header; `name` keeps bytes that are not UTF-8 as surrogate escapes."""
+
+    name: str
+    type: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    alignment: int
+    entry_size: int
+
+
+class Image:
+    """An ELF file held open, so that it stays the same inode until `close`.
+
+    It is read by pread and not mapped: whoever truncates a mapped file kills its reader by SIGBUS.
+    """
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        """Take over `descriptor`, open for reading on `path`."""
+        self.path = path
+        self._descriptor = descriptor
+        self._file_size = os.fstat(descriptor).st_size
+        self._build_id: str | None = None
+        ident = self.read(0, 16) if self._file_size >= 16 else b""
+        if ident[:4] != b"\x7fELF":
+            raise ElfError(f"{path}: not an ELF file")
+        if ident[4] not in (1, 2) or ident[5] not in (1, 2):
+            raise ElfError(f"{path}: damaged ELF header: class {ident[4]}, byte order {ident[5]}")
+        self.bits = 32 if ident[4] == 1 else 64
+        self.little_endian = ident[5] == 1
+        self.byte_order = "<" if self.little_endian else ">"
+        wide = self.bits == 64
+        header = struct.Struct(self.byte_order + ("HHIQQQIHHHHHH" if wide else "HHIIIIIHHHHHH"))
+        _, machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, shstrndx = header.unpack(
+            self.read(16, header.size)
+        )
+        self.machine = _MACHINES.get(machine, f"machine-{machine}")
+        headers = self._section_headers(shoff, shentsize, shnum)
+        if headers and phnum == 0xFFFF:  # the true counts are in section 0 where they do not fit their fields
+            phnum = headers[0][7]
+        if headers and shstrndx == 0xFFFF:
+            shstrndx = headers[0][6]
+        self.segments = self._read_segments(phoff, phentsize, phnum)
+        self.sections = self._read_sections(headers, shstrndx)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Image:
+        """Open the file at `path`; NotFoundError, PrivilegeError or ElfError where that cannot be."""
+        path = os.fspath(path)
+        try:
+            # Non-blocking, for the path may name a pipe.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+            raise NotFoundError(f"{path!r}: no such file") from None
+        except PermissionError:
+            raise PrivilegeError(
+                f"{path}: permission denied", hint="run as root, or as the owner of the file"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ElfError(f"{path!r}: cannot open: {getattr(error, 'strerror', None) or error}") from None
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ElfError(f"{path}: not a regular file")
+            return cls(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def close(self) -> None:
+        """Close the file; again is harmless."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Image:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes of the file from `offset`; ElfError where the file is shorter."""
+        if offset < 0 or size < 0 or offset + size > self._file_size:
+            raise ElfError(f"{self.path}: truncated: {size} bytes at {offset:#x} lie beyond the end of the file")
+        if size > _LARGEST_READ:
+            raise ElfError(f"{self.path}: {size} bytes at {offset:#x} are too much to read at once")
+        parts = []
+        while size:
+            try:
+                part = os.pread(self._descriptor, size, offset)
+            except OSError as error:
+                raise ElfError(f"{self.path}: cannot read: {error.strerror}") from None
+            if not part:
+                raise ElfError(f"{self.path}: truncated while it was read")
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return b"".join(parts)
+
+    def section(self, name: str) -> Section | None:
+        """The first section of that name."""
+        return next((section for section in self.sections if section.name == name), None)
+
+    def data(self, section: Section) -> bytes:
+        """The bytes of a section; none where it occupies no space in the file."""
+        return b"" if section.type == SHT_NOBITS else self.read(section.offset, section.size)
+
+    def notes(self, data: bytes, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
+        """Walk the notes in `data`: (owner without its NUL, type, description)."""
+        alignment = 8 if alignment == 8 else 4
+        head = struct.Struct(self.byte_order + "III")
+        position = 0
+        while position + head.size <= len(data):
+            owner_size, size, kind = head.unpack_from(data, position)
+            owner_at = position + head.size
+            description_at = position + -(-(head.size + owner_size) // alignment) * alignment
+            end = description_at + size
+            if end > len(data):
+                raise ElfError(f"{self.path}: damaged note: {owner_size} + {size} bytes at {position} of {len(data)}")
+            yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[description_at:end]
+            position = position + -(-(end - position) // alignment) * alignment
+
+    @property
+    def build_id(self) -> str:
+        """The GNU build-id in hex, "" where there is none."""
+        if self._build_id is None:
+            self._build_id = self._find_build_id()
+        return self._build_id
+
+    def file_offset(self, address: int, *, writable: bool = False) -> int:
+        """Where `address` lies in the file, by the executable PT_LOAD that holds it (or `writable`, of a semaphore).
+
+        ElfError where no such segment holds it, or only as memory that the file does not fill (.bss).
+        """
+        wanted = PF_W if writable else PF_X
+        for segment in self.segments:
+            if segment.type == PT_LOAD and segment.flags & wanted:
+                offset = address - segment.address
+                if 0 <= offset < segment.file_size and segment.offset + offset < self._file_size:
+                    return segment.offset + offset
+        kind = "writable" if writable else "executable"
+        raise ElfError(f"{self.path}: address {address:#x} lies in no {kind} segment of the file")
+
+    def _find_build_id(self) -> str:
+        places = [(s.offset, s.size, s.alignment) for s in self.sections if s.name == ".note.gnu.build-id"]
+        if not places:
+            places = [(s.offset, s.file_size, 4) for s in self.segments if s.type == PT_NOTE]
+        for offset, size, alignment in places:
+            for owner, kind, description in self.notes(self.read(offset, size), alignment):
+                if owner == b"GNU" and kind == 3:
+                    return description.hex()
+        return ""
+
+    def _table(self, what: str, offset: int, entry_size: int, count: int, layout: str) -> list[tuple[int, ...]]:
+        entry = struct.Struct(self.byte_order + layout)
+        if count == 0:
+            return []
+        if entry_size < entry.size:
+            raise ElfError(f"{self.path}: damaged ELF header: {what} headers of {entry_size} bytes")
+        data = self.read(offset, entry_size * count)
+        return [entry.unpack_from(data, position) for position in range(0, len(data), entry_size)]
+
+    def _section_headers(self, offset: int, entry_size: int, count: int) -> list[tuple[int, ...]]:
+        if offset == 0:
+            return []
+        layout = "IIQQQQIIQQ" if self.bits == 64 else "IIIIIIIIII"
+        if count == 0:
+            count = self._table("section", offset, entry_size, 1, layout)[0][5]
+        return self._table("section", offset, entry_size, count, layout)
+
+    def _read_segments(self, offset: int, entry_size: int, count: int) -> tuple[Segment, ...]:
+        if self.bits == 64:
+            rows = self._table("program", offset, entry_size, count, "IIQQQQQQ")
+            return tuple(Segment(kind, flags, at, address, size) for kind, flags, at, address, _, size, _, _ in rows)
+        rows = self._table("program", offset, entry_size, count, "IIIIIIII")
+        return tuple(Segment(kind, flags, at, address, size) for kind, at, address, _, size, _, flags, _ in rows)
+
+    def _read_sections(self, headers: list[tuple[int, ...]], names_index: int) -> tuple[Section, ...]:
+        names = b""
+        if 0 < names_index < len(headers):
+            _, kind, _, _, offset, size, *_ = headers[names_index]
+            names = b"" if kind == SHT_NOBITS else self.read(offset, size)
+        return tuple(
+            Section(text_at(names, name), kind, flags, address, offset, size, link, alignment, entry_size)
+            for name, kind, flags, address, offset, size, link, _, alignment, entry_size in headers
+        )
+
+
+def text_at(strings: bytes, offset: int) -> str:
+    """The NUL-terminated string at `offset` of a table, "" where there is none; bad UTF-8 as surrogate escapes."""
+    end = strings.find(b"\0", offset, offset + LONGEST_NAME)
+    return strings[offset:end].decode("utf-8", "surrogateescape") if end >= 0 else ""

@@ -1,0 +1,211 @@
+"""An open ELF file → its USDT probes: `.note.stapsdt` read note by note, sites of one name joined, arguments named.
+
+Input `usdtkit.elf.image.Image`, output `usdtkit.model.Probe`; used by `usdtkit.targets`. Names and types of arguments
+come from our own note in the file (`.note.usdtkit`), else from what the caller knows of the provider, else they are
+arg1…argN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+from usdtkit.elf import symbols
+from usdtkit.elf.arguments import parse
+from usdtkit.elf.arguments.common import SymbolResolver
+from usdtkit.elf.image import SHT_NOTE, Image
+from usdtkit.errors import ElfError
+from usdtkit.model import Argument, Operand, Probe, Site
+
+SECTION, OWNER, TYPE = ".note.stapsdt", b"stapsdt", 3
+METADATA_SECTION, METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = ".note.usdtkit", b"usdtkit", 1, 1
+ARGUMENT_TYPES = frozenset(("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f64", "str", "bytes"))
+
+KnownArguments = Callable[[str, str], "tuple[tuple[str, str], ...] | None"]
+"""(provider, probe) → (name, type) of each argument, or None."""
+
+_LARGEST_METADATA = 1 << 20
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
+
+
+class _Declared(NamedTuple):
+    """What a metadata note says of one probe."""
+
+    arguments: tuple[tuple[str, str], ...]
+    doc: str
+
+
+def read_probes(image: Image, *, path: str | None = None, known: KnownArguments | None = None) -> tuple[Probe, ...]:
+    """All probes of the file, in the order of their first notes. `path` goes into them (default: the image's).
+
+    A damaged note section raises ElfError. A single note that makes no sense, or a site outside of the code, is left
+    out, with one logged warning a file.
+    """
+    path = image.path if path is None else path
+    problems: list[str] = []
+    found: dict[tuple[str, str], list[Site]] = {}
+    resolve = _resolver(image)
+    for provider, name, addresses, text in _notes(image, problems):
+        try:
+            site = _site(image, addresses, text, resolve, problems)
+        except ElfError as error:
+            problems.append(f"{provider}:{name}: {error.message}")
+            continue
+        found.setdefault((provider, name), []).append(site)
+    declared = _metadata(image, problems) if found else {}
+    probes = []
+    for (provider, name), sites in found.items():
+        said = declared.get((provider, name))
+        operands = _widest(sites)
+        arguments = name_operands(operands, said.arguments) if said else None
+        if said and arguments is None:
+            problems.append(f"{provider}:{name}: its metadata does not fit its {len(operands)} operands")
+        if arguments is None and known is not None and (pairs := known(provider, name)) is not None:
+            arguments = name_operands(operands, pairs)
+        if arguments is None:
+            arguments = _numbered(operands)
+        doc = said.doc if said else ""
+        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, image.build_id))
+    if problems:
+        _warn(path, problems)
+    return tuple(probes)
+
+
+def name_operands(operands: tuple[Operand, ...], pairs: tuple[tuple[str, str], ...]) -> tuple[Argument, ...] | None:
+    """Lay (name, type) pairs over operands, two for `bytes`; None where they do not fit exactly."""
+    arguments, position = [], 0
+    for name, kind in pairs:
+        arguments.append(Argument(name, kind, position))
+        position += 2 if kind == "bytes" else 1
+    return tuple(arguments) if position == len(operands) else None
+
+
+def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[int, int, int], str]]:
+    word = 8 if image.bits == 64 else 4
+    order: Literal["little", "big"] = "little" if image.little_endian else "big"
+    for section in image.sections:
+        if section.name != SECTION or section.type != SHT_NOTE:
+            continue
+        for owner, kind, description in image.notes(image.data(section), section.alignment):
+            if owner != OWNER or kind != TYPE:
+                continue
+            # provider, name and arguments, each closed by a NUL; what follows the third is padding
+            strings = description[3 * word :].split(b"\0")
+            if len(strings) < 3 or not strings[0] or not strings[1]:
+                problems.append(f"a note of {len(description)} bytes without provider and name")
+                continue
+            location, base, semaphore = (
+                int.from_bytes(description[at : at + word], order) for at in range(0, 3 * word, word)
+            )
+            provider, name, text = (string.decode("utf-8", "surrogateescape") for string in strings[:3])
+            yield provider, name, (location, base, semaphore), text
+
+
+def _site(
+    image: Image, addresses: tuple[int, int, int], text: str, resolve: SymbolResolver, problems: list[str]
+) -> Site:
+    location, base, semaphore = addresses
+    section = image.section(".stapsdt.base")
+    # prelink moves code and data but not the notes; how far, the section tells. A base of 0 was never recorded.
+    moved = section.address - base if section is not None and section.address and base else 0
+    limit = 1 << image.bits
+    address = (location + moved) % limit
+    offset = image.file_offset(address)
+    semaphore_offset = 0
+    if semaphore:
+        semaphore = (semaphore + moved) % limit
+        try:
+            semaphore_offset = image.file_offset(semaphore, writable=True)
+        except ElfError as error:
+            problems.append(f"semaphore: {error.message}")
+    operands = parse(text, image.machine, site_address=address, resolve_symbol=resolve)
+    return Site(address, offset, base, semaphore, semaphore_offset, text, operands)
+
+
+def _widest(sites: list[Site]) -> tuple[Operand, ...]:
+    """For each argument the widest readable operand over the sites, for a compiler may narrow one of them."""
+    longest = max(sites, key=lambda site: len(site.operands)).operands
+    best = list(longest)
+    for site in sites:
+        for position, operand in enumerate(site.operands):
+            if (operand.kind != "unreadable", operand.size) > (
+                best[position].kind != "unreadable",
+                best[position].size,
+            ):
+                best[position] = operand
+    return tuple(best)
+
+
+def _numbered(operands: tuple[Operand, ...]) -> tuple[Argument, ...]:
+    return tuple(
+        Argument(f"arg{position + 1}", _type_of(operand), position) for position, operand in enumerate(operands)
+    )
+
+
+def _type_of(operand: Operand) -> str:
+    if operand.text.partition("@")[0].endswith("f") and operand.size == 8:
+        return "f64"
+    return f"{'i' if operand.signed else 'u'}{8 * operand.size}"
+
+
+def _resolver(image: Image) -> SymbolResolver:
+    """Look-up by name that reads the symbol tables when it is first asked, and not before."""
+    table: dict[str, int | None] | None = None
+
+    def resolve(name: str) -> int | None:
+        nonlocal table
+        if table is None:
+            table = symbols.addresses(image)
+        return table.get(name)
+
+    return resolve
+
+
+def _metadata(image: Image, problems: list[str]) -> dict[tuple[str, str], _Declared]:
+    declared: dict[tuple[str, str], _Declared] = {}
+    for section in image.sections:
+        if section.name != METADATA_SECTION or section.type != SHT_NOTE:
+            continue
+        for owner, kind, description in image.notes(image.data(section), section.alignment):
+            if owner == METADATA_OWNER and kind == METADATA_TYPE:
+                try:
+                    declared.update(_parse_metadata(description))
+                except (KeyError, TypeError, ValueError, RecursionError) as error:
+                    problems.append(f"{METADATA_SECTION} is not understood: {error!r}")
+    return declared
+
+
+def _parse_metadata(description: bytes) -> dict[tuple[str, str], _Declared]:
+    """The JSON of one metadata note; KeyError, TypeError, ValueError or RecursionError where it is not as agreed."""
+    import json  # few files carry this note
+
+    if len(description) > _LARGEST_METADATA:
+        raise ValueError(f"{len(description)} bytes")
+    content: Any = json.loads(description.rstrip(b"\0").decode("utf-8"))
+    if content["version"] != METADATA_VERSION:
+        raise ValueError(f"version {content['version']!r}")
+    provider = _string(content["provider"])
+    declared = {}
+    for probe in content["probes"]:
+        pairs = tuple((_string(argument["name"]), _string(argument["type"])) for argument in probe["arguments"])
+        for name, kind in pairs:
+            if not _NAME.fullmatch(name) or kind not in ARGUMENT_TYPES:
+                raise ValueError(f"argument {name!r} of type {kind!r}")
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise ValueError(f"two arguments of {probe['name']!r} with one name")
+        declared[provider, _string(probe["name"])] = _Declared(pairs, _string(probe.get("doc", "")))
+    return declared
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _warn(path: str, problems: list[str]) -> None:
+    import logging  # costs more than reading a file, and is hardly ever needed
+
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    logging.getLogger(__name__).warning("%s: left out: %s%s", path, problems[0], more)

@@ -1,0 +1,78 @@
+"""Names of shared libraries: short name or file name in, paths by the loader's cache and directories out.
+
+Used by `usdtkit.targets` to find a library and by `usdtkit.providers` to know one. Imports nothing of ours.
+"""
+
+# ruff: noqa: PTH112, PTH113, PTH123, PTH208
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+
+_LIBRARY = re.compile(r"lib(?P<name>[^/]+?)(?P<version>-[0-9][0-9.]*)?\.so(?:\.[0-9A-Za-z.]*)?")
+_MUSL = re.compile(r"(?:libc\.musl-|ld-musl-)[^/]*\.so(?:\.[0-9.]*)?")
+
+_CACHE = "/etc/ld.so.cache"
+_CACHE_MAGIC = b"glibc-ld.so.cache1.1"
+_CACHE_HEADER, _CACHE_ENTRY = struct.Struct("<20sII20x"), struct.Struct("<iII12x")
+# What the cache marks the libraries of this machine with: ELF, libc 6, and the ABI in the second byte.
+_CACHE_FLAGS = {"x86_64": 0x0303, "aarch64": 0x0A03}
+_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")  # where there is no cache, as with musl
+
+
+def library_name(path: str) -> str:
+    """What -l of a linker takes: "c" for libc.so.6, /lib/libc-2.31.so and musl's. Of a program, its file name."""
+    name = path.rpartition("/")[2]
+    if _MUSL.fullmatch(name):
+        return "c"
+    library = _LIBRARY.fullmatch(name)
+    return library["name"] if library else name
+
+
+def is_called(path: str, wanted: str) -> bool:
+    """Whether the file at `path` is the library or program `wanted`: a file name, a soname or a short name.
+
+    libpam.so.0 is the name of libpam.so.0.85.1 too, and libc.so.6 that of libc-2.31.so.
+    """
+    name = path.rpartition("/")[2]
+    if name == wanted or name.startswith(f"lib{wanted}.so") or library_name(name) == wanted:
+        return True
+    soname = _LIBRARY.fullmatch(wanted)
+    if soname is None:
+        return False
+    file = _LIBRARY.fullmatch(name)
+    return name.startswith(f"{wanted}.") or bool(file and file["version"] and file["name"] == soname["name"])
+
+
+def installed(wanted: str) -> list[str]:
+    """Paths of the libraries of that name that this machine's programs can load, in the loader's order."""
+    found = [path for path in _cached() if is_called(path, wanted)]
+    if not found:
+        for directory in _DIRECTORIES:
+            if os.path.isdir(directory):
+                found += sorted(f"{directory}/{name}" for name in os.listdir(directory) if is_called(name, wanted))
+    return [path for path in dict.fromkeys(found) if os.path.isfile(path)]
+
+
+def _cached() -> list[str]:
+    """Every path of the loader's cache for this machine, in the loader's order; none where there is no such cache."""
+    try:
+        with open(_CACHE, "rb") as file:
+            cache = file.read()
+    except OSError:
+        return []
+    start = cache.find(_CACHE_MAGIC)  # an older table may come first
+    if start < 0 or len(cache) < start + _CACHE_HEADER.size:
+        return []
+    _, count, _ = _CACHE_HEADER.unpack_from(cache, start)
+    entries = start + _CACHE_HEADER.size
+    count = min(count, (len(cache) - entries) // _CACHE_ENTRY.size)
+    wanted = _CACHE_FLAGS.get(os.uname().machine)
+    paths = []
+    for flags, _, value in _CACHE_ENTRY.iter_unpack(cache[entries : entries + count * _CACHE_ENTRY.size]):
+        if flags == wanted:
+            end = cache.find(b"\0", start + value)
+            paths.append(os.fsdecode(cache[start + value : end]))
+    return paths
