@@ -11,21 +11,20 @@ examples:
 """
 
 import argparse
-import ipaddress
-import socket
 from collections.abc import Mapping
 from typing import Any
 
 from usdtkit.cli.run import add_session_options, follow, new_session
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
+from usdtkit.providers.libc import GAI_ERRORS
 from usdtkit.trace import Expression, arg, buffer, comm, cstr, ms, retval, uprobe
 
 BY_NAME = ("getaddrinfo", "gethostbyname", "gethostbyname_r", "gethostbyname2", "gethostbyname2_r")
 BY_ADDRESS = ("gethostbyaddr", "gethostbyaddr_r")
 # These return a pointer, NULL for failure; all others an error number, 0 for success.
 RETURN_POINTERS = ("gethostbyname", "gethostbyname2", "gethostbyaddr")
-GAI_ERRORS = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
-SOCKADDR_SIZE = 28  # of an IPv6 address, the larger one
+AF_INET, AF_INET6 = 2, 10
+SOCKADDR_IN6_SIZE = 28  # larger than that of an IPv4 address
 COLUMNS = [TIME, PID, COMM, LATENCY_MS, Column("RESULT", "result", 12), Column("HOST", "host", 0)]
 
 
@@ -41,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         keeps: tuple[tuple[tuple[str, ...], dict[str, Expression]], ...] = (
             (BY_NAME, {"host": cstr(arg(1))}),
             (BY_ADDRESS, {"address": buffer(arg(1), arg(2), 16), "family": arg(3).cast("i32")}),
-            (("getnameinfo",), {"address": buffer(arg(1), arg(2), SOCKADDR_SIZE)}),
+            (("getnameinfo",), {"address": buffer(arg(1), arg(2), SOCKADDR_IN6_SIZE)}),
         )
         for functions, keep in keeps:
             calls = session.pair(uprobe("c", *functions), keep=keep)
@@ -67,19 +66,18 @@ def meaning(function: str, returned: int) -> tuple[int, str]:
     if function in RETURN_POINTERS:
         return returned, "ok" if returned else "failed"
     code = (returned + 2**31) % 2**32 - 2**31
-    if code == 0:
-        return code, "ok"
-    return code, GAI_ERRORS.get(code, f"error {code}") if function in (
-        "getaddrinfo",
-        "getnameinfo",
-    ) else f"error {code}"
+    errors = GAI_ERRORS if function in ("getaddrinfo", "getnameinfo") else {}
+    return code, errors.get(code, f"error {code}") if code else "ok"
 
 
 def address_text(data: bytes, family: int | None) -> str:
     """An address, or without `family` a struct sockaddr, as people write it."""
+    import ipaddress  # only for look-ups by address, and dear at the start
+
     if family is None:
-        family, data = int.from_bytes(data[:2], "little"), data[4:8] if data[0] == socket.AF_INET else data[8:24]
+        family = int.from_bytes(data[:2], "little")
+        data = data[4:8] if family == AF_INET else data[8:24]
     try:
-        return str(ipaddress.ip_address(bytes(data))) if family in (socket.AF_INET, socket.AF_INET6) else data.hex()
+        return str(ipaddress.ip_address(bytes(data))) if family in (AF_INET, AF_INET6) else data.hex()
     except ValueError:
         return data.hex()

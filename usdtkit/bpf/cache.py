@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 
@@ -35,6 +34,8 @@ def load(key: str) -> bytes | None:
 
 def store(key: str, content: bytes) -> None:
     """Keep an entry; readers and other writers see all of it or nothing."""
+    import tempfile  # costs more than a warm start has to spare
+
     place = directory()
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -83,7 +82,7 @@ def _compile(text: str) -> tuple[Bytecode, bytes]:
 
 def _key(text: str) -> str:
     # bcc's version is recorded in the entry and left out of the key: a machine without bcc finds entries as well.
-    whole = "\0".join([str(FORMAT), platform.machine(), _headers_hash(), text])
+    whole = "\0".join([str(FORMAT), os.uname().machine, _headers_hash(), text])
     return hashlib.sha256(whole.encode()).hexdigest()
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI, Loaded
-from usdtkit.errors import NotFoundError, UnsupportedError, UsdtkitError
+from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.features import UPROBE_PMU, has_uprobe_multi
 
 ENOTSUPP = 524
@@ -47,6 +48,8 @@ class Links:
 
     def __init__(self, loaded: Loaded, method: str | None = None) -> None:
         """`method`: one of METHODS, or None for the first that the kernel has."""
+        if method not in (None, *METHODS):
+            raise UsageError(f"{method!r} is no way to attach", hint=f"one of {', '.join(METHODS)}")
         self._loaded = loaded
         self._descriptors: list[int] = []
         self.refused: list[Refusal] = []
@@ -63,8 +66,13 @@ class Links:
         return len(sites) - (len(self.refused) - before)
 
     def close(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        """Detach. For each descriptor the kernel waits until no thread is in its probes; the waits overlap."""
+        closing = [threading.Thread(target=os.close, args=(descriptor,)) for descriptor in self._descriptors]
+        self._descriptors.clear()
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
 
     def _attach_multi(self, program: str, path: str, sites: list[Site], on_return: bool, pid: int) -> None:
         count = len(sites)

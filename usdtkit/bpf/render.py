@@ -209,7 +209,8 @@ class Renderer:
                     f"{self.scope.what}: {kept.name} keeps {kept.size} bytes of its string, the other has {length}",
                     hint=f"keep more of it: cstr(…, {length})",
                 )
-            return f"(s->f{resolved.index}_length < 0 ? -1 : bpf_probe_read_kernel_str(w, {room}, &s->f{resolved.index}))"
+            text = f"s->f{resolved.index}"
+            return f"({text}_length < 0 ? -1 : bpf_probe_read_kernel_str(w, {room}, &{text}))"
         raise UsageError(
             f"{self.scope.what}: only a string can be compared with a string",
             hint="read one behind a pointer: cstr(arg(1))",

@@ -38,13 +38,14 @@ class RingBuffer:
     def drain(self) -> Iterator[memoryview]:
         """Payloads of the records that wait now, each valid until the next; a fast writer does not make it endless."""
         left = self._size
+        view = memoryview(self._room)
         while self._ring is not None and left > 0 and (self._at < self._end or self._refill()):
-            view = memoryview(self._room)[self._at : self._end]
-            length = int.from_bytes(view[:4], "little")
+            start = self._at + RECORD_HEADER
+            length = int.from_bytes(view[self._at : self._at + 4], "little")
             step = RECORD_HEADER + (length + 7) // 8 * 8
             self._at += step
             left -= step
-            yield view[RECORD_HEADER : RECORD_HEADER + length]
+            yield view[start : start + length]
 
     def _refill(self) -> bool:
         written = lib.usdtkit_ring_drain(self._ring, ffi.from_buffer(self._room), len(self._room))

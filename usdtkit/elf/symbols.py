@@ -22,7 +22,9 @@ def functions(image: Image, *patterns: str) -> list[Function]:
     """The functions whose symbol has one of these names, or matches one of these globs (`*`, `?`, `[…]`), by address.
 
     Both symbol tables are searched, each (address, name) is given once, a version (`name@@GLIBC_2.34`) is not part of
-    the name. Left out are symbols not defined here, and indirect functions, whose symbol is that of their resolver.
+    the name. Left out are symbols not defined here, indirect functions, whose symbol is that of their resolver, and the
+    cold parts that compilers split off: they are jumped to, and a return probe would take what lies on the stack for
+    their return address.
     """
     return _functions(image, patterns, STT_FUNC)
 
@@ -56,7 +58,8 @@ def _functions(image: Image, patterns: tuple[str, ...], kind: int) -> list[Funct
             offset = next((value - s.address + s.offset for s in code if 0 <= value - s.address < s.file_size), None)
             if offset is not None:
                 name = _name(strings, at)
-                found.setdefault((value, name), Function(image.path, name, value, size, offset))
+                if not name.partition(".cold")[1]:
+                    found.setdefault((value, name), Function(image.path, name, value, size, offset))
     return [found[key] for key in sorted(found)]
 
 

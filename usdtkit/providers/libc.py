@@ -52,3 +52,19 @@ FUNCTIONS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
         "pthread_mutex_unlock": (("mutex", "pointer"),),
     },
 }
+
+# What getaddrinfo and getnameinfo return, as glibc's netdb.h numbers it.
+GAI_ERRORS = {
+    -1: "EAI_BADFLAGS",
+    -2: "EAI_NONAME",
+    -3: "EAI_AGAIN",
+    -4: "EAI_FAIL",
+    -5: "EAI_NODATA",
+    -6: "EAI_FAMILY",
+    -7: "EAI_SOCKTYPE",
+    -8: "EAI_SERVICE",
+    -9: "EAI_ADDRFAMILY",
+    -10: "EAI_MEMORY",
+    -11: "EAI_SYSTEM",
+    -12: "EAI_OVERFLOW",
+}

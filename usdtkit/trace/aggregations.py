@@ -18,7 +18,7 @@ Key = tuple[Any, ...]
 
 @dataclass
 class Distribution:
-    """Values in buckets of powers of two: bucket b counts the values v with v.bit_length() == b, 64 the negative ones."""
+    """Values in buckets of powers of two: bucket b counts the values v with v.bit_length() == b; 64, negative ones."""
 
     buckets: dict[int, int] = field(default_factory=dict)
     sum: int = 0

@@ -7,7 +7,6 @@ on this object's descriptors: closing it, or the death of the process in whateve
 from __future__ import annotations
 
 import os
-import platform
 import select
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.compiler import compile_program
+from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.operands import pack_operands
@@ -28,6 +28,7 @@ from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, uprobe, uretprobe, usdt
 
 PAGE = 4096
+HOUR_S = 3600.0  # poll(2) counts milliseconds in an int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,10 @@ class Session:
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
-        self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(pid)
+        if not 1 <= string_size <= MAX_STRING:
+            raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {MAX_STRING}")
+        # Each once: a process that is attached to twice would be counted twice.
+        self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         self.duration = duration
         self.received = 0
         self._ring_size = ring_size
@@ -114,13 +118,17 @@ class Session:
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
-        if end is None:
-            if not isinstance(start, FunctionSpec) or start.on_return:
-                raise UsageError("a pair needs an end", hint="only a function's entry has one of its own: its return")
+        if end is None and isinstance(start, FunctionSpec):
             end = start.returning()
-        if isinstance(start, UsdtSpec) != isinstance(end, UsdtSpec):
-            raise UsageError("a pair is two USDT probes, or a function's entry and its return")
-        first, second = start.resolve(self.pids), end.resolve(self.pids)
+        two_probes = isinstance(start, UsdtSpec) and isinstance(end, UsdtSpec)
+        one_call = isinstance(start, FunctionSpec) and not start.on_return and end == start.returning()
+        if end is None or not (two_probes or one_call):
+            raise UsageError(
+                "a pair is two USDT probes, or a function's entry and its return",
+                hint="of what begins and ends in two functions, emit both and compare their time_ns",
+            )
+        first = start.resolve(self.pids)
+        second = first.returning() if one_call else end.resolve(self.pids)
         start_hook = self._add_hook(first)
         start_hook.start = kept_fields(keep)
         end_hook = self._add_hook(second)
@@ -130,7 +138,7 @@ class Session:
     def _add_hook(self, resolved: Resolved) -> programs.Hook:
         self.check_open()
         hook = programs.Hook(
-            len(self._hooks), resolved.what, resolved.kind, platform.machine(), resolved.arguments, self._string_size
+            len(self._hooks), resolved.what, resolved.kind, os.uname().machine, resolved.arguments, self._string_size
         )
         self._hooks.append(hook)
         self._places.append(resolved)
@@ -148,8 +156,13 @@ class Session:
 
     def check_open(self) -> None:
         """Raise UsageError when it is too late to add to the program."""
+        self._check_not_closed()
         if self._loaded is not None:
             raise UsageError("the session has started: sources and actions come before that")
+
+    def _check_not_closed(self) -> None:
+        if self._wake < 0:
+            raise UsageError("the session is closed", hint="make another one")
 
     # Running
 
@@ -158,7 +171,8 @@ class Session:
         return programs.build(self._hooks)
 
     def start(self) -> None:
-        """Compile (or take from the cache), load, attach. Iteration does it by itself."""
+        """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing."""
+        self._check_not_closed()
         if self._loaded is not None:
             return
         if not any(hook.blocks for hook in self._hooks):
@@ -218,8 +232,10 @@ class Session:
             poller.register(descriptor, select.POLLIN)
         while True:
             yield from self.drain()
+            if self._wake < 0:  # closed by whoever took the last event
+                return
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = {descriptor for descriptor, _ in poller.poll(None if left is None else left * 1000)}
+            ready = {descriptor for descriptor, _ in poller.poll(None if left is None else min(left, HOUR_S) * 1000)}
             for pidfd in ready & self._pidfds:
                 poller.unregister(pidfd)
                 self._pidfds.discard(pidfd)
@@ -232,13 +248,11 @@ class Session:
 
     def drain(self) -> Iterator[Any]:
         """The events that wait in the buffer now."""
-        while self._ring is not None:
-            before = self.received
-            for payload in self._ring.drain():
-                self.received += 1
-                yield self._event_types[record_kind(payload)].decode(payload, self._probe_names)
-            if self.received == before:
-                return
+        if self._ring is None:
+            return
+        for payload in self._ring.drain():
+            self.received += 1
+            yield self._event_types[record_kind(payload)].decode(payload, self._probe_names)
 
     def columns(self, event: Any) -> tuple[str, ...]:
         """The fields of an event in the order in which `emit` was asked for them."""
@@ -246,7 +260,8 @@ class Session:
 
     def stop(self) -> None:
         """End the iteration, after the events that are already there. Safe in signal handlers and other threads."""
-        os.eventfd_write(self._wake, 1)
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def detach(self) -> None:
         """Take all probes off; what was counted and sent stays readable until `close`."""
@@ -274,6 +289,8 @@ class Session:
         """Detach and free everything. The summary stays."""
         if self._wake < 0:
             return
+        # First of all, so that a late `stop` does not write to what has this number next.
+        wake, self._wake = self._wake, -1
         self.detach()
         if self._loaded is not None:
             self._final = self.summary()
@@ -281,10 +298,9 @@ class Session:
         if self._ring is not None:
             self._ring.close()
             self._ring = None
-        for descriptor in self._pidfds | ({self._wake} if self._wake >= 0 else set()):
+        for descriptor in (wake, *self._pidfds):
             os.close(descriptor)
         self._pidfds.clear()
-        self._wake = -1
 
     def __enter__(self) -> Session:
         return self

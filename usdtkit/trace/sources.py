@@ -53,7 +53,7 @@ class Source:
         """Send an event for each hit. Without names: everything that is known of it."""
         if not names and not fields:
             fields = self.everything()
-        wanted = _named(names, fields)
+        wanted = self._named(names, fields)
         # Every event carries the header; asking for one of its fields only places it among the columns.
         own = {name: value for name, value in wanted.items() if name not in HEADER or name in fields}
         clash = [name for name in own if name in HEADER]
@@ -66,14 +66,14 @@ class Source:
 
     def count(self, *names: str, **keys: ex.Expression) -> Counts:
         """Count hits in the kernel, by the values of the keys."""
-        wanted = _named(names, keys)
+        wanted = self._named(names, keys)
         counts = Counts(tuple(wanted))
         self._act(Count(self._session.add_aggregation(counts), wanted))
         return counts
 
     def hist(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> Histogram:
         """Count `value` in the kernel in buckets of powers of two, by the values of the keys."""
-        wanted = _named(names, keys)
+        wanted = self._named(names, keys)
         histogram = Histogram(tuple(wanted))
         number = self._session.add_aggregation(histogram)
         self._act(Hist(number, ex.Name(value) if isinstance(value, str) else value, wanted))
@@ -84,6 +84,21 @@ class Source:
         if self._hook.kind == "return":
             return {"retval": ex.retval}
         return {_free_name(name): ex.arg(name) for name in self.arguments}
+
+    def _named(self, names: Sequence[str], fields: Mapping[str, ex.Expression]) -> dict[str, ex.Expression]:
+        chosen_elsewhere = self._names()
+        wanted: dict[str, ex.Expression] = {
+            _free_name(name) if name in chosen_elsewhere else UNITS.get(name, name): ex.Name(name) for name in names
+        }
+        for name, value in fields.items():
+            if name in wanted or not name.isidentifier() or name.startswith("_") or keyword.iskeyword(name):
+                raise UsageError(f"a field cannot be called {name!r} here", hint="each name once, a Python identifier")
+            wanted[name] = ex.lift(value)
+        return wanted
+
+    def _names(self) -> set[str]:
+        """Names that come before the builtin ones."""
+        return {argument.name for argument in self._hook.arguments}
 
     def _act(self, action: Emit | Count | Hist) -> None:
         self._session.check_open()
@@ -110,6 +125,9 @@ class Pair(Source):
         kept = {_free_name(name): ex.Name(name) for name in self._start.start or {}}
         return {"latency_ns": ex.latency, **kept, **super().everything()}
 
+    def _names(self) -> set[str]:
+        return super()._names() | set(self._start.start or ())
+
 
 def kept_fields(keep: Keep) -> dict[str, ex.Expression]:
     """What a pair keeps, by name: a list names arguments, a mapping gives expressions."""
@@ -124,12 +142,3 @@ def _free_name(name: str) -> str:
         name in (*HEADER, *ex.BUILTINS) or keyword.iskeyword(name) or name.startswith("_") or not name.isidentifier()
     )
     return f"arg_{re.sub(r'[^0-9A-Za-z_]', '_', name)}" if taken else name
-
-
-def _named(names: Sequence[str], fields: Mapping[str, ex.Expression]) -> dict[str, ex.Expression]:
-    wanted: dict[str, ex.Expression] = {UNITS.get(name, name): ex.Name(name) for name in names}
-    for name, value in fields.items():
-        if name in wanted or not name.isidentifier() or name.startswith("_"):
-            raise UsageError(f"a field cannot be called {name!r} here", hint="each name once, a Python identifier")
-        wanted[name] = ex.lift(value)
-    return wanted

@@ -35,6 +35,10 @@ class Resolved:
     arguments: tuple[Argument, ...]
     places: tuple[Place, ...]
 
+    def returning(self) -> Resolved:
+        """Of functions' entries, their returns."""
+        return replace(self, kind="return", arguments=())
+
 
 @dataclass(frozen=True, slots=True)
 class UsdtSpec:
@@ -52,7 +56,7 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
     common = [argument for argument in probes[0].arguments if all(argument in probe.arguments for probe in probes)]
     sites = [site for probe in probes for site in probe.sites]
     for index, argument in enumerate(common):
-        if any(site.operands[argument.operand].kind == "unreadable" for site in sites):
+        if not all(_readable(site.operands, argument) for site in sites):
             common[index] = replace(argument, type="unreadable")
     places = tuple(
         Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands)
@@ -60,6 +64,12 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
         for site in probe.sites
     )
     return Resolved(what, "usdt", tuple(common), places)
+
+
+def _readable(operands: Sequence[Operand], argument: Argument) -> bool:
+    """Whether a site has the argument, and where a program can get at it; one of type bytes is two operands."""
+    own = operands[argument.operand :][: 2 if argument.type == "bytes" else 1]
+    return bool(own) and all(operand.kind != "unreadable" for operand in own)
 
 
 @dataclass(frozen=True, slots=True)
