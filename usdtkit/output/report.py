@@ -6,10 +6,9 @@ formats every value. JSON Lines begin with a header object {"schema": "usdtkit.T
 
 from __future__ import annotations
 
-import csv
-import datetime
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -37,7 +36,8 @@ class Column:
 
 def clock(time_ns: int) -> str:
     """The local time of an event, HH:MM:SS.mmm."""
-    return datetime.datetime.fromtimestamp(wall_time(time_ns)).strftime("%H:%M:%S.%f")[:-3]
+    seconds = wall_time(time_ns)
+    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{int(seconds % 1 * 1000):03}"
 
 
 def milliseconds(ns: int) -> str:
@@ -60,7 +60,7 @@ class Report:
         self._format = format
         self._csv: tuple[Any, list[str]] | None = None
         if format == "json":
-            self._json({"schema": f"usdtkit.{tool}/1", "time": _now()})
+            self._json({"schema": f"usdtkit.{tool}/1", "time": _iso(time.time())})
         elif format == "table":
             self._line([column.heading for column in columns])
 
@@ -106,6 +106,8 @@ class Report:
 
     def _csv_row(self, values: Mapping[str, Any]) -> None:
         if self._csv is None:
+            import csv
+
             self._csv = csv.writer(sys.stdout, lineterminator="\n"), list(values)
             self._csv[0].writerow(self._csv[1])
         writer, names = self._csv
@@ -150,9 +152,6 @@ def _csv_cell(value: Any) -> Any:
     return value
 
 
-def _now() -> str:
-    return _iso(datetime.datetime.now().timestamp())
-
-
 def _iso(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="microseconds")
+    """A time since the epoch as RFC 3339 writes it, in UTC."""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1_000_000):06}Z"
