@@ -1,0 +1,167 @@
+"""The bytes of a provider file → a file that can be mapped executable, that all may read and no stranger can change.
+
+Input: bytes from `image`. Output: the path for `usdtkit._probe.load`. The file stays: its name is its content's, so
+every worker of a service maps one inode, and a tracer can attach to it before a process starts.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from usdtkit.directories import application_directories
+from usdtkit.errors import UnsupportedError, UsdtkitError
+
+# From <linux/memfd.h>; in the os module only since Python 3.13.
+_MFD_EXEC = 0x0010
+_HINT = "let USDTKIT_DIR name a directory of your own on a file system that is mounted executable"
+
+
+class _Unusable(UsdtkitError):
+    """This directory cannot hold provider files; the next may."""
+
+
+def store(name: str, image: bytes) -> Path:
+    """Return the path of a trusted file `name` with exactly these bytes, made in the first directory that allows it."""
+    reasons = []
+    for directory in application_directories():
+        try:
+            return _store_in(directory, name, image)
+        except (_Unusable, OSError) as error:
+            reasons.append(f"{directory}: {error.strerror if isinstance(error, OSError) else error}")
+    raise UnsupportedError(f"no directory can hold the probe file {name} ({'; '.join(reasons)})", hint=_HINT)
+
+
+def store_in_memory(name: str, image: bytes) -> str:
+    """Return a path under /proc to an anonymous file with these bytes, which stays open: bcc finds it only so."""
+    try:
+        # Linux 6.3 wants to be told that it may be executable, and refuses to hear it where vm.memfd_noexec is 2;
+        # older ones do not know the flag.
+        try:
+            descriptor = os.memfd_create(name, os.MFD_CLOEXEC | _MFD_EXEC)
+        except OSError:
+            descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+        _write(descriptor, image)
+    except OSError as error:
+        raise UnsupportedError(f"no anonymous file for the probes {name}: {error.strerror}", hint=_HINT) from error
+    # Not /proc/self: a debugger that opens the path must find the same file.
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
+def _store_in(directory: Path, name: str, image: bytes) -> Path:
+    made = _make(directory)
+    real = directory.resolve(strict=True)
+    handle = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _check_owner(os.fstat(handle), str(real))
+        for ancestor in real.parents:
+            _check_owner(ancestor.stat(), str(ancestor))
+        if made:
+            # Whatever the umask is: the files are for other users' tracers too.
+            os.fchmod(handle, 0o755)
+        if os.fstatvfs(handle).f_flag & os.ST_NOEXEC:
+            raise _Unusable("mounted noexec")
+        if not _holds(handle, name, image):
+            _publish(handle, name, image)
+            if not _holds(handle, name, image):
+                raise _Unusable(f"{name} was changed by somebody else")
+    finally:
+        os.close(handle)
+    return real / name
+
+
+def _make(directory: Path) -> bool:
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _check_owner(status: os.stat_result, what: str) -> None:
+    """Refuse what somebody else than root and us owns or can change; in a sticky directory only owners rename."""
+    if status.st_uid not in (0, os.geteuid()):
+        raise _Unusable(f"{what} belongs to another user (uid {status.st_uid})")
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+        raise _Unusable(f"{what} can be written by other users")
+
+
+def _holds(directory: int, name: str, image: bytes) -> bool:
+    """Whether `name` is a file with these bytes that can be mapped executable; refused when it must not be trusted."""
+    try:
+        # Neither a symbolic link nor a FIFO that a stranger put here may lead us on or hold us up.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _Unusable(f"{name} is not a regular file")
+        _check_owner(status, name)
+        if status.st_size != len(image):
+            return False
+        # Read, not mapped: in a mapping the kernel would show the breakpoints of a tracer that is attached already.
+        with open(descriptor, "rb", closefd=False) as file:
+            if file.read() != image:
+                return False
+        # The file system may refuse what its mount flags allow (SELinux, a container's policy): ask for a mapping.
+        mmap.mmap(descriptor, 1, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC).close()
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _publish(directory: int, name: str, image: bytes) -> None:
+    """Put the file in place in one step; one that is there with other bytes is replaced."""
+    with _nameless(directory) as descriptor:
+        if descriptor is not None:
+            _write(descriptor, image)
+            with suppress(FileExistsError):
+                _link(descriptor, directory, name)
+                return
+    # No nameless files here, or a damaged file has the name: only a rename replaces it in one step.
+    temporary = f".{name}.{os.urandom(6).hex()}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    try:
+        try:
+            _write(descriptor, image)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        os.unlink(temporary, dir_fd=directory)
+        raise
+
+
+@contextmanager
+def _nameless(directory: int) -> Iterator[int | None]:
+    """Open a file without a name, which a crash does not leave behind; None where the file system has no such thing."""
+    try:
+        descriptor = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            raise
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _link(descriptor: int, directory: int, name: str) -> None:
+    os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
+
+
+def _write(descriptor: int, image: bytes) -> None:
+    view = memoryview(image)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.fchmod(descriptor, 0o644)
