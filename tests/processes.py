@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,15 @@ def read_until(process, text, stream="stdout", timeout=20):
         overdue.cancel()
         overdue.join()
     pytest.fail(f"{process.args[0]} ended, or {timeout} s passed, before {text!r}; it wrote:\n{''.join(seen[-20:])}")
+
+
+def byte_in_memory(pid, path, file_offset):
+    """What stands in the memory of a process where it maps this byte of a file: a breakpoint, if one is there."""
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        span, _, mapped, _, _, *name = line.split(maxsplit=5)
+        start, end = (int(address, 16) for address in span.split("-"))
+        if name == [str(path)] and 0 <= file_offset - int(mapped, 16) < end - start:
+            with Path(f"/proc/{pid}/mem").open("rb") as memory:
+                memory.seek(start + file_offset - int(mapped, 16))
+                return memory.read(1)
+    raise LookupError(f"{path} is not mapped at {file_offset:#x}")

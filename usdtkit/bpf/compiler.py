@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -95,6 +94,8 @@ def _headers_hash() -> str:
 
 
 def _run_child(text: str) -> bytes:
+    import subprocess  # a warm start does without
+
     environment = {**os.environ, "BCC_KERNEL_SOURCE": str(HEADERS)}
     try:
         child = subprocess.run(
@@ -137,5 +138,5 @@ def _decode(stored: bytes) -> Bytecode | None:
             programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
             bcc_version=answer["bcc"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -37,7 +37,7 @@ class RingBuffer:
 
     def drain(self) -> Iterator[memoryview]:
         """Payloads of the records that wait now, each valid until the next; a fast writer does not make it endless."""
-        left = self._size
+        left = self._size + self._end - self._at
         view = memoryview(self._room)
         while self._ring is not None and left > 0 and (self._at < self._end or self._refill()):
             start = self._at + RECORD_HEADER

@@ -49,5 +49,27 @@ def record_kind(payload: memoryview) -> int:
 
 
 def wall_time(time_ns: int) -> float:
-    """Seconds since the epoch for an event's `time_ns`, by the offset between the two clocks now."""
-    return (time_ns + time.time_ns() - time.monotonic_ns()) / 1e9
+    """Seconds since the epoch for an event's `time_ns`."""
+    return (time_ns + _clock.offset()) / 1e9
+
+
+class _WallClock:
+    """How far the wall clock is ahead of CLOCK_MONOTONIC, measured now and then, as it is slewed and set."""
+
+    EVERY_NS = 10_000_000_000
+
+    def __init__(self) -> None:
+        self._offset = 0
+        self._until = 0
+
+    def offset(self) -> int:
+        """Nanoseconds. Measuring for each event would let a preemption between two clocks change their order."""
+        if time.monotonic_ns() >= self._until:
+            readings = [(time.monotonic_ns(), time.time_ns(), time.monotonic_ns()) for _ in range(5)]
+            before, wall, after = min(readings, key=lambda reading: reading[2] - reading[0])
+            self._offset = wall - (before + after) // 2
+            self._until = after + self.EVERY_NS
+        return self._offset
+
+
+_clock = _WallClock()

@@ -221,7 +221,8 @@ class Session:
     @property
     def refused(self) -> list[Refusal]:
         """Sites that the kernel did not take; all others are attached."""
-        return [] if self._links is None else self._links.refused
+        # Each once, where several processes are attached to one by one.
+        return [] if self._links is None else list(dict.fromkeys(self._links.refused))
 
     def __iter__(self) -> Iterator[Any]:
         self.start()
@@ -338,10 +339,10 @@ def _open_pids(pids: tuple[int, ...], wake: int) -> set[int]:
     try:
         for pid in pids:
             opened.add(os.pidfd_open(pid))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         for descriptor in (*opened, wake):
             os.close(descriptor)
-        if isinstance(error, ProcessLookupError):
-            raise NotFoundError(f"there is no process {pid}", hint="pgrep -a NAME finds a process's number") from None
+        if isinstance(error, (ProcessLookupError, OverflowError)):
+            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
         raise UsdtkitError(f"process {pid}: {error.strerror}") from None
     return opened

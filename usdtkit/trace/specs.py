@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from usdtkit import targets
 from usdtkit.bpf.render import HookKind
 from usdtkit.errors import UsageError
-from usdtkit.model import Argument, Operand, Probe
+from usdtkit.model import Argument, Function, Operand, Probe
 from usdtkit.providers import known_function
 
 
@@ -84,7 +84,7 @@ class FunctionSpec:
     on_return: bool = False
 
     def resolve(self, pids: Sequence[int]) -> Resolved:
-        found = targets.find_functions(self.library, self.functions, pids=pids)
+        found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
         signatures = {known_function(self.library, function.name) for function in found}
         # Names of arguments hold for the source only where they hold for all of its functions.
         known = signatures.pop() if len(signatures) == 1 else None
@@ -95,6 +95,14 @@ class FunctionSpec:
             () if self.on_return else arguments,
             tuple(Place(function.name, function.path, function.file_offset) for function in found),
         )
+
+    def _one_name_each(self, functions: Sequence[Function]) -> list[Function]:
+        """One function for each address, or each of its names would count every call: what was asked for by name first,
+        then what looks public."""
+        chosen: dict[tuple[str, int], Function] = {}
+        for function in sorted(functions, key=lambda f: (f.name not in self.functions, f.name.startswith("_"), f.name)):
+            chosen.setdefault((function.path, function.file_offset), function)
+        return list(chosen.values())
 
     def returning(self) -> FunctionSpec:
         """The same functions' returns."""

@@ -1,0 +1,412 @@
+"""What an expression yields in the kernel is what Python yields for the same values, within 64 bits."""
+
+import ctypes
+import operator
+import os
+import random
+import struct
+import threading
+from pathlib import Path
+
+import pytest
+
+from usdtkit import trace
+from usdtkit.bpf.expressions import INTEGER_TYPES
+from usdtkit.errors import UsageError
+from usdtkit.trace import Truncated, TruncatedBytes, arg, buffer, cstr, deref
+
+EDGES = [0, 1, 2, 3, 7, 8, 63, 64, 127, 128, 255, 256, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1]
+COMPARISONS = [operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne]
+ARITHMETIC = [operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.lshift]
+BITWISE = [operator.rshift, operator.and_, operator.or_, operator.xor]
+
+
+def signed(value, bits=64):
+    return (value + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+
+
+def unsigned(value, bits=64):
+    return value % (1 << bits)
+
+
+def cast(value, type):
+    return (signed if type[0] == "i" else unsigned)(value, int(type[1:]))
+
+
+def python(op, left, right, either_signed):
+    """Python's result for two integers, as the 64 bits that a program has."""
+    if op in COMPARISONS:
+        return op(left, right)
+    if op in (operator.lshift, operator.rshift):
+        return (signed if either_signed[0] else unsigned)(op(left, right % 64))
+    is_signed = all(either_signed) if op is operator.and_ else any(either_signed)
+    fit = signed if is_signed else unsigned
+    left, right = fit(left), fit(right)
+    if right == 0 and op in (operator.floordiv, operator.mod):
+        return 0 if op is operator.floordiv else left
+    return fit(op(left, right))
+
+
+def emitted(probe, fields, calls, **options):
+    """Fire with each of the tuples in `calls`; what arrived, a dictionary of the fields for each."""
+    with trace.Session(**options) as session:
+        session.usdt(f"{probe.provider}:{probe.name}", path=probe.path).emit(**fields)
+        session.start()
+        for call in calls:
+            probe(*call)
+        events = [event._asdict() for event in session.drain()]
+        assert session.summary().lost == 0
+    assert len(events) == len(calls)
+    return events
+
+
+@pytest.fixture(scope="module")
+def pairs_of_numbers():
+    chance = random.Random(997)
+    chosen = [(left, right) for left in EDGES for right in EDGES]
+    return chosen + [(chance.getrandbits(chance.choice([8, 32, 64])), chance.getrandbits(64)) for _ in range(97)]
+
+
+@pytest.mark.parametrize("left_type", ["u64", "i64"])
+@pytest.mark.parametrize("right_type", ["u64", "i64"])
+def test_every_operator_with_every_sign(declare, pairs_of_numbers, left_type, right_type):
+    probe = declare(f"own:{left_type}_{right_type}", left=left_type, right=right_type)
+    operators = [*COMPARISONS, *ARITHMETIC, *BITWISE]
+    fields = {op.__name__: op(arg("left"), arg("right")) for op in operators}
+    calls = [(cast(left, left_type), cast(right, right_type)) for left, right in pairs_of_numbers]
+    signs = (left_type == "i64", right_type == "i64")
+    for (left, right), event in zip(calls, emitted(probe, fields, calls), strict=True):
+        for op in operators:
+            expected = python(op, left, right, signs)
+            assert (event[op.__name__], type(event[op.__name__])) == (expected, type(expected)), (op, left, right)
+
+
+@pytest.mark.parametrize("constant", [0, 1, 10, -1, -7, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)])
+@pytest.mark.parametrize("type", ["u64", "i64"])
+def test_constants_on_either_side(declare, type, constant):
+    probe = declare(f"own:constant_{type}", n=type)
+    operators = [*COMPARISONS, *ARITHMETIC, *BITWISE]
+    fields = {f"{op.__name__}_right": op(arg("n"), constant) for op in operators}
+    fields |= {f"{op.__name__}_left": op(constant, arg("n")) for op in operators}
+    calls = [(cast(value, type),) for value in EDGES]
+    signs = (type == "i64", constant < 0)
+    for (n,), event in zip(calls, emitted(probe, fields, calls), strict=True):
+        for op in operators:
+            assert event[f"{op.__name__}_right"] == python(op, n, constant, signs), (op, n)
+            assert event[f"{op.__name__}_left"] == python(op, constant, n, signs[::-1]), (op, n)
+
+
+def test_casts(declare):
+    probe = declare("own:casts", u="u64", i="i64")
+    fields = {f"{name}_{type}": arg(name).cast(type) for name in ("u", "i") for type in INTEGER_TYPES}
+    calls = [(value, signed(value)) for value in EDGES]
+    for (u, i), event in zip(calls, emitted(probe, fields, calls), strict=True):
+        for type in INTEGER_TYPES:
+            assert (event[f"u_{type}"], event[f"i_{type}"]) == (cast(u, type), cast(i, type))
+
+
+def test_conditions_combine(declare):
+    probe = declare("own:conditions", a="u64", b="u64", flag="bool")
+    a, b, flag = arg("a"), arg("b"), arg("flag")
+    fields = {
+        "both": (a > 1) & (b > 1),
+        "one": (a > 1) | (b > 1),
+        "either": (a > 1) ^ (b > 1),
+        "neither": ~((a > 1) | (b > 1)),
+        "twice": ~~(a > 1),
+        "not_flag": ~flag,
+        "flag_and": flag & (a == 0),
+        "bits": ~a,
+        "signed_bits": ~a.cast("i64"),
+        "mask": ~a & 6,
+    }
+    calls = [(x, y, f) for x in (0, 1, 2, 5) for y in (0, 2) for f in (True, False)]
+    for (x, y, f), event in zip(calls, emitted(probe, fields, calls), strict=True):
+        expected = {
+            "both": x > 1 and y > 1,
+            "one": x > 1 or y > 1,
+            "either": (x > 1) != (y > 1),
+            "neither": not (x > 1 or y > 1),
+            "twice": x > 1,
+            "not_flag": not f,
+            "flag_and": f and x == 0,
+            "bits": 2**64 - 1 - x,
+            "signed_bits": ~x,
+            "mask": ~x & 6,
+        }
+        for name, value in expected.items():
+            assert (event[name], type(event[name])) == (value, type(value)), name
+
+
+def test_every_type_of_argument(declare):
+    probe = declare(
+        "own:types",
+        **{"a": "u8", "b": "u16", "c": "u32", "d": "u64", "e": "i8", "f": "i16", "g": "i32", "h": "i64"},
+        **{"yes": "bool", "real": "f64", "data": "bytes"},
+    )
+    lowest = (0, 0, 0, 0, -128, -(2**15), -(2**31), -(2**63), False, -0.1, b"")
+    highest = (2**8 - 1, 2**16 - 1, 2**32 - 1, 2**64 - 1, 127, 2**15 - 1, 2**31 - 1, 2**63 - 1, True, 1e308, b"\0\xff")
+    with trace.Session() as session:
+        session.usdt("own:types", path=probe.path).emit()
+        session.start()
+        probe(*lowest)
+        probe(*highest)
+        assert [tuple(event[4:]) for event in session.drain()] == [lowest, highest]
+
+
+def test_twelve_arguments(declare):
+    probe = declare("own:twelve", **{f"n{n}": "u64" for n in range(12)})
+    values = tuple(2**64 - 1 - n * n for n in range(12))
+    with trace.Session() as session:
+        session.usdt("own:twelve", path=probe.path).emit()
+        session.start()
+        probe(*values)
+        [event] = session.drain()
+    assert event[4:] == values
+
+
+def test_builtins(declare):
+    probe = declare("own:builtins")
+    fields = {"uid_": trace.uid, "gid_": trace.gid, "cpu_": trace.cpu, "pid_": trace.pid, "tid_": trace.tid}
+    [event] = emitted(probe, fields | {"comm_": trace.comm}, [()])
+    assert (event["uid_"], event["gid_"]) == (os.getuid(), os.getgid())
+    assert (event["pid_"], event["tid_"]) == (os.getpid(), threading.get_native_id())
+    assert event["cpu_"] < os.cpu_count()
+    assert event["comm_"] == Path("/proc/thread-self/comm").read_text().strip()
+
+
+LENGTHS = [0, 1, 2, 6, 7, 8, 9, 14, 15, 16, 17, 23, 24, 25, 63, 64, 65, 119, 120, 121, 126, 127, 128]
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS[:12], LENGTHS[12:18], LENGTHS[18:]])
+def test_equality_and_prefixes_of_strings_of_all_lengths(declare, lengths):
+    probe = declare("own:text", text="str")
+    alphabet = "".join(chr(ord("a") + n % 26) for n in range(160))
+    fields = {f"is_{n}": arg("text") == alphabet[:n] for n in lengths}
+    fields |= {f"not_{n}": arg("text") != alphabet[:n] for n in lengths}
+    fields |= {f"starts_{n}": arg("text").startswith(alphabet[:n]) for n in lengths}
+    around = sorted({max(0, n + more) for n in lengths for more in (-8, -1, 0, 1, 2, 8)})
+    texts = [alphabet[:n] for n in around]
+    texts += [f"{alphabet[: n - 1]}!{rest}" for n in around if n for rest in ("", "tail")]  # one character differs
+    for text, event in zip(texts, emitted(probe, fields, [(text,) for text in texts]), strict=True):
+        for n in lengths:
+            assert event[f"is_{n}"] is (text == alphabet[:n]), (n, text)
+            assert event[f"not_{n}"] is (text != alphabet[:n]), (n, text)
+            assert event[f"starts_{n}"] is text.startswith(alphabet[:n]), (n, text)
+
+
+def test_strings_are_bytes_to_the_kernel(declare):
+    probe = declare("own:utf8", text="str")
+    text = "gr\xfc\xdfe \U0001f375"
+    raw = os.fsdecode(b"caf\xe9")
+    fields = {"utf8": arg("text") == text, "raw": arg("text") == raw, "as_bytes": arg("text") == text.encode()}
+    first, second = emitted(probe, fields | {"text": arg("text")}, [(text,), (raw,)])
+    assert (first["utf8"], first["as_bytes"], first["raw"], first["text"]) == (True, True, False, text)
+    assert (second["utf8"], second["raw"], second["text"]) == (False, True, raw)
+
+
+def test_comm_can_be_compared(declare):
+    probe = declare("own:comm")
+    fields = {
+        "whole": trace.comm == "fifteen-letters",
+        "prefix": trace.comm.startswith("fifteen"),
+        "shorter": trace.comm == "fifteen-letter",
+        "longer": trace.comm == "fifteen-letters!",
+    }
+    own = Path("/proc/thread-self/comm")
+    before = own.read_text()
+    own.write_text("fifteen-letters")
+    try:
+        [event] = emitted(probe, fields, [()])
+    finally:
+        own.write_text(before)
+    assert (event["whole"], event["prefix"], event["shorter"], event["longer"]) == (True, True, False, False)
+
+
+def test_strings_are_cut_where_they_were_asked_to_be(declare):
+    probe = declare("own:cut", text="str")
+    sizes = [1, 2, 7, 8, 9, 15, 16, 17, 250]
+    texts = ["x" * n for n in range(32)]
+    events = emitted(probe, {f"t{n}": cstr("text", n) for n in sizes}, [(text,) for text in texts])
+    for text, event in zip(texts, events, strict=True):
+        for size in sizes:
+            assert event[f"t{size}"] == text[:size]
+            assert isinstance(event[f"t{size}"], Truncated) is (len(text) > size)
+
+
+def test_the_size_of_strings_is_the_sessions(declare):
+    probe = declare("own:sized", text="str", data="bytes")
+    [event] = emitted(probe, {"text": arg("text"), "data": arg("data")}, [("x" * 600, b"y" * 600)], string_size=500)
+    assert (event["text"], event["data"]) == (Truncated("x" * 500), TruncatedBytes(b"y" * 500))
+    assert isinstance(event["text"], Truncated) and isinstance(event["data"], TruncatedBytes)
+
+
+def test_the_longest_string(declare):
+    probe = declare("own:longest", text="str")
+    for length in (4095, 4096, 4097):
+        [event] = emitted(probe, {"text": cstr("text", 4096)}, [("x" * length,)])
+        assert event["text"] == "x" * min(length, 4096)
+        assert isinstance(event["text"], Truncated) is (length > 4096)
+
+
+def test_buffers_with_a_length(declare):
+    probe = declare("own:buffers", address="u64", length="i64")
+    content = bytes(range(200))
+    memory = ctypes.create_string_buffer(content, len(content))
+    fields = {f"b{size}": buffer("address", arg("length"), size) for size in (1, 8, 13, 200)}
+    fields |= {"fixed": buffer("address", 5), "computed": buffer(arg("address") + 3, arg("length") // 2, 64)}
+    lengths = [0, 1, 7, 8, 9, 13, 14, 199, 200]
+    events = emitted(probe, fields, [(ctypes.addressof(memory), length) for length in lengths])
+    for length, event in zip(lengths, events, strict=True):
+        for size in (1, 8, 13, 200):
+            assert event[f"b{size}"] == content[: min(length, size)]
+            assert isinstance(event[f"b{size}"], TruncatedBytes) is (length > size)
+        assert event["fixed"] == content[:5]
+        assert event["computed"] == content[3:][: min(length // 2, 64)]
+
+
+@pytest.mark.parametrize("length", [-1, 2**31, 2**32, 2**62])
+def test_lengths_that_a_hostile_program_may_claim(declare, length):
+    probe = declare("own:claims", address="u64", length="i64")
+    memory = ctypes.create_string_buffer(b"sixteen bytes...", 16)
+    [event] = emitted(probe, {"data": buffer("address", arg("length"), 16)}, [(ctypes.addressof(memory), length)])
+    assert event["data"] == b"sixteen bytes..."
+    assert isinstance(event["data"], TruncatedBytes)
+
+
+def test_pointers_that_lead_nowhere(declare):
+    probe = declare("own:nowhere", address="u64")
+    fields = {
+        "text": cstr("address"),
+        "data": buffer("address", 8),
+        "number": deref("address", 0, "u32"),
+        "equal": cstr("address") == "",
+        "differs": cstr("address") != "",
+        "starts": cstr("address").startswith(""),
+    }
+    nowhere = [0, 1, 8, 2**47, 2**63, 2**64 - 1]
+    with trace.Session() as session:
+        session.usdt("own:nowhere", path=probe.path).emit(**fields)
+        session.start()
+        for address in nowhere:
+            probe(address)
+        for event in session.drain():
+            assert (event.text, event.data, event.number) == (None, None, 0)
+            assert (event.equal, event.differs, event.starts) == (False, True, False)
+        assert session.summary().unreadable == len(nowhere)
+
+
+def test_chains_of_pointers(declare):
+    probe = declare("own:chain", first="u64")
+    text = ctypes.create_string_buffer(b"at the end")
+    third = ctypes.create_string_buffer(
+        struct.pack("<QhHiIbBqq", ctypes.addressof(text), -2, 65534, -3, 3, -4, 252, 5, -5)
+    )
+    second = ctypes.create_string_buffer(struct.pack("<QQ", 0, ctypes.addressof(third) + 64))
+    start = ctypes.addressof(second)
+    last = deref("first", 8) - 64
+    fields = {
+        "text": cstr(deref(last)),
+        "i16": deref(last, 8, "i16"),
+        "u16": deref(last, 10, "u16"),
+        "i32": deref(last, 12, "i32"),
+        "u32": deref(last, 16, "u32"),
+        "i8": deref(last, 20, "i8"),
+        "u8": deref(last, 21, "u8"),
+        "negative_offset": deref(arg("first") + 16, -8) == deref("first", 8),
+        "equal": cstr(deref(last)) == "at the end",
+    }
+    [event] = emitted(probe, fields, [(start,)])
+    assert (event["text"], event["equal"], event["negative_offset"]) == ("at the end", True, True)
+    assert (event["i16"], event["u16"], event["i32"], event["u32"], event["i8"], event["u8"]) == (
+        -2,
+        65534,
+        -3,
+        3,
+        -4,
+        252,
+    )
+
+
+@pytest.mark.parametrize("optimise", ["-O0", "-O2"])
+def test_arguments_wherever_the_compiler_puts_them(compile_c, ready, optimise):
+    path = compile_c("operands.c", optimise)
+    process = ready([path])
+    with trace.Session(pid=process.pid) as session:
+        for name in ("integers", "arrays", "globals", "constants", "by_hand"):
+            session.usdt(f"operands:{name}").emit()
+        session.start()
+        told = [line.split() for line in process.communicate("go\n", timeout=20)[0].splitlines()]
+        events = [[event.probe.partition(":")[2], *map(str, event[4:])] for event in session]
+    assert events == told
+    assert session.summary().unreadable == 0
+
+
+def test_text_is_not_a_number_and_numbers_are_no_text(declare):
+    probe = declare("own:mixed", n="u64", text="str", real="f64")
+    for wrong in (arg("text") + 1, arg("real") > 1, arg("n") == "text", arg("n").startswith("x"), trace.comm + 1):
+        with trace.Session() as session:
+            session.usdt("own:mixed", path=probe.path).emit(wrong=wrong)
+            with pytest.raises(UsageError, match="own:mixed"):
+                session.start()
+
+
+def test_two_sites_of_one_probe_that_differ(compile_c, ready):
+    source = """
+    #include <sys/sdt.h>
+    #include <stdio.h>
+    #include <unistd.h>
+    int main(int argc, char **argv)
+    {
+        puts("ready"); fflush(stdout); getchar();
+        long wide = -5; unsigned char narrow = 200;
+        __asm__ volatile("" : "+r"(wide), "+r"(narrow));
+        DTRACE_PROBE2(two, sites, wide, narrow);
+        DTRACE_PROBE2(two, sites, (int)-7, 3ul << 40);
+        DTRACE_PROBE2(two, counts, wide, narrow);
+        DTRACE_PROBE1(two, counts, wide + 1);
+        return 0;
+    }"""
+    process = ready([compile_c(source, "-O2")])
+    with trace.Session(pid=process.pid) as session:
+        session.usdt("two:sites").emit(first=arg(1), second=arg(2))
+        session.usdt("two:counts").emit(first=arg(1))
+        session.start()
+        process.stdin.close()
+        events = [tuple(event[3:]) for event in session]
+    assert events == [("two:sites", -5, 200), ("two:sites", -7, 3 << 40), ("two:counts", -5), ("two:counts", -4)]
+
+
+def test_an_argument_that_only_some_sites_have(compile_c):
+    source = """
+    #include <sys/sdt.h>
+    int main(int argc, char **argv)
+    {
+        DTRACE_PROBE2(some, sites, argc, 1);
+        DTRACE_PROBE1(some, sites, argc);
+        return 0;
+    }"""
+    with trace.Session() as session:
+        source = session.usdt("some:sites", path=str(compile_c(source)))
+        assert source.arguments == ("arg1",)
+        source.emit(second=arg(2))
+        with pytest.raises(UsageError, match="cannot be read"):
+            session.start()
+
+
+def test_many_long_literals_fit_into_one_program(declare):
+    probe = declare("own:stack", text="str")
+    condition = arg("text") == "x" * 128
+    for letter in "abcdefgh":
+        condition = condition | (arg("text") == letter * 128)
+    texts = ["x" * 128, "h" * 128, "h" * 127, "y" * 128]
+    events = emitted(probe, {"known": condition}, [(text,) for text in texts])
+    assert [event["known"] for event in events] == [True, True, False, False]
+
+
+def test_a_literal_that_is_too_long(declare):
+    probe = declare("own:literal", text="str")
+    with trace.Session() as session:
+        session.usdt("own:literal", path=probe.path).where(arg("text") == "x" * 129).count()
+        with pytest.raises(UsageError, match="129 bytes"):
+            session.start()
