@@ -11,11 +11,12 @@ examples:
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from usdtkit import processes
-from usdtkit.cli.run import add_session_options, follow, new_session, pid
-from usdtkit.errors import NotFoundError
+from usdtkit.cli.run import add_session_options, follow, milliseconds, new_session, pid
+from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
 from usdtkit.providers.mysql import COM_QUERY, DISPATCH_COMMAND, Dispatch
 from usdtkit.trace import Expression, Pair, Session, arg, cstr, deref, ms, uprobe, usdt
@@ -28,8 +29,10 @@ COLUMNS = [TIME, PID, LATENCY_MS, Column("QUERY", "query", 0)]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit mysqld_qslower`."""
     parser.add_argument("server", nargs="?", type=pid, metavar="PID", help="the server; without, all that run here")
-    parser.add_argument("min_ms", nargs="?", type=float, default=1.0, metavar="MIN_MS", help="the threshold (1)")
-    parser.add_argument("-m", "--min-ms", type=float, dest="min_ms_option", metavar="MS", help="the threshold (1)")
+    parser.add_argument("min_ms", nargs="?", type=milliseconds, default=1.0, metavar="MIN_MS", help="the threshold (1)")
+    parser.add_argument(
+        "-m", "--min-ms", type=milliseconds, dest="min_ms_option", metavar="MS", help="the threshold (1)"
+    )
     add_session_options(parser)
 
 
@@ -45,9 +48,12 @@ def run(options: argparse.Namespace) -> int:
 
 def servers() -> list[int]:
     """The servers that run on this machine."""
-    if not (found := processes.named(*SERVERS)):
-        raise NotFoundError(f"no {' or '.join(SERVERS[:2])} runs here", hint="start it first, or give its PID")
-    return found
+    if found := processes.named(*SERVERS):
+        return found
+    names = " or ".join(SERVERS[:2])
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"no {names} among the processes that may be looked into", hint="run as root")
+    raise NotFoundError(f"no {names} runs here", hint="start it first, or give its PID")
 
 
 def by_probes(session: Session) -> list[Pair]:

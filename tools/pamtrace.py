@@ -24,6 +24,7 @@ CALLS = (
     *("pam_open_session", "pam_close_session", "pam_end"),
 )
 NAME_SIZE = 64
+MAX_HANDLES = 10_000
 COLUMNS = [
     *(TIME, PID, COMM, LATENCY_MS),
     *(Column("CALL", "call", 17), Column("RESULT", "result", 20), Column("SERVICE", "service", 12)),
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Handles:
-    """What is known of the PAM handles of each process."""
+    """What is known of the PAM handles of each process; of those that nobody ends, the latest."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[int, int], tuple[Any, Any]] = {}
@@ -66,9 +67,12 @@ class Handles:
             service, user = event.service, event.user
         elif call == "pam_set_item":
             user = event.user
-        self._names[key] = service, user
         if call == "pam_end":
-            del self._names[key]
+            self._names.pop(key, None)
+        else:
+            self._names[key] = service, user
+            if len(self._names) > MAX_HANDLES:
+                del self._names[next(iter(self._names))]
         if call == "pam_set_item":
             return None
         code = row["returned"]

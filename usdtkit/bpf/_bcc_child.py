@@ -30,7 +30,7 @@ def main() -> int:
         print(f"cannot import bcc: {error}", file=sys.stderr)
         return 5
     if not hasattr(bcc, "BPF"):  # PyPI's bcc is another project
-        print(f"{bcc.__file__} is not the BPF compiler collection", file=sys.stderr)
+        print(f"{next(iter(bcc.__path__))} is not the BPF compiler collection", file=sys.stderr)
         return 5
     try:
         module = bcc.BPF(text=sys.stdin.buffer.read())

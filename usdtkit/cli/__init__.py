@@ -7,11 +7,15 @@ A command is a module here, a tool a module of `usdtkit.tools`; both have a docs
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
+import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
+from typing import Any, NoReturn, TextIO, cast
 
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
@@ -24,20 +28,78 @@ usdtkit NAME -h tells more of each. Exit codes: 0 done, 1 failure, 2 usage, 3 no
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `usdtkit ARGUMENTS` and return its exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _dispatch(arguments)
-    except UsdtkitError as error:
-        print(f"usdtkit: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130  # before anything was attached: a running trace ends with 0
-    except BrokenPipeError:
-        # The reader (head, less) has what it wanted. Nothing must be flushed to the pipe at exit.
-        sys.stdout = None
-        return 0
+    # Not list(…): that name is the module of the command here, once it is imported.
+    arguments = [*(sys.argv[1:] if arguments is None else arguments)]
+    with _streams():
+        try:
+            if sys.stdout is None:
+                raise UsdtkitError("standard output is closed", hint="send it to /dev/null where it is not wanted")
+            code = _dispatch(arguments)
+            sys.stdout.flush()
+            return code
+        except UsdtkitError as error:
+            return _report(error)
+        except KeyboardInterrupt:
+            return 130  # before anything was attached: a running trace ends with 0
+        except BrokenPipeError:
+            _discard_output()  # the reader (head, less) has what it wanted
+            return 0
+        except OSError as error:
+            if error.filename is None:  # a full disk
+                _discard_output()
+            return _report(UsdtkitError(f"{error.filename or 'standard output'}: {error.strerror}"))
+
+
+def _report(error: UsdtkitError) -> int:
+    from usdtkit.output.text import printable
+
+    print(printable(f"usdtkit: {error.message}"), file=sys.stderr)
+    if error.hint:
+        print(printable(f"  hint: {error.hint}"), file=sys.stderr)
+    return error.exit_code
+
+
+class _Messages(io.TextIOBase):
+    """Standard error. Messages quote names out of files and processes: what is not printable becomes an escape."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            if not text.isascii() or not text.isprintable():
+                from usdtkit.output.text import printable
+
+                text = "\n".join(printable(line) for line in text.split("\n"))
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Streams that take every message and every string, whatever the locale."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with contextlib.redirect_stderr(cast(Any, _Messages(sys.stderr))):
+        yield
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter does not fail on it once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Options, with errors like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"{self.prog} -h shows the options")
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -50,7 +112,7 @@ def _dispatch(arguments: list[str]) -> int:
     name, *rest = arguments
     module = _module(name)
     summary, _, details = (module.__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"usdtkit {name}",
         description=summary,
         epilog=details.strip("\n"),
@@ -60,8 +122,8 @@ def _dispatch(arguments: list[str]) -> int:
     module.configure(parser)
     try:
         options = parser.parse_args(rest)
-    except SystemExit as done:  # argparse has said what was wrong, or shown its help
-        return int(done.code or 0)
+    except SystemExit:  # it has shown its help
+        return 0
     code: int = module.run(options)
     return code
 

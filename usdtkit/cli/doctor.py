@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from usdtkit import features
+from usdtkit._ffi import PRIVILEGE_HINT
 from usdtkit.bpf import cache, compiler
 from usdtkit.directories import application_directories
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
@@ -65,7 +66,8 @@ def examine() -> list[Row]:
     for feature in features.KERNEL:
         finding = feature.test()
         detail = finding.detail or f"{feature.purpose} (Linux {feature.since})"
-        rows.append(Row(feature.name, finding.state, feature.purpose, detail, feature.fix))
+        fix = PRIVILEGE_HINT if "privilege" in detail else feature.fix
+        rows.append(Row(feature.name, finding.state, feature.purpose, detail, fix))
     return [*rows, _compiler(), _provider_directory()]
 
 

@@ -33,7 +33,10 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", "--pid", type=pid, action="append", help="trace this process only (repeatable)")
     parser.add_argument("-d", "--duration", type=seconds, metavar="SEC", help="end after so many seconds")
     parser.add_argument(
-        "--max-lost", type=int, metavar="N", help=f"end with exit code {LOST_EVENTS} when more than N events were lost"
+        "--max-lost",
+        type=count,
+        metavar="N",
+        help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
     add_output_options(parser)
 
@@ -60,10 +63,10 @@ def follow(
     session.start()
     for refusal in session.refused:
         note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
-    note("Tracing… Ctrl-C ends.")
     format_: Format = options.format
     report = Report(tool, columns, format_)
     with _stop_on_signals(session):
+        note("Tracing… Ctrl-C ends.")
         for event in session:
             row = describe(event)
             if row is not None:
@@ -79,8 +82,9 @@ def follow(
 def _stop_on_signals(session: Session) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         session.stop()
+        signal.signal(number, before[number])  # a second one ends at once, also where nobody reads the output
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -90,8 +94,15 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
 
 def pid(text: str) -> int:
     """For argparse: a process's number."""
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not the number of a process")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """For argparse: a number of things, 0 included."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of events")
     return int(text)
 
 
@@ -103,4 +114,15 @@ def seconds(text: str) -> float:
         value = 0.0
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
+
+
+def milliseconds(text: str) -> float:
+    """For argparse: a threshold, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of milliseconds")
     return value
