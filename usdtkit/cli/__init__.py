@@ -95,6 +95,17 @@ def _discard_output() -> None:
     os.close(nowhere)
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal. argparse would ask shutil, and import for it what unpacks archives, at every start."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+        except (ValueError, OSError):
+            columns = 80
+        super().__init__(prog, width=columns - 2)
+
+
 class _Parser(argparse.ArgumentParser):
     """Options, with errors like all others."""
 
@@ -116,7 +127,7 @@ def _dispatch(arguments: list[str]) -> int:
         prog=f"usdtkit {name}",
         description=summary,
         epilog=details.strip("\n"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     module.configure(parser)

@@ -25,7 +25,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", "--pid", type=pid, action="append", default=[], help="what this process maps (repeatable)"
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="show arguments")
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="show arguments, and what the probe means where its provider says so",
+    )
     parser.add_argument("--json", action="store_true", help="JSON Lines, an object a probe")
 
 
@@ -43,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
             line += f" ({len(probe.sites)} sites)"
         print(printable(line))
         if options.verbose:
+            if probe.doc:
+                print(printable(f"    {probe.doc}"))
             for argument in probe.arguments:
                 print(printable(f"    {argument.name}: {argument.type}"))
     return 0

@@ -56,7 +56,7 @@ class Aggregation:
             for key, value in values.items():
                 # Strings that differ only behind what is read of them are two keys in the kernel and one here.
                 entries[(int.from_bytes(key, "little"),) if slots else table.keys.decode(key)] += _total(value)
-            return entries
+            return dict(entries)
 
         self._read = read
         self._signed = table.signed

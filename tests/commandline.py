@@ -1,0 +1,91 @@
+"""The command `usdtkit` as a user runs it: in a process of its own, to its end or until it is told to stop."""
+
+import json
+import signal
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from jsonschema import Draft202012Validator
+from processes import read_until
+
+SCHEMA = Path(__file__).parents[1] / "docs" / "schema.json"
+USDTKIT = [sys.executable, "-m", "usdtkit"]
+# Somebody without any privilege, except to read the tree that is tested wherever it lies.
+NOBODY = [
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    *(f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")),
+]
+# bcc hidden from one process and its children.
+WITHOUT_BCC = [
+    *("unshare", "--mount", "sh", "-ec"),
+    'mount -t tmpfs tmpfs /usr/lib/python3/dist-packages/bcc; exec "$@"',
+    "sh",
+]
+
+
+def usdtkit(*arguments, prefix=(), **options):
+    """Run the command to its end: a CompletedProcess with text."""
+    command = [*prefix, *USDTKIT, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    return subprocess.run(command, text=True, timeout=60, **pipes | options)
+
+
+def start_tracing(spawn, *arguments, prefix=(), **popen):
+    """Start the command; a process that has attached."""
+    process = spawn([*prefix, *USDTKIT, *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **popen)
+    read_until(process, "Tracing", stream="stderr", timeout=60)
+    return process
+
+
+def stop_tracing(process, signal_number=signal.SIGINT):
+    """End it as Ctrl-C does; (output, messages), and it must leave with 0."""
+    process.send_signal(signal_number)
+    return end_of_tracing(process)
+
+
+def end_of_tracing(process, code=0):
+    """(output, messages) of a tracer that ends by itself."""
+    output, messages = process.stdout.read(), process.stderr.read()
+    assert process.wait(30) == code, messages
+    return output, messages
+
+
+def json_lines(output):
+    """(header, events, summary) of the output of --json, each as docs/schema.json describes it."""
+    header, *events, summary = map(json.loads, output.splitlines())
+    for kind, lines in (("header", [header]), (header["schema"], events), ("summary", [summary])):
+        assert_described(kind, lines)
+    return header, events, summary["summary"]
+
+
+def assert_described(kind, lines):
+    """The objects are of this kind, and have no field that is not described."""
+    schema, validator = _schema(kind)
+    for line in lines:
+        validator.validate(line)
+        assert line.keys() <= schema["properties"].keys()
+
+
+@cache
+def _schema(kind):
+    definitions = json.loads(SCHEMA.read_text())["$defs"]
+    return definitions[kind], Draft202012Validator({"$defs": definitions, "$ref": f"#/$defs/{kind.replace('/', '~1')}"})
+
+
+def go(process):
+    """Let a program of tests/programs do its work."""
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def assert_explained(done, code, *words):
+    """One line that says what is wrong, with these words, perhaps a hint, this exit code, and nothing else."""
+    lines = done.stderr.splitlines()
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert lines[0].startswith("usdtkit: "), done.stderr
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("  hint: ")), done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr

@@ -1,0 +1,238 @@
+"""What goes wrong is said in one line, with a hint where one helps, and the documented exit code. Never a traceback."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commandline import NOBODY, USDTKIT, WITHOUT_BCC, assert_explained, end_of_tracing, start_tracing, usdtkit
+
+TOOLS = ("gethostlatency", "mysqld_qslower", "pamtrace")
+
+
+@pytest.fixture
+def files(tmp_path, compile_c):
+    """A directory of files that are not what they should be."""
+    whole = compile_c("mysql_usdt.c").read_bytes()
+    (tmp_path / "truncated").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "header").write_bytes(whole[:64])
+    (tmp_path / "text").write_text("hello\n")
+    (tmp_path / "empty").touch()
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "fifo")
+    shutil.copy("/bin/true", tmp_path / "no\x1b[31mcolour\n")
+    return tmp_path
+
+
+@pytest.fixture
+def dead(spawn):
+    """The number of a process that has ended."""
+    process = spawn(["true"])
+    process.wait(10)
+    return process.pid
+
+
+@pytest.mark.parametrize("command", ["list", "trace"])
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("missing", 4, "no such file"),
+        ("loop", 4, "no such file"),
+        ("truncated", 1, "truncated"),
+        ("header", 1, "truncated"),
+        ("text", 1, "not an ELF file"),
+        ("empty", 1, "not an ELF file"),
+        ("directory", 1, "not a regular file"),
+        ("fifo", 1, "not a regular file"),
+        ("no\x1b[31mcolour\n", 4, "no\\x1b[31mcolour\\x0a"),
+    ],
+)
+def test_a_file_that_is_no_program_with_probes(command, name, code, words, files):
+    path = files / name
+    arguments = [path] if command == "list" else [f"u:{path}:mysql:query__start"]
+    done = usdtkit(command, *arguments)
+    assert_explained(done, code, words)
+
+
+@pytest.mark.parametrize("spec", ["mysql:query_start", "mysq:query__start"])
+def test_no_such_probe_in_a_file(spec, compile_c):
+    done = usdtkit("trace", f"u:{compile_c('mysql_usdt.c')}:{spec}")
+    assert_explained(done, 4, f"no probe {spec}", "near: mysql:query__start", "usdtkit list")
+
+
+def test_no_such_probe_in_a_process(shop):
+    done = usdtkit("trace", "-p", shop.pid, "shop:order_start")
+    assert_explained(done, 4, f"no probe shop:order_start in process {shop.pid}", "near: shop:order__start")
+
+
+def test_no_such_probe_anywhere():
+    done = usdtkit("trace", "usdtkit_tests:no_such_probe")
+    assert done.returncode == 4
+    assert "no probe usdtkit_tests:no_such_probe in provider files and running processes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("letter", ["p", "r"])
+def test_no_such_function(letter):
+    done = usdtkit("trace", f"{letter}:c:getadrinfo")
+    assert_explained(done, 4, "no function getadrinfo in c", "near: getaddrinfo")
+
+
+def test_no_such_library():
+    assert_explained(usdtkit("trace", "p:nosuchlibrary:main"), 4, "'nosuchlibrary'", "hint")
+
+
+@pytest.mark.parametrize("command", [["list"], ["trace", "a:b"], *([tool] for tool in TOOLS)], ids=" ".join)
+def test_no_such_process(command, dead):
+    assert_explained(usdtkit(*command, "-p", dead), 4, f"no process {dead}")
+
+
+def test_no_such_server(dead):
+    assert_explained(usdtkit("mysqld_qslower", dead), 4, f"no process {dead}")
+
+
+def test_a_server_that_is_none(spawn, wait_for_line):
+    process = spawn(["sh", "-c", "echo ready; read line"])
+    wait_for_line(process, "ready")
+    done = usdtkit("mysqld_qslower", process.pid)
+    assert_explained(done, 4, f"process {process.pid} has neither mysql's probes nor dispatch_command")
+
+
+def test_no_such_tool():
+    assert_explained(usdtkit("gethostlatancy"), 2, "'gethostlatancy'", "did you mean gethostlatency?")
+    assert_explained(usdtkit("\x1b[31m"), 2, "\\x1b[31m", "usdtkit -h")
+
+
+@pytest.mark.parametrize(
+    "spec", ["", ":", "nocolon", "a:b:c:d:e", "u:", "p:", "p::", "p:c:", ":name", "provider:", "x:a:b"]
+)
+def test_a_spec_that_is_none(spec):
+    assert_explained(usdtkit("trace", spec), 2, "hint")
+
+
+@pytest.mark.parametrize("command", [["trace", "a:b"], *([tool] for tool in TOOLS)], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["-p", "0"], ["-p", "-1"], ["-p", "x"], ["-p", str(2**64)], ["-p"]),
+        *(["-d", "0"], ["-d", "-1"], ["-d", "nan"], ["-d", "inf"], ["-d", "soon"]),
+        *(["--max-lost", "-1"], ["--json", "--csv"], ["--no-such-option"]),
+    ],
+    ids="".join,
+)
+def test_option_values_that_make_no_sense(command, options):
+    assert_explained(usdtkit(*command, *options), 2, f"usdtkit {command[0]} -h")
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "4097", "99999", "x", str(2**64)])
+def test_string_sizes(size):
+    assert_explained(usdtkit("trace", "-Z", size, "p:c:getaddrinfo"), 2, "hint")
+
+
+@pytest.mark.parametrize("tool", ["gethostlatency", "mysqld_qslower"])
+@pytest.mark.parametrize("threshold", ["-1", "nan", "inf", "1e300", "x"])
+def test_thresholds(tool, threshold):
+    assert_explained(usdtkit(tool, "-m", threshold), 2, "milliseconds")
+
+
+@pytest.mark.parametrize("command", [["trace", "p:c:getaddrinfo"], ["gethostlatency"], ["pamtrace"]], ids=" ".join)
+def test_without_privilege(command):
+    assert_explained(usdtkit(*command, prefix=NOBODY), 3, "privilege", "root", "CAP_BPF")
+
+
+def test_without_privilege_to_look_for_a_server():
+    assert_explained(usdtkit("mysqld_qslower", prefix=NOBODY), 3, "root")
+
+
+def test_without_privilege_to_look_into_a_process():
+    assert_explained(usdtkit("list", "-p", os.getpid(), prefix=NOBODY), 3, f"process {os.getpid()}", "root")
+
+
+def test_without_bcc_a_new_program_cannot_be_compiled(tmp_path):
+    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cold")}
+    done = usdtkit("gethostlatency", prefix=WITHOUT_BCC, env=environment)
+    assert_explained(done, 5, "compiled", "/usr/lib/python3/dist-packages/bcc", "apt install python3-bpfcc")
+
+
+def test_with_another_bcc_on_the_path(tmp_path):
+    """PyPI's project of that name, say."""
+    (tmp_path / "bcc.py").write_text("import nothing_of_the_kind\n")
+    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cold"), "PYTHONPATH": str(tmp_path)}
+    environment["PYTHONPATH"] += ":" + ":".join(filter(None, sys.path))
+    assert usdtkit("gethostlatency", "-d", "0.1", env=environment).returncode == 0  # that one is not even looked at
+
+
+def test_a_compiler_that_dies(tmp_path):
+    """What the child writes is no bytecode: it is said, and nothing is kept in the cache."""
+    cold = tmp_path / "cold"
+    command = ["unshare", "--mount", "sh", "-ec", 'mount --bind "$0" /usr/lib/python3/dist-packages/bcc; exec "$@"']
+    (tmp_path / "bcc").mkdir()
+    (tmp_path / "bcc" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    environment = os.environ | {"USDTKIT_CACHE": str(cold)}
+    done = usdtkit("gethostlatency", prefix=[*command, tmp_path / "bcc"], env=environment)
+    assert_explained(done, 1, "compile")
+    assert not cold.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-h"], ["list", "-h"], ["list", "{probes}"], ["doctor"], ["gethostlatency", "-d", "1"]]
+)
+def test_no_room_for_the_output(arguments, compile_c):
+    arguments = [argument.format(probes=compile_c("mysql_usdt.c")) for argument in arguments]
+    with Path("/dev/full").open("w") as full:
+        done = usdtkit(*arguments, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "usdtkit: standard output: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["doctor"], ["gethostlatency", "-d", "1", "--csv"]])
+def test_no_output_at_all(arguments):
+    done = usdtkit(*arguments, prefix=["sh", "-c", 'exec "$@" >&-', "sh"])
+    assert_explained(done, 1, "standard output is closed")
+
+
+def test_no_messages(spawn):
+    done = usdtkit("gethostlatency", "-d", "0.1", prefix=["sh", "-c", 'exec "$@" 2>&-', "sh"])
+    assert done.returncode == 0
+    assert done.stdout.split()[0] == "TIME"
+    assert len(done.stdout.splitlines()) == 1
+    assert usdtkit("nosuchtool", prefix=["sh", "-c", 'exec "$@" 2>&-', "sh"]).returncode == 2
+
+
+def test_a_locale_without_our_letters():
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = usdtkit("trace", "-h", env=environment)
+    assert done.returncode == 0, done.stderr
+    tracing = usdtkit("gethostlatency", "-d", "0.1", env=environment | {"PYTHONIOENCODING": "ascii"})
+    assert tracing.returncode == 0, tracing.stderr
+
+
+def test_a_process_that_ends_meanwhile(spawn, wait_for_line):
+    process = spawn(["sh", "-c", "echo ready; read line"])
+    wait_for_line(process, "ready")
+    tracer = start_tracing(spawn, "trace", "-p", process.pid, "p:c:getenv")
+    process.stdin.close()
+    process.wait(10)
+    assert end_of_tracing(tracer)[1] == "received 0, lost 0\n"
+
+
+def test_ctrl_c_before_anything_is_attached(tmp_path, spawn):
+    """While the compiler runs, Ctrl-C reaches it too; neither says more than it must."""
+    slow = tmp_path / "bcc"
+    slow.mkdir()
+    (tmp_path / "compiling").touch()
+    os.mkfifo(tmp_path / "started")
+    (slow / "__init__.py").write_text(
+        f"open({str(tmp_path / 'started')!r}, 'w').close()\nimport time\ntime.sleep(997)\n"
+    )
+    command = ["unshare", "--mount", "sh", "-ec", 'mount --bind "$0" /usr/lib/python3/dist-packages/bcc; exec "$@"']
+    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cold")}
+    process = spawn([*command, slow, *USDTKIT, "gethostlatency"], stderr=subprocess.PIPE, env=environment)
+    (tmp_path / "started").read_bytes()  # ends when the compiler has begun
+    os.killpg(process.pid, 2)
+    assert process.wait(20) == 130
+    assert process.stderr.read() == ""

@@ -1,0 +1,33 @@
+"""What the documentation shows is run, and prints what it says."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from processes import read_until
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S)
+
+
+@pytest.mark.parametrize(("code", "output"), EXAMPLES, ids=range(len(EXAMPLES)))
+def test_examples_of_the_api(code, output, spawn):
+    process = spawn([sys.executable, "-c", code])
+    assert process.stdout.read() == output
+    assert process.wait(20) == 0
+
+
+def test_every_example_of_the_api_is_run():
+    assert len(EXAMPLES) == (ROOT / "docs" / "api.md").read_text().count("```python") > 3
+
+
+def test_the_two_sides_in_the_readme(spawn):
+    service, tracer = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    loop = "import time\nwhile True:\n    order_start(42, 'ada')\n    time.sleep(0.002)\n    order_done(42, 201)\n"
+    running = spawn([sys.executable, "-c", f"{service}print('ready', flush=True)\n{loop}"])
+    read_until(running, "ready")
+    watching = spawn([sys.executable, "-u", "-c", tracer])
+    latency, *rest = read_until(watching, "ada", timeout=60).split()
+    assert rest == ["ada", "201"]
+    assert int(latency) >= 2_000_000

@@ -1,0 +1,64 @@
+"""`usdtkit doctor` as root, as nobody, and without bcc."""
+
+import json
+import subprocess
+
+import pytest
+from commandline import NOBODY, WITHOUT_BCC, assert_described, usdtkit
+
+FEATURES = {
+    *("uprobes", "semaphores", "bpf", "ring buffer", "cookies", "uprobe_multi", "compiler", "providers"),
+}
+
+
+def rows(*arguments, code=0, **options):
+    """The rows of --json by name."""
+    done = usdtkit("doctor", "--json", *arguments, **options)
+    assert done.returncode == code, done.stderr
+    header, *found = map(json.loads, done.stdout.splitlines())
+    assert header == {"schema": "usdtkit.doctor/1"}
+    assert_described("usdtkit.doctor/1", found)
+    assert all(row["fix"] for row in found if row["state"] != "found")
+    return {row["name"]: row for row in found}
+
+
+def test_on_this_machine_all_that_is_needed_is_there():
+    found = rows()
+    assert found.keys() == FEATURES
+    assert {found[name]["state"] for name in ("uprobes", "bpf", "ring buffer", "compiler")} == {"found"}
+    version = subprocess.run(
+        ["/usr/bin/python3", "-c", "import bcc; print(bcc.__version__)"], text=True, capture_output=True
+    ).stdout.strip()
+    assert f"bcc {version}" in found["compiler"]["detail"]
+
+
+def test_the_table_says_the_same():
+    done = usdtkit("doctor")
+    assert done.returncode == 0
+    states = {line[:16].strip(): line[17:25].strip() for line in done.stdout.splitlines() if line[0] != " "}
+    assert states == {name: row["state"] for name, row in rows().items()}
+
+
+def test_as_nobody():
+    found = rows(prefix=NOBODY, code=3)
+    assert found["bpf"]["state"] == "missing"
+    for name in ("ring buffer", "cookies", "uprobe_multi"):
+        assert found[name]["state"] == "unknown"
+    assert {"root" in found[name]["fix"] for name in ("bpf", "ring buffer", "uprobe_multi")} == {True}
+
+
+def test_without_bcc():
+    found = rows(prefix=WITHOUT_BCC, code=5)
+    assert found["compiler"]["state"] == "missing"
+    assert "apt install python3-bpfcc" in found["compiler"]["fix"]
+    assert {row["state"] for name, row in found.items() if name != "compiler"} == {"found"}
+
+
+@pytest.mark.parametrize("prefix", [NOBODY, WITHOUT_BCC], ids=["nobody", "no bcc"])
+def test_the_table_says_how_to_fix_it(prefix):
+    done = usdtkit("doctor", prefix=prefix)
+    lines = done.stdout.splitlines()
+    absent = [at for at, line in enumerate(lines) if line[17:25].strip() in ("missing", "unknown")]
+    assert absent
+    assert all(lines[at + 1].strip().startswith("fix: ") for at in absent)
+    assert done.stderr == ""

@@ -1,0 +1,71 @@
+"""A start with a warm cache: no compiler, little memory, and only what it needs is imported."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commandline import USDTKIT, WITHOUT_BCC, start_tracing, stop_tracing, usdtkit
+
+TOOLS = ("gethostlatency", "pamtrace")
+
+
+def resident_mib(pid):
+    """The most that the process ever had in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_warm_start_needs_no_bcc(tool, tmp_path, spawn):
+    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cache")}
+    assert usdtkit(tool, "-d", "0.1", env=environment).returncode == 0
+    (entry,) = (tmp_path / "cache").iterdir()
+    before = entry.stat().st_mtime_ns
+    tracer = start_tracing(spawn, tool, prefix=WITHOUT_BCC, env=environment)
+    assert not Path(f"/proc/{tracer.pid}/task/{tracer.pid}/children").read_text()
+    assert resident_mib(tracer.pid) < 50
+    stop_tracing(tracer)
+    assert entry.stat().st_mtime_ns == before
+
+
+def test_one_compilation_serves_all_thresholds(tmp_path):
+    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cache")}
+    for threshold in ("1", "10", "997"):
+        assert usdtkit("gethostlatency", "-d", "0.1", "-m", threshold, env=environment).returncode == 0
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_cache_that_another_user_could_have_written_is_not_used(tmp_path):
+    cache = tmp_path / "cache"
+    environment = os.environ | {"USDTKIT_CACHE": str(cache)}
+    assert usdtkit("gethostlatency", "-d", "0.1", env=environment).returncode == 0
+    cache.chmod(0o777)
+    done = usdtkit("gethostlatency", "-d", "0.1", prefix=WITHOUT_BCC, env=environment)
+    assert done.returncode == 5
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path):
+    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cache")}
+    assert usdtkit("gethostlatency", "-d", "0.1", env=environment).returncode == 0
+    (entry,) = (tmp_path / "cache").iterdir()
+    entry.write_bytes(entry.read_bytes()[:997])
+    assert usdtkit("gethostlatency", "-d", "0.1", env=environment).returncode == 0
+    assert usdtkit("gethostlatency", "-d", "0.1", prefix=WITHOUT_BCC, env=environment).returncode == 0
+
+
+def test_an_application_imports_neither_tracer_nor_compiler():
+    code = "import sys, usdtkit; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout.split()
+    assert "usdtkit.probes" in modules
+    assert not [name for name in modules if name.startswith(("usdtkit.bpf", "usdtkit.trace", "bcc", "elftools"))]
+
+
+def test_a_tool_imports_no_compiler_and_little_else():
+    assert usdtkit("gethostlatency", "-d", "0.1").returncode == 0  # the program is in the cache
+    arguments = ["-X", "importtime", *USDTKIT[1:], "gethostlatency", "-d", "0.1"]
+    said = subprocess.run([sys.executable, *arguments], text=True, capture_output=True, check=True).stderr
+    modules = {line.rpartition("|")[2].strip() for line in said.splitlines() if "|" in line}
+    assert "usdtkit.trace.session" in modules
+    assert not modules & {"bcc", "logging", "subprocess", "csv", "asyncio", "elftools.elf.elffile"}

@@ -1,0 +1,115 @@
+"""The command's own part: finding commands and tools, options, errors into words and exit codes."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from usdtkit import cli, errors
+from usdtkit.cli import run
+from usdtkit.version import VERSION
+
+NAMES = [*cli.COMMANDS, *cli.tool_names()]
+
+
+def test_the_overview_names_every_command_and_tool(capsys):
+    assert cli.main([]) == 0
+    out = capsys.readouterr().out
+    assert {"doctor", "list", "trace", "gethostlatency", "mysqld_qslower", "pamtrace"} <= set(NAMES)
+    for name in NAMES:
+        assert f"\n  {name} " in out
+    assert cli.main(["--help"]) == 0
+    assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_help_has_a_summary_and_its_options(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: usdtkit {name} ")
+    assert "--json" in out
+    if name != "doctor":
+        assert f"\n  usdtkit {name}" in out  # an example
+    assert max(len(line) for line in out.splitlines()) <= 120
+
+
+def test_the_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"usdtkit {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsdtkitError, 1),
+        (errors.ElfError, 1),
+        (errors.UsageError, 2),
+        (errors.PrivilegeError, 3),
+        (errors.NotFoundError, 4),
+        (errors.UnsupportedError, 5),
+    ],
+)
+def test_errors_become_two_lines_and_an_exit_code(error, code, monkeypatch, capsys):
+    def fail(arguments):
+        raise error("this \x1bwent wrong", hint="do that\nthen")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert cli.main(["list"]) == code
+    assert capsys.readouterr() == ("", "usdtkit: this \\x1bwent wrong\n  hint: do that\\x0athen\n")
+
+
+def test_a_bug_is_no_error_of_the_users(monkeypatch):
+    def fail(arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["list"])
+
+
+def test_the_streams_are_put_back():
+    before = sys.stderr
+    cli.main(["no such command"])
+    assert sys.stderr is before
+
+
+def test_an_option_that_does_not_exist(capsys):
+    assert cli.main(["doctor", "--nonsense"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "usdtkit: unrecognized arguments: --nonsense\n  hint: usdtkit doctor -h shows the options\n"
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "value"),
+    [
+        (run.pid, "42", 42),
+        (run.count, "0", 0),
+        (run.seconds, "0.5", 0.5),
+        (run.milliseconds, "0", 0.0),
+        (run.milliseconds, "1e3", 1000.0),
+    ],
+)
+def test_values_of_options(parse, text, value):
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize("parse", [run.pid, run.count, run.seconds, run.milliseconds])
+@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "1e300", "²"])
+def test_values_that_are_none(parse, text):
+    with pytest.raises(run.argparse.ArgumentTypeError, match=f"^{text!r} is not"):
+        parse(text)
+
+
+def test_tools_use_public_names_only():
+    """What a tool of ours may import, anybody's may: none of bpf, elf and the compiled modules."""
+    for path in (Path(cli.__file__).parents[1] / "tools").glob("*.py"):
+        imported = {
+            alias if isinstance(node, ast.Import) else node.module
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for alias in [name.name for name in node.names]
+        }
+        closed = ("usdtkit.bpf", "usdtkit.elf", "usdtkit._")
+        assert not [name for name in imported if name.startswith(closed)], path
