@@ -100,9 +100,10 @@ int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *
   return result == -ENOENT ? 0 : result;
 }
 
-int usdtkit_prog_load(const void *instructions, uint32_t count, uint32_t expected, const char *name, char *log,
-                      uint32_t log_size) {
-  struct prog_load_attr a = {.prog_type = PROG_TYPE_KPROBE, .insn_cnt = count, .expected_attach_type = expected};
+int usdtkit_prog_load(const void *instructions, uint32_t count, uint32_t flags, uint32_t expected, const char *name,
+                      char *log, uint32_t log_size) {
+  struct prog_load_attr a = {
+      .prog_type = PROG_TYPE_KPROBE, .insn_cnt = count, .prog_flags = flags, .expected_attach_type = expected};
   a.insns = address(instructions);
   a.license = address("GPL"); /* what the kernel asks of a program that reads user memory */
   if (log_size) {

@@ -20,6 +20,7 @@ from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 State = Literal["found", "missing", "unknown"]
 UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
 UPROBE_MULTI = 48
+SLEEPABLE = 1 << 4  # a flag of programs
 _INVALID_FD = 0x7FFF_FFFF
 _MAP_ARRAY, _MAP_RINGBUF = 2, 27
 _GET_ATTACH_COOKIE = 174
@@ -82,7 +83,14 @@ def _ring_buffer() -> Finding:
 def _cookies() -> Finding:
     # call bpf_get_attach_cookie (r1 is the context); exit
     code = struct.pack("<BBhiBBhi", 0x85, 0, 0, _GET_ATTACH_COOKIE, 0x95, 0, 0, 0)
-    return _from_descriptor(lib.usdtkit_prog_load(code, 2, 0, b"usdtkit_try", ffi.NULL, 0))
+    return _from_descriptor(lib.usdtkit_prog_load(code, 2, 0, 0, b"usdtkit_try", ffi.NULL, 0))
+
+
+@cache
+def sleepable() -> Finding:
+    """Whether a program may wait for a page of the process that is not in memory."""
+    code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
+    return _from_descriptor(lib.usdtkit_prog_load(code, 2, SLEEPABLE, 0, b"usdtkit_try", ffi.NULL, 0))
 
 
 def _uprobes() -> Finding:
@@ -108,5 +116,6 @@ KERNEL = (
     Feature("bpf", "programs in the kernel", _bpf, "4.4", PRIVILEGE_HINT),
     Feature("ring buffer", "events", _ring_buffer, "5.8", "a kernel of 5.8 or newer"),
     Feature("cookies", "one program at several sites", _cookies, "5.15", "nothing: usdtkit loads a copy for each site"),
+    Feature("sleepable", "strings in untouched pages", sleepable, "6.0", "nothing: they arrive as unreadable"),
     Feature("uprobe_multi", "thousands of sites in one call", _uprobe_multi, "6.6", "nothing: attaching is slower"),
 )  # fmt: skip

@@ -56,7 +56,7 @@ def test_losses_are_those_of_the_source_that_had_no_room(stepper):
     target = stepper()
     with trace.Session(pid=target.pid, ring_size=4096) as session:
         source = session.usdt("step:plain")
-        source.emit(n=trace.arg(1), long=trace.cstr(2, 1024))
+        source.emit(n=trace.arg(1), long=trace.buffer(2, 1024, 1024))
         counts = source.count()
         session.start()
         target.fire(997)
@@ -69,7 +69,7 @@ def test_losses_are_those_of_the_source_that_had_no_room(stepper):
 def test_an_event_larger_than_the_ring_is_lost_each_time(stepper):
     target = stepper()
     with trace.Session(pid=target.pid, ring_size=4096) as session:
-        session.usdt("step:plain").emit(text=trace.cstr(2, 4096))
+        session.usdt("step:plain").emit(data=trace.buffer(2, 4096, 4096))
         session.start()
         target.fire(97)
         assert list(session.drain()) == []

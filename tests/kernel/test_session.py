@@ -110,7 +110,7 @@ def test_one_hit_can_have_several_actions(declare):
             probe(n)
         events = list(session.drain())
         assert counts.read() == {(): 997}
-        assert {session.columns(event) for event in events} == {("n",), ("n", "double")}
+        assert {event._fields[4:] for event in events} == {("n",), ("n", "double")}
     assert [event.n for event in events] == [0, 1, *range(900, 997)]
     assert events[1].double == 2
 
@@ -222,10 +222,12 @@ def test_closing_within_the_iteration_ends_it(declare):
         session.start()
         probe(1)
         probe(2)
+        seen = []
         for event in session:
-            assert event.n == 1
+            seen.append(event.n)
             session.close()
-    assert session.summary().received == 1
+    assert seen == [1]
+    assert session.summary().received == 2  # it was taken out of the buffer, though nobody took it from there
 
 
 def test_it_ends_when_the_last_of_its_processes_has_ended(stepper):

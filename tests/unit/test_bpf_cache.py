@@ -139,3 +139,14 @@ def test_where_it_lies(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
     assert str(cache.directory()) == "/home/ada/.cache/usdtkit/bytecode"
+
+
+def test_the_least_recently_used_go_when_it_is_too_large(place, monkeypatch):
+    monkeypatch.setattr(cache, "LIMIT", 3000)
+    for number in range(4):
+        cache.store(f"{number}", bytes(1000))
+        os.utime(place / f"{number}", (number, number))
+        if number == 2:
+            assert cache.load("0") == bytes(1000)  # which makes it the last one used
+    assert {path.name for path, _ in cache.entries()} == {"0", "2", "3"}
+    assert cache.clear() == 3 and cache.entries() == []

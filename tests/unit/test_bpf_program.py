@@ -6,8 +6,9 @@ import pytest
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import program
+from usdtkit.bpf.actions import Block, Count, Emit, Hist
 from usdtkit.bpf.operands import pack_operand, pack_operands
-from usdtkit.bpf.program import Block, Count, Emit, Hist, Hook
+from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument, Operand
 

@@ -1,15 +1,20 @@
-"""Compiled bytecode on disk: key (a hash) → the compiler's answer. Used by `compiler` alone.
+"""Compiled bytecode on disk: key (a hash) → the compiler's answer. Used by `compiler`, shown by `usdtkit cache`.
 
 One file an entry in $USDTKIT_CACHE, else $XDG_CACHE_HOME/usdtkit/bytecode, else ~/.cache/usdtkit/bytecode. What is
 read from there runs in the kernel, so the directory must be ours and closed to everybody else; where it is not, or
-the disk is full, there is no cache, and the only difference is time.
+the disk is full, there is no cache, and the only difference is time. Beyond LIMIT bytes the entries go that were not
+used for longest.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import time
+from contextlib import suppress
 from pathlib import Path
+
+LIMIT = 32 << 20
 
 
 def directory() -> Path:
@@ -26,10 +31,15 @@ def load(key: str) -> bytes | None:
     place = directory()
     if not _is_private(place):
         return None
+    entry = place / key
     try:
-        return (place / key).read_bytes()
+        content = entry.read_bytes()
+        changed = entry.stat().st_mtime_ns
     except OSError:
         return None
+    with suppress(OSError):  # a cache that may only be read is one all the same
+        os.utime(entry, ns=(time.time_ns(), changed))
+    return content
 
 
 def store(key: str, content: bytes) -> None:
@@ -50,6 +60,36 @@ def store(key: str, content: bytes) -> None:
         Path(temporary).rename(place / key)
     except OSError:
         Path(temporary).unlink(missing_ok=True)
+    _prune()
+
+
+def entries() -> list[tuple[Path, os.stat_result]]:
+    """Every entry and its status, the one that was used last first; none where the directory is not to be trusted."""
+    place = directory()
+    if not _is_private(place):
+        return []
+    found = []
+    for path in place.iterdir():
+        with suppress(OSError):  # another process has just cleared it
+            found.append((path, path.stat()))
+    return sorted(found, key=lambda entry: -entry[1].st_atime_ns)
+
+
+def clear() -> int:
+    """Remove all entries; how many there were."""
+    found = entries()
+    for path, _ in found:
+        path.unlink(missing_ok=True)
+    return len(found)
+
+
+def _prune() -> None:
+    total = 0
+    for path, status in entries():
+        total += status.st_size
+        if total > LIMIT:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _is_private(place: Path) -> bool:

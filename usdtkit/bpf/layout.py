@@ -43,24 +43,30 @@ class Field:
 
     @property
     def room(self) -> int:
-        """Bytes of a text in the struct: one more and a NUL show whether it was cut. 8-aligned with its length."""
-        return (self.size + 2 + 4 + 7) // 8 * 8 - 4
+        """Bytes of a text in the struct, of a number 8. One more and a NUL show whether a text was cut."""
+        return (self.size + 2 + 4 + 7) // 8 * 8 - 4 if self.is_text else 8
 
 
 class Layout:
-    """A struct of `fields` (f0, f1, … in C) behind `header` fields, which are (name, "u32" or "u64")."""
+    """A struct of `fields` (f0, f1, … in C) behind `header` fields, which are (name, "u32" or "u64").
 
-    def __init__(self, fields: Sequence[Field], header: Sequence[tuple[str, str]] = ()) -> None:
+    `longest`, 4 more than a multiple of 8, limits the room of every text: for records whose texts are known to fit.
+    """
+
+    def __init__(
+        self, fields: Sequence[Field], header: Sequence[tuple[str, str]] = (), longest: int | None = None
+    ) -> None:
         self.fields = tuple(fields)
         self.header = tuple(header)
+        self.rooms = tuple(min(field.room, longest or field.room) for field in fields)
         codes = ["I" if type == "u32" else "Q" for _, type in header]
         self._texts: list[tuple[int, Field]] = []  # where the (length, data) of each text stands in the unpacked tuple
         self._booleans: list[int] = []
-        for field in fields:
+        for field, room in zip(fields, self.rooms, strict=True):
             position = len(codes)
             if field.is_text:
                 self._texts.append((position, field))
-                codes += ["i", f"{field.room}s"]
+                codes += ["i", f"{room}s"]
             else:
                 if field.kind == "bool":
                     self._booleans.append(position)
@@ -72,12 +78,19 @@ class Layout:
         """Bytes of one record."""
         return self._struct.size
 
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each field begins in a record; a text with its length."""
+        header = sum(4 if type == "u32" else 8 for _, type in self.header)
+        sizes = [4 + room if field.is_text else 8 for field, room in zip(self.fields, self.rooms, strict=True)]
+        return tuple(header + sum(sizes[:index]) for index in range(len(sizes)))
+
     def c_struct(self, name: str) -> str:
         """The declaration of `struct name`."""
         members = [f"{type} {member};" for member, type in self.header]
-        for index, field in enumerate(self.fields):
+        for index, (field, room) in enumerate(zip(self.fields, self.rooms, strict=True)):
             if field.is_text:
-                members += [f"s32 f{index}_length;", f"char f{index}[{field.room}];"]
+                members += [f"s32 f{index}_length;", f"char f{index}[{room}];"]
             else:
                 members.append(f"{_NUMBERS[field.kind][0]} f{index};")
         return f"struct {name} {{ {' '.join(members)} }};"

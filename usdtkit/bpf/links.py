@@ -91,7 +91,7 @@ class Links:
         if result >= 0:
             self._descriptors.append(result)
         elif result in REFUSALS and count == 1:
-            self.refused.append(Refusal(path, sites[0].file_offset, describe(-result)))
+            self.refused.append(Refusal(path, sites[0].file_offset, _reason(-result)))
         elif result in REFUSALS:
             middle = count // 2
             self._attach_multi(program, path, sites[:middle], on_return, pid)
@@ -106,7 +106,7 @@ class Links:
                 *pmu, os.fsencode(path), site.file_offset, site.semaphore_offset, on_return, pid
             )
             if event in REFUSALS:
-                self.refused.append(Refusal(path, site.file_offset, describe(-event)))
+                self.refused.append(Refusal(path, site.file_offset, _reason(-event)))
                 continue
             if event < 0:
                 _fail(event, path, pid)
@@ -124,6 +124,12 @@ class Links:
                 own = self._loaded.program(program, ATTACH_TYPE_NONE, site.cookie)
                 check(lib.usdtkit_perf_set_program(own, event), f"attaching to {path}")
             check(lib.usdtkit_perf_enable(event), f"attaching to {path}")
+
+
+def _reason(code: int) -> str:
+    # All tracers of a site must name one semaphore; bcc's Python binding (issue 5236 there) names any that comes along.
+    also = "; does another tracer hold this site, with another semaphore?" if code == errno.EINVAL else ""
+    return describe(code) + also
 
 
 def _fail(result: int, path: str, pid: int) -> None:

@@ -14,16 +14,18 @@ from collections.abc import Mapping, Sequence
 
 from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
-from usdtkit.bpf.maps import Map
+from usdtkit.bpf.maps import ARRAY, HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
+from usdtkit.features import SLEEPABLE, sleepable
 
 PARAMETER_MAGIC = 0x75736474
 ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI = 0, 48
 LOG_SIZE = 1 << 20
+SLEEPABLE_MAPS = {HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
 
-LD_IMM64, CALL, MOV32_IMM = 0x18, 0x85, 0xB4
+LD_IMM64, CALL, MOV32_IMM, MOV64_IMM = 0x18, 0x85, 0xB4, 0xB7
 PSEUDO_MAP_FD = 1
-GET_ATTACH_COOKIE = 174
+GET_ATTACH_COOKIE, COPY_FROM_USER = 174, 148
 
 
 class Loaded:
@@ -38,6 +40,9 @@ class Loaded:
         self._parameters = parameters
         self._programs: dict[tuple[str, int, int | None], int] = {}
         self.maps: dict[str, Map] = {}
+        # A sleepable program can bring in a page of the process that is not there yet. Not with every type of map.
+        kinds = {description.type for description in bytecode.maps}
+        self._sleepable = kinds <= SLEEPABLE_MAPS and sleepable().state == "found"
         try:
             for description in bytecode.maps:
                 size = (max_entries or {}).get(description.name)
@@ -54,7 +59,7 @@ class Loaded:
         key = (name, attach_type, cookie)
         if key not in self._programs:
             code = self._link(self._bytecode.programs[name], cookie)
-            self._programs[key] = _load(name, code, attach_type)
+            self._programs[key] = _load(name, code, SLEEPABLE if self._sleepable else 0, attach_type)
         return self._programs[key]
 
     def close(self) -> None:
@@ -80,8 +85,11 @@ class Loaded:
                     struct.pack_into("<I", linked, at + 12, value >> 32)
                 at += 16
                 continue
-            if cookie is not None and opcode == CALL and registers == 0 and immediate == GET_ATTACH_COOKIE:
-                struct.pack_into("<BBhI", linked, at, MOV32_IMM, 0, 0, cookie)
+            if opcode == CALL and registers == 0:
+                if cookie is not None and immediate == GET_ATTACH_COOKIE:
+                    struct.pack_into("<BBhI", linked, at, MOV32_IMM, 0, 0, cookie)
+                elif not self._sleepable and immediate == COPY_FROM_USER:  # "it cannot be read"
+                    struct.pack_into("<BBhi", linked, at, MOV64_IMM, 0, 0, -errno.EFAULT)
             at += 8
         return bytes(linked)
 
@@ -101,14 +109,14 @@ def require_bpf() -> None:
     raise UsdtkitError(f"the kernel refuses to make a BPF map: {describe(-descriptor)}")
 
 
-def _load(name: str, code: bytes, attach_type: int) -> int:
+def _load(name: str, code: bytes, flags: int, attach_type: int) -> int:
     count = len(code) // 8
-    descriptor = lib.usdtkit_prog_load(code, count, attach_type, name.encode(), ffi.NULL, 0)
+    descriptor = lib.usdtkit_prog_load(code, count, flags, attach_type, name.encode(), ffi.NULL, 0)
     if descriptor >= 0:
         return int(descriptor)
     # Once more for the verifier's words, which cost time and memory and are worth it only now.
     log = ffi.new("char[]", LOG_SIZE)
-    again = lib.usdtkit_prog_load(code, count, attach_type, name.encode(), log, LOG_SIZE)
+    again = lib.usdtkit_prog_load(code, count, flags, attach_type, name.encode(), log, LOG_SIZE)
     if again >= 0:
         return int(again)
     if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):

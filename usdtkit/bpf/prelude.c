@@ -20,16 +20,39 @@ static __always_inline void add(u32 counter, u64 amount) {
 
 static __always_inline void count(u32 counter) { add(counter, 1); }
 
+/*
+ * Memory of the process. A page that it has not touched since its start (constants, most often) is not there for
+ * bpf_probe_read_user; then it is brought in, and read once more. What is read spans two pages at most.
+ */
+static __always_inline int bring_in(u64 address, u64 size) {
+  char byte;
+  u64 last = address + size - 1;
+  if (bpf_copy_from_user(&byte, 1, (void *)address)) return -1;
+  if ((address ^ last) & ~4095ULL) bpf_copy_from_user(&byte, 1, (void *)(last & ~4095ULL));
+  return 0;
+}
+
+static __always_inline long read_string(void *into, u32 room, u64 address) {
+  long length = bpf_probe_read_user_str(into, room, (void *)address);
+  if (length < 0 && !bring_in(address, room)) length = bpf_probe_read_user_str(into, room, (void *)address);
+  return length;
+}
+
 static __always_inline u64 read_user(u64 address, u32 size, u32 unreadable) {
   u64 value = 0;
-  if (bpf_probe_read_user(&value, size, (void *)address)) count(unreadable);
+  long error = bpf_probe_read_user(&value, size, (void *)address);
+  if (error && !bring_in(address, size)) error = bpf_probe_read_user(&value, size, (void *)address);
+  if (error) count(unreadable);
   return value;
 }
+
+static __always_inline s32 at_most(u64 length, u32 most) { return length < most ? (s32)length : (s32)most; }
 
 static __always_inline s32 read_buffer(void *into, u64 room, u64 address, u64 length) {
   u64 part = length < room ? length : room;
   if (part > room) return -1; /* says it once more to the verifier */
   long error = bpf_probe_read_user(into, part, (void *)address);
+  if (error && !bring_in(address, part)) error = bpf_probe_read_user(into, part, (void *)address);
   return error ? error : length > 0x7fffffff ? 0x7fffffff : (s32)length;
 }
 
@@ -41,11 +64,7 @@ static __always_inline u64 usdt_operand(struct pt_regs *ctx, u32 at, u32 unreada
   if (o->index >= 0 && !bpf_probe_read_kernel(&part, sizeof(part), (void *)ctx + o->index)) value += part * o->scale;
   u32 size = o->size & 15;
   if (size > 8) return 0;
-  if (o->memory) {
-    u64 address = value;
-    value = 0;
-    if (bpf_probe_read_user(&value, size, (void *)address)) count(unreadable);
-  }
+  if (o->memory) value = read_user(value, size, unreadable);
   u32 shift = (64 - 8 * size) & 63;
   value <<= shift;
   return o->is_signed ? (u64)((s64)value >> shift) : value >> shift;
@@ -71,4 +90,10 @@ static __always_inline u32 bits(u64 value) {
   if (value >> 2) { n += 2; value >>= 2; }
   if (value >> 1) { n += 1; value >>= 1; }
   return n + (u32)value;
+}
+
+static __always_inline u32 linear(s64 value, s64 low, u64 step, u32 steps) {
+  if (value < low) return 0;
+  u64 at = (u64)(value - low) / step;
+  return at < steps ? (u32)at + 1 : steps + 1;
 }

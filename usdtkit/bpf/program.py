@@ -10,12 +10,13 @@ bytecode are the same for every build of the traced program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.layout import Field, Layout
+from usdtkit.bpf.actions import COOKIE_LIST_BITS, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.render import MAX_OPERANDS, RETURN_SLOT, HookKind, Renderer, Scope
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
@@ -24,55 +25,11 @@ from usdtkit.model import Argument
 COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "unreadable")
 COUNTERS_ROOM = 8
 
-RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
-MAX_RECORD = 1 << 16
-# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
-COOKIE_LIST_BITS = 12
 MAX_LISTS = 1 << COOKIE_LIST_BITS
 MAX_PROBES = 1 << 32 - COOKIE_LIST_BITS
-MAX_KEY = 256
-AGGREGATION_ENTRIES = 10_240
 # What pairs keep is allocated in advance.
 PAIR_ENTRIES, PAIR_BYTES = 10_240, 4 << 20
 MAX_NESTING = 32
-HISTOGRAM_SUM = 65  # the slot after the buckets: value v lies in bucket v.bit_length()
-
-
-@dataclass(frozen=True)
-class Emit:
-    """Send an event of kind `number` with these fields."""
-
-    number: int
-    fields: dict[str, ex.Expression]
-
-
-@dataclass(frozen=True)
-class Count:
-    """Count hits by the values of `keys`, in the table `number`."""
-
-    number: int
-    keys: dict[str, ex.Expression]
-
-
-@dataclass(frozen=True)
-class Hist:
-    """Count `value` in buckets of powers of two, by the values of `keys`, in the table `number`."""
-
-    number: int
-    value: ex.Expression
-    keys: dict[str, ex.Expression]
-
-
-Action = Emit | Count | Hist
-Counter = Callable[..., str]  # the name of a counter, and by how much → the statement that raises it
-
-
-@dataclass(frozen=True)
-class Block:
-    """An action, and what must be true for it."""
-
-    condition: ex.Expression | None
-    action: Action
 
 
 @dataclass
@@ -99,14 +56,6 @@ class Hook:
 
 
 @dataclass(frozen=True)
-class Table:
-    """How to read an aggregation: the layout of its keys, and whether what a histogram sums up is signed."""
-
-    keys: Layout
-    signed: bool = False
-
-
-@dataclass(frozen=True)
 class Program:
     """The text, the values of its parameters, and by their numbers the layouts of events, and the tables."""
 
@@ -114,11 +63,6 @@ class Program:
     parameters: tuple[int, ...]
     records: dict[int, Layout]
     tables: dict[int, Table]
-
-
-def table_name(number: int) -> str:
-    """The map of an aggregation."""
-    return f"table_{number}"
 
 
 def build(hooks: Sequence[Hook]) -> Program:
@@ -141,15 +85,14 @@ class _Builder:
         self.declarations: list[str] = []
         self.functions: list[str] = []
         self.parameters: list[int] = []
-        self.records: dict[int, Layout] = {}
-        self.tables: dict[int, Table] = {}
+        self.actions = ActionRenderer()
         self.kept: dict[int, Layout] = {}
 
     def build(self, hooks: Sequence[Hook]) -> Program:
         for hook in hooks:
             self._function(hook)
-        text = "\n".join([PRELUDE, *self.declarations, *self.functions, ""])
-        return Program(text, tuple(self.parameters), self.records, self.tables)
+        text = "\n".join([PRELUDE, *self.declarations, *self.actions.declarations, *self.functions, ""])
+        return Program(text, tuple(self.parameters), self.actions.records, self.actions.tables)
 
     def _function(self, hook: Hook) -> None:
         kept = self.kept[hook.after.index] if hook.after else None
@@ -167,7 +110,7 @@ class _Builder:
             body += self._pair_end(hook, renderer, count)
         body.append(count("hits"))
         for block in hook.blocks:
-            action = self._action(block.action, renderer, count)
+            action = self.actions.render(block.action, renderer, count)
             if block.condition is not None:
                 action = [f"if ({renderer.integer(block.condition)[0]}) {{", *action, "}"]
             body += action
@@ -243,100 +186,6 @@ class _Builder:
             f"if (!s) {{ {count('unmatched')} return 0; }}",
             "u64 latency = now - s->start;",
         ]
-
-    def _action(self, action: Action, renderer: Renderer, count: Counter) -> list[str]:
-        match action:
-            case Emit(number, fields):
-                return self._emit(number, fields, renderer, count)
-            case Count(number, keys):
-                return self._count(number, keys, renderer, count)
-            case Hist(number, value, keys):
-                return self._hist(number, value, keys, renderer, count)
-
-    def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
-        layout = Layout([renderer.field(name, value) for name, value in fields.items()], RECORD_HEADER)
-        if layout.size > MAX_RECORD:
-            raise UsageError(
-                f"{renderer.scope.what}: an event of {layout.size} bytes",
-                hint=f"at most {MAX_RECORD}: shorten its strings",
-            )
-        self.records[number] = layout
-        self.declarations.append(layout.c_struct(f"record_{number}"))
-        renderer.uses |= {"id", "cookie", "now"}
-        lines = [
-            f"struct record_{number} *r = events.ringbuf_reserve(sizeof(struct record_{number}));",
-            f"if (!r) {{ {count('lost')} }} else {{",
-            f"r->kind = {number}; r->probe = cookie >> {COOKIE_LIST_BITS};",
-            "r->time = now; r->pid = id >> 32; r->tid = id;",
-        ]
-        for index, (expression, target) in enumerate(zip(fields.values(), layout.fields, strict=True)):
-            lines += renderer.store(expression, f"r->f{index}", target.room if target.is_text else 8)
-        return ["{", *lines, "events.ringbuf_submit(r, 0);", "}", "}"]
-
-    def _key(
-        self, name: str, keys: dict[str, ex.Expression], extra: Sequence[Field], renderer: Renderer
-    ) -> tuple[Layout, list[str]]:
-        layout = Layout([*(renderer.field(key, value) for key, value in keys.items()), *extra])
-        if layout.size > MAX_KEY:
-            raise UsageError(
-                f"{renderer.scope.what}: keys of {layout.size} bytes together",
-                hint=f"at most {MAX_KEY}: cstr(…, 64) shortens a string",
-            )
-        self.declarations.append(layout.c_struct(name))
-        lines = [f"struct {name} key = {{}};"]
-        for index, (expression, part) in enumerate(zip(keys.values(), layout.fields, strict=False)):
-            lines += renderer.store(expression, f"key.f{index}", part.room if part.is_text else 8)
-        return layout, lines
-
-    def _count(self, number: int, keys: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
-        name = table_name(number)
-        if not keys:
-            self.tables[number] = Table(Layout([]))
-            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, 1);")
-            return _add_to_slot(name, "0", "1")
-        layout, lines = self._key(f"{name}_key", keys, (), renderer)
-        self.tables[number] = Table(layout)
-        self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
-        return ["{", *lines, *_add_to_key(name, "1", count("full")), "}"]
-
-    def _hist(
-        self, number: int, value: ex.Expression, keys: dict[str, ex.Expression], renderer: Renderer, count: Counter
-    ) -> list[str]:
-        name = table_name(number)
-        measured, signed = renderer.integer(value)
-        opening = ["{", f"u64 value = {measured};"]
-        if not keys:
-            self.tables[number] = Table(Layout([]), signed)
-            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, {HISTOGRAM_SUM + 1});")
-            slots = _add_to_slot(name, "bits(value)", "1") + _add_to_slot(name, str(HISTOGRAM_SUM), "value")
-            return [*opening, *slots, "}"]
-        layout, lines = self._key(f"{name}_key", keys, [Field("bucket", "u64")], renderer)
-        self.tables[number] = Table(layout, signed)
-        self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
-        slot, full = f"key.f{len(keys)}", count("full")
-        # What has no bucket does not go into the sum either, so that the average stays right.
-        add_to_sum = [f"{slot} = {HISTOGRAM_SUM};", *_add_to_key(name, "value", full)]
-        return [*opening, *lines, f"{slot} = bits(value);", *_add_to_key(name, "1", full, add_to_sum), "}"]
-
-
-# bcc does not see its map functions inside macros, so these are spelled out at each place.
-
-
-def _add_to_slot(table: str, slot: str, amount: str) -> list[str]:
-    return [
-        f"{{ u32 at = {slot}; u64 *sum = {table}.lookup(&at);",
-        f"if (sum) __sync_fetch_and_add(sum, {amount}); }}",
-    ]
-
-
-def _add_to_key(table: str, amount: str, when_full: str, then: Sequence[str] = ()) -> list[str]:
-    return [
-        f"{{ u64 none = 0, *sum = {table}.lookup(&key);",
-        f"if (!sum) {{ {table}.insert(&key, &none); sum = {table}.lookup(&key); }}",
-        f"if (!sum) {{ {when_full} }} else {{ __sync_fetch_and_add(sum, {amount});",
-        *then,
-        "} }",
-    ]
 
 
 PRELUDE = (Path(__file__).parent / "prelude.c").read_text()

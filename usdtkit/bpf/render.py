@@ -96,7 +96,7 @@ class Renderer:
         resolved = self._resolve(expression)
         if isinstance(resolved, ex.Text):
             most, pointer = min(room, resolved.size + 2), self.pointer(resolved.pointer)
-            return [f"{into}_length = bpf_probe_read_user_str(&{into}, {most}, (void *)({pointer}));"]
+            return [f"{into}_length = read_string(&{into}, {most}, {pointer});"]
         if isinstance(resolved, ex.Buffer):
             pointer, length = self.pointer(resolved.pointer), self.integer(resolved.length)[0]
             return [f"{into}_length = read_buffer(&{into}, {min(room, resolved.size + 1)}, {pointer}, {length});"]
@@ -112,12 +112,25 @@ class Renderer:
             return [f"{into} = {resolved.c};"]
         return [f"{into} = {self.integer(resolved)[0]};"]
 
+    def length(self, expression: ex.Expression, scratch: str) -> str:
+        """The C of how much room a text needs; `scratch` has room for all of it."""
+        resolved = self._resolve(expression)
+        match resolved:
+            case ex.Text(pointer, size):
+                return f"read_string({scratch}, {size + 2}, {self.pointer(pointer)})"
+            case ex.Buffer(_, length, size):
+                return f"at_most({self.integer(length)[0]}, {size + 1})"
+            case _Kept(index, kept):
+                return f"at_most(s->f{index}_length, {kept.room})"
+            case _:
+                return str(COMM_SIZE)
+
     def integer(self, expression: ex.Expression) -> tuple[str, bool]:
         """The C of an integer or condition, 64 bits wide, and whether it is signed."""
         resolved = self._resolve(expression)
         match resolved:
             case ex.Constant(value):
-                return (f"(s64){self._parameter(value)}", True) if value < 0 else (self._parameter(value), False)
+                return (f"(s64){self.parameter(value)}", True) if value < 0 else (self.parameter(value), False)
             case ex.Cast(inner, type):
                 return _cast(self.integer(inner)[0], type)
             case ex.Binary():
@@ -126,7 +139,7 @@ class Renderer:
                 c, signed = self.integer(inner)
                 return (f"(u64)!({c})", False) if self._is_condition(inner) else (f"(~({c}))", signed)
             case ex.Memory(address, offset, type):
-                at = f"({self.pointer(address)}) + {self._parameter(offset)}" if offset else self.pointer(address)
+                at = f"({self.pointer(address)}) + {self.parameter(offset)}" if offset else self.pointer(address)
                 return _cast(f"read_user({at}, {int(type[1:]) // 8}, {self.stat})", type)
             case ex.TextTest():
                 return self._text_test(resolved), False
@@ -190,7 +203,7 @@ class Renderer:
         read = self._read_text(test, room)
         padded = literal.ljust(words * 8, b"\0")
         same = " && ".join(
-            f"w[{i}] == {self._parameter(int.from_bytes(padded[i * 8 : i * 8 + 8], 'little'))}" for i in range(words)
+            f"w[{i}] == {self.parameter(int.from_bytes(padded[i * 8 : i * 8 + 8], 'little'))}" for i in range(words)
         )
         # Of an empty string, kernels before 6.15 say that they have read 0 bytes, later ones 1.
         length = f"n == {len(literal) + 1}" if literal else "(u64)n <= 1"
@@ -199,7 +212,7 @@ class Renderer:
     def _read_text(self, test: ex.TextTest, room: int) -> str:
         resolved = self._resolve(test.text)
         if isinstance(resolved, ex.Text):
-            return f"bpf_probe_read_user_str(w, {room}, (void *)({self.pointer(resolved.pointer)}))"
+            return f"read_string(w, {room}, {self.pointer(resolved.pointer)})"
         if isinstance(resolved, _Comm):
             return f"({{ char c[16]; bpf_get_current_comm(c, 16); bpf_probe_read_kernel_str(w, {room}, c); }})"
         if isinstance(resolved, _Kept) and resolved.field.kind == "str":
@@ -282,7 +295,8 @@ class Renderer:
         self.uses.add(uses)
         return _C(code)
 
-    def _parameter(self, value: int) -> str:
+    def parameter(self, value: int) -> str:
+        """A constant, as a place that the loader fills."""
         self.parameters.append(value)
         return f"PARAMETER({len(self.parameters) - 1})"
 

@@ -6,9 +6,11 @@ Input: an argparse parser, later its options; a session with its sources. Output
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
@@ -31,6 +33,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def add_session_options(parser: argparse.ArgumentParser) -> None:
     """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them."""
     parser.add_argument("-p", "--pid", type=pid, action="append", help="trace this process only (repeatable)")
+    parser.add_argument(
+        "-c", "--command", type=words, metavar="CMD", help="start this and trace it from its first instruction"
+    )
     parser.add_argument("-d", "--duration", type=seconds, metavar="SEC", help="end after so many seconds")
     parser.add_argument(
         "--max-lost",
@@ -38,12 +43,14 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
+    parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
     add_output_options(parser)
 
 
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
-    return Session(pid=options.pid if pids is None else pids, duration=options.duration, **more)
+    found = options.pid if pids is None else pids
+    return Session(pid=found, command=options.command, duration=options.duration, **more)
 
 
 def follow(
@@ -60,6 +67,8 @@ def follow(
     `describe` makes a row of an event, or None to leave it out; `finish` adds what comes after the rows. Returns the
     exit code.
     """
+    if options.explain:
+        return explain(session, options.format)
     session.start()
     for refusal in session.refused:
         note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
@@ -76,6 +85,15 @@ def follow(
     summary = session.summary()
     report.summary(summary)
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
+
+
+def explain(session: Session, format: Format) -> int:
+    """Write the plan of a session, a site a row."""
+    columns = [Column("KIND", "kind", 6), Column("OFFSET", "file_offset", 12, hex), Column("NAME", "name", 32)]
+    report = Report("explain", [*columns, Column("FILE", "path", 0)], format)
+    for site in session.plan():
+        report.row(asdict(site))
+    return 0
 
 
 @contextmanager
@@ -104,6 +122,14 @@ def count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of events")
     return int(text)
+
+
+def words(text: str) -> list[str]:
+    """For argparse: a command as a shell would split it."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def seconds(text: str) -> float:

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from usdtkit import targets
 from usdtkit.cli.run import add_session_options, follow, new_session
 from usdtkit.errors import UsageError
 from usdtkit.model import Probe
@@ -84,6 +83,6 @@ def _usdt(session: Session, name: str, path: str | None) -> Iterator[Source]:
     def order(probe: Probe) -> tuple[str, str]:
         return probe.spec, repr(probe.arguments)
 
-    found = sorted(targets.find_probes(name, pids=session.pids, path=path), key=order)
+    found = sorted(session.find_probes(name, path), key=order)
     for (spec, _), probes in groupby(found, order):
         yield session.source(resolve_probes(spec, list(probes)))

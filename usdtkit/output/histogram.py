@@ -1,6 +1,6 @@
 """A distribution → the histogram that people know from DTrace and bcc.
 
-Input: `trace.aggregations.Distribution`. Output: lines of text, one for each power of two between the least and the
+Input: `trace.aggregations.Distribution`. Output: lines of text, one for each bucket between the least and the
 greatest value.
 """
 
@@ -31,7 +31,7 @@ def render(distribution: Distribution, label: str, bound: Callable[[int], str] =
     most = max(distribution.buckets.values())
     yield f"{label:>24} : {'count':<9}distribution"
     for bucket in range(min(distribution.buckets), max(distribution.buckets) + 1):
-        low, high = (0 if bucket == 0 else 1 << bucket - 1), 1 << bucket
+        low, high = ("" if edge is None else bound(edge) for edge in distribution.scale.bounds(bucket))
         count = distribution.buckets.get(bucket, 0)
         bar = "*" * (count * BAR // most)
-        yield f"{bound(low):>11} .. {bound(high):<9}: {count:<8} |{bar:<{BAR}}|"
+        yield f"{low:>11} .. {high:<9}: {count:<8} |{bar:<{BAR}}|"

@@ -77,8 +77,8 @@ class Report:
         """Write a distribution of nanoseconds."""
         if self._format == "json":
             buckets = [
-                {"low_ns": 0 if b == 0 else 1 << b - 1, "high_ns": 1 << b, "count": n}
-                for b, n in sorted(distribution.buckets.items())
+                {**dict(zip(("low_ns", "high_ns"), distribution.scale.bounds(bucket), strict=True)), "count": number}
+                for bucket, number in sorted(distribution.buckets.items())
             ]
             totals = {"count": distribution.count, "sum_ns": distribution.sum}
             self._json({"histogram": label, "buckets": buckets, **totals})

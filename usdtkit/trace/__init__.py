@@ -10,7 +10,8 @@
             print(event.latency_ns, event.query)
 
 A session takes sources (`usdt`, `uprobe`, `uretprobe`, `pair`), each with actions: `emit` sends events, which
-iteration yields; `count` and `hist` summarise in the kernel. Values and conditions are expressions.
+iteration yields (`batches`: as columns); `count`, `hist` and `stats` summarise in the kernel. Values and conditions are
+expressions.
 """
 
 from usdtkit.bpf.expressions import (
@@ -31,14 +32,15 @@ from usdtkit.bpf.expressions import (
     us,
 )
 from usdtkit.bpf.layout import Truncated, TruncatedBytes
-from usdtkit.trace.aggregations import Counts, Histogram
-from usdtkit.trace.events import wall_time
+from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable
+from usdtkit.trace.events import Columns, wall_time
 from usdtkit.trace.session import Session, Summary
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import FunctionSpec, UsdtSpec, uprobe, uretprobe, usdt
 
 __all__ = [
-    "Counts", "Expression", "FunctionSpec", "Histogram", "Pair", "Session", "Source", "Summary", "Truncated",
-    "TruncatedBytes", "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid",
-    "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "wall_time",
+    "Columns", "Counts", "Distribution", "Expression", "FunctionSpec", "Histogram", "Pair", "Session", "Source",
+    "Statistics", "StatisticsTable", "Summary", "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer", "comm",
+    "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt",
+    "wall_time",
 ]  # fmt: skip

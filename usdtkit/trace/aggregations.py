@@ -1,27 +1,29 @@
-"""Counts and histograms that were summed in the kernel, as Python values.
+"""Counts, sums and histograms that were summed in the kernel, as Python values.
 
-Input: a session's maps. Output: totals since the session started; `output` prints them.
+Input: a session's maps. Output: totals since the session started (`read`), or since the last look (`delta`); `output`
+prints them. Nothing is ever reset in the kernel, so no hit falls between two looks.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from usdtkit.bpf.actions import Log2, Scale, Table
 from usdtkit.bpf.maps import Map
-from usdtkit.bpf.program import HISTOGRAM_SUM, Table
 
 Key = tuple[Any, ...]
 
 
 @dataclass
 class Distribution:
-    """Values in buckets of powers of two: bucket b counts the values v with v.bit_length() == b; 64, negative ones."""
+    """Values in buckets; `scale.bounds(bucket)` says which values a bucket has."""
 
     buckets: dict[int, int] = field(default_factory=dict)
     sum: int = 0
+    scale: Scale = field(default_factory=Log2)
 
     @property
     def count(self) -> int:
@@ -32,11 +34,30 @@ class Distribution:
         """The mean of all values; 0 where there are none."""
         return self.sum / self.count if self.count else 0.0
 
-    def add(self, slot: int, amount: int) -> None:
-        if slot == HISTOGRAM_SUM:
-            self.sum += amount
-        elif amount:
-            self.buckets[slot] = self.buckets.get(slot, 0) + amount
+    def percentile(self, percent: float) -> int:
+        """An upper bound of `percent` % of the values: the end of the bucket that the last of them lies in."""
+        wanted, seen = self.count * percent / 100, 0
+        for bucket in sorted(self.buckets):
+            seen += self.buckets[bucket]
+            if seen >= wanted:
+                low, high = self.scale.bounds(bucket)
+                return high if high is not None else low or 0
+        return 0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of the values that one key had."""
+
+    count: int
+    sum: int
+    least: int
+    greatest: int
+
+    @property
+    def average(self) -> float:
+        """The mean of all values."""
+        return self.sum / self.count
 
 
 class Aggregation:
@@ -44,26 +65,35 @@ class Aggregation:
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
-        self._read: Callable[[], dict[Key, int]] | None = None
-        self._signed = False
+        self._map: Map | None = None
+        self._table: Table | None = None
+        self._seen: dict[Key, int] = {}
 
     def bind(self, values: Map, table: Table) -> None:
         """Called by the session when the table exists."""
-        slots = not table.keys.fields  # without keys it is an array of per-CPU sums
+        self._map, self._table = values, table
 
-        def read() -> dict[Key, int]:
-            entries: dict[Key, int] = defaultdict(int)
-            for key, value in values.items():
-                # Strings that differ only behind what is read of them are two keys in the kernel and one here.
-                entries[(int.from_bytes(key, "little"),) if slots else table.keys.decode(key)] += _total(value)
-            return dict(entries)
+    def _rows(self) -> Iterator[tuple[Key, bytes]]:
+        """Keys, without keys the number of the slot, and what the kernel has there; nothing before the start."""
+        if self._map is None or self._table is None:
+            return
+        slots = not self._table.keys.fields
+        for key, value in self._map.items():
+            yield ((int.from_bytes(key, "little"),) if slots else self._table.keys.decode(key)), value
 
-        self._read = read
-        self._signed = table.signed
+    def _sums(self) -> dict[Key, int]:
+        # Strings that differ only behind what is read of them are two keys in the kernel and one here.
+        sums: dict[Key, int] = defaultdict(int)
+        for key, value in self._rows():
+            sums[key] += sum(memoryview(value).cast("Q"))
+        return sums
 
-    def entries(self) -> dict[Key, int]:
-        """The raw entries; empty before the session starts."""
-        return {} if self._read is None else self._read()
+    def _new_sums(self) -> dict[Key, int]:
+        """What has come since the last time."""
+        now = self._sums()
+        new = {key: amount - self._seen.get(key, 0) for key, amount in now.items()}
+        self._seen = now
+        return {key: amount for key, amount in new.items() if amount}
 
 
 class Counts(Aggregation):
@@ -71,24 +101,68 @@ class Counts(Aggregation):
 
     def read(self) -> dict[Key, int]:
         """Counts by key; without keys, one entry with the key ()."""
-        entries = self.entries()
-        return entries if self.keys else {(): sum(entries.values())}
+        return self._by_key(self._sums())
+
+    def delta(self) -> dict[Key, int]:
+        """As `read`, since the last call of this (or since the start): the deltas add up to the total."""
+        return self._by_key(self._new_sums())
+
+    def top(self, number: int) -> list[tuple[Key, int]]:
+        """The keys that were seen most often, the first first."""
+        return sorted(self.read().items(), key=lambda item: (-item[1], repr(item[0])))[:number]
+
+    def _by_key(self, sums: dict[Key, int]) -> dict[Key, int]:
+        return dict(sums) if self.keys else {(): sum(sums.values())}
 
 
 class Histogram(Aggregation):
     """The distribution of a value for each combination of keys."""
 
+    def __init__(self, keys: tuple[str, ...], scale: Scale) -> None:
+        super().__init__(keys)
+        self.scale = scale
+
     def read(self) -> dict[Key, Distribution]:
         """Distributions by key; without keys, one entry with the key ()."""
-        distributions: dict[Key, Distribution] = defaultdict(Distribution)
+        return self._by_key(self._sums())
+
+    def delta(self) -> dict[Key, Distribution]:
+        """As `read`, since the last call of this (or since the start): the deltas add up to the total."""
+        return self._by_key(self._new_sums())
+
+    def _by_key(self, sums: dict[Key, int]) -> dict[Key, Distribution]:
+        distributions: dict[Key, Distribution] = defaultdict(lambda: Distribution(scale=self.scale))
         if not self.keys:
-            distributions[()] = Distribution()
-        for (*key, slot), amount in self.entries().items():
-            if self._signed and slot == HISTOGRAM_SUM:
-                amount = (amount + 2**63) % 2**64 - 2**63
-            distributions[tuple(key)].add(slot, amount)
+            distributions[()] = Distribution(scale=self.scale)
+        for (*key, slot), amount in sums.items():
+            one = distributions[tuple(key)]
+            if slot == self.scale.buckets:
+                signed = self._table is not None and self._table.signed
+                one.sum = (amount + 2**63) % 2**64 - 2**63 if signed else amount % 2**64
+            elif amount:
+                one.buckets[slot] = amount
         return dict(distributions)
 
 
-def _total(values: bytes) -> int:
-    return sum(memoryview(values).cast("Q"))
+class StatisticsTable(Aggregation):
+    """Count, sum, least and greatest of a value for each combination of keys."""
+
+    def read(self) -> dict[Key, Statistics]:
+        """Statistics by key; without keys, one entry with the key () once there was a value."""
+        found: dict[Key, Statistics] = {}
+        if self._map is None or self._table is None or self._table.values is None:
+            return found
+        values = self._table.values
+        for key, row in self._rows():
+            own = key if self.keys else ()
+            for at in range(0, len(row), values.size):
+                count, total, least, greatest = values.decode(row[at : at + values.size])
+                if count:
+                    before = found.get(own, Statistics(0, 0, least, greatest))
+                    found[own] = Statistics(
+                        before.count + count,
+                        before.sum + total,
+                        min(before.least, least),
+                        max(before.greatest, greatest),
+                    )
+        return found

@@ -1,51 +1,96 @@
-"""Records from the ring buffer → Python objects with named fields.
+"""Records from the ring buffer → Python objects with named fields, or columns.
 
-Input: payloads from `bpf.ringbuf`, and the layouts of `bpf.program`. Output: one namedtuple class for each `emit`,
-with `time_ns` (CLOCK_MONOTONIC), `pid`, `tid` and `probe` (the probe's or function's name) before its own fields.
+Input: chunks from `bpf.ringbuf`, and the layouts of `bpf.program`. Output: one namedtuple class for each `emit`, with
+`time_ns` (CLOCK_MONOTONIC), `pid`, `tid` and `probe` (the probe's or function's name) before its own fields. The work
+is done in C (native/events.c), a chunk at a time.
 """
 
 from __future__ import annotations
 
 import time
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from usdtkit.bpf.layout import Layout
+from usdtkit import _events
+from usdtkit.bpf.actions import SIZES
+from usdtkit.bpf.layout import Field, Layout, Truncated, TruncatedBytes
+from usdtkit.bpf.program import Program
 
 HEADER = ("time_ns", "pid", "tid", "probe")
 # Fields say their units.
 UNITS = {"latency": "latency_ns", "time": "time_ns"}
-RECORD_KIND_SIZE = 4
+_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b"}
+_ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d"}  # of a column
 
 
-class EventType:
-    """What one `emit` sends. `columns` are its fields in the order in which they were asked for."""
+class Columns:
+    """Many events of one type, a sequence for each field: `columns["latency_ns"]`.
 
-    def __init__(self, layout: Layout, columns: Sequence[str]) -> None:
-        own = [field.name for field in layout.fields]
-        self.columns = tuple(columns)
-        self._layout = layout
-        self._class: Any = _event_class([*HEADER, *own])
-        self._make = self._class._make
+    Numbers are memoryviews of 8-byte items, which numpy.asarray takes without a copy; strings and `probe` are lists.
+    """
 
-    def decode(self, payload: memoryview, probes: Sequence[str]) -> Any:
-        """The event in a record; `probes` gives names to the numbers of probes."""
-        _, probe, time_ns, pid, tid, *own = self._layout.decode(payload)
-        return self._make((time_ns, pid, tid, probes[probe], *own))
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
 
-    def makes(self, event: Any) -> bool:
-        """Whether an event is of this type."""
-        return isinstance(event, self._class)
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+    def __len__(self) -> int:
+        return len(self._fields["probe"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of the fields."""
+        return tuple(self._fields)
+
+
+class Decoders:
+    """All that one program sends: `types` types of events, from probes with these names by number."""
+
+    def __init__(self, program: Program, types: int, probes: Sequence[str]) -> None:
+        self._probes = tuple(probes)
+        self._fields = [program.records[number * SIZES].fields for number in range(types)]
+        self._classes = [_event_class([*HEADER, *(field.name for field in fields)]) for fields in self._fields]
+        # Every kind has a decoder, also those that a type of few sizes never sends.
+        self._decoders = tuple(
+            _decoder(self._classes[kind // SIZES], program.records.get(kind) or program.records[kind // SIZES * SIZES])
+            for kind in range(types * SIZES)
+        )
+        self._groups = bytes(kind // SIZES for kind in range(types * SIZES))
+
+    def events(self, chunk: bytearray, end: int) -> list[Any]:
+        """The events in the first `end` bytes of a drained chunk."""
+        return _events.decode(chunk, end, self._decoders, self._probes)
+
+    def columns(self, chunk: bytearray, end: int) -> list[Columns | None]:
+        """The same as columns, one for each type; None for a type without events."""
+        found = _events.columns(chunk, end, self._decoders, self._probes, self._groups)
+        return [
+            None if raw is None else Columns(dict(_typed(fields, raw)))
+            for fields, raw in zip(self._fields, found, strict=False)
+        ]
 
 
 def _event_class(fields: Sequence[str]) -> Any:
     return namedtuple("Event", fields)
 
 
-def record_kind(payload: memoryview) -> int:
-    """Which of a program's event types a record is of."""
-    return int.from_bytes(payload[:RECORD_KIND_SIZE], "little")
+def _decoder(event: Any, layout: Layout) -> _events.Decoder:
+    fields = zip(layout.fields, layout.offsets, layout.rooms, strict=True)
+    described = tuple((_CODES[field.kind], offset, field.size, room) for field, offset, room in fields)
+    return _events.Decoder(event, described, Truncated, TruncatedBytes)
+
+
+def _typed(fields: Sequence[Field], raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    time_ns, pid, tid, probe, *own = raw
+    for name, column in (("time_ns", time_ns), ("pid", pid), ("tid", tid)):
+        yield name, memoryview(column).cast("Q")
+    yield "probe", probe
+    for field, column in zip(fields, own, strict=True):
+        yield field.name, column if field.is_text else memoryview(column).cast(_ITEMS[field.kind])
 
 
 def wall_time(time_ns: int) -> float:

@@ -6,15 +6,18 @@ on this object's descriptors: closing it, or the death of the process in whateve
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from usdtkit import targets
 from usdtkit.bpf import program as programs
+from usdtkit.bpf.actions import table_name
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.links import Links, Refusal, Site
@@ -22,10 +25,12 @@ from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
+from usdtkit.model import Probe
 from usdtkit.trace.aggregations import Aggregation
-from usdtkit.trace.events import EventType, record_kind
+from usdtkit.trace.command import Command
+from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
-from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, uprobe, uretprobe, usdt
+from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 
 PAGE = 4096
 HOUR_S = 3600.0  # poll(2) counts milliseconds in an int
@@ -50,8 +55,21 @@ class Summary:
     duration_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One site of a session: `kind` is usdt, entry or return; offsets are the file's; no `pids` means every process."""
+
+    kind: str
+    name: str
+    path: str
+    file_offset: int
+    semaphore_offset: int
+    pids: tuple[int, ...]
+
+
 class Session:
-    """Trace the processes `pid` (one or several), or every process that maps what is traced, present and future.
+    """Trace the processes `pid` (one or several), or `command`, which is started for it and traced from its first
+    instruction, or every process that maps what is traced, present and future.
 
     Define sources and their actions, then iterate. Iteration attaches, and ends with `stop()`, after `duration`
     seconds, or when all of the processes have ended; what is still in the buffer then is yielded first.
@@ -64,6 +82,7 @@ class Session:
         self,
         *,
         pid: int | Iterable[int] | None = None,
+        command: Sequence[str] | None = None,
         duration: float | None = None,
         ring_size: int = 8 << 20,
         string_size: int = 128,
@@ -73,8 +92,15 @@ class Session:
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
         if not 1 <= string_size <= MAX_STRING:
             raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {MAX_STRING}")
+        if pid is not None and command is not None:
+            raise UsageError("a session traces processes, or a command, not both")
         # Each once: a process that is attached to twice would be counted twice.
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
+        # Where to look for probes and functions; what a command will map, nobody knows yet.
+        self._search_pids = self.pids
+        self._command = None if command is None else Command(command)
+        if self._command is not None:
+            self.pids = (self._command.pid,)
         self.duration = duration
         self.received = 0
         self._ring_size = ring_size
@@ -82,10 +108,10 @@ class Session:
         self._method = method
         self._hooks: list[programs.Hook] = []
         self._places: list[Resolved] = []  # of each hook
-        self._columns: list[tuple[str, ...]] = []
+        self._event_types = 0
         self._aggregations: list[Aggregation] = []
-        self._event_types: list[EventType] = []
-        self._probe_names: list[str] = []
+        self._decoders: Decoders | None = None
+        self._waiting: Iterator[Any] = iter(())
         self._loaded: Loaded | None = None
         self._links: Links | None = None
         self._ring: RingBuffer | None = None
@@ -110,7 +136,7 @@ class Session:
 
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
-        resolved = spec if isinstance(spec, Resolved) else spec.resolve(self.pids)
+        resolved = spec if isinstance(spec, Resolved) else self._resolve(spec)
         return Source(self, resolved, self._add_hook(resolved))
 
     def pair(self, start: Spec, end: Spec | None = None, *, keep: Keep = ()) -> Pair:
@@ -127,13 +153,25 @@ class Session:
                 "a pair is two USDT probes, or a function's entry and its return",
                 hint="of what begins and ends in two functions, emit both and compare their time_ns",
             )
-        first = start.resolve(self.pids)
-        second = first.returning() if one_call else end.resolve(self.pids)
+        first = self._resolve(start)
+        second = first.returning() if one_call else self._resolve(end)
         start_hook = self._add_hook(first)
         start_hook.start = kept_fields(keep)
         end_hook = self._add_hook(second)
         end_hook.after = start_hook
         return Pair(self, second, start_hook, end_hook)
+
+    def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
+        """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
+        if self._command is not None and path is None:
+            with contextlib.suppress(NotFoundError):
+                return targets.find_probes(name, path=self._command.program)
+        return targets.find_probes(name, pids=self._search_pids, path=path)
+
+    def _resolve(self, spec: Spec) -> Resolved:
+        if isinstance(spec, UsdtSpec):
+            return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
+        return spec.resolve(self._search_pids)
 
     def _add_hook(self, resolved: Resolved) -> programs.Hook:
         self.check_open()
@@ -144,10 +182,10 @@ class Session:
         self._places.append(resolved)
         return hook
 
-    def add_event_type(self, columns: tuple[str, ...]) -> int:
+    def add_event_type(self) -> int:
         """For `Source.emit`: the number of a new kind of event."""
-        self._columns.append(columns)
-        return len(self._columns) - 1
+        self._event_types += 1
+        return self._event_types - 1
 
     def add_aggregation(self, aggregation: Aggregation) -> int:
         """For `Source.count` and `Source.hist`: the number of a new table."""
@@ -170,6 +208,14 @@ class Session:
         """The program of the sources so far, as it would be compiled."""
         return programs.build(self._hooks)
 
+    def plan(self) -> list[Planned]:
+        """Every site that `start` would attach to, and nothing attached."""
+        return [
+            Planned(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, self.pids)
+            for hook, resolved in zip(self._hooks, self._places, strict=True)
+            for place in resolved.places
+        ]
+
     def start(self) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing."""
         self._check_not_closed()
@@ -191,15 +237,15 @@ class Session:
             maps = self._loaded.maps
             for index, packed in enumerate(plan.operands):
                 maps["operands"][index.to_bytes(4, "little")] = packed
-            for number, columns in enumerate(self._columns):
-                self._event_types.append(EventType(program.records[number], columns))
+            self._decoders = Decoders(program, self._event_types, plan.probe_names)
             for number, aggregation in enumerate(self._aggregations):
-                aggregation.bind(maps[programs.table_name(number)], program.tables[number])
-            self._probe_names = plan.probe_names
+                aggregation.bind(maps[table_name(number)], program.tables[number])
             self._ring = RingBuffer(maps["events"])
             self._links = Links(self._loaded, self._method)
             self._started_at = time.monotonic()
             self._attach(plan, self._links)
+            if self._command is not None:
+                self._command.go()
         except BaseException:
             self.close()
             raise
@@ -225,39 +271,99 @@ class Session:
         return [] if self._links is None else list(dict.fromkeys(self._links.refused))
 
     def __iter__(self) -> Iterator[Any]:
+        for _ in self._rounds():
+            yield from self.drain()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        import asyncio
+
         self.start()
-        deadline = None if self.duration is None else self._started_at + self.duration
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        assert self._ring is not None
+        watched = (self._ring.fd, self._wake, *self._pidfds)
+        for descriptor in watched:
+            loop.add_reader(descriptor, ready.set)
+        try:
+            while True:
+                for event in self.drain():
+                    yield event
+                ready.clear()
+                left = self._left()
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(ready.wait(), left)
+                before = set(self._pidfds)
+                finished = self._finished(0)
+                for descriptor in before - self._pidfds:
+                    loop.remove_reader(descriptor)
+                if finished:
+                    break
+        finally:
+            for descriptor in watched:
+                loop.remove_reader(descriptor)
+        self.detach()
+        for event in self.drain():
+            yield event
+
+    def batches(self) -> Iterator[Columns]:
+        """As iteration, for heavy streams: columns of many events at a time, of one type each."""
+        for _ in self._rounds():
+            yield from self.drain_columns()
+
+    def _rounds(self) -> Iterator[None]:
+        """One item each time the buffer may hold events; before the last one everything is detached."""
+        self.start()
+        while True:
+            yield
+            if self._wake < 0:  # closed by whoever took the last event
+                return
+            left = self._left()
+            if self._finished(None if left is None else min(left, HOUR_S) * 1000):
+                break
+        self.detach()
+        yield
+
+    def _left(self) -> float | None:
+        """Seconds until the duration is over; None where there is none."""
+        if self.duration is None:
+            return None
+        return max(0.0, self._started_at + self.duration - time.monotonic())
+
+    def _finished(self, timeout_ms: float | None) -> bool:
+        """Wait for something to happen; whether that is the end."""
         poller = select.poll()
         assert self._ring is not None
         for descriptor in (self._ring.fd, self._wake, *self._pidfds):
             poller.register(descriptor, select.POLLIN)
-        while True:
-            yield from self.drain()
-            if self._wake < 0:  # closed by whoever took the last event
-                return
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = {descriptor for descriptor, _ in poller.poll(None if left is None else min(left, HOUR_S) * 1000)}
-            for pidfd in ready & self._pidfds:
-                poller.unregister(pidfd)
-                self._pidfds.discard(pidfd)
-                os.close(pidfd)
-            all_ended = bool(self.pids) and not self._pidfds
-            if self._wake in ready or all_ended or left == 0.0:
-                break
-        self.detach()
-        yield from self.drain()
+        ready = {descriptor for descriptor, _ in poller.poll(timeout_ms)}
+        for pidfd in ready & self._pidfds:
+            self._pidfds.discard(pidfd)
+            os.close(pidfd)
+        return self._wake in ready or (bool(self.pids) and not self._pidfds) or self._left() == 0.0
 
     def drain(self) -> Iterator[Any]:
-        """The events that wait in the buffer now."""
-        if self._ring is None:
-            return
-        for payload in self._ring.drain():
-            self.received += 1
-            yield self._event_types[record_kind(payload)].decode(payload, self._probe_names)
+        """The events that wait in the buffer now; a fast writer does not make it endless."""
+        yield from self._waiting
+        for chunk, end, decoders in self._chunks():
+            events = decoders.events(chunk, end)
+            self.received += len(events)
+            # Kept, for a reader that stops in the midst of them and comes back.
+            self._waiting = iter(events)
+            yield from self._waiting
 
-    def columns(self, event: Any) -> tuple[str, ...]:
-        """The fields of an event in the order in which `emit` was asked for them."""
-        return next(type_.columns for type_ in self._event_types if type_.makes(event))
+    def drain_columns(self) -> Iterator[Columns]:
+        """As `drain`, in columns."""
+        for chunk, end, decoders in self._chunks():
+            for columns in decoders.columns(chunk, end):
+                if columns is not None:
+                    self.received += len(columns)
+                    yield columns
+
+    def _chunks(self) -> Iterator[tuple[bytearray, int, Decoders]]:
+        """Records out of the ring buffer: where they are now, how many bytes, and what they mean."""
+        left = self._ring_size
+        while self._ring is not None and self._decoders is not None and left > 0 and (end := self._ring.refill()):
+            left -= end
+            yield self._ring.chunk, end, self._decoders
 
     def stop(self) -> None:
         """End the iteration, after the events that are already there. Safe in signal handlers and other threads."""
@@ -299,8 +405,12 @@ class Session:
         if self._ring is not None:
             self._ring.close()
             self._ring = None
+        for _ in self._waiting:  # whoever iterates gets no more of them
+            continue
         for descriptor in (wake, *self._pidfds):
             os.close(descriptor)
+        if self._command is not None:
+            self._command.close()
         self._pidfds.clear()
 
     def __enter__(self) -> Session:

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.program import Block, Count, Emit, Hist, Hook
+from usdtkit.bpf.actions import Action, Block, Count, Emit, Hist, Linear, Log2, Stats
+from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
-from usdtkit.trace.aggregations import Counts, Histogram
+from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable
 from usdtkit.trace.events import HEADER, UNITS
 from usdtkit.trace.specs import Resolved
 
@@ -54,14 +55,14 @@ class Source:
         if not names and not fields:
             fields = self.everything()
         wanted = self._named(names, fields)
-        # Every event carries the header; asking for one of its fields only places it among the columns.
+        # Every event carries the header.
         own = {name: value for name, value in wanted.items() if name not in HEADER or name in fields}
         clash = [name for name in own if name in HEADER]
         if clash:
             raise UsageError(
                 f"an event has a field {clash[0]} of its own", hint=f"another name: {clash[0]}_={clash[0]}"
             )
-        self._act(Emit(self._session.add_event_type(tuple(wanted)), own))
+        self._act(Emit(self._session.add_event_type(), own))
         return self
 
     def count(self, *names: str, **keys: ex.Expression) -> Counts:
@@ -71,13 +72,29 @@ class Source:
         self._act(Count(self._session.add_aggregation(counts), wanted))
         return counts
 
-    def hist(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> Histogram:
-        """Count `value` in the kernel in buckets of powers of two, by the values of the keys."""
+    def hist(
+        self,
+        value: ex.Expression | str,
+        *names: str,
+        linear: tuple[int, int, int] | None = None,
+        **keys: ex.Expression,
+    ) -> Histogram:
+        """Count `value` in the kernel in buckets, by the values of the keys.
+
+        The buckets are powers of two, or with `linear`, (low, high, step), of equal width.
+        """
         wanted = self._named(names, keys)
-        histogram = Histogram(tuple(wanted))
-        number = self._session.add_aggregation(histogram)
-        self._act(Hist(number, ex.Name(value) if isinstance(value, str) else value, wanted))
+        scale = Linear(*linear) if linear else Log2()
+        histogram = Histogram(tuple(wanted), scale)
+        self._act(Hist(self._session.add_aggregation(histogram), _value(value), wanted, scale))
         return histogram
+
+    def stats(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> StatisticsTable:
+        """Count, sum, least and greatest of `value`, in the kernel, by the values of the keys."""
+        wanted = self._named(names, keys)
+        table = StatisticsTable(tuple(wanted))
+        self._act(Stats(self._session.add_aggregation(table), _value(value), wanted))
+        return table
 
     def everything(self) -> dict[str, ex.Expression]:
         """All that is known of a hit besides its header, as fields for `emit`; names that are taken get a prefix."""
@@ -100,7 +117,7 @@ class Source:
         """Names that come before the builtin ones."""
         return {argument.name for argument in self._hook.arguments}
 
-    def _act(self, action: Emit | Count | Hist) -> None:
+    def _act(self, action: Action) -> None:
         self._session.check_open()
         self._hook.blocks.append(Block(self._condition, action))
 
@@ -134,6 +151,10 @@ def kept_fields(keep: Keep) -> dict[str, ex.Expression]:
     if isinstance(keep, Mapping):
         return dict(keep)
     return {name: ex.Name(name) for name in keep}
+
+
+def _value(value: ex.Expression | str) -> ex.Expression:
+    return ex.Name(value) if isinstance(value, str) else value
 
 
 def _free_name(name: str) -> str:

@@ -47,9 +47,6 @@ class UsdtSpec:
     name: str
     path: str | None = None
 
-    def resolve(self, pids: Sequence[int]) -> Resolved:
-        return resolve_probes(self.name, targets.find_probes(self.name, pids=pids, path=self.path))
-
 
 def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
     """Probes that are already found, as one source: what they have in common are its arguments."""

@@ -1,0 +1,301 @@
+"""What a hook does with a hit: send an event, count, sum up → C statements, and how to read what they leave.
+
+Input: actions, made by `trace.sources`, and the `Renderer` of their hook. Output: statements and declarations for
+`program`, layouts of records and tables for the readers in `trace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from usdtkit.bpf import expressions as ex
+from usdtkit.bpf.layout import Field, Kind, Layout
+from usdtkit.bpf.render import Renderer
+from usdtkit.errors import UsageError
+
+RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
+MAX_RECORD = 1 << 16
+# An event of a type comes in up to SIZES sizes: with this room for each of its texts, or with all that they may need.
+TEXT_ROOMS = (28, 124)
+SIZES = len(TEXT_ROOMS) + 1
+# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
+COOKIE_LIST_BITS = 12
+# Where the length of a string is found out. Threads that share a CPU may write to it at once: nobody reads it.
+SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
+MAX_KEY = 256
+AGGREGATION_ENTRIES = 10_240
+MAX_BUCKETS = 1000
+
+Counter = Callable[..., str]  # the name of a counter, and by how much → the statement that raises it
+
+
+@dataclass(frozen=True)
+class Log2:
+    """Buckets of powers of two: bucket b has the values v with v.bit_length() == b; the last one, negative values."""
+
+    @property
+    def buckets(self) -> int:
+        """How many there are. The slot behind the last is the sum of the values."""
+        return 65
+
+    def bounds(self, bucket: int) -> tuple[int | None, int | None]:
+        """The least value of a bucket, and the least beyond it; None where there is no bound."""
+        return (0 if bucket == 0 else 1 << bucket - 1), 1 << bucket
+
+    def render(self, value: str, parameter: Callable[[int], str]) -> str:
+        """The C of a value's bucket."""
+        return f"bits({value})"
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Buckets of `step` from `low` to `high`: the first has all that is less, the last all that is not."""
+
+    low: int
+    high: int
+    step: int
+
+    def __post_init__(self) -> None:
+        if self.step < 1 or self.high <= self.low or self.buckets > MAX_BUCKETS:
+            raise UsageError(
+                f"a histogram from {self.low} to {self.high} by {self.step}",
+                hint=f"low < high, step of 1 or more, at most {MAX_BUCKETS - 2} steps",
+            )
+
+    @property
+    def buckets(self) -> int:
+        """How many there are. The slot behind the last is the sum of the values."""
+        return -((self.low - self.high) // self.step) + 2
+
+    def bounds(self, bucket: int) -> tuple[int | None, int | None]:
+        """The least value of a bucket, and the least beyond it; None where there is no bound."""
+        if bucket == 0:
+            return None, self.low
+        start = self.low + (bucket - 1) * self.step
+        return start, (None if bucket == self.buckets - 1 else start + self.step)
+
+    def render(self, value: str, parameter: Callable[[int], str]) -> str:
+        """The C of a value's bucket."""
+        return f"linear({value}, {parameter(self.low)}, {parameter(self.step)}, {self.buckets - 2})"
+
+
+Scale = Log2 | Linear
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Send an event of the type `number` with these fields."""
+
+    number: int
+    fields: dict[str, ex.Expression]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Count hits by the values of `keys`, in the table `number`."""
+
+    number: int
+    keys: dict[str, ex.Expression]
+
+
+@dataclass(frozen=True)
+class Hist:
+    """Count `value` in the buckets of `scale`, by the values of `keys`, in the table `number`."""
+
+    number: int
+    value: ex.Expression
+    keys: dict[str, ex.Expression]
+    scale: Scale = Log2()
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Count, sum, least and greatest of `value`, by the values of `keys`, in the table `number`."""
+
+    number: int
+    value: ex.Expression
+    keys: dict[str, ex.Expression]
+
+
+Action = Emit | Count | Hist | Stats
+
+
+@dataclass(frozen=True)
+class Block:
+    """An action, and what must be true for it."""
+
+    condition: ex.Expression | None
+    action: Action
+
+
+@dataclass(frozen=True)
+class Table:
+    """How to read an aggregation: the layout of its keys, of its values, and whether what it sums up is signed."""
+
+    keys: Layout
+    signed: bool = False
+    values: Layout | None = None
+
+
+def table_name(number: int) -> str:
+    """The map of an aggregation."""
+    return f"table_{number}"
+
+
+class ActionRenderer:
+    """Renders the actions of all hooks; what it collects besides the statements stands in its attributes."""
+
+    def __init__(self) -> None:
+        self.declarations: list[str] = []
+        # By kind: an event of type n has the kind n * SIZES, or one of the SIZES - 1 after it, by its size.
+        self.records: dict[int, Layout] = {}
+        self.tables: dict[int, Table] = {}
+
+    def render(self, action: Action, renderer: Renderer, count: Counter) -> list[str]:
+        """The statements of an action; `count` renders one that raises a counter of the hook."""
+        match action:
+            case Emit(number, fields):
+                return self._emit(number, fields, renderer, count)
+            case Count(number, keys):
+                return self._count(number, keys, renderer, count)
+            case Hist():
+                return self._hist(action, renderer, count)
+            case Stats():
+                return self._stats(action, renderer, count)
+
+    def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
+        wanted = [renderer.field(name, value) for name, value in fields.items()]
+        full = Layout(wanted, RECORD_HEADER)
+        if full.size > MAX_RECORD:
+            raise UsageError(
+                f"{renderer.scope.what}: an event of {full.size} bytes",
+                hint=f"at most {MAX_RECORD}: shorten its strings",
+            )
+        renderer.uses |= {"id", "cookie", "now"}
+        most = max((one.room for one in wanted if one.is_text), default=0)
+        rooms = [room for room in TEXT_ROOMS if 2 * room <= most]
+        if not rooms:
+            return self._send(number * SIZES, full, fields, renderer, count)
+        # How long the texts are decides how large a record is: what is not read does not travel.
+        if SCRATCH not in self.declarations:
+            self.declarations.append(SCRATCH)
+        lines = [
+            "{ u32 none = 0; s32 n, longest = 0;",
+            "struct scratch *scratch = scratches.lookup(&none);",
+            "if (scratch) {",
+        ]
+        for expression, one in zip(fields.values(), wanted, strict=True):
+            if one.is_text:
+                lines.append(f"n = {renderer.length(expression, 'scratch->data')}; if (n > longest) longest = n;")
+        for index, room in enumerate(rooms):
+            layout = Layout(wanted, RECORD_HEADER, longest=room)
+            send = self._send(number * SIZES + index, layout, fields, renderer, count)
+            lines += [f"if (longest <= {room}) {{", *send, "} else"]
+        largest = self._send(number * SIZES + len(rooms), full, fields, renderer, count)
+        return [*lines, "{", *largest, f"}} }} else {{ {count('lost')} }} }}"]
+
+    def _send(
+        self, kind: int, layout: Layout, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter
+    ) -> list[str]:
+        self.records[kind] = layout
+        self.declarations.append(layout.c_struct(f"record_{kind}"))
+        lines = [
+            f"struct record_{kind} *r = events.ringbuf_reserve(sizeof(struct record_{kind}));",
+            f"if (!r) {{ {count('lost')} }} else {{",
+            f"r->kind = {kind}; r->probe = cookie >> {COOKIE_LIST_BITS};",
+            "r->time = now; r->pid = id >> 32; r->tid = id;",
+        ]
+        for index, (expression, room) in enumerate(zip(fields.values(), layout.rooms, strict=True)):
+            lines += renderer.store(expression, f"r->f{index}", room)
+        return ["{", *lines, "events.ringbuf_submit(r, 0);", "}", "}"]
+
+    def _key(
+        self, name: str, keys: dict[str, ex.Expression], extra: Sequence[Field], renderer: Renderer
+    ) -> tuple[Layout, list[str]]:
+        layout = Layout([*(renderer.field(key, value) for key, value in keys.items()), *extra])
+        if layout.size > MAX_KEY:
+            raise UsageError(
+                f"{renderer.scope.what}: keys of {layout.size} bytes together",
+                hint=f"at most {MAX_KEY}: cstr(…, 64) shortens a string",
+            )
+        self.declarations.append(layout.c_struct(name))
+        lines = [f"struct {name} key = {{}};"]
+        for index, (expression, part) in enumerate(zip(keys.values(), layout.fields, strict=False)):
+            lines += renderer.store(expression, f"key.f{index}", part.room if part.is_text else 8)
+        return layout, lines
+
+    def _count(self, number: int, keys: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
+        name = table_name(number)
+        if not keys:
+            self.tables[number] = Table(Layout([]))
+            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, 1);")
+            return _add_to_slot(name, "0", "1")
+        layout, lines = self._key(f"{name}_key", keys, (), renderer)
+        self.tables[number] = Table(layout)
+        self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
+        return ["{", *lines, *_add_to_key(name, "1", count("full")), "}"]
+
+    def _hist(self, action: Hist, renderer: Renderer, count: Counter) -> list[str]:
+        name, scale = table_name(action.number), action.scale
+        measured, signed = renderer.integer(action.value)
+        opening = ["{", f"u64 value = {measured};"]
+        bucket, sum_slot = scale.render("value", renderer.parameter), scale.buckets
+        if not action.keys:
+            self.tables[action.number] = Table(Layout([]), signed)
+            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, {sum_slot + 1});")
+            return [*opening, *_add_to_slot(name, bucket, "1"), *_add_to_slot(name, str(sum_slot), "value"), "}"]
+        layout, lines = self._key(f"{name}_key", action.keys, [Field("bucket", "u64")], renderer)
+        self.tables[action.number] = Table(layout, signed)
+        self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
+        slot, full = f"key.f{len(action.keys)}", count("full")
+        # What has no bucket does not go into the sum either, so that the average stays right.
+        add_to_sum = [f"{slot} = {sum_slot};", *_add_to_key(name, "value", full)]
+        return [*opening, *lines, f"{slot} = {bucket};", *_add_to_key(name, "1", full, add_to_sum), "}"]
+
+    def _stats(self, action: Stats, renderer: Renderer, count: Counter) -> list[str]:
+        name = table_name(action.number)
+        measured, signed = renderer.integer(action.value)
+        kind: Kind = "i64" if signed else "u64"
+        values = Layout([Field("count", "u64"), Field("sum", kind), Field("least", kind), Field("greatest", kind)])
+        self.declarations.append(values.c_struct(f"{name}_value"))
+        # Summed on each CPU by itself, so that the least and the greatest need no lock.
+        if action.keys:
+            layout, lines = self._key(f"{name}_key", action.keys, (), renderer)
+            entries = AGGREGATION_ENTRIES
+            self.declarations.append(f"BPF_PERCPU_HASH({name}, struct {name}_key, struct {name}_value, {entries});")
+            make = (
+                f"if (!v) {{ struct {name}_value none = {{}}; {name}.insert(&key, &none); v = {name}.lookup(&key); }}"
+            )
+        else:
+            layout, lines = Layout([]), ["u32 key = 0;"]
+            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, struct {name}_value, 1);")
+            make = ""
+        self.tables[action.number] = Table(layout, signed, values)
+        return [
+            *("{", f"{'s64' if signed else 'u64'} value = {measured};", *lines),
+            *(f"struct {name}_value *v = {name}.lookup(&key);", make, f"if (!v) {{ {count('full')} }} else {{"),
+            "if (!v->f0 || value < v->f2) v->f2 = value;",
+            "if (!v->f0 || value > v->f3) v->f3 = value;",
+            *("__sync_fetch_and_add(&v->f1, value);", "__sync_fetch_and_add(&v->f0, 1);", "} }"),
+        ]
+
+
+# bcc does not see its map functions inside macros, so these are spelled out at each place.
+
+
+def _add_to_slot(table: str, slot: str, amount: str) -> list[str]:
+    return [
+        f"{{ u32 at = {slot}; u64 *sum = {table}.lookup(&at);",
+        f"if (sum) __sync_fetch_and_add(sum, {amount}); }}",
+    ]
+
+
+def _add_to_key(table: str, amount: str, when_full: str, then: Sequence[str] = ()) -> list[str]:
+    return [
+        f"{{ u64 none = 0, *sum = {table}.lookup(&key);",
+        f"if (!sum) {{ {table}.insert(&key, &none); sum = {table}.lookup(&key); }}",
+        f"if (!sum) {{ {when_full} }} else {{ __sync_fetch_and_add(sum, {amount});",
+        *then,
+        "} }",
+    ]
