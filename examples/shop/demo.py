@@ -79,7 +79,8 @@ def watch(pid, url, orders, rows):
 def same_with_bpftrace(pid, url, orders):
     """Let bpftrace count the same probe. True when it counts as many as the service."""
     if shutil.which("bpftrace") is None:
-        print(f"\nThe same probes with bpftrace (apt-get install bpftrace):\n  bpftrace -p {pid} -e '{BPFTRACE}'")
+        print("\nbpftrace can count the same probes, once it is there: apt-get install bpftrace, and make demo again, or:")
+        print(f"  bpftrace -p PID -e '{BPFTRACE}'")
         return True
     print(f"\nbpftrace -p {pid} -e '{BPFTRACE}'")
     before = stats(url)["order__start"]
