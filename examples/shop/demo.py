@@ -79,7 +79,7 @@ def watch(pid, url, orders, rows):
 def same_with_bpftrace(pid, url, orders):
     """Let bpftrace count the same probe. True when it counts as many as the service."""
     if shutil.which("bpftrace") is None:
-        print("\nbpftrace can count the same probes, once it is there: apt-get install bpftrace, and make demo again, or:")
+        print("\nbpftrace can count the same probes: apt-get install bpftrace, then make demo again, or with a PID:")
         print(f"  bpftrace -p PID -e '{BPFTRACE}'")
         return True
     print(f"\nbpftrace -p {pid} -e '{BPFTRACE}'")
