@@ -50,6 +50,11 @@ class Links:
         """`method`: one of METHODS, or None for the first that the kernel has."""
         if method not in (None, *METHODS):
             raise UsageError(f"{method!r} is no way to attach", hint=f"one of {', '.join(METHODS)}")
+        if method == "uprobe_multi" and not has_uprobe_multi():
+            raise UnsupportedError(
+                "this kernel has no uprobe_multi, or does not let us use it",
+                hint="without a method, the best that there is is taken; usdtkit doctor shows what that is",
+            )
         self._loaded = loaded
         self._descriptors: list[int] = []
         self.refused: list[Refusal] = []
