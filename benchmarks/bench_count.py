@@ -1,6 +1,6 @@
 """What counting at a USDT site costs the program that is counted: usdtkit, bcc and bpftrace, and nobody.
 
-The target takes the time of its own loop. Needs root, gcc, bcc, bpftrace and systemtap-sdt-dev.
+The target takes the processor time of its own loop. Needs root, gcc, bcc, bpftrace and systemtap-sdt-dev.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from common import PROBE, figure, medians, workplace
 
 from usdtkit import trace
 
-HITS, ROUNDS = 200_003, 9
+HITS, ROUNDS = 100_003, 15
 BCC = """
 BPF_PERCPU_ARRAY(sums, u64, 1);
 int hit(struct pt_regs *ctx) { u32 at = 0; u64 *sum = sums.lookup(&at); if (sum) *sum += 1; return 0; }

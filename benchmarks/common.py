@@ -42,12 +42,12 @@ class Target:
         self._process.stdin.flush()
 
     def fired(self):
-        """Wait for it; (times, nanoseconds a hit)."""
+        """Wait for it; (times, nanoseconds of CPU time a hit)."""
         _, times, _, nanoseconds = self._process.stdout.readline().split()
         return int(times), int(nanoseconds) / int(times)
 
     def fire(self, times):
-        """Nanoseconds a hit."""
+        """Nanoseconds of CPU time a hit."""
         self.send(times)
         return self.fired()[1]
 
