@@ -24,15 +24,20 @@ LONGEST_NAME = 1 << 16
 
 # A section is read whole into memory, and a sparse file can claim any size.
 _LARGEST_READ = 1 << 30
+# By number, width and whether they are little-endian. x86-64's programs of 32 bits have its registers.
 _MACHINES = {
-    3: "i386",
-    21: "ppc64",
-    22: "s390x",
-    40: "arm",
-    62: "x86_64",
-    183: "aarch64",
-    243: "riscv64",
-    258: "loongarch64",
+    (3, 32, True): "i386",
+    (21, 64, False): "ppc64",
+    (21, 64, True): "ppc64le",
+    (22, 32, False): "s390",
+    (22, 64, False): "s390x",
+    (40, 32, True): "arm",
+    (62, 32, True): "x86_64",
+    (62, 64, True): "x86_64",
+    (183, 64, True): "aarch64",
+    (243, 32, True): "riscv32",
+    (243, 64, True): "riscv64",
+    (258, 64, True): "loongarch64",
 }
 
 
@@ -85,7 +90,7 @@ class Image:
         _, machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, shstrndx = header.unpack(
             self.read(16, header.size)
         )
-        self.machine = _MACHINES.get(machine, f"machine-{machine}")
+        self.machine = _machine(machine, self.bits, self.little_endian)
         headers = self._section_headers(shoff, shentsize, shnum)
         if headers and phnum == 0xFFFF:  # the true counts are in section 0 where they do not fit their fields
             phnum = headers[0][7]
@@ -236,6 +241,10 @@ class Image:
             Section(text_at(names, name), kind, flags, address, offset, size, link, alignment, entry_size)
             for name, kind, flags, address, offset, size, link, _, alignment, entry_size in headers
         )
+
+
+def _machine(number: int, bits: int, little_endian: bool) -> str:
+    return _MACHINES.get((number, bits, little_endian), f"machine-{number}")
 
 
 def text_at(strings: bytes, offset: int) -> str:

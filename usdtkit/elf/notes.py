@@ -144,9 +144,8 @@ def _numbered(operands: tuple[Operand, ...]) -> tuple[Argument, ...]:
 
 
 def _type_of(operand: Operand) -> str:
-    if operand.text.partition("@")[0].endswith("f") and operand.size == 8:
-        return "f64"
-    return f"{'i' if operand.signed else 'u'}{8 * operand.size}"
+    kind = "f" if operand.floating and operand.size >= 4 else "i" if operand.signed else "u"
+    return f"{kind}{8 * operand.size}"
 
 
 def _resolver(image: Image) -> SymbolResolver:
