@@ -74,7 +74,6 @@ class Site:
             "base": self.base,
             "semaphore": self.semaphore,
             "file_offset": self.file_offset,
-            "semaphore_offset": self.semaphore_offset,
             "arguments_text": _text(self.arguments_text),
         }
 
@@ -104,7 +103,7 @@ class Probe:
             "provider": _text(self.provider),
             "name": _text(self.name),
             "doc": _text(self.doc),
-            "arguments": [{"name": _text(a.name), "type": a.type, "operand": a.operand} for a in self.arguments],
+            "arguments": [{"name": _text(a.name), "type": a.type} for a in self.arguments],
             "sites": [site.to_json() for site in self.sites],
         }
 

@@ -22,8 +22,9 @@ PF_X, PF_W = 1, 2
 LONGEST_NAME = 1 << 16
 """Bytes beyond which a string table is not searched for the end of a name."""
 
-# A section is read whole into memory, and a sparse file can claim any size.
-_LARGEST_READ = 1 << 30
+# A section is read whole into memory, and a sparse file can claim any size. The largest known is a tenth of a browser's
+# debug file; node's symbol names are 13 MB.
+_LARGEST_READ = 64 << 20
 # By number, width and whether they are little-endian. x86-64's programs of 32 bits have its registers.
 _MACHINES = {
     (3, 32, True): "i386",
@@ -135,6 +136,11 @@ class Image:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file when it was opened."""
+        return self._file_size
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes of the file from `offset`; ElfError where the file is shorter."""

@@ -45,10 +45,10 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
     path = image.path if path is None else path
     problems: list[str] = []
     found: dict[tuple[str, str], list[Site]] = {}
-    resolve = _resolver(image)
+    resolve, moved = _resolver(image), _moved(image)
     for provider, name, addresses, text in _notes(image, problems):
         try:
-            site = _site(image, addresses, text, resolve, problems)
+            site = _site(image, addresses, text, moved, resolve, problems)
         except ElfError as error:
             problems.append(f"{provider}:{name}: {error.message}")
             continue
@@ -102,19 +102,37 @@ def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[
             yield provider, name, (location, base, semaphore), text
 
 
+def sites_of(image: Image) -> set[int]:
+    """The virtual addresses of all sites of the file."""
+    moved = _moved(image)
+    return {(location + moved(base)) % (1 << image.bits) for _, _, (location, base, _), _ in _notes(image, [])}
+
+
+def _moved(image: Image) -> Callable[[int], int]:
+    """How far prelink moved the file, by the base that a note says: code and data move, but not the notes.
+
+    The section .stapsdt.base tells. A base of 0 was never recorded.
+    """
+    section = image.section(".stapsdt.base")
+    address = section.address if section is not None else 0
+    return lambda base: address - base if address and base else 0
+
+
 def _site(
-    image: Image, addresses: tuple[int, int, int], text: str, resolve: SymbolResolver, problems: list[str]
+    image: Image,
+    addresses: tuple[int, int, int],
+    text: str,
+    moved: Callable[[int], int],
+    resolve: SymbolResolver,
+    problems: list[str],
 ) -> Site:
     location, base, semaphore = addresses
-    section = image.section(".stapsdt.base")
-    # prelink moves code and data but not the notes; how far, the section tells. A base of 0 was never recorded.
-    moved = section.address - base if section is not None and section.address and base else 0
     limit = 1 << image.bits
-    address = (location + moved) % limit
+    address = (location + moved(base)) % limit
     offset = image.file_offset(address)
     semaphore_offset = 0
     if semaphore:
-        semaphore = (semaphore + moved) % limit
+        semaphore = (semaphore + moved(base)) % limit
         try:
             semaphore_offset = image.file_offset(semaphore, writable=True)
         except ElfError as error:
