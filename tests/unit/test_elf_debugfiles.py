@@ -8,7 +8,7 @@ import pytest
 
 from usdtkit.elf import debugfiles
 from usdtkit.elf.image import Image
-from usdtkit.elf.symbols import addresses, functions
+from usdtkit.elf.symbols import Addresses, functions
 
 PROGRAM = """
 static int counter;
@@ -56,7 +56,7 @@ def test_by_build_id(built, tmp_path, monkeypatch):
     assert find(stripped) == same(whole, stripped)
     assert find(stripped, "*dde*") == same(whole, stripped)
     with Image.open(stripped) as image, Image.open(whole) as other:
-        assert addresses(image)["counter"] == addresses(other)["counter"]
+        assert Addresses(image).find("counter") == Addresses(other).find("counter") > 0
     # the file of another build is not taken for this one's
     run("objcopy", "--remove-section", ".note.gnu.build-id", place)
     assert find(stripped) == []

@@ -13,8 +13,23 @@ costs and where none may be; `walk` finds the ELF files of a directory. Everythi
 bytes raise `usdtkit.errors.ElfError`.
 """
 
-from usdtkit.elf.image import Image
-from usdtkit.elf.notes import read_probes
-from usdtkit.elf.symbols import functions
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from usdtkit.elf.image import Image as Image
+    from usdtkit.elf.notes import read_probes as read_probes
+    from usdtkit.elf.symbols import functions as functions
 
 __all__ = ["Image", "functions", "read_probes"]
+
+_HOMES = {"Image": "image", "functions": "symbols", "read_probes": "notes"}
+
+
+def __getattr__(name: str) -> object:
+    """The public names, imported when they are asked for: an application's side needs only the writer."""
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

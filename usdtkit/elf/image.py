@@ -19,12 +19,15 @@ SHT_NOTE, SHT_NOBITS = 7, 8
 PT_LOAD, PT_NOTE = 1, 4
 PF_X, PF_W = 1, 2
 
-LONGEST_NAME = 1 << 16
-"""Bytes beyond which a string table is not searched for the end of a name."""
+LONGEST_NAME = 1 << 13
+"""Bytes beyond which a string table is not searched for the end of a symbol's name."""
 
 # A section is read whole into memory, and a sparse file can claim any size. The largest known is a tenth of a browser's
 # debug file; node's symbol names are 13 MB.
 _LARGEST_READ = 64 << 20
+_LARGEST_BUILD_ID = 1 << 20  # among other notes
+# More than any linker makes, and as much as can be gone through in a moment.
+_MOST_SECTIONS, _MOST_SEGMENTS, _LONGEST_SECTION_NAME = 1 << 17, 128, 256
 # By number, width and whether they are little-endian. x86-64's programs of 32 bits have its registers.
 _MACHINES = {
     (3, 32, True): "i386",
@@ -205,10 +208,14 @@ class Image:
         raise ElfError(f"{self.path}: address {address:#x} lies in no {kind} segment of the file")
 
     def _find_build_id(self) -> str:
-        places = [(s.offset, s.size, s.alignment) for s in self.sections if s.name == ".note.gnu.build-id"]
-        if not places:
+        section = self.section(".note.gnu.build-id")
+        if section is not None:
+            places = [(section.offset, section.size, section.alignment)]
+        else:
             places = [(s.offset, s.file_size, 4) for s in self.segments if s.type == PT_NOTE]
         for offset, size, alignment in places:
+            if size > _LARGEST_BUILD_ID:
+                continue
             for owner, kind, description in self.notes(self.read(offset, size), alignment):
                 if owner == b"GNU" and kind == 3:
                     return description.hex()
@@ -218,6 +225,8 @@ class Image:
         entry = struct.Struct(self.byte_order + layout)
         if count == 0:
             return []
+        if count > (_MOST_SEGMENTS if what == "program" else _MOST_SECTIONS):
+            raise ElfError(f"{self.path}: damaged ELF header: {count} {what} headers")
         if entry_size < entry.size:
             raise ElfError(f"{self.path}: damaged ELF header: {what} headers of {entry_size} bytes")
         data = self.read(offset, entry_size * count)
@@ -244,7 +253,7 @@ class Image:
             _, kind, _, _, offset, size, *_ = headers[names_index]
             names = b"" if kind == SHT_NOBITS else self.read(offset, size)
         return tuple(
-            Section(text_at(names, name), kind, flags, address, offset, size, link, alignment, entry_size)
+            Section(_text_at(names, name), kind, flags, address, offset, size, link, alignment, entry_size)
             for name, kind, flags, address, offset, size, link, _, alignment, entry_size in headers
         )
 
@@ -253,7 +262,7 @@ def _machine(number: int, bits: int, little_endian: bool) -> str:
     return _MACHINES.get((number, bits, little_endian), f"machine-{number}")
 
 
-def text_at(strings: bytes, offset: int) -> str:
+def _text_at(strings: bytes, offset: int) -> str:
     """The NUL-terminated string at `offset` of a table, "" where there is none; bad UTF-8 as surrogate escapes."""
-    end = strings.find(b"\0", offset, offset + LONGEST_NAME)
+    end = strings.find(b"\0", offset, offset + _LONGEST_SECTION_NAME)
     return strings[offset:end].decode("utf-8", "surrogateescape") if end >= 0 else ""

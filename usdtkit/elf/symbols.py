@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image
 from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables
 from usdtkit.model import Function
 
 _SHORTEST_LITERAL = 3  # shorter ones are in most names
+_MOST_NEAR, _LONGEST_NEAR = 200_000, 256
+_MOST_NAMESAKES, _MOST_EFFORT = 256, 1 << 30  # symbols; bytes gone through
 _IS_GLOB = re.compile(r"[*?\[]")
 # C++'s mangling, and Rust's older and newer one.
 _MANGLED = re.compile(rb"_[ZR]\w")
@@ -41,24 +44,48 @@ def indirect_functions(image: Image, *patterns: Pattern) -> list[Function]:
 
 
 def function_names(image: Image) -> set[str]:
-    """The names of all functions, to find near ones."""
-    return {
-        table.name(symbol.at)
-        for table in all_tables(image)
-        for symbol in table
-        if symbol.is_function and symbol.is_defined
-    }
-
-
-def addresses(image: Image) -> dict[str, int | None]:
-    """The address of every defined function and variable; None where one name has several."""
-    found: dict[str, int | None] = {}
+    """The names of functions, as many as can be compared in a moment, to find near ones."""
+    found: set[str] = set()
     for table in all_tables(image):
-        for symbol in table:
-            if symbol.type <= STT_FUNC and symbol.is_defined and symbol.at:
-                name = table.name(symbol.at)
-                found[name] = symbol.value if found.get(name, symbol.value) == symbol.value else None
+        for symbol in islice(table, _MOST_NEAR):
+            if symbol.is_function and symbol.is_defined and len(name := table.name(symbol.at)) <= _LONGEST_NEAR:
+                found.add(name)
     return found
+
+
+class Addresses:
+    """Where the functions and variables of a file are, looked up name by name, for operands that spell them."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._tables: list[Table] | None = None
+        self._known: dict[str, int | None] = {}
+        self._effort = _MOST_EFFORT
+
+    def find(self, name: str) -> int | None:
+        """The virtual address of a defined function or variable; None where there is none, or several of one name."""
+        if name not in self._known:
+            if self._tables is None:
+                self._tables = list(all_tables(self._image))
+            found = {value for table in self._tables for value in self._in(table, name)}
+            self._known[name] = found.pop() if len(found) == 1 else None
+        return self._known[name]
+
+    def _in(self, table: Table, name: str) -> Iterator[int]:
+        """The table is searched through for every name. There are few; where there are many, the last are not found."""
+        self._effort -= len(table.strings) + 4 * len(table.names)
+        if self._effort < 0:
+            return
+        for at in islice(_offsets(table.strings, name.encode("utf-8", "surrogateescape")), _MOST_NAMESAKES):
+            index = -1
+            for _ in range(_MOST_NAMESAKES):
+                try:
+                    index = table.names.index(at, index + 1)
+                except ValueError:
+                    break
+                symbol = table[index]
+                if symbol.type <= STT_FUNC and symbol.is_defined:
+                    yield symbol.value
 
 
 def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bool) -> list[Function]:
