@@ -19,6 +19,7 @@ CODE = {
     "pop": "pop %rax; push %rax",
     "segment": ".byte 0x3e, 0x90",
     "jump16": ".byte 0x66, 0x0f, 0x84, 0, 0, 0, 0",
+    "vex": ".byte 0xc5, 0xf9, 0x6e, 0xc6",
 }
 PROGRAM = """
 #include <stdio.h>

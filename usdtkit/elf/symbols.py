@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 
 from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image
+from usdtkit.elf.instructions import LONGEST, is_safe
 from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables
 from usdtkit.model import Function
 
@@ -32,8 +33,9 @@ def functions(image: Image, *patterns: Pattern, aliases: bool = False) -> list[F
 
     The symbol tables are searched, and where the file was stripped also those of its debug data, if the file itself
     does not answer. Each (address, name) is given once; with `aliases` with its other names. Left out are symbols not
-    defined here, indirect functions, whose symbol is that of their resolver, and the cold parts that compilers split
-    off: they are jumped to, and a return probe would take what lies on the stack for their return address.
+    defined here; indirect functions, whose symbol is that of their resolver; the cold parts that compilers split off:
+    they are jumped to, and a return probe would take what lies on the stack for their return address; and functions
+    whose first instruction the kernel mistakes for another (see `usdtkit.elf.instructions`).
     """
     return _functions(image, patterns, STT_FUNC, aliases)
 
@@ -93,6 +95,7 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
     found: dict[tuple[int, str], Function] = {}
     others: dict[int, list[str]] = {}
     wanted = {pattern for pattern in patterns if isinstance(pattern, str) and not _IS_GLOB.search(pattern)}
+    vector = image.machine in ("x86_64", "i386")
     only_names = len(wanted) == len(patterns)
     for table in all_tables(image):
         for index, demangled in _matches(table, patterns):
@@ -101,6 +104,8 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
                 (symbol.value - s.address + s.offset for s in code if 0 <= symbol.value - s.address < s.file_size), None
             )
             if symbol.type != kind or not symbol.is_defined or offset is None:
+                continue
+            if vector and not is_safe(image.read(offset, min(LONGEST, image.size - offset)), image.machine):
                 continue
             name = table.name(symbol.at)
             key = symbol.value, name
