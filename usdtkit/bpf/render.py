@@ -253,6 +253,8 @@ class Renderer:
                 return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
             case "f64":
                 return _Float(value.c)
+            case "f32":
+                return _Float(f"widen({value.c})")
             case "unreadable":
                 raise UsageError(
                     f"{self.scope.what}: the argument {argument.name!r} cannot be read where the build puts it"
