@@ -15,7 +15,7 @@ import json
 from usdtkit import targets
 from usdtkit.cli.run import pid
 from usdtkit.errors import NotFoundError
-from usdtkit.model import Probe
+from usdtkit.model import Argument, Probe
 from usdtkit.output.text import jsonable, printable
 
 
@@ -43,9 +43,21 @@ def run(options: argparse.Namespace) -> int:
             line += f" ({len(probe.sites)} sites)"
         print(printable(line))
         if options.verbose:
+            for text in filter(None, (probe.doc, probe.stability)):
+                print(printable(f"    {text}"))
             for argument in probe.arguments:
-                print(printable(f"    {argument.name}: {argument.type}"))
+                print(printable(f"    {_explain(argument)}"))
     return 0
+
+
+def _explain(argument: Argument) -> str:
+    """`latency: u64 ns, how long it took`, `state: enum (0 new, 1 paid)`."""
+    text = f"{argument.name}: {argument.type}"
+    if argument.names:
+        text += f" ({', '.join(f'{number} {name}' for name, number in argument.names)})"
+    if argument.unit:
+        text += f" {argument.unit}"
+    return f"{text}, {argument.doc}" if argument.doc else text
 
 
 def _find(names: list[str], pids: list[int]) -> list[Probe]:
@@ -68,7 +80,8 @@ def describe(probe: Probe) -> dict[str, object]:
         "provider": jsonable(probe.provider),
         "name": jsonable(probe.name),
         "doc": jsonable(probe.doc),
-        "arguments": [{"name": jsonable(a.name), "type": a.type} for a in probe.arguments],
+        "stability": jsonable(probe.stability),
+        "arguments": [_describe_argument(argument) for argument in probe.arguments],
         "sites": [
             {
                 "address": site.address,
@@ -80,3 +93,13 @@ def describe(probe: Probe) -> dict[str, object]:
             for site in probe.sites
         ],
     }
+
+
+def _describe_argument(argument: Argument) -> dict[str, object]:
+    described: dict[str, object] = {"name": jsonable(argument.name), "type": argument.type}
+    for key, text in (("unit", argument.unit), ("doc", argument.doc)):
+        if text:
+            described[key] = jsonable(text)
+    if argument.names:
+        described["names"] = {str(jsonable(name)): number for name, number in argument.names}
+    return described
