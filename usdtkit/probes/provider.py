@@ -388,6 +388,12 @@ def all_providers() -> tuple[Provider, ...]:
     return tuple(_providers.values())
 
 
+def specs_of(name: str) -> tuple[ProbeSpec, ...]:
+    """What the provider of this name has declared in this process."""
+    provider = _providers.get(name)
+    return () if provider is None else provider.specs
+
+
 def record(recorder: Recorder | None) -> None:
     """From here on call recorder(probe, values) for each fire of any probe, tracer or not; None ends it.
 

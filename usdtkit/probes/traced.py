@@ -81,7 +81,12 @@ def _traced_function(
 
 def _free_name(provider: Provider, function: FunctionType, origin: str) -> str:
     """The function's qualified name as a probe can have it; two that would be the same get a number."""
-    plain = re.sub(r"[^A-Za-z0-9_]+", "_", function.__qualname__.replace("<locals>.", "")).strip("_") or "function"
+    plain = (
+        re.sub(
+            r"[^A-Za-z0-9_]+", "_", function.__qualname__.replace("<locals>.", "").replace("__call__", "call")
+        ).strip("_")
+        or "function"
+    )
     plain = f"_{plain}" if plain[0].isdigit() else plain
     if len(plain) > _MAX_NAME:
         plain = f"{plain[: _MAX_NAME - 9]}_{zlib.crc32(origin.encode(errors='replace')):08x}"
