@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +52,7 @@ for line in sys.stdin:
 def service(spawn, tmp_path):
     """path of the file, and run(line), which gives what the line prints."""
     environment = os.environ | {"USDTKIT_DIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    script = SERVICE.format(tests=os.path.join(os.path.dirname(__file__), ".."))
+    script = SERVICE.format(tests=str(Path(__file__).parents[1]))
     process = spawn([sys.executable, "-c", script], env=environment)
     path = process.stdout.readline().strip()
 
@@ -115,10 +116,9 @@ def test_grandchildren_and_multiprocessing(service, traced):
 
 def test_children_whose_file_is_gone_live_untraced(service, traced):
     path, run = service
-    os.rename(path, f"{path}.gone")
+    Path(path).rename(f"{path}.gone")
     assert run("print(fork_and_fire(13, 7))") == "13"
-    with open(path, "w") as file:
-        file.write("another file of this name")
+    Path(path).write_text("another file of this name")
     assert run("print(fork_and_fire(13, 7))") == "13"
     assert traced() == {"pool": 100, "parent": 26}
 

@@ -383,3 +383,12 @@ def test_references_are_given_back(shop):
             fired.clear()
         gc.collect()
         assert sys.getallocatedblocks() - before < 100
+
+
+def test_a_span_by_its_values_leaves_the_file_of_what_was_declared_before(shop):
+    shop.probe("declared")
+    path = shop.build()
+    with shop.span("order", id=1):
+        pass
+    assert shop.files[0] == path
+    assert [probe.path for probe in shop.probes] == [str(path), *[str(shop.files[1])] * 2]

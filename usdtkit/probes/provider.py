@@ -243,6 +243,8 @@ class Provider:
         if span is None:
             from usdtkit.probes.spans import define_by_values
 
+            # What is declared on the way must not change the file of what was declared at the start: tracers know it.
+            self._load_on_use()
             span = define_by_values(self, name, values)
         return span(**values)
 
