@@ -16,6 +16,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -508,27 +509,49 @@ static int read_arguments(Probe *self) {
     return 0;
 }
 
-static PyObject *probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"provider", "name", "doc", "arguments", "converters", "loader", "drops", NULL};
-    PyObject *provider, *name, *doc, *arguments, *converters, *loader;
-    int drops = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUUO!O!O|p:Probe", keywords, &provider, &name, &doc, &PyTuple_Type,
-                                     &arguments, &PyTuple_Type, &converters, &loader, &drops))
+static PyObject *make(PyTypeObject *type, PyObject *const *values, int drops) {
+    for (int at = 0; at < 3; at++) {
+        if (PyUnicode_Check(values[at])) continue;
+        PyErr_SetString(PyExc_TypeError, "provider, name and doc must be str");
         return NULL;
+    }
+    if (!PyTuple_Check(values[3]) || !PyTuple_Check(values[4])) {
+        PyErr_SetString(PyExc_TypeError, "arguments and converters must be tuples");
+        return NULL;
+    }
     Probe *self = (Probe *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->vectorcall = fire;
     self->site = &unloaded;
     self->drops = (uint8_t)drops;
-    self->provider = Py_NewRef(provider);
-    self->name = Py_NewRef(name);
-    self->doc = Py_NewRef(doc);
-    self->arguments = Py_NewRef(arguments);
-    self->converters = Py_NewRef(converters);
-    self->loader = Py_NewRef(loader);
+    self->provider = Py_NewRef(values[0]);
+    self->name = Py_NewRef(values[1]);
+    self->doc = Py_NewRef(values[2]);
+    self->arguments = Py_NewRef(values[3]);
+    self->converters = Py_NewRef(values[4]);
+    self->loader = Py_NewRef(values[5]);
     self->path = Py_NewRef(Py_None);
     if (read_arguments(self) < 0) Py_CLEAR(self);
     return (PyObject *)self;
+}
+
+/* As applications come here by hundreds at their start. */
+static PyObject *probe_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names) {
+    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    if (names || count < 6 || count > 7) {
+        PyErr_SetString(PyExc_TypeError,
+                        "Probe() takes provider, name, doc, arguments, converters, loader and perhaps drops");
+        return NULL;
+    }
+    int drops = count == 7 ? PyObject_IsTrue(args[6]) : 0;
+    return drops < 0 ? NULL : make((PyTypeObject *)type, args, drops);
+}
+
+static PyObject *probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    PyObject *values[7];
+    Py_ssize_t count = PyTuple_GET_SIZE(args);
+    for (Py_ssize_t at = 0; at < count && at < 7; at++) values[at] = PyTuple_GET_ITEM(args, at);
+    return probe_vectorcall((PyObject *)type, values, (size_t)count, kwargs);
 }
 
 static int probe_traverse(PyObject *object, visitproc visit, void *arg) {
@@ -703,11 +726,10 @@ static void renew_texts(void) {
 
 static void renew_at_fork(void) { pthread_atfork(NULL, NULL, renew_texts); }
 
-/* Remember the text of a library: `size` bytes at `offset` of the file, which stand around `stub`. */
-static int remember_text(const char *path, void *stub, Py_ssize_t offset, Py_ssize_t size) {
-    Dl_info info;
+/* Remember the text of a library: `size` bytes at `offset` of the file, mapped at `address`. */
+static int remember_text(const char *path, void *address, Py_ssize_t offset, Py_ssize_t size) {
     struct stat status;
-    if (!dladdr(stub, &info) || stat(path, &status) < 0) {
+    if (stat(path, &status) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
@@ -724,7 +746,7 @@ static int remember_text(const char *path, void *stub, Py_ssize_t offset, Py_ssi
         .path = copy,
         .device = status.st_dev,
         .inode = status.st_ino,
-        .address = (char *)info.dli_fbase + offset,
+        .address = address,
         .size = ((size_t)size + page - 1) & -page,
         .offset = (off_t)offset,
     };
@@ -765,47 +787,30 @@ static PyObject *optimises(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none
     return PyBool_FromLong(WIFEXITED(status) && WEXITSTATUS(status) == 1);
 }
 
-/* Look every symbol up before any probe is bound. */
-static int find_sites(PyObject *module, void *library, PyObject *probes, void **sites) {
-    PyObject *symbol, *object;
-    Py_ssize_t position = 0, at = 0;
-    while (PyDict_Next(probes, &position, &symbol, &object)) {
-        const char *text = PyUnicode_AsUTF8AndSize(symbol, NULL);
-        if (!text || !as_probe(module, object)) return -1;
-        sites[at] = dlsym(library, text);
-        if (!sites[at++]) return library_error();
-    }
-    return 0;
-}
-
 static PyObject *load(PyObject *module, PyObject *args) {
     PyObject *path, *encoded, *probes, *result = NULL;
     unsigned char pristine;
-    Py_ssize_t offset = 0, size = 0;
-    if (!PyArg_ParseTuple(args, "UO!b|nn:load", &path, &PyDict_Type, &probes, &pristine, &offset, &size)) return NULL;
+    Py_ssize_t offset, stride, renewed = 0;
+    if (!PyArg_ParseTuple(args, "UO!bnn|n:load", &path, &PyTuple_Type, &probes, &pristine, &offset, &stride, &renewed))
+        return NULL;
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(probes); at++)
+        if (!as_probe(module, PyTuple_GET_ITEM(probes, at))) return NULL;
     if (!PyUnicode_FSConverter(path, &encoded)) return NULL;
-    void *library, **sites = NULL;
+    void *library;
+    struct link_map *map;
     Py_BEGIN_ALLOW_THREADS
     library = dlopen(PyBytes_AS_STRING(encoded), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     Py_END_ALLOW_THREADS
-    if (!library) {
+    if (!library || dlinfo(library, RTLD_DI_LINKMAP, &map) < 0) {
         library_error();
         goto done;
     }
-    sites = PyMem_Calloc((size_t)PyDict_GET_SIZE(probes) + 1, sizeof *sites);
-    if (!sites) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    if (find_sites(module, library, probes, sites) == 0 &&
-        (!size || !sites[0] || remember_text(PyBytes_AS_STRING(encoded), sites[0], offset, size) == 0)) {
-        PyObject *symbol, *object;
-        Py_ssize_t position = 0, at = 0;
-        while (PyDict_Next(probes, &position, &symbol, &object)) bind((Probe *)object, sites[at++], pristine, path);
-        result = Py_NewRef(Py_None);
-    }
+    uint8_t *stubs = (uint8_t *)map->l_addr + offset;
+    if (renewed && remember_text(PyBytes_AS_STRING(encoded), stubs, offset, renewed) < 0) goto done;
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(probes); at++)
+        bind((Probe *)PyTuple_GET_ITEM(probes, at), stubs + at * stride, pristine, path);
+    result = Py_NewRef(Py_None);
 done:
-    PyMem_Free(sites);
     Py_DECREF(encoded);
     return result;
 }
@@ -845,7 +850,7 @@ static PyObject *set_recorder(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-    {"load", load, METH_VARARGS, "load(path, probes, pristine, offset=0, size=0): map a library for good and bind {symbol: probe}"},
+    {"load", load, METH_VARARGS, "load(path, probes, pristine, offset, stride, renewed=0): map a library for good and bind probes to its stubs"},
     {"silence", silence, METH_O, "silence(probe): it is not enabled any more, whoever traces it"},
     {"unsilence", unsilence, METH_O, "unsilence(probe): undo silence"},
     {"set_recorder", set_recorder, METH_VARARGS, "set_recorder(probe, callable or None): recorder(probe, values) at each fire"},
@@ -857,6 +862,7 @@ static int module_exec(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     state->probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &probe_spec, NULL);
     if (!state->probe_type) return -1;
+    state->probe_type->tp_vectorcall = probe_vectorcall;
     return PyModule_AddType(module, state->probe_type);
 }
 

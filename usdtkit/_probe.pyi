@@ -1,6 +1,6 @@
 """The compiled module behind `usdtkit.Probe`; its source is native/probe.c."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Generic, ParamSpec, final
 
 _P = ParamSpec("_P")
@@ -51,11 +51,12 @@ class Probe(Generic[_P]):
     def path(self) -> str | None:
         """The file that carries the probe; None before it is loaded."""
 
-def load(path: str, probes: Mapping[str, Probe[...]], pristine: int, offset: int = 0, size: int = 0) -> None:
-    """Map the library `path` for good and bind each probe, unless it is bound already, to the symbol it stands under.
+def load(path: str, probes: tuple[Probe[...], ...], pristine: int, offset: int, stride: int, renewed: int = 0) -> None:
+    """Map the library `path` for good and bind each probe, unless it is bound already, to its stub.
 
-    `pristine` is the first byte of a site as the file has it. With `size`, that many bytes at `offset` of the file are
-    mapped anew in forked children. OSError when the library or a symbol cannot be had; then no probe is bound.
+    Stubs stand `stride` bytes from each other, the first at `offset` of the file, which is its virtual address too.
+    `pristine` is the first byte of each. That many bytes there are `renewed`, mapped anew, in forked children. OSError
+    when the library cannot be had; then no probe is bound.
     """
 
 def silence(probe: Probe[...]) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 _SYSTEM = Path("/run/usdtkit")
 _USERS = Path("/run/user")
 # For services without a home. Many systems mount /run noexec; root makes the first of these, anybody the second.
 _CACHE = Path("/var/cache/usdtkit")
 _TEMPORARY = Path("/var/tmp")
+_last: list[Any] = [None, []]
 
 
 def application_directories() -> list[Path]:
@@ -22,8 +24,13 @@ def application_directories() -> list[Path]:
     $USDTKIT_DIR, /run/usdtkit, $XDG_RUNTIME_DIR/usdtkit, ~/.cache/usdtkit; then for services $CACHE_DIRECTORY/usdtkit
     (systemd's CacheDirectory=), /var/cache/usdtkit and /var/tmp/usdtkit-UID.
     """
-    own = _TEMPORARY / f"usdtkit-{os.geteuid()}"
-    return _unique([*_chosen(), _SYSTEM, *_runtime(), *_home(), *_service(), _CACHE, own])
+    named = tuple(map(os.environ.get, ("USDTKIT_DIR", "XDG_RUNTIME_DIR", "CACHE_DIRECTORY", "HOME")))
+    # Asked for at each load, and the same as long as these are.
+    if _last[0] != (*named, os.geteuid(), _TEMPORARY):
+        own = _TEMPORARY / f"usdtkit-{os.geteuid()}"
+        found = _unique([*_chosen(), _SYSTEM, *_runtime(), *_home(), *_service(), _CACHE, own])
+        _last[:] = (*named, os.geteuid(), _TEMPORARY), found
+    return list(_last[1])
 
 
 def provider_directories() -> list[Path]:

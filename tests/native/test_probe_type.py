@@ -490,20 +490,30 @@ def test_an_encoder_that_is_none_of_ours():
 def test_load_binds_all_probes_or_none(tmp_path):
     bound = declare(id="u64")
     other = usdtkit.Probe("shop", "other", "", (), (), list)
-    another = usdtkit.Probe("shop", "another", "", (), (), list)
-    with pytest.raises(OSError, match="shop_missing"):
-        _probe.load(bound.path, {"shop_order": other, "shop_missing": another}, 0x90)
     with pytest.raises(OSError, match="no-such-file"):
-        _probe.load(str(tmp_path / "no-such-file"), {"shop_order": other}, 0x90)
-    with pytest.raises(TypeError, match="expected a Probe"):
-        _probe.load(bound.path, {"shop_order": object()}, 0x90)
+        _probe.load(str(tmp_path / "no-such-file"), (other,), 0x90, 0x1000, 16)
+    for wrong in ((other, object()), (None,)):
+        with pytest.raises(TypeError, match="expected a Probe"):
+            _probe.load(bound.path, wrong, 0x90, 0x1000, 16)
+    with pytest.raises(TypeError, match="tuple"):
+        _probe.load(bound.path, [other], 0x90, 0x1000, 16)
     with pytest.raises(ValueError, match="null"):
-        _probe.load("a\0b", {}, 0x90)
-    assert (other.path, another.path) == (None, None)
-    assert other.enabled is False  # the loader did nothing: a probe inside its own loading
-    _probe.load(bound.path, {"shop_order": other}, 0x90)
-    _probe.silence(other)
+        _probe.load("a\0b", (), 0x90, 0x1000, 16)
+    assert other.path is None
+    _probe.load(bound.path, (bound, other), 0x90, 0x1000, 0)
     assert other.path == bound.path
+
+
+def test_many_probes_each_at_its_own_stub():
+    shop = Provider("shop")
+    probes = [shop.probe(f"order_{number}", id="u64") for number in range(500)]
+    shop.load()
+    assert len({site_of(probe) for probe in probes}) == 500
+    for number, probe in enumerate(probes[::97]):
+        with recorded(probe, lambda *operands: operands[0]) as seen:
+            for each in probes:
+                each(number)
+        assert seen == [number]
 
 
 def test_an_exception_of_the_loader_passes():

@@ -9,11 +9,15 @@ from usdtkit import argument
 from usdtkit.errors import UsageError
 from usdtkit.probes import image
 from usdtkit.probes.declaration import ProbeSpec, check_arguments
-from usdtkit.probes.image import MACHINES, build, file_name, is_whole, operands, text_of
+from usdtkit.probes.image import MACHINES, build, is_whole, operands, text_of
 
 
 def spec(name, doc, stability="", **arguments):
     return ProbeSpec(name, doc, check_arguments(name, arguments), stability)
+
+
+def file_name(provider, probes, **options):
+    return image.file_name(provider, [probe.canonical() for probe in probes], **options)
 
 
 STATE = argument("enum", names={"new": 0, "paid": -1}, doc="what became of it")
@@ -132,7 +136,8 @@ def test_metadata_tells_names_types_and_docs():
     elf = ELFFile(io.BytesIO(build("shop", [ORDER, PAID])))
     section = elf.get_section_by_name(".note.usdtkit")
     assert (section["sh_type"], section["sh_flags"]) == ("SHT_NOTE", 0)
-    (note,) = section.iter_notes()
+    checksum, note = section.iter_notes()
+    assert (checksum["n_name"], checksum["n_type"], checksum["n_descsz"]) == ("usdtkit", 2, 4)
     assert note["n_name"] == "usdtkit"
     assert json.loads(bytes(note["n_descdata"])) == {
         "version": 1,

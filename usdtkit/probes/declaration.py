@@ -7,7 +7,8 @@ types.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from usdtkit.errors import UsageError
@@ -66,7 +67,7 @@ class ArgumentSpec(NamedTuple):
     numbers: Mapping[object, int] | None = None
 
     def canonical(self) -> str:
-        """All that the file says of it, as a text that differs when anything does."""
+        """All that a file says of it, as a text that differs when anything does."""
         if self.unit or self.doc or self.names or self.limit:
             return repr((self.name, self.type, self.unit, self.doc, self.names, self.limit))
         return f"{self.name} {self.type}"
@@ -81,9 +82,27 @@ class ProbeSpec(NamedTuple):
     stability: str = ""
 
     def canonical(self) -> str:
-        """All that the file says of it, as a text that differs when anything does."""
-        more = repr((self.doc, self.stability)) if self.doc or self.stability else ""
-        return "\n".join([self.name, more, *[argument.canonical() for argument in self.arguments]])
+        """All that a file says of it, as a text that differs when anything does."""
+        return canonical(self.name, self.doc, self.stability, canonical_arguments(self.arguments))
+
+
+def canonical(name: str, doc: str, stability: str, arguments: str) -> str:
+    """The canonical text of a probe whose arguments' text is known."""
+    return f"{name}\n{doc!r} {stability!r}\n{arguments}" if doc or stability else f"{name}\n\n{arguments}"
+
+
+def canonical_arguments(arguments: Sequence[ArgumentSpec]) -> str:
+    """The canonical text of a probe's arguments."""
+    return "\n".join([argument.canonical() for argument in arguments])
+
+
+class Shape(NamedTuple):
+    """Checked arguments: specs, the (name, type) pairs and the converters of native/probe.c, and canonical text."""
+
+    arguments: tuple[ArgumentSpec, ...]
+    pairs: tuple[tuple[str, str], ...]
+    converters: tuple[Converter, ...]
+    text: str
 
 
 def argument(
@@ -157,6 +176,45 @@ def check_choice(what: str, value: object, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise UsageError(f"{what} cannot be {value!r}", hint=f"one of {', '.join(filter(None, choices))}")
     return value
+
+
+# Many probes have the same arguments, and the start of an application should not wait for the second check.
+_shapes: dict[object, Shape] = {}
+_MOST_SHAPES = 1024
+
+
+def known_shape(arguments: Mapping[str, object]) -> Shape | None:
+    """Return what `shape_of` has returned for the same before, if it is still known."""
+    try:
+        return _shapes.get(tuple(arguments.items()))
+    except TypeError:  # an enum's names are not hashable, and a wrong type may be anything
+        return None
+
+
+def shape_of(what: str, arguments: Mapping[str, object]) -> Shape:
+    """Return `name: type` checked, as all users of it need it. Raises UsageError as `check_arguments`."""
+    shape = _shape(what, arguments)
+    if len(_shapes) >= _MOST_SHAPES:
+        _shapes.clear()
+    with suppress(TypeError):
+        _shapes[tuple(arguments.items())] = shape
+    return shape
+
+
+def _shape(what: str, arguments: Mapping[str, object]) -> Shape:
+    specs = check_arguments(what, arguments)
+    pairs = tuple([spec[:2] for spec in specs])
+    return Shape(specs, pairs, tuple(map(_converter, specs)), canonical_arguments(specs))
+
+
+def _converter(argument: ArgumentSpec) -> Converter:
+    if argument.type == "enum":
+        return dict(argument.numbers or {})
+    if argument.type == "json":
+        from usdtkit.probes.encoding import json_encoder
+
+        return json_encoder(argument.limit)
+    return None
 
 
 def check_arguments(what: str, arguments: Mapping[str, object]) -> tuple[ArgumentSpec, ...]:

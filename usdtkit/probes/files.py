@@ -106,9 +106,12 @@ _right: dict[Path, Path] = {}
 def _store_in(directory: Path, name: str, make: Callable[[], bytes], check: Check) -> Stored:
     real = _right.get(directory)
     if real is not None:
-        with suppress(_Unusable, OSError), _open_directory(real) as handle:
-            if content := _read(handle, name, check):
-                return Stored(real / name, content)
+        path = real / name
+        try:
+            if content := _read(None, str(path), check):
+                return Stored(path, content)
+        except (_Unusable, OSError):
+            del _right[directory]  # look again from the start, and say what is wrong
     made = _make(directory)
     real = directory.resolve(strict=True)
     with _open_directory(real) as handle:
@@ -160,7 +163,7 @@ def _check_owner(status: os.stat_result, what: str) -> None:
         raise _Unusable(f"{what} can be written by other users")
 
 
-def _read(directory: int, name: str, check: Check) -> bytes | None:
+def _read(directory: int | None, name: str, check: Check) -> bytes | None:
     """The bytes of a file that passes and can be mapped executable; None without one. Raises for one not to trust."""
     try:
         # Neither a symbolic link nor a FIFO that a stranger put here may lead us on or hold us up.

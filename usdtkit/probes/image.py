@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from usdtkit.errors import UsageError
@@ -30,7 +31,8 @@ METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = "usdtkit", 1, 1
 MAX_METADATA = 1 << 20
 NOPS = ("safe", "fast")
 
-_BUILD_ID_START = struct.pack("<III4s", 4, len(BUILD_ID), 3, b"GNU\0")
+# A second note of ours, in front of the metadata: the CRC-32 of the file with zeros in its place.
+_CHECKSUM_START, _NO_CHECKSUM = struct.pack("<III8s", 8, 4, 2, b"usdtkit\0"), bytes(4)
 # p_offset, p_vaddr, p_paddr, p_filesz of the second program header
 _TEXT_HEADER = 64 + 56 + 8
 
@@ -75,8 +77,8 @@ MACHINES = {
         0,
     ),
 }
-# A five-byte nop must not cross a page, nor a line of the cache.
-_STUB_ALIGNMENT = 16
+# From stub to stub, in bytes. A five-byte nop must not cross a page, nor a line of the cache.
+STRIDE = 16
 
 
 def symbol_name(provider: str, probe: str) -> str:
@@ -84,23 +86,24 @@ def symbol_name(provider: str, probe: str) -> str:
     return f"{provider}_{probe}"
 
 
-def file_name(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64", nop: str = "safe") -> str:
-    """Return PROVIDER-HASH.so, the hash over all that decides the bytes of the file."""
+def file_name(provider: str, probes: Iterable[str], *, machine: str = "x86_64", nop: str = "safe") -> str:
+    """Return PROVIDER-HASH.so, the hash over all that decides the bytes of the file; `probes` are canonical texts."""
     if MACHINES[machine].code == MACHINES[machine].fast:
         nop = "safe"
-    text = "\n\n".join([f"{FORMAT} {VERSION} {machine} {nop} {provider}", *[probe.canonical() for probe in probes]])
+    text = "\n\n".join([f"{FORMAT} {VERSION} {machine} {nop} {provider}", *probes])
     return f"{provider}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
 
 
 def is_whole(content: bytes, name: str) -> bool:
-    """Whether these bytes are an undamaged file that was built under this name, which is its DT_SONAME."""
-    place = content.find(_BUILD_ID_START)
-    if place < 0:
-        return False
-    start, end = place + len(_BUILD_ID_START), place + len(_BUILD_ID_START) + len(BUILD_ID)
-    if f"\0{name}\0".encode() not in content:
-        return False
-    return content[start:end] == _identity(b"".join([content[:start], BUILD_ID, content[end:]]))
+    """Whether these bytes are an undamaged file that was built under this name, which is its DT_SONAME.
+
+    By a checksum, because only root and we ourselves can have written the file: what remains is a crash or a bad disk.
+    """
+    start = content.find(_CHECKSUM_START) + len(_CHECKSUM_START)
+    end = start + len(_NO_CHECKSUM)
+    view = memoryview(content)
+    checksum = zlib.crc32(view[end:], zlib.crc32(_NO_CHECKSUM, zlib.crc32(view[:start])))
+    return content[start:end] == checksum.to_bytes(4, "little") and f"\0{name}\0".encode() in content
 
 
 def text_of(content: bytes) -> tuple[int, int]:
@@ -174,10 +177,9 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
 
     target = MACHINES[machine]
     stub = target.fast if nop == "fast" else target.code
-    stride = writer.align(len(stub), _STUB_ALIGNMENT)
-    filler = target.filler * ((stride - len(stub)) // len(target.filler))
+    filler = target.filler * ((STRIDE - len(stub)) // len(target.filler))
     symbols = [
-        Symbol(symbol_name(provider, probe.name), ".text", index * stride, len(stub))
+        Symbol(symbol_name(provider, probe.name), ".text", index * STRIDE, len(stub))
         for index, probe in enumerate(probes)
     ]
 
@@ -187,14 +189,14 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
                 provider,
                 probe.name,
                 operands(probe.arguments, target),
-                address=layout.addresses[".text"] + index * stride,
+                address=layout.addresses[".text"] + index * STRIDE,
                 base=layout.addresses[".stapsdt.base"],
             )
             for index, probe in enumerate(probes)
         )
 
     hash_, dynsym, dynstr, dynamic = writer.dynamic_sections(
-        symbols, file_name(provider, probes, machine=machine, nop=nop)
+        symbols, file_name(provider, [probe.canonical() for probe in probes], machine=machine, nop=nop)
     )
     build_id = writer.note("GNU", 3, BUILD_ID)
     alloc, code = writer.SHF_ALLOC, writer.SHF_ALLOC | writer.SHF_EXECINSTR
@@ -204,10 +206,10 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
         dynsym,
         dynstr,
         Section(".stapsdt.base", writer.SHT_PROGBITS, b"\0", alloc),
-        Section(".text", writer.SHT_PROGBITS, (stub + filler) * len(probes), code, _STUB_ALIGNMENT),
+        Section(".text", writer.SHT_PROGBITS, (stub + filler) * len(probes), code, STRIDE),
         dynamic,
         Section(".note.stapsdt", writer.SHT_NOTE, notes, 0, 4),
-        Section(".note.usdtkit", writer.SHT_NOTE, metadata(provider, probes), 0, 4),
+        Section(".note.usdtkit", writer.SHT_NOTE, _CHECKSUM_START + _NO_CHECKSUM + metadata(provider, probes), 0, 4),
         *writer.static_sections(symbols),
     ]
     read, execute, write = writer.PF_R, writer.PF_R | writer.PF_X, writer.PF_R | writer.PF_W
@@ -221,8 +223,7 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
         Segment(writer.PT_GNU_STACK, write, align=16),
     ]
     image = writer.write(sections, segments, machine=target.elf, page=target.page)
-    return image.replace(build_id, writer.note("GNU", 3, _identity(image)), 1)
-
-
-def _identity(zeroed: bytes) -> bytes:
-    return hashlib.sha256(zeroed).digest()[: len(BUILD_ID)]
+    identity = hashlib.sha256(image).digest()[: len(BUILD_ID)]
+    image = image.replace(build_id, writer.note("GNU", 3, identity), 1)
+    checksum = zlib.crc32(image).to_bytes(4, "little")
+    return image.replace(_CHECKSUM_START + _NO_CHECKSUM, _CHECKSUM_START + checksum, 1)

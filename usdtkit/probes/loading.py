@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from usdtkit.errors import UnsupportedError
 from usdtkit.probes import files, image
@@ -18,7 +18,22 @@ from usdtkit.probes.declaration import ProbeSpec
 if TYPE_CHECKING:
     from usdtkit.probes.files import Check, Stored
 
-_Value = TypeVar("_Value")
+
+class Wanted(NamedTuple):
+    """The probes of one file: by their canonical `texts` it is found; `nop` is how sites are made."""
+
+    provider: str
+    texts: Sequence[str]
+    specs: Callable[[], Sequence[ProbeSpec]]
+    nop: str
+
+    def file_name(self, nop: str) -> str:
+        """What the file is called in the directories."""
+        return image.file_name(self.provider, self.texts, machine=machine(), nop=nop)
+
+    def build(self) -> bytes:
+        """The bytes of the file. Raises UsageError where its docs are too long."""
+        return image.build(self.provider, self.specs(), machine=machine(), nop=self.nop)
 
 
 def possible() -> bool:
@@ -31,55 +46,51 @@ def machine() -> str:
     return os.uname().machine if sys.platform == "linux" and sys.maxsize > 2**32 else ""
 
 
-def write(name: str, specs: Sequence[ProbeSpec], nop: str, path: str | os.PathLike[str] | None) -> Path:
+def write(wanted: Wanted, path: str | os.PathLike[str] | None) -> Path:
     """Put the file at `path`, or where processes will look for it. Raises UsdtkitError."""
     if not possible():
         raise UnsupportedError("probe files have no meaning on this system: only on Linux on x86-64 or aarch64")
     if path is None:
-        return _store(name, specs, nop).path
+        return _store(wanted).path
     absolute = Path(path).absolute()
-    files.write(absolute, image.build(name, specs, machine=machine(), nop=nop))
+    files.write(absolute, wanted.build())
     return absolute
 
 
-def file(name: str, specs: Sequence[ProbeSpec], nop: str, shipped: str | None) -> tuple[Path | str, bytes, str]:
+def file(wanted: Wanted, shipped: str | None) -> tuple[Path | str, bytes, str]:
     """Path and content of the file to load, and what to warn of. Raises UnsupportedError where there can be none."""
     warning = ""
     if shipped is not None:
         try:
             # Whatever kernel it was built for: a site that is not the best one here still works.
-            return *files.find(Path(shipped).absolute(), _check(name, specs, *image.NOPS)), ""
+            return *files.find(Path(shipped).absolute(), _check(wanted, *image.NOPS)), ""
         except UnsupportedError as error:
             warning = f"{error.message}. "
     try:
-        return *_store(name, specs, nop), warning
+        return *_store(wanted), warning
     except UnsupportedError as error:
-        content = image.build(name, specs, machine=machine(), nop=nop)
-        path = files.store_in_memory(name, content)
-        warning += f"{error.message}; the probes of {name} are in memory only, at {path}. {error.hint}"
+        content = wanted.build()
+        path = files.store_in_memory(wanted.provider, content)
+        warning += f"{error.message}; the probes of {wanted.provider} are in memory only, at {path}. {error.hint}"
         return path, content, warning
 
 
-def symbols(name: str, probes: Mapping[str, _Value]) -> dict[str, _Value]:
-    """The probes by the symbols that they stand under."""
-    return {image.symbol_name(name, probe): value for probe, value in probes.items()}
+def stubs(content: bytes) -> tuple[int, int, int, int]:
+    """Of a file, what `usdtkit._probe.load` has to know of its stubs.
 
-
-def stubs(content: bytes) -> tuple[int, int, int]:
-    """Of a file: the first byte of a site, and the text that a forked child needs anew, as offset and size (or 0)."""
+    The first byte of a site, the offset of the first stub, bytes from stub to stub, and bytes of text that a forked
+    child needs anew: of five-byte sites only, else 0.
+    """
     offset, size = image.text_of(content)
-    fast = image.MACHINES["x86_64"].fast
-    return content[offset], offset, size if content.startswith(fast, offset) else 0
+    fast = content.startswith(image.MACHINES["x86_64"].fast, offset)
+    return content[offset], offset, image.STRIDE, size if fast else 0
 
 
-def _store(name: str, specs: Sequence[ProbeSpec], nop: str) -> Stored:
-    return files.store(
-        image.file_name(name, specs, machine=machine(), nop=nop),
-        lambda: image.build(name, specs, machine=machine(), nop=nop),
-        _check(name, specs, nop),
-    )
+def _store(wanted: Wanted) -> Stored:
+    name = wanted.file_name(wanted.nop)
+    return files.store(name, wanted.build, lambda content: image.is_whole(content, name))
 
 
-def _check(name: str, specs: Sequence[ProbeSpec], *nops: str) -> Check:
-    names = [image.file_name(name, specs, machine=machine(), nop=nop) for nop in nops]
-    return lambda content: any(image.is_whole(content, each) for each in names)
+def _check(wanted: Wanted, *nops: str) -> Check:
+    names = [wanted.file_name(nop) for nop in nops]
+    return lambda content: any(image.is_whole(content, name) for name in names)

@@ -19,21 +19,24 @@ from usdtkit._probe import Probe
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.probes.declaration import (
     MAX_DOC,
+    MAX_NAME,
     ON_ERROR,
     STABILITIES,
-    ArgumentSpec,
-    Converter,
     ProbeSpec,
-    check_arguments,
+    canonical,
     check_choice,
     check_name,
     check_text,
+    known_shape,
+    shape_of,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
+    from usdtkit.probes.declaration import ArgumentSpec
+    from usdtkit.probes.loading import Wanted
     from usdtkit.probes.spans import LiveSpan, Span
 
 __all__ = ["Probe", "Provider"]
@@ -42,6 +45,8 @@ _P = ParamSpec("_P")
 _Traced = TypeVar("_Traced", bound="Callable[..., Any] | ModuleType")
 Recorder = Callable[["Probe[...]", tuple[Any, ...]], None]
 NOPS = ("safe", "fast")
+# The fields of a ProbeSpec, the canonical text of its arguments, and the probe.
+_Declared = tuple[str, str, "tuple[ArgumentSpec, ...]", str, str, "Probe[...]"]
 
 
 class _Turn:
@@ -116,8 +121,9 @@ class Provider:
         self._name = name
         self._options = {"nop": options["nop"] or "safe", "on_error": options["on_error"] or "raise"}
         self._options["file"] = options["file"]
-        self._specs: dict[str, ProbeSpec] = {}
-        self._probes: dict[str, Probe[...]] = {}
+        self._nop, self._on_error = self._options["nop"], self._options["on_error"]
+        self._declared: dict[str, _Declared] = {}
+        self._loader = self._load_on_use
         self._pending: dict[str, Probe[...]] = {}
         self._unloaded = False
         self._files: list[Path | str] = []
@@ -125,7 +131,7 @@ class Provider:
         self._traced_names: dict[str, object] = {}
 
     def __repr__(self) -> str:
-        return f"<Provider {self._name}: {len(self._probes)} probes, {len(self._pending)} not loaded>"
+        return f"<Provider {self._name}: {len(self._declared)} probes, {len(self._pending)} not loaded>"
 
     @property
     def name(self) -> str:
@@ -135,12 +141,12 @@ class Provider:
     @property
     def probes(self) -> tuple[Probe[...], ...]:
         """All probes declared so far, in order."""
-        return tuple(self._probes.values())
+        return tuple([declared[5] for declared in self._declared.copy().values()])
 
     @property
     def specs(self) -> tuple[ProbeSpec, ...]:
         """What was declared of each, in the same order."""
-        return tuple(self._specs.values())
+        return tuple([ProbeSpec(*declared[:4]) for declared in self._declared.copy().values()])
 
     @property
     def files(self) -> tuple[Path | str, ...]:
@@ -169,19 +175,37 @@ class Provider:
         The same declaration again gives the same probe; another one under its name raises UsageError. A probe that is
         declared after a load goes into a further file at the next one.
         """
-        check_name("a probe", name)
-        what = f"probe {self._name}:{name}"
-        specs = check_arguments(what, {**arguments, **more} if arguments else more)
-        if doc:
-            check_text(f"the doc of {what}", doc, MAX_DOC)
-        elif not isinstance(doc, str):
-            raise UsageError(f"the doc of {what} must be a str, not {type(doc).__name__}")
-        if stability:
-            check_choice(f"the stability of {what}", stability, STABILITIES)
-        drops = (on_error or self._options["on_error"]) == "drop"
+        # Quick for those that are right, as most are: an application's start waits for this.
+        if not (isinstance(name, str) and name.isidentifier() and name.isascii() and len(name) <= MAX_NAME):
+            check_name("a probe", name)
+        if arguments:
+            more = {**arguments, **more}
+        specs, pairs, converters, text = known_shape(more) or shape_of(f"probe {self._name}:{name}", more)
+        if doc != "":
+            check_text(f"the doc of probe {self._name}:{name}", doc, MAX_DOC)
+        if stability != "":
+            check_choice(f"the stability of probe {self._name}:{name}", stability, STABILITIES)
         if on_error is not None:
-            check_choice(f"on_error of {what}", on_error, ON_ERROR)
-        return self._declare(what, ProbeSpec(name, doc, specs, stability), drops)
+            check_choice(f"on_error of probe {self._name}:{name}", on_error, ON_ERROR)
+        declared = self._declared.get(name)
+        if declared is None:
+            drops = (on_error or self._on_error) == "drop"
+            probe: Probe[...] = Probe(self._name, name, doc, pairs, converters, self._loader, drops)
+            # In one step, so that of two threads with the same declaration both get the first one's.
+            declared = self._declared.setdefault(name, (name, doc, specs, stability, text, probe))
+            if declared[5] is probe:
+                self._pending[name] = probe
+                if self._unloaded:
+                    _probe.silence(probe)
+                if _recorder is not None:
+                    _probe.set_recorder(probe, _recorder)
+                return probe
+        if declared[:4] != (name, doc, specs, stability):
+            raise UsageError(
+                f"probe {self._name}:{name} is declared twice, and differently",
+                hint="declare each probe once, at module level, and import it",
+            )
+        return declared[5]
 
     def define(self, function: Callable[_P, object], /) -> Probe[_P]:
         """Declare a probe by a function, which is never called: name, arguments, types and doc are the function's.
@@ -197,27 +221,6 @@ class Provider:
         name = check_name("a probe", getattr(function, "__name__", None))
         probe = self.probe(name, arguments_of(function), doc=(function.__doc__ or "").strip())
         return cast("Probe[_P]", probe)
-
-    def _declare(self, what: str, spec: ProbeSpec, drops: bool) -> Probe[...]:
-        with _turn.lock:
-            before = self._specs.get(spec.name)
-            if before is not None:
-                if before != spec:
-                    raise UsageError(
-                        f"{what} is declared twice, and differently",
-                        hint="declare each probe once, at module level, and import it",
-                    )
-                return self._probes[spec.name]
-            pairs = tuple([argument[:2] for argument in spec.arguments])
-            converters = tuple(map(_converter, spec.arguments))
-            probe: Probe[...] = Probe(self._name, spec.name, spec.doc, pairs, converters, self._load_on_use, drops)
-            self._specs[spec.name] = spec
-            self._probes[spec.name] = self._pending[spec.name] = probe
-            if self._unloaded:
-                _probe.silence(probe)
-            if _recorder is not None:
-                _probe.set_recorder(probe, _recorder)
-        return probe
 
     # Spans
 
@@ -302,7 +305,7 @@ class Provider:
         """
         with _turn.lock:
             self._unloaded = True
-            for probe in self._probes.values():
+            for probe in self.probes:
                 _probe.silence(probe)
 
     def build(self, file: str | os.PathLike[str] | None = None) -> Path:
@@ -315,15 +318,19 @@ class Provider:
 
         if file is None and not self._pending and self._files and not isinstance(self._files[-1], str):
             return self._files[-1]
-        specs = self.specs if file is not None else self._specs_of(self._pending)
-        if not specs:
+        names = self._declared if file is not None else self._pending
+        if not names:
             raise UsageError(
                 f"provider {self._name} has no probes to write", hint="declare them first: provider.probe(…)"
             )
-        return loading.write(self._name, specs, _nop(self._options["nop"]), file)
+        return loading.write(self._wanted(list(names)), file)
 
-    def _specs_of(self, probes: Iterable[str]) -> tuple[ProbeSpec, ...]:
-        return tuple([self._specs[name] for name in probes])
+    def _wanted(self, probes: Iterable[str]) -> Wanted:
+        from usdtkit.probes.loading import Wanted
+
+        declared = [self._declared[name] for name in probes]
+        texts = [canonical(name, doc, stability, text) for name, doc, _, stability, text, _ in declared]
+        return Wanted(self._name, texts, lambda: [ProbeSpec(*each[:4]) for each in declared], _nop(self._nop))
 
     def _load_on_use(self) -> None:
         """Load for the first use of a probe; tracing that cannot be had must not stop the application."""
@@ -346,8 +353,8 @@ class Provider:
                 return ""
             if again and self._unloaded:
                 self._unloaded = False
-                for name, probe in self._probes.items():
-                    if probe.path is not None or name in self._pending:
+                for probe in self.probes:
+                    if probe.path is not None or probe.name in self._pending:
                         _probe.unsilence(probe)
             if not self._pending:
                 return ""
@@ -365,9 +372,9 @@ class Provider:
             self._silence(pending)
             return "probes do nothing on this machine: usdtkit loads them on Linux on x86-64 or aarch64"
         shipped = None if self._files else self._options["file"]
-        path, content, warning = loading.file(self._name, self._specs_of(pending), _nop(self._options["nop"]), shipped)
+        path, content, warning = loading.file(self._wanted(pending), shipped)
         try:
-            _probe.load(str(path), loading.symbols(self._name, pending), *loading.stubs(content))
+            _probe.load(str(path), tuple(pending.values()), *loading.stubs(content))
         except OSError as error:
             raise UsdtkitError(f"the probes of {self._name} cannot be loaded: {error}") from error
         self._files.append(path)
@@ -407,16 +414,6 @@ def record(recorder: Recorder | None) -> None:
         for provider in all_providers():
             for probe in provider.probes:
                 _probe.set_recorder(probe, recorder)
-
-
-def _converter(argument: ArgumentSpec) -> Converter:
-    if argument.type == "enum":
-        return dict(argument.numbers or {})
-    if argument.type == "json":
-        from usdtkit.probes.encoding import json_encoder
-
-        return json_encoder(argument.limit)
-    return None
 
 
 def _nop(wanted: str) -> str:
