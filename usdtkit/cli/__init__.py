@@ -16,7 +16,7 @@ from types import ModuleType
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("doctor", "list", "trace")
+COMMANDS = ("doctor", "list", "provider", "trace")
 EPILOG = """\
 usdtkit NAME -h tells more of each. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
 4 no such target or probe, 5 the kernel or a program lacks a feature, 6 more events lost than --max-lost."""
