@@ -5,7 +5,7 @@ Made by `elf` (from files) and `targets` (from processes), read by `bpf`, `trace
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -41,14 +41,18 @@ class Operand:
 class Argument:
     """One argument of a probe or a function as a user sees it.
 
-    `type` is one of u8…u64, i8…i64, bool, f32 and f64 (the bits of an IEEE float or double in an integer operand), str
-    (pointer to a NUL-terminated string), bytes (pointer, and the length in the operand after it), pointer.
-    `operand` is the index, from 0, of its (first) operand.
+    `type` is one of u8…u64, i8…i64, bool, f32 and f64 (the bits of an IEEE number in an integer operand), str (pointer
+    to a NUL-terminated string), json (the same), bytes (pointer, and the length in the operand after it), enum (i32;
+    `names` are those of its numbers), pointer. `operand` is the index, from 0, of its (first) operand. `unit` and `doc`
+    are for people.
     """
 
     name: str
     type: str
     operand: int
+    unit: str = field(default="", compare=False)
+    doc: str = field(default="", compare=False)
+    names: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Probe:
     arguments: tuple[Argument, ...]
     doc: str = ""
     build_id: str = ""
+    stability: str = ""
 
     @property
     def spec(self) -> str:

@@ -9,7 +9,6 @@ import pytest
 from elffiles import ProbeSpec, note, usdt_file
 
 from usdtkit import processes, targets
-from usdtkit.directories import application_directories, provider_directories
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.probes.image import build
 from usdtkit.trace.specs import uprobe, uretprobe
@@ -262,20 +261,6 @@ def test_functions_that_are_not_there(compile_c, waiting):
         targets.find_functions("c", ["strlen"], pids=pids)
     with pytest.raises(NotFoundError, match="no function symbols"):
         targets.find_functions(str(compile_c("int main(void) { return 0; }", "-static", "-s")), ["main"])
-
-
-def test_directories_of_providers(monkeypatch, tmp_path):
-    monkeypatch.setenv("USDTKIT_DIR", "/chosen")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/997")
-    monkeypatch.setenv("HOME", "/home/ada")
-    expected = ["/chosen", "/run/usdtkit", "/run/user/997/usdtkit", "/home/ada/.cache/usdtkit"]
-    assert [str(path) for path in application_directories()] == expected
-    monkeypatch.setattr("usdtkit.directories._USERS", tmp_path)
-    (tmp_path / "1000").mkdir()
-    assert [str(path) for path in provider_directories()] == [*expected[:3], f"{tmp_path}/1000/usdtkit", expected[3]]
-    for name in ("USDTKIT_DIR", "XDG_RUNTIME_DIR"):
-        monkeypatch.delenv(name)
-    assert [str(path) for path in application_directories()] == expected[1::2]
 
 
 def test_a_directory_and_a_glob_of_paths(tmp_path, compile_c):

@@ -41,7 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-l", "--library", action="append", default=[], metavar="LIB", help="as TARGET")
     parser.add_argument(
-        "-v", "--verbose", action="count", default=0, help="show arguments, processes, and what the probe means where its provider says so; twice: every site"
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="show arguments, processes, and what the probe means where its provider says so; twice: every site",
     )
     parser.add_argument("--functions", metavar="GLOB", help="list functions, by mangled or demangled (a::b) name")
     parser.add_argument("-r", "--regex", action="store_true", help="the GLOB of --functions is a regular expression")
@@ -116,16 +120,25 @@ def _choose(
 
 def _details(probe: Probe, pids: Sequence[int], verbose: int) -> Iterator[str]:
     if verbose:
-        if probe.doc:
-            yield probe.doc
+        yield from filter(None, (probe.doc, probe.stability))
         for argument in probe.arguments:
-            yield f"{argument.name}: {argument.type}{_problem(probe, argument)}"
+            yield f"{_explain(argument)}{_problem(probe, argument)}"
         for number in pids:
             inside = processes.numbers(number)[1:]
             yield f"in process {number}" + (f" ({inside[-1]} in its container)" if inside else "")
     if verbose > 1:
         for site in probe.sites:
             yield _site(site)
+
+
+def _explain(argument: Argument) -> str:
+    """`latency: u64 ns, how long it took`, `state: enum (0 new, 1 paid)`."""
+    text = f"{argument.name}: {argument.type}"
+    if argument.names:
+        text += f" ({', '.join(f'{number} {name}' for name, number in argument.names)})"
+    if argument.unit:
+        text += f" {argument.unit}"
+    return f"{text}, {argument.doc}" if argument.doc else text
 
 
 def _problem(probe: Probe, argument: Argument) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from usdtkit.elf import symbols
@@ -20,7 +21,9 @@ from usdtkit.model import Argument, Operand, Probe, Site
 
 SECTION, OWNER, TYPE = ".note.stapsdt", b"stapsdt", 3
 METADATA_SECTION, METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = ".note.usdtkit", b"usdtkit", 1, 1
-ARGUMENT_TYPES = frozenset(("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f64", "str", "bytes"))
+ARGUMENT_TYPES = frozenset(
+    ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f32", "f64", "str", "bytes", "enum", "json")
+)
 
 KnownArguments = Callable[[str, str], "tuple[tuple[str, str], ...] | None"]
 """(provider, probe) → (name, type) of each argument, or None."""
@@ -28,14 +31,17 @@ KnownArguments = Callable[[str, str], "tuple[tuple[str, str], ...] | None"]
 _LARGEST_METADATA = 1 << 20
 # A virtual machine has five hundred; this many are read in less than a second.
 _MOST_SITES, _LARGEST_NOTES = 50_000, 16 << 20
+_MOST_NAMES = 256
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
 class _Declared(NamedTuple):
-    """What a metadata note says of one probe."""
+    """What a metadata note says of one probe; of each argument name and type, and more in the same order."""
 
     arguments: tuple[tuple[str, str], ...]
+    more: tuple[dict[str, Any], ...]
     doc: str
+    stability: str
 
 
 def read_probes(image: Image, *, path: str | None = None, known: KnownArguments | None = None) -> tuple[Probe, ...]:
@@ -61,14 +67,19 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
         said = declared.get((provider, name))
         operands = _widest(sites)
         arguments = name_operands(operands, said.arguments) if said else None
+        if said and arguments is not None:
+            arguments = tuple(
+                replace(argument, **more) if more else argument
+                for argument, more in zip(arguments, said.more, strict=True)
+            )
         if said and arguments is None:
             problems.append(f"{provider}:{name}: its metadata does not fit its {len(operands)} operands")
         if arguments is None and known is not None and (pairs := known(provider, name)) is not None:
             arguments = name_operands(operands, pairs)
         if arguments is None:
             arguments = _numbered(operands)
-        doc = said.doc if said else ""
-        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, image.build_id))
+        doc, stability = (said.doc, said.stability) if said else ("", "")
+        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, image.build_id, stability))
     if problems:
         _warn(path, problems)
     return tuple(probes)
@@ -187,13 +198,13 @@ def _metadata(image: Image, problems: list[str]) -> dict[tuple[str, str], _Decla
         if owner == METADATA_OWNER and kind == METADATA_TYPE:
             try:
                 declared.update(_parse_metadata(description))
-            except (KeyError, TypeError, ValueError, RecursionError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
                 problems.append(f"{METADATA_SECTION} is not understood: {error!r}")
     return declared
 
 
 def _parse_metadata(description: bytes) -> dict[tuple[str, str], _Declared]:
-    """The JSON of one metadata note; KeyError, TypeError, ValueError or RecursionError where it is not as agreed."""
+    """The JSON of one metadata note; an error of Python's own where it is not as agreed."""
     import json  # few files carry this note
 
     content: Any = json.loads(description.rstrip(b"\0").decode("utf-8"))
@@ -208,8 +219,23 @@ def _parse_metadata(description: bytes) -> dict[tuple[str, str], _Declared]:
                 raise ValueError(f"argument {name!r} of type {kind!r}")
         if len({name for name, _ in pairs}) < len(pairs):
             raise ValueError(f"two arguments of {probe['name']!r} with one name")
-        declared[provider, _string(probe["name"])] = _Declared(pairs, _string(probe.get("doc", "")))
+        more = tuple(_more(argument) for argument in probe["arguments"])
+        doc, stability = _string(probe.get("doc", "")), _string(probe.get("stability", ""))
+        declared[provider, _string(probe["name"])] = _Declared(pairs, more, doc, stability)
     return declared
+
+
+def _more(argument: dict[str, Any]) -> dict[str, Any]:
+    """What an argument's metadata says beyond name and type; what it does not say is left out."""
+    more: dict[str, Any] = {key: _string(argument[key]) for key in ("unit", "doc") if key in argument}
+    if names := argument.get("names"):
+        if len(names) > _MOST_NAMES:
+            raise ValueError(f"{len(names)} names of argument {argument['name']!r}")
+        for number in names.values():
+            if type(number) is not int or not -(2**31) <= number < 2**31:
+                raise ValueError(f"{number!r} as the number of a name")
+        more["names"] = tuple((_string(name), number) for name, number in names.items())
+    return more
 
 
 def _string(value: object) -> str:
