@@ -1,7 +1,9 @@
 """What goes wrong is said in one line, with a hint where one helps, and the documented exit code. Never a traceback."""
 
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -224,15 +226,18 @@ def test_ctrl_c_before_anything_is_attached(tmp_path, spawn):
     """While the compiler runs, Ctrl-C reaches it too; neither says more than it must."""
     slow = tmp_path / "bcc"
     slow.mkdir()
-    (tmp_path / "compiling").touch()
     os.mkfifo(tmp_path / "started")
+    # Opened here first, so that neither side waits for the other.
+    started = os.open(tmp_path / "started", os.O_RDONLY | os.O_NONBLOCK)
     (slow / "__init__.py").write_text(
-        f"open({str(tmp_path / 'started')!r}, 'w').close()\nimport time\ntime.sleep(997)\n"
+        f"import pathlib, time\npathlib.Path({str(tmp_path / 'started')!r}).write_text('go')\ntime.sleep(997)\n"
     )
     command = ["unshare", "--mount", "sh", "-ec", 'mount --bind "$0" /usr/lib/python3/dist-packages/bcc; exec "$@"']
     environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cold")}
     process = spawn([*command, slow, *USDTKIT, "gethostlatency"], stderr=subprocess.PIPE, env=environment)
-    (tmp_path / "started").read_bytes()  # ends when the compiler has begun
-    os.killpg(process.pid, 2)
+    compiling = select.select([started], [], [], 60)[0]
+    os.close(started)
+    assert compiling
+    os.killpg(process.pid, signal.SIGINT)
     assert process.wait(20) == 130
     assert process.stderr.read() == ""

@@ -24,7 +24,7 @@ def rows(*arguments, code=0, **options):
 
 def test_on_this_machine_all_that_is_needed_is_there():
     found = rows()
-    assert found.keys() == FEATURES
+    assert found.keys() >= FEATURES
     assert {found[name]["state"] for name in ("uprobes", "bpf", "ring buffer", "compiler")} == {"found"}
     version = subprocess.run(
         ["/usr/bin/python3", "-c", "import bcc; print(bcc.__version__)"], text=True, capture_output=True

@@ -196,7 +196,7 @@ def test_head_in_a_shell(service, spawn, wait_for_line):
 def test_what_is_lost_is_counted_and_too_much_is_an_error(allowed, code, service, spawn):
     tracer = start_tracing(spawn, "trace", "--json", "-p", service.pid, "-Z", "4096", "--max-lost", allowed, "lab:hit")
     os.kill(tracer.pid, signal.SIGSTOP)  # it reads nothing while 19,997 large events look for room
-    service("fire 19997", "fired")
+    service("fire 19997 4000", "fired")
     os.kill(tracer.pid, signal.SIGINT)
     os.kill(tracer.pid, signal.SIGCONT)
     _, events, summary = json_lines(end_of_tracing(tracer, code)[0])

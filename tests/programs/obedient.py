@@ -1,7 +1,7 @@
 """A Python service that does what it is told on its standard input, and says what it did.
 
-It says "ready". "fire N" fires lab:hit(number, text) N times ("fired N"), "say TEXT" fires it with a text, \\-escapes
-in it ("said"), "enabled" prints whether somebody traces it ("enabled True").
+It says "ready". "fire N [SIZE]" fires lab:hit(number, text) N times ("fired N"), with texts of SIZE or more. "say TEXT"
+fires it with a text, \\-escapes in it ("said"), and "enabled" prints whether somebody traces it ("enabled True").
 """
 
 import sys
@@ -18,10 +18,11 @@ if __name__ == "__main__":
     for line in sys.stdin:
         command, _, rest = line.rstrip("\n").partition(" ")
         if command == "fire":
-            for number in range(int(rest)):
-                hit(number, f"text {number}")
+            times, size = [*map(int, rest.split()), 0][:2]
+            for number in range(times):
+                hit(number, f"text {number}".ljust(size))
             other(True)
-            print("fired", rest, flush=True)
+            print("fired", times, flush=True)
         elif command == "say":
             hit(0, rest.encode().decode("unicode_escape"))
             print("said", flush=True)
