@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from elffiles import ProbeSpec, note, usdt_file
+from processes import among_own_mounts
 
 from usdtkit import processes, targets
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
@@ -150,7 +151,7 @@ def test_a_file_in_another_root_directory(waiting, compile_c, tmp_path):
 def test_a_file_that_only_the_mounts_of_a_process_show(spawn, wait_for_line, compile_c, tmp_path):
     inside = tmp_path / "inside"
     script = f"mount -t tmpfs inside {tmp_path} && cp {compile_c(WAITS)} {inside} && exec {inside}"
-    process = spawn(["unshare", "--mount", "sh", "-c", script])
+    process = spawn(among_own_mounts(script))
     wait_for_line(process, "ready")
     assert not inside.exists()
     (found,) = targets.resolve(str(inside), [process.pid])
@@ -316,7 +317,7 @@ def test_a_file_of_an_overlay(spawn, wait_for_line, compile_c, tmp_path, change)
     # overlays do not lie on overlays, which the temporary directory may be on
     script = f"mount -t tmpfs layers {tmp_path} && cd {tmp_path} && mkdir lower upper work merged && "
     script += f"cp {compile_c(WAITS)} lower/program && mount -t overlay overlay -o {layers} merged && exec {program}"
-    process = spawn(["unshare", "--mount", "sh", "-c", script])
+    process = spawn(among_own_mounts(script))
     wait_for_line(process, "ready")
     inside = Path(f"/proc/{process.pid}/root{program}")
     if change == "replaced":
