@@ -9,8 +9,11 @@ bin := $(venv)/bin
 
 # All that is ever installed from Debian: for the build and the demo, and for the tests besides.
 demo_packages := gcc libc6-dev python3-bpfcc python3-dev python3-venv
-test_packages := binutils bpfcc-tools bpftrace curl gcc-aarch64-linux-gnu gdb libc6-dev-arm64-cross libruby3.1 linux-perf \
-	mariadb-server pamtester postgresql-15 systemtap-sdt-dev
+cross_packages := $(foreach target,aarch64 arm i686 powerpc64le riscv64 s390x,gcc-$(target)-linux-gnu$(if $(filter arm,$(target)),eabihf)) \
+	$(foreach port,arm64 armhf i386 ppc64el riscv64 s390x,libc6-dev-$(port)-cross)
+test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) g++ gdb libruby3.1 linux-perf mariadb-server \
+	openjdk-17-jre-headless pamtester php8.2-cli postgresql-15 systemtap-sdt-dev
+kernel_packages := busybox-static cpio kmod qemu-system-x86 zstd
 
 # Probing other programs needs root; building and linting do not.
 sudo := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo || echo false))
@@ -20,12 +23,12 @@ tracefs := /sys/kernel/tracing
 built_from := pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean demo-packages test-packages
+.PHONY: help setup demo test test-kernels lint bench clean demo-packages test-packages kernel-packages
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: test-packages $(venv)/.dev ## install all that the other targets need
 
@@ -36,14 +39,17 @@ demo: demo-packages $(venv)/.built ## trace the example order service, live
 test: test-packages lint ## lint, then every test; the kernel ones attach to real programs
 	$(as_root) USDTKIT_REQUIRE_KERNEL='$(USDTKIT_REQUIRE_KERNEL)' $(bin)/python -m pytest $(PYTEST_ARGS)
 
+test-kernels: kernel-packages $(venv)/.vng ## the tests of attaching, on Debian's 6.1 under QEMU
+	$(as_root) tests/kernels/run $(PYTEST_ARGS)
+
 lint: $(venv)/.dev ## ruff, mypy, import edges
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
 
-bench: demo-packages $(venv)/.built ## measure against a baseline in the same run
-	$(as_root) sh -c 'for each in benchmarks/bench_*.py; do $(bin)/python "$$each" || exit; done'
+bench: test-packages $(venv)/.built ## measure against a baseline in the same run
+	$(as_root) sh -c 'missed=0; for each in benchmarks/bench_*.py; do $(bin)/python "$$each" || missed=1; done; exit $$missed'
 
 clean: ## remove what was built and installed in this tree
 	$(if $(filter-out false,$(sudo)),$(sudo)) rm -rf $(venv) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache \
@@ -55,6 +61,9 @@ demo-packages:
 
 test-packages:
 	@.ci/packages $(demo_packages) $(test_packages)
+
+kernel-packages:
+	@.ci/packages $(demo_packages) $(test_packages) $(kernel_packages)
 
 # The environment is made again for another Python, and what is in it when the build's own files change.
 $(venv)/.made: | demo-packages
@@ -68,3 +77,7 @@ $(venv)/.built: $(built_from) $(venv)/.made
 $(venv)/.dev: $(built_from) $(venv)/.made
 	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(venv)/.built
+
+$(venv)/.vng: $(venv)/.dev
+	$(bin)/python -m pip install --quiet --disable-pip-version-check virtme-ng
+	touch $@

@@ -19,6 +19,7 @@ struct field {
     uint32_t offset; /* of the value; of a text, of its length, with its data behind */
     uint32_t size;   /* what was asked for of a text */
     uint32_t room;   /* what its data has in the record */
+    PyObject *names; /* of an enum: a dict, number → name; or NULL */
 };
 
 typedef struct {
@@ -97,8 +98,13 @@ static PyObject *value_of(const Decoder *decoder, const struct field *field, con
     switch (field->kind) {
     case U64:
         return PyLong_FromUnsignedLongLong(raw);
-    case I64:
-        return PyLong_FromLongLong((int64_t)raw);
+    case I64: {
+        PyObject *number = PyLong_FromLongLong((int64_t)raw);
+        PyObject *name = number && field->names ? PyDict_GetItemWithError(field->names, number) : NULL;
+        if (!name) return number;
+        Py_DECREF(number);
+        return Py_NewRef(name);
+    }
     case BOOL:
         return PyBool_FromLong(raw != 0);
     default:
@@ -292,9 +298,12 @@ static PyObject *Decoder_new(PyTypeObject *type, PyObject *args, PyObject *names
     for (Py_ssize_t i = 0; !PyErr_Occurred() && i < self->count; i++) {
         struct field *field = &self->fields[i];
         int kind;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(fields, i), "CIII", &kind, &field->offset, &field->size, &field->room)) break;
+        PyObject *names = Py_None;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(fields, i), "CIIIO", &kind, &field->offset, &field->size, &field->room, &names)) break;
+        if (names != Py_None) field->names = Py_NewRef(names);
         field->kind = (char)kind;
-        if (kind > 127 || !strchr("Qq?dsb", kind) || field->offset > 1 << 20 || field->room > 1 << 20)
+        if (kind > 127 || !strchr("Qq?dsb", kind) || field->offset > 1 << 20 || field->room > 1 << 20 ||
+            (field->names && !PyDict_Check(field->names)))
             PyErr_SetString(PyExc_ValueError, "a field of no known kind or size");
         uint32_t end = field->offset + (kind == STR || kind == BYTES ? 4 + field->room : 8);
         if (end > self->size) self->size = end;
@@ -305,6 +314,7 @@ static PyObject *Decoder_new(PyTypeObject *type, PyObject *args, PyObject *names
 
 static void Decoder_dealloc(Decoder *self) {
     PyTypeObject *type = Py_TYPE(self);
+    for (Py_ssize_t i = 0; self->fields && i < self->count; i++) Py_XDECREF(self->fields[i].names);
     PyMem_Free(self->fields);
     Py_XDECREF(self->event);
     Py_XDECREF(self->truncated);
@@ -314,7 +324,7 @@ static void Decoder_dealloc(Decoder *self) {
 }
 
 PyDoc_STRVAR(Decoder_doc, "Decoder(event, fields, truncated, truncated_bytes)\n\n"
-                          "Makes `event` (a named tuple class) of records with these fields: (kind, offset, size, room).");
+                          "Makes `event` (a named tuple class) of records with these fields: (kind, offset, size, room, names).");
 
 static PyType_Slot Decoder_slots[] = {
     {Py_tp_doc, (void *)Decoder_doc},

@@ -4,17 +4,36 @@
  * comparison of a byte; while somebody does, the arguments become integers and the stub is called as a C function,
  * whose first instruction is the site that the kernel has put a breakpoint on.
  *
- * What a call reads is written once, before `site` is published, and never freed: libraries stay mapped. So a probe may
- * be fired from any thread, a forked child, a signal handler and late in the interpreter's shutdown.
+ * A call reads `site` once and calls only what it read, and libraries stay mapped. So a probe may be fired from any
+ * thread, while another one unloads it, in a forked child, a signal handler and late in the interpreter's shutdown.
  */
 
+#define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if PY_VERSION_HEX < 0x030d0000
+/* The lock of one object, where the interpreter has no lock of its own. */
+#define Py_BEGIN_CRITICAL_SECTION(object) {
+#define Py_END_CRITICAL_SECTION() }
+#endif
 
 #define MAX_OPERANDS 12
 #define REGISTERS 6
@@ -23,7 +42,7 @@ typedef void stub6(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
 typedef void stub12(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
                     uint64_t, uint64_t);
 
-enum kind { UNSIGNED, SIGNED, BOOL, FLOAT, STRING, BYTES };
+enum kind { UNSIGNED, SIGNED, BOOL, FLOAT, STRING, BYTES, ENUM, JSON };
 
 struct type {
     const char *name;
@@ -34,49 +53,71 @@ struct type {
 static const struct type types[] = {
     {"u8", UNSIGNED, 8}, {"u16", UNSIGNED, 16}, {"u32", UNSIGNED, 32}, {"u64", UNSIGNED, 64},
     {"i8", SIGNED, 8},   {"i16", SIGNED, 16},   {"i32", SIGNED, 32},   {"i64", SIGNED, 64},
-    {"bool", BOOL, 8},   {"f64", FLOAT, 64},    {"str", STRING, 64},   {"bytes", BYTES, 64},
+    {"bool", BOOL, 8},   {"f32", FLOAT, 32},    {"f64", FLOAT, 64},    {"str", STRING, 64},
+    {"bytes", BYTES, 64}, {"enum", ENUM, 32},   {"json", JSON, 64},
 };
 
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    /* The first byte of the stub, or of one of the two constants below. */
+    /* What a call looks at: the first byte of the stub, or of one of the constants below, or `pristine` itself. */
     const volatile uint8_t *site;
     uint8_t pristine;
     uint8_t count;
     uint8_t operands;
+    uint8_t drops; /* a wrong call is counted, not raised */
+    uint8_t silenced;
     const struct type *types[MAX_OPERANDS];
+    const volatile uint8_t *stub; /* NULL before it is loaded */
+    uint64_t dropped;
     PyObject *provider, *name, *doc;
-    PyObject *arguments; /* a tuple of (name, type) */
+    PyObject *arguments;  /* a tuple of (name, type) */
+    PyObject *converters; /* a tuple: of an enum a dict to its numbers, of a json a callable to bytes, else None */
     PyObject *loader;
     PyObject *path;
+    PyObject *recorder; /* a callable, or NULL */
 } Probe;
 
 /* Differs from `pristine` (0 until then), so that the first use of a probe leaves the fast path. */
-static const uint8_t unloaded = 1;
-/* Equals it: a probe that has no site anywhere. */
-static const uint8_t silent = 0;
+static const volatile uint8_t unloaded = 1;
+/* Differs from it, as no instruction that a stub begins with has this byte: somebody records within this process. */
+static const volatile uint8_t recorded = 0xff;
 
 static inline const volatile uint8_t *site_of(Probe *self) { return __atomic_load_n(&self->site, __ATOMIC_ACQUIRE); }
 
-static inline int armed(Probe *self) {
-    uint8_t now = *site_of(self); /* before `pristine`: what is published together is read in order */
+static inline void set_site(Probe *self, const volatile uint8_t *site) {
+    __atomic_store_n(&self->site, site, __ATOMIC_RELEASE);
+}
+
+/* `site` was read before `pristine` is: what is published together is read in order. */
+static inline int armed(Probe *self, const volatile uint8_t *site) {
+    uint8_t now = *site;
     return now != self->pristine;
 }
 
-/* Load a probe that is not loaded. 1: there is a tracer, 0: there is none, -1: an exception. */
-static int load_and_look(Probe *self) {
-    if (site_of(self) == &unloaded) {
-        PyObject *loader = self->loader;
+/* Where `site` points while nobody records. */
+static const volatile uint8_t *resting(Probe *self) {
+    if (self->silenced) return &self->pristine;
+    return self->stub ? self->stub : &unloaded;
+}
+
+/* Load a probe that is not loaded. 1: there is a tracer or a recorder, 0: there is none, -1: an exception. */
+static int load_and_look(Probe *self, const volatile uint8_t **site) {
+    if (*site == &unloaded) {
+        PyObject *loader;
+        Py_BEGIN_CRITICAL_SECTION(self);
+        loader = Py_XNewRef(self->loader);
+        Py_END_CRITICAL_SECTION();
         if (!loader) return 0; /* the garbage collector has taken the provider to pieces */
-        Py_INCREF(loader);
         PyObject *result = PyObject_CallNoArgs(loader);
         Py_DECREF(loader);
         if (!result) return -1;
         Py_DECREF(result);
-        if (site_of(self) == &unloaded) return 0; /* fired from within its own loading */
+        *site = site_of(self);
+        if (*site == &unloaded) return 0; /* fired from within its own loading */
     }
-    return armed(self);
+    if (*site == &self->pristine) return 0; /* silenced, or about to be bound */
+    return armed(self, *site);
 }
 
 /* What one call holds until the stub has returned. */
@@ -116,6 +157,50 @@ static int conversion_failed(Probe *self, int index, PyObject *value) {
                      argument_name(self, index), self->types[index]->name);
     }
     return -1;
+}
+
+static int convert_float(Probe *self, int index, PyObject *value, uint64_t *operand) {
+    double number = PyFloat_AsDouble(value);
+    if (number == -1.0 && PyErr_Occurred()) return conversion_failed(self, index, value);
+    if (self->types[index]->bits == 64) {
+        memcpy(operand, &number, sizeof number);
+        return 0;
+    }
+    /* The cast is undefined beyond what rounds to the largest float. */
+    if (isfinite(number) && fabs(number) >= 0x1.ffffffp127) {
+        PyErr_SetNone(PyExc_OverflowError);
+        return conversion_failed(self, index, value);
+    }
+    float narrow = (float)number;
+    uint32_t bits;
+    memcpy(&bits, &narrow, sizeof bits);
+    *operand = bits;
+    return 0;
+}
+
+static int convert_enum(Probe *self, int index, PyObject *value, uint64_t *operand) {
+    PyObject *numbers = PyTuple_GET_ITEM(self->converters, index);
+    PyObject *number = PyDict_GetItemWithError(numbers, value);
+    if (number) {
+        *operand = (uint64_t)PyLong_AsLongLong(number);
+        return 0;
+    }
+    if (PyErr_Occurred()) return conversion_failed(self, index, value);
+    PyErr_Format(PyExc_ValueError, "%U:%U() argument '%U' has no such name or number: %.100R", self->provider,
+                 self->name, argument_name(self, index), value);
+    return -1;
+}
+
+static int convert_json(Probe *self, int index, PyObject *value, struct operands *operands) {
+    PyObject *text = PyObject_CallOneArg(PyTuple_GET_ITEM(self->converters, index), value);
+    if (!text) return -1;
+    operands->owned[operands->owned_count++] = text;
+    if (!PyBytes_Check(text)) {
+        PyErr_SetString(PyExc_TypeError, "the encoder of a json argument must return bytes");
+        return -1;
+    }
+    operands->values[operands->count++] = (uint64_t)(uintptr_t)PyBytes_AS_STRING(text);
+    return 0;
 }
 
 static int convert_integer(Probe *self, int index, PyObject *value, uint64_t *operand) {
@@ -170,12 +255,12 @@ static int convert(Probe *self, int index, PyObject *value, struct operands *ope
         if (!PyBool_Check(value)) return wrong_type(self, index, value);
         operands->values[operands->count++] = value == Py_True;
         return 0;
-    case FLOAT: {
-        double number = PyFloat_AsDouble(value);
-        if (number == -1.0 && PyErr_Occurred()) return conversion_failed(self, index, value);
-        memcpy(&operands->values[operands->count++], &number, sizeof number);
-        return 0;
-    }
+    case FLOAT:
+        return convert_float(self, index, value, &operands->values[operands->count++]);
+    case ENUM:
+        return convert_enum(self, index, value, &operands->values[operands->count++]);
+    case JSON:
+        return convert_json(self, index, value, operands);
     case STRING:
         return convert_string(self, index, value, operands);
     case BYTES: {
@@ -224,52 +309,178 @@ static int arrange(Probe *self, PyObject *const *given, Py_ssize_t positional, P
     return 0;
 }
 
-static void call_stub(Probe *self, const uint64_t *v) {
-    uintptr_t stub = (uintptr_t)self->site;
+static void call_stub(Probe *self, const volatile uint8_t *site, const uint64_t *v) {
+    uintptr_t stub = (uintptr_t)site;
     if (self->operands <= REGISTERS)
         ((stub6 *)stub)(v[0], v[1], v[2], v[3], v[4], v[5]);
     else
         ((stub12 *)stub)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11]);
 }
 
-static PyObject *fire_armed(Probe *self, PyObject *const *given, size_t positional, PyObject *names) {
-    int looked_at = load_and_look(self);
-    if (looked_at < 0) return NULL;
-    if (!looked_at) Py_RETURN_NONE;
+/* What a tracer makes of the operands `v` of argument `index`; a new reference. */
+static PyObject *seen(Probe *self, int index, const uint64_t *v) {
+    const struct type *type = self->types[index];
+    const char *text = (const char *)(uintptr_t)v[0];
+    switch (type->kind) {
+    case UNSIGNED:
+        return PyLong_FromUnsignedLongLong(v[0]);
+    case SIGNED:
+    case ENUM:
+        return PyLong_FromLongLong((int64_t)v[0]);
+    case BOOL:
+        return PyBool_FromLong(v[0] != 0);
+    case FLOAT: {
+        float narrow;
+        double number;
+        memcpy(&narrow, v, sizeof narrow);
+        memcpy(&number, v, sizeof number);
+        return PyFloat_FromDouble(type->bits == 32 ? (double)narrow : number);
+    }
+    case STRING:
+    case JSON:
+        return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "surrogateescape");
+    case BYTES:
+        return PyBytes_FromStringAndSize(text, (Py_ssize_t)v[1]);
+    }
+    Py_UNREACHABLE();
+}
 
-    PyObject *values[MAX_OPERANDS];
-    if (arrange(self, given, PyVectorcall_NARGS(positional), names, values) < 0) return NULL;
+/* Give what a tracer would see to the recorder, and the operands to a tracer that is there too. */
+static int record(Probe *self, const uint64_t *operands) {
+    PyObject *recorder;
+    const volatile uint8_t *stub;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    recorder = Py_XNewRef(self->recorder);
+    stub = resting(self);
+    Py_END_CRITICAL_SECTION();
+    if (stub == self->stub && armed(self, stub)) call_stub(self, stub, operands);
+    if (!recorder) return 0; /* another thread has ended the recording */
+    PyObject *values = PyTuple_New(self->count), *result = NULL;
+    int at = 0;
+    for (int index = 0; values && index < self->count; index++) {
+        PyObject *value = seen(self, index, operands + at);
+        if (!value) Py_CLEAR(values);
+        else PyTuple_SET_ITEM(values, index, value);
+        at += self->types[index]->kind == BYTES ? 2 : 1;
+    }
+    if (values) result = PyObject_CallFunctionObjArgs(recorder, (PyObject *)self, values, NULL);
+    Py_XDECREF(values);
+    Py_DECREF(recorder);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+/* With `drops`, count a call that cannot be fired and let the application go on; what is not an Exception passes. */
+static int refused(Probe *self) {
+    if (!self->drops || !PyErr_ExceptionMatches(PyExc_Exception)) return -1;
+    PyErr_Clear();
+    __atomic_fetch_add(&self->dropped, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+static int fire_values(Probe *self, const volatile uint8_t *site, PyObject *const *values) {
     struct operands operands;
     operands.count = operands.buffer_count = operands.owned_count = 0;
-    memset(operands.values, 0, sizeof operands.values);
     for (int index = 0; index < self->count; index++) {
         if (convert(self, index, values[index], &operands) < 0) {
             release(&operands);
-            return NULL;
+            return refused(self);
         }
     }
-    call_stub(self, operands.values);
+    int result = 0;
+    if (site == &recorded) {
+        result = record(self, operands.values);
+    } else {
+        /* Registers that a probe does not use hold nothing of ours. */
+        for (int rest = operands.count; rest < REGISTERS; rest++) operands.values[rest] = 0;
+        call_stub(self, site, operands.values);
+    }
     release(&operands);
+    return result;
+}
+
+static PyObject *fire_armed(Probe *self, const volatile uint8_t *site, PyObject *const *given, size_t positional,
+                            PyObject *names) {
+    int looked_at = load_and_look(self, &site);
+    if (looked_at < 0) return NULL;
+    if (!looked_at) Py_RETURN_NONE;
+
+    /* As most calls are: all by position. */
+    if (PyVectorcall_NARGS(positional) == self->count && !names) {
+        if (fire_values(self, site, given) < 0) return NULL;
+        Py_RETURN_NONE;
+    }
+    PyObject *values[MAX_OPERANDS];
+    if (arrange(self, given, PyVectorcall_NARGS(positional), names, values) < 0) {
+        if (refused(self) < 0) return NULL;
+    } else if (fire_values(self, site, values) < 0) {
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
 static PyObject *fire(PyObject *object, PyObject *const *given, size_t positional, PyObject *names) {
     Probe *self = (Probe *)object;
-    if (__builtin_expect(!armed(self), 1)) Py_RETURN_NONE;
-    return fire_armed(self, given, positional, names);
+    const volatile uint8_t *site = site_of(self);
+    if (__builtin_expect(!armed(self, site), 1)) Py_RETURN_NONE;
+    return fire_armed(self, site, given, positional, names);
+}
+
+static PyObject *lazy_armed(Probe *self, const volatile uint8_t *site, PyObject *function) {
+    int looked_at = load_and_look(self, &site);
+    if (looked_at < 0) return NULL;
+    if (!looked_at) Py_RETURN_NONE;
+    int failed = 1;
+    PyObject *values = PyObject_CallNoArgs(function);
+    if (values && !PyTuple_Check(values))
+        PyErr_Format(PyExc_TypeError, "%U:%U.lazy() takes a function that returns a tuple of values, not %.100s",
+                     self->provider, self->name, Py_TYPE(values)->tp_name);
+    else if (values && PyTuple_GET_SIZE(values) != self->count)
+        PyErr_Format(PyExc_TypeError, "%U:%U() takes %d arguments but %zd were given", self->provider, self->name,
+                     self->count, PyTuple_GET_SIZE(values));
+    else if (values)
+        failed = 0;
+    int result = failed ? refused(self) : fire_values(self, site, PySequence_Fast_ITEMS(values));
+    Py_XDECREF(values);
+    if (result < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *lazy(PyObject *object, PyObject *function) {
+    Probe *self = (Probe *)object;
+    const volatile uint8_t *site = site_of(self);
+    if (__builtin_expect(!armed(self, site), 1)) Py_RETURN_NONE;
+    return lazy_armed(self, site, function);
 }
 
 static PyObject *get_enabled(PyObject *object, void *Py_UNUSED(closure)) {
     Probe *self = (Probe *)object;
-    if (!armed(self)) Py_RETURN_FALSE;
-    int looked_at = load_and_look(self);
+    const volatile uint8_t *site = site_of(self);
+    if (!armed(self, site)) Py_RETURN_FALSE;
+    int looked_at = load_and_look(self, &site);
     return looked_at < 0 ? NULL : PyBool_FromLong(looked_at);
+}
+
+static PyObject *get_dropped(PyObject *object, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(&((Probe *)object)->dropped, __ATOMIC_RELAXED));
+}
+
+static PyObject *get_path(PyObject *object, void *Py_UNUSED(closure)) {
+    PyObject *path;
+    Py_BEGIN_CRITICAL_SECTION(object);
+    path = Py_NewRef(((Probe *)object)->path);
+    Py_END_CRITICAL_SECTION();
+    return path;
 }
 
 /* Fill in the types of the arguments from a tuple of (name, type), which Python code has checked: not taken for granted. */
 static int read_arguments(Probe *self) {
     Py_ssize_t count = PyTuple_GET_SIZE(self->arguments);
     int operands = 0;
+    if (PyTuple_GET_SIZE(self->converters) != count) {
+        PyErr_SetString(PyExc_ValueError, "one converter an argument");
+        return -1;
+    }
     for (Py_ssize_t index = 0; index < count; index++) {
         PyObject *pair = PyTuple_GET_ITEM(self->arguments, index);
         const struct type *type = NULL;
@@ -279,6 +490,11 @@ static int read_arguments(Probe *self) {
                 if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(pair, 1), types[at].name) == 0) type = &types[at];
         if (!type) {
             PyErr_SetString(PyExc_TypeError, "arguments must be (name, type) pairs");
+            return -1;
+        }
+        PyObject *converter = PyTuple_GET_ITEM(self->converters, index);
+        if ((type->kind == ENUM && !PyDict_Check(converter)) || (type->kind == JSON && !PyCallable_Check(converter))) {
+            PyErr_SetString(PyExc_TypeError, "an enum needs a dict, a json a callable");
             return -1;
         }
         operands += type->kind == BYTES ? 2 : 1;
@@ -293,37 +509,66 @@ static int read_arguments(Probe *self) {
     return 0;
 }
 
-static PyObject *probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"provider", "name", "doc", "arguments", "loader", NULL};
-    PyObject *provider, *name, *doc, *arguments, *loader;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "UUUO!O:Probe", keywords, &provider, &name, &doc, &PyTuple_Type,
-                                     &arguments, &loader))
+static PyObject *make(PyTypeObject *type, PyObject *const *values, int drops) {
+    for (int at = 0; at < 3; at++) {
+        if (PyUnicode_Check(values[at])) continue;
+        PyErr_SetString(PyExc_TypeError, "provider, name and doc must be str");
         return NULL;
+    }
+    if (!PyTuple_Check(values[3]) || !PyTuple_Check(values[4])) {
+        PyErr_SetString(PyExc_TypeError, "arguments and converters must be tuples");
+        return NULL;
+    }
     Probe *self = (Probe *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->vectorcall = fire;
     self->site = &unloaded;
-    self->provider = Py_NewRef(provider);
-    self->name = Py_NewRef(name);
-    self->doc = Py_NewRef(doc);
-    self->arguments = Py_NewRef(arguments);
-    self->loader = Py_NewRef(loader);
+    self->drops = (uint8_t)drops;
+    self->provider = Py_NewRef(values[0]);
+    self->name = Py_NewRef(values[1]);
+    self->doc = Py_NewRef(values[2]);
+    self->arguments = Py_NewRef(values[3]);
+    self->converters = Py_NewRef(values[4]);
+    self->loader = Py_NewRef(values[5]);
     self->path = Py_NewRef(Py_None);
     if (read_arguments(self) < 0) Py_CLEAR(self);
     return (PyObject *)self;
+}
+
+/* As applications come here by hundreds at their start. */
+static PyObject *probe_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names) {
+    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    if (names || count < 6 || count > 7) {
+        PyErr_SetString(PyExc_TypeError,
+                        "Probe() takes provider, name, doc, arguments, converters, loader and perhaps drops");
+        return NULL;
+    }
+    int drops = count == 7 ? PyObject_IsTrue(args[6]) : 0;
+    return drops < 0 ? NULL : make((PyTypeObject *)type, args, drops);
+}
+
+static PyObject *probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    PyObject *values[7];
+    Py_ssize_t count = PyTuple_GET_SIZE(args);
+    for (Py_ssize_t at = 0; at < count && at < 7; at++) values[at] = PyTuple_GET_ITEM(args, at);
+    return probe_vectorcall((PyObject *)type, values, (size_t)count, kwargs);
 }
 
 static int probe_traverse(PyObject *object, visitproc visit, void *arg) {
     Probe *self = (Probe *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->arguments);
+    Py_VISIT(self->converters);
     Py_VISIT(self->loader);
+    Py_VISIT(self->recorder);
     return 0;
 }
 
-/* Only the loader can be part of a cycle; what a call reads stays until the last reference goes. */
+/* Only loader and recorder can close a cycle; what else a call reads stays until the last reference goes. */
 static int probe_clear(PyObject *object) {
-    Py_CLEAR(((Probe *)object)->loader);
+    Probe *self = (Probe *)object;
+    Py_CLEAR(self->loader);
+    Py_CLEAR(self->recorder);
     return 0;
 }
 
@@ -335,7 +580,9 @@ static void probe_dealloc(PyObject *object) {
     Py_XDECREF(self->name);
     Py_XDECREF(self->doc);
     Py_XDECREF(self->arguments);
+    Py_XDECREF(self->converters);
     Py_XDECREF(self->loader);
+    Py_XDECREF(self->recorder);
     Py_XDECREF(self->path);
     type->tp_free(object);
     Py_DECREF(type);
@@ -367,13 +614,21 @@ static PyMemberDef probe_members[] = {
     {"name", T_OBJECT, offsetof(Probe, name), READONLY, "name of the probe"},
     {"doc", T_OBJECT, offsetof(Probe, doc), READONLY, "what the probe means"},
     {"arguments", T_OBJECT, offsetof(Probe, arguments), READONLY, "(name, type) of each argument, in order"},
-    {"path", T_OBJECT, offsetof(Probe, path), READONLY, "the file that carries the probe; None before it is loaded"},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef probe_getset[] = {
     {"enabled", get_enabled, NULL, "whether a tracer is attached to this probe now", NULL},
+    {"dropped", get_dropped, NULL, "calls that were wrong while somebody traced, with on_error=\"drop\"", NULL},
+    {"path", get_path, NULL, "the file that carries the probe; None before it is loaded", NULL},
     {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef probe_methods[] = {
+    {"lazy", lazy, METH_O, "lazy(function): fire with the tuple that function() returns, called only while traced"},
+    /* The stub (_probe.pyi) makes the type generic over a call's parameters. */
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
+    {NULL, NULL, 0, NULL},
 };
 
 PyDoc_STRVAR(probe_doc, "A typed probe; calling it fires it. Made by Provider.probe().");
@@ -387,6 +642,7 @@ static PyType_Slot probe_slots[] = {
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_repr, probe_repr},
     {Py_tp_members, probe_members},
+    {Py_tp_methods, probe_methods},
     {Py_tp_getset, probe_getset},
     {0, NULL},
 };
@@ -409,14 +665,19 @@ static Probe *as_probe(PyObject *module, PyObject *object) {
     return NULL;
 }
 
-/* Publish a site, once: everything else that a call reads is in place before. */
-static void bind(Probe *self, const volatile uint8_t *site, uint8_t pristine, PyObject *path) {
-    if (site_of(self) != &unloaded) return;
-    PyObject *before = self->path;
-    self->path = Py_NewRef(path);
-    self->pristine = pristine;
-    __atomic_store_n(&self->site, site, __ATOMIC_RELEASE);
-    Py_DECREF(before);
+/* Publish a stub, once: all else that a call reads is in place before. A probe that was silenced speaks again. */
+static void bind(Probe *self, const volatile uint8_t *stub, uint8_t pristine, PyObject *path) {
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (!self->stub) {
+        PyObject *before = self->path;
+        self->path = Py_NewRef(path);
+        Py_DECREF(before);
+        self->pristine = pristine;
+        self->stub = stub;
+    }
+    self->silenced = 0;
+    if (!self->recorder) set_site(self, resting(self));
+    Py_END_CRITICAL_SECTION();
 }
 
 static int library_error(void) {
@@ -425,55 +686,175 @@ static int library_error(void) {
     return -1;
 }
 
-/* Look every symbol up before any probe is bound. */
-static int find_sites(PyObject *module, void *library, PyObject *probes, void **sites) {
-    PyObject *symbol, *object;
-    Py_ssize_t position = 0, at = 0;
-    while (PyDict_Next(probes, &position, &symbol, &object)) {
-        const char *text = PyUnicode_AsUTF8AndSize(symbol, NULL);
-        if (!text || !as_probe(module, object)) return -1;
-        sites[at] = dlsym(library, text);
-        if (!sites[at++]) return library_error();
+/* Five-byte sites in a forked child.
+ *
+ * Linux 6.18 turns a five-byte nop that is traced into a call of a trampoline, which it maps nearby and does not give
+ * to a forked child: the child's first fire would call into nothing. So a child maps the stubs anew before anything
+ * else of it runs; the kernel then puts its breakpoints there as in any new mapping.
+ */
+struct text {
+    struct text *next;
+    char *path;
+    dev_t device;
+    ino_t inode;
+    void *address;
+    size_t size;
+    off_t offset;
+};
+
+static struct text *texts; /* of the process, for all interpreters; only ever grows */
+static pthread_once_t at_fork = PTHREAD_ONCE_INIT;
+
+/* Between fork and return: only what a signal handler may call. */
+static void renew_texts(void) {
+    int kept = errno;
+    for (struct text *text = __atomic_load_n(&texts, __ATOMIC_ACQUIRE); text; text = text->next) {
+        void *mapped = MAP_FAILED;
+        struct stat status;
+        int file = open(text->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        if (file >= 0) {
+            if (fstat(file, &status) == 0 && status.st_dev == text->device && status.st_ino == text->inode)
+                mapped = mmap(text->address, text->size, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, file,
+                              text->offset);
+            close(file);
+        }
+        /* The file is gone: at least the call that was patched in goes, and with it the child's tracing. */
+        if (mapped == MAP_FAILED) madvise(text->address, text->size, MADV_DONTNEED);
     }
+    errno = kept;
+}
+
+static void renew_at_fork(void) { pthread_atfork(NULL, NULL, renew_texts); }
+
+/* Remember the text of a library: `size` bytes at `offset` of the file, mapped at `address`. */
+static int remember_text(const char *path, void *address, Py_ssize_t offset, Py_ssize_t size) {
+    struct stat status;
+    if (stat(path, &status) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    struct text *text = malloc(sizeof *text);
+    char *copy = strdup(path);
+    if (!text || !copy) {
+        free(text);
+        free(copy);
+        PyErr_NoMemory();
+        return -1;
+    }
+    *text = (struct text){
+        .path = copy,
+        .device = status.st_dev,
+        .inode = status.st_ino,
+        .address = address,
+        .size = ((size_t)size + page - 1) & -page,
+        .offset = (off_t)offset,
+    };
+    pthread_once(&at_fork, renew_at_fork);
+    for (struct text *each = __atomic_load_n(&texts, __ATOMIC_ACQUIRE); each; each = each->next) {
+        if (each->address != text->address) continue;
+        free(text); /* loaded before, by another interpreter or another provider object */
+        free(copy);
+        return 0;
+    }
+    text->next = __atomic_load_n(&texts, __ATOMIC_ACQUIRE);
+    while (!__atomic_compare_exchange_n(&texts, &text->next, text, 0, __ATOMIC_RELEASE, __ATOMIC_ACQUIRE)) {}
     return 0;
+}
+
+#if defined __x86_64__ && defined __linux__
+#define UPROBE_SYSCALL 336
+
+/* uprobe(2) is what the trampoline calls; from elsewhere the kernel that has it answers ENXIO. */
+static int ask(void *unused) {
+    (void)unused;
+    _exit(syscall(UPROBE_SYSCALL) == -1 && errno == ENXIO);
+}
+#endif
+
+static PyObject *optimises(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+    int status = 0;
+#ifdef UPROBE_SYSCALL
+    /* Asked in a child, for a seccomp filter may kill who asks, and an unknown answer may be SIGILL. The child shares
+     * our memory until it ends, and no SIGCHLD tells of it: no one else waits for it. */
+    char stack[16384] __attribute__((aligned(16)));
+    int kept = errno;
+    pid_t child = clone(ask, stack + sizeof stack, CLONE_VM | CLONE_VFORK, NULL);
+    if (child > 0)
+        while (waitpid(child, &status, __WCLONE) < 0 && errno == EINTR) {}
+    errno = kept;
+#endif
+    return PyBool_FromLong(WIFEXITED(status) && WEXITSTATUS(status) == 1);
 }
 
 static PyObject *load(PyObject *module, PyObject *args) {
     PyObject *path, *encoded, *probes, *result = NULL;
     unsigned char pristine;
-    if (!PyArg_ParseTuple(args, "UO!b:load", &path, &PyDict_Type, &probes, &pristine)) return NULL;
+    Py_ssize_t offset, stride, renewed = 0;
+    if (!PyArg_ParseTuple(args, "UO!bnn|n:load", &path, &PyTuple_Type, &probes, &pristine, &offset, &stride, &renewed))
+        return NULL;
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(probes); at++)
+        if (!as_probe(module, PyTuple_GET_ITEM(probes, at))) return NULL;
     if (!PyUnicode_FSConverter(path, &encoded)) return NULL;
     void *library;
+    struct link_map *map;
     Py_BEGIN_ALLOW_THREADS
     library = dlopen(PyBytes_AS_STRING(encoded), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     Py_END_ALLOW_THREADS
-    Py_DECREF(encoded);
-    if (!library) {
+    if (!library || dlinfo(library, RTLD_DI_LINKMAP, &map) < 0) {
         library_error();
-        return NULL;
+        goto done;
     }
-    void **sites = PyMem_Calloc((size_t)PyDict_GET_SIZE(probes) + 1, sizeof *sites);
-    if (!sites) return PyErr_NoMemory();
-    if (find_sites(module, library, probes, sites) == 0) {
-        PyObject *symbol, *object;
-        Py_ssize_t position = 0, at = 0;
-        while (PyDict_Next(probes, &position, &symbol, &object)) bind((Probe *)object, sites[at++], pristine, path);
-        result = Py_NewRef(Py_None);
-    }
-    PyMem_Free(sites);
+    uint8_t *stubs = (uint8_t *)map->l_addr + offset;
+    if (renewed && remember_text(PyBytes_AS_STRING(encoded), stubs, offset, renewed) < 0) goto done;
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(probes); at++)
+        bind((Probe *)PyTuple_GET_ITEM(probes, at), stubs + at * stride, pristine, path);
+    result = Py_NewRef(Py_None);
+done:
+    Py_DECREF(encoded);
     return result;
 }
 
 static PyObject *silence(PyObject *module, PyObject *object) {
     Probe *self = as_probe(module, object);
     if (!self) return NULL;
-    bind(self, &silent, silent, Py_None);
+    Py_BEGIN_CRITICAL_SECTION(object);
+    self->silenced = 1;
+    if (!self->recorder) set_site(self, resting(self));
+    Py_END_CRITICAL_SECTION();
+    Py_RETURN_NONE;
+}
+
+static PyObject *unsilence(PyObject *module, PyObject *object) {
+    Probe *self = as_probe(module, object);
+    if (!self) return NULL;
+    Py_BEGIN_CRITICAL_SECTION(object);
+    self->silenced = 0;
+    if (!self->recorder) set_site(self, resting(self));
+    Py_END_CRITICAL_SECTION();
+    Py_RETURN_NONE;
+}
+
+static PyObject *set_recorder(PyObject *module, PyObject *args) {
+    PyObject *object, *recorder, *before;
+    if (!PyArg_ParseTuple(args, "OO:set_recorder", &object, &recorder)) return NULL;
+    Probe *self = as_probe(module, object);
+    if (!self) return NULL;
+    Py_BEGIN_CRITICAL_SECTION(object);
+    before = self->recorder;
+    self->recorder = Py_IsNone(recorder) ? NULL : Py_NewRef(recorder);
+    set_site(self, self->recorder ? &recorded : resting(self));
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
-    {"load", load, METH_VARARGS, "load(path, probes, pristine): map a library for good and bind {symbol: probe}"},
-    {"silence", silence, METH_O, "silence(probe): bind a probe that is not bound to nothing"},
+    {"load", load, METH_VARARGS, "load(path, probes, pristine, offset, stride, renewed=0): map a library for good and bind probes to its stubs"},
+    {"silence", silence, METH_O, "silence(probe): it is not enabled any more, whoever traces it"},
+    {"unsilence", unsilence, METH_O, "unsilence(probe): undo silence"},
+    {"set_recorder", set_recorder, METH_VARARGS, "set_recorder(probe, callable or None): recorder(probe, values) at each fire"},
+    {"optimises", optimises, METH_NOARGS, "optimises() -> whether the kernel makes a call of a five-byte nop that is traced"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -481,6 +862,7 @@ static int module_exec(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     state->probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &probe_spec, NULL);
     if (!state->probe_type) return -1;
+    state->probe_type->tp_vectorcall = probe_vectorcall;
     return PyModule_AddType(module, state->probe_type);
 }
 
@@ -496,7 +878,16 @@ static int module_clear(PyObject *module) {
     return 0;
 }
 
-static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
 
 static struct PyModuleDef module_definition = {
     .m_base = PyModuleDef_HEAD_INIT,

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
-from processes import read_until
+from processes import among_own_mounts, read_until
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "schema.json"
 USDTKIT = [sys.executable, "-m", "usdtkit"]
@@ -18,11 +18,7 @@ NOBODY = [
     *(f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")),
 ]
 # bcc hidden from one process and its children.
-WITHOUT_BCC = [
-    *("unshare", "--mount", "sh", "-ec"),
-    'mount -t tmpfs tmpfs /usr/lib/python3/dist-packages/bcc; exec "$@"',
-    "sh",
-]
+WITHOUT_BCC = [*among_own_mounts('mount -t tmpfs tmpfs /usr/lib/python3/dist-packages/bcc; exec "$@"'), "sh"]
 
 
 def usdtkit(*arguments, prefix=(), **options):

@@ -11,6 +11,8 @@ from processes import end, read_until
 
 PROGRAMS = Path(__file__).parent / "programs"
 REQUIRE_KERNEL = os.environ.get("USDTKIT_REQUIRE_KERNEL", "") not in ("", "0")
+# Where tests find what an earlier run compiled, and leave what they compile: for a guest whose compilers are too slow.
+LENT = os.environ.get("USDTKIT_TEST_LENT")
 
 pytest_plugins = ["programs.mariadb", "programs.pam", "programs.shop"]
 
@@ -74,7 +76,8 @@ def compile_c(tmp_path_factory):
 
     `compiler` names another than gcc. Warnings are errors.
     """
-    folder = tmp_path_factory.mktemp("compiled")
+    folder = Path(LENT, "programs") if LENT else tmp_path_factory.mktemp("compiled")
+    folder.mkdir(exist_ok=True)
 
     def build(source, *flags, compiler="gcc"):
         if source.endswith(".c"):

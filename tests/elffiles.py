@@ -2,13 +2,17 @@
 
 import json
 import struct
-from collections import namedtuple
 
 from usdtkit.elf import writer
 from usdtkit.elf.writer import Section, Segment
+from usdtkit.probes import declaration
 
-ProbeSpec = namedtuple("ProbeSpec", "name doc arguments")  # a probe as `usdtkit.probes.image.build` takes it
 SITES = 4  # nops of .text
+
+
+def ProbeSpec(name, doc, arguments):
+    """A probe as `usdtkit.probes.image.build` takes it, of (name, type) pairs."""
+    return declaration.ProbeSpec(name, doc, declaration.check_arguments(name, dict(arguments)))
 
 
 def usdt_file(notes, *, metadata=None, machine=writer.EM_X86_64, base=0):

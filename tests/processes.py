@@ -13,6 +13,15 @@ from pathlib import Path
 import pytest
 
 
+def among_own_mounts(script):
+    """A command that runs a shell script whose mounts nobody else sees; what follows it are the script's $0, $1, ….
+
+    In a chroot the root is no mount whose propagation could be changed; there the mounts below it are private already.
+    """
+    private = "mount --make-rprivate / 2>/dev/null || :; "
+    return ["unshare", "--mount", "--propagation", "unchanged", "sh", "-ec", private + script]
+
+
 def end(process, patience=10):
     """SIGTERM to a process that leads its own session, SIGKILL to what is left of its group, and its pipes closed."""
     if process.poll() is None:

@@ -4,9 +4,17 @@ import contextlib
 import ctypes
 import mmap
 import struct
+from weakref import WeakValueDictionary
+
+from usdtkit.probes import provider
 
 CALLBACK = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 12)
 libc = ctypes.CDLL(None, use_errno=True)
+
+
+def forget_providers(monkeypatch):
+    """Have a test declare its providers as a new process would, whatever others of this name did."""
+    monkeypatch.setattr(provider, "_providers", WeakValueDictionary())
 
 
 def site_of(probe):

@@ -2,21 +2,44 @@
 
 The application's side; a probe that nobody traces costs about as much as comparing one byte:
 
-    from usdtkit import Provider
+    from usdtkit import Provider, u64
 
     shop = Provider("shop")
     order_start = shop.probe("order__start", doc="An order arrives.", order_id="u64", customer="str")
+
+    @shop.define                    # the same, by a signature that type checkers know
+    def order__done(order_id: u64, error: str): "An order is done."
+
     shop.load()                     # visible to tracers from here on; the first fire would do it too
 
     order_start(42, "ada")
-    if order_start.enabled:         # for arguments that are costly to make
-        order_start(42, expensive())
+    order_start.lazy(lambda: (42, expensive()))      # called only while somebody traces
+    with shop.span("payment", order_id=42):          # payment__start, payment__done
+        ...
 
 The tracer's side is `usdtkit.trace`, which applications do not import; its command: `usdtkit trace shop:order__start`.
+For tests of an application there is `usdtkit.testing`.
 """
 
 from usdtkit.errors import UsdtkitError
-from usdtkit.probes import Probe, Provider
+from usdtkit.probes import Probe, Provider, argument, f32, f64, i8, i16, i32, i64, json, u8, u16, u32, u64
 from usdtkit.version import VERSION as __version__
 
-__all__ = ["Probe", "Provider", "UsdtkitError", "__version__"]
+__all__ = [
+    "Probe",
+    "Provider",
+    "UsdtkitError",
+    "__version__",
+    "argument",
+    "f32",
+    "f64",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "json",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+]

@@ -1,11 +1,13 @@
 """The compiled module behind `usdtkit.Probe`; its source is native/probe.c."""
 
-from collections.abc import Callable, Mapping
-from typing import final
+from collections.abc import Callable
+from typing import Generic, ParamSpec, final
+
+_P = ParamSpec("_P")
 
 @final
-class Probe:
-    """A typed probe; calling it fires it. Made by `Provider.probe`."""
+class Probe(Generic[_P]):
+    """A typed probe; calling it fires it. Made by `Provider.probe` and `Provider.define`."""
 
     def __new__(
         cls,
@@ -13,17 +15,29 @@ class Probe:
         name: str,
         doc: str,
         arguments: tuple[tuple[str, str], ...],
+        converters: tuple[dict[object, int] | Callable[[object], bytes] | None, ...],
         loader: Callable[[], object],
-    ) -> Probe:
-        """`loader` is called by the first use of the probe, and makes it visible by `load` or `silence`."""
-    def __call__(self, *values: object, **named: object) -> None:
+        drops: bool = False,
+    ) -> Probe[_P]:
+        """`loader` is called by the first use of the probe, and makes it visible by `load` or `silence`.
+
+        `converters` has one for each argument: of an enum its numbers by all that may be said for them, of a json what
+        encodes it, else None. With `drops` a wrong call is counted, not raised.
+        """
+    def __call__(self, *values: _P.args, **named: _P.kwargs) -> None:
         """Fire: while nobody traces the probe nothing is looked at, the values included.
 
-        While somebody does: TypeError for a wrong number or type of values, OverflowError for one out of range.
+        While somebody does: TypeError for a wrong number or type of values, OverflowError for one out of range,
+        ValueError for what an enum does not have.
         """
+    def lazy(self, function: Callable[[], tuple[object, ...]], /) -> None:
+        """Fire with the values that `function` returns; it is called only while somebody traces the probe."""
     @property
     def enabled(self) -> bool:
         """Whether a tracer is attached to this probe now."""
+    @property
+    def dropped(self) -> int:
+        """How many calls were wrong while somebody traced, and not fired, with on_error="drop"."""
     @property
     def provider(self) -> str: ...
     @property
@@ -37,12 +51,22 @@ class Probe:
     def path(self) -> str | None:
         """The file that carries the probe; None before it is loaded."""
 
-def load(path: str, probes: Mapping[str, Probe], pristine: int) -> None:
-    """Map the library `path` for good and bind each probe, unless it is bound already, to the symbol it stands under.
+def load(path: str, probes: tuple[Probe[...], ...], pristine: int, offset: int, stride: int, renewed: int = 0) -> None:
+    """Map the library `path` for good and bind each probe, unless it is bound already, to its stub.
 
-    `pristine` is the first byte of a site as the file has it. OSError when the library or a symbol cannot be had; then
-    no probe is bound.
+    Stubs stand `stride` bytes from each other, the first at `offset` of the file, which is its virtual address too.
+    `pristine` is the first byte of each. That many bytes there are `renewed`, mapped anew, in forked children. OSError
+    when the library cannot be had; then no probe is bound.
     """
 
-def silence(probe: Probe) -> None:
-    """Bind a probe that is not bound to nothing: it is never enabled."""
+def silence(probe: Probe[...]) -> None:
+    """Have a probe that is not enabled, whoever traces it."""
+
+def unsilence(probe: Probe[...]) -> None:
+    """Undo `silence`."""
+
+def set_recorder(probe: Probe[...], recorder: Callable[[Probe[...], tuple[object, ...]], object] | None) -> None:
+    """Call recorder(probe, values) for each fire, with what a tracer would read; None ends it."""
+
+def optimises() -> bool:
+    """Whether the kernel makes a call of a five-byte nop that is traced. Takes a short-lived child process."""

@@ -5,7 +5,7 @@ Made by `elf` (from files) and `targets` (from processes), read by `bpf`, `trace
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -16,9 +16,12 @@ class Operand:
     The value is read as `size` bytes (1, 2, 4, 8), sign-extended when `signed`:
 
     - constant: `value`
-    - register: the low bytes of register `base`
-    - memory: the bytes at `base + index * scale + value`; with base "rip" the site's own address is the base
+    - register: the bytes of register `base` from bit `shift` on (8 for %ah, else 0)
+    - memory: the bytes at `base + index * scale + value`; with the program counter as base ("rip", "eip", "pc") the
+      site's own address is the base
     - unreadable: nothing; `reason` says why. It keeps its place, so that later arguments keep their numbers.
+
+    With `floating` the bytes are those of an IEEE float (4) or double (8).
     """
 
     text: str
@@ -30,20 +33,26 @@ class Operand:
     index: str | None = None
     scale: int = 1
     reason: str = ""
+    shift: int = 0
+    floating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
     """One argument of a probe or a function as a user sees it.
 
-    `type` is one of u8…u64, i8…i64, bool, f64 (the bits of an IEEE double in an integer operand), str (pointer to a
-    NUL-terminated string), bytes (pointer, and the length in the operand after it), pointer.
-    `operand` is the index, from 0, of its (first) operand.
+    `type` is one of u8…u64, i8…i64, bool, f32 and f64 (the bits of an IEEE number in an integer operand), str (pointer
+    to a NUL-terminated string), json (the same), bytes (pointer, and the length in the operand after it), enum (i32;
+    `names` are those of its numbers), pointer. `operand` is the index, from 0, of its (first) operand. `unit` and `doc`
+    are for people.
     """
 
     name: str
     type: str
     operand: int
+    unit: str = field(default="", compare=False)
+    doc: str = field(default="", compare=False)
+    names: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,16 @@ class Site:
     arguments_text: str
     operands: tuple[Operand, ...]
 
+    def to_json(self) -> dict[str, object]:
+        """As an object of JSON; numbers are integers, the original text of all arguments is one string."""
+        return {
+            "address": self.address,
+            "base": self.base,
+            "semaphore": self.semaphore,
+            "file_offset": self.file_offset,
+            "arguments_text": _text(self.arguments_text),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -74,22 +93,58 @@ class Probe:
     arguments: tuple[Argument, ...]
     doc: str = ""
     build_id: str = ""
+    stability: str = ""
 
     @property
     def spec(self) -> str:
         """PROVIDER:PROBE, the spelling that `usdtkit trace` takes."""
         return f"{self.provider}:{self.name}"
 
+    def to_json(self) -> dict[str, object]:
+        """As an object of JSON."""
+        return {
+            "path": _text(self.path),
+            "build_id": self.build_id,
+            "provider": _text(self.provider),
+            "name": _text(self.name),
+            "doc": _text(self.doc),
+            "arguments": [{"name": _text(a.name), "type": a.type} for a in self.arguments],
+            "sites": [site.to_json() for site in self.sites],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function symbol that a uprobe can be put on."""
+    """A function symbol that a uprobe can be put on.
+
+    `name` is as the symbol table has it, without `version` ("GLIBC_2.34"), `demangled` as its programmer wrote it,
+    where it was looked for so. `aliases` are the other names at this address, where they were asked for. An `indirect`
+    function is only the resolver that chooses the real one.
+    """
 
     path: str
     name: str
     address: int
     size: int
     file_offset: int
+    version: str = ""
+    demangled: str = ""
+    aliases: tuple[str, ...] = ()
+    indirect: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """As an object of JSON."""
+        return {
+            "path": _text(self.path),
+            "name": _text(self.name),
+            "demangled": _text(self.demangled),
+            "version": _text(self.version),
+            "aliases": [_text(name) for name in self.aliases],
+            "address": self.address,
+            "size": self.size,
+            "file_offset": self.file_offset,
+            "indirect": self.indirect,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +157,8 @@ class Target:
     path: str
     name: str
     pids: tuple[int, ...] = ()
+
+
+def _text(text: str) -> str:
+    """Bytes that are no UTF-8 as visible escapes, which every reader of JSON takes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -39,6 +39,16 @@ def named(*names: str) -> list[int]:
     return found
 
 
+def numbers(pid: int) -> tuple[int, ...]:
+    """The numbers of a process: ours, then those in the PID namespaces below, such as a container's; () of none."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            line = next((line for line in file if line.startswith(b"NSpid:")), b"")
+    except OSError:
+        return ()
+    return tuple(int(number) for number in line.split()[1:])
+
+
 def mapped_files(pid: int) -> list[Target]:
     """The files that a process has mapped to execute, one an inode, in the order of its memory.
 

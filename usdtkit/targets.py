@@ -1,4 +1,4 @@
-"""Names that users type → files → probes and functions: path, command, library, pid, glob in; the model's nouns out.
+"""Names that users type → files → probes and functions: path, command, library, process in; the model's nouns out.
 
 Stands on `usdtkit.processes` (who maps what), `usdtkit.libraries` (names of libraries), `usdtkit.elf` (what is in a
 file) and `usdtkit.providers` (what its arguments are called). Used by `usdtkit.trace` and `usdtkit.cli`. Every path
@@ -6,7 +6,7 @@ that comes out can be opened from here, also where the file lives in a container
 """
 
 # Paths stay strings, as the model has them.
-# ruff: noqa: PTH100, PTH110, PTH113, PTH118
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118
 
 from __future__ import annotations
 
@@ -19,34 +19,43 @@ from usdtkit import libraries
 from usdtkit.directories import provider_directories
 from usdtkit.elf import notes, symbols
 from usdtkit.elf.image import Image
-from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsageError
+from usdtkit.elf.sites import is_go
+from usdtkit.elf.walk import Progress, elf_files
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import Scan, all_mapped, file_key, mapped_files, running_pids
+from usdtkit.processes import Scan, all_mapped, file_key, mapped_files, named, running_pids
 from usdtkit.providers import known_arguments
 
 __all__ = [
     "all_mapped",
+    "everything",
     "find_functions",
     "find_probes",
+    "mapped_by",
     "mapped_files",
+    "no_probe",
     "probes_in",
+    "probes_of",
     "provider_directories",
+    "refuse_go_returns",
     "resolve",
     "running_pids",
 ]
 
+_NEAR_FILES = 20  # in which names are compared when there is none of that name
 _PROVIDER_FILE_LIMIT = 10_000  # files looked at in one directory, which others may be able to fill
 
 
-def resolve(name: str, pids: Sequence[int] = ()) -> list[Target]:
-    """The files that `name` means: a path, a command, or a library ("c", "ssl", "libpam.so.0").
+def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = None) -> list[Target]:
+    """The files that `name` means: a path or a glob of paths, a directory (every ELF file below it), a command, a
+    library ("c", "ssl", "libpam.so.0"), or the program of a running process ("postgres").
 
     With `pids` these are the matching files that the processes map, each of them if there are several; a path or a
     command then also finds what the processes run by another name of the same file. Without, a name with a slash is a
-    path, else it is looked for in PATH, then as a library where the loader looks. Files of that name which only some
-    running process maps (in a container, say) are not found so: give its pid. NotFoundError says what there is instead.
+    path, else it is looked for in PATH, then as a library where the loader looks, then among the programs that run, in
+    containers too. NotFoundError says what there is instead. `progress` is called while a directory is searched.
     """
-    return _mapped_as(name, pids) if pids else _installed_as(name)
+    return _mapped_as(name, pids) if pids else _installed_as(name, progress)
 
 
 def probes_in(target: Target | str) -> tuple[Probe, ...]:
@@ -54,6 +63,27 @@ def probes_in(target: Target | str) -> tuple[Probe, ...]:
     path = target if isinstance(target, str) else target.path
     with Image.open(path) as image:
         return notes.read_probes(image, known=known_arguments)
+
+
+def probes_of(targets: Iterable[Target]) -> list[Probe]:
+    """The probes of many files, of which most have none and some are no ELF files at all.
+
+    What is damaged, or may not be read, costs one warning.
+    """
+    probes: list[Probe] = []
+    problems: list[str] = []
+    for target in targets:
+        try:
+            with Image.open(target.path) as image:
+                if image.section(notes.SECTION):
+                    probes += notes.read_probes(image, known=known_arguments)
+        except NotFoundError:
+            continue  # unmapped since, or its last process ended
+        except (ElfError, PrivilegeError) as error:
+            if not error.message.endswith("not an ELF file"):
+                problems.append(error.message)
+    _warn(problems)
+    return probes
 
 
 def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None) -> list[Probe]:
@@ -66,48 +96,92 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
     if not provider or not name or ":" in name:
         raise UsageError(f"{spec!r} is not PROVIDER:PROBE", hint="usdtkit list shows probes; '*:*' means all")
     if path is not None:
-        where, probes = path, [probe for target in resolve(path, pids) for probe in probes_in(target)]
+        found_in = resolve(path, pids)
+        where, probes = path, list(probes_in(found_in[0])) if len(found_in) == 1 else probes_of(found_in)
     elif pids:
-        where, probes = _processes(pids), _probes_of(_mapped_by(pids))
+        where, probes = _processes(pids), probes_of(mapped_by(pids))
     else:
-        where, probes = "provider files and running processes", _probes_of(_everything())
+        where, probes = "provider files and running processes", probes_of(everything())
     match = re.compile(fnmatch.translate(spec)).match
     if found := [probe for probe in probes if match(probe.spec)]:
         return found
-    raise _no_probe(spec, where, probes, path, pids)
+    raise no_probe(spec, where, probes, path, pids)
 
 
-def find_functions(library: str, patterns: Sequence[str], *, pids: Sequence[int] = ()) -> list[Function]:
-    """The functions of `library` (see `resolve`) that match any of the names or globs.
+def find_functions(
+    library: str, patterns: Sequence[symbols.Pattern], *, pids: Sequence[int] = (), aliases: bool = False
+) -> list[Function]:
+    """The functions of `library` (see `resolve`) that match any of the patterns (see `symbols.Pattern`).
 
     NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares.
     """
     targets = resolve(library, pids)
     found: list[Function] = []
+    problems: list[str] = []
     for target in targets:
-        with Image.open(target.path) as image:
-            found += symbols.functions(image, *patterns)
+        try:
+            with Image.open(target.path) as image:
+                found += symbols.functions(image, *patterns, aliases=aliases)
+        except (ElfError, NotFoundError, PrivilegeError) as error:
+            if len(targets) == 1:
+                raise
+            problems.append(error.message)
+    _warn(problems)
     if found:
         return found
     raise _no_function(library, patterns, targets)
 
 
-def _installed_as(name: str) -> list[Target]:
+def refuse_go_returns(paths: Iterable[str]) -> None:
+    """Raise UnsupportedError where one of the files is Go's: a return probe would end the program that runs it."""
+    for path in dict.fromkeys(paths):
+        with Image.open(path) as image:
+            if is_go(image):
+                raise UnsupportedError(
+                    f"{path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
+                    "crash it",
+                    hint="trace the entry of the function, and the entry of what is called when it is done",
+                )
+
+
+def _installed_as(name: str, progress: Progress | None) -> list[Target]:
     if "/" in name:
-        if not os.path.exists(name):
-            raise NotFoundError(f"{name!r}: no such file")
-        return [Target(name, os.path.abspath(name))]
+        if os.path.isdir(name):
+            return _below(name, progress)
+        if os.path.exists(name):
+            return [Target(name, os.path.abspath(name))]
+        import glob  # seldom asked for
+
+        if matching := _one_each(sorted(glob.glob(name))):  # noqa: PTH207
+            return matching
+        raise NotFoundError(f"{name!r}: no such file")
     if command := _command(name):
         return [Target(command, command)]
-    files = {file_key(path) or path: path for path in reversed(libraries.installed(name))}
-    if files:
-        return [Target(path, path) for path in reversed(files.values())]
+    if found := _one_each(libraries.installed(name)):
+        return found
+    if name and (pids := named(name)):
+        return _mapped_as(name, pids)
     hint = f"./{name} names the file in this directory" if os.path.exists(name) else "give a path, or -p PID"
-    raise NotFoundError(f"{name!r} is no command in PATH and no library that the loader knows", hint=hint)
+    raise NotFoundError(
+        f"{name!r} is no command in PATH, no library that the loader knows, and no program that runs", hint=hint
+    )
+
+
+def _below(directory: str, progress: Progress | None) -> list[Target]:
+    found = [Target(path, path) for path in elf_files(os.path.abspath(directory), progress=progress)]
+    if not found:
+        raise NotFoundError(f"{directory}: no ELF file below this directory")
+    return found
+
+
+def _one_each(paths: Sequence[str]) -> list[Target]:
+    """Regular files, each once whatever it is called."""
+    files = {key: path for path in reversed(paths) if (key := file_key(path))}
+    return [Target(path, os.path.abspath(path)) for path in reversed(files.values())]
 
 
 def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
-    mapped = _mapped_by(pids)
+    mapped = mapped_by(pids)
     here = file_key(name if "/" in name else _command(name))
     found = [
         target
@@ -125,7 +199,8 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
     )
 
 
-def _mapped_by(pids: Sequence[int]) -> list[Target]:
+def mapped_by(pids: Sequence[int]) -> list[Target]:
+    """What the processes map, each inode once. NotFoundError, PrivilegeError."""
     scan = Scan()
     for pid in dict.fromkeys(pids):
         scan.add(pid)
@@ -139,7 +214,7 @@ def _command(name: str) -> str:
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 
 
-def _everything() -> list[Target]:
+def everything() -> list[Target]:
     """The provider files, also those that nobody maps, then what all processes map: each inode once."""
     mapped = {file_key(target.path): target for target in all_mapped()}
     found: dict[object, Target] = {}
@@ -167,33 +242,20 @@ def _provider_files() -> list[str]:
     return paths
 
 
-def _probes_of(targets: Iterable[Target]) -> list[Probe]:
-    """The probes of many files, of which most have none and some are no ELF files at all."""
-    probes: list[Probe] = []
-    problems: list[str] = []
-    for target in targets:
-        try:
-            with Image.open(target.path) as image:
-                if image.section(notes.SECTION):
-                    probes += notes.read_probes(image, known=known_arguments)
-        except NotFoundError:
-            continue  # unmapped since, or its last process ended
-        except (ElfError, PrivilegeError) as error:
-            if not error.message.endswith("not an ELF file"):
-                problems.append(error.message)
+def _warn(problems: list[str]) -> None:
     if problems:
         import logging
 
         more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
         logging.getLogger(__name__).warning("left out: %s%s", problems[0], more)
-    return probes
 
 
 def _processes(pids: Sequence[int]) -> str:
     return f"process {pids[0]}" if len(pids) == 1 else f"processes {', '.join(map(str, pids))}"
 
 
-def _no_probe(spec: str, where: str, probes: list[Probe], path: str | None, pids: Sequence[int]) -> NotFoundError:
+def no_probe(spec: str, where: str, probes: Sequence[Probe], path: str | None, pids: Sequence[int]) -> NotFoundError:
+    """The error for a search in `where`, which found only `probes`: it names the nearest."""
     look = "usdtkit list " + (path if path is not None else f"-p {pids[0]}" if pids else "PATH")
     if not probes:
         hint = "functions can be traced without probes" if path or pids else "give -p PID or a path"
@@ -202,9 +264,9 @@ def _no_probe(spec: str, where: str, probes: list[Probe], path: str | None, pids
     return NotFoundError(f"no probe {spec} in {where}{near}", hint=f"{look} shows all")
 
 
-def _no_function(library: str, patterns: Sequence[str], targets: list[Target]) -> NotFoundError:
+def _no_function(library: str, patterns: Sequence[symbols.Pattern], targets: list[Target]) -> NotFoundError:
     names: set[str] = set()
-    for target in targets:
+    for target in targets[:_NEAR_FILES]:
         with Image.open(target.path) as image:
             if indirect := symbols.indirect_functions(image, *patterns):
                 return NotFoundError(
@@ -212,10 +274,11 @@ def _no_function(library: str, patterns: Sequence[str], targets: list[Target]) -
                     hint="trace one of its implementations, or its callers",
                 )
             names |= symbols.function_names(image)
-    wanted = ", ".join(patterns)
+    texts = [pattern if isinstance(pattern, str) else pattern.pattern for pattern in patterns]
+    wanted = ", ".join(texts)
     if not names:
         return NotFoundError(f"no function {wanted}: {targets[0].path} has no function symbols (stripped)")
-    near = _nearest(patterns[0], sorted(names)) if patterns else ""
+    near = _nearest(texts[0], sorted(names)) if texts else ""
     return NotFoundError(f"no function {wanted} in {library} ({targets[0].path}){near}", hint="globs work: 'get*'")
 
 

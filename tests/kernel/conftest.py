@@ -14,7 +14,9 @@ from usdtkit.probes import Provider
 def directories(tmp_path_factory):
     """Bytecode and provider files of this run; programs are compiled once for all tests that ask the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("USDTKIT_CACHE", str(tmp_path_factory.mktemp("bytecode") / "cache"))
+        lent = os.environ.get("USDTKIT_TEST_LENT")  # see tests/conftest.py
+        bytecode = Path(lent) if lent else tmp_path_factory.mktemp("bytecode")
+        patch.setenv("USDTKIT_CACHE", str(bytecode / "cache"))
         patch.setenv("USDTKIT_DIR", str(tmp_path_factory.mktemp("providers")))
         yield
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commandline import NOBODY, USDTKIT, WITHOUT_BCC, assert_explained, end_of_tracing, start_tracing, usdtkit
+from processes import among_own_mounts
 
 TOOLS = ("gethostlatency", "mysqld_qslower", "pamtrace")
 
@@ -170,7 +171,7 @@ def test_with_another_bcc_on_the_path(tmp_path):
 def test_a_compiler_that_dies(tmp_path):
     """What the child writes is no bytecode: it is said, and nothing is kept in the cache."""
     cold = tmp_path / "cold"
-    command = ["unshare", "--mount", "sh", "-ec", 'mount --bind "$0" /usr/lib/python3/dist-packages/bcc; exec "$@"']
+    command = among_own_mounts('mount --bind "$0" /usr/lib/python3/dist-packages/bcc; exec "$@"')
     (tmp_path / "bcc").mkdir()
     (tmp_path / "bcc" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     environment = os.environ | {"USDTKIT_CACHE": str(cold)}
@@ -232,7 +233,7 @@ def test_ctrl_c_before_anything_is_attached(tmp_path, spawn):
     (slow / "__init__.py").write_text(
         f"import pathlib, time\npathlib.Path({str(tmp_path / 'started')!r}).write_text('go')\ntime.sleep(997)\n"
     )
-    command = ["unshare", "--mount", "sh", "-ec", 'mount --bind "$0" /usr/lib/python3/dist-packages/bcc; exec "$@"']
+    command = among_own_mounts('mount --bind "$0" /usr/lib/python3/dist-packages/bcc; exec "$@"')
     environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cold")}
     process = spawn([*command, slow, *USDTKIT, "gethostlatency"], stderr=subprocess.PIPE, env=environment)
     compiling = select.select([started], [], [], 60)[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from commandline import go, json_lines, start_tracing, stop_tracing
+from processes import among_own_mounts
 
 POINTER_FUNCTIONS = ("gethostbyname", "gethostbyname2", "gethostbyaddr")
 PYENV = sorted(Path.home().glob(".pyenv/versions/3.1*/bin/python3"))
@@ -112,7 +113,7 @@ def test_curl(look_ups, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://shop.test:{closed.getsockname()[1]}/"
     # A hosts file that only curl sees: without a network nothing else knows a name that curl does not know itself.
-    alone = ["unshare", "--mount", "sh", "-ec", 'mount --bind "$0" /etc/hosts; exec curl --silent --noproxy "*" "$1"']
+    alone = among_own_mounts('mount --bind "$0" /etc/hosts; exec curl --silent --noproxy "*" "$1"')
     events = look_ups(lambda: run(*alone, tmp_path / "hosts", url))
     assert asked(events) == {("getaddrinfo", "shop.test")}
     assert {event["tid"] for event in events} != {event["pid"] for event in events}  # in a thread for it

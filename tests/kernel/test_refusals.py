@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from processes import among_own_mounts
 
 from usdtkit import trace
 from usdtkit.bpf import compiler, program
@@ -41,7 +42,7 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 def instead_of_packages(folder):
     """A prefix for commands that see this folder where Debian has Python's packages."""
-    return ["unshare", "--mount", "sh", "-c", f'mount --bind {folder} /usr/lib/python3/dist-packages && exec "$@"', "-"]
+    return [*among_own_mounts(f'mount --bind {folder} /usr/lib/python3/dist-packages; exec "$@"'), "-"]
 
 
 def without_tracing_rights(*granted):

@@ -2,7 +2,10 @@
 
 import array
 import ctypes
+import enum
 import gc
+import json
+import math
 import os
 import pickle
 import shutil
@@ -11,13 +14,14 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from stubs import poke, recorded, site_of
+from stubs import forget_providers, poke, recorded, site_of
 
 import usdtkit
-from usdtkit import Provider, _probe
+from usdtkit import Provider, _probe, argument
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
     monkeypatch.setenv("USDTKIT_DIR", str(tmp_path))
+    forget_providers(monkeypatch)
     assert _probe.__file__ == os.environ.get("USDTKIT_SANITISED", _probe.__file__)
 
 
@@ -87,6 +92,200 @@ def test_bool_and_f64():
         with pytest.raises(OverflowError, match="'ratio' is out of range for f64"):
             probe(True, 10**400)
     assert seen == [(1, 0.1), (0, -1.0), (1, 3.0)]
+
+
+def test_f32():
+    probe = declare(ratio="f32")
+    largest = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
+    values = [0.5, -1, math.inf, -math.inf, largest, -largest, math.nextafter(largest, math.inf), 1e-46]
+    with recorded(probe, lambda ratio, *_: struct.unpack("<f", struct.pack("<I", ratio))[0]) as seen:
+        for value in [*values, math.nan]:
+            probe(value)
+        for value in (math.nextafter(2.0**128, 0), largest * (1 + 2**-24), 2.0**128, -1e300, 10**400):
+            with pytest.raises(OverflowError, match="'ratio' is out of range for f32"):
+                probe(value)
+        with pytest.raises(TypeError, match="'ratio' must be f32, not str"):
+            probe("1.0")
+    assert seen[:-1] == [0.5, -1.0, math.inf, -math.inf, largest, -largest, largest, 0.0]
+    assert math.isnan(seen[-1])
+
+
+class State(enum.Enum):
+    NEW = "n"
+    PAID = "p"
+
+
+class Level(enum.IntEnum):
+    LOW = -3
+    HIGH = 5
+
+
+def test_enum():
+    probe = declare(state=State, level=Level, kind=argument("enum", names={"good": 7}))
+    with recorded(probe, lambda *operands: operands[:3]) as seen:
+        probe(State.NEW, Level.LOW, "good")
+        probe("PAID", "HIGH", 7)
+        probe("p", 5, "good")
+        for values in [("new", 5, 7), (State.NEW, 0, 7), (State.NEW, 5, "bad"), (Level.LOW, 5, 7), (None, 5, 7)]:
+            with pytest.raises(ValueError, match=r"shop:order\(\) argument '\w+' has no such name or number: "):
+                probe(*values)
+        with pytest.raises(TypeError, match="'kind' must be enum, not list"):
+            probe(State.NEW, 5, [])
+    assert seen == [(0, 2**64 - 3, 7), (1, 5, 7), (1, 5, 7)]
+
+
+def test_json_is_encoded_when_somebody_traces():
+    class Unspeakable:
+        def __str__(self):
+            raise AssertionError("nobody traces")
+
+    probe = declare(before="u8", body="json", after="u8")
+    probe(1, Unspeakable(), 2)
+    given = [{"a": [1, None, "ö\0"]}, math.nan, (1, 2), "x\udcff", {1.5: math.inf, None: State}, b"raw\xff", 2**70]
+    wanted = [
+        {"a": [1, None, "ö\0"]},
+        "nan",
+        [1, 2],
+        "x\udcff",
+        {"1.5": "inf", "None": str(State)},
+        "raw\ufffd",
+        2**70,
+    ]
+    with recorded(probe, lambda before, body, after, *_: (before, json.loads(ctypes.string_at(body)), after)) as seen:
+        for value in given:
+            probe(1, value, 2)
+        circle = []
+        circle.append(circle)
+        with pytest.raises(ValueError, match="Circular"):
+            probe(1, circle, 2)
+        with pytest.raises(AssertionError, match="nobody traces"):
+            probe(1, Unspeakable(), 2)
+    assert seen == [(1, value, 2) for value in wanted]
+
+
+def test_long_json_is_cut_and_says_so():
+    probe = declare(body=argument("json", limit=64))
+    with recorded(probe, lambda body, *_: ctypes.string_at(body)) as seen:
+        for value in ("x" * 62, "x" * 63, "ö" * 100, '"' * 100, "\x01" * 10_000, list(range(100))):
+            probe(value)
+    whole, *cut = seen
+    assert whole == b'"' + b"x" * 62 + b'"'
+    for text, length in zip(cut, (65, 202, 202, 60_002, 291), strict=True):
+        assert len(text) <= 64
+        content = json.loads(text)
+        assert content["$truncated"] == length
+        assert len(content["head"]) >= 3
+
+
+def test_lazy_values_are_asked_for_when_somebody_traces():
+    probe = declare(id="u64", name="str")
+    probe.lazy(lambda: pytest.fail("nobody traces"))
+    probe.lazy(None)
+    with recorded(probe, lambda id, name, *_: (id, ctypes.string_at(name))) as seen:
+        probe.lazy(lambda: (997, "ada"))
+        for values in ((), (1,), (1, "a", 2)):
+            with pytest.raises(TypeError, match=rf"takes 2 arguments but {len(values)} were given"):
+                probe.lazy(lambda values=values: values)
+        with pytest.raises(TypeError, match="returns a tuple of values, not list"):
+            probe.lazy(lambda: [1, "ada"])
+        with pytest.raises(ZeroDivisionError):
+            probe.lazy(lambda: 1 / 0)
+        with pytest.raises(OverflowError):
+            probe.lazy(lambda: (-1, "ada"))
+    assert seen == [(997, b"ada")]
+
+
+def test_wrong_calls_are_counted_where_the_provider_says_so():
+    shop = Provider("shop", on_error="drop")
+    drops = shop.probe("drops", id="u8", body="json")
+    raises = shop.probe("raises", id="u8", on_error="raise")
+    assert drops(256) is None
+    assert drops.dropped == 0
+    circle = []
+    circle.append(circle)
+    with recorded(drops) as seen, recorded(raises):
+        drops(1, [])
+        for wrong in ((256, []), (1,), ("1", []), (1, 2, 3), (1, circle)):
+            assert drops(*wrong) is None
+        drops(1, id=2)
+        drops.lazy(lambda: 1 / 0)
+        drops.lazy(lambda: (1,))
+        with pytest.raises(KeyboardInterrupt):
+            drops.lazy(interrupt)
+        with pytest.raises(OverflowError):
+            raises(256)
+    assert (len(seen), drops.dropped, raises.dropped) == (1, 8, 0)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_what_a_recorder_is_given_is_what_a_tracer_reads():
+    shop = Provider("shop")
+    kinds = {kind: kind for kind in ("u8", "i8", "bool", "f32", "f64", "str", "bytes", "json")}
+    probe = shop.probe("order", {**kinds, "state": State})
+    given = []
+    _probe.set_recorder(probe, lambda *call: given.append(call))
+    assert probe.enabled
+    probe(255, -128, True, 0.1, 0.1, "a\udcff\0b", b"a\0b", {"a": 1}, State.PAID)
+    with pytest.raises(OverflowError):
+        probe(256, -128, True, 0.1, 0.1, "", b"", 1, State.PAID)
+    _probe.set_recorder(probe, None)
+    assert not probe.enabled
+    probe()
+    nearest = struct.unpack("<f", struct.pack("<f", 0.1))[0]
+    assert given == [(probe, (255, -128, True, nearest, 0.1, "a\udcff", b"a\0b", '{"a":1}', 1))]
+
+
+def test_a_recorder_and_a_tracer_both_see():
+    probe, given = declare(id="u64"), []
+    with recorded(probe, lambda *operands: operands[0]) as seen:
+        _probe.set_recorder(probe, lambda *call: given.append(call))
+        probe(997)
+        _probe.set_recorder(probe, None)
+        probe(13)
+    assert (seen, given) == ([997, 13], [(probe, (997,))])
+
+
+def test_an_exception_of_the_recorder_passes():
+    probe = declare(id="u64")
+    _probe.set_recorder(probe, lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        probe(1)
+    _probe.set_recorder(probe, None)
+
+
+def test_unloaded_while_threads_fire():
+    shop = Provider("shop")
+    probe = shop.probe("order", thread="u64", call="u64")
+    shop.load()
+    ended = threading.Event()
+
+    def fire(number):
+        call = 0
+        while not ended.is_set():
+            probe(number, call := call + 1)
+
+    with recorded(probe, lambda *operands: operands[:2]) as seen:
+        threads = [threading.Thread(target=fire, args=[number]) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(97):
+            before = len(seen)
+            shop.unload()
+            assert not probe.enabled
+            shop.load()
+            while len(seen) == before:
+                time.sleep(0)
+        ended.set()
+        for thread in threads:
+            thread.join()
+        shop.unload()
+        count = len(seen)
+        probe(1, 1)
+    assert len(seen) == count
+    assert {number for number, _ in seen} <= set(range(4))
 
 
 @pytest.mark.parametrize(
@@ -263,33 +462,65 @@ def test_the_type_is_final_and_its_objects_stay_as_they_are():
 )
 def test_the_compiled_type_trusts_no_caller(arguments, error):
     with pytest.raises(error):
-        usdtkit.Probe("shop", "order", "", arguments, print)
+        usdtkit.Probe("shop", "order", "", arguments, (None,) * len(arguments), print)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "converters", "error"),
+    [
+        (("enum",), (None,), TypeError),
+        (("json",), ({},), TypeError),
+        (("u8",), (), ValueError),
+        (("u8",), (None, None), ValueError),
+        (("u8",), None, TypeError),
+    ],
+)
+def test_nor_his_converters(kinds, converters, error):
+    with pytest.raises(error):
+        usdtkit.Probe("shop", "order", "", tuple(("x", kind) for kind in kinds), converters, print)
+
+
+def test_an_encoder_that_is_none_of_ours():
+    probe = usdtkit.Probe("shop", "order", "", (("x", "json"),), (str,), print)
+    _probe.set_recorder(probe, print)
+    with pytest.raises(TypeError, match="must return bytes"):
+        probe(1)
 
 
 def test_load_binds_all_probes_or_none(tmp_path):
     bound = declare(id="u64")
-    other = usdtkit.Probe("shop", "other", "", (), list)
-    another = usdtkit.Probe("shop", "another", "", (), list)
-    with pytest.raises(OSError, match="shop_missing"):
-        _probe.load(bound.path, {"shop_order": other, "shop_missing": another}, 0x90)
+    other = usdtkit.Probe("shop", "other", "", (), (), list)
     with pytest.raises(OSError, match="no-such-file"):
-        _probe.load(str(tmp_path / "no-such-file"), {"shop_order": other}, 0x90)
-    with pytest.raises(TypeError, match="expected a Probe"):
-        _probe.load(bound.path, {"shop_order": object()}, 0x90)
+        _probe.load(str(tmp_path / "no-such-file"), (other,), 0x90, 0x1000, 16)
+    for wrong in ((other, object()), (None,)):
+        with pytest.raises(TypeError, match="expected a Probe"):
+            _probe.load(bound.path, wrong, 0x90, 0x1000, 16)
+    with pytest.raises(TypeError, match="tuple"):
+        _probe.load(bound.path, [other], 0x90, 0x1000, 16)
     with pytest.raises(ValueError, match="null"):
-        _probe.load("a\0b", {}, 0x90)
-    assert (other.path, another.path) == (None, None)
-    assert other.enabled is False  # the loader did nothing: a probe inside its own loading
-    _probe.load(bound.path, {"shop_order": other}, 0x90)
-    _probe.silence(other)
+        _probe.load("a\0b", (), 0x90, 0x1000, 16)
+    assert other.path is None
+    _probe.load(bound.path, (bound, other), 0x90, 0x1000, 0)
     assert other.path == bound.path
+
+
+def test_many_probes_each_at_its_own_stub():
+    shop = Provider("shop")
+    probes = [shop.probe(f"order_{number}", id="u64") for number in range(500)]
+    shop.load()
+    assert len({site_of(probe) for probe in probes}) == 500
+    for number, probe in enumerate(probes[::97]):
+        with recorded(probe, lambda *operands: operands[0]) as seen:
+            for each in probes:
+                each(number)
+        assert seen == [number]
 
 
 def test_an_exception_of_the_loader_passes():
     def loader():
         raise KeyError("loader")
 
-    probe = usdtkit.Probe("shop", "order", "", (), loader)
+    probe = usdtkit.Probe("shop", "order", "", (), (), loader)
     with pytest.raises(KeyError):
         probe()
     with pytest.raises(KeyError):

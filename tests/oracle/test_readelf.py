@@ -2,23 +2,31 @@
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from elffiles import ProbeSpec
 
+from usdtkit.elf.arguments import parse, render
 from usdtkit.elf.image import Image
-from usdtkit.elf.notes import read_probes
+from usdtkit.elf.notes import SECTION, read_probes
 from usdtkit.elf.symbols import functions
 from usdtkit.probes.image import build
 from usdtkit.providers import known_arguments
 
 REAL = {
     "python": "/usr/bin/python3.11",
-    "libstdc++": "/usr/lib/x86_64-linux-gnu/libstdc++.so.6",
-    "libruby": "/usr/lib/x86_64-linux-gnu/libruby-3.1.so.3.1",
     "postgres": "/usr/lib/postgresql/15/bin/postgres",
-    **{f"libjvm-{path.parts[4]}": path for path in Path("/usr/lib/jvm").glob("*/lib/server/libjvm.so")},
+}
+# Debian's packages that bring files with notes, and how many sites there are in them.
+PACKAGES = {
+    "libruby3.1": 40,
+    "libstdc++6": 3,
+    "openjdk-17-jre-headless": 531,
+    "php8.2-cli": 14,
+    "postgresql-15": 71,
+    "python3.11-minimal": 8,
 }
 
 FORMS = """
@@ -51,7 +59,17 @@ int main(int count, char **arguments)
     return work(&row, count, count, -count, count * 3, arguments[0], 7, 8L * count) == -1;
 }
 """
-NOPS = {"x86_64": b"\x90", "aarch64": bytes.fromhex("1f2003d5")}
+NOPS = {
+    "x86_64": ("90",),
+    "i386": ("90",),
+    "aarch64": ("1f2003d5",),
+    "arm": ("00bf", "0000a0e1", "00f020e3"),
+    "ppc64le": ("00000060",),
+    "s390x": ("47000000", "0700", "0707"),
+    "riscv64": ("13000000", "0100"),
+}
+TWO_REGISTERS = "a value of 8 bytes in two registers, of which only {} is named"
+LINKED = "an address that is only known where the file is loaded"
 
 
 def readelf_notes(path):
@@ -74,58 +92,91 @@ def our_notes(probes):
 
 def check_places(image, probes):
     """Every file offset holds a nop; semaphores lie where the section table says .probes is."""
-    nop, section = NOPS[image.machine], image.section(".probes")
+    section = image.section(".probes")
     for probe in probes:
         for site in probe.sites:
-            assert image.read(site.file_offset, len(nop)) == nop
+            assert image.read(site.file_offset, 4).hex().startswith(NOPS[image.machine])
             if site.semaphore:
                 assert site.semaphore_offset == site.semaphore - section.address + section.offset
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_real_files(name):
-    with Image.open(REAL[name]) as image:
+def files_with_notes(package):
+    listed = subprocess.run(["dpkg", "-L", f"{package}:amd64"], capture_output=True, text=True, check=True).stdout
+    for path in sorted({Path(line).resolve() for line in listed.splitlines() if Path(line).is_file()}):
+        if path.open("rb").read(4) == b"\x7fELF":
+            with Image.open(path) as image:
+                if image.section(SECTION):
+                    yield path, image
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_file_of_a_package(package):
+    count = 0
+    for path, image in files_with_notes(package):
         probes = read_probes(image, known=known_arguments)
-        assert our_notes(probes) == readelf_notes(REAL[name])
-        assert probes
+        assert our_notes(probes) == readelf_notes(path)
         check_places(image, probes)
         operands = [operand for probe in probes for site in probe.sites for operand in site.operands]
         assert [operand for operand in operands if operand.kind == "unreadable"] == []
-
-
-@pytest.mark.parametrize(("name", "provider"), [("python", "python"), ("postgres", "postgresql")])
-def test_what_we_know_of_a_provider_fits_the_real_one(name, provider):
-    with Image.open(REAL[name]) as image:
-        probes = read_probes(image, known=known_arguments)
-    for probe in probes:
-        if pairs := known_arguments(provider, probe.name):
-            assert [(argument.name, argument.type) for argument in probe.arguments] == list(pairs), probe.spec
-    assert sum(known_arguments(provider, probe.name) is not None for probe in probes) >= 8
+        count += sum(len(probe.sites) for probe in probes)
+    assert count >= PACKAGES[package]
 
 
 @pytest.mark.parametrize(
-    ("compiler", "flags"),
+    ("package", "provider"),
     [
-        ("gcc", ("-O0",)),
-        ("gcc", ("-O2",)),
-        ("gcc", ("-O2", "-no-pie")),
-        ("gcc", ("-O3", "-fno-omit-frame-pointer", "-static")),
-        ("gcc", ("-O2", "-shared", "-fPIC")),
-        ("aarch64-linux-gnu-gcc", ("-O0",)),
-        ("aarch64-linux-gnu-gcc", ("-O2",)),
-        ("aarch64-linux-gnu-gcc", ("-O2", "-no-pie")),
+        ("libruby3.1", "ruby"),
+        ("libstdc++6", "libstdcxx"),
+        ("openjdk-17-jre-headless", "hotspot"),
+        ("php8.2-cli", "php"),
+        ("postgresql-15", "postgresql"),
+        ("python3.11-minimal", "python"),
     ],
+)
+def test_what_we_know_of_a_provider_fits_the_real_one(package, provider):
+    probes = [probe for _, image in files_with_notes(package) for probe in read_probes(image, known=known_arguments)]
+    for probe in probes:
+        if pairs := known_arguments(provider, probe.name):
+            assert [(argument.name, argument.type) for argument in probe.arguments] == list(pairs), probe.spec
+    known = [known_arguments(provider, probe.name) is not None for probe in probes]
+    assert sum(known) >= 3
+    assert sum(known) >= len(known) / 2 or provider == "hotspot"  # half of whose probes are of another provider
+
+
+GCC = {
+    "": (("-O2",), ("-O3", "-fno-omit-frame-pointer", "-static")),
+    "i686-linux-gnu-": (("-O2",), ("-O2", "-no-pie", "-fno-pie")),
+    **{f"{target}-": (("-O2",),) for target in ("aarch64-linux-gnu", "arm-linux-gnueabihf", "powerpc64le-linux-gnu")},
+    **{f"{target}-": (("-O2",),) for target in ("riscv64-linux-gnu", "s390x-linux-gnu")},
+}
+# clang 14 knows no offsettable memory on riscv64, which sys/sdt.h asks for
+CLANG = [target.removesuffix("-") for target in GCC if not target.startswith("riscv64")]
+BUILDS = [
+    *((f"{target}gcc", flags) for target, more in GCC.items() for flags in (("-O0",), *more)),
+    *((f"{target}gcc", ("-O2", "-shared", "-fPIC")) for target in GCC),
+    *((f"{target}gcc", ("-O2", "-no-pie")) for target in GCC),
+    *(
+        ("clang", (level, *([f"--target={target}"] if target else [])))
+        for target in CLANG
+        for level in ("-O0", "-O2", "-O1 -no-pie -fno-pie")
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags"), BUILDS, ids=lambda part: part if isinstance(part, str) else "".join(part)
 )
 def test_compiled_forms(compile_c, tmp_path, compiler, flags):
     include = tmp_path / "sys"
     include.mkdir()
     for header in ("sdt.h", "sdt-config.h"):
         (include / header).write_bytes(Path("/usr/include/x86_64-linux-gnu/sys", header).read_bytes())
-    path = compile_c(FORMS, "-I", str(tmp_path), *flags, compiler=compiler)
+    path = compile_c(FORMS, "-I", str(tmp_path), *" ".join(flags).split(), compiler=compiler)
     with Image.open(path) as image:
         probes = read_probes(image)
         assert our_notes(probes) == readelf_notes(path)
         check_places(image, probes)
+        machine = image.machine
     found = {probe.name: probe for probe in probes}
     assert {name: len(probe.arguments) for name, probe in found.items()} == {
         "widths": 5,
@@ -136,14 +187,23 @@ def test_compiled_forms(compile_c, tmp_path, compiler, flags):
     }
     assert len(found["local"].sites) == 2
     assert len({site.semaphore_offset for probe in probes for site in probe.sites} - {0}) == 5
-    assert [argument.type for argument in found["widths"].arguments] == ["u8", "i16", "u32", "u64", "u64"]
-    reasons = [operand.reason for probe in probes for site in probe.sites for operand in site.operands]
-    assert set(reasons) == {""}
+    pointer = "u64" if image.bits == 64 else "u32"
+    assert [argument.type for argument in found["widths"].arguments] == ["u8", "i16", "u32", "u64", pointer]
+    for operand in (operand for probe in probes for site in probe.sites for operand in site.operands):
+        if operand.kind == "unreadable":
+            assert machine in ("i386", "arm")
+            assert operand.reason in (
+                TWO_REGISTERS.format(operand.text[2:]),
+                "an address that is only known where the file is loaded",
+            )
+        else:
+            again = parse(render(operand, machine), machine, site_address=0, resolve_symbol={}.get)
+            assert replace(again[0], text=operand.text) == operand
 
 
 def test_our_own_provider_files(tmp_path):
     arguments = [(f"a{number}", "u64") for number in range(12)]
-    for machine in NOPS:
+    for machine in ("x86_64", "aarch64"):
         path = tmp_path / machine
         path.write_bytes(
             build("shop", [ProbeSpec(f"p{n}", "", tuple(arguments[:n])) for n in range(13)], machine=machine)
@@ -163,15 +223,25 @@ def readelf_functions(path):
         fields = line.split(maxsplit=7)
         if len(fields) == 8 and fields[3] == "FUNC" and fields[6] != "UND" and int(fields[1], 16):
             name = re.sub(r" \[.*\]$| \(\d+\)$", "", fields[7])
-            found.add((int(fields[1], 16), name.partition("@")[0]))
+            if ".cold" not in name:
+                found.add((int(fields[1], 16), name.partition("@")[0]))
     return found
 
 
-@pytest.mark.parametrize("path", ["/usr/lib/x86_64-linux-gnu/libc.so.6", *list(REAL.values())[:4]])
+@pytest.mark.parametrize(
+    "path", ["/usr/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/x86_64-linux-gnu/libstdc++.so.6", *REAL.values()]
+)
 def test_functions_of_real_files(path):
     with Image.open(path) as image:
         found = functions(image, "*")
-        assert {(function.address, function.name) for function in found} == readelf_functions(path)
+        theirs = readelf_functions(path)
+        with_debug = Path("/usr/lib/debug/.build-id", image.build_id[:2], f"{image.build_id[2:]}.debug")
+        if with_debug.exists():
+            theirs |= readelf_functions(with_debug)
+        ours = {(function.address, function.name) for function in found}
+        assert ours <= theirs
+        # left out: those whose first instruction the kernel mistakes for another
+        assert all("evex" in name or "avx512" in name for _, name in theirs - ours)
         assert len(found) == len({(function.address, function.name) for function in found})
         name = found[len(found) // 2].name
         assert functions(image, name) == [function for function in found if function.name == name]

@@ -8,7 +8,7 @@ from elffiles import ProbeSpec, big_endian_32, note, usdt_file
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from usdtkit.elf.arguments import parse, split
+from usdtkit.elf.arguments import MACHINES, parse, split
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
 from usdtkit.elf.symbols import functions, indirect_functions
@@ -109,7 +109,7 @@ OPERANDS = st.one_of(st.text(string.printable + "é\0٣", max_size=60), st.build
 TEXTS = st.lists(st.builds("{}{}".format, SIZES, OPERANDS), max_size=5).map(" ".join)
 
 
-@given(TEXTS, st.sampled_from(["x86_64", "aarch64", "riscv64"]), st.integers(0, 2**64 - 1))
+@given(TEXTS, st.sampled_from([*MACHINES, "machine-997"]), st.integers(0, 2**64 - 1))
 @settings(max_examples=1000, deadline=None)
 def test_any_argument_string_gives_operands_in_order(text, machine, address):
     operands = parse(text, machine, site_address=address, resolve_symbol={"counter": 2**64 - 1}.get)

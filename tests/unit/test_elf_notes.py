@@ -3,11 +3,14 @@ import logging
 import pytest
 from elffiles import ProbeSpec, note, usdt_file
 
+from usdtkit import argument
 from usdtkit.elf import writer
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
 from usdtkit.errors import ElfError
 from usdtkit.model import Argument
+from usdtkit.probes import declaration
+from usdtkit.probes.declaration import check_arguments
 from usdtkit.probes.image import build
 
 
@@ -100,9 +103,40 @@ def test_a_provider_file_reads_as_it_was_declared(read):
         assert x.arguments == ()
 
 
+def test_units_docs_names_and_stability(read):
+    state = argument("enum", names={"new": 0, "paid": -1}, doc="so far")
+    specs = check_arguments("x", {"amount": argument("f32", unit="EUR"), "state": state, "basket": "json"})
+    (probe,) = read(build("shop", [declaration.ProbeSpec("paid", "", specs, "stable")]))
+    assert probe.stability == "stable"
+    assert [(each.name, each.type, each.operand, each.unit, each.doc, each.names) for each in probe.arguments] == [
+        ("amount", "f32", 0, "EUR", "", ()),
+        ("state", "enum", 1, "", "so far", (("new", 0), ("paid", -1))),
+        ("basket", "json", 2, "", "", ()),
+    ]
+
+
+def test_two_probes_agree_on_an_argument_whatever_they_say_of_it():
+    assert Argument("id", "u64", 0, "ns", "this") == Argument("id", "u64", 0, "s", "that")
+    assert Argument("id", "enum", 0, names=(("new", 0),)) != Argument("id", "enum", 0, names=(("old", 0),))
+
+
+def declared_with(**more):
+    metadata = declared(("a", "u64"), ("body", "bytes"))
+    metadata["probes"][0]["arguments"][0].update(more)
+    return metadata
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
+        declared_with(unit=1),
+        declared_with(doc=[]),
+        declared_with(names=["new"]),
+        declared_with(names=7),
+        declared_with(names={"new": "0"}),
+        declared_with(names={"new": 2**31}),
+        declared_with(names={"new": True}),
+        declared_with(names={str(number): number for number in range(257)}),
         b"",
         b"\xff",
         b"[" * 100_000,

@@ -5,7 +5,7 @@ from elffiles import usdt_file
 
 from usdtkit.elf import writer
 from usdtkit.elf.image import Image
-from usdtkit.elf.symbols import addresses, functions, indirect_functions
+from usdtkit.elf.symbols import Addresses, functions, indirect_functions
 from usdtkit.elf.writer import Section, Segment, Symbol
 from usdtkit.errors import ElfError
 
@@ -92,9 +92,9 @@ def test_addresses_for_operands(image):
             Symbol("undefined", ""),
         )
     )
-    found = addresses(opened)
-    text = opened.section(".text").address
-    assert found == {"function": text, "variable": text + 4, "twice": None}
+    find, text = Addresses(opened).find, opened.section(".text").address
+    names = ["function", "variable", "twice", "undefined", "unction", "", "none"]
+    assert [find(name) for name in names] == [text, text + 4, None, None, None, None, None]
 
 
 def test_a_file_without_symbols(image):

@@ -1,8 +1,16 @@
-import pytest
+import enum
 
-from usdtkit import Provider
+import pytest
+from stubs import forget_providers
+
+from usdtkit import Provider, argument
 from usdtkit.errors import UsageError
 from usdtkit.probes.declaration import TYPES
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    forget_providers(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +38,7 @@ def test_argument_names(name):
         Provider("shop").probe("order", **{name: "u64"})
 
 
-@pytest.mark.parametrize("kind", ["int", "U64", "", "u128", None, int, ["u64"]])
+@pytest.mark.parametrize("kind", ["int", "U64", "", "u128", None, int, ["u64"], ("u64",)])
 def test_unknown_types_are_answered_with_the_known(kind):
     with pytest.raises(UsageError, match="argument 'id' of probe shop:order") as caught:
         Provider("shop").probe("order", id=kind)
@@ -46,17 +54,87 @@ def test_twelve_operands_and_no_more():
         shop.probe("thirteen", **{f"a{n}": "u64" for n in range(11)}, body="bytes")
 
 
-def test_a_probe_is_declared_once_and_a_failed_declaration_leaves_nothing():
+def test_the_same_declaration_again_is_the_same_probe_and_another_is_refused():
     shop = Provider("shop")
     with pytest.raises(UsageError):
         shop.probe("order", id="nonsense")
-    first = shop.probe("order", id="u64")
-    with pytest.raises(UsageError, match="shop:order is declared twice"):
-        shop.probe("order", id="u64")
+    first = shop.probe("order", id="u64", state=argument("enum", names=["new", "paid"]))
+    assert shop.probe("order", {"id": "u64"}, state=argument("enum", names={"new": 0, "paid": 1})) is first
+    for others in ({"id": "u64"}, {"id": "u32", "state": "i32"}, {"id": argument("u64", unit="s")}):
+        with pytest.raises(UsageError, match="shop:order is declared twice, and differently"):
+            shop.probe("order", **others)
     assert shop.probes == (first,)
 
 
-@pytest.mark.parametrize("doc", [b"bytes", "\ud800", "x" * 4097])
+def test_a_provider_of_one_name_is_one():
+    shop = Provider("shop", nop="fast")
+    assert Provider("shop") is shop
+    assert Provider("shop", nop="fast") is shop
+    assert Provider("other") is not shop
+    with pytest.raises(UsageError, match="shop exists with nop='fast', not 'safe'"):
+        Provider("shop", nop="safe")
+
+
+@pytest.mark.parametrize("option", [{"nop": "slow"}, {"nop": 1}, {"on_error": "ignore"}])
+def test_options_of_a_provider(option):
+    with pytest.raises(UsageError, match=f"{next(iter(option))} of provider shop cannot be"):
+        Provider("shop", **option)
+    assert Provider("shop", nop="safe").name == "shop"
+
+
+def test_arguments_with_any_name_stand_in_a_mapping():
+    names = {"doc": "str", "on_error": "u8", "self": "u8", "name": "u8"}
+    assert Provider("shop").probe("order", names, doc="x", more="u8").arguments == (*names.items(), ("more", "u8"))
+
+
+class State(enum.Enum):
+    NEW = "n"
+    PAID = "p"
+
+
+class Level(enum.IntEnum):
+    LOW = -(2**31)
+    HIGH = 2**31 - 1
+
+
+def test_enums_are_numbered_by_their_values_or_in_order():
+    shop = Provider("shop")
+    shop.probe("order", state=State, level=Level)
+    state, level = shop.specs[0].arguments
+    assert (state.type, state.names) == ("enum", (("NEW", 0), ("PAID", 1)))
+    assert (level.type, level.names) == ("enum", (("LOW", -(2**31)), ("HIGH", 2**31 - 1)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (lambda: argument("u128"), "unknown type"),
+        (lambda: argument(int), "unknown type"),
+        (lambda: argument("enum"), "needs names"),
+        (lambda: argument("u8", names=("new",)), "cannot have names"),
+        (lambda: argument("enum", names=("new", "new")), "twice"),
+        (lambda: argument("enum", names={"new": 2**31}), "32 bits"),
+        (lambda: argument("enum", names={"new": True}), "32 bits"),
+        (lambda: argument("enum", names=("",)), "empty"),
+        (lambda: argument("enum", names=(1,)), "must be a str"),
+        (lambda: argument("enum", names=list(map(str, range(257)))), "257 names"),
+        (lambda: argument("str", limit=100), "cannot have a limit"),
+        (lambda: argument("json", limit=63), "63 bytes"),
+        (lambda: argument("json", limit=2**21), "2097152 bytes"),
+        (lambda: argument("u64", unit="x" * 33), "33 characters"),
+        (lambda: argument("u64", doc="\ud800"), "not valid Unicode"),
+        (lambda: Provider("shop").probe("order", state="enum"), "an enum without names"),
+        (lambda: Provider("shop").probe("order", state=enum.Enum("Big", {"x": 2**31})), "32 bits"),
+        (lambda: Provider("shop").probe("order", stability="rotten"), "stability of probe shop:order"),
+        (lambda: Provider("shop").probe("order", on_error="ignore"), "on_error of probe shop:order"),
+    ],
+)
+def test_what_arguments_cannot_be(wrong, why):
+    with pytest.raises(UsageError, match=why):
+        wrong()
+
+
+@pytest.mark.parametrize("doc", [b"bytes", "\ud800", "x" * 4097, b"", None])
 def test_docs(doc):
     with pytest.raises(UsageError, match="the doc of probe shop:order"):
         Provider("shop").probe("order", doc=doc)
@@ -73,4 +151,5 @@ def test_what_a_probe_says_of_itself():
 def test_the_compiled_type_knows_every_declared_type():
     shop = Provider("shop")
     for kind in TYPES:
-        assert shop.probe(f"with_{kind}", value=kind).arguments == (("value", kind),)
+        declared = argument("enum", names=["new"]) if kind == "enum" else kind
+        assert shop.probe(f"with_{kind}", value=declared).arguments == (("value", kind),)

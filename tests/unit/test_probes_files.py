@@ -16,11 +16,18 @@ IMAGE = b"\x7fELF" + bytes(range(256)) * 40
 NOBODY = 65534
 
 
+def store(name="a.so", image=IMAGE):
+    path, content = files.store(name, lambda: image, lambda content: content == image)
+    assert content == image
+    return path
+
+
 @pytest.fixture
 def directories(tmp_path, monkeypatch):
     """Two directories that do not exist yet, the only ones that are tried."""
     chosen = [tmp_path / "first" / "usdtkit", tmp_path / "second" / "usdtkit"]
     monkeypatch.setattr(files, "application_directories", lambda: chosen)
+    monkeypatch.setattr(files, "_right", {})
     return chosen
 
 
@@ -32,10 +39,10 @@ def first(directories):
 
 def refusal(directories):
     """Why the first directory was refused; it must be, and the second taken."""
-    assert files.store("a.so", IMAGE) == directories[1] / "a.so"
+    assert store() == directories[1] / "a.so"
     del directories[1]
     with pytest.raises(UnsupportedError) as caught:
-        files.store("a.so", IMAGE)
+        store()
     assert "USDTKIT_DIR" in caught.value.hint
     return str(caught.value)
 
@@ -43,7 +50,7 @@ def refusal(directories):
 def test_made_readable_for_all_whatever_the_umask(directories):
     before = os.umask(0o077)
     try:
-        path = files.store("a.so", IMAGE)
+        path = store()
     finally:
         os.umask(before)
     assert path.read_bytes() == IMAGE
@@ -53,9 +60,9 @@ def test_made_readable_for_all_whatever_the_umask(directories):
 
 
 def test_a_file_that_is_right_is_used_again(directories):
-    path = files.store("a.so", IMAGE)
+    path = store()
     before = path.stat()
-    assert files.store("a.so", IMAGE) == path
+    assert store() == path
     assert path.stat() == before
 
 
@@ -67,7 +74,7 @@ def test_without_nameless_files(directories, monkeypatch):
 
     real = os.open
     monkeypatch.setattr(os, "open", refuse)
-    path = files.store("a.so", IMAGE)
+    path = store()
     assert path.read_bytes() == IMAGE
     assert [each.name for each in path.parent.iterdir()] == ["a.so"]
 
@@ -78,7 +85,7 @@ def test_a_full_disk_leaves_nothing(directories, monkeypatch):
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(UnsupportedError, match="No space left on device"):
-        files.store("a.so", IMAGE)
+        store()
     assert [list(directory.iterdir()) for directory in directories] == [[], []]
 
 
@@ -87,7 +94,7 @@ def test_our_own_damaged_file_is_replaced_in_one_step(directories, first, conten
     path = first / "a.so"
     path.write_bytes(content)
     old = path.stat().st_ino
-    assert files.store("a.so", IMAGE) == path
+    assert store() == path
     assert path.read_bytes() == IMAGE
     assert path.stat().st_ino != old
     assert [each.name for each in first.iterdir()] == ["a.so"]
@@ -137,7 +144,7 @@ def test_a_parent_in_which_others_can_rename(directories, first):
 
 def test_a_sticky_directory_is_one_where_only_owners_rename(directories, first):
     first.chmod(0o1777)
-    assert files.store("a.so", IMAGE) == first / "a.so"
+    assert store() == first / "a.so"
 
 
 def test_a_file_where_the_directory_should_be(directories, first):
@@ -160,16 +167,16 @@ def test_a_file_system_that_is_executable_by_its_flags_only(directories, monkeyp
 
     monkeypatch.setattr(files.mmap, "mmap", refuse)
     with pytest.raises(UnsupportedError, match="Permission denied"):
-        files.store("a.so", IMAGE)
+        store()
 
 
 def test_mounted_read_only_with_the_file_in_place(directories, first):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", first], check=True)
     try:
-        path = files.store("a.so", IMAGE)
+        path = store()
         subprocess.run(["mount", "-o", "remount,ro", first], check=True)
-        assert files.store("a.so", IMAGE) == path
-        assert files.store("b.so", IMAGE) == directories[1] / "b.so"
+        assert store() == path
+        assert store("b.so") == directories[1] / "b.so"
     finally:
         subprocess.run(["umount", first], check=True)
 
@@ -182,11 +189,13 @@ import os
 from pathlib import Path
 from usdtkit.probes import files
 files.application_directories = lambda: [Path({place!r})]
-path = files.store("a.so", b"image")
+def store(name):
+    return files.store(name, lambda: b"image", lambda content: content == b"image").path
+path = store("a.so")
 os.setgid({NOBODY})
 os.setuid({NOBODY})
-print(files.store("a.so", b"image") == path)
-files.store("b.so", b"image")
+print(store("a.so") == path)
+store("b.so")
 """
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "True\n"

@@ -6,11 +6,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+from stubs import forget_providers
 
 import usdtkit
 from usdtkit import Provider
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
-from usdtkit.probes import files, provider
+from usdtkit.probes import files, image, loading, provider
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
     monkeypatch.setenv("USDTKIT_DIR", str(tmp_path))
+    forget_providers(monkeypatch)
     return tmp_path
 
 
@@ -64,13 +66,13 @@ def test_a_probe_declared_after_a_load_goes_into_a_further_file():
     assert (start.path, done.path) == tuple(map(str, shop.files))
 
 
-def test_two_providers_of_one_declaration_share_the_file():
+def test_two_modules_that_declare_the_same_have_the_same():
     one, first = declared("order__start")
-    two, second = declared("order__start")
+    two, second, other = declared("order__start", "order__done")
+    assert (one, first) == (two, second)
     one.load()
-    two.load()
-    assert one.files == two.files
-    assert first.path == second.path
+    assert first.path == other.path
+    assert len(two.files) == 1
 
 
 def test_build_writes_and_loads_nothing():
@@ -82,6 +84,70 @@ def test_build_writes_and_loads_nothing():
     shop.load()
     assert shop.files == (path,)
     assert shop.build() == path
+
+
+def test_a_file_that_was_built_ahead_is_the_one_that_is_loaded(tmp_path, directory):
+    shop, _ = declared("order__start")
+    shipped = shop.build(tmp_path / "shipped.so")
+    assert (shipped, shipped.stat().st_mode & 0o777) == (tmp_path / "shipped.so", 0o644)
+    script = f"""
+from usdtkit import Provider
+shop = Provider("shop", file={str(shipped)!r})
+start = shop.probe("order__start")
+shop.load()
+more = shop.probe("more")
+shop.load()
+print(*shop.files, start.path, sep="\\n")
+"""
+    first, second, path = python(script).splitlines()
+    assert first == path == str(shipped)
+    assert second.startswith(f"{directory}/shop-")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: path.unlink(), "does not exist"),
+        (lambda path: path.chmod(0o666), "can be written by other users"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "does not hold these probes"),
+        (lambda path: path.write_bytes(image.build("shop", [])), "does not hold these probes"),
+    ],
+)
+def test_a_file_that_was_built_ahead_and_does_not_fit_is_replaced_with_a_warning(tmp_path, monkeypatch, spoil, why):
+    shop, _ = declared("order__start")
+    shipped = shop.build(tmp_path / "shipped.so")
+    spoil(shipped)
+    forget_providers(monkeypatch)
+    shop = Provider("shop", file=shipped)
+    start = shop.probe("order__start")
+    with pytest.warns(RuntimeWarning, match=why):
+        start()
+    assert start.path.startswith(f"{tmp_path}/shop-")
+
+
+def test_unload_silences_and_load_undoes_it():
+    shop, start = declared("order__start")
+    shop.load()
+    shop.unload()
+    later = shop.probe("later")
+    assert not start.enabled and not later.enabled
+    assert later.path is None
+    start()
+    later()
+    assert later.path is None
+    shop.load()
+    assert later.path == str(shop.files[1])
+
+
+def test_a_fast_nop_only_where_the_kernel_makes_it_fast(monkeypatch):
+    for optimised, code in ((True, "0f1f440000c3"), (False, "90c3cccccccc")):
+        monkeypatch.setattr(provider, "_optimises", optimised)
+        forget_providers(monkeypatch)
+        shop = Provider("shop", nop="fast")
+        shop.probe("order__start")
+        content = shop.build().read_bytes()
+        offset, size = image.text_of(content)
+        assert (content[offset : offset + 6].hex(), size) == (code, 16)
 
 
 def test_build_without_probes():
@@ -140,9 +206,14 @@ def test_where_nothing_can_be_loaded_load_says_so_and_use_goes_on(monkeypatch):
     assert start.path is None
 
 
+def shop_content():
+    return image.build("shop", [])
+
+
 def test_a_file_that_cannot_be_mapped(monkeypatch, tmp_path):
     (tmp_path / "broken.so").write_bytes(b"no library")
-    monkeypatch.setattr(files, "store", lambda *_: tmp_path / "broken.so")
+    content = shop_content()
+    monkeypatch.setattr(files, "store", lambda *_: files.Stored(tmp_path / "broken.so", content))
     shop, start = declared("order__start")
     with pytest.raises(UsdtkitError, match=r"the probes of shop cannot be loaded: .*broken\.so"):
         shop.load()
@@ -150,7 +221,7 @@ def test_a_file_that_cannot_be_mapped(monkeypatch, tmp_path):
 
 
 def test_on_another_machine_probes_do_nothing_and_say_so_once(monkeypatch):
-    monkeypatch.setattr(provider, "_machine", lambda: "")
+    monkeypatch.setattr(loading, "machine", lambda: "")
     shop, start = declared("order__start", order_id="u64")
     with pytest.warns(RuntimeWarning, match="do nothing on this machine"):
         shop.load()
@@ -165,7 +236,7 @@ def test_on_another_machine_probes_do_nothing_and_say_so_once(monkeypatch):
 
 
 def test_build_for_the_machine_it_runs_on(monkeypatch):
-    monkeypatch.setattr(provider, "_machine", lambda: "aarch64")
+    monkeypatch.setattr(loading, "machine", lambda: "aarch64")
     shop, _ = declared("order__start")
     assert "AArch64" in subprocess.run(["readelf", "-h", shop.build()], capture_output=True, text=True).stdout
 
@@ -184,8 +255,9 @@ def test_a_probe_fired_within_its_own_load_is_let_pass(monkeypatch):
     assert start.path == str(shop.files[0])
 
 
-def test_threads_that_use_a_probe_at_once_load_it_once():
+def test_threads_that_use_a_probe_at_once_load_it_once(monkeypatch):
     for _ in range(20):
+        forget_providers(monkeypatch)
         shop, start, done = declared("order__start", "order__done")
         barrier = threading.Barrier(8)
 
@@ -267,4 +339,5 @@ def test_the_version_stands_in_two_places_that_agree():
 
 
 def test_the_public_names():
-    assert usdtkit.__all__ == ["Probe", "Provider", "UsdtkitError", "__version__"]
+    assert {"Probe", "Provider", "UsdtkitError", "argument", "u64"} < set(usdtkit.__all__)
+    assert all(hasattr(usdtkit, name) for name in usdtkit.__all__)

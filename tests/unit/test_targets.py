@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from elffiles import ProbeSpec, note, usdt_file
+from processes import among_own_mounts
 
 from usdtkit import processes, targets
-from usdtkit.directories import application_directories, provider_directories
-from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsageError
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.probes.image import build
+from usdtkit.trace.specs import uprobe, uretprobe
 
 WAITS = """
 #include <stdio.h>
@@ -150,7 +151,7 @@ def test_a_file_in_another_root_directory(waiting, compile_c, tmp_path):
 def test_a_file_that_only_the_mounts_of_a_process_show(spawn, wait_for_line, compile_c, tmp_path):
     inside = tmp_path / "inside"
     script = f"mount -t tmpfs inside {tmp_path} && cp {compile_c(WAITS)} {inside} && exec {inside}"
-    process = spawn(["unshare", "--mount", "sh", "-c", script])
+    process = spawn(among_own_mounts(script))
     wait_for_line(process, "ready")
     assert not inside.exists()
     (found,) = targets.resolve(str(inside), [process.pid])
@@ -263,15 +264,109 @@ def test_functions_that_are_not_there(compile_c, waiting):
         targets.find_functions(str(compile_c("int main(void) { return 0; }", "-static", "-s")), ["main"])
 
 
-def test_directories_of_providers(monkeypatch, tmp_path):
-    monkeypatch.setenv("USDTKIT_DIR", "/chosen")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/997")
-    monkeypatch.setenv("HOME", "/home/ada")
-    expected = ["/chosen", "/run/usdtkit", "/run/user/997/usdtkit", "/home/ada/.cache/usdtkit"]
-    assert [str(path) for path in application_directories()] == expected
-    monkeypatch.setattr("usdtkit.directories._USERS", tmp_path)
-    (tmp_path / "1000").mkdir()
-    assert [str(path) for path in provider_directories()] == [*expected[:3], f"{tmp_path}/1000/usdtkit", expected[3]]
-    for name in ("USDTKIT_DIR", "XDG_RUNTIME_DIR"):
-        monkeypatch.delenv(name)
-    assert [str(path) for path in application_directories()] == expected[1::2]
+def test_a_directory_and_a_glob_of_paths(tmp_path, compile_c):
+    (tmp_path / "below").mkdir()
+    for name in ("one", "below/two"):
+        shutil.copy(compile_c(WAITS), tmp_path / name)
+    (tmp_path / "text").write_text("no ELF file")
+    names = [str(tmp_path / name) for name in ("one", "below/two")]
+    assert paths(targets.resolve(str(tmp_path))) == names
+    assert paths(targets.resolve(f"{tmp_path}/*/t*")) == names[1:]
+    assert [probe.path for probe in targets.find_probes("waits:*", path=str(tmp_path))] == names
+    assert [function.path for function in targets.find_functions(str(tmp_path), ["waits_here"])] == names
+    with pytest.raises(NotFoundError, match="no ELF file below"):
+        targets.resolve("/proc")
+    with pytest.raises(NotFoundError, match="no such file"):
+        targets.resolve(f"{tmp_path}/*.none")
+
+
+def test_one_damaged_file_of_a_directory_costs_a_warning(tmp_path, compile_c, caplog):
+    shutil.copy(compile_c(WAITS), tmp_path / "good")
+    (tmp_path / "damaged").write_bytes(b"\x7fELF\x02\x01" + bytes(100) + b"\xff" * 100)
+    (tmp_path / "cut").write_bytes(compile_c(WAITS).read_bytes()[:997])
+    assert [probe.spec for probe in targets.find_probes("*:*", path=str(tmp_path))] == ["waits:start"]
+    assert len(targets.find_functions(str(tmp_path), ["waits_here"])) == 1
+    assert any("cut" in record.getMessage() for record in caplog.records)
+
+
+def test_a_program_that_runs_by_its_name(waiting, compile_c, tmp_path):
+    shutil.copy(compile_c(WAITS), tmp_path / "waits-997")
+    process = waiting(tmp_path / "waits-997")
+    (found,) = targets.resolve("waits-997")
+    assert found == targets.Target(str(tmp_path / "waits-997"), str(tmp_path / "waits-997"), (process.pid,))
+    assert processes.named("waits-997") == [process.pid]
+
+
+@AS_ROOT
+def test_both_numbers_of_a_process_in_a_pid_namespace(spawn, wait_for_line, compile_c):
+    program = compile_c(WAITS)
+    spawned = spawn(["unshare", "--pid", "--fork", "--kill-child", str(program)])
+    wait_for_line(spawned, "ready")
+    (pid,) = processes.named(program.name)
+    assert processes.numbers(pid) == (pid, 1)
+    assert processes.numbers(os.getpid())[0] == os.getpid()
+    assert processes.numbers(2**22 + 1) == ()
+
+
+@AS_ROOT
+@pytest.mark.parametrize("change", ["", "replaced", "written"])
+def test_a_file_of_an_overlay(spawn, wait_for_line, compile_c, tmp_path, change):
+    """As in a container: mounted from layers, and there perhaps replaced by another of that name."""
+    program = tmp_path / "merged/program"
+    layers = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    # overlays do not lie on overlays, which the temporary directory may be on
+    script = f"mount -t tmpfs layers {tmp_path} && cd {tmp_path} && mkdir lower upper work merged && "
+    script += f"cp {compile_c(WAITS)} lower/program && mount -t overlay overlay -o {layers} merged && exec {program}"
+    process = spawn(among_own_mounts(script))
+    wait_for_line(process, "ready")
+    inside = Path(f"/proc/{process.pid}/root{program}")
+    if change == "replaced":
+        inside.unlink()
+        inside.write_text("another file of that name")
+    elif change == "written":
+        inside.chmod(0o700)
+    found = [target for target in targets.mapped_files(process.pid) if "program" in target.name]
+    assert len(found) == 1
+    assert found[0].name.removesuffix(" (deleted)") == str(program)
+    (probe,) = targets.find_probes("waits:start", pids=[process.pid])
+    assert probe.path == found[0].path
+    assert Path(probe.path).read_bytes() == compile_c(WAITS).read_bytes()
+    assert len(targets.find_functions("program", ["waits_here"], pids=[process.pid])) == 1
+
+
+@AS_ROOT
+def test_a_file_without_a_name(spawn, wait_for_line, compile_c):
+    """A memfd, whose descriptor the process has closed."""
+    library = compile_c(
+        "#include <sys/sdt.h>\nint unnamed_here(void) { DTRACE_PROBE(unnamed, hit); return 0; }", "-shared", "-fPIC"
+    )
+    code = f"""
+import ctypes, os
+memory = os.memfd_create("shop")
+os.write(memory, open({str(library)!r}, "rb").read())
+ctypes.CDLL(f"/proc/self/fd/{{memory}}")
+os.close(memory)
+print("ready", flush=True)
+input()
+"""
+    process = spawn([sys.executable, "-c", code])
+    wait_for_line(process, "ready")
+    (probe,) = targets.find_probes("unnamed:hit", pids=[process.pid])
+    assert probe.path.startswith(f"/proc/{process.pid}/map_files/")
+    (found,) = [target for target in targets.mapped_files(process.pid) if target.path == probe.path]
+    assert found.name.startswith("/memfd:shop")
+    assert targets.find_probes("unnamed:hit") == [probe]
+
+
+def test_a_return_probe_in_a_go_program_is_refused(compile_c):
+    go = compile_c('__attribute__((section(".go.buildinfo"), used)) char info[16]; int main(void) { return 0; }')
+    plain = compile_c("int main(void) { return 0; }")
+    targets.refuse_go_returns([str(plain)])
+    with pytest.raises(UnsupportedError, match="is a Go program") as caught:
+        targets.refuse_go_returns([str(plain), str(go)])
+    assert caught.value.hint
+    assert len(uprobe(str(go), "main").resolve(()).places) == 1
+    with pytest.raises(UnsupportedError):
+        uretprobe(str(go), "main").resolve(())
+    with pytest.raises(UnsupportedError):
+        uprobe(str(go), "main").resolve(()).returning()

@@ -31,11 +31,15 @@ class TruncatedBytes(bytes):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One value of a record: a number, or at most `size` bytes of text or data."""
+    """One value of a record: a number, or at most `size` bytes of text or data.
+
+    With `names` of an enum a number comes out as its name, and as a number where it has none.
+    """
 
     name: str
     kind: Kind
     size: int = 8
+    names: tuple[tuple[str, int], ...] = ()
 
     @property
     def is_text(self) -> bool:
@@ -62,6 +66,7 @@ class Layout:
         codes = ["I" if type == "u32" else "Q" for _, type in header]
         self._texts: list[tuple[int, Field]] = []  # where the (length, data) of each text stands in the unpacked tuple
         self._booleans: list[int] = []
+        self._named: list[tuple[int, dict[int, str]]] = []
         for field, room in zip(fields, self.rooms, strict=True):
             position = len(codes)
             if field.is_text:
@@ -70,6 +75,8 @@ class Layout:
             else:
                 if field.kind == "bool":
                     self._booleans.append(position)
+                if field.names:
+                    self._named.append((position, {number: name for name, number in reversed(field.names)}))
                 codes.append(_NUMBERS[field.kind][1])
         self._struct = struct.Struct("<" + "".join(codes))
 
@@ -98,11 +105,13 @@ class Layout:
     def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
         """The header's and the fields' values, in order. A text that could not be read is None."""
         values = self._struct.unpack_from(payload)
-        if not self._texts and not self._booleans:
+        if not self._texts and not self._booleans and not self._named:
             return values
         changed = list(values)
         for position in self._booleans:
             changed[position] = bool(changed[position])
+        for position, names in self._named:
+            changed[position] = names.get(changed[position], changed[position])
         # From the end, because each text makes one value of two.
         for position, field in reversed(self._texts):
             changed[position : position + 2] = [_text(field, values[position], values[position + 1])]

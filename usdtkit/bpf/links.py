@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI, Loaded
@@ -21,6 +22,8 @@ from usdtkit.features import UPROBE_PMU, has_uprobe_multi
 ENOTSUPP = 524
 # What one site refuses, others need not: bisect. Anything else is the call's own failure.
 REFUSALS = (-errno.EINVAL, -errno.EILSEQ, -errno.EIO, -ENOTSUPP)
+# Prefixes for which x86 refuses an instruction (is_prefix_bad in uprobes.c); a function of libc begins with `lock`.
+SUSPECT = {"x86_64": frozenset(b"\x26\x2e\x36\x3e\xf0")}.get(os.uname().machine, frozenset())
 # The best first: Linux 6.6; 5.15; 4.20, with a copy of the program for each cookie, as those links carry none.
 METHODS = ("uprobe_multi", "perf_link", "perf_ioctl")
 
@@ -50,6 +53,11 @@ class Links:
         """`method`: one of METHODS, or None for the first that the kernel has."""
         if method not in (None, *METHODS):
             raise UsageError(f"{method!r} is no way to attach", hint=f"one of {', '.join(METHODS)}")
+        if method == "uprobe_multi" and not has_uprobe_multi():
+            raise UnsupportedError(
+                "this kernel has no uprobe_multi, or does not let us use it",
+                hint="without a method, the best that there is is taken; usdtkit doctor shows what that is",
+            )
         self._loaded = loaded
         self._descriptors: list[int] = []
         self.refused: list[Refusal] = []
@@ -61,8 +69,12 @@ class Links:
         Returns how many were attached; the others are in `refused`. Raises for what is not one site's fault.
         """
         before = len(self.refused)
-        attach = self._attach_multi if self.method == "uprobe_multi" else self._attach_perf
-        attach(program, path, list(sites), on_return, pid)
+        if self.method == "uprobe_multi":
+            # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
+            for group in _by_suspicion(path, sites):
+                self._attach_multi(program, path, group, on_return, pid)
+        else:
+            self._attach_perf(program, path, sites, on_return, pid)
         return len(sites) - (len(self.refused) - before)
 
     def close(self) -> None:
@@ -99,7 +111,7 @@ class Links:
         else:
             _fail(result, path, pid)
 
-    def _attach_perf(self, program: str, path: str, sites: list[Site], on_return: bool, pid: int) -> None:
+    def _attach_perf(self, program: str, path: str, sites: Sequence[Site], on_return: bool, pid: int) -> None:
         pmu = perf_pmu()
         for site in sites:
             event = lib.usdtkit_perf_uprobe(
@@ -130,6 +142,20 @@ def _reason(code: int) -> str:
     # All tracers of a site must name one semaphore; bcc's Python binding (issue 5236 there) names any that comes along.
     also = "; does another tracer hold this site, with another semaphore?" if code == errno.EINVAL else ""
     return describe(code) + also
+
+
+def _by_suspicion(path: str, sites: Sequence[Site]) -> list[list[Site]]:
+    """The sites whose first byte the kernel may refuse, and the others; no empty group."""
+    suspect: list[Site] = []
+    others: list[Site] = []
+    try:
+        with Path(path).open("rb") as file:
+            for site in sites:
+                first = os.pread(file.fileno(), 1, site.file_offset)
+                (suspect if first and first[0] in SUSPECT else others).append(site)
+    except (OSError, OverflowError):
+        return [list(sites)]  # the kernel says better what is wrong
+    return [group for group in (suspect, others) if group]
 
 
 def _fail(result: int, path: str, pid: int) -> None:

@@ -97,3 +97,13 @@ static __always_inline u32 linear(s64 value, s64 low, u64 step, u32 steps) {
   u64 at = (u64)(value - low) / step;
   return at < steps ? (u32)at + 1 : steps + 1;
 }
+
+/* The bits of a float as those of the double of the same value. */
+static __always_inline u64 widen(u32 value) {
+  u64 sign = (u64)(value >> 31) << 63, fraction = value & 0x7fffff;
+  u32 exponent = value >> 23 & 0xff, top = bits(fraction);
+  if (exponent == 0xff) return sign | 0x7ffULL << 52 | fraction << 29;
+  if (exponent) return sign | (u64)(exponent + 1023 - 127) << 52 | fraction << 29;
+  if (!fraction) return sign;
+  return sign | (u64)(top + 1023 - 150) << 52 | (fraction << (53 - top & 63) & 0xfffffffffffffULL);
+}

@@ -7,7 +7,7 @@ become numbered parameters, so the text of a user never reaches the compiler and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
@@ -80,13 +80,13 @@ class Renderer:
             is_text = isinstance(resolved, ex.Text) or resolved.text
             return Field(name, "str" if is_text else "bytes", resolved.size)
         if isinstance(resolved, _Kept):
-            return Field(name, resolved.field.kind, resolved.field.size)
+            return replace(resolved.field, name=name)
         if isinstance(resolved, _Comm):
             return Field(name, "str", COMM_SIZE)
         if isinstance(resolved, _Float):
             return Field(name, "f64")
         if isinstance(resolved, _C):
-            return Field(name, resolved.kind)
+            return Field(name, resolved.kind, names=resolved.names)
         if self._is_condition(resolved):
             return Field(name, "bool")
         return Field(name, "i64" if self.integer(resolved)[1] else "u64")
@@ -247,12 +247,16 @@ class Renderer:
     def _argument(self, argument: Argument) -> ex.Expression:
         value = self._operand(argument.operand)
         match argument.type:
-            case "str":
+            case "str" | "json":
                 return ex.Text(value, self.scope.string_size)
             case "bytes":
                 return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
             case "f64":
                 return _Float(value.c)
+            case "f32":
+                return _Float(f"widen({value.c})")
+            case "enum":
+                return _C(_cast(value.c, "i32")[0], "i64", argument.names)
             case "unreadable":
                 raise UsageError(
                     f"{self.scope.what}: the argument {argument.name!r} cannot be read where the build puts it"
@@ -308,6 +312,7 @@ class Renderer:
 class _C(ex.Expression):
     c: str
     kind: Literal["u64", "i64", "bool"] = "u64"
+    names: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("cache", "doctor", "list", "trace")
+COMMANDS = ("cache", "doctor", "list", "provider", "trace")
 EPILOG = """\
 usdtkit NAME -h tells more of each. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
 4 no such target or probe, 5 the kernel or a program lacks a feature, 6 more events lost than --max-lost."""

@@ -1,5 +1,35 @@
 """ELF bytes → `usdtkit.model`: probes from notes, functions from symbols. Pure: any architecture's file, no privilege.
 
-`image` opens a file and places addresses in it, `notes` reads its USDT probes, `symbols` its functions, `arguments` the
-operands of a probe site. Everything in a file is taken as hostile: bad bytes raise `usdtkit.errors.ElfError`.
+    from usdtkit.elf import Image, functions, read_probes
+
+    with Image.open("/usr/lib/x86_64-linux-gnu/libstdc++.so.6") as image:
+        for probe in read_probes(image):
+            print(probe.spec, [site.arguments_text for site in probe.sites])
+        print(functions(image, "std::condition_variable::wait"))
+
+`image` opens a file and places addresses in it, `notes` reads its USDT probes, `arguments` the operands of a probe
+site. `symbols` finds functions, by `tables`, `debugfiles` (of stripped files) and `demangle`; `sites` says what a probe
+costs and where none may be; `walk` finds the ELF files of a directory. Everything in a file is taken as hostile: bad
+bytes raise `usdtkit.errors.ElfError`.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from usdtkit.elf.image import Image as Image
+    from usdtkit.elf.notes import read_probes as read_probes
+    from usdtkit.elf.symbols import functions as functions
+
+__all__ = ["Image", "functions", "read_probes"]
+
+_HOMES = {"Image": "image", "functions": "symbols", "read_probes": "notes"}
+
+
+def __getattr__(name: str) -> object:
+    """The public names, imported when they are asked for: an application's side needs only the writer."""
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

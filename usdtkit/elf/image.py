@@ -19,20 +19,29 @@ SHT_NOTE, SHT_NOBITS = 7, 8
 PT_LOAD, PT_NOTE = 1, 4
 PF_X, PF_W = 1, 2
 
-LONGEST_NAME = 1 << 16
-"""Bytes beyond which a string table is not searched for the end of a name."""
+LONGEST_NAME = 1 << 13
+"""Bytes beyond which a string table is not searched for the end of a symbol's name."""
 
-# A section is read whole into memory, and a sparse file can claim any size.
-_LARGEST_READ = 1 << 30
+# A section is read whole into memory, and a sparse file can claim any size. The largest known is a tenth of a browser's
+# debug file; node's symbol names are 13 MB.
+_LARGEST_READ = 64 << 20
+_LARGEST_BUILD_ID = 1 << 20  # among other notes
+# More than any linker makes, and as much as can be gone through in a moment.
+_MOST_SECTIONS, _MOST_SEGMENTS, _LONGEST_SECTION_NAME = 1 << 17, 128, 256
+# By number, width and whether they are little-endian. x86-64's programs of 32 bits have its registers.
 _MACHINES = {
-    3: "i386",
-    21: "ppc64",
-    22: "s390x",
-    40: "arm",
-    62: "x86_64",
-    183: "aarch64",
-    243: "riscv64",
-    258: "loongarch64",
+    (3, 32, True): "i386",
+    (21, 64, False): "ppc64",
+    (21, 64, True): "ppc64le",
+    (22, 32, False): "s390",
+    (22, 64, False): "s390x",
+    (40, 32, True): "arm",
+    (62, 32, True): "x86_64",
+    (62, 64, True): "x86_64",
+    (183, 64, True): "aarch64",
+    (243, 32, True): "riscv32",
+    (243, 64, True): "riscv64",
+    (258, 64, True): "loongarch64",
 }
 
 
@@ -85,7 +94,7 @@ class Image:
         _, machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, shstrndx = header.unpack(
             self.read(16, header.size)
         )
-        self.machine = _MACHINES.get(machine, f"machine-{machine}")
+        self.machine = _machine(machine, self.bits, self.little_endian)
         headers = self._section_headers(shoff, shentsize, shnum)
         if headers and phnum == 0xFFFF:  # the true counts are in section 0 where they do not fit their fields
             phnum = headers[0][7]
@@ -130,6 +139,11 @@ class Image:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file when it was opened."""
+        return self._file_size
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes of the file from `offset`; ElfError where the file is shorter."""
@@ -194,10 +208,14 @@ class Image:
         raise ElfError(f"{self.path}: address {address:#x} lies in no {kind} segment of the file")
 
     def _find_build_id(self) -> str:
-        places = [(s.offset, s.size, s.alignment) for s in self.sections if s.name == ".note.gnu.build-id"]
-        if not places:
+        section = self.section(".note.gnu.build-id")
+        if section is not None:
+            places = [(section.offset, section.size, section.alignment)]
+        else:
             places = [(s.offset, s.file_size, 4) for s in self.segments if s.type == PT_NOTE]
         for offset, size, alignment in places:
+            if size > _LARGEST_BUILD_ID:
+                continue
             for owner, kind, description in self.notes(self.read(offset, size), alignment):
                 if owner == b"GNU" and kind == 3:
                     return description.hex()
@@ -207,6 +225,8 @@ class Image:
         entry = struct.Struct(self.byte_order + layout)
         if count == 0:
             return []
+        if count > (_MOST_SEGMENTS if what == "program" else _MOST_SECTIONS):
+            raise ElfError(f"{self.path}: damaged ELF header: {count} {what} headers")
         if entry_size < entry.size:
             raise ElfError(f"{self.path}: damaged ELF header: {what} headers of {entry_size} bytes")
         data = self.read(offset, entry_size * count)
@@ -233,12 +253,16 @@ class Image:
             _, kind, _, _, offset, size, *_ = headers[names_index]
             names = b"" if kind == SHT_NOBITS else self.read(offset, size)
         return tuple(
-            Section(text_at(names, name), kind, flags, address, offset, size, link, alignment, entry_size)
+            Section(_text_at(names, name), kind, flags, address, offset, size, link, alignment, entry_size)
             for name, kind, flags, address, offset, size, link, _, alignment, entry_size in headers
         )
 
 
-def text_at(strings: bytes, offset: int) -> str:
+def _machine(number: int, bits: int, little_endian: bool) -> str:
+    return _MACHINES.get((number, bits, little_endian), f"machine-{number}")
+
+
+def _text_at(strings: bytes, offset: int) -> str:
     """The NUL-terminated string at `offset` of a table, "" where there is none; bad UTF-8 as surrogate escapes."""
-    end = strings.find(b"\0", offset, offset + LONGEST_NAME)
+    end = strings.find(b"\0", offset, offset + _LONGEST_SECTION_NAME)
     return strings[offset:end].decode("utf-8", "surrogateescape") if end >= 0 else ""

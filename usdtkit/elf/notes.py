@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from usdtkit.elf import symbols
@@ -20,20 +21,27 @@ from usdtkit.model import Argument, Operand, Probe, Site
 
 SECTION, OWNER, TYPE = ".note.stapsdt", b"stapsdt", 3
 METADATA_SECTION, METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = ".note.usdtkit", b"usdtkit", 1, 1
-ARGUMENT_TYPES = frozenset(("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f64", "str", "bytes"))
+ARGUMENT_TYPES = frozenset(
+    ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f32", "f64", "str", "bytes", "enum", "json")
+)
 
 KnownArguments = Callable[[str, str], "tuple[tuple[str, str], ...] | None"]
 """(provider, probe) → (name, type) of each argument, or None."""
 
 _LARGEST_METADATA = 1 << 20
+# A virtual machine has five hundred; this many are read in less than a second.
+_MOST_SITES, _LARGEST_NOTES = 50_000, 16 << 20
+_MOST_NAMES = 256
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
 class _Declared(NamedTuple):
-    """What a metadata note says of one probe."""
+    """What a metadata note says of one probe; of each argument name and type, and more in the same order."""
 
     arguments: tuple[tuple[str, str], ...]
+    more: tuple[dict[str, Any], ...]
     doc: str
+    stability: str
 
 
 def read_probes(image: Image, *, path: str | None = None, known: KnownArguments | None = None) -> tuple[Probe, ...]:
@@ -45,10 +53,10 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
     path = image.path if path is None else path
     problems: list[str] = []
     found: dict[tuple[str, str], list[Site]] = {}
-    resolve = _resolver(image)
+    resolve, moved = symbols.Addresses(image).find, _moved(image)
     for provider, name, addresses, text in _notes(image, problems):
         try:
-            site = _site(image, addresses, text, resolve, problems)
+            site = _site(image, addresses, text, moved, resolve, problems)
         except ElfError as error:
             problems.append(f"{provider}:{name}: {error.message}")
             continue
@@ -59,14 +67,19 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
         said = declared.get((provider, name))
         operands = _widest(sites)
         arguments = name_operands(operands, said.arguments) if said else None
+        if said and arguments is not None:
+            arguments = tuple(
+                replace(argument, **more) if more else argument
+                for argument, more in zip(arguments, said.more, strict=True)
+            )
         if said and arguments is None:
             problems.append(f"{provider}:{name}: its metadata does not fit its {len(operands)} operands")
         if arguments is None and known is not None and (pairs := known(provider, name)) is not None:
             arguments = name_operands(operands, pairs)
         if arguments is None:
             arguments = _numbered(operands)
-        doc = said.doc if said else ""
-        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, image.build_id))
+        doc, stability = (said.doc, said.stability) if said else ("", "")
+        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, image.build_id, stability))
     if problems:
         _warn(path, problems)
     return tuple(probes)
@@ -84,12 +97,19 @@ def name_operands(operands: tuple[Operand, ...], pairs: tuple[tuple[str, str], .
 def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[int, int, int], str]]:
     word = 8 if image.bits == 64 else 4
     order: Literal["little", "big"] = "little" if image.little_endian else "big"
+    count, size = 0, 0
     for section in image.sections:
         if section.name != SECTION or section.type != SHT_NOTE:
             continue
+        size += section.size
+        if size > _LARGEST_NOTES:
+            raise ElfError(f"{image.path}: damaged: {size} bytes of notes")
         for owner, kind, description in image.notes(image.data(section), section.alignment):
             if owner != OWNER or kind != TYPE:
                 continue
+            count += 1
+            if count > _MOST_SITES:
+                raise ElfError(f"{image.path}: damaged: more than {_MOST_SITES} probe sites")
             # provider, name and arguments, each closed by a NUL; what follows the third is padding
             strings = description[3 * word :].split(b"\0")
             if len(strings) < 3 or not strings[0] or not strings[1]:
@@ -102,19 +122,37 @@ def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[
             yield provider, name, (location, base, semaphore), text
 
 
+def sites_of(image: Image) -> set[int]:
+    """The virtual addresses of all sites of the file."""
+    moved = _moved(image)
+    return {(location + moved(base)) % (1 << image.bits) for _, _, (location, base, _), _ in _notes(image, [])}
+
+
+def _moved(image: Image) -> Callable[[int], int]:
+    """How far prelink moved the file, by the base that a note says: code and data move, but not the notes.
+
+    The section .stapsdt.base tells. A base of 0 was never recorded.
+    """
+    section = image.section(".stapsdt.base")
+    address = section.address if section is not None else 0
+    return lambda base: address - base if address and base else 0
+
+
 def _site(
-    image: Image, addresses: tuple[int, int, int], text: str, resolve: SymbolResolver, problems: list[str]
+    image: Image,
+    addresses: tuple[int, int, int],
+    text: str,
+    moved: Callable[[int], int],
+    resolve: SymbolResolver,
+    problems: list[str],
 ) -> Site:
     location, base, semaphore = addresses
-    section = image.section(".stapsdt.base")
-    # prelink moves code and data but not the notes; how far, the section tells. A base of 0 was never recorded.
-    moved = section.address - base if section is not None and section.address and base else 0
     limit = 1 << image.bits
-    address = (location + moved) % limit
+    address = (location + moved(base)) % limit
     offset = image.file_offset(address)
     semaphore_offset = 0
     if semaphore:
-        semaphore = (semaphore + moved) % limit
+        semaphore = (semaphore + moved(base)) % limit
         try:
             semaphore_offset = image.file_offset(semaphore, writable=True)
         except ElfError as error:
@@ -144,44 +182,31 @@ def _numbered(operands: tuple[Operand, ...]) -> tuple[Argument, ...]:
 
 
 def _type_of(operand: Operand) -> str:
-    if operand.text.partition("@")[0].endswith("f") and operand.size == 8:
-        return "f64"
-    return f"{'i' if operand.signed else 'u'}{8 * operand.size}"
-
-
-def _resolver(image: Image) -> SymbolResolver:
-    """Look-up by name that reads the symbol tables when it is first asked, and not before."""
-    table: dict[str, int | None] | None = None
-
-    def resolve(name: str) -> int | None:
-        nonlocal table
-        if table is None:
-            table = symbols.addresses(image)
-        return table.get(name)
-
-    return resolve
+    kind = "f" if operand.floating and operand.size >= 4 else "i" if operand.signed else "u"
+    return f"{kind}{8 * operand.size}"
 
 
 def _metadata(image: Image, problems: list[str]) -> dict[tuple[str, str], _Declared]:
     declared: dict[tuple[str, str], _Declared] = {}
-    for section in image.sections:
-        if section.name != METADATA_SECTION or section.type != SHT_NOTE:
-            continue
-        for owner, kind, description in image.notes(image.data(section), section.alignment):
-            if owner == METADATA_OWNER and kind == METADATA_TYPE:
-                try:
-                    declared.update(_parse_metadata(description))
-                except (KeyError, TypeError, ValueError, RecursionError) as error:
-                    problems.append(f"{METADATA_SECTION} is not understood: {error!r}")
+    section = image.section(METADATA_SECTION)
+    if section is None or section.type != SHT_NOTE:
+        return declared
+    if section.size > _LARGEST_METADATA:
+        problems.append(f"{METADATA_SECTION} is not read: {section.size} bytes")
+        return declared
+    for owner, kind, description in image.notes(image.data(section), section.alignment):
+        if owner == METADATA_OWNER and kind == METADATA_TYPE:
+            try:
+                declared.update(_parse_metadata(description))
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+                problems.append(f"{METADATA_SECTION} is not understood: {error!r}")
     return declared
 
 
 def _parse_metadata(description: bytes) -> dict[tuple[str, str], _Declared]:
-    """The JSON of one metadata note; KeyError, TypeError, ValueError or RecursionError where it is not as agreed."""
+    """The JSON of one metadata note; an error of Python's own where it is not as agreed."""
     import json  # few files carry this note
 
-    if len(description) > _LARGEST_METADATA:
-        raise ValueError(f"{len(description)} bytes")
     content: Any = json.loads(description.rstrip(b"\0").decode("utf-8"))
     if content["version"] != METADATA_VERSION:
         raise ValueError(f"version {content['version']!r}")
@@ -194,8 +219,23 @@ def _parse_metadata(description: bytes) -> dict[tuple[str, str], _Declared]:
                 raise ValueError(f"argument {name!r} of type {kind!r}")
         if len({name for name, _ in pairs}) < len(pairs):
             raise ValueError(f"two arguments of {probe['name']!r} with one name")
-        declared[provider, _string(probe["name"])] = _Declared(pairs, _string(probe.get("doc", "")))
+        more = tuple(_more(argument) for argument in probe["arguments"])
+        doc, stability = _string(probe.get("doc", "")), _string(probe.get("stability", ""))
+        declared[provider, _string(probe["name"])] = _Declared(pairs, more, doc, stability)
     return declared
+
+
+def _more(argument: dict[str, Any]) -> dict[str, Any]:
+    """What an argument's metadata says beyond name and type; what it does not say is left out."""
+    more: dict[str, Any] = {key: _string(argument[key]) for key in ("unit", "doc") if key in argument}
+    if names := argument.get("names"):
+        if len(names) > _MOST_NAMES:
+            raise ValueError(f"{len(names)} names of argument {argument['name']!r}")
+        for number in names.values():
+            if type(number) is not int or not -(2**31) <= number < 2**31:
+                raise ValueError(f"{number!r} as the number of a name")
+        more["names"] = tuple((_string(name), number) for name, number in names.items())
+    return more
 
 
 def _string(value: object) -> str:

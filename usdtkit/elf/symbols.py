@@ -1,127 +1,223 @@
-"""An open ELF file → the functions that uprobes can be put on, by name or glob; and symbol addresses for operands.
+"""An open ELF file → the functions that uprobes can be put on, by name, glob or regex; symbol addresses for operands.
 
 Input `usdtkit.elf.image.Image`, output `usdtkit.model.Function`; used by `usdtkit.targets` and `usdtkit.elf.notes`.
-Symbols are unpacked straight from the section: to make an object of each of node's 150,000 would take seconds.
+Stands on `usdtkit.elf.tables`, and on `usdtkit.elf.demangle` where a pattern names a function as its programmer did.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 
 from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image
-from usdtkit.errors import ElfError
+from usdtkit.elf.instructions import LONGEST, is_safe
+from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables
 from usdtkit.model import Function
 
-STT_OBJECT, STT_FUNC, STT_GNU_IFUNC = 1, 2, 10
-_SHT_SYMTAB, _SHT_DYNSYM, _SHN_UNDEF = 2, 11, 0
 _SHORTEST_LITERAL = 3  # shorter ones are in most names
+_MOST_NEAR, _LONGEST_NEAR = 200_000, 256
+_MOST_NAMESAKES, _MOST_EFFORT = 256, 1 << 30  # symbols; bytes gone through
+_IS_GLOB = re.compile(r"[*?\[]")
+# C++'s mangling, and Rust's older and newer one.
+_MANGLED = re.compile(rb"_[ZR]\w")
+
+Pattern = str | re.Pattern[str]
+"""A name, a glob (`*`, `?`, `[…]`), or a compiled regex that is searched for. One that contains `::`, `(` or a space is
+compared with demangled names, with and without their parameters; a regex with `::` also."""
 
 
-def functions(image: Image, *patterns: str) -> list[Function]:
-    """The functions whose symbol has one of these names, or matches one of these globs (`*`, `?`, `[…]`), by address.
+def functions(image: Image, *patterns: Pattern, aliases: bool = False) -> list[Function]:
+    """The functions whose symbol has one of these names, or matches one of these patterns, by address.
 
-    Both symbol tables are searched, each (address, name) is given once, a version (`name@@GLIBC_2.34`) is not part of
-    the name. Left out are symbols not defined here, indirect functions, whose symbol is that of their resolver, and the
-    cold parts that compilers split off: they are jumped to, and a return probe would take what lies on the stack for
-    their return address.
+    The symbol tables are searched, and where the file was stripped also those of its debug data, if the file itself
+    does not answer. Each (address, name) is given once; with `aliases` with its other names. Left out are symbols not
+    defined here; indirect functions, whose symbol is that of their resolver; the cold parts that compilers split off:
+    they are jumped to, and a return probe would take what lies on the stack for their return address; and functions
+    whose first instruction the kernel mistakes for another (see `usdtkit.elf.instructions`).
     """
-    return _functions(image, patterns, STT_FUNC)
+    return _functions(image, patterns, STT_FUNC, aliases)
 
 
-def indirect_functions(image: Image, *patterns: str) -> list[Function]:
+def indirect_functions(image: Image, *patterns: Pattern) -> list[Function]:
     """As `functions`, but the resolvers of indirect functions: called once at start, never again."""
-    return _functions(image, patterns, STT_GNU_IFUNC)
+    return _functions(image, patterns, STT_GNU_IFUNC, False)
 
 
 def function_names(image: Image) -> set[str]:
-    """The names of all functions, to find near ones."""
-    return {name for strings, rows in _tables(image) for name in _names(strings, rows)}
-
-
-def addresses(image: Image) -> dict[str, int | None]:
-    """The address of every defined function and variable; None where one name has several."""
-    found: dict[str, int | None] = {}
-    for strings, rows in _tables(image):
-        for at, info, section, value, _ in rows:
-            if info & 15 <= STT_FUNC and section != _SHN_UNDEF and value and at:
-                name = _name(strings, at)
-                found[name] = value if found.get(name, value) == value else None
+    """The names of functions, as many as can be compared in a moment, to find near ones."""
+    found: set[str] = set()
+    for table in all_tables(image):
+        for symbol in islice(table, _MOST_NEAR):
+            if symbol.is_function and symbol.is_defined and len(name := table.name(symbol.at)) <= _LONGEST_NEAR:
+                found.add(name)
     return found
 
 
-def _functions(image: Image, patterns: tuple[str, ...], kind: int) -> list[Function]:
+class Addresses:
+    """Where the functions and variables of a file are, looked up name by name, for operands that spell them."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._tables: list[Table] | None = None
+        self._known: dict[str, int | None] = {}
+        self._effort = _MOST_EFFORT
+
+    def find(self, name: str) -> int | None:
+        """The virtual address of a defined function or variable; None where there is none, or several of one name."""
+        if name not in self._known:
+            if self._tables is None:
+                self._tables = list(all_tables(self._image))
+            found = {value for table in self._tables for value in self._in(table, name)}
+            self._known[name] = found.pop() if len(found) == 1 else None
+        return self._known[name]
+
+    def _in(self, table: Table, name: str) -> Iterator[int]:
+        """The table is searched through for every name. There are few; where there are many, the last are not found."""
+        self._effort -= len(table.strings) + 4 * len(table.names)
+        if self._effort < 0:
+            return
+        for at in islice(_offsets(table.strings, name.encode("utf-8", "surrogateescape")), _MOST_NAMESAKES):
+            index = -1
+            for _ in range(_MOST_NAMESAKES):
+                try:
+                    index = table.names.index(at, index + 1)
+                except ValueError:
+                    break
+                symbol = table[index]
+                if symbol.type <= STT_FUNC and symbol.is_defined:
+                    yield symbol.value
+
+
+def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bool) -> list[Function]:
     code = [s for s in image.segments if s.type == PT_LOAD and s.flags & PF_X]
     found: dict[tuple[int, str], Function] = {}
-    for strings, rows in _tables(image):
-        for at, size, value in _matches(strings, rows, patterns, kind):
-            offset = next((value - s.address + s.offset for s in code if 0 <= value - s.address < s.file_size), None)
-            if offset is not None:
-                name = _name(strings, at)
-                if not name.partition(".cold")[1]:
-                    found.setdefault((value, name), Function(image.path, name, value, size, offset))
-    return [found[key] for key in sorted(found)]
+    others: dict[int, list[str]] = {}
+    wanted = {pattern for pattern in patterns if isinstance(pattern, str) and not _IS_GLOB.search(pattern)}
+    vector = image.machine in ("x86_64", "i386")
+    only_names = len(wanted) == len(patterns)
+    for table in all_tables(image):
+        for index, demangled in _matches(table, patterns):
+            symbol = table[index]
+            offset = next(
+                (symbol.value - s.address + s.offset for s in code if 0 <= symbol.value - s.address < s.file_size), None
+            )
+            if symbol.type != kind or not symbol.is_defined or offset is None:
+                continue
+            if vector and not is_safe(image.read(offset, min(LONGEST, image.size - offset)), image.machine):
+                continue
+            name = table.name(symbol.at)
+            key = symbol.value, name
+            if ".cold" in name or (key in found and found[key].version):
+                continue
+            found[key] = Function(
+                image.path,
+                name,
+                symbol.value,
+                symbol.size,
+                offset,
+                version=table.version(index),
+                demangled=demangled,
+                indirect=kind == STT_GNU_IFUNC,
+            )
+            wanted.discard(name)
+        if aliases:
+            _add_names(table, {address for address, _ in found}, kind, others)
+        if only_names and not wanted and not aliases:
+            break
+    ordered = [found[key] for key in sorted(found)]
+    if not aliases:
+        return ordered
+    return [replace(f, aliases=tuple(sorted({name for name in others[f.address] if name != f.name}))) for f in ordered]
 
 
-Row = tuple[int, int, int, int, int]
-"""Offset of the name, type and binding, section index, address, size: a symbol in the order of its 64-bit form."""
+def _add_names(table: Table, addresses: set[int], kind: int, names: dict[int, list[str]]) -> None:
+    for index, value in enumerate(table.values):
+        if value in addresses:
+            symbol = table[index]
+            if symbol.type == kind and symbol.is_defined:
+                names.setdefault(value, []).append(table.name(symbol.at))
 
 
-def _tables(image: Image) -> Iterator[tuple[bytes, Iterator[Row]]]:
-    """String table and symbols of each symbol table of the file."""
-    for section in image.sections:
-        if section.type not in (_SHT_SYMTAB, _SHT_DYNSYM):
-            continue
-        if section.link >= len(image.sections):
-            raise ElfError(f"{image.path}: damaged: {section.name} names string table {section.link}")
-        strings, data = image.data(image.sections[section.link]), image.data(section)
-        entry = struct.Struct(image.byte_order + ("IBxHQQ" if image.bits == 64 else "IIIBxH"))
-        whole = memoryview(data)[: len(data) // entry.size * entry.size]
-        rows: Iterator[Row] = entry.iter_unpack(whole)
-        if image.bits == 32:
-            rows = ((name, info, index, value, size) for name, value, size, info, index in rows)
-        yield strings, rows
-
-
-def _matches(
-    strings: bytes, rows: Iterator[Row], patterns: tuple[str, ...], kind: int
-) -> Iterator[tuple[int, int, int]]:
-    """(offset of the name, size, address) of the symbols of that kind that match."""
+def _matches(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, str]]:
+    """(index, demangled name or "") of the symbols that match, whatever their kind."""
     exact: set[int] = set()
-    globs: list[str] = []
+    plain: list[Pattern] = []
+    demangled: list[Pattern] = []
     for pattern in patterns:
-        if any(character in pattern for character in "*?["):
-            globs.append(pattern)
+        text = pattern if isinstance(pattern, str) else pattern.pattern
+        if "::" in text or (isinstance(pattern, str) and ("(" in text or " " in text)):
+            demangled.append(pattern)
+        elif isinstance(pattern, str) and not _IS_GLOB.search(pattern):
+            exact |= _offsets(table.strings, pattern.encode("utf-8", "surrogateescape"))
         else:
-            exact |= _offsets(strings, pattern.encode("utf-8", "surrogateescape"))
-    if not globs:
-        if exact:
-            for at, info, section, value, size in rows:
-                if at in exact and info & 15 == kind and section != _SHN_UNDEF and value:
-                    yield at, size, value
-        return
+            plain.append(pattern)
+    if exact or plain:
+        match = _matcher(plain)
+        likely = _likely(table.strings, [_literal(pattern) for pattern in plain])
+        size = len(table.strings)
+        for index, at in enumerate(table.names):
+            if at in exact or (at < size and likely[at] and match(table.name(at))):
+                yield index, ""
+    if demangled:
+        yield from _demangled(table, demangled)
+
+
+def _demangled(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, str]]:
+    from usdtkit.elf import demangle  # starts a process
+
+    size = len(table.strings)
+    for pattern in patterns:
+        words = [word.encode() for word in demangle.words(pattern)]
+        likely = _likely(table.strings, [min(words, key=table.strings.count, default=b"")])
+        candidates = [
+            (index, table.name(at))
+            for index, at in enumerate(table.names)
+            if at < size and likely[at] and _MANGLED.match(table.strings, at) and _has(table.strings, at, words)
+        ]
+        match, inside = _matcher([pattern]), _matcher([pattern], anywhere=True)
+        for (index, _), name in zip(candidates, demangle.demangle([name for _, name in candidates]), strict=True):
+            # the last of the three is the slow one
+            if name and inside(name) and (match(name) or match(demangle.without_parameters(name))):
+                yield index, name
+
+
+def _has(strings: bytes, at: int, words: Sequence[bytes]) -> bool:
+    end = strings.find(b"\0", at, at + LONGEST_NAME)
+    return all(strings.find(word, at, end) >= 0 for word in words)
+
+
+def _matcher(patterns: Sequence[Pattern], *, anywhere: bool = False) -> Callable[[str], object]:
+    """A function that says whether a name matches any of them, or `anywhere` in it a glob does."""
     import fnmatch
-    import re
 
-    match = re.compile("|".join(fnmatch.translate(glob) for glob in globs)).match
-    hopeful = _hopeful(strings, globs)
-    for at, info, section, value, size in rows:
-        if info & 15 != kind or section == _SHN_UNDEF or not value or at >= len(strings):
-            continue
-        if at in exact or (hopeful[at] and match(_name(strings, at))):
-            yield at, size, value
+    globs = [fnmatch.translate(pattern) for pattern in patterns if isinstance(pattern, str)]
+    if anywhere:
+        globs = [glob.removesuffix(r"\Z").removesuffix(r"\z") for glob in globs]
+    together = re.compile("|".join(globs))
+    searches = [together.search if anywhere else together.match] if globs else []
+    searches += [pattern.search for pattern in patterns if not isinstance(pattern, str)]
+    return searches[0] if len(searches) == 1 else lambda name: any(search(name) for search in searches)
 
 
-def _hopeful(strings: bytes, globs: list[str]) -> bytes | bytearray:
-    """For each offset of the table, non-zero if a name that begins there may match: it has a glob's longest literal.
+def _literal(pattern: Pattern) -> bytes:
+    """The longest text that every match of a glob contains; none for a regex."""
+    if not isinstance(pattern, str):
+        return b""
+    parts = pattern.partition("[")[0].replace("?", "*").split("*")
+    return max(parts, key=len).encode("utf-8", "surrogateescape")
+
+
+def _likely(strings: bytes, literals: Sequence[bytes]) -> bytes | bytearray:
+    """For each offset of the table, non-zero if a name that begins there may match: it has one of the literals.
 
     Searching the whole table for that is far quicker than matching every name.
     """
+    if any(len(literal) < _SHORTEST_LITERAL for literal in literals):
+        return b"\1" * len(strings)
     marks = bytearray(len(strings))
-    for glob in globs:
-        literal = max(glob.partition("[")[0].replace("?", "*").split("*"), key=len).encode("utf-8", "surrogateescape")
-        if len(literal) < _SHORTEST_LITERAL:
-            return b"\1" * len(strings)
+    for literal in literals:
         at, done = strings.find(literal), 0
         while at >= 0:
             start = max(strings.rfind(b"\0", done, at) + 1, done)
@@ -139,14 +235,3 @@ def _offsets(strings: bytes, name: bytes) -> set[int]:
             found.add(at)
         at = strings.find(name, at + 1)
     return found
-
-
-def _name(strings: bytes, at: int) -> str:
-    end = strings.find(b"\0", at, at + LONGEST_NAME)
-    return strings[at:end].partition(b"@")[0].decode("utf-8", "surrogateescape") if end >= 0 else ""
-
-
-def _names(strings: bytes, rows: Iterator[Row]) -> Iterator[str]:
-    for at, info, section, value, _ in rows:
-        if info & 15 == STT_FUNC and section != _SHN_UNDEF and value:
-            yield _name(strings, at)

@@ -1,7 +1,8 @@
 """The bytes of a provider file → a file that can be mapped executable, that all may read and no stranger can change.
 
-Input: bytes from `image`. Output: the path for `usdtkit._probe.load`. The file stays: its name is its content's, so
-every worker of a service maps one inode, and a tracer can attach to it before a process starts.
+Input: name and bytes from `image`, which makes the bytes only for a file that is not there. Output: path and content
+for `usdtkit._probe.load`. The file stays: its name is a hash of its content, so every worker of a service maps one
+inode, and a tracer can attach to it before a process starts.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import errno
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from usdtkit.directories import application_directories
 from usdtkit.errors import UnsupportedError, UsdtkitError
@@ -22,19 +24,62 @@ _MFD_EXEC = 0x0010
 _HINT = "let USDTKIT_DIR name a directory of your own on a file system that is mounted executable"
 
 
+# More than a provider's file can have: notes are limited, and each probe takes a few hundred bytes.
+_LARGEST = 64 << 20
+
+
 class _Unusable(UsdtkitError):
     """This directory cannot hold provider files; the next may."""
 
 
-def store(name: str, image: bytes) -> Path:
-    """Return the path of a trusted file `name` with exactly these bytes, made in the first directory that allows it."""
+class Stored(NamedTuple):
+    """A file that may be loaded, and what is in it."""
+
+    path: Path
+    content: bytes
+
+
+Check = Callable[[bytes], bool]
+"""Whether these bytes are the file that is wanted."""
+
+
+def store(name: str, make: Callable[[], bytes], check: Check) -> Stored:
+    """Return a trusted file `name`: one that is there and passes, else one of `make()`'s bytes.
+
+    In the first directory that allows it. Raises UnsupportedError, with the reason of each.
+    """
     reasons = []
     for directory in application_directories():
         try:
-            return _store_in(directory, name, image)
+            return _store_in(directory, name, make, check)
         except (_Unusable, OSError) as error:
             reasons.append(f"{directory}: {error.strerror if isinstance(error, OSError) else error}")
     raise UnsupportedError(f"no directory can hold the probe file {name} ({'; '.join(reasons)})", hint=_HINT)
+
+
+def find(path: Path, check: Check) -> Stored:
+    """Return a file that was built ahead of time, if it may be loaded and passes. Raises UnsupportedError."""
+    try:
+        real = path.parent.resolve(strict=True)
+        with _open_directory(real) as handle:
+            _check_directory(handle, real)
+            content = _read(handle, path.name, check)
+    except (_Unusable, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UnsupportedError(f"the probe file {path} cannot be used: {reason}", hint=_HINT) from error
+    if content is None:
+        what = "does not hold these probes" if path.exists() else "does not exist"
+        raise UnsupportedError(f"the probe file {path} {what}", hint="build it again: usdtkit provider build")
+    return Stored(real / path.name, content)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Put a file at `path` in one step, readable by all. Raises UsdtkitError."""
+    try:
+        with _open_directory(path.parent) as handle:
+            _rename_into(handle, path.name, content)
+    except OSError as error:
+        raise UsdtkitError(f"cannot write {path}: {error.strerror}") from error
 
 
 def store_in_memory(name: str, image: bytes) -> str:
@@ -53,26 +98,52 @@ def store_in_memory(name: str, image: bytes) -> str:
     return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
-def _store_in(directory: Path, name: str, image: bytes) -> Path:
+# Directories that were found to be right, by what they are called, with the directory that is meant. Only root and we
+# could have made them wrong since; each file is checked every time.
+_right: dict[Path, Path] = {}
+
+
+def _store_in(directory: Path, name: str, make: Callable[[], bytes], check: Check) -> Stored:
+    real = _right.get(directory)
+    if real is not None:
+        path = real / name
+        try:
+            if content := _read(None, str(path), check):
+                return Stored(path, content)
+        except (_Unusable, OSError):
+            del _right[directory]  # look again from the start, and say what is wrong
     made = _make(directory)
     real = directory.resolve(strict=True)
-    handle = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        _check_owner(os.fstat(handle), str(real))
-        for ancestor in real.parents:
-            _check_owner(ancestor.stat(), str(ancestor))
+    with _open_directory(real) as handle:
+        _check_directory(handle, real)
         if made:
             # Whatever the umask is: the files are for other users' tracers too.
             os.fchmod(handle, 0o755)
-        if os.fstatvfs(handle).f_flag & os.ST_NOEXEC:
-            raise _Unusable("mounted noexec")
-        if not _holds(handle, name, image):
-            _publish(handle, name, image)
-            if not _holds(handle, name, image):
+        content = _read(handle, name, check)
+        if content is None:
+            _publish(handle, name, make())
+            content = _read(handle, name, check)
+            if content is None:
                 raise _Unusable(f"{name} was changed by somebody else")
+    _right[directory] = real
+    return Stored(real / name, content)
+
+
+@contextmanager
+def _open_directory(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield handle
     finally:
         os.close(handle)
-    return real / name
+
+
+def _check_directory(handle: int, real: Path) -> None:
+    _check_owner(os.fstat(handle), str(real))
+    for ancestor in real.parents:
+        _check_owner(ancestor.stat(), str(ancestor))
+    if os.fstatvfs(handle).f_flag & os.ST_NOEXEC:
+        raise _Unusable("mounted noexec")
 
 
 def _make(directory: Path) -> bool:
@@ -92,30 +163,35 @@ def _check_owner(status: os.stat_result, what: str) -> None:
         raise _Unusable(f"{what} can be written by other users")
 
 
-def _holds(directory: int, name: str, image: bytes) -> bool:
-    """Whether `name` is a file with these bytes that can be mapped executable; refused when it must not be trusted."""
+def _read(directory: int | None, name: str, check: Check) -> bytes | None:
+    """The bytes of a file that passes and can be mapped executable; None without one. Raises for one not to trust."""
     try:
         # Neither a symbolic link nor a FIFO that a stranger put here may lead us on or hold us up.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(name, flags, dir_fd=directory)
     except FileNotFoundError:
-        return False
+        return None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _Unusable(f"{name} is not a regular file")
         _check_owner(status, name)
-        if status.st_size != len(image):
-            return False
         # Read, not mapped: in a mapping the kernel would show the breakpoints of a tracer that is attached already.
-        with open(descriptor, "rb", closefd=False) as file:
-            if file.read() != image:
-                return False
+        content = _read_all(descriptor, min(status.st_size, _LARGEST))
+        if not check(content):
+            return None
         # The file system may refuse what its mount flags allow (SELinux, a container's policy): ask for a mapping.
         mmap.mmap(descriptor, 1, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC).close()
-        return True
+        return content
     finally:
         os.close(descriptor)
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    content = os.read(descriptor, size + 1)
+    while len(content) < size and (more := os.read(descriptor, size + 1 - len(content))):
+        content += more
+    return content
 
 
 def _publish(directory: int, name: str, image: bytes) -> None:
@@ -127,6 +203,10 @@ def _publish(directory: int, name: str, image: bytes) -> None:
                 _link(descriptor, directory, name)
                 return
     # No nameless files here, or a damaged file has the name: only a rename replaces it in one step.
+    _rename_into(directory, name, image)
+
+
+def _rename_into(directory: int, name: str, image: bytes) -> None:
     temporary = f".{name}.{os.urandom(6).hex()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:

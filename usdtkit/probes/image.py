@@ -1,35 +1,52 @@
 """Declared probes → the bytes of the provider file: a shared library of stubs with USDT notes on them.
 
-Pure: the same probes, machine and version give the same bytes, on any host. `files` stores them, `usdtkit._probe` maps
-them; every tracer reads them. What the readers demand: gdb `.stapsdt.base` and unpadded descriptions, perf a build-id,
-a base address and notes that are not allocated, bcc the order of the sections (code, then notes), libbpf an executable
-segment around the site, stack printers sized function symbols.
+Pure: the same probes, machine, nop and version give the same bytes, on any host; so the name of a file is a hash of
+these, and can be known without its bytes. `files` stores them, `usdtkit._probe` maps them; every tracer reads them.
+What the readers demand: gdb `.stapsdt.base` and unpadded descriptions, perf a build-id, a base address and notes that
+are not allocated, bcc the order of the sections (code, then notes), libbpf an executable segment around the site,
+stack printers sized function symbols.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from usdtkit.elf import writer
-from usdtkit.elf.writer import Layout, Section, Segment, Symbol
-from usdtkit.probes.declaration import TYPES
+from usdtkit.errors import UsageError
+from usdtkit.probes.declaration import TYPES, ArgumentSpec, ProbeSpec
 from usdtkit.version import VERSION
 
+# The writer is needed for a file that does not exist yet: hardly ever.
+if TYPE_CHECKING:
+    from usdtkit.elf.writer import Layout
+
+# Counts up with each change of the bytes that one version of usdtkit makes of one declaration.
+FORMAT = 2
 BUILD_ID = bytes(20)
 METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = "usdtkit", 1, 1
+# Readers take no more.
+MAX_METADATA = 1 << 20
+NOPS = ("safe", "fast")
+
+# A second note of ours, in front of the metadata: the CRC-32 of the file with zeros in its place.
+_CHECKSUM_START, _NO_CHECKSUM = struct.pack("<III8s", 8, 4, 2, b"usdtkit\0"), bytes(4)
+# p_offset, p_vaddr, p_paddr, p_filesz of the second program header
+_TEXT_HEADER = 64 + 56 + 8
 
 
 class Machine(NamedTuple):
-    """How one architecture spells a stub: `code` is the site, a nop that is attached to, and the return.
+    """How one architecture spells a stub: the site, a nop that is attached to, and the return.
 
-    `registers` are the operands of a C call in order; `stack` the further ones, formatted with their index from 0.
+    `code` is that with the nop that is safe everywhere, `fast` the one that some kernels make cheaper. `registers` are
+    the operands of a C call in order; `stack` the further ones, formatted with their offset in bytes.
     """
 
     elf: int
     code: bytes
+    fast: bytes
     filler: bytes
     page: int
     registers: tuple[str, ...]
@@ -40,8 +57,9 @@ class Machine(NamedTuple):
 # At the entry of a function the x86-64 stack holds the return address first, that of aarch64 the ninth argument.
 MACHINES = {
     "x86_64": Machine(
-        writer.EM_X86_64,
+        62,
         b"\x90\xc3",
+        bytes.fromhex("0f1f440000 c3"),
         b"\xcc",
         0x1000,
         ("%rdi", "%rsi", "%rdx", "%rcx", "%r8", "%r9"),
@@ -49,7 +67,8 @@ MACHINES = {
         8,
     ),
     "aarch64": Machine(
-        writer.EM_AARCH64,
+        183,
+        bytes.fromhex("1f2003d5 c0035fd6"),
         bytes.fromhex("1f2003d5 c0035fd6"),
         bytes.fromhex("00000000"),
         0x10000,
@@ -58,18 +77,8 @@ MACHINES = {
         0,
     ),
 }
-_STUB_ALIGNMENT = 16
-
-
-class Declared(Protocol):
-    """What is taken from a declared probe; `arguments` are (name, type)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def doc(self) -> str: ...
-    @property
-    def arguments(self) -> tuple[tuple[str, str], ...]: ...
+# From stub to stub, in bytes. A five-byte nop must not cross a page, nor a line of the cache.
+STRIDE = 16
 
 
 def symbol_name(provider: str, probe: str) -> str:
@@ -77,9 +86,35 @@ def symbol_name(provider: str, probe: str) -> str:
     return f"{provider}_{probe}"
 
 
-def operands(arguments: Sequence[tuple[str, str]], machine: Machine) -> str:
+def file_name(provider: str, probes: Iterable[str], *, machine: str = "x86_64", nop: str = "safe") -> str:
+    """Return PROVIDER-HASH.so, the hash over all that decides the bytes of the file; `probes` are canonical texts."""
+    if MACHINES[machine].code == MACHINES[machine].fast:
+        nop = "safe"
+    text = "\n\n".join([f"{FORMAT} {VERSION} {machine} {nop} {provider}", *probes])
+    return f"{provider}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
+
+
+def is_whole(content: bytes, name: str) -> bool:
+    """Whether these bytes are an undamaged file that was built under this name, which is its DT_SONAME.
+
+    By a checksum, because only root and we ourselves can have written the file: what remains is a crash or a bad disk.
+    """
+    start = content.find(_CHECKSUM_START) + len(_CHECKSUM_START)
+    end = start + len(_NO_CHECKSUM)
+    view = memoryview(content)
+    checksum = zlib.crc32(view[end:], zlib.crc32(_NO_CHECKSUM, zlib.crc32(view[:start])))
+    return content[start:end] == checksum.to_bytes(4, "little") and f"\0{name}\0".encode() in content
+
+
+def text_of(content: bytes) -> tuple[int, int]:
+    """Return file offset (which is the virtual address too) and size in bytes of the stubs of a whole file."""
+    offset, _, _, size = struct.unpack_from("<4Q", content, _TEXT_HEADER)
+    return offset, size
+
+
+def operands(arguments: Sequence[ArgumentSpec], machine: Machine) -> str:
     """Return the argument string of the note: where each operand lies when the stub is entered."""
-    sizes = [size for _, kind in arguments for size in TYPES[kind]]
+    sizes = [size for argument in arguments for size in TYPES[argument.type]]
     texts = []
     for index, size in enumerate(sizes):
         spilled = index - len(machine.registers)
@@ -88,8 +123,16 @@ def operands(arguments: Sequence[tuple[str, str]], machine: Machine) -> str:
     return " ".join(texts)
 
 
-def metadata(provider: str, probes: Sequence[Declared]) -> bytes:
-    """Return the note that tells names, types and docs, which the USDT notes have no room for: UTF-8 JSON."""
+def metadata(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
+    """Return the note that tells what the USDT notes have no room for: UTF-8 JSON.
+
+    Of each probe name, doc, stability and arguments; of each argument name, type, unit, doc, an enum's names and
+    numbers, and a json's limit in bytes. What is empty is left out, but for the doc of a probe.
+    """
+    import json
+
+    from usdtkit.elf import writer
+
     description = {
         "version": METADATA_VERSION,
         "sdk": VERSION,
@@ -98,22 +141,45 @@ def metadata(provider: str, probes: Sequence[Declared]) -> bytes:
             {
                 "name": probe.name,
                 "doc": probe.doc,
-                "arguments": [{"name": name, "type": kind} for name, kind in probe.arguments],
+                **({"stability": probe.stability} if probe.stability else {}),
+                "arguments": [_describe(argument) for argument in probe.arguments],
             }
             for probe in probes
         ],
     }
     text = json.dumps(description, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode()) > MAX_METADATA:
+        raise UsageError(
+            f"the docs and names of provider {provider} take {len(text.encode())} bytes, at most {MAX_METADATA} are "
+            "possible",
+            hint="shorten them, or make two providers",
+        )
     return writer.note(METADATA_OWNER, METADATA_TYPE, text.encode())
 
 
-def build(provider: str, probes: Sequence[Declared], *, machine: str = "x86_64") -> bytes:
-    """Return the file of a provider, with a build-id that is a hash of the rest. `machine` is a key of MACHINES."""
+def _describe(argument: ArgumentSpec) -> dict[str, object]:
+    more = {
+        "unit": argument.unit,
+        "doc": argument.doc,
+        "names": dict(argument.names),
+        "limit": argument.limit,
+    }
+    return {"name": argument.name, "type": argument.type, **{key: value for key, value in more.items() if value}}
+
+
+def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64", nop: str = "safe") -> bytes:
+    """Return the file of a provider, with a build-id that is a hash of the rest.
+
+    `machine` is a key of MACHINES, `nop` one of NOPS. Raises UsageError where names and docs are too long in all.
+    """
+    from usdtkit.elf import writer
+    from usdtkit.elf.writer import Section, Segment, Symbol
+
     target = MACHINES[machine]
-    stride = writer.align(len(target.code), _STUB_ALIGNMENT)
-    filler = target.filler * ((stride - len(target.code)) // len(target.filler))
+    stub = target.fast if nop == "fast" else target.code
+    filler = target.filler * ((STRIDE - len(stub)) // len(target.filler))
     symbols = [
-        Symbol(symbol_name(provider, probe.name), ".text", index * stride, len(target.code))
+        Symbol(symbol_name(provider, probe.name), ".text", index * STRIDE, len(stub))
         for index, probe in enumerate(probes)
     ]
 
@@ -123,13 +189,15 @@ def build(provider: str, probes: Sequence[Declared], *, machine: str = "x86_64")
                 provider,
                 probe.name,
                 operands(probe.arguments, target),
-                address=layout.addresses[".text"] + index * stride,
+                address=layout.addresses[".text"] + index * STRIDE,
                 base=layout.addresses[".stapsdt.base"],
             )
             for index, probe in enumerate(probes)
         )
 
-    hash_, dynsym, dynstr, dynamic = writer.dynamic_sections(symbols, f"{provider}.so")
+    hash_, dynsym, dynstr, dynamic = writer.dynamic_sections(
+        symbols, file_name(provider, [probe.canonical() for probe in probes], machine=machine, nop=nop)
+    )
     build_id = writer.note("GNU", 3, BUILD_ID)
     alloc, code = writer.SHF_ALLOC, writer.SHF_ALLOC | writer.SHF_EXECINSTR
     sections = [
@@ -138,10 +206,10 @@ def build(provider: str, probes: Sequence[Declared], *, machine: str = "x86_64")
         dynsym,
         dynstr,
         Section(".stapsdt.base", writer.SHT_PROGBITS, b"\0", alloc),
-        Section(".text", writer.SHT_PROGBITS, (target.code + filler) * len(probes), code, _STUB_ALIGNMENT),
+        Section(".text", writer.SHT_PROGBITS, (stub + filler) * len(probes), code, STRIDE),
         dynamic,
         Section(".note.stapsdt", writer.SHT_NOTE, notes, 0, 4),
-        Section(".note.usdtkit", writer.SHT_NOTE, metadata(provider, probes), 0, 4),
+        Section(".note.usdtkit", writer.SHT_NOTE, _CHECKSUM_START + _NO_CHECKSUM + metadata(provider, probes), 0, 4),
         *writer.static_sections(symbols),
     ]
     read, execute, write = writer.PF_R, writer.PF_R | writer.PF_X, writer.PF_R | writer.PF_W
@@ -156,9 +224,6 @@ def build(provider: str, probes: Sequence[Declared], *, machine: str = "x86_64")
     ]
     image = writer.write(sections, segments, machine=target.elf, page=target.page)
     identity = hashlib.sha256(image).digest()[: len(BUILD_ID)]
-    return image.replace(build_id, writer.note("GNU", 3, identity), 1)
-
-
-def file_name(provider: str, image: bytes) -> str:
-    """Return PROVIDER-HASH.so, the hash over all bytes of the file."""
-    return f"{provider}-{hashlib.sha256(image).hexdigest()[:16]}.so"
+    image = image.replace(build_id, writer.note("GNU", 3, identity), 1)
+    checksum = zlib.crc32(image).to_bytes(4, "little")
+    return image.replace(_CHECKSUM_START + _NO_CHECKSUM, _CHECKSUM_START + checksum, 1)

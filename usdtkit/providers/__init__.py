@@ -4,9 +4,12 @@ One module a provider (`PROBES`) or library (`FUNCTIONS`), imported when it is f
 `usdtkit.targets` and the tools. Types are those of `usdtkit.model.Argument`.
 """
 
+# ruff: noqa: PTH208
+
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from functools import lru_cache
 from types import ModuleType
@@ -38,12 +41,12 @@ def known_function(library: str, function: str) -> Pairs | None:
 
 @lru_cache(maxsize=256)
 def _module(name: str) -> ModuleType | None:
-    if not _MODULE.fullmatch(name):  # the name comes out of a file
+    # The name comes out of a file, which may have thousands of them: asking the import system costs more than looking.
+    if not _MODULE.fullmatch(name) or name not in _modules():
         return None
-    full = f"{__name__}.{name}"
-    try:
-        return importlib.import_module(full)
-    except ModuleNotFoundError as error:
-        if error.name != full:
-            raise
-        return None
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+@lru_cache(maxsize=1)
+def _modules() -> frozenset[str]:
+    return frozenset(name.partition(".")[0] for directory in __path__ for name in os.listdir(directory))

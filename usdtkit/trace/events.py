@@ -80,7 +80,10 @@ def _event_class(fields: Sequence[str]) -> Any:
 
 def _decoder(event: Any, layout: Layout) -> _events.Decoder:
     fields = zip(layout.fields, layout.offsets, layout.rooms, strict=True)
-    described = tuple((_CODES[field.kind], offset, field.size, room) for field, offset, room in fields)
+    described = tuple(
+        (_CODES[field.kind], offset, field.size, room, {number: name for name, number in field.names} or None)
+        for field, offset, room in fields
+    )
     return _events.Decoder(event, described, Truncated, TruncatedBytes)
 
 

@@ -37,6 +37,7 @@ class Resolved:
 
     def returning(self) -> Resolved:
         """Of functions' entries, their returns."""
+        targets.refuse_go_returns(place.path for place in self.places)
         return replace(self, kind="return", arguments=())
 
 
@@ -82,6 +83,8 @@ class FunctionSpec:
 
     def resolve(self, pids: Sequence[int]) -> Resolved:
         found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
+        if self.on_return:
+            targets.refuse_go_returns(function.path for function in found)
         signatures = {known_function(self.library, function.name) for function in found}
         # Names of arguments hold for the source only where they hold for all of its functions.
         known = signatures.pop() if len(signatures) == 1 else None

@@ -1,4 +1,4 @@
-"""A note's argument string → `Operand`s: one module an architecture, chosen by the file's machine.
+"""A note's argument string → `Operand`s and back: one module an architecture, chosen by the file's machine.
 
 Read by `usdtkit.elf.notes`. An operand that cannot be read keeps its place and says why, so that no argument ever
 takes the number of another.
@@ -6,14 +6,17 @@ takes the number of another.
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import replace
+from functools import cache
 
-from usdtkit.elf.arguments import aarch64, x86_64
-from usdtkit.elf.arguments.common import SymbolResolver, Unreadable
+from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable
 from usdtkit.model import Operand
 
-_GRAMMARS = {"x86_64": x86_64.operand, "aarch64": aarch64.operand}
+MACHINES = ("x86_64", "i386", "aarch64", "arm", "ppc64le", "s390x", "riscv64", "loongarch64")
+"""The machines whose operands are understood, each by the module of that name."""
+
 _SIZE = re.compile(r"(-?)([0-9]{1,4})(f?)@", re.ASCII)
 # A size begins an operand even inside a bracket that was never closed.
 _AT_SIZE = re.compile(r"\s+(?=-?[0-9]{1,4}f?@)", re.ASCII)
@@ -25,48 +28,80 @@ def parse(text: str, machine: str, *, site_address: int, resolve_symbol: SymbolR
     `machine` is `Image.machine`, `site_address` the site's virtual address. A constant's `value` comes already cut to
     its size and sign. A register's size is at most the width of the register that was named.
     """
-    return tuple(_operand(piece, machine, site_address, resolve_symbol) for piece in split(text))
+    if not text or text.isspace():
+        return ()
+    grammar = _grammar(machine)
+    return tuple(_operand(piece, machine, grammar, site_address, resolve_symbol) for piece in split(text))
+
+
+def render(operand: Operand, machine: str) -> str:
+    """The operand in the form in which `parse` reads it: `text` where it is unreadable, else the same place or value.
+
+    Compilers have several spellings for one place; the one that the file has is `operand.text`.
+    """
+    grammar = _grammar(machine)
+    if operand.kind == "unreadable" or grammar is None:
+        return operand.text
+    sign, kind = "-" if operand.signed else "", "f" if operand.floating else ""
+    return f"{sign}{operand.size}{kind}@{grammar.render(operand)}"
 
 
 def split(text: str) -> list[str]:
-    """Cut at white space outside of brackets: aarch64 writes `8@[x0, 8]`."""
+    """Cut at white space outside of brackets and not after a comma: aarch64 writes `8@[x0, 8]`."""
     pieces: list[str] = []
     for part in _AT_SIZE.split(text):
-        start, depth = 0, 0
+        start, depth, before = 0, 0, ""
         for position, character in enumerate(part):
             if character in "([":
                 depth += 1
             elif character in ")]":
                 depth = max(depth - 1, 0)
-            elif character.isspace() and depth == 0:
-                pieces.append(part[start:position])
-                start = position
+            elif character.isspace():
+                if depth == 0 and before != ",":
+                    pieces.append(part[start:position])
+                    start = position
+                continue
+            before = character
         pieces.append(part[start:])
     return [piece.strip() for piece in pieces if piece.strip()]
 
 
-def _operand(text: str, machine: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
-    size, signed, is_float, body = 0, False, False, text
+@cache
+def _grammar(machine: str) -> Grammar | None:
+    if machine not in MACHINES:
+        return None
+    grammar: Grammar = importlib.import_module(f"{__name__}.{machine}").GRAMMAR
+    return grammar
+
+
+def _operand(
+    text: str, machine: str, grammar: Grammar | None, site_address: int, resolve_symbol: SymbolResolver
+) -> Operand:
+    size, signed, floating, body = 0, False, False, text
     if prefix := _SIZE.match(text):
-        size, signed, is_float, body = int(prefix[2]), bool(prefix[1]), bool(prefix[3]), text[prefix.end() :]
+        size, signed, floating, body = int(prefix[2]), bool(prefix[1]), bool(prefix[3]), text[prefix.end() :]
     try:
         if prefix and size not in (1, 2, 4, 8):
             raise Unreadable(f"values of {size} bytes are not supported")
-        if is_float and size != 8:
+        if floating and size not in (4, 8):
             raise Unreadable(f"floating-point values of {size} bytes are not supported")
-        if machine not in _GRAMMARS:
+        if grammar is None:
             raise Unreadable(f"no operand grammar for {machine}")
-        found = _GRAMMARS[machine](body, site_address, resolve_symbol)
+        found = grammar.parse(body, site_address, resolve_symbol)
+        if found.kind == "register" and size > found.size == grammar.word:
+            raise Unreadable(f"a value of {size} bytes in two registers, of which only {body} is named")
+        if floating and found.kind == "register" and size > found.size:
+            raise Unreadable(f"a floating-point value of {size} bytes in a register of {found.size}")
     except Unreadable as reason:
         kept = size if size in (1, 2, 4, 8) else 8
-        return Operand(text, "unreadable", size=kept, signed=signed, reason=str(reason))
+        return Operand(text, "unreadable", size=kept, signed=signed, reason=str(reason), floating=floating)
     if not prefix:
         signed = found.kind == "constant" and found.value < 0
     size = size or found.size
     if found.kind == "register":
         size = min(size, found.size)
     value = _cut(found.value, size, signed) if found.kind == "constant" else found.value
-    return replace(found, text=text, size=size, signed=signed, value=value)
+    return replace(found, text=text, size=size, signed=signed, value=value, floating=floating)
 
 
 def _cut(value: int, size: int, signed: bool) -> int:

@@ -19,6 +19,16 @@ typedef __s32 s32;
 typedef __u64 u64;
 typedef __s64 s64;
 
+/* bcc's own code for the arguments of USDT probes says it so. */
+typedef __u8 uint8_t;
+typedef __s8 int8_t;
+typedef __u16 uint16_t;
+typedef __s16 int16_t;
+typedef __u32 uint32_t;
+typedef __s32 int32_t;
+typedef __u64 uint64_t;
+typedef __s64 int64_t;
+
 /* Byte orders are marked in the kernel for its own checker alone. */
 typedef __u16 __le16;
 typedef __u16 __be16;

@@ -1,0 +1,136 @@
+"""What an event costs the tracer that makes Python objects of it, and whether a burst is accounted for; bcc beside it.
+
+A burst waits in a ring buffer that holds all of it; then the CPU time of this process for reading it is taken, every
+field of every event being looked at once. Needs root, gcc, bcc and systemtap-sdt-dev.
+"""
+
+import contextlib
+import threading
+import time
+from functools import partial
+
+from common import PROBE, figure, medians, workplace
+
+from usdtkit import trace
+
+EVENTS, ROUNDS = 100_003, 7
+BURST = 1_000_003
+RING_SIZE = 16 << 20
+
+BCC = """
+#include <uapi/linux/ptrace.h>
+struct event { u64 time; u32 pid, tid; u64 n; char text[32]; };
+BPF_RINGBUF_OUTPUT(events, PAGES);
+int hit(struct pt_regs *ctx) {
+  u64 n = 0, text = 0;
+  struct event *e = events.ringbuf_reserve(sizeof(struct event));
+  if (!e) return 0;
+  bpf_usdt_readarg(1, ctx, &n);
+  bpf_usdt_readarg(2, ctx, &text);
+  u64 id = bpf_get_current_pid_tgid();
+  e->time = bpf_ktime_get_ns(); e->pid = id >> 32; e->tid = id; e->n = n;
+  bpf_probe_read_user_str(e->text, sizeof(e->text), (void *)text);
+  events.ringbuf_submit(e, 0);
+  return 0;
+}
+"""
+
+
+@contextlib.contextmanager
+def objects(target):
+    """usdtkit's events."""
+    with trace.Session(pid=target.pid, ring_size=RING_SIZE) as session:
+        session.usdt(PROBE).emit(n=trace.arg(1), text=trace.cstr(2, 32))
+        session.start()
+
+        def read():
+            count = total = 0
+            for event in session.drain():
+                count += 1
+                total += event.n + event.pid + event.tid + event.time_ns + len(event.text)
+            return count
+
+        yield read, lambda: session.summary().lost
+
+
+@contextlib.contextmanager
+def bcc_objects(target):
+    """bcc's: a callback for each event, which makes a structure of it."""
+    import bcc
+
+    probes = bcc.USDT(pid=target.pid)
+    probes.enable_probe(probe="hit", fn_name="hit")
+    module = bcc.BPF(text=BCC.replace("PAGES", str(RING_SIZE // 4096)), usdt_contexts=[probes])
+    ring = module["events"]
+    count = total = 0
+
+    def on_event(context, data, size):
+        nonlocal count, total
+        event = ring.event(data)
+        count += 1
+        total += event.n + event.pid + event.tid + event.time + len(event.text)
+
+    ring.open_ring_buffer(on_event)
+
+    def read():
+        before = count
+        module.ring_buffer_poll(0)
+        return count - before
+
+    yield read, None
+    module.cleanup()
+
+
+# A consumer is a context manager of a target, which yields a function that reads all that waits and returns how many
+# that were, and one that says how many were lost, or None where nobody knows. Its bound: of its CPU time to bcc's.
+BASELINE = "bcc, ring_buffer_poll"
+CONSUMERS = {
+    BASELINE: (bcc_objects, None),
+    "usdtkit, events": (objects, 1 / 10),
+}
+
+
+def cost(target, consumer):
+    """CPU nanoseconds of this process for an event, all of EVENTS waiting."""
+    with consumer(target) as (read, _):
+        target.fire(EVENTS)
+        started = time.process_time_ns()
+        received = read()
+        spent = time.process_time_ns() - started
+    if received != EVENTS:
+        raise SystemExit(f"{received} of {EVENTS} events arrived although there is room for them")
+    return spent / EVENTS
+
+
+def burst(target, consumer):
+    """(events received, lost) of BURST that are fired as fast as can be and read meanwhile."""
+    with consumer(target) as (read, lost):
+        target.send(BURST)
+        fired = threading.Thread(target=target.fired)
+        fired.start()
+        received = 0
+        while fired.is_alive():
+            received += read()
+        received += read()
+        return received, lost and lost()
+
+
+def main():
+    kept = []
+    with workplace() as target:
+        costs = medians(ROUNDS, {name: partial(cost, target, each) for name, (each, _) in CONSUMERS.items()})
+        for name, (_, bound) in CONSUMERS.items():
+            ratio = costs[name] / costs[BASELINE]
+            kept.append(figure(f"CPU an event: {name}", costs[name], "ns", BASELINE, ratio, bound))
+        for name, (consumer, _) in CONSUMERS.items():
+            received, lost = burst(target, consumer)
+            unaccounted = BURST - received - (lost or 0)
+            figure(f"burst of {BURST:,}, received: {name}", received, "")
+            figure(f"burst of {BURST:,}, said to be lost: {name}", lost or 0, "")
+            bound = None if lost is None else 0
+            kept.append(figure(f"burst of {BURST:,}, unaccounted: {name}", abs(unaccounted), "", bound=bound))
+    return 0 if all(kept) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

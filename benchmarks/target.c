@@ -1,0 +1,30 @@
+/* Fires when it is told: for each line of its input, a number N, it fires bench:hit(i, text) N times as fast as it can, and
+   prints "fired N ns T", T being the processor's nanoseconds for it, the kernel's part included. It ends with its input. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/sdt.h>
+#include <time.h>
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + now.tv_nsec;
+}
+
+int main(void)
+{
+    char line[32];
+    const char *text = "a customer of the shop";
+    printf("ready\n");
+    fflush(stdout);
+    while (fgets(line, sizeof line, stdin)) {
+        uint64_t times = strtoull(line, NULL, 10), since = now_ns();
+        for (uint64_t i = 0; i < times; i++)
+            DTRACE_PROBE2(bench, hit, i, text);
+        printf("fired %llu ns %llu\n", (unsigned long long)times, (unsigned long long)(now_ns() - since));
+        fflush(stdout);
+    }
+    return 0;
+}

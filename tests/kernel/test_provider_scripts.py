@@ -1,0 +1,94 @@
+"""The programs that `usdtkit provider script` prints run in the stock tools, and print what was fired."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from usdtkit.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+SHOP = """
+from usdtkit import Provider, argument
+shop = Provider("shop")
+paid = shop.probe("paid", doc="Money has come.", int=argument("u64", unit="EUR", doc="in words"), who="str",
+    state=argument("enum", names={"new": 0, 'p"aid%': -1}), small="i8", share="f64", basket="json", body="bytes",
+    third="f32", flag="bool")
+other = shop.probe("other")
+"""
+FIRES = """
+for number in range(211):
+    paid(number, f"ada {number}", -(number % 2), -number % 128 - 128, number / 2, [number], b"a\\0b", 0.5, True)
+other()
+"""
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("USDTKIT_DIR", str(tmp_path))
+    return os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+
+
+@pytest.fixture
+def script(environment, capsys, tmp_path):
+    """script(kind) -> path of the program for the probe shop:paid."""
+    python(f"{SHOP}shop.build()", environment)
+
+    def written(*options):
+        assert main(["provider", "script", "shop", *options]) == 0
+        path = tmp_path / "script"
+        path.write_text(capsys.readouterr().out)
+        return path
+
+    return written
+
+
+def python(text, environment):
+    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def expected(show):
+    return sorted(show(number, "new" if number % 2 == 0 else "p?aid?") for number in range(211))
+
+
+def test_bpftrace(script, environment, spawn, wait_for_line):
+    program = script("--bpftrace").read_text()
+    program = program.replace("BEGIN\n{", 'BEGIN\n{\n\tprintf("ready\\n");')
+    assert "// int: u64 EUR, in words\n// beyond arg5, which older bpftrace cannot read: body, third, flag" in program
+    tracer = spawn(["bpftrace", "-e", program], stderr=subprocess.STDOUT, env=environment | {"BPFTRACE_STRLEN": "32"})
+    wait_for_line(tracer, "ready")
+    python(SHOP + FIRES, environment)
+    lines = [wait_for_line(tracer, "shop:paid").split(None, 1)[1] for _ in range(211)]
+    wait_for_line(tracer, "shop:other")
+    import struct
+
+    assert sorted(lines) == expected(
+        lambda number, state: (
+            f"shop:paid int={number} who=ada {number} state={state} small={-number % 128 - 128} "
+            f"share=0x{struct.pack('>d', number / 2).hex().lstrip('0') or '0'} basket=[{number}]"
+        )
+    )
+
+
+def test_bcc(script, environment, spawn, wait_for_line):
+    path = script("--bcc")
+    headers = {"BCC_KERNEL_SOURCE": str(ROOT / "usdtkit/bpf/headers")}
+    tracer = spawn(["/usr/bin/python3", path], stderr=subprocess.STDOUT, env=environment | headers)
+    wait_for_line(tracer, "ready")
+    python(SHOP + FIRES, environment)
+    lines = [wait_for_line(tracer, "shop:paid") for _ in range(211)]
+    wait_for_line(tracer, "shop:other")
+    tracer.send_signal(signal.SIGINT)
+    assert tracer.wait(30) == 0
+    assert sorted(re.sub(r"^\d+ ", "", line) for line in lines) == expected(
+        lambda number, state: (
+            f"shop:paid int={number} who='ada {number}' state={state} small={-number % 128 - 128} share={number / 2} "
+            f"basket='[{number}]' body='a\\x00b' third=0.5 flag=1"
+        )
+    )

@@ -1,0 +1,134 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from stubs import forget_providers
+
+from usdtkit import Provider, cli, directories
+from usdtkit.cli import main, scripts
+from usdtkit.errors import UsageError
+from usdtkit.model import Argument, Probe
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path, monkeypatch):
+    """The only one that holds provider files."""
+    place = tmp_path / "probes"
+    place.mkdir()
+    forget_providers(monkeypatch)
+    monkeypatch.setenv("USDTKIT_DIR", str(place))
+    monkeypatch.setattr(cli.importlib.import_module("usdtkit.cli.provider"), "provider_directories", lambda: [place])
+    return place
+
+
+def built(name, *probes):
+    provider = Provider(name)
+    for probe in probes:
+        provider.probe(probe, id="u64")
+    return provider.build()
+
+
+def test_path_is_of_that_provider_the_newest_first(capsys, monkeypatch):
+    old = built("shop", "a")
+    forget_providers(monkeypatch)
+    new = built("shop", "b")
+    os.utime(old, (1, 1))
+    built("shop-keeper", "a")
+    assert main(["provider", "path", "shop"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(new), str(old)]
+    assert main(["provider", "path", "keeper"]) == 4
+    assert "no file of provider keeper" in capsys.readouterr().err
+
+
+def test_build_of_a_module(tmp_path, capsys, monkeypatch, directory):
+    (tmp_path / "ahead_of_time.py").write_text(
+        "from usdtkit import Provider\nclass Probes:\n    shop = Provider('shop')\n"
+        "Probes.shop.probe('order')\nother = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["provider", "build", "ahead_of_time:Probes.shop", "-o", "shop.so"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/shop.so\n"
+    assert main(["provider", "build", "ahead_of_time:Probes.shop"]) == 0
+    assert (tmp_path / "shop.so").read_bytes() == next(directory.iterdir()).read_bytes()
+    for wrong, code in (("ahead_of_time", 2), ("ahead_of_time:none", 4), ("nowhere:x", 4), ("ahead_of_time:other", 2)):
+        assert main(["provider", "build", wrong]) == code
+    assert str(tmp_path) not in sys.path
+
+
+def test_gc_removes_what_is_old_and_not_mapped(capsys, directory, monkeypatch):
+    old, mapped, new = built("old", "a"), built("mapped", "a"), built("new", "a")
+    damaged, temporary = directory / f"old-{'0' * 16}.so", directory / f".old-{'0' * 16}.so.{'0' * 12}"
+    others = [directory / "other.so", directory / f"link-{'0' * 16}.so"]
+    damaged.write_bytes(b"")
+    temporary.write_bytes(b"")
+    others[0].write_bytes(b"")
+    others[1].symlink_to(new)
+    for path in (old, mapped, damaged, temporary, others[0]):
+        os.utime(path, (time.time() - 31 * 86400,) * 2)
+    Provider("mapped").load()
+    os.utime(mapped, (1, 1))
+    everything = set(directory.iterdir())
+    assert main(["provider", "gc", "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    assert set(shown.out.splitlines()) == {str(old), str(damaged), str(temporary)}
+    assert "3 would be removed, 2 kept" in shown.err
+    assert set(directory.iterdir()) == everything
+    assert main(["provider", "gc"]) == 0
+    assert set(directory.iterdir()) == everything - {old, damaged, temporary}
+    assert main(["provider", "gc", "--days", "0"]) == 0
+    assert set(directory.iterdir()) == {mapped, *others}
+
+
+def probe(path="/tmp/a.so", provider="shop", name="order", argument="id", **more):
+    return Probe(path, provider, name, (), (Argument(argument, "u64", 0, **more),))
+
+
+@pytest.mark.parametrize("write", [scripts.bpftrace, scripts.bcc])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"path": '/tmp/a";system("id");//.so'},
+        {"path": "/tmp/a b.so"},
+        {"provider": "shop\n"},
+        {"provider": "a:b"},
+        {"name": 'order"'},
+        {"name": "\udcff"},
+        {"argument": "a;b"},
+        {"argument": "a b"},
+    ],
+)
+def test_hostile_names_are_refused(write, hostile):
+    with pytest.raises(UsageError, match=r"cannot stand in|is not a name"):
+        write([probe(**hostile)])
+
+
+def test_hostile_texts_stay_in_their_literals():
+    nasty = 'x"; } END { system("id"); } //\\%s\n'
+    text = scripts.bpftrace([probe(doc=nasty, unit=nasty, names=((nasty, 1),))])
+    assert '"x?; } END { system(?id?); } //??s?"' in text
+    assert [line for line in text.splitlines() if "system" in line and not line.startswith("// ")] == [
+        '\t@shop_order_id[(int64)1] = "x?; } END { system(?id?); } //??s?";'
+    ]
+    compile(scripts.bcc([probe(doc=nasty, unit=nasty, names=((nasty, 1),))]), "script", "exec")
+
+
+def test_script_of_a_path_and_of_some_probes(capsys):
+    path = built("shop", "order__start", "order__done", "paid")
+    assert main(["provider", "script", str(path), "order__*", "--bpftrace"]) == 0
+    text = capsys.readouterr().out
+    assert "shop:order__start\n" in text and "shop:order__done\n" in text and "paid" not in text
+    assert main(["provider", "script", "shop", "nothing", "--bpftrace"]) == 4
+    assert main(["provider", "script", "shop"]) == 2
+
+
+def test_the_directories_are_those_of_the_application():
+    assert directories.application_directories()[0].name == "probes"
+
+
+def test_help_names_the_actions():
+    done = subprocess.run([sys.executable, "-m", "usdtkit", "provider", "-h"], capture_output=True, text=True)
+    assert done.returncode == 0
+    for word in ("path", "build", "script", "gc"):
+        assert word in done.stdout

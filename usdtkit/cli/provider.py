@@ -1,0 +1,157 @@
+"""Files of application providers: where they are, made ahead of time, tidied up, and scripts for other tracers.
+
+examples:
+  usdtkit provider path shop                     where the probes of shop are
+  usdtkit provider build shop.probes:shop -o shop.so
+                                                 to ship with the application: Provider("shop", file="shop.so")
+  usdtkit provider script shop --bpftrace        a program for bpftrace
+  usdtkit provider script shop --bcc 'order__*'  a Python program for bcc
+  usdtkit provider gc --days 7 --dry-run         files that nobody uses any more
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+import time
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from usdtkit import targets
+from usdtkit.directories import provider_directories
+from usdtkit.errors import NotFoundError, UsageError
+from usdtkit.output.text import printable
+from usdtkit.probes.provider import Provider
+
+_FILE = re.compile(r"(?P<provider>[A-Za-z_][A-Za-z0-9_-]{0,63})-[0-9a-f]{16}\.so\Z", re.ASCII)
+# What `files` writes to before it renames.
+_TEMPORARY = re.compile(r"\.[A-Za-z_][A-Za-z0-9_-]{0,63}-[0-9a-f]{16}\.so\.[0-9a-f]{12}\Z", re.ASCII)
+_DAY_S = 86_400
+_DAYS = 30.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `usdtkit provider`."""
+    commands = parser.add_subparsers(dest="action", metavar="path | build | script | gc", required=True)
+    path = commands.add_parser("path", help="print the files of a provider, the newest first")
+    path.add_argument("name", metavar="NAME")
+    build = commands.add_parser("build", help="write a provider's file before the application runs")
+    build.add_argument("provider", metavar="MODULE:PROVIDER", help="as in an import: shop.probes:shop")
+    build.add_argument("-o", "--output", metavar="FILE", help="where to (default: where processes will look for it)")
+    script = commands.add_parser("script", help="print a program for another tracer")
+    script.add_argument("name", metavar="NAME", help="a provider, or the path of its file")
+    script.add_argument("probe", nargs="?", default="*", help="only these probes, globs allowed")
+    kind = script.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--bpftrace", action="store_true")
+    kind.add_argument("--bcc", action="store_true", help="Python, for the bcc of the distribution")
+    gc = commands.add_parser("gc", help="remove files that no process maps and that are old")
+    gc.add_argument("--days", type=float, default=_DAYS, help="not used for so long (default: %(default)g)")
+    gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    action = {"path": _path, "build": _build, "script": _script, "gc": _gc}[options.action]
+    return action(options)
+
+
+def _path(options: argparse.Namespace) -> int:
+    for path in _files_of(options.name):
+        print(printable(str(path)))
+    return 0
+
+
+def _files_of(name: str) -> list[Path]:
+    found = [path for path, match in _files(_FILE) if match["provider"] == name]
+    if not found:
+        raise NotFoundError(
+            f"no file of provider {name} in {', '.join(map(str, provider_directories()))}",
+            hint="it is made when the application loads its probes, or by usdtkit provider build MODULE:PROVIDER",
+        )
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _files(pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:
+    for directory in provider_directories():
+        try:
+            entries = sorted(directory.iterdir())
+        except OSError:  # most of them do not exist
+            continue
+        for path in entries:
+            if (match := pattern.match(path.name)) and path.is_file() and not path.is_symlink():
+                yield path, match
+
+
+def _build(options: argparse.Namespace) -> int:
+    module, colon, attribute = options.provider.partition(":")
+    if not (module and colon and attribute):
+        raise UsageError(f"{options.provider!r} names no provider", hint="MODULE:PROVIDER, such as shop.probes:shop")
+    # As `python -m` would find it.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: object = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise NotFoundError(f"{options.provider}: {error}", hint="MODULE is imported, from here first") from error
+    finally:
+        del sys.path[0]
+    if not isinstance(found, Provider):
+        raise UsageError(f"{options.provider} is no Provider but a {type(found).__name__}")
+    print(printable(str(found.build(options.output))))
+    return 0
+
+
+def _script(options: argparse.Namespace) -> int:
+    path = Path(options.name).absolute() if "/" in options.name else _files_of(options.name)[0]
+    probes = [
+        probe
+        for target in targets.resolve(str(path), ())
+        for probe in targets.probes_in(target)
+        if fnmatchcase(probe.name, options.probe)
+    ]
+    if not probes:
+        raise NotFoundError(f"no probe {options.probe} in {path}", hint=f"usdtkit list {path}")
+    from usdtkit.cli import scripts
+
+    print((scripts.bpftrace if options.bpftrace else scripts.bcc)(probes))
+    return 0
+
+
+def _gc(options: argparse.Namespace) -> int:
+    old = time.time() - options.days * _DAY_S
+    mapped = _mapped_names()
+    removed = kept = 0
+    for path, match in [*_files(_FILE), *_files(_TEMPORARY)]:
+        status = path.stat()
+        if match.re is _FILE and (path.name in mapped or max(status.st_mtime, status.st_atime) > old):
+            kept += 1
+            continue
+        if match.re is _TEMPORARY and status.st_mtime > time.time() - _DAY_S:
+            continue  # somebody may be writing it
+        print(printable(str(path)))
+        removed += 1
+        if not options.dry_run:
+            try:
+                path.unlink()
+            except PermissionError as error:
+                print(printable(f"{path}: {error.strerror}"), file=sys.stderr)
+    verb = "would be removed" if options.dry_run else "removed"
+    why = f"mapped by a process, or used in the last {options.days:g} days"
+    print(f"{removed} {verb}, {kept} kept: {why}", file=sys.stderr)
+    return 0
+
+
+def _mapped_names() -> set[str]:
+    """Names of the provider files that processes map; a name is a hash, so it does not matter in which namespace."""
+    names = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            text = maps.read_text(errors="replace")
+        except OSError:  # it has ended, or is none of ours: then its files are not ours to remove either
+            continue
+        names.update(re.findall(r"([A-Za-z_][A-Za-z0-9_-]{0,63}-[0-9a-f]{16}\.so)", text))
+    return names

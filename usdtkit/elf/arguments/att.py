@@ -1,0 +1,107 @@
+"""AT&T syntax, which x86-64 and i386 share: `$c`, `%reg`, `disp(%base,%index,scale)`, `symbol+disp(%rip)`.
+
+Called by `x86_64` and `i386`, which bring their registers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from usdtkit.elf.arguments.common import SymbolResolver, Unreadable, displacement, number, signed
+from usdtkit.model import Operand
+
+_MEMORY = re.compile(
+    r"(?P<displacement>[^()%\s]*)\(\s*(?:%(?P<base>\w+))?\s*(?:,\s*%(?P<index>\w+)\s*(?:,\s*(?P<scale>\w*)\s*)?)?\)",
+    re.ASCII,
+)
+_VECTOR = re.compile(r"[xyz]?mm[0-9]{1,2}", re.ASCII)
+
+
+class Register(NamedTuple):
+    """The part of the register `full` that a name means: `size` bytes, from bit `shift` on."""
+
+    full: str
+    size: int
+    shift: int = 0
+
+
+class Syntax(NamedTuple):
+    """The registers by name, what the program counter and the stack pointer are called, and the bytes of a pointer."""
+
+    registers: dict[str, Register]
+    counter: str
+    stack: str
+    word: int
+
+
+def parse(syntax: Syntax, body: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+    """As `Grammar.parse`."""
+    if body.startswith("$"):
+        value = number(body[1:], "a constant that is only known to the linker")
+        return Operand(body, "constant", size=syntax.word, value=value)
+    if body.startswith("%"):
+        if ":" in body:
+            raise Unreadable(f"memory in the segment {body.partition(':')[0]}, whose start the kernel does not show")
+        register = _register(syntax, body[1:])
+        return Operand(body, "register", size=register.size, base=register.full, shift=register.shift)
+    if memory := _MEMORY.fullmatch(body):
+        return _memory(syntax, body, memory, site_address, resolve_symbol)
+    if not body:
+        raise Unreadable("not an operand of this architecture")
+    value, symbolic = displacement(body, site_address, resolve_symbol)
+    if symbolic:  # a symbol's distance from the site holds wherever the file is loaded
+        return Operand(body, "memory", size=syntax.word, base=syntax.counter, value=signed(value - site_address))
+    return Operand(body, "memory", size=syntax.word, value=signed(value))
+
+
+def render(syntax: Syntax, operand: Operand) -> str:
+    """As `Grammar.render`."""
+    if operand.kind == "constant":
+        return f"${operand.value}"
+    if operand.kind == "register":
+        parts = [
+            (register.size, name)
+            for name, register in syntax.registers.items()
+            if register.full == operand.base and register.shift == operand.shift and register.size >= operand.size
+        ]
+        return f"%{min(parts)[1]}"
+    if operand.base is None and operand.index is None:
+        return str(operand.value)
+    base = f"%{operand.base}" if operand.base else ""
+    index = f",%{operand.index},{operand.scale}" if operand.index else ""
+    return f"{operand.value or ''}({base}{index})"
+
+
+def _memory(
+    syntax: Syntax, body: str, memory: re.Match[str], site_address: int, resolve_symbol: SymbolResolver
+) -> Operand:
+    value, symbolic = displacement(memory["displacement"], site_address, resolve_symbol)
+    if memory["base"] == syntax.counter:
+        if memory["index"]:
+            raise Unreadable(f"%{syntax.counter} takes no index")
+        value = signed(value - site_address if symbolic else value)
+        return Operand(body, "memory", size=syntax.word, base=syntax.counter, value=value)
+    if memory["scale"] not in (None, "", "1", "2", "4", "8"):
+        raise Unreadable(f"scale {memory['scale']}")
+    base = _address_register(syntax, memory["base"]) if memory["base"] else None
+    index = _address_register(syntax, memory["index"]) if memory["index"] else None
+    if index == syntax.stack or (base is None and index is None):
+        raise Unreadable("not a memory operand of this architecture")
+    scale = int(memory["scale"] or 1)
+    return Operand(body, "memory", size=syntax.word, base=base, index=index, scale=scale, value=signed(value))
+
+
+def _register(syntax: Syntax, name: str) -> Register:
+    if name in syntax.registers:
+        return syntax.registers[name]
+    if _VECTOR.fullmatch(name) or name.startswith("st"):
+        raise Unreadable(f"a floating-point or vector register (%{name}), which the kernel does not show")
+    raise Unreadable(f"no such register: %{name}")
+
+
+def _address_register(syntax: Syntax, name: str) -> str:
+    register = _register(syntax, name)
+    if register.size != syntax.word:
+        raise Unreadable(f"an address of {8 * register.size} bits in %{name}")
+    return register.full

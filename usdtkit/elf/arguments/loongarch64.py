@@ -1,0 +1,60 @@
+"""loongarch64 operands: `5`, `$r4` or `$a0`, `[$r4]`, `$r22,-24` or `[$r22, -24]`, `[$r4, $r5]`.
+
+Used by `usdtkit.elf.arguments`, which deals with the size in front.
+"""
+
+from __future__ import annotations
+
+import re
+
+from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable, number
+from usdtkit.model import Operand
+
+# By number, as the ABI calls them; register 21 belongs to the kernel.
+_ABI = (
+    *("zero", "ra", "tp", "sp"),
+    *(f"a{n}" for n in range(8)),
+    *(f"t{n}" for n in range(9)),
+    *("r21", "fp"),
+    *(f"s{n}" for n in range(9)),
+)
+_REGISTERS = {
+    **{f"{dollar}{name}": f"r{n}" for n, name in enumerate(_ABI) for dollar in ("", "$")},
+    **{f"{dollar}r{n}": f"r{n}" for n in range(32) for dollar in ("", "$")},
+    "$s9": "r22",
+}
+_PAIR = re.compile(r"(\[\s*)?([$\w]+)\s*(?:,\s*([$\w+-]+)\s*)?(?(1)\])", re.ASCII)
+_VECTOR = re.compile(r"\$?(f[ats]?|vr|xr)[0-9]{1,2}", re.ASCII)
+
+
+def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+    if (register := _REGISTERS.get(body)) == "r0":
+        return Operand(body, "constant")
+    if register:
+        return Operand(body, "register", base=register)
+    pair = _PAIR.fullmatch(body)
+    if pair and (pair[1] or pair[3]) and pair[2] in _REGISTERS:
+        return _memory(body, _REGISTERS[pair[2]], pair[3] or "0")
+    if _VECTOR.fullmatch(body):
+        raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
+    return Operand(body, "constant", value=number(body, "not an operand of this architecture"))
+
+
+def _memory(body: str, first: str, second: str) -> Operand:
+    base = None if first == "r0" else first
+    if second not in _REGISTERS:
+        return Operand(body, "memory", base=base, value=number(second, f"no such offset: {second}"))
+    index = None if _REGISTERS[second] == "r0" else _REGISTERS[second]
+    return Operand(body, "memory", base=base or index, index=index if base else None)
+
+
+def _render(operand: Operand) -> str:
+    if operand.kind == "constant":
+        return str(operand.value)
+    base = operand.base or "r0"
+    if operand.kind == "register":
+        return f"${base}"
+    return f"[${base}, {f'${operand.index}' if operand.index else operand.value}]"
+
+
+GRAMMAR = Grammar(_parse, _render, 8)

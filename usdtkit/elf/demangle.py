@@ -1,0 +1,134 @@
+"""Mangled names of C++ and Rust → names as they were written; and what of a pattern must stand in a mangled name.
+
+Used by `usdtkit.elf.symbols`. LLVM's demangler (pycxxfilt) runs in a child process with little memory and time: a name
+of 250 bytes can ask it for gigabytes, and it ends its process when there is no more.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from usdtkit.errors import UnsupportedError
+
+_LONGEST_NAME, _LONGEST_RESULT = 4096, 16384
+_NAME = re.compile(r"_[ZR][\w.$]+", re.ASCII)
+_MEMORY = 64 << 20
+_NAMES_A_SECOND = 50_000  # a tenth of what it does
+_MOST_STARTS = 4
+
+# Reads a name a line, writes a line for each; $ and . are how Rust's older mangling spells other characters.
+_CHILD = """
+import resource, sys
+memory, seconds, longest, at_once, directory = *map(int, sys.argv[1:5]), sys.argv[5]
+resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+sys.path.insert(0, directory)
+from pycxxfilt import demangle
+for name in sys.stdin.read().split("\\n")[:-1]:
+    try:
+        result = demangle(name) or ""
+    except (ValueError, MemoryError):
+        result = ""
+    sys.stdout.write((result if len(result) <= longest else "") + "\\n")
+    if at_once:
+        sys.stdout.flush()
+"""
+
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_ANONYMOUS = "(anonymous namespace)"
+# What a mangled name abbreviates, or spells in another way.
+_NOT_IN_FULL = re.compile(
+    "std|string|basic_string|allocator|char_traits|(basic_)?[io]{1,2}stream|anonymous|namespace|operator|new|delete|const|"
+    "volatile|unsigned|signed|char|short|int|long|bool|float|double|void|auto|decltype|wchar_t|lambda|unnamed|thunk|"
+    "virtual|non|clone|to|for|as|dyn|mut"
+)
+_RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
+_RUST_ESCAPE = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
+_RUST_CHARACTERS = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ","}
+
+
+def demangle(names: Sequence[str]) -> list[str]:
+    """The names as they were written, "" for each that is not mangled or that cannot be read within bounds.
+
+    UnsupportedError where pycxxfilt is not installed.
+    """
+    wanted = [(index, name) for index, name in enumerate(names) if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)]
+    results = [""] * len(names)
+    for start in range(_MOST_STARTS):
+        if not wanted:
+            break
+        at_once = int(start > 0)
+        done, out_of_time = _run([name for _, name in wanted], at_once)
+        for (index, _), result in zip(wanted, done, strict=False):
+            results[index] = _rust(result)
+        # If it died for want of memory, and every line came out when it was ready, the next name was the reason.
+        wanted = [] if out_of_time else wanted[len(done) + at_once :]
+    return results
+
+
+def words(pattern: str | re.Pattern[str]) -> list[str]:
+    """Texts of a glob for demangled names that every mangled name of a match contains; none for a regex."""
+    if not isinstance(pattern, str):
+        return []
+    text = re.sub(r"\[[^]]*\]", "*", pattern.replace(_ANONYMOUS, "")).partition("(")[0]
+    return [word for word in _IDENTIFIER.findall(text) if not _NOT_IN_FULL.fullmatch(word)]
+
+
+def without_parameters(name: str) -> str:
+    """A demangled function name without parameters and return type: `ns::f<int>` of `void ns::f<int>(int) const`."""
+    depth, start, position = 0, 0, 0
+    is_thunk = name.startswith(("virtual thunk to ", "non-virtual thunk to ", "covariant return thunk to "))
+    while position < len(name):
+        character = name[position]
+        if character == "(" and depth == 0 and name.startswith(_ANONYMOUS, position):
+            position += len(_ANONYMOUS)
+            continue
+        if name.startswith("operator", position) and not name[position - 1 : position].isalnum():
+            # its name may be of brackets, and of spaces
+            end = name.find("(", position + 10 if name.startswith("operator()", position) else position)
+            return name[start : end if end >= 0 else len(name)]
+        if character == "(" and depth == 0:
+            return name[start:position]
+        if character in "<([{":
+            depth += 1
+        elif character in ">)]}":
+            depth -= name[position - 1 : position] != "-"
+        elif character == " " and depth == 0 and not is_thunk:
+            start = position + 1
+        position += 1
+    return name[start:]
+
+
+def _run(names: list[str], at_once: int) -> tuple[list[str], bool]:
+    """The results of one child for the names that it got to, and whether its time was up then."""
+    found = find_spec("pycxxfilt")
+    if found is None or found.origin is None or not sys.executable:
+        raise UnsupportedError("demangled names need the package pycxxfilt", hint="pip install pycxxfilt")
+    limits = _MEMORY, 1 + len(names) // _NAMES_A_SECOND, _LONGEST_RESULT, at_once
+    command = [sys.executable, "-I", "-S", "-c", _CHILD, *map(str, limits), str(Path(found.origin).parent.parent)]
+    lines = "".join(f"{name}\n" for name in names)
+    done = subprocess.run(command, input=lines, capture_output=True, encoding="ascii", errors="replace")
+    if done.returncode > 0:
+        problem = done.stderr.strip().rpartition("\n")[2]
+        raise UnsupportedError(f"pycxxfilt does not run: {problem}", hint="pip install --force-reinstall pycxxfilt")
+    return done.stdout.split("\n")[:-1], done.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
+
+
+def _rust(name: str) -> str:
+    """Of Rust's older mangling, which is C++'s with escapes and a hash, the name without them."""
+    if not name or not (hash := _RUST_HASH.search(name)):
+        return name
+    plain = _RUST_ESCAPE.sub(_rust_character, name[: hash.start()])
+    return re.sub(r"(^|::)_(?=[<&*(\[])", r"\1", plain).replace("..", "::")
+
+
+def _rust_character(escape: re.Match[str]) -> str:
+    code = escape[1]
+    return _RUST_CHARACTERS.get(code) or (chr(int(code[1:], 16)) if int(code[1:], 16) < 0x110000 else "?")

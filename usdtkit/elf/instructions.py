@@ -1,0 +1,70 @@
+"""The first bytes of an instruction → what the kernel does when a uprobe there is hit.
+
+Used by `usdtkit.elf.symbols` and `usdtkit.elf.sites`. A uprobe replaces the first byte of an instruction by a
+breakpoint. Some instructions the kernel then emulates (0.5 µs a hit in all); the others it executes in another place,
+one step, which takes a second trap (7 to 17 µs); a few it refuses, some of them only when a process maps the file, and
+then in silence. No disassembler is needed to tell which.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Cost = Literal["emulated", "stepped", "refused", "mistaken", "unknown"]
+
+LONGEST = 15
+"""Bytes of the longest instruction."""
+
+# Prefixes with which the kernel takes no instruction: the segments ES, CS, SS, DS, and LOCK.
+_REFUSED_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\xf0")
+_PREFIXES = frozenset(b"\x66\x67\xf2\xf3\x64\x65") | _REFUSED_PREFIXES
+_VEX, _EVEX = b"\xc4\xc5", 0x62
+
+
+def cost_of(code: bytes, machine: str) -> Cost:
+    """What a probe on an instruction costs, which begins `code`; "unknown" of machines other than x86-64 and i386.
+
+    As measured on Linux 6.18: emulated are pushes of a register, calls, jumps and nops. Older kernels step nops of more
+    than one byte. `endbr64`, with which functions begin where control flow is protected, is stepped. Mistaken are
+    AVX-512's instructions whose opcode, in its table, has the number of one that is emulated, in the first: on
+    `vpbroadcastb`, with which glibc's strchr for such processors begins, a probe makes the program compute nonsense.
+    """
+    if machine not in ("x86_64", "i386"):
+        return "unknown"
+    position = 0
+    while position < len(code) and code[position] in _PREFIXES:
+        position += 1
+    prefixes, rest = code[:position], code[position:]
+    if _REFUSED_PREFIXES & set(prefixes):
+        return "refused"
+    wide = machine == "x86_64"
+    rex = rest[:1] if wide and rest and rest[0] & 0xF0 == 0x40 else b""
+    rest = rest[len(rex) :]
+    if len(rest) > 1 and (wide or rest[1] >= 0xC0):  # else, in 32 bits, these are other instructions
+        if rest[0] in _VEX:
+            return "refused"
+        if rest[0] == _EVEX:
+            return "mistaken" if len(rest) > 4 and _is_emulated(rest[4:5], b"", b"") else "stepped"
+    if _is_jump(rest) and b"\x66" in prefixes:
+        return "refused"  # with this prefix, the width of a jump differs between processors
+    return "emulated" if _is_emulated(rest, prefixes, rex) else "stepped"
+
+
+def is_safe(code: bytes, machine: str) -> bool:
+    """Whether a probe there leaves what the program does as it is. For most code the first byte tells."""
+    return code[:1] not in (b"\x62", b"\x66", b"\x67") or cost_of(code, machine) != "mistaken"
+
+
+def _is_jump(code: bytes) -> bool:
+    first = code[:1]
+    return (
+        first in (b"\xe8", b"\xe9", b"\xeb")
+        or b"\x70" <= first <= b"\x7f"
+        or (first == b"\x0f" and b"\x80" <= code[1:2] <= b"\x8f")
+    )
+
+
+def _is_emulated(code: bytes, prefixes: bytes, rex: bytes) -> bool:
+    if b"\x50" <= code[:1] <= b"\x57":
+        return not prefixes and rex in (b"", b"\x41")
+    return code[:1] == b"\x90" or _is_jump(code) or (code[:2] == b"\x0f\x1f" and not prefixes)

@@ -1,0 +1,62 @@
+"""An annotated function → the arguments of a probe, as `declaration` takes them."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from usdtkit.errors import UsageError
+from usdtkit.probes.declaration import TYPES, ArgumentSpec
+
+# What Python's own types mean where an annotation says no more.
+_PLAIN: dict[object, str] = {int: "i64", float: "f64", bool: "bool", str: "str", bytes: "bytes", object: "json"}
+# co_flags: the function has *args, **kwargs
+_VARIADIC = 0x04 | 0x08
+
+
+def arguments_of(function: Callable[..., object]) -> dict[str, object]:
+    """Return parameter name → declared type, in order. Raises UsageError for what a probe cannot have."""
+    if not isinstance(function, FunctionType):
+        raise UsageError(f"a probe is defined by a function, not by {function!r}")
+    what = f"probe {function.__name__}"
+    code = function.__code__
+    if code.co_flags & _VARIADIC or function.__defaults__ or function.__kwdefaults__:
+        raise UsageError(f"{what} has a fixed number of arguments", hint="no *args, no **kwargs and no defaults")
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    resolved = _Resolved(function)
+    return {name: _type(f"argument {name!r} of {what}", name, resolved) for name in names}
+
+
+class _Resolved:
+    """Annotations as objects, looked up only where one is more than the name of a type."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self.function = function
+        self.raw: dict[str, Any] = function.__annotations__
+        self._hints: dict[str, Any] | None = None
+
+    def __getitem__(self, name: str) -> Any:
+        if self._hints is None:
+            self._hints = typing.get_type_hints(self.function, include_extras=True)
+        return self._hints[name]
+
+
+def _type(what: str, name: str, annotations: _Resolved) -> object:
+    raw = annotations.raw.get(name)
+    if raw is None:
+        raise UsageError(f"{what} has no type", hint="annotate it: u64, str, …")
+    if isinstance(raw, str) and raw in TYPES:
+        return raw
+    try:
+        hint = annotations[name]
+    except Exception as error:
+        raise UsageError(f"{what}: its annotation {raw!r} means nothing here: {error}") from error
+    if typing.get_origin(hint) is typing.Annotated:
+        base, *more = typing.get_args(hint)
+        for each in reversed(more):
+            if isinstance(each, ArgumentSpec) or (isinstance(each, str) and each in TYPES):
+                return each
+        hint = base
+    return _PLAIN.get(hint, hint) if isinstance(hint, type) else hint
