@@ -21,9 +21,13 @@ The tracer's side is `usdtkit.trace`, which applications do not import; its comm
 For tests of an application there is `usdtkit.testing`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from usdtkit.errors import UsdtkitError
-from usdtkit.probes import Probe, Provider, argument, f32, f64, i8, i16, i32, i64, json, u8, u16, u32, u64
 from usdtkit.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from usdtkit.probes import Probe, Provider, argument, f32, f64, i8, i16, i32, i64, json, u8, u16, u32, u64
 
 __all__ = [
     "Probe",
@@ -43,3 +47,12 @@ __all__ = [
     "u32",
     "u64",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The application's side, when it is asked for: a tracer starts without it."""
+    if name not in __all__:
+        raise AttributeError(f"module 'usdtkit' has no attribute {name!r}")
+    from usdtkit import probes
+
+    return getattr(probes, name)

@@ -9,7 +9,7 @@ from typing import Any
 from usdtkit.errors import PrivilegeError, UsdtkitError
 
 try:
-    from usdtkit import _shim  # type: ignore[attr-defined]
+    from usdtkit import _shim
 except ImportError as error:
     raise UsdtkitError(
         f"usdtkit's compiled module cannot be loaded: {error}",

@@ -6,7 +6,7 @@ import pytest
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import program
-from usdtkit.bpf.actions import Block, Count, Emit, Hist
+from usdtkit.bpf.actions import Block, Count, Emit, Hist, Log2
 from usdtkit.bpf.operands import pack_operand, pack_operands
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
@@ -119,7 +119,7 @@ def test_records_and_keys_have_a_limit():
     with pytest.raises(UsageError, match="keys of"):
         text_of(Block(None, Count(0, {"text": ex.cstr(1, 255)})))
     with pytest.raises(UsageError, match="keys of"):
-        text_of(Block(None, Hist(0, ex.arg(1), {"text": ex.cstr(1, 245)})))
+        text_of(Block(None, Hist(0, ex.arg(1), {"text": ex.cstr(1, 245)}, Log2())))
 
 
 def test_cookies_hold_a_probe_and_its_list_of_operands():

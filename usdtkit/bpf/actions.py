@@ -30,7 +30,7 @@ MAX_BUCKETS = 1000
 Counter = Callable[..., str]  # the name of a counter, and by how much → the statement that raises it
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Log2:
     """Buckets of powers of two: bucket b has the values v with v.bit_length() == b; the last one, negative values."""
 
@@ -48,7 +48,7 @@ class Log2:
         return f"bits({value})"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Linear:
     """Buckets of `step` from `low` to `high`: the first has all that is less, the last all that is not."""
 
@@ -83,7 +83,7 @@ class Linear:
 Scale = Log2 | Linear
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Emit:
     """Send an event of the type `number` with these fields."""
 
@@ -91,7 +91,7 @@ class Emit:
     fields: dict[str, ex.Expression]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Count:
     """Count hits by the values of `keys`, in the table `number`."""
 
@@ -99,17 +99,17 @@ class Count:
     keys: dict[str, ex.Expression]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Hist:
     """Count `value` in the buckets of `scale`, by the values of `keys`, in the table `number`."""
 
     number: int
     value: ex.Expression
     keys: dict[str, ex.Expression]
-    scale: Scale = Log2()
+    scale: Scale
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Stats:
     """Count, sum, least and greatest of `value`, by the values of `keys`, in the table `number`."""
 
@@ -121,7 +121,7 @@ class Stats:
 Action = Emit | Count | Hist | Stats
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Block:
     """An action, and what must be true for it."""
 
@@ -129,7 +129,7 @@ class Block:
     action: Action
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Table:
     """How to read an aggregation: the layout of its keys, of its values, and whether what it sums up is signed."""
 

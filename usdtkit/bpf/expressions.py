@@ -90,46 +90,46 @@ class Expression:
 Operand = Expression | int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Constant(Expression):
     """An integer constant. It becomes a parameter of the compiled program, not part of its text."""
 
     value: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Name(Expression):
     """What a pair keeps, an argument, or a builtin, by name; in that order of precedence."""
 
     name: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Arg(Expression):
     """An argument by name, or by its number from 1."""
 
     which: int | str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Cast(Expression):
     value: Expression
     type: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Binary(Expression):
     operator: str
     left: Expression
     right: Expression
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Not(Expression):
     value: Expression
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Memory(Expression):
     """An integer in the memory of the process."""
 
@@ -138,7 +138,7 @@ class Memory(Expression):
     type: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Text(Expression):
     """A NUL-terminated string behind a pointer, at most `size` bytes of it."""
 
@@ -146,7 +146,7 @@ class Text(Expression):
     size: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Buffer(Expression):
     """`length` bytes behind a pointer, at most `size` of them; with `text`, a string."""
 
@@ -156,7 +156,7 @@ class Buffer(Expression):
     text: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class TextTest(Expression):
     """Whether a string is `literal`, or with `whole` unset begins with it."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -79,6 +78,8 @@ class Links:
 
     def close(self) -> None:
         """Detach. For each descriptor the kernel waits until no thread is in its probes; the waits overlap."""
+        import threading  # nothing of a start needs it
+
         closing = [threading.Thread(target=os.close, args=(descriptor,)) for descriptor in self._descriptors]
         self._descriptors.clear()
         for thread in closing:

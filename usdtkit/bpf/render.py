@@ -308,24 +308,24 @@ class Renderer:
 # What names become: leaves that only the renderer knows.
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class _C(ex.Expression):
     c: str
     kind: Literal["u64", "i64", "bool"] = "u64"
     names: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class _Float(ex.Expression):
     c: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class _Comm(ex.Expression):
     pass
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class _Kept(ex.Expression):
     index: int
     field: Field

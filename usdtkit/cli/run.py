@@ -6,7 +6,6 @@ Input: an argparse parser, later its options; a session with its sources. Output
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -126,6 +125,8 @@ def count(text: str) -> int:
 
 def words(text: str) -> list[str]:
     """For argparse: a command as a shell would split it."""
+    import shlex
+
     try:
         return shlex.split(text)
     except ValueError as error:

@@ -7,7 +7,6 @@ is attached, and ends it when the session is closed before it has ended by itsel
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Sequence
 
@@ -22,6 +21,8 @@ class Command:
     def __init__(self, words: Sequence[str]) -> None:
         if not words:
             raise UsageError("an empty command cannot be traced")
+        import shutil  # which costs more than all else here
+
         program = shutil.which(words[0])
         if program is None:
             raise NotFoundError(f"no command {words[0]!r}", hint="a path, or a name in PATH")
