@@ -90,7 +90,8 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
     """The probes that match PROVIDER:PROBE, globs allowed in both.
 
     They are looked for in the file that `path` names (see `resolve`), else in what the processes `pids` map, else in
-    all provider files and everything that runs. NotFoundError names the nearest.
+    all provider files and everything that runs: then a probe that runs is preferred to files of other versions of it,
+    and of files that nobody uses the newest is taken. NotFoundError names the nearest.
     """
     provider, _, name = spec.partition(":")
     if not provider or not name or ":" in name:
@@ -101,11 +102,31 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
     elif pids:
         where, probes = _processes(pids), probes_of(mapped_by(pids))
     else:
-        where, probes = "provider files and running processes", probes_of(everything())
+        where, probes = "provider files and running processes", probes_of(candidates := everything())
     match = re.compile(fnmatch.translate(spec)).match
     if found := [probe for probe in probes if match(probe.spec)]:
-        return found
+        return found if path is not None or pids else _current(found, candidates)
     raise no_probe(spec, where, probes, path, pids)
+
+
+def _current(probes: Sequence[Probe], candidates: Sequence[Target]) -> list[Probe]:
+    """Of each probe the versions that run; of one that does not run, the newest."""
+    used = {target.path for target in candidates if target.pids}
+    versions: dict[str, list[Probe]] = {}
+    for probe in probes:
+        versions.setdefault(probe.spec, []).append(probe)
+    chosen: list[Probe] = []
+    for same in versions.values():
+        running = [probe for probe in same if probe.path in used]
+        chosen += running or [max(same, key=lambda probe: _modified(probe.path))]
+    return chosen
+
+
+def _modified(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime  # noqa: PTH116
+    except OSError:  # removed since
+        return 0.0
 
 
 def find_functions(

@@ -370,3 +370,18 @@ def test_a_return_probe_in_a_go_program_is_refused(compile_c):
         uretprobe(str(go), "main").resolve(())
     with pytest.raises(UnsupportedError):
         uprobe(str(go), "main").resolve(()).returning()
+
+
+def test_of_several_versions_the_one_that_runs_or_else_the_newest(monkeypatch, tmp_path, waiting, compile_c):
+    monkeypatch.setenv("USDTKIT_DIR", str(tmp_path))
+    source = WAITS.replace("waits", "versions")
+    for number, name in enumerate(("new.so", "old.so")):
+        shutil.copy(compile_c(source, f"-DVERSION={number}"), tmp_path / name)
+        os.utime(tmp_path / name, (2**30 - number, 2**30 - number))
+    (found,) = targets.find_probes("versions:start")
+    assert found.path == str(tmp_path / "new.so")
+    process = waiting(tmp_path / "old.so")
+    (found,) = targets.find_probes("versions:start")
+    assert found.path == str(tmp_path / "old.so")
+    process.stdin.close()
+    process.wait(10)
