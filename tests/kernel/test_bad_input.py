@@ -48,7 +48,7 @@ def dead(spawn):
         ("header", 1, "truncated"),
         ("text", 1, "not an ELF file"),
         ("empty", 1, "not an ELF file"),
-        ("directory", 1, "not a regular file"),
+        ("directory", 4, "no ELF file below"),
         ("fifo", 1, "not a regular file"),
         ("no\x1b[31mcolour\n", 4, "no\\x1b[31mcolour\\x0a"),
     ],
