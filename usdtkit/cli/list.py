@@ -24,7 +24,6 @@ from fnmatch import translate
 
 from usdtkit import processes, targets
 from usdtkit.cli.progress import Progress
-from usdtkit.cli.run import pid
 from usdtkit.elf.image import Image
 from usdtkit.elf.sites import cost
 from usdtkit.elf.symbols import Pattern
@@ -67,12 +66,14 @@ def run(options: argparse.Namespace) -> int:
         strict = len(names) == 1 == len(found)
         probes = targets.probes_in(found[0]) if strict else targets.probes_of(progress.over(found))
     chosen = _choose(probes, globs, names, pids)
+    users = {target.path: target.pids for target in found}
     if options.json:
         print(json.dumps({"schema": "usdtkit.list/1"}))
         for probe in chosen:
-            print(json.dumps(probe.to_json()))
+            mapping = users.get(probe.path, ())
+            of = {"processes": [processes.numbers(number) or (number,) for number in mapping]} if mapping else {}
+            print(json.dumps(probe.to_json() | of))
         return 0
-    users = {target.path: target.pids for target in found}
     for probe in chosen:
         sites = f" ({len(probe.sites)} sites)" if len(probe.sites) > 1 else ""
         print(printable(f"{probe.spec} {probe.path}{sites}"))
@@ -87,10 +88,9 @@ def _is_glob(name: str) -> bool:
 
 def _pids(name: str) -> list[int]:
     if name.isdecimal():
-        try:
-            return [pid(name)]
-        except argparse.ArgumentTypeError as error:
-            raise UsageError(str(error)) from None
+        if not 0 < int(name[:20]) < 2**31:
+            raise UsageError(f"{name!r} is not the number of a process")
+        return [int(name)]
     if found := processes.named(name):
         return found
     raise NotFoundError(f"no process runs a program {name!r}", hint="pgrep -a NAME finds the number of a process")

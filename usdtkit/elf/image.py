@@ -102,6 +102,7 @@ class Image:
             shstrndx = headers[0][6]
         self.segments = self._read_segments(phoff, phentsize, phnum)
         self.sections = self._read_sections(headers, shstrndx)
+        self._code_spans, self._data_spans = self._spans(PF_X), self._spans(PF_W)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Image:
@@ -173,18 +174,20 @@ class Image:
 
     def notes(self, data: bytes, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
         """Walk the notes in `data`: (owner without its NUL, type, description)."""
-        alignment = 8 if alignment == 8 else 4
+        padding = 7 if alignment == 8 else 3
         head = struct.Struct(self.byte_order + "III")
-        position = 0
-        while position + head.size <= len(data):
-            owner_size, size, kind = head.unpack_from(data, position)
-            owner_at = position + head.size
-            description_at = position + -(-(head.size + owner_size) // alignment) * alignment
-            end = description_at + size
-            if end > len(data):
-                raise ElfError(f"{self.path}: damaged note: {owner_size} + {size} bytes at {position} of {len(data)}")
-            yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[description_at:end]
-            position = position + -(-(end - position) // alignment) * alignment
+        position, size, unpack = 0, len(data), head.unpack_from
+        while position + 12 <= size:
+            owner_size, description_size, kind = unpack(data, position)
+            owner_at = position + 12
+            at = position + (12 + owner_size + padding & ~padding)
+            end = at + description_size
+            if end > size:
+                raise ElfError(
+                    f"{self.path}: damaged note: {owner_size} + {description_size} bytes at {position} of {size}"
+                )
+            yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[at:end]
+            position = position + (end - position + padding & ~padding)
 
     @property
     def build_id(self) -> str:
@@ -198,14 +201,19 @@ class Image:
 
         ElfError where no such segment holds it, or only as memory that the file does not fill (.bss).
         """
-        wanted = PF_W if writable else PF_X
-        for segment in self.segments:
-            if segment.type == PT_LOAD and segment.flags & wanted:
-                offset = address - segment.address
-                if 0 <= offset < segment.file_size and segment.offset + offset < self._file_size:
-                    return segment.offset + offset
+        for start, size, place in self._data_spans if writable else self._code_spans:
+            if 0 <= address - start < size:
+                return address - start + place
         kind = "writable" if writable else "executable"
         raise ElfError(f"{self.path}: address {address:#x} lies in no {kind} segment of the file")
+
+    def _spans(self, flag: int) -> list[tuple[int, int, int]]:
+        """(address, bytes, file offset) of what the file has of each segment that is loaded with the flag."""
+        return [
+            (s.address, min(s.file_size, self._file_size - s.offset), s.offset)
+            for s in self.segments
+            if s.type == PT_LOAD and s.flags & flag
+        ]
 
     def _find_build_id(self) -> str:
         section = self.section(".note.gnu.build-id")

@@ -8,9 +8,11 @@ arg1…argN.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from usdtkit.elf import symbols
 from usdtkit.elf.arguments import parse
@@ -62,11 +64,13 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
             continue
         found.setdefault((provider, name), []).append(site)
     declared = _metadata(image, problems) if found else {}
+    build_id = image.build_id
     probes = []
+    numbered: dict[int, tuple[tuple[Operand, ...], tuple[Argument, ...]]] = {}
     for (provider, name), sites in found.items():
-        said = declared.get((provider, name))
-        operands = _widest(sites)
-        arguments = name_operands(operands, said.arguments) if said else None
+        said = declared.get((provider, name)) if declared else None
+        operands = _widest(sites) if len(sites) > 1 else sites[0].operands
+        arguments = name_operands(len(operands), said.arguments) if said else None
         if said and arguments is not None:
             arguments = tuple(
                 replace(argument, **more) if more else argument
@@ -75,29 +79,39 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
         if said and arguments is None:
             problems.append(f"{provider}:{name}: its metadata does not fit its {len(operands)} operands")
         if arguments is None and known is not None and (pairs := known(provider, name)) is not None:
-            arguments = name_operands(operands, pairs)
+            arguments = name_operands(len(operands), pairs)
         if arguments is None:
-            arguments = _numbered(operands)
+            # Equal operands are mostly one object; kept here, so that no other takes its number.
+            _, arguments = numbered.get(id(operands)) or numbered.setdefault(
+                id(operands), (operands, _numbered(operands))
+            )
         doc, stability = (said.doc, said.stability) if said else ("", "")
-        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, image.build_id, stability))
+        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, build_id, stability))
     if problems:
         _warn(path, problems)
     return tuple(probes)
 
 
-def name_operands(operands: tuple[Operand, ...], pairs: tuple[tuple[str, str], ...]) -> tuple[Argument, ...] | None:
-    """Lay (name, type) pairs over operands, two for `bytes`; None where they do not fit exactly."""
+# Most probes of a file share their arguments with others, and to make an object costs more than to find one.
+@lru_cache(maxsize=1024)
+def name_operands(count: int, pairs: tuple[tuple[str, str], ...]) -> tuple[Argument, ...] | None:
+    """Lay (name, type) pairs over so many operands, two for `bytes`; None where they do not fit exactly."""
     arguments, position = [], 0
     for name, kind in pairs:
         arguments.append(Argument(name, kind, position))
         position += 2 if kind == "bytes" else 1
-    return tuple(arguments) if position == len(operands) else None
+    return tuple(arguments) if position == count else None
+
+
+def _numbered(operands: tuple[Operand, ...]) -> tuple[Argument, ...]:
+    return tuple(
+        Argument(f"arg{position + 1}", _type_of(operand), position) for position, operand in enumerate(operands)
+    )
 
 
 def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[int, int, int], str]]:
-    word = 8 if image.bits == 64 else 4
-    order: Literal["little", "big"] = "little" if image.little_endian else "big"
-    count, size = 0, 0
+    addresses = struct.Struct(image.byte_order + ("3Q" if image.bits == 64 else "3I"))
+    count, size, at = 0, 0, addresses.size
     for section in image.sections:
         if section.name != SECTION or section.type != SHT_NOTE:
             continue
@@ -111,15 +125,11 @@ def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[
             if count > _MOST_SITES:
                 raise ElfError(f"{image.path}: damaged: more than {_MOST_SITES} probe sites")
             # provider, name and arguments, each closed by a NUL; what follows the third is padding
-            strings = description[3 * word :].split(b"\0")
+            strings = description[at:].decode("utf-8", "surrogateescape").split("\0", 3)
             if len(strings) < 3 or not strings[0] or not strings[1]:
                 problems.append(f"a note of {len(description)} bytes without provider and name")
                 continue
-            location, base, semaphore = (
-                int.from_bytes(description[at : at + word], order) for at in range(0, 3 * word, word)
-            )
-            provider, name, text = (string.decode("utf-8", "surrogateescape") for string in strings[:3])
-            yield provider, name, (location, base, semaphore), text
+            yield strings[0], strings[1], addresses.unpack_from(description), strings[2]
 
 
 def sites_of(image: Image) -> set[int]:
@@ -147,12 +157,12 @@ def _site(
     problems: list[str],
 ) -> Site:
     location, base, semaphore = addresses
-    limit = 1 << image.bits
-    address = (location + moved(base)) % limit
+    mask, distance = (1 << image.bits) - 1, moved(base)
+    address = location + distance & mask
     offset = image.file_offset(address)
     semaphore_offset = 0
     if semaphore:
-        semaphore = (semaphore + moved(base)) % limit
+        semaphore = semaphore + distance & mask
         try:
             semaphore_offset = image.file_offset(semaphore, writable=True)
         except ElfError as error:
@@ -173,12 +183,6 @@ def _widest(sites: list[Site]) -> tuple[Operand, ...]:
             ):
                 best[position] = operand
     return tuple(best)
-
-
-def _numbered(operands: tuple[Operand, ...]) -> tuple[Argument, ...]:
-    return tuple(
-        Argument(f"arg{position + 1}", _type_of(operand), position) for position, operand in enumerate(operands)
-    )
 
 
 def _type_of(operand: Operand) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 
 from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable
 from usdtkit.model import Operand
@@ -18,8 +17,12 @@ MACHINES = ("x86_64", "i386", "aarch64", "arm", "ppc64le", "s390x", "riscv64", "
 """The machines whose operands are understood, each by the module of that name."""
 
 _SIZE = re.compile(r"(-?)([0-9]{1,4})(f?)@", re.ASCII)
+_CACHED_LENGTH = 512
 # A size begins an operand even inside a bracket that was never closed.
 _AT_SIZE = re.compile(r"\s+(?=-?[0-9]{1,4}f?@)", re.ASCII)
+
+
+_HAS_INNER_SPACE = re.compile(r"\[|[(,]\s|\s[),]")
 
 
 def parse(text: str, machine: str, *, site_address: int, resolve_symbol: SymbolResolver) -> tuple[Operand, ...]:
@@ -28,10 +31,34 @@ def parse(text: str, machine: str, *, site_address: int, resolve_symbol: SymbolR
     `machine` is `Image.machine`, `site_address` the site's virtual address. A constant's `value` comes already cut to
     its size and sign. A register's size is at most the width of the register that was named.
     """
-    if not text or text.isspace():
-        return ()
-    grammar = _grammar(machine)
-    return tuple(_operand(piece, machine, grammar, site_address, resolve_symbol) for piece in split(text))
+    if len(text) <= _CACHED_LENGTH and (operands := _all_anywhere(text, machine)) is not None:
+        return operands
+    return tuple(_operand(piece, machine, site_address, resolve_symbol) for piece in split(text))
+
+
+class _NeedsSite(Exception):
+    """The text spells a symbol: what it means depends on file and site."""
+
+
+# Most sites of a file share their texts with others, and texts their operands: a virtual machine's 531 have 128 texts,
+# and those 88 operands.
+@lru_cache(maxsize=1024)
+def _all_anywhere(text: str, machine: str) -> tuple[Operand, ...] | None:
+    operands = tuple(_anywhere(piece, machine) for piece in split(text))
+    return None if None in operands else operands  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=1024)
+def _anywhere(text: str, machine: str) -> Operand | None:
+    """The operand where it is the same at every site of every file."""
+
+    def resolve(name: str) -> int:
+        raise _NeedsSite
+
+    try:
+        return _operand(text, machine, 0, resolve)
+    except _NeedsSite:
+        return None
 
 
 def render(operand: Operand, machine: str) -> str:
@@ -48,6 +75,8 @@ def render(operand: Operand, machine: str) -> str:
 
 def split(text: str) -> list[str]:
     """Cut at white space outside of brackets and not after a comma: aarch64 writes `8@[x0, 8]`."""
+    if not _HAS_INNER_SPACE.search(text):
+        return text.split()
     pieces: list[str] = []
     for part in _AT_SIZE.split(text):
         start, depth, before = 0, 0, ""
@@ -74,12 +103,12 @@ def _grammar(machine: str) -> Grammar | None:
     return grammar
 
 
-def _operand(
-    text: str, machine: str, grammar: Grammar | None, site_address: int, resolve_symbol: SymbolResolver
-) -> Operand:
+def _operand(text: str, machine: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+    grammar = _grammar(machine)
     size, signed, floating, body = 0, False, False, text
     if prefix := _SIZE.match(text):
-        size, signed, floating, body = int(prefix[2]), bool(prefix[1]), bool(prefix[3]), text[prefix.end() :]
+        sign, digits, kind = prefix.groups()
+        size, signed, floating, body = int(digits), sign == "-", kind == "f", text[prefix.end() :]
     try:
         if prefix and size not in (1, 2, 4, 8):
             raise Unreadable(f"values of {size} bytes are not supported")
@@ -87,7 +116,7 @@ def _operand(
             raise Unreadable(f"floating-point values of {size} bytes are not supported")
         if grammar is None:
             raise Unreadable(f"no operand grammar for {machine}")
-        found = grammar.parse(body, site_address, resolve_symbol)
+        found = grammar.parse(body, site_address, lambda name: site_address if name == "." else resolve_symbol(name))
         if found.kind == "register" and size > found.size == grammar.word:
             raise Unreadable(f"a value of {size} bytes in two registers, of which only {body} is named")
         if floating and found.kind == "register" and size > found.size:
@@ -101,7 +130,8 @@ def _operand(
     if found.kind == "register":
         size = min(size, found.size)
     value = _cut(found.value, size, signed) if found.kind == "constant" else found.value
-    return replace(found, text=text, size=size, signed=signed, value=value, floating=floating)
+    place = found.base, found.index, found.scale
+    return Operand(text, found.kind, size, signed, value, *place, shift=found.shift, floating=floating)
 
 
 def _cut(value: int, size: int, signed: bool) -> int:

@@ -49,7 +49,7 @@ def parse(syntax: Syntax, body: str, site_address: int, resolve_symbol: SymbolRe
         return _memory(syntax, body, memory, site_address, resolve_symbol)
     if not body:
         raise Unreadable("not an operand of this architecture")
-    value, symbolic = displacement(body, site_address, resolve_symbol)
+    value, symbolic = displacement(body, resolve_symbol)
     if symbolic:  # a symbol's distance from the site holds wherever the file is loaded
         return Operand(body, "memory", size=syntax.word, base=syntax.counter, value=signed(value - site_address))
     return Operand(body, "memory", size=syntax.word, value=signed(value))
@@ -76,7 +76,7 @@ def render(syntax: Syntax, operand: Operand) -> str:
 def _memory(
     syntax: Syntax, body: str, memory: re.Match[str], site_address: int, resolve_symbol: SymbolResolver
 ) -> Operand:
-    value, symbolic = displacement(memory["displacement"], site_address, resolve_symbol)
+    value, symbolic = displacement(memory["displacement"], resolve_symbol)
     if memory["base"] == syntax.counter:
         if memory["index"]:
             raise Unreadable(f"%{syntax.counter} takes no index")

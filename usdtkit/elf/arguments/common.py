@@ -9,7 +9,9 @@ from typing import NamedTuple
 from usdtkit.model import Operand
 
 SymbolResolver = Callable[[str], int | None]
-"""Name → virtual address in the same file, or None where it is not known or not unique."""
+"""Name → virtual address in the same file, or None where it is not known or not unique.
+
+As for an assembler, `.` is the site's own address."""
 
 _NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})", re.ASCII)
 _TERM = re.compile(r"([+-]?)(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}|[A-Za-z_.][\w.$@]*)", re.ASCII)
@@ -41,10 +43,9 @@ def number(text: str, reason: str) -> int:
     return value
 
 
-def displacement(text: str, site_address: int, resolve_symbol: SymbolResolver) -> tuple[int, bool]:
+def displacement(text: str, resolve_symbol: SymbolResolver) -> tuple[int, bool]:
     """The sum of numbers and at most one symbol that `text` spells ("" is 0), and whether a symbol is in it.
 
-    As for an assembler, `.` is the site's own address.
     `symbol@GOTOFF` is a distance from the global offset table, and so no symbol in this sense.
     """
     total, position, symbolic = 0, 0, False
@@ -58,7 +59,7 @@ def displacement(text: str, site_address: int, resolve_symbol: SymbolResolver) -
             if symbolic or term[1] == "-":
                 raise Unreadable("a difference or sum of symbols")
             name = term[2].removesuffix("@GOTOFF")
-            value = site_address if name == "." else _address(name, resolve_symbol)
+            value = _address(name, resolve_symbol)
             if name != term[2]:
                 value -= _address("_GLOBAL_OFFSET_TABLE_", resolve_symbol)
             else:

@@ -24,7 +24,7 @@ def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Oper
         raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
     if body.startswith("%"):
         return Operand(body, "register", base=_register(body))
-    value, symbolic = displacement(body or "?", site_address, resolve_symbol)
+    value, symbolic = displacement(body or "?", resolve_symbol)
     if symbolic:
         return Operand(body, "memory", base="pc", value=signed(value - site_address))
     return Operand(body, "constant", value=number(body, "not an operand of this architecture"))
