@@ -10,7 +10,7 @@ bin := $(venv)/bin
 # All that is ever installed from Debian: for the build and the demo, and for the tests besides.
 demo_packages := gcc libc6-dev python3-bpfcc python3-dev python3-venv
 test_packages := binutils bpfcc-tools bpftrace curl gcc-aarch64-linux-gnu gdb libc6-dev-arm64-cross libruby3.1 linux-perf \
-	mariadb-server pamtester postgresql-15 systemtap-sdt-dev
+	mariadb-server pamtester postgresql-15 qemu-user systemtap-sdt-dev
 
 # Probing other programs needs root; building and linting do not.
 sudo := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo || echo false))
@@ -20,7 +20,7 @@ tracefs := /sys/kernel/tracing
 built_from := pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean demo-packages test-packages
+.PHONY: help setup demo test pythons lint bench clean demo-packages test-packages
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -35,6 +35,9 @@ demo: demo-packages $(venv)/.built ## trace the example order service, live
 
 test: test-packages lint ## lint, then every test; the kernel ones attach to real programs
 	$(as_root) USDTKIT_REQUIRE_KERNEL='$(USDTKIT_REQUIRE_KERNEL)' $(bin)/python -m pytest $(PYTEST_ARGS)
+
+pythons: test-packages ## test the probe SDK on every CPython from 3.10 on that is found here
+	$(as_root) .ci/pythons
 
 lint: $(venv)/.dev ## ruff, mypy, import edges
 	$(bin)/ruff check
