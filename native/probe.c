@@ -208,7 +208,7 @@ static int convert_json(Probe *self, int index, PyObject *value, struct operands
 
 static int convert_integer(Probe *self, int index, PyObject *value, uint64_t *operand) {
     const struct type *type = self->types[index];
-    PyObject *number = PyNumber_Index(value);
+    PyObject *number = PyLong_CheckExact(value) ? Py_NewRef(value) : PyNumber_Index(value);
     if (!number) return conversion_failed(self, index, value);
     int fits;
     if (type->kind == UNSIGNED) {
