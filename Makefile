@@ -12,7 +12,7 @@ demo_packages := gcc libc6-dev python3-bpfcc python3-dev python3-venv
 cross_packages := $(foreach target,aarch64 arm i686 powerpc64le riscv64 s390x,gcc-$(target)-linux-gnu$(if $(filter arm,$(target)),eabihf)) \
 	$(foreach port,arm64 armhf i386 ppc64el riscv64 s390x,libc6-dev-$(port)-cross)
 test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) g++ gdb libruby3.1 linux-perf mariadb-server \
-	openjdk-17-jre-headless pamtester php8.2-cli postgresql-15 systemtap-sdt-dev
+	openjdk-17-jre-headless pamtester php8.2-cli postgresql-15 qemu-user systemtap-sdt-dev
 kernel_packages := busybox-static cpio kmod qemu-system-x86 zstd
 
 # Probing other programs needs root; building and linting do not.
@@ -23,7 +23,7 @@ tracefs := /sys/kernel/tracing
 built_from := pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kernels lint bench clean demo-packages test-packages kernel-packages
+.PHONY: help setup demo test test-kernels pythons lint bench clean demo-packages test-packages kernel-packages
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -41,6 +41,9 @@ test: test-packages lint ## lint, then every test; the kernel ones attach to rea
 
 test-kernels: kernel-packages $(venv)/.vng ## the tests of attaching, on Debian's 6.1 under QEMU
 	$(as_root) tests/kernels/run $(PYTEST_ARGS)
+
+pythons: test-packages ## test the probe SDK on every CPython from 3.10 on that is found here
+	$(as_root) .ci/pythons
 
 lint: $(venv)/.dev ## ruff, mypy, import edges
 	$(bin)/ruff check

@@ -13,21 +13,24 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __linux__
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
-#include <math.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
 #if PY_VERSION_HEX < 0x030d0000
 /* The lock of one object, where the interpreter has no lock of its own. */
@@ -205,7 +208,7 @@ static int convert_json(Probe *self, int index, PyObject *value, struct operands
 
 static int convert_integer(Probe *self, int index, PyObject *value, uint64_t *operand) {
     const struct type *type = self->types[index];
-    PyObject *number = PyNumber_Index(value);
+    PyObject *number = PyLong_CheckExact(value) ? Py_NewRef(value) : PyNumber_Index(value);
     if (!number) return conversion_failed(self, index, value);
     int fits;
     if (type->kind == UNSIGNED) {
@@ -680,6 +683,7 @@ static void bind(Probe *self, const volatile uint8_t *stub, uint8_t pristine, Py
     Py_END_CRITICAL_SECTION();
 }
 
+#ifdef __linux__
 static int library_error(void) {
     const char *reason = dlerror();
     PyErr_SetString(PyExc_OSError, reason ? reason : "the dynamic linker gives no reason");
@@ -762,7 +766,7 @@ static int remember_text(const char *path, void *address, Py_ssize_t offset, Py_
     return 0;
 }
 
-#if defined __x86_64__ && defined __linux__
+#ifdef __x86_64__
 #define UPROBE_SYSCALL 336
 
 /* uprobe(2) is what the trampoline calls; from elsewhere the kernel that has it answers ENXIO. */
@@ -814,6 +818,15 @@ done:
     Py_DECREF(encoded);
     return result;
 }
+
+#else
+static PyObject *optimises(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) { Py_RETURN_FALSE; }
+
+static PyObject *load(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args)) {
+    PyErr_SetString(PyExc_OSError, "provider files have a meaning on Linux only");
+    return NULL;
+}
+#endif
 
 static PyObject *silence(PyObject *module, PyObject *object) {
     Probe *self = as_probe(module, object);

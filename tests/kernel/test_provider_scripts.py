@@ -76,12 +76,18 @@ def test_bpftrace(script, environment, spawn, wait_for_line):
     )
 
 
-def test_bcc(script, environment, spawn, wait_for_line):
+@pytest.mark.parametrize("by_pid", [False, True], ids=["path", "pid"])
+def test_bcc(script, environment, spawn, wait_for_line, by_pid):
     path = script("--bcc")
     headers = {"BCC_KERNEL_SOURCE": str(ROOT / "usdtkit/bpf/headers")}
-    tracer = spawn(["/usr/bin/python3", path], stderr=subprocess.STDOUT, env=environment | headers)
+    service = spawn(
+        [sys.executable, "-c", f"{SHOP}shop.load(); print('loaded', flush=True); input(){FIRES}"], env=environment
+    )
+    wait_for_line(service, "loaded")
+    options = ["-p", service.pid] if by_pid else []
+    tracer = spawn(["/usr/bin/python3", path, *options], stderr=subprocess.STDOUT, env=environment | headers)
     wait_for_line(tracer, "ready")
-    python(SHOP + FIRES, environment)
+    service.communicate("\n", timeout=60)
     lines = [wait_for_line(tracer, "shop:paid") for _ in range(211)]
     wait_for_line(tracer, "shop:other")
     tracer.send_signal(signal.SIGINT)

@@ -532,7 +532,7 @@ def build(folder, *flags):
     shutil.copytree(ROOT / "usdtkit", folder / "usdtkit", ignore=shutil.ignore_patterns("*.so", "__pycache__", "tools"))
     module = folder / "usdtkit" / f"_probe{sysconfig.get_config_var('EXT_SUFFIX')}"
     include = sysconfig.get_config_var("INCLUDEPY")
-    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{include}", *flags]
+    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-isystem", include, *flags]
     done = subprocess.run([*command, ROOT / "native/probe.c", "-o", module], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     return module

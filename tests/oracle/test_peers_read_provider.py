@@ -28,7 +28,7 @@ for line in sys.stdin:
     print("done", flush=True)
 """
 
-EVERY_TYPE = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f64")
+EVERY_TYPE = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f64", "f32")
 
 
 @pytest.fixture
@@ -59,6 +59,12 @@ def service(spawn, environment):
 def built(environment):
     """Path of the file of SHOP, made by a process that loads nothing."""
     return output(sys.executable, "-c", f"{SHOP}print(shop.build())", env=environment).strip()
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """From here on all is done with five-byte sites."""
+    monkeypatch.setitem(globals(), "SHOP", SHOP.replace('Provider("shop")', 'Provider("shop", nop="fast")'))
 
 
 @pytest.fixture
@@ -208,6 +214,22 @@ def test_ten_threads(bpftrace, service):
     assert counted(finish()) == {name: 10 * value for name, value in EXPECTED.items()}
 
 
+def test_each_reads_five_byte_sites(fast, environment, spawn, bpftrace, tmp_path):
+    path = output(sys.executable, "-c", f"{SHOP}print(shop.build())", env=environment).strip()
+    assert "order__start" in output("readelf", "-nW", path)
+    assert f"{path} shop:order__start" in output("tplist-bpfcc", "-l", path, "shop:*").replace("b'", "").replace(
+        "'", ""
+    )
+    cache = ("--buildid-dir", str(tmp_path / "cache"))
+    output("perf", *cache, "buildid-cache", "--add", path)
+    assert "sdt_shop:order__start" in output("perf", *cache, "list", "sdt")
+    shown = stop_at(environment, f"{SHOP}shop.load(); start(997, 'ada')", "order__start", "p $_probe_arg0")
+    assert "$1 = 997\n" in shown
+    finish = bpftrace(COUNT.format(path=path))
+    output(sys.executable, "-c", f"{SHOP}{FIRE}", env=environment)
+    assert counted(finish()) == EXPECTED
+
+
 def declare(name, kinds):
     arguments = ", ".join(f"a{number}={kind!r}" for number, kind in enumerate(kinds))
     return f"{SHOP}{name} = shop.probe({name!r}, {arguments})\n"
@@ -216,11 +238,16 @@ def declare(name, kinds):
 def test_every_type_arrives_in_bpftrace(bpftrace, service):
     # In two probes: old bpftrace reads six arguments.
     narrow = declare("narrow", ["u8", "u16", "u32", "i8", "i16", "i32"])
-    _, path, run = service(narrow + declare("wide", ["u64", "i64", "bool", "f64", "bytes"]).removeprefix(SHOP))
+    wide = declare("wide", ["u64", "i64", "bool", "f64", "bytes"]).removeprefix(SHOP)
+    more = "from usdtkit import argument\nnames = argument('enum', names={'new': 7, 'paid': -1})\n"
+    more += "more = shop.probe('more', ratio='f32', state=names, basket='json')\n"
+    _, path, run = service(narrow + wide + more)
     finish = bpftrace(
         f'usdt:{path}:shop:narrow {{ printf("got %d %d %lu %d %d %d\\n", arg0, arg1, arg2, arg3, arg4, arg5) }}'
         f'usdt:{path}:shop:wide {{ printf("got %lu %ld %d %lx %s|\\n", arg0, arg1, arg2, arg3, str(arg4, arg5)) }}'
+        f'usdt:{path}:shop:more {{ printf("got %x %d %s\\n", arg0, arg1, str(arg2)) }}'
     )
+    run("more(-0.25, 'paid', {'a': ['ö']}); more(0.5, 7, None)")
     run("narrow(255, 65535, 2**32 - 1, -128, -32768, -2**31)")
     run("wide(2**64 - 1, -2**63, True, 0.1, bytearray(b'body and more'))")
     run("wide(4, -1, False, -2.0, memoryview(b'body and more')[:4])")
@@ -229,15 +256,17 @@ def test_every_type_arrives_in_bpftrace(bpftrace, service):
         f"got 255 65535 {2**32 - 1} -128 -32768 {-(2**31)}",
         f"got {2**64 - 1} {-(2**63)} 1 {struct.pack('>d', 0.1).hex()} body and more|",
         f"got 4 -1 0 {struct.pack('>d', -2.0).hex()} body|",
+        'got be800000 -1 {"a":["ö"]}',
+        "got 3f000000 7 null",
     ]
-    assert sorted(finish(printed=3)) == sorted(expected)
+    assert sorted(finish(printed=5)) == sorted(expected)
 
 
 @pytest.mark.parametrize(
     ("kinds", "values"),
     [
-        (EVERY_TYPE, [255, 65535, 2**32 - 1, 2**64 - 1, -128, -32768, -(2**31), -(2**63), 1, 0.5]),
-        (EVERY_TYPE[::-1], [0.5, 1, -(2**63), -(2**31), -32768, -128, 2**64 - 1, 2**32 - 1, 65535, 255]),
+        (EVERY_TYPE, [255, 65535, 2**32 - 1, 2**64 - 1, -128, -32768, -(2**31), -(2**63), 1, 0.5, -0.25]),
+        (EVERY_TYPE[::-1], [-0.25, 0.5, 1, -(2**63), -(2**31), -32768, -128, 2**64 - 1, 2**32 - 1, 65535, 255]),
         (["i32"] * 12, list(range(-6, 6))),
     ],
     ids=["every", "yreve", "twelve"],
@@ -246,8 +275,11 @@ def test_arguments_in_registers_and_on_the_stack_in_gdb(environment, kinds, valu
     given = ", ".join("True" if kind == "bool" else str(value) for kind, value in zip(kinds, values, strict=True))
     script = f"{declare('many', kinds)}shop.load(); many({given})"
     shown = stop_at(environment, script, "many", *(f"p $_probe_arg{number}" for number in range(len(kinds))))
-    bits = struct.unpack("<q", struct.pack("<d", 0.5))[0]
-    expected = [bits if kind == "f64" else value for kind, value in zip(kinds, values, strict=True)]
+    bits = {
+        "f64": struct.unpack("<q", struct.pack("<d", 0.5))[0],
+        "f32": struct.unpack("<I", struct.pack("<f", -0.25))[0],
+    }
+    expected = [bits.get(kind, value) for kind, value in zip(kinds, values, strict=True)]
     assert [int(value) for value in re.findall(r"^\$\d+ = (-?\d+)", shown, re.MULTILINE)] == expected
 
 

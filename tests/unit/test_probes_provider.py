@@ -341,3 +341,32 @@ def test_the_version_stands_in_two_places_that_agree():
 def test_the_public_names():
     assert {"Probe", "Provider", "UsdtkitError", "argument", "u64"} < set(usdtkit.__all__)
     assert all(hasattr(usdtkit, name) for name in usdtkit.__all__)
+
+
+def test_without_the_compiled_module_probes_do_nothing_and_say_so_once():
+    script = """
+import sys, warnings
+sys.modules["usdtkit._probe"] = None
+from usdtkit import Provider, testing
+warnings.simplefilter("always")
+shop = Provider("shop")
+start = shop.probe("order__start", order_id="u64")
+with warnings.catch_warnings(record=True) as caught:
+    start(1)
+    start.lazy(lambda: 1 / 0)
+    with shop.span("pay", id=1):
+        start("wrong")
+print(len(caught), caught[0].message)
+print(start, start.enabled, start.dropped, start.path, type(start).__module__, type(start)[...])
+try:
+    with testing.record_probes():
+        pass
+except OSError as error:
+    print(error)
+"""
+    warned, shown, refused = python(script).splitlines()
+    assert warned.startswith("1 the probes of shop cannot be loaded: usdtkit's compiled module is not built")
+    assert shown.startswith(
+        "<Probe shop:order__start(order_id: u64)> False 0 None usdtkit.probes.silent usdtkit.probes"
+    )
+    assert refused == "usdtkit's compiled module is not built for this system and interpreter"

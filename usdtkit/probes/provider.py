@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final, overload
 from weakref import WeakValueDictionary
 
-from usdtkit import _probe
-from usdtkit._probe import Probe
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.probes.declaration import (
     MAX_DOC,
@@ -30,6 +28,14 @@ from usdtkit.probes.declaration import (
     known_shape,
     shape_of,
 )
+
+try:
+    from usdtkit import _probe
+    from usdtkit._probe import Probe
+except ImportError:
+    if not TYPE_CHECKING:
+        from usdtkit.probes import silent as _probe
+        from usdtkit.probes.silent import Probe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +132,7 @@ class Provider:
         self._loader = self._load_on_use
         self._pending: dict[str, Probe[...]] = {}
         self._unloaded = False
+        self._said: set[str] = set()
         self._files: list[Path | str] = []
         self._spans: dict[str, Span] = {}
         self._traced_names: dict[str, object] = {}
@@ -341,7 +348,8 @@ class Provider:
         except UsdtkitError as error:
             self._silence(dict(self._pending))
             warning = f"{error.message}; the probes of {self._name} stay silent"
-        if warning:
+        if warning and warning not in self._said:
+            self._said.add(warning)
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
 
     def _load_pending(self, *, again: bool = False) -> str:

@@ -1,0 +1,71 @@
+"""What stands in for the compiled `usdtkit._probe` where it cannot be built: its names, and probes that do nothing.
+
+Used by `provider`, which says so once, at the first load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import GenericAlias
+from typing import Any
+
+WHY = "usdtkit's compiled module is not built for this system and interpreter"
+
+
+class Probe:
+    """A probe that is never enabled."""
+
+    @classmethod
+    def __class_getitem__(cls, parameters: object) -> GenericAlias:
+        return GenericAlias(cls, parameters)
+
+    def __init__(
+        self,
+        provider: str,
+        name: str,
+        doc: str,
+        arguments: tuple[tuple[str, str], ...],
+        converters: object,
+        loader: Callable[[], object],
+        drops: bool = False,
+    ) -> None:
+        self.provider, self.name, self.doc, self.arguments = provider, name, doc, arguments
+        self.enabled, self.dropped, self.path = False, 0, None
+        self._loader: Callable[[], object] | None = loader
+
+    def __call__(self, *values: object, **named: object) -> None:
+        if self._loader is not None:  # the first use says that nothing can be traced
+            self._loader()
+
+    def lazy(self, function: Callable[[], tuple[object, ...]], /) -> None:
+        """Never asks the function."""
+        self()
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}: {kind}" for name, kind in self.arguments)
+        return f"<Probe {self.provider}:{self.name}({arguments})>"
+
+
+def load(path: str, probes: object, pristine: int, offset: int, stride: int, renewed: int = 0) -> None:
+    """Always fails."""
+    raise OSError(WHY)
+
+
+def silence(probe: Any) -> None:
+    """From here on a call is not even the first."""
+    probe._loader = None
+
+
+def unsilence(probe: object) -> None:
+    """Nothing can be heard anyway."""
+
+
+def set_recorder(probe: object, recorder: object) -> None:
+    """Nothing can be recorded."""
+    if recorder is not None:
+        raise OSError(WHY)
+
+
+def optimises() -> bool:
+    """No kernel that we could ask."""
+    return False
