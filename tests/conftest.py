@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -18,7 +19,10 @@ pytest_plugins = ["programs.mariadb", "programs.pam", "programs.shop"]
 
 
 def pytest_configure(config):
-    """tracefs, which the peers that tests compare with need and a container or chroot may lack."""
+    """What the tests expect of their surroundings, wherever they are started."""
+    # A shell's background job ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # tracefs, which the peers that tests compare with need and a container or chroot may lack.
     if os.geteuid() == 0 and leaks.TRACEFS.is_dir() and not (leaks.TRACEFS / "uprobe_events").exists():
         subprocess.run(["mount", "-t", "tracefs", "tracefs", leaks.TRACEFS], check=REQUIRE_KERNEL)
 

@@ -76,7 +76,7 @@ def traced(service):
         counts = session.usdt("shop:order", path).count("name")
         session.start()
         run("fire(100)")
-        yield lambda: {key[0]: value for key, value in counts.entries().items()}
+        yield lambda: {key[0]: value for key, value in counts.read().items()}
 
 
 def optimised(run):

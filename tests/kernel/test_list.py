@@ -106,7 +106,8 @@ def test_everything_that_runs_and_what_may_run_later(shop):
     lines = listed()
     assert f"later:hit {path}" in lines
     # A file that lies in a directory of provider files and is mapped, too, is listed once.
-    assert sum(line.startswith(f"shop:order__start {path.parent}/") for line in lines) == 1
+    shops = [line for line in lines if line.startswith(f"shop:order__start {path.parent}/")]
+    assert len(shops) == len(set(shops)) >= 1
 
 
 def test_several_targets_of_which_one_has_none(server):

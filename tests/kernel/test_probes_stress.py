@@ -76,9 +76,9 @@ def test_ten_threads_while_a_tracer_comes_and_goes_a_hundred_times(spawn, nop):
         tell()
         fired = list(map(int, process.stdout.readline().split()))
         assert len(fired) == THREADS and min(fired) >= FIRES
-        assert sum(counts.entries().values()) == sum(fired)
-        assert sorted(counts.entries().values()) == sorted(fired)
-        assert {name for _, name in counts.entries()} == {"right"}
+        assert sum(counts.read().values()) == sum(fired)
+        assert sorted(counts.read().values()) == sorted(fired)
+        assert {name for _, name in counts.read()} == {"right"}
     assert passing > 0
     tell()
     assert process.stdout.readline() == "False\n"
@@ -109,7 +109,7 @@ def test_probes_declared_and_loaded_while_others_fire():
         ended.set()
         for thread in threads:
             thread.join()
-        assert sum(counts.entries().values()) == sum(fired)
+        assert sum(counts.read().values()) == sum(fired)
     assert len(shop.files) == 51
 
 
@@ -131,7 +131,7 @@ def test_a_signal_handler_fires_too():
             signal.setitimer(signal.ITIMER_REAL, 0)
             # A last one may be under way.
             order(number)
-            counted = [sum(each.entries().values()) for each in counts]
+            counted = [sum(each.read().values()) for each in counts]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -187,7 +187,7 @@ def test_interpreters_of_one_process_share_the_file(spawn, nop):
         output = process.communicate("\n", timeout=60)[0]
         assert process.returncode == 0, output
         assert set(output.split()) == {path}
-        assert sum(counts.entries().values()) == 5 * 997
+        assert sum(counts.read().values()) == 5 * 997
 
 
 def test_firing_while_the_interpreter_ends(spawn):
@@ -219,6 +219,6 @@ while not order.enabled:
             counts = session.usdt("shop:order", path).count("id")
             session.start()
             output = process.communicate("\n", timeout=60)[0]
-            seen = counts.entries()
+            seen = counts.read()
         assert (process.returncode, output) == (0, "")
         assert seen[(3,)] == 1

@@ -64,7 +64,7 @@ def test_an_enum_is_counted_by_name(built, environment):
         session.start()
         script = "for at in range(997): paid(at, 0, 0, 1 + at % 2, True, 0, b'', 0)"
         python(SHOP + script, environment)
-        assert counts.entries() == {("NEW",): 499, ("PAID",): 498}
+        assert counts.read() == {("NEW",): 499, ("PAID",): 498}
 
 
 def test_list_explains_arguments(built, capsys):

@@ -106,10 +106,10 @@ def check(seen, process, address):
     """Each request was fired by a worker, and each worker said that it is there."""
     with ThreadPoolExecutor(8) as clients:
         list(clients.map(lambda number: get(address, f"/order/{number}"), range(REQUESTS)))
-    fired = seen.requests.entries()
+    fired = seen.requests.read()
     assert sum(fired.values()) == len(fired) == REQUESTS
     assert {path for _, path, _ in fired} == {f"/order/{number}" for number in range(REQUESTS)}
-    workers = {number for (number,) in seen.workers.entries()}
+    workers = {number for (number,) in seen.workers.read()}
     assert len(workers) == WORKERS
     assert {worker for worker, _, _ in fired} <= workers
     assert all(worker == pid for worker, _, pid in fired)
@@ -147,7 +147,7 @@ def test_a_pool_of_processes(seen, environment, tmp_path, method):
     command = [sys.executable, tmp_path / "pool.py", method]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    fired = seen.requests.entries()
+    fired = seen.requests.read()
     assert sum(fired.values()) == 7 * 97
     assert {path for _, path, _ in fired} == {f"/{number}" for number in range(7)}
     assert {worker for worker, _, _ in fired} == set(map(int, done.stdout.split()))
@@ -161,6 +161,6 @@ def test_a_prefork_server_that_restarts_its_workers(seen, environment, spawn, tm
     wait_for_line(process, "Booting worker")
     for number in range(23):
         get(address, f"/{number}")
-    fired = seen.requests.entries()
+    fired = seen.requests.read()
     assert sum(fired.values()) == 23
     assert len({worker for worker, _, _ in fired}) >= 4

@@ -155,7 +155,8 @@ def test_a_file_that_only_the_mounts_of_a_process_show(spawn, wait_for_line, com
     wait_for_line(process, "ready")
     assert not inside.exists()
     (found,) = targets.resolve(str(inside), [process.pid])
-    assert found == targets.Target(f"/proc/{process.pid}/root{inside}", str(inside), (process.pid,))
+    assert (found.name, found.pids) == (str(inside), (process.pid,))
+    assert Path(found.path).read_bytes() == compile_c(WAITS).read_bytes()
     (probe,) = targets.find_probes("waits:*", pids=[process.pid])
     assert probe.path == found.path
 
