@@ -162,10 +162,21 @@ static int conversion_failed(Probe *self, int index, PyObject *value) {
     return -1;
 }
 
+/* An integer is the number that it says or none: 0 when `number`, which it became, is another. */
+static int same_integer(PyObject *value, double number) {
+    PyObject *back = PyLong_FromDouble(number);
+    int same = back ? PyObject_RichCompareBool(back, value, Py_EQ) : -1;
+    Py_XDECREF(back);
+    if (same == 0) PyErr_SetNone(PyExc_OverflowError);
+    return same;
+}
+
 static int convert_float(Probe *self, int index, PyObject *value, uint64_t *operand) {
     double number = PyFloat_AsDouble(value);
     if (number == -1.0 && PyErr_Occurred()) return conversion_failed(self, index, value);
     if (self->types[index]->bits == 64) {
+        if (PyLong_Check(value) && fabs(number) >= 0x1p53 && same_integer(value, number) <= 0)
+            return conversion_failed(self, index, value);
         memcpy(operand, &number, sizeof number);
         return 0;
     }
@@ -175,6 +186,8 @@ static int convert_float(Probe *self, int index, PyObject *value, uint64_t *oper
         return conversion_failed(self, index, value);
     }
     float narrow = (float)number;
+    if (PyLong_Check(value) && fabs(number) >= 0x1p24 && same_integer(value, narrow) <= 0)
+        return conversion_failed(self, index, value);
     uint32_t bits;
     memcpy(&bits, &narrow, sizeof bits);
     *operand = bits;

@@ -94,6 +94,23 @@ def test_bool_and_f64():
     assert seen == [(1, 0.1), (0, -1.0), (1, 3.0)]
 
 
+@pytest.mark.parametrize(("kind", "digits"), [("f32", 24), ("f64", 53)])
+def test_an_integer_that_a_float_cannot_say_is_out_of_range(kind, digits):
+    probe = declare(ratio=kind)
+    exact = [2**digits - 1, 2**digits, 2**digits + 2, -(2 ** (digits + 40)), 3]
+    with recorded(probe, lambda *operands: operands[0]) as seen:
+        for value in exact:
+            probe(value)
+        for value in (2**digits + 1, -(2**digits) - 1, 2 ** (digits + 40) + 1):
+            with pytest.raises(OverflowError, match=f"'ratio' is out of range for {kind}"):
+                probe(value)
+    read = [
+        struct.unpack("<f" if kind == "f32" else "<d", bits.to_bytes(8, "little")[: int(kind[1:]) // 8])[0]
+        for bits in seen
+    ]
+    assert read == exact
+
+
 def test_f32():
     probe = declare(ratio="f32")
     largest = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]

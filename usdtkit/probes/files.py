@@ -108,7 +108,8 @@ def _store_in(directory: Path, name: str, make: Callable[[], bytes], check: Chec
     if real is not None:
         path = real / name
         try:
-            if content := _read(None, str(path), check):
+            # That this can be mapped executable was seen with another file: dlopen will say it if it cannot.
+            if content := _read(None, str(path), check, mapped=False):
                 return Stored(path, content)
         except (_Unusable, OSError):
             del _right[directory]  # look again from the start, and say what is wrong
@@ -163,7 +164,7 @@ def _check_owner(status: os.stat_result, what: str) -> None:
         raise _Unusable(f"{what} can be written by other users")
 
 
-def _read(directory: int | None, name: str, check: Check) -> bytes | None:
+def _read(directory: int | None, name: str, check: Check, *, mapped: bool = True) -> bytes | None:
     """The bytes of a file that passes and can be mapped executable; None without one. Raises for one not to trust."""
     try:
         # Neither a symbolic link nor a FIFO that a stranger put here may lead us on or hold us up.
@@ -181,7 +182,8 @@ def _read(directory: int | None, name: str, check: Check) -> bytes | None:
         if not check(content):
             return None
         # The file system may refuse what its mount flags allow (SELinux, a container's policy): ask for a mapping.
-        mmap.mmap(descriptor, 1, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC).close()
+        if mapped:
+            mmap.mmap(descriptor, 1, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC).close()
         return content
     finally:
         os.close(descriptor)

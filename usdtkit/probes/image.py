@@ -91,7 +91,7 @@ def file_name(provider: str, probes: Iterable[str], *, machine: str = "x86_64", 
     if MACHINES[machine].code == MACHINES[machine].fast:
         nop = "safe"
     text = "\n\n".join([f"{FORMAT} {VERSION} {machine} {nop} {provider}", *probes])
-    return f"{provider}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.so"
+    return f"{provider}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.so"
 
 
 def is_whole(content: bytes, name: str) -> bool:

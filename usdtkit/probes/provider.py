@@ -336,7 +336,10 @@ class Provider:
         from usdtkit.probes.loading import Wanted
 
         declared = [self._declared[name] for name in probes]
-        texts = [canonical(name, doc, stability, text) for name, doc, _, stability, text, _ in declared]
+        texts = [
+            canonical(name, doc, stability, text) if doc or stability else f"{name}\n\n{text}"
+            for name, doc, _, stability, text, _ in declared
+        ]
         return Wanted(self._name, texts, lambda: [ProbeSpec(*each[:4]) for each in declared], _nop(self._nop))
 
     def _load_on_use(self) -> None:
