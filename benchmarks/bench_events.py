@@ -54,6 +54,15 @@ def objects(target):
 
 
 @contextlib.contextmanager
+def columns(target):
+    """usdtkit's events, as columns: made, and not looked at."""
+    with trace.Session(pid=target.pid, ring_size=RING_SIZE) as session:
+        session.usdt(PROBE).emit(n=trace.arg(1), text=trace.cstr(2, 32))
+        session.start()
+        yield lambda: sum(map(len, session.drain_columns())), lambda: session.summary().lost
+
+
+@contextlib.contextmanager
 def bcc_objects(target):
     """bcc's: a callback for each event, which makes a structure of it."""
     import bcc
@@ -87,6 +96,7 @@ BASELINE = "bcc, ring_buffer_poll"
 CONSUMERS = {
     BASELINE: (bcc_objects, None),
     "usdtkit, events": (objects, 1 / 10),
+    "usdtkit, columns": (columns, 1 / 50),
 }
 
 
