@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict, dataclass
 
 from usdtkit import features
@@ -86,5 +87,11 @@ def _compiler() -> Row:
 
 
 def _provider_directory() -> Row:
-    places = ", ".join(str(place) for place in application_directories())
-    return Row("providers", "found", "probes of Python applications", f"looked for in {places}", "")
+    """The first directory that this user's services can put their probes into; nothing is made there."""
+    purpose = "probes of Python applications"
+    for place in application_directories():
+        existing = next(parent for parent in (place, *place.parents) if parent.is_dir())
+        if os.access(existing, os.W_OK | os.X_OK) and not os.statvfs(existing).f_flag & os.ST_NOEXEC:
+            return Row("providers", "found", purpose, f"{purpose}, in {place}", "")
+    fix = "let USDTKIT_DIR name a directory of your own on a file system that is mounted executable"
+    return Row("providers", "missing", purpose, "no directory can hold them: they would be in memory only", fix)
