@@ -16,19 +16,20 @@ from pathlib import Path
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Layout
-from usdtkit.bpf.render import MAX_OPERANDS, RETURN_SLOT, HookKind, Renderer, Scope
+from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, RETURN_SLOT, HookKind, Renderer, Scope
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
-COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "unreadable")
+COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "unreadable", "no_stack")
 COUNTERS_ROOM = 8
 
 RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
 MAX_RECORD = 1 << 16
+STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
 # A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
 COOKIE_LIST_BITS = 12
-MAX_LISTS = 1 << COOKIE_LIST_BITS
+MAX_LISTS = AT_ENTRY_BIT  # the list's highest bit says where the site is
 MAX_PROBES = 1 << 32 - COOKIE_LIST_BITS
 MAX_KEY = 256
 AGGREGATION_ENTRIES = 10_240
@@ -108,12 +109,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Program:
-    """The text, the values of its parameters, and by their numbers the layouts of events, and the tables."""
+    """The text, the values of its parameters, and by their numbers the layouts of events, and the tables.
+
+    With `has_stacks`, definitions of stacks come through the map STACK_RECORDS.
+    """
 
     text: str
     parameters: tuple[int, ...]
     records: dict[int, Layout]
     tables: dict[int, Table]
+    has_stacks: bool
 
 
 def table_name(number: int) -> str:
@@ -126,14 +131,14 @@ def build(hooks: Sequence[Hook]) -> Program:
     return _Builder().build(hooks)
 
 
-def cookie(probe: int, operand_list: int) -> int:
-    """A site's cookie: the number of its probe, and of its list in the map `operands`."""
+def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
+    """A site's cookie: the number of its probe, of its list in the map `operands`, and if it begins a function."""
     if probe >= MAX_PROBES or operand_list >= MAX_LISTS:
         raise UsageError(
             f"more than {MAX_PROBES} probes, or {MAX_LISTS} different argument layouts, in one session",
             hint="narrow the pattern, or trace in several sessions",
         )
-    return probe << COOKIE_LIST_BITS | operand_list
+    return probe << COOKIE_LIST_BITS | at_entry * AT_ENTRY_BIT | operand_list
 
 
 class _Builder:
@@ -144,18 +149,21 @@ class _Builder:
         self.records: dict[int, Layout] = {}
         self.tables: dict[int, Table] = {}
         self.kept: dict[int, Layout] = {}
+        self.has_stacks = False
 
     def build(self, hooks: Sequence[Hook]) -> Program:
         for hook in hooks:
             self._function(hook)
-        text = "\n".join([PRELUDE, *self.declarations, *self.functions, ""])
-        return Program(text, tuple(self.parameters), self.records, self.tables)
+        stacks = [STACKS] if self.has_stacks else []
+        text = "\n".join([PRELUDE, *stacks, *self.declarations, *self.functions, ""])
+        return Program(text, tuple(self.parameters), self.records, self.tables, self.has_stacks)
 
     def _function(self, hook: Hook) -> None:
         kept = self.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size)
         counters = hook.index * COUNTERS_ROOM
-        renderer = Renderer(scope, counters + COUNTERS.index("unreadable"), self.parameters)
+        unreadable, no_stack = (counters + COUNTERS.index(name) for name in ("unreadable", "no_stack"))
+        renderer = Renderer(scope, unreadable, no_stack, self.parameters)
 
         def count(name: str, amount: int = 1) -> str:
             return f"add({counters + COUNTERS.index(name)}, {amount});"
@@ -173,6 +181,7 @@ class _Builder:
             body += action
         if hook.after is not None:
             body.append(f"pair_{hook.after.index}.delete(&key);")
+        self.has_stacks |= "stack" in renderer.uses
         opening = [line for name, line in OPENING.items() if name in renderer.uses]
         self.functions.append(
             "\n".join([f"int {hook.function}(struct pt_regs *ctx) {{", *opening, *body, "return 0;", "}"])
@@ -340,6 +349,7 @@ def _add_to_key(table: str, amount: str, when_full: str, then: Sequence[str] = (
 
 
 PRELUDE = (Path(__file__).parent / "prelude.c").read_text()
+STACKS = (Path(__file__).parent / "stacks.c").read_text()
 
 # Computed once a hit, where a hook uses it.
 OPENING = {
