@@ -10,8 +10,13 @@
             print(event.latency_ns, event.query)
 
 A session takes sources (`usdt`, `uprobe`, `uretprobe`, `pair`), each with actions: `emit` sends events, which
-iteration yields; `count` and `hist` summarise in the kernel. Values and conditions are expressions.
+iteration yields; `count` and `hist` summarise in the kernel. Values and conditions are expressions; `ustack` is the
+calls that led to a hit, a `Stack`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf.expressions import (
     Expression,
@@ -29,6 +34,7 @@ from usdtkit.bpf.expressions import (
     tid,
     uid,
     us,
+    ustack,
 )
 from usdtkit.bpf.layout import Truncated, TruncatedBytes
 from usdtkit.trace.aggregations import Counts, Histogram
@@ -37,8 +43,25 @@ from usdtkit.trace.session import Session, Summary
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import FunctionSpec, UsdtSpec, uprobe, uretprobe, usdt
 
+if TYPE_CHECKING:
+    from usdtkit.trace.memory import Frame
+    from usdtkit.trace.stacks import Stack
+
 __all__ = [
-    "Counts", "Expression", "FunctionSpec", "Histogram", "Pair", "Session", "Source", "Summary", "Truncated",
-    "TruncatedBytes", "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid",
-    "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "wall_time",
+    "Counts", "Expression", "Frame", "FunctionSpec", "Histogram", "Pair", "Session", "Source", "Stack", "Summary",
+    "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency",
+    "ms", "pid", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Most sessions take no stacks, and need not wait for what names them.
+    if name == "Stack":
+        from usdtkit.trace.stacks import Stack
+
+        return Stack
+    if name == "Frame":
+        from usdtkit.trace.memory import Frame
+
+        return Frame
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,13 +10,14 @@ import os
 import select
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.expressions import MAX_STRING
+from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.operands import pack_operands
@@ -26,6 +27,9 @@ from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.events import EventType, record_kind
 from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, uprobe, uretprobe, usdt
+
+if TYPE_CHECKING:
+    from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
 HOUR_S = 3600.0  # poll(2) counts milliseconds in an int
@@ -37,7 +41,8 @@ class Summary:
 
     `hits` that reached a hook (of a pair: that were completed), events `received` and `lost` for want of room in the
     ring buffer; entries that a full table did not take; ends without a start; starts dropped because too many were
-    open in one thread; values that could not be read.
+    open in one thread; values that could not be read; hits of which no stack could be taken, for want of room or
+    because the process is a 32-bit one.
     """
 
     hits: int
@@ -48,6 +53,7 @@ class Summary:
     overflow: int
     unreadable: int
     duration_s: float
+    no_stack: int = 0
 
 
 class Session:
@@ -89,6 +95,7 @@ class Session:
         self._loaded: Loaded | None = None
         self._links: Links | None = None
         self._ring: RingBuffer | None = None
+        self._stacks: Stacks | None = None
         self._started_at = self._ended_at = 0.0
         self._final: Summary | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -180,7 +187,8 @@ class Session:
         require_bpf()
         program = self.program()
         bytecode = compile_program(program.text)
-        plan = _plan(self._hooks, self._places)
+        self._stacks = self._new_stacks() if program.has_stacks else None
+        plan = _plan(self._hooks, self._places, self._stacks)
         sizes = {
             "events": self._ring_size,
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
@@ -192,17 +200,28 @@ class Session:
             for index, packed in enumerate(plan.operands):
                 maps["operands"][index.to_bytes(4, "little")] = packed
             for number, columns in enumerate(self._columns):
-                self._event_types.append(EventType(program.records[number], columns))
+                self._event_types.append(EventType(self._decoding(program.records[number]), columns))
             for number, aggregation in enumerate(self._aggregations):
-                aggregation.bind(maps[programs.table_name(number)], program.tables[number])
+                table = program.tables[number]
+                aggregation.bind(maps[programs.table_name(number)], replace(table, keys=self._decoding(table.keys)))
             self._probe_names = plan.probe_names
             self._ring = RingBuffer(maps["events"])
+            if self._stacks is not None:
+                self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             self._links = Links(self._loaded, self._method)
             self._started_at = time.monotonic()
             self._attach(plan, self._links)
         except BaseException:
             self.close()
             raise
+
+    def _new_stacks(self) -> Stacks:
+        from usdtkit.trace.stacks import Stacks  # what most sessions do without
+
+        return Stacks(self.pids, [place.path for resolved in self._places for place in resolved.places])
+
+    def _decoding(self, layout: Layout) -> Layout:
+        return layout if self._stacks is None else self._stacks.decoding(layout)
 
     def _attach(self, plan: _Plan, links: Links) -> None:
         attached = 0
@@ -224,32 +243,56 @@ class Session:
         return [] if self._links is None else self._links.refused
 
     def __iter__(self) -> Iterator[Any]:
+        for _ in self._steps(None):
+            yield from self.drain()
+
+    def intervals(self, seconds: float | None = None) -> Iterator[None]:
+        """For sessions that only summarise: run as iteration does, yield every so many seconds, and at the end."""
+        for due in self._steps(seconds):
+            for _ in self.drain():
+                pass
+            if due:
+                yield
+
+    def _steps(self, interval: float | None) -> Iterator[bool]:
+        """Start, and yield whenever there may be events, and when an interval is over (true); last, after detaching."""
         self.start()
-        deadline = None if self.duration is None else self._started_at + self.duration
+        never = float("inf")
+        deadline = never if self.duration is None else self._started_at + self.duration
+        tick = never if interval is None else self._started_at + interval
         poller = select.poll()
         assert self._ring is not None
-        for descriptor in (self._ring.fd, self._wake, *self._pidfds):
+        stacks = () if self._stacks is None else self._stacks.fds
+        for descriptor in (self._ring.fd, *stacks, self._wake, *self._pidfds):
             poller.register(descriptor, select.POLLIN)
         while True:
-            yield from self.drain()
+            yield False
             if self._wake < 0:  # closed by whoever took the last event
                 return
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = {descriptor for descriptor, _ in poller.poll(None if left is None else min(left, HOUR_S) * 1000)}
+            left = max(0.0, min(deadline, tick) - time.monotonic())
+            ready = {descriptor for descriptor, _ in poller.poll(None if left == never else min(left, HOUR_S) * 1000)}
             for pidfd in ready & self._pidfds:
                 poller.unregister(pidfd)
                 self._pidfds.discard(pidfd)
                 os.close(pidfd)
             all_ended = bool(self.pids) and not self._pidfds
-            if self._wake in ready or all_ended or left == 0.0:
+            now = time.monotonic()
+            if self._wake in ready or all_ended or now >= deadline:
                 break
+            if interval is not None and now >= tick:
+                tick += interval
+                yield True
+                if self._wake < 0:
+                    return
         self.detach()
-        yield from self.drain()
+        yield True
 
     def drain(self) -> Iterator[Any]:
         """The events that wait in the buffer now."""
         if self._ring is None:
             return
+        if self._stacks is not None:
+            self._stacks.collect()
         for payload in self._ring.drain():
             self.received += 1
             yield self._event_types[record_kind(payload)].decode(payload, self._probe_names)
@@ -295,6 +338,9 @@ class Session:
         if self._loaded is not None:
             self._final = self.summary()
             self._loaded.close()
+        if self._stacks is not None:
+            self._stacks.close()
+            self._stacks = None
         if self._ring is not None:
             self._ring.close()
             self._ring = None
@@ -320,14 +366,16 @@ class _Plan:
     probe_names: list[str]
 
 
-def _plan(hooks: list[programs.Hook], places: list[Resolved]) -> _Plan:
+def _plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> _Plan:
     sites: dict[tuple[int, str], list[Site]] = {}
     lists: dict[tuple[bytes, ...], int] = {}
     names: dict[str, int] = {}
     for hook, resolved in zip(hooks, places, strict=True):
         for place in resolved.places:
             packed = tuple(pack_operands(place.operands, hook.machine))
-            cookie = programs.cookie(names.setdefault(place.name, len(names)), lists.setdefault(packed, len(lists)))
+            name, operands = names.setdefault(place.name, len(names)), lists.setdefault(packed, len(lists))
+            at_entry = stacks is not None and hook.kind == "usdt" and stacks.begins_function(place)
+            cookie = programs.cookie(name, operands, at_entry)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             sites.setdefault((hook.index, place.path), []).append(site)
     return _Plan(sites, [entry for entries in lists for entry in entries], list(names))
