@@ -58,9 +58,7 @@ def follow(
     exit code.
     """
     session.start()
-    for refusal in session.refused:
-        note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
-    note("Tracing… Ctrl-C ends.")
+    _begin(session)
     format_: Format = options.format
     report = Report(tool, columns, format_)
     with _stop_on_signals(session):
@@ -73,6 +71,27 @@ def follow(
     summary = session.summary()
     report.summary(summary)
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
+
+
+def follow_intervals(
+    session: Session, options: argparse.Namespace, tool: str, interval: float | None, write: Finish
+) -> int:
+    """Run a session that only summarises, as `follow`; `write` prints after each interval, and at the end."""
+    session.start()
+    _begin(session)
+    report = Report(tool, (), options.format)
+    with _stop_on_signals(session):
+        for _ in session.intervals(interval):
+            write(report)
+    summary = session.summary()
+    report.summary(summary)
+    return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
+
+
+def _begin(session: Session) -> None:
+    for refusal in session.refused:
+        note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
+    note("Tracing… Ctrl-C ends.")
 
 
 @contextmanager
