@@ -102,6 +102,22 @@ def test_a_pair_keeps_the_stack_of_its_start(compile_c, target):
     assert found == {"left": 997, "deeper": 997, "descend": 997}
 
 
+@pytest.mark.parametrize("at_end", [False, True], ids=["start", "end"])
+@pytest.mark.parametrize("flags", [("-O2", FRAMES), ("-O0",)])
+def test_callers_whose_return_is_traced_too(flags, at_end, compile_c, target):
+    """Their return addresses on the stack are the trampoline's: what was there before is what counts."""
+    path = compile_c("chains.c", *flags)
+    process = target(path)
+    with trace.Session(pid=process.pid) as session:
+        session.pair(trace.uprobe(str(path), "left", "right", "deeper", "descend", "main")).count()
+        pair = session.pair(trace.uprobe(str(path), "work"), keep={"calls": ustack})
+        counts = pair.count(stack=ustack) if at_end else pair.count("calls")
+        session.start()
+        process.go("descend 997")
+        found = {chain if at_end else chain[1:]: count for chain, count in by_names(counts).items()}
+    assert found == CHAINS
+
+
 def test_callers_in_a_shared_library(compile_c, target, tmp_path):
     library = compile_c(
         'void called(void); void callback(void (*f)(void)) { f(); __asm__(""); }',
@@ -246,6 +262,9 @@ void _start(void) {
 """
     path = compile_c(source, "-m32", "-O0", "-nostdlib", "-static", "-fno-stack-protector", "-fno-pie", "-no-pie")
     process = spawn([path])
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "\n"
     with trace.Session(pid=process.pid) as session:
         counts = session.uprobe(str(path), "work").count(stack=ustack)
         session.start()
@@ -312,7 +331,7 @@ console.log('ready');
 
 
 def test_javascript_functions_by_the_perf_map(target, tmp_path):
-    process = target("node", "--perf-basic-prof", "-e", NODE_SOURCE, cwd=tmp_path)
+    process = target("node", "--perf-basic-prof", "--interpreted-frames-native-stack", "-e", NODE_SOURCE, cwd=tmp_path)
     exists = "_ZN4node2fsL10ExistsSyncERKN2v820FunctionCallbackInfoINS1_5ValueEEE"
     with trace.Session(pid=process.pid) as session:
         counts = session.uprobe("node", exists).count(stack=ustack)
@@ -325,4 +344,4 @@ def test_javascript_functions_by_the_perf_map(target, tmp_path):
             found[tuple(script[:3])] += count
     Path(f"/tmp/perf-{process.pid}.map").unlink(missing_ok=True)
     assert sum(found.values()) == 997
-    assert found[("existsSync", "inner", "outer")] > 0
+    assert found == {("existsSync", "inner", "outer"): 997}

@@ -12,6 +12,7 @@
 #define BUILT_DEPTH 64
 #define AT_ENTRY 1
 #define AT_RETURN 2
+#define LONGEST_FUNCTION 0x10000
 
 #if defined(__aarch64__) || defined(__TARGET_ARCH_arm64)
 #define INSTRUCTION(ctx) ((ctx)->pc)
@@ -37,9 +38,34 @@ struct stack_record {
 BPF_RINGBUF_OUTPUT(stack_records, 1024);
 BPF_HASH(stacks_sent, u64, u64, 32768);
 
+/*
+ * The address that a pending return probe has put its trampoline's in place of: only the kernel knows, and says since
+ * Linux 6.10. Our frame `n` is its own; but at a function's entry its walk has the `caller` only where the function
+ * begins with endbr64 or push, since Linux 6.11. Where it has not, its frame 1 is another, or in a function that calls
+ * itself the same: there the first bytes decide, behind the breakpoint that is in place of the very first, and where they
+ * leave a doubt the trampoline remains.
+ */
+static __always_inline u64 behind_trampoline(struct pt_regs *ctx, u32 place, u32 n, u64 caller, u64 address) {
+  u64 first = 0, found = 0;
+  if (place == AT_ENTRY) {
+    if (n < 2 || bpf_get_stack(ctx, &first, sizeof(first), BPF_F_USER_STACK | 1) != sizeof(first)) return address;
+    if (first != caller) {
+      n--;
+    } else if (caller - INSTRUCTION(ctx) < LONGEST_FUNCTION) {
+      u32 bytes = 0;
+      bpf_probe_read_user(&bytes, 4, (void *)INSTRUCTION(ctx));
+      bytes >>= 8;
+      if (bytes != 0xfa1e0f /* endbr64 */ && bytes != 0xe58948 /* push %rbp; mov %rsp,%rbp */) return address;
+    }
+  }
+  long size = bpf_get_stack(ctx, &found, sizeof(found), BPF_F_USER_STACK | (n & BPF_F_SKIP_FIELD_MASK));
+  return size == sizeof(found) && found ? found : address;
+}
+
 /* Follows the chain of frames; the hash of what it finds, and the addresses themselves to `r` where that is given. */
 static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_record *r) {
   u64 hash = bpf_get_current_pid_tgid() >> 32, address = INSTRUCTION(ctx), frame[2] = { FRAME_POINTER(ctx), 0 };
+  u64 caller = 0;
   u32 depth = 0;
 #pragma clang loop unroll(disable)
   for (u32 n = 0; n < STACK_DEPTH; n++) {
@@ -47,6 +73,7 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
     hash ^= hash >> 32;
     if (r) r->address[n & STACK_DEPTH] = address;
     depth++;
+    if (n == 1) caller = address;
     if (place == AT_ENTRY && n == 0) {
       /* The caller is not in the chain yet: the call has pushed it, or left it in the link register. */
 #if defined(__aarch64__) || defined(__TARGET_ARCH_arm64)
@@ -59,6 +86,7 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
       address = PLAIN(frame[1]);
     }
     if (!address) break;
+    if (!(address & 0xfff)) address = behind_trampoline(ctx, place, n + 1, caller, address); /* it begins a page */
   }
   if (r) r->depth = depth;
   return hash | 1;

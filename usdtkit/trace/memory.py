@@ -89,11 +89,11 @@ class Memory:
         """
         if self._region(addresses[0]) is None:
             return addresses  # mapped since this was read
-        return addresses[: next((n for n, at in enumerate(addresses) if self._region(at - (n > 0)) is None), None)]
+        return addresses[: next((n for n, at in enumerate(addresses) if self._region(at) is None), None)]
 
     def frame(self, address: int, at: int) -> Frame:
         """What `address` is, by the instruction `at`, which is the one before where `address` was returned to."""
-        region = self._region(at)
+        region = self._region(at) or self._region(address)  # a trampoline begins its mapping
         if region is None:
             return Frame(address, "", address, "")
         shift = address - at
