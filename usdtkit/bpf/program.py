@@ -183,6 +183,8 @@ class _Builder:
             body.append(f"pair_{hook.after.index}.delete(&key);")
         self.has_stacks |= "stack" in renderer.uses
         opening = [line for name, line in OPENING.items() if name in renderer.uses]
+        if sum(line.count(renderer.stack) for line in body) > 1:  # a walk is long, and one a hit is enough
+            body = [f"u64 stack = {renderer.stack};", *(line.replace(renderer.stack, "stack") for line in body)]
         self.functions.append(
             "\n".join([f"int {hook.function}(struct pt_regs *ctx) {{", *opening, *body, "return 0;", "}"])
         )

@@ -82,6 +82,11 @@ class Renderer:
     parameters: list[int]
     uses: set[str] = field(default_factory=set)
 
+    @property
+    def stack(self) -> str:
+        """The C of the id of the current stack."""
+        return f"user_stack(ctx, {STACK_PLACE[self.scope.kind]}, {self.no_stack})"
+
     def field(self, name: str, expression: ex.Expression) -> Field:
         """The field that holds the value of `expression`."""
         resolved = self._resolve(expression)
@@ -283,7 +288,7 @@ class Renderer:
             return _C(f"(s64)ctx->{RETURN_REGISTER[self.scope.machine]}", "i64")
         if name == "ustack":
             self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
-            return _Stack(f"user_stack(ctx, {STACK_PLACE[self.scope.kind]}, {self.no_stack})")
+            return _Stack(self.stack)
         code, uses = {
             "pid": ("(id >> 32)", "id"),
             "tid": ("(u64)(u32)id", "id"),
