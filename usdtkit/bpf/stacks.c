@@ -35,7 +35,7 @@ struct stack_record {
   struct built built[BUILT_DEPTH];
 };
 
-BPF_RINGBUF_OUTPUT(stack_records, 1024);
+BPF_RINGBUF_OUTPUT(stack_records, 2048); /* pages: a burst of 2,700 new stacks */
 BPF_HASH(stacks_sent, u64, u64, 32768);
 
 /*
