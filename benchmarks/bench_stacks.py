@@ -73,6 +73,14 @@ class Calls:
     def __init__(self, path):
         self.process = subprocess.Popen([path, str(CALLS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self.process.pid
+        symbols = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+        self._work = next(int(line.split()[0], 16) for line in symbols.splitlines() if line.endswith(" T work"))
+
+    def is_traced(self):
+        """Whether there is a breakpoint on work()."""
+        with Path(f"/proc/{self.pid}/mem").open("rb", buffering=0) as memory:
+            memory.seek(self._work)
+            return memory.read(1) == b"\xcc"
 
     def cost(self):
         costs = []
@@ -97,16 +105,18 @@ def ours(path, calls, *keys, **more):
 
 
 def bpftraces(path, calls, key):
-    program = f'uprobe:{path}:work {{ @{key} = count(); }} BEGIN {{ printf("attached\\n"); }}'
+    program = f"uprobe:{path}:work {{ @{key} = count(); }}"
     command = ["bpftrace", "-p", str(calls.pid), "-e", program]
-    tracer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    tracer = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while "attached" not in tracer.stdout.readline():
-            pass
+        while not calls.is_traced():
+            if tracer.poll() is not None:
+                raise SystemExit("bpftrace ended before it was attached")
+            time.sleep(0.01)
         return calls.cost()
     finally:
         tracer.terminate()
-        tracer.communicate()
+        tracer.wait()
 
 
 def main():
@@ -120,7 +130,13 @@ def main():
         return
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/calls"
-        flags = ["-O1", "-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer", "-fno-optimize-sibling-calls"]
+        flags = [
+            "-O1",
+            "-fno-omit-frame-pointer",
+            "-no-pie",
+            "-mno-omit-leaf-frame-pointer",
+            "-fno-optimize-sibling-calls",
+        ]
         subprocess.run(["gcc", "-xc", "-", *flags, "-o", path], input=PROGRAM, text=True, check=True)
         calls = Calls(path)
         try:
