@@ -124,7 +124,7 @@ def test_records_and_keys_have_a_limit():
 
 def test_cookies_hold_a_probe_and_its_list_of_operands():
     assert program.cookie(0, 0) == 0
-    assert program.cookie(program.MAX_PROBES - 1, program.MAX_LISTS - 1) == 2**32 - 1
+    assert program.cookie(program.MAX_PROBES - 1, program.MAX_LISTS - 1, at_entry=True) == 2**32 - 1
     for probe, operands in ((program.MAX_PROBES, 0), (0, program.MAX_LISTS)):
         with pytest.raises(UsageError, match="in one session"):
             program.cookie(probe, operands)

@@ -23,7 +23,7 @@ INTEGER_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64")
 MAX_STRING = 4096
 
 # Seen by every program, whatever the probe. "latency" exists in pairs only.
-BUILTINS = ("pid", "tid", "uid", "gid", "cpu", "time", "comm", "latency", "retval")
+BUILTINS = ("pid", "tid", "uid", "gid", "cpu", "time", "comm", "latency", "retval", "ustack")
 
 
 def _operator(symbol: str) -> Callable[[Expression, Operand], Binary]:
@@ -167,6 +167,8 @@ class TextTest(Expression):
 
 pid, tid, uid, gid, cpu = Name("pid"), Name("tid"), Name("uid"), Name("gid"), Name("cpu")
 comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
+# The calls that led to the probe: a field or a key, arriving as `usdtkit.trace.Stack`, None where none could be taken.
+ustack = Name("ustack")
 
 
 def arg(which: int | str) -> Arg:

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes"]
+Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack"]
 _NUMBERS: dict[str, tuple[str, str]] = {
     "u64": ("u64", "Q"),
     "i64": ("s64", "q"),
     "bool": ("u64", "Q"),
     "f64": ("u64", "d"),
+    "stack": ("u64", "Q"),  # its id: `trace.stacks` has the stack
 }
 
 

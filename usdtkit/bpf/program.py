@@ -17,15 +17,16 @@ from pathlib import Path
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import COOKIE_LIST_BITS, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.render import MAX_OPERANDS, RETURN_SLOT, HookKind, Renderer, Scope
+from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, RETURN_SLOT, HookKind, Renderer, Scope
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
-COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "unreadable")
+COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "unreadable", "no_stack")
 COUNTERS_ROOM = 8
 
-MAX_LISTS = 1 << COOKIE_LIST_BITS
+STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
+MAX_LISTS = AT_ENTRY_BIT  # the list's highest bit says where the site is
 MAX_PROBES = 1 << 32 - COOKIE_LIST_BITS
 # What pairs keep is allocated in advance.
 PAIR_ENTRIES, PAIR_BYTES = 10_240, 4 << 20
@@ -57,12 +58,16 @@ class Hook:
 
 @dataclass(frozen=True)
 class Program:
-    """The text, the values of its parameters, and by their numbers the layouts of events, and the tables."""
+    """The text, the values of its parameters, and by their numbers the layouts of events, and the tables.
+
+    With `has_stacks`, definitions of stacks come through the map STACK_RECORDS.
+    """
 
     text: str
     parameters: tuple[int, ...]
     records: dict[int, Layout]
     tables: dict[int, Table]
+    has_stacks: bool
 
 
 def build(hooks: Sequence[Hook]) -> Program:
@@ -70,14 +75,14 @@ def build(hooks: Sequence[Hook]) -> Program:
     return _Builder().build(hooks)
 
 
-def cookie(probe: int, operand_list: int) -> int:
-    """A site's cookie: the number of its probe, and of its list in the map `operands`."""
+def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
+    """A site's cookie: the number of its probe, of its list in the map `operands`, and if it begins a function."""
     if probe >= MAX_PROBES or operand_list >= MAX_LISTS:
         raise UsageError(
             f"more than {MAX_PROBES} probes, or {MAX_LISTS} different argument layouts, in one session",
             hint="narrow the pattern, or trace in several sessions",
         )
-    return probe << COOKIE_LIST_BITS | operand_list
+    return probe << COOKIE_LIST_BITS | at_entry * AT_ENTRY_BIT | operand_list
 
 
 class _Builder:
@@ -87,18 +92,21 @@ class _Builder:
         self.parameters: list[int] = []
         self.actions = ActionRenderer()
         self.kept: dict[int, Layout] = {}
+        self.has_stacks = False
 
     def build(self, hooks: Sequence[Hook]) -> Program:
         for hook in hooks:
             self._function(hook)
-        text = "\n".join([PRELUDE, *self.declarations, *self.actions.declarations, *self.functions, ""])
-        return Program(text, tuple(self.parameters), self.actions.records, self.actions.tables)
+        stacks = [STACKS] if self.has_stacks else []
+        text = "\n".join([PRELUDE, *stacks, *self.declarations, *self.actions.declarations, *self.functions, ""])
+        return Program(text, tuple(self.parameters), self.actions.records, self.actions.tables, self.has_stacks)
 
     def _function(self, hook: Hook) -> None:
         kept = self.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size)
         counters = hook.index * COUNTERS_ROOM
-        renderer = Renderer(scope, counters + COUNTERS.index("unreadable"), self.parameters)
+        unreadable, no_stack = (counters + COUNTERS.index(name) for name in ("unreadable", "no_stack"))
+        renderer = Renderer(scope, unreadable, no_stack, self.parameters)
 
         def count(name: str, amount: int = 1) -> str:
             return f"add({counters + COUNTERS.index(name)}, {amount});"
@@ -109,17 +117,25 @@ class _Builder:
         elif hook.after is not None:
             body += self._pair_end(hook, renderer, count)
         body.append(count("hits"))
-        for block in hook.blocks:
-            action = self.actions.render(block.action, renderer, count)
-            if block.condition is not None:
-                action = [f"if ({renderer.integer(block.condition)[0]}) {{", *action, "}"]
-            body += action
+        actions = [self._block(block, renderer, count) for block in hook.blocks]
+        # A walk is long, and one a hit is enough: within the condition of the one action that asks, else before all.
+        asking = [lines for _, lines in actions if any(renderer.stack in line for line in lines)]
+        if len(asking) == 1:
+            asking[0][:] = ["{", *_walked_once(asking[0], renderer), "}"]
+        for condition, lines in actions:
+            body += [f"if ({condition}) {{", *lines, "}"] if condition else lines
         if hook.after is not None:
             body.append(f"pair_{hook.after.index}.delete(&key);")
+        self.has_stacks |= "stack" in renderer.uses
         opening = [line for name, line in OPENING.items() if name in renderer.uses]
+        body = _walked_once(body, renderer)
         self.functions.append(
             "\n".join([f"int {hook.function}(struct pt_regs *ctx) {{", *opening, *body, "return 0;", "}"])
         )
+
+    def _block(self, block: Block, renderer: Renderer, count: Counter) -> tuple[str, list[str]]:
+        lines = self.actions.render(block.action, renderer, count)
+        return "" if block.condition is None else renderer.integer(block.condition)[0], lines
 
     def _pair_key(self, hook: Hook) -> list[str]:
         """Statements that set `key`: this thread and probe and, for functions, the stack frame of the call.
@@ -188,7 +204,15 @@ class _Builder:
         ]
 
 
+def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:
+    """The same statements with one walk of the stack, where several ask for it."""
+    if sum(line.count(renderer.stack) for line in lines) < 2:
+        return lines
+    return [f"u64 stack = {renderer.stack};", *(line.replace(renderer.stack, "stack") for line in lines)]
+
+
 PRELUDE = (Path(__file__).parent / "prelude.c").read_text()
+STACKS = (Path(__file__).parent / "stacks.c").read_text()
 
 # Computed once a hit, where a hook uses it.
 OPENING = {

@@ -32,6 +32,14 @@ RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 HookKind = Literal["usdt", "entry", "return"]
+# The bit of a cookie that says that a USDT site is its function's first instruction.
+AT_ENTRY_BIT = 1 << 11
+# What a stack must know of its place, as stacks.c calls it.
+STACK_PLACE: dict[HookKind, str] = {
+    "usdt": f"cookie & {AT_ENTRY_BIT} ? AT_ENTRY : 0",
+    "entry": "AT_ENTRY",
+    "return": "AT_RETURN",
+}
 
 
 @dataclass(frozen=True)
@@ -66,12 +74,18 @@ class Scope:
 
 @dataclass
 class Renderer:
-    """Renders for one hook. `stat` is the index of its counter of values that could not be read."""
+    """Renders for one hook. `stat`, `no_stack`: its counters of values, and of stacks, that could not be read."""
 
     scope: Scope
     stat: int
+    no_stack: int
     parameters: list[int]
     uses: set[str] = field(default_factory=set)
+
+    @property
+    def stack(self) -> str:
+        """The C of the id of the current stack."""
+        return f"user_stack(ctx, {STACK_PLACE[self.scope.kind]}, {self.no_stack})"
 
     def field(self, name: str, expression: ex.Expression) -> Field:
         """The field that holds the value of `expression`."""
@@ -85,6 +99,8 @@ class Renderer:
             return Field(name, "str", COMM_SIZE)
         if isinstance(resolved, _Float):
             return Field(name, "f64")
+        if isinstance(resolved, _Stack):
+            return Field(name, "stack")
         if isinstance(resolved, _C):
             return Field(name, resolved.kind, names=resolved.names)
         if self._is_condition(resolved):
@@ -108,7 +124,7 @@ class Renderer:
             ]
         if isinstance(resolved, _Comm):
             return [f"{into}_length = {COMM_SIZE};", f"bpf_get_current_comm(&{into}, {COMM_SIZE});"]
-        if isinstance(resolved, (_Float, _Kept)):
+        if isinstance(resolved, (_Float, _Kept, _Stack)):
             return [f"{into} = {resolved.c};"]
         return [f"{into} = {self.integer(resolved)[0]};"]
 
@@ -143,12 +159,12 @@ class Renderer:
                 return _cast(f"read_user({at}, {int(type[1:]) // 8}, {self.stat})", type)
             case ex.TextTest():
                 return self._text_test(resolved), False
-            case _Kept() if not resolved.field.is_text and resolved.field.kind != "f64":
+            case _Kept() if not resolved.field.is_text and resolved.field.kind not in ("f64", "stack"):
                 return resolved.c, resolved.field.kind == "i64"
             case _C(c, kind):
                 return c, kind == "i64"
             case _:
-                raise UsageError(f"{self.scope.what}: a string or a float where an integer is needed")
+                raise UsageError(f"{self.scope.what}: a string, a float or a stack where an integer is needed")
 
     def pointer(self, expression: ex.Expression) -> str:
         """The C of an address: for an argument that is known to be a string or bytes, where they lie."""
@@ -287,6 +303,9 @@ class Renderer:
             if self.scope.kind != "return":
                 raise UsageError(f"{self.scope.what}: only a function's return has a return value")
             return _C(f"(s64)ctx->{RETURN_REGISTER[self.scope.machine]}", "i64")
+        if name == "ustack":
+            self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
+            return _Stack(self.stack)
         code, uses = {
             "pid": ("(id >> 32)", "id"),
             "tid": ("(u64)(u32)id", "id"),
@@ -317,6 +336,11 @@ class _C(ex.Expression):
 
 @dataclass(eq=False, repr=False)
 class _Float(ex.Expression):
+    c: str
+
+
+@dataclass(eq=False, repr=False)
+class _Stack(ex.Expression):
     c: str
 
 

@@ -7,11 +7,13 @@ program in the kernel, see `program`.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.bpf.maps import Map
 
 CHUNK = 1 << 18
+_HEADER = 8
 
 
 class RingBuffer:
@@ -32,6 +34,16 @@ class RingBuffer:
         if self._ring is not None:
             ffi.release(self._ring)
             self._ring = None
+
+    def payloads(self) -> Iterator[memoryview]:
+        """Those of all records that wait, each valid until the next: for rings whose records are few."""
+        view = memoryview(self.chunk)
+        while end := self.refill():
+            at = 0
+            while at < end:
+                length = int.from_bytes(view[at : at + 4], "little")
+                yield view[at + _HEADER : at + _HEADER + length]
+                at += _HEADER + (length + 7) // 8 * 8
 
     def refill(self) -> int:
         """Take whole records out of the ring, at most a chunk full; how many bytes of `chunk` they are."""

@@ -69,18 +69,41 @@ def follow(
     if options.explain:
         return explain(session, options.format)
     session.start()
-    for refusal in session.refused:
-        note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
     format_: Format = options.format
     report = Report(tool, columns, format_)
     with _stop_on_signals(session):
-        note("Tracing… Ctrl-C ends.")
+        _begin(session)
         for event in session:
             row = describe(event)
             if row is not None:
                 report.row(row)
     if finish is not None:
         finish(report)
+    return _end(session, report, options)
+
+
+def follow_intervals(
+    session: Session, options: argparse.Namespace, tool: str, interval: float | None, write: Finish
+) -> int:
+    """Run a session that only summarises, as `follow`; `write` prints after each interval, and at the end."""
+    if options.explain:
+        return explain(session, options.format)
+    session.start()
+    report = Report(tool, (), options.format)
+    with _stop_on_signals(session):
+        _begin(session)
+        for _ in session.intervals(interval):
+            write(report)
+    return _end(session, report, options)
+
+
+def _begin(session: Session) -> None:
+    for refusal in session.refused:
+        note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
+    note("Tracing… Ctrl-C ends.")
+
+
+def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
     summary = session.summary()
     report.summary(summary)
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0

@@ -61,7 +61,7 @@ class Report:
         self._csv: tuple[Any, list[str]] | None = None
         if format == "json":
             self._json({"schema": f"usdtkit.{tool}/1", "time": _iso(time.time())})
-        elif format == "table":
+        elif format == "table" and columns:
             self._line([column.heading for column in columns])
 
     def row(self, values: Mapping[str, Any]) -> None:
@@ -134,6 +134,7 @@ def account(summary: Summary) -> str:
         "not counted, table full": summary.full,
         "dropped, nested too deep": summary.overflow,
         "arguments unreadable": summary.unreadable,
+        "stacks not taken": summary.no_stack,
     }
     return ", ".join([line, *(f"{count:,} {what}" for what, count in rest.items() if count)])
 

@@ -11,8 +11,12 @@
 
 A session takes sources (`usdt`, `uprobe`, `uretprobe`, `pair`), each with actions: `emit` sends events, which
 iteration yields (`batches`: as columns); `count`, `hist` and `stats` summarise in the kernel. Values and conditions are
-expressions.
+expressions; `ustack` is the calls that led to a hit, a `Stack`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf.expressions import (
     Expression,
@@ -30,6 +34,7 @@ from usdtkit.bpf.expressions import (
     tid,
     uid,
     us,
+    ustack,
 )
 from usdtkit.bpf.layout import Truncated, TruncatedBytes
 from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable
@@ -38,9 +43,26 @@ from usdtkit.trace.session import Session, Summary
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import FunctionSpec, UsdtSpec, uprobe, uretprobe, usdt
 
+if TYPE_CHECKING:
+    from usdtkit.trace.memory import Frame
+    from usdtkit.trace.stacks import Stack
+
 __all__ = [
-    "Columns", "Counts", "Distribution", "Expression", "FunctionSpec", "Histogram", "Pair", "Session", "Source",
-    "Statistics", "StatisticsTable", "Summary", "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer", "comm",
-    "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt",
-    "wall_time",
+    "Columns", "Counts", "Distribution", "Expression", "Frame", "FunctionSpec", "Histogram", "Pair", "Session",
+    "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Truncated", "TruncatedBytes", "UsdtSpec", "arg",
+    "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "retval", "tid", "uid", "uprobe",
+    "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Most sessions take no stacks, and need not wait for what names them.
+    if name == "Stack":
+        from usdtkit.trace.stacks import Stack
+
+        return Stack
+    if name == "Frame":
+        from usdtkit.trace.memory import Frame
+
+        return Frame
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,14 +2,14 @@
 
 Input: chunks from `bpf.ringbuf`, and the layouts of `bpf.program`. Output: one namedtuple class for each `emit`, with
 `time_ns` (CLOCK_MONOTONIC), `pid`, `tid` and `probe` (the probe's or function's name) before its own fields. The work
-is done in C (native/events.c), a chunk at a time.
+is done in C (native/events.c), a chunk at a time; only the stacks' ids become `Stack`s here.
 """
 
 from __future__ import annotations
 
 import time
 from collections import namedtuple
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from usdtkit import _events
@@ -20,14 +20,15 @@ from usdtkit.bpf.program import Program
 HEADER = ("time_ns", "pid", "tid", "probe")
 # Fields say their units.
 UNITS = {"latency": "latency_ns", "time": "time_ns"}
-_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b"}
+_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "Q"}
 _ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d"}  # of a column
 
 
 class Columns:
     """Many events of one type, a sequence for each field: `columns["latency_ns"]`.
 
-    Numbers are memoryviews of 8-byte items, which numpy.asarray takes without a copy; strings and `probe` are lists.
+    Numbers are memoryviews of 8-byte items, which numpy.asarray takes without a copy; strings, stacks and `probe` are
+    lists.
     """
 
     def __init__(self, fields: dict[str, Any]) -> None:
@@ -48,9 +49,14 @@ class Columns:
 
 
 class Decoders:
-    """All that one program sends: `types` types of events, from probes with these names by number."""
+    """All that one program sends: `types` types of events, from probes with these names by number.
 
-    def __init__(self, program: Program, types: int, probes: Sequence[str]) -> None:
+    `stack` knows the stacks by their ids, which is what the program sends; only a program that has some needs it.
+    """
+
+    def __init__(
+        self, program: Program, types: int, probes: Sequence[str], stack: Callable[[int], Any] | None = None
+    ) -> None:
         self._probes = tuple(probes)
         self._fields = [program.records[number * SIZES].fields for number in range(types)]
         self._classes = [_event_class([*HEADER, *(field.name for field in fields)]) for fields in self._fields]
@@ -59,19 +65,48 @@ class Decoders:
             _decoder(self._classes[kind // SIZES], program.records.get(kind) or program.records[kind // SIZES * SIZES])
             for kind in range(types * SIZES)
         )
+        self._stack = stack
+        # Of the types with stacks, by class: where in the event.
+        self._stacked = {
+            event: [len(HEADER) + n for n, field in enumerate(fields) if field.kind == "stack"]
+            for event, fields in zip(self._classes, self._fields, strict=True)
+            if any(field.kind == "stack" for field in fields)
+        }
         self._groups = bytes(kind // SIZES for kind in range(types * SIZES))
 
     def events(self, chunk: bytearray, end: int) -> list[Any]:
         """The events in the first `end` bytes of a drained chunk."""
-        return _events.decode(chunk, end, self._decoders, self._probes)
+        events = _events.decode(chunk, end, self._decoders, self._probes)
+        if self._stacked:
+            return [self._with_stacks(event, self._stacked.get(type(event))) for event in events]
+        return events
 
     def columns(self, chunk: bytearray, end: int) -> list[Columns | None]:
         """The same as columns, one for each type; None for a type without events."""
         found = _events.columns(chunk, end, self._decoders, self._probes, self._groups)
         return [
-            None if raw is None else Columns(dict(_typed(fields, raw)))
+            None if raw is None else Columns(dict(self._typed(fields, raw)))
             for fields, raw in zip(self._fields, found, strict=False)
         ]
+
+    def _with_stacks(self, event: Any, positions: Sequence[int] | None) -> Any:
+        if positions is None or self._stack is None:
+            return event
+        values = list(event)
+        for position in positions:
+            values[position] = self._stack(values[position])
+        return event._make(values)
+
+    def _typed(self, fields: Sequence[Field], raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+        time_ns, pid, tid, probe, *own = raw
+        for name, column in (("time_ns", time_ns), ("pid", pid), ("tid", tid)):
+            yield name, memoryview(column).cast("Q")
+        yield "probe", probe
+        for field, column in zip(fields, own, strict=True):
+            if field.kind == "stack" and self._stack is not None:
+                yield field.name, [self._stack(id) for id in memoryview(column).cast("Q")]
+            else:
+                yield field.name, column if field.is_text else memoryview(column).cast(_ITEMS[field.kind])
 
 
 def _event_class(fields: Sequence[str]) -> Any:
@@ -85,15 +120,6 @@ def _decoder(event: Any, layout: Layout) -> _events.Decoder:
         for field, offset, room in fields
     )
     return _events.Decoder(event, described, Truncated, TruncatedBytes)
-
-
-def _typed(fields: Sequence[Field], raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-    time_ns, pid, tid, probe, *own = raw
-    for name, column in (("time_ns", time_ns), ("pid", pid), ("tid", tid)):
-        yield name, memoryview(column).cast("Q")
-    yield "probe", probe
-    for field, column in zip(fields, own, strict=True):
-        yield field.name, column if field.is_text else memoryview(column).cast(_ITEMS[field.kind])
 
 
 def wall_time(time_ns: int) -> float:

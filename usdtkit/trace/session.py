@@ -11,26 +11,31 @@ import os
 import select
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usdtkit import targets
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.actions import table_name
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.expressions import MAX_STRING
+from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
-from usdtkit.model import Probe
+from usdtkit.model import Function, Probe
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
+
+if TYPE_CHECKING:
+    from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
 HOUR_S = 3600.0  # poll(2) counts milliseconds in an int
@@ -42,7 +47,8 @@ class Summary:
 
     `hits` that reached a hook (of a pair: that were completed), events `received` and `lost` for want of room in the
     ring buffer; entries that a full table did not take; ends without a start; starts dropped because too many were
-    open in one thread; values that could not be read.
+    open in one thread; values that could not be read; hits of which no stack could be taken, for want of room or
+    because the process is a 32-bit one.
     """
 
     hits: int
@@ -52,6 +58,7 @@ class Summary:
     unmatched: int
     overflow: int
     unreadable: int
+    no_stack: int
     duration_s: float
 
 
@@ -115,6 +122,7 @@ class Session:
         self._loaded: Loaded | None = None
         self._links: Links | None = None
         self._ring: RingBuffer | None = None
+        self._stacks: Stacks | None = None
         self._started_at = self._ended_at = 0.0
         self._final: Summary | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -167,6 +175,10 @@ class Session:
             with contextlib.suppress(NotFoundError):
                 return targets.find_probes(name, path=self._command.program)
         return targets.find_probes(name, pids=self._search_pids, path=path)
+
+    def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
+        """The functions of a library that match any of the patterns, in what the session traces. NotFoundError."""
+        return targets.find_functions(library, patterns, pids=self._search_pids)
 
     def _resolve(self, spec: Spec) -> Resolved:
         if isinstance(spec, UsdtSpec):
@@ -226,7 +238,8 @@ class Session:
         require_bpf()
         program = self.program()
         bytecode = compile_program(program.text)
-        plan = _plan(self._hooks, self._places)
+        self._stacks = self._new_stacks() if program.has_stacks else None
+        plan = _plan(self._hooks, self._places, self._stacks)
         sizes = {
             "events": self._ring_size,
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
@@ -237,10 +250,14 @@ class Session:
             maps = self._loaded.maps
             for index, packed in enumerate(plan.operands):
                 maps["operands"][index.to_bytes(4, "little")] = packed
-            self._decoders = Decoders(program, self._event_types, plan.probe_names)
+            stack = None if self._stacks is None else self._stacks.get
+            self._decoders = Decoders(program, self._event_types, plan.probe_names, stack)
             for number, aggregation in enumerate(self._aggregations):
-                aggregation.bind(maps[table_name(number)], program.tables[number])
+                table = program.tables[number]
+                aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys)))
             self._ring = RingBuffer(maps["events"])
+            if self._stacks is not None:
+                self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             self._links = Links(self._loaded, self._method)
             self._started_at = time.monotonic()
             self._attach(plan, self._links)
@@ -249,6 +266,14 @@ class Session:
         except BaseException:
             self.close()
             raise
+
+    def _new_stacks(self) -> Stacks:
+        from usdtkit.trace.stacks import Stacks  # what most sessions do without
+
+        return Stacks(self.pids, [place.path for resolved in self._places for place in resolved.places])
+
+    def _decoding(self, layout: Layout) -> Layout:
+        return layout if self._stacks is None else self._stacks.decoding(layout)
 
     def _attach(self, plan: _Plan, links: Links) -> None:
         attached = 0
@@ -279,8 +304,7 @@ class Session:
 
         self.start()
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
-        assert self._ring is not None
-        watched = (self._ring.fd, self._wake, *self._pidfds)
+        watched = (*self._ring_fds(), self._wake, *self._pidfds)
         for descriptor in watched:
             loop.add_reader(descriptor, ready.set)
         try:
@@ -309,18 +333,35 @@ class Session:
         for _ in self._rounds():
             yield from self.drain_columns()
 
-    def _rounds(self) -> Iterator[None]:
-        """One item each time the buffer may hold events; before the last one everything is detached."""
+    def intervals(self, seconds: float | None = None) -> Iterator[None]:
+        """For sessions that only summarise: run as iteration does, yield every so many seconds, and at the end."""
+        for due in self._rounds(seconds):
+            for _ in self.drain():
+                continue
+            if due:
+                yield
+
+    def _rounds(self, interval: float | None = None) -> Iterator[bool]:
+        """One item each time the buffer may hold events; true when an interval (seconds) is over, and the last time.
+
+        Before the last one everything is detached.
+        """
         self.start()
+        due = None if interval is None else self._started_at + interval
         while True:
-            yield
+            yield False
             if self._wake < 0:  # closed by whoever took the last event
                 return
-            left = self._left()
-            if self._finished(None if left is None else min(left, HOUR_S) * 1000):
+            waits = [HOUR_S, self._left(), None if due is None else max(0.0, due - time.monotonic())]
+            if self._finished(min(wait for wait in waits if wait is not None) * 1000):
                 break
+            if interval is not None and due is not None and time.monotonic() >= due:
+                due += interval
+                yield True
+                if self._wake < 0:
+                    return
         self.detach()
-        yield
+        yield True
 
     def _left(self) -> float | None:
         """Seconds until the duration is over; None where there is none."""
@@ -331,14 +372,18 @@ class Session:
     def _finished(self, timeout_ms: float | None) -> bool:
         """Wait for something to happen; whether that is the end."""
         poller = select.poll()
-        assert self._ring is not None
-        for descriptor in (self._ring.fd, self._wake, *self._pidfds):
+        for descriptor in (*self._ring_fds(), self._wake, *self._pidfds):
             poller.register(descriptor, select.POLLIN)
         ready = {descriptor for descriptor, _ in poller.poll(timeout_ms)}
         for pidfd in ready & self._pidfds:
             self._pidfds.discard(pidfd)
             os.close(pidfd)
         return self._wake in ready or (bool(self.pids) and not self._pidfds) or self._left() == 0.0
+
+    def _ring_fds(self) -> tuple[int, ...]:
+        """What is readable when records wait."""
+        assert self._ring is not None
+        return (self._ring.fd,) if self._stacks is None else (self._ring.fd, self._stacks.fd)
 
     def drain(self) -> Iterator[Any]:
         """The events that wait in the buffer now; a fast writer does not make it endless."""
@@ -360,6 +405,8 @@ class Session:
 
     def _chunks(self) -> Iterator[tuple[bytearray, int, Decoders]]:
         """Records out of the ring buffer: where they are now, how many bytes, and what they mean."""
+        if self._stacks is not None:
+            self._stacks.collect()
         left = self._ring_size
         while self._ring is not None and self._decoders is not None and left > 0 and (end := self._ring.refill()):
             left -= end
@@ -402,6 +449,9 @@ class Session:
         if self._loaded is not None:
             self._final = self.summary()
             self._loaded.close()
+        if self._stacks is not None:
+            self._stacks.close()
+            self._stacks = None
         if self._ring is not None:
             self._ring.close()
             self._ring = None
@@ -431,14 +481,16 @@ class _Plan:
     probe_names: list[str]
 
 
-def _plan(hooks: list[programs.Hook], places: list[Resolved]) -> _Plan:
+def _plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> _Plan:
     sites: dict[tuple[int, str], list[Site]] = {}
     lists: dict[tuple[bytes, ...], int] = {}
     names: dict[str, int] = {}
     for hook, resolved in zip(hooks, places, strict=True):
         for place in resolved.places:
             packed = tuple(pack_operands(place.operands, hook.machine))
-            cookie = programs.cookie(names.setdefault(place.name, len(names)), lists.setdefault(packed, len(lists)))
+            name, operands = names.setdefault(place.name, len(names)), lists.setdefault(packed, len(lists))
+            at_entry = stacks is not None and hook.kind == "usdt" and stacks.begins_function(place)
+            cookie = programs.cookie(name, operands, at_entry)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             sites.setdefault((hook.index, place.path), []).append(site)
     return _Plan(sites, [entry for entries in lists for entry in entries], list(names))

@@ -1,0 +1,141 @@
+"""The tool stackcount: counts of known chains in every format, by function, glob, regular expression and probe."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commandline import json_lines, usdtkit
+
+ROOT = Path(__file__).parents[2]
+CHAINS = {"main;left;work": 997, "main;right;deeper;work": 997, "main;descend;descend;descend;work": 997}
+
+
+@pytest.fixture
+def stackcount(spawn, wait_for_line):
+    """stackcount(program, *options) -> (standard output, standard error), of the tool over all that a program does."""
+
+    def run(program, *options):
+        target = spawn(program)
+        wait_for_line(target, "ready")
+        arguments = [str(option) for option in options]
+        command = [sys.executable, "-m", "usdtkit", "stackcount", "-p", target.pid, *arguments]
+        tool = spawn(command, cwd=ROOT, stderr=subprocess.PIPE)
+        wait_for_line(tool, "Tracing", stream="stderr")
+        target.stdin.write("\n")
+        target.stdin.flush()
+        target.stdin.close()
+        output, errors = tool.communicate(timeout=30)
+        assert tool.returncode == 0, errors
+        return output, errors
+
+    return run
+
+
+@pytest.fixture
+def chains(compile_c):
+    return [compile_c("chains.c", "-O2", "-fno-omit-frame-pointer"), "997"]
+
+
+def folded(output):
+    found = {}
+    for line in output.splitlines():
+        stack, _, count = line.rpartition(" ")
+        found[stack.partition(";")[2]] = int(count)  # after libc's caller of main
+    return found
+
+
+@pytest.mark.parametrize("spelling", ["{}:work", "p:{}:work", "{}:wor[k]"])
+def test_folded(spelling, chains, stackcount):
+    output, errors = stackcount(chains, spelling.format(chains[0]), "-f")
+    assert folded(output) == CHAINS
+    assert "lost 0" in errors
+
+
+def test_a_regular_expression(chains, stackcount):
+    output, _ = stackcount(chains, f"{chains[0]}:^(work|bare)$", "-r", "-f")
+    bare = {chain.replace("work", "bare"): count for chain, count in CHAINS.items()}
+    assert folded(output) == CHAINS | bare
+
+
+def test_a_probe(compile_c, stackcount):
+    source = (
+        (ROOT / "tests/programs/chains.c")
+        .read_text()
+        .replace("sum += n; }\n__", "DTRACE_PROBE(chain, worked); sum += n; }\n__")
+    )
+    path = compile_c("#include <sys/sdt.h>\n" + source, "-O2", "-fno-omit-frame-pointer")
+    for spelling in ("u:{}:chain:worked", "u::chain:worked", "u:{}:worked", "u:{}:chain:*"):
+        output, _ = stackcount([path, "997"], spelling.format(path), "-f")
+        assert folded(output) == CHAINS
+
+
+def test_the_default_output(chains, stackcount):
+    output, _ = stackcount(chains, f"{chains[0]}:work", "-P", "-s", "-T")
+    time, *blocks = output.strip().split("\n\n") if output.count("\n\n") > 2 else output.strip().split("\n", 1)
+    assert re.match(r"\d\d:\d\d:\d\d", time)
+    shown = "\n\n".join(blocks)
+    assert shown.count("\n    997") == 3
+    assert len(re.findall(r"^  work\+0x0\n  left\+0x[0-9a-f]+\n  main\+0x[0-9a-f]+$", shown, re.M)) == 1
+    assert re.search(r"^    \w+ \[\d+\]$", shown, re.M)
+
+
+def test_addresses(chains, stackcount):
+    output, _ = stackcount(chains, f"{chains[0]}:work", "-v")
+    assert len(re.findall(r"^  0x[0-9a-f]{16} work$", output, re.M)) == 3
+
+
+def test_json(chains, stackcount):
+    output, _ = stackcount(chains, f"{chains[0]}:work", "--json", "-P")
+    header, rows, summary = json_lines(output)
+    assert header["schema"] == "usdtkit.stackcount/1"
+    assert {";".join(row["stack"][-2::-1]): row["count"] for row in rows} == CHAINS
+    assert {row["comm"] for row in rows} == {Path(chains[0]).name[:15]}
+    assert summary["hits"] == 3 * 997
+    assert summary["no_stack"] == 0
+
+
+def test_csv(chains, stackcount):
+    output, _ = stackcount(chains, f"{chains[0]}:work", "--csv")
+    rows = list(csv.DictReader(io.StringIO(output)))
+    assert folded("\n".join(f"{row['stack']} {row['count']}" for row in rows)) == CHAINS
+
+
+def test_intervals_add_up(compile_c, stackcount):
+    program = [compile_c("paths.c", "-O0"), "5", "20000"]
+    output, _ = stackcount(program, f"{program[0]}:work", "-i", "0.05", "--json", "-T")
+    _, rows, summary = json_lines(output)
+    assert sum(row["count"] for row in rows) == summary["hits"] == 32 * 20000
+    assert len({row["time"][:21] for row in rows}) > 1
+
+
+def test_a_command_from_its_start(chains):
+    done = usdtkit("stackcount", f"{chains[0]}:work", "-f", "-c", f"{chains[0]} 997")
+    assert done.returncode == 0, done.stderr
+    found = {line.partition(";")[2]: line for line in done.stdout.splitlines() if line.startswith("__libc_start")}
+    assert {stack.rpartition(" ")[0]: int(stack.rpartition(" ")[2]) for stack in found} == CHAINS
+
+
+def test_what_would_be_attached_to(chains):
+    done = usdtkit("stackcount", f"{chains[0]}:^(work|bare)$", "-r", "--explain", "--json")
+    assert [line["name"] for line in map(json.loads, done.stdout.splitlines()[1:])] == ["bare", "work"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "code", "said"),
+    [
+        ("malloc", [], 2, "is no pattern"),
+        ("c:no_such_function", [], 4, "no function no_such_function"),
+        ("c:(", ["-r"], 2, "no regular expression"),
+        ("c:^no_such_function$", ["-r"], 4, "no function ^no_such_function$"),
+        ("u:c:no:probe", [], 4, "no probe"),
+    ],
+)
+def test_errors(pattern, options, code, said):
+    done = usdtkit("stackcount", pattern, *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr

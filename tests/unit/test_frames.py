@@ -1,0 +1,122 @@
+"""Frames of processes that are here, and of those whose end came before anybody looked; and stacks in programs."""
+
+import ctypes
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from usdtkit.bpf import expressions as ex
+from usdtkit.bpf.actions import Count, Emit
+from usdtkit.bpf.program import Block as Do
+from usdtkit.bpf.program import Hook, build
+from usdtkit.errors import UsageError
+from usdtkit.trace.memory import Frame, Memory, Remains, aligned
+from usdtkit.trace.symbols import Files
+
+LIBC = ctypes.CDLL(None)
+
+
+def address_of(function):
+    return ctypes.cast(getattr(LIBC, function), ctypes.c_void_p).value
+
+
+def program(kind, *actions):
+    hook = Hook(0, "shop:order", kind, "x86_64", ())
+    hook.blocks += [Do(None, action) for action in actions]
+    return build([hook])
+
+
+def test_a_program_takes_stacks_only_when_asked():
+    assert "stack_records" not in program("entry", Count(0, {"pid": ex.pid})).text
+    with_stacks = program("entry", Count(0, {"stack": ex.ustack}), Emit(0, {"calls": ex.ustack}))
+    assert "stack_records" in with_stacks.text
+    assert with_stacks.text.count("user_stack(ctx, AT_ENTRY, 6)") == 1  # for both actions
+    assert [field.kind for field in with_stacks.tables[0].keys.fields] == ["stack"]
+    assert [field.kind for field in with_stacks.records[0].fields] == ["stack"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [("entry", "AT_ENTRY"), ("return", "AT_RETURN"), ("usdt", "cookie & 2048 ? AT_ENTRY : 0")]
+)
+def test_the_walk_knows_where_it_begins(kind, place):
+    assert f"user_stack(ctx, {place}, 6)" in program(kind, Count(0, {"stack": ex.ustack})).text
+
+
+@pytest.mark.parametrize("expression", [ex.ustack > 1, ex.ustack == "main", ex.deref(ex.ustack), ex.ustack + 1])
+def test_a_stack_is_no_number_and_no_string(expression):
+    with pytest.raises(UsageError):
+        program("entry", Emit(0, {"field": expression}))
+
+
+def test_frames_of_this_process():
+    memory = Memory.of(os.getpid(), Files())
+    address = address_of("getaddrinfo")
+    frame = memory.frame(address, address)
+    assert (frame.name, frame.offset) == ("getaddrinfo", 0)
+    assert "libc" in frame.module
+    later = memory.frame(address + 5, address + 4)
+    assert later == Frame(address + 5, "getaddrinfo", 5, frame.module)
+
+
+def test_the_functions_of_the_vdso(tmp_path):
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    start, end = next(line.split()[0].split("-") for line in lines if line.endswith("[vdso]"))
+    with Path("/proc/self/mem").open("rb") as memory:
+        memory.seek(int(start, 16))
+        (tmp_path / "vdso").write_bytes(memory.read(int(end, 16) - int(start, 16)))
+    command = ["readelf", "-W", "--dyn-syms", tmp_path / "vdso"]
+    said = subprocess.run(command, capture_output=True, text=True).stdout
+    row = next(line.split() for line in said.splitlines() if "clock_gettime" in line)
+    address = int(start, 16) + int(row[1], 16)
+    frame = Memory.of(os.getpid(), Files()).frame(address, address)
+    assert frame.name.endswith("clock_gettime")
+    assert frame.module == "[vdso]"
+
+
+def test_addresses_that_are_nothing():
+    memory = Memory.of(os.getpid(), Files())
+    inside = address_of("getaddrinfo")
+    assert memory.frame(0x10, 0x10) == Frame(0x10, "", 0x10, "")
+    assert memory.frame(0x10, 0x10).label == "0x10"
+    assert memory.real((inside, inside + 1, 0x10, inside)) == (inside, inside + 1)
+    assert memory.still_holds((inside, inside + 1))
+    assert not memory.still_holds((0x10,))
+    assert not memory.still_holds((inside, 0x10))
+
+
+def test_no_such_process():
+    assert Memory.of(2**22 + 1, Files()) is None
+
+
+A, B, C = 0x7F0000001234, 0x7F0000005678, 0x7F0000009ABC
+ONE, TWO, THREE = ("aa", 0x1234), ("aa", 0x5678), ("bb", 0xABC)
+
+
+def test_the_kernel_s_notes_find_their_frames():
+    assert aligned([A, B, C], [ONE, TWO, THREE], at_entry=False) == [ONE, TWO, THREE]
+    assert aligned([A, B, C], [ONE, TWO, THREE], at_entry=True) == [ONE, TWO, THREE]
+    assert aligned([A, B, C], [ONE, THREE], at_entry=True) == [ONE, None, THREE]
+    assert aligned([A, B, C], [ONE, None, THREE], at_entry=False) == [ONE, None, THREE]
+    assert aligned([A, B, C], [ONE], at_entry=False) == [ONE, None, None]
+    assert aligned([A, B], [ONE, TWO, THREE], at_entry=False) == [ONE, TWO]
+    assert aligned([A, B, C], [TWO, ONE, THREE], at_entry=True) == [None, None, None]
+    assert aligned([A], [], at_entry=True) == [None]
+
+
+def test_what_remains_of_a_process(compile_c):
+    path = compile_c("chains.c", "-O2", "-fno-omit-frame-pointer", "-Wl,--build-id")
+    said = subprocess.run(["nm", path], capture_output=True, text=True).stdout
+    symbols = {line.split()[2]: int(line.split()[0], 16) for line in said.splitlines() if len(line.split()) == 3}
+    files = Files([str(path)])
+    notes = subprocess.run(["readelf", "-n", path], capture_output=True, text=True).stdout
+    build_id = notes.split("Build ID: ")[1].split()[0]
+    base = 0x55550000000
+    work, left, main = (base + symbols[name] + 4 for name in ("work", "left", "main"))
+    noted = [(build_id, work - base), None, (build_id, main - base)]
+    remains = Remains([work, left, main], noted, files)
+    assert [remains.frame(at, at).name for at in (work, left, main)] == ["work", "left", "main"]
+    unknown = Remains([work], [("00" * 20, work - base)], files).frame(work, work)
+    assert unknown.label == f"[build-id {'00' * 20}]+{work - base:#x}"
+    assert Remains([work], [None], files).frame(work, work).label == f"{work:#x}"

@@ -1,0 +1,184 @@
+"""What a process had mapped to execute, at one moment → frames for the addresses of its stacks.
+
+Input: /proc/PID/maps, with the files behind it held open by `trace.symbols`, and the process's perf map. What was read
+while the process lived answers after its end. Where it ended first, `Remains` does with what the kernel noted when the
+stack was taken. Output: `Frame`s, for `trace.stacks`.
+"""
+
+# ruff: noqa: PTH116, PTH123  asked of every new stack: pathlib's cost shows
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from usdtkit.trace.perfmap import PerfMap
+from usdtkit.trace.symbols import Files, MappedFile
+
+PAGE = 4096
+
+
+class Frame(NamedTuple):
+    """One call of a stack: the function, and how far in it (bytes) the call is, or was hit.
+
+    Without a known name, `name` is "" and `offset` is the virtual address in `module`; without that, `module` is ""
+    and `offset` the address in the process. `module` is a path, or what the kernel calls the mapping ("[vdso]").
+    """
+
+    address: int
+    name: str
+    offset: int
+    module: str
+
+    @property
+    def label(self) -> str:
+        """The name, else module+offset, else the address."""
+        if self.name:
+            return self.name
+        return f"{self.module.rpartition('/')[2]}+{self.offset:#x}" if self.module else f"{self.address:#x}"
+
+
+class Region(NamedTuple):
+    """One executable mapping; `offset` is that of its first byte in the file."""
+
+    start: int
+    end: int
+    offset: int
+    name: str
+    file: MappedFile | None
+
+
+class Memory:
+    """The executable mappings of one process, as they were when this was made."""
+
+    def __init__(self, pid: int, regions: Sequence[Region], program: tuple[int, int], files: Files) -> None:
+        self.pid = pid
+        self.program = program
+        self._regions = sorted(regions)
+        self._starts = [region.start for region in self._regions]
+        self._files = files
+        self._perf_map = PerfMap.of(pid)
+
+    @classmethod
+    def of(cls, pid: int, files: Files) -> Memory | None:
+        """Of a process that runs; None where it has ended, or may not be looked into."""
+        try:
+            program = _program(pid)
+            with open(f"/proc/{pid}/maps", "rb") as file:
+                lines = file.read().split(b"\n")
+        except OSError:
+            return None
+        regions = [_region(pid, fields, files) for line in lines if len(fields := line.split(None, 5)) > 4]
+        found = [region for region in regions if region is not None]
+        return cls(pid, found, program, files) if found else None
+
+    def still_holds(self, addresses: Sequence[int]) -> bool:
+        """Whether this is still what the process has mapped, as far as these addresses can tell."""
+        try:
+            same = _program(self.pid) == self.program
+        except OSError:
+            return True  # it has ended: there is nothing newer
+        return same and self._region(addresses[0]) is not None and self.real(addresses) == addresses
+
+    def real(self, addresses: Sequence[int]) -> Sequence[int]:
+        """The addresses before the first that is no code.
+
+        A chain of frames leads there where a function without a frame pointer has used its register for something else.
+        """
+        if self._region(addresses[0]) is None:
+            return addresses  # mapped since this was read
+        return addresses[: next((n for n, at in enumerate(addresses) if self._region(at) is None), None)]
+
+    def frame(self, address: int, at: int) -> Frame:
+        """What `address` is, by the instruction `at`, which is the one before where `address` was returned to."""
+        region = self._region(at) or self._region(address)  # a trampoline begins its mapping
+        if region is None:
+            return Frame(address, "", address, "")
+        shift = address - at
+        file = self._files.vdso() if region.name == "[vdso]" else region.file
+        if file is not None:
+            name, offset = file.find(at - region.start + region.offset)
+            if name or file.table() is not None:
+                return Frame(address, name, offset + shift, file.name)
+        if self._perf_map is None:  # it may have begun one since
+            self._perf_map = PerfMap.of(self.pid)
+        found = None if self._perf_map is None else self._perf_map.find(at)
+        if found is not None:
+            return Frame(address, found[0], found[1] + shift, region.name)
+        offset = address - region.start + region.offset if region.name else address
+        return Frame(address, "", offset, region.name)
+
+    def _region(self, address: int) -> Region | None:
+        at = bisect_right(self._starts, address) - 1
+        return self._regions[at] if at >= 0 and address < self._regions[at].end else None
+
+
+class Remains:
+    """What the kernel noted of the frames of one stack: build-id and offset in the file, None where it knew neither."""
+
+    def __init__(self, addresses: Sequence[int], built: Sequence[tuple[str, int] | None], files: Files) -> None:
+        self._built = dict(zip(addresses, built, strict=True))
+        self._files = files
+
+    def frame(self, address: int, at: int) -> Frame:
+        """As `Memory.frame`, of an address of this stack."""
+        noted = self._built[address] or self._neighbour(address)
+        if noted is None:
+            return Frame(address, "", address, "")
+        build_id, file_offset = noted
+        file = self._files.with_build_id(build_id)
+        if file is None:
+            return Frame(address, "", file_offset, f"[build-id {build_id}]")
+        shift = address - at
+        name, offset = file.find(file_offset - shift)
+        return Frame(address, name, offset + shift, file.name)
+
+    def _neighbour(self, address: int) -> tuple[str, int] | None:
+        """For the caller that the kernel's walk leaves out: by the files that the other frames lie in, if one fits."""
+        fitting = set()
+        for other, noted in self._built.items():
+            if noted is None:
+                continue
+            file_offset = noted[1] + address - other
+            file = self._files.with_build_id(noted[0])
+            table = None if file is None else file.table()
+            if table is not None and file_offset > 0 and table.address(file_offset) is not None:
+                fitting.add((noted[0], file_offset))
+        return fitting.pop() if len(fitting) == 1 else None
+
+
+def aligned(
+    addresses: Sequence[int], noted: Sequence[tuple[str, int] | None], at_entry: bool
+) -> list[tuple[str, int] | None]:
+    """The kernel's notes for each address: at a function's entry its walk may leave the caller out.
+
+    They fit where each offset has the same place in its page as its address; where they do not, there are none.
+    """
+    for notes in ([*noted], [*noted[:1], None, *noted[1:]] if at_entry else []):
+        notes = (notes + [None] * len(addresses))[: len(addresses)]
+        if not any(note and (address - note[1]) % PAGE for address, note in zip(addresses, notes, strict=True)):
+            return notes
+    return [None] * len(addresses)
+
+
+def _program(pid: int) -> tuple[int, int]:
+    status = os.stat(f"/proc/{pid}/exe")
+    return status.st_dev, status.st_ino
+
+
+def _region(pid: int, fields: Sequence[bytes], files: Files) -> Region | None:
+    span, permissions, offset, device, inode = fields[:5]
+    if b"x" not in permissions:
+        return None
+    start, end = (int(address, 16) for address in span.split(b"-"))
+    # the kernel writes a newline within a name as \012, and changes nothing else
+    name = os.fsdecode(fields[5].replace(b"\\012", b"\n")) if len(fields) > 5 else ""
+    if start >= 1 << 63:  # [vsyscall], which is the kernel's
+        return None
+    file = None
+    if inode != b"0":
+        major, minor = (int(number, 16) for number in device.split(b":"))
+        file = files.open(pid, f"{start:x}-{end:x}", (os.makedev(major, minor), int(inode), name))
+    return Region(start, end, int(offset, 16), name, file)

@@ -1,0 +1,115 @@
+"""A perf map, the file in which a just-in-time compiler says what it has compiled → names of addresses.
+
+Input: /tmp/perf-PID.map as the process sees it (CPython's -X perf, Node's --perf-basic-prof, Java agents write it).
+Output: names for `trace.memory`. Its directory is everybody's, so it is believed only where it is a regular file of
+the process's own user or of root, reached through no symbolic link; it is read again where it has grown.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import weakref
+from array import array
+from bisect import bisect_right
+from pathlib import Path
+
+LARGEST = 64 << 20
+MOST_ENTRIES = 1 << 20
+LONGEST_NAME = 4096
+_CHUNK = 1 << 20
+_OVERLAPPING = 16
+"""How many entries before the nearest are looked at: compilers free code and use its place again."""
+
+
+class PerfMap:
+    """An open perf map. The names stay in the file, what is kept are 32 bytes an entry."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over `descriptor`, open for reading."""
+        self._descriptor = descriptor
+        self._finalizer = weakref.finalize(self, os.close, descriptor)
+        self._forget()
+
+    @classmethod
+    def of(cls, pid: int) -> PerfMap | None:
+        """The perf map of a process, in its container if it lives in one; None where there is none to be believed."""
+        try:
+            with Path(f"/proc/{pid}/status").open("rb") as file:
+                fields = {name: value.split() for name, _, value in (line.partition(b":") for line in file)}
+            owner, inner = int(fields[b"Uid"][1]), fields[b"NSpid"][-1].decode()
+        except (OSError, LookupError):
+            return None
+        descriptor = _open_below(f"/proc/{pid}/root", "tmp", f"perf-{inner}.map")
+        if descriptor is None:
+            return None
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (owner, 0):
+            os.close(descriptor)
+            return None
+        return cls(descriptor)
+
+    def find(self, address: int) -> tuple[str, int] | None:
+        """(name, offset) of the code at an address; of what lay there one after the other, the last."""
+        self._refresh()
+        nearest = bisect_right(self._starts, address) - 1
+        entries = [self._order[at] for at in range(nearest, max(-1, nearest - _OVERLAPPING), -1)]
+        holding = [at for at in entries if address - self._first[at] < self._sizes[at]]
+        if not holding:
+            return None
+        at = max(holding)
+        name = os.pread(self._descriptor, LONGEST_NAME, self._names[at]).partition(b"\n")[0]
+        return name.decode("utf-8", "surrogateescape"), address - self._first[at]
+
+    def _forget(self) -> None:
+        self._read = 0
+        self._first, self._sizes, self._names = array("Q"), array("Q"), array("Q")  # in the order of the file
+        self._starts, self._order = array("Q"), array("Q")  # sorted
+
+    def _refresh(self) -> None:
+        size = min(os.fstat(self._descriptor).st_size, LARGEST)
+        if size < self._read:
+            self._forget()
+        before = self._read
+        while self._read < size and len(self._first) < MOST_ENTRIES:
+            chunk = os.pread(self._descriptor, min(_CHUNK, size - self._read), self._read)
+            whole = chunk[: chunk.rfind(b"\n") + 1]
+            if not whole:  # a line that is not yet complete, or has no end
+                break
+            self._parse(whole)
+            self._read += len(whole)
+        if self._read != before:
+            self._order = array("Q", sorted(range(len(self._first)), key=self._first.__getitem__))
+            self._starts = array("Q", [self._first[at] for at in self._order])
+
+    def _parse(self, lines: bytes) -> None:
+        """Add entries "START SIZE NAME", both numbers in hexadecimal; what is none is passed over."""
+        at = self._read
+        for line in lines.splitlines(keepends=True):
+            fields = line.split(b" ", 2)
+            if len(fields) == 3 and len(fields[0]) <= 18 and len(fields[1]) <= 18:
+                try:
+                    start, size = int(fields[0], 16), int(fields[1], 16)
+                except ValueError:
+                    start = size = 0
+                if 0 < start < 2**64 and 0 < size < 2**64:
+                    self._first.append(start)
+                    self._sizes.append(size)
+                    self._names.append(at + len(line) - len(fields[2]))
+            at += len(line)
+
+
+def _open_below(root: str, *path: str) -> int | None:
+    """Open the file at `path` below a directory, following no symbolic link of those who can write there."""
+    opened = -1
+    try:
+        opened = os.open(root, os.O_PATH | os.O_DIRECTORY)
+        for at, name in enumerate(path, 1):
+            last = os.O_RDONLY | os.O_NONBLOCK if at == len(path) else os.O_PATH | os.O_DIRECTORY
+            above, opened = opened, os.open(name, last | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened)
+            os.close(above)
+    except OSError:
+        if opened >= 0:
+            os.close(opened)
+        return None
+    return opened

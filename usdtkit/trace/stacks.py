@@ -1,0 +1,166 @@
+"""Stacks that a program in the kernel has seen → frames with names.
+
+Input: definitions in the ring buffer of bpf/stacks.c, one for each distinct stack, and the ids by which events and keys
+refer to them. Output: `Stack`s. As soon as a definition arrives, the process's mappings are read (`trace.memory`), so
+that its stacks keep their names when it has ended.
+
+What is promised: of a process that still runs when its first stack arrives (a session that is iterated takes it from
+the kernel at once; of the processes of a `pid` session the mappings are read before attaching), every frame of a file
+with symbols is named. Of one that has ended by then, every frame of a file with a build-id that was traced, or that
+some process maps when the names are asked for. Of code compiled at run time, what is in a perf map that can still be
+opened.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from usdtkit.bpf.layout import Layout
+from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.trace.memory import Frame, Memory, Remains, aligned
+from usdtkit.trace.specs import Place
+from usdtkit.trace.symbols import Files
+
+# struct stack_record of bpf/stacks.c.
+_HEAD = struct.Struct("<QIIIi")
+_ADDRESSES = struct.Struct("<128Q")
+_BUILT = struct.Struct("<i20sQ")
+_AT_ENTRY, _AT_RETURN = 1, 2
+_BUILD_ID_VALID = 1
+
+
+class Stack:
+    """The calls that led to a hit, innermost first: `frames`. One object a distinct stack of a process.
+
+    `addresses` are those of the frames, in the process. Names are looked up when `frames` is first read, which works as
+    long as this is kept, also after the session.
+    """
+
+    __slots__ = ("_at_return", "_frames", "_memory", "addresses", "pid")
+
+    def __init__(self, pid: int, addresses: tuple[int, ...], at_return: bool, memory: Memory | Remains) -> None:
+        self.pid = pid
+        self.addresses = addresses
+        self._at_return = at_return
+        self._memory = memory
+        self._frames: tuple[Frame, ...] | None = None
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """The frames with names, innermost first."""
+        if self._frames is None:
+            # A return address is that of the next instruction, which may be another function's.
+            self._frames = tuple(
+                self._memory.frame(address, address if n == 0 and not self._at_return else address - 1)
+                for n, address in enumerate(self.addresses)
+            )
+        return self._frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self.frames)
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def __repr__(self) -> str:
+        return f"<Stack of process {self.pid}: {' < '.join(frame.label for frame in self.frames)}>"
+
+
+class Stacks:
+    """All stacks of a session by their ids."""
+
+    def __init__(self, pids: Iterable[int], paths: Iterable[str]) -> None:
+        """`pids`: processes that are traced from the start. `paths`: the traced files."""
+        self._ring: RingBuffer | None = None
+        self._files = Files(paths)
+        self._stacks: dict[int, Stack] = {}
+        self._memories: dict[int, Memory] = {}
+        self._looked_at: set[int] = set()  # in this `collect`
+        for pid in pids:
+            self._read(pid)
+
+    def open(self, ring: RingBuffer) -> None:
+        """Take over the ring buffer through which definitions come."""
+        self._ring = ring
+
+    @property
+    def fd(self) -> int:
+        """Readable (poll) when new stacks wait."""
+        assert self._ring is not None
+        return self._ring.fd
+
+    def collect(self) -> None:
+        """Take new stacks from the kernel, and look at their processes."""
+        if self._ring is None:
+            return
+        self._looked_at.clear()
+        for payload in self._ring.payloads():
+            id, stack = self._stack(payload)
+            self._stacks[id] = stack
+
+    def get(self, id: int) -> Stack | None:
+        """The stack with this id; None for 0, the id of those that could not be taken."""
+        if id and id not in self._stacks:
+            self.collect()
+        return self._stacks.get(id)
+
+    def begins_function(self, place: Place) -> bool:
+        """Whether a site is a function's first instruction: then its caller is where the call has left it."""
+        file = self._files.at_path(place.path)
+        table = None if file is None else file.table()
+        address = None if table is None else table.address(place.file_offset)
+        return table is not None and address is not None and table.begins_function(address)
+
+    def decoding(self, layout: Layout) -> Layout:
+        """A layout that gives stacks where `layout` gives their ids."""
+        return _StackLayout(layout, self) if any(field.kind == "stack" for field in layout.fields) else layout
+
+    def close(self) -> None:
+        """Take what is still in the kernel; the stacks remain."""
+        self.collect()
+        if self._ring is not None:
+            self._ring.close()
+
+    def _stack(self, payload: memoryview) -> tuple[int, Stack]:
+        id, pid, depth, place, built_size = _HEAD.unpack_from(payload)
+        addresses = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
+        memory = self._memory(pid, addresses)
+        if memory is not None:
+            return id, Stack(pid, tuple(memory.real(addresses)), place == _AT_RETURN, memory)
+        notes = payload[_HEAD.size + _ADDRESSES.size :][: max(0, built_size)]
+        noted = [
+            (build_id.hex(), offset) if status == _BUILD_ID_VALID else None
+            for status, build_id, offset in _BUILT.iter_unpack(notes)
+        ]
+        remains = Remains(addresses, aligned(addresses, noted, place == _AT_ENTRY), self._files)
+        return id, Stack(pid, addresses, place == _AT_RETURN, remains)
+
+    def _memory(self, pid: int, addresses: tuple[int, ...]) -> Memory | None:
+        """What the process has mapped, read at most once a `collect`; of one that has ended, what is known."""
+        memory = self._memories.get(pid)
+        if pid in self._looked_at or (memory is not None and memory.still_holds(addresses)):
+            return memory
+        self._looked_at.add(pid)
+        return self._read(pid)
+
+    def _read(self, pid: int) -> Memory | None:
+        """Look at the process now; what was seen before, where it has ended."""
+        memory = Memory.of(pid, self._files)
+        if memory is not None:
+            self._memories[pid] = memory
+        return memory or self._memories.get(pid)
+
+
+class _StackLayout(Layout):
+    def __init__(self, layout: Layout, stacks: Stacks) -> None:
+        super().__init__(layout.fields, layout.header)
+        self._stacks = stacks
+        self._places = [len(layout.header) + n for n, field in enumerate(layout.fields) if field.kind == "stack"]
+
+    def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
+        values = list(super().decode(payload))
+        for place in self._places:
+            values[place] = self._stacks.get(values[place])
+        return tuple(values)
