@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,8 @@ from usdtkit.bpf.actions import table_name
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.links import Links, Refusal, Site
+from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
-from usdtkit.bpf.operands import pack_operands
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
@@ -31,6 +30,7 @@ from usdtkit.model import Function, Probe
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
+from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
 from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 
@@ -39,39 +39,6 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 HOUR_S = 3600.0  # poll(2) counts milliseconds in an int
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What became of every hit.
-
-    `hits` that reached a hook (of a pair: that were completed), events `received` and `lost` for want of room in the
-    ring buffer; entries that a full table did not take; ends without a start; starts dropped because too many were
-    open in one thread; values that could not be read; hits of which no stack could be taken, for want of room or
-    because the process is a 32-bit one.
-    """
-
-    hits: int
-    received: int
-    lost: int
-    full: int
-    unmatched: int
-    overflow: int
-    unreadable: int
-    no_stack: int
-    duration_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One site of a session: `kind` is usdt, entry or return; offsets are the file's; no `pids` means every process."""
-
-    kind: str
-    name: str
-    path: str
-    file_offset: int
-    semaphore_offset: int
-    pids: tuple[int, ...]
 
 
 class Session:
@@ -239,7 +206,7 @@ class Session:
         program = self.program()
         bytecode = compile_program(program.text)
         self._stacks = self._new_stacks() if program.has_stacks else None
-        plan = _plan(self._hooks, self._places, self._stacks)
+        plan = make_plan(self._hooks, self._places, self._stacks)
         sizes = {
             "events": self._ring_size,
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
@@ -275,7 +242,7 @@ class Session:
     def _decoding(self, layout: Layout) -> Layout:
         return layout if self._stacks is None else self._stacks.decoding(layout)
 
-    def _attach(self, plan: _Plan, links: Links) -> None:
+    def _attach(self, plan: Plan, links: Links) -> None:
         attached = 0
         for (hook_index, path), sites in plan.sites.items():
             hook = self._hooks[hook_index]
@@ -470,30 +437,6 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-@dataclass
-class _Plan:
-    """Where everything goes: sites by (hook, file), and the entries of the map `operands`."""
-
-    sites: dict[tuple[int, str], list[Site]]
-    operands: list[bytes]
-    probe_names: list[str]
-
-
-def _plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> _Plan:
-    sites: dict[tuple[int, str], list[Site]] = {}
-    lists: dict[tuple[bytes, ...], int] = {}
-    names: dict[str, int] = {}
-    for hook, resolved in zip(hooks, places, strict=True):
-        for place in resolved.places:
-            packed = tuple(pack_operands(place.operands, hook.machine))
-            name, operands = names.setdefault(place.name, len(names)), lists.setdefault(packed, len(lists))
-            at_entry = stacks is not None and hook.kind == "usdt" and stacks.begins_function(place)
-            cookie = programs.cookie(name, operands, at_entry)
-            site = Site(place.file_offset, place.semaphore_offset, cookie)
-            sites.setdefault((hook.index, place.path), []).append(site)
-    return _Plan(sites, [entry for entries in lists for entry in entries], list(names))
 
 
 def _open_pids(pids: tuple[int, ...], wake: int) -> set[int]:
