@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Columns", "Counts", "Distribution", "Expression", "Frame", "FunctionSpec", "Histogram", "Pair", "Planned",
-    "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Truncated", "TruncatedBytes", "UsdtSpec", "arg",
-    "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "retval", "tid", "uid", "uprobe",
-    "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Truncated", "TruncatedBytes",
+    "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "retval", "tid",
+    "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 
