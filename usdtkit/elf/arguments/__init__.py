@@ -131,7 +131,7 @@ def _operand(text: str, machine: str, site_address: int, resolve_symbol: SymbolR
     if found.kind == "register":
         size = min(size, found.size)
     value = _cut(found.value, size, signed) if found.kind == "constant" else found.value
-    place = found.base, found.index, found.scale
+    place = found.base, found.index_register, found.scale
     return Operand(text, found.kind, size, signed, value, *place, shift=found.shift, floating=floating)
 
 
