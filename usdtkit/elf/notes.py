@@ -83,7 +83,7 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
         if arguments is None:
             # Equal operands are mostly one object; kept here, so that no other takes its number.
             _, arguments = numbered.get(id(operands)) or numbered.setdefault(
-                id(operands), (operands, _numbered(operands))
+                id(operands), (operands, _numbered(tuple(map(_type_of, operands))))
             )
         doc, stability = (said.doc, said.stability) if said else ("", "")
         probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, build_id, stability))
@@ -103,10 +103,9 @@ def name_operands(count: int, pairs: tuple[tuple[str, str], ...]) -> tuple[Argum
     return tuple(arguments) if position == count else None
 
 
-def _numbered(operands: tuple[Operand, ...]) -> tuple[Argument, ...]:
-    return tuple(
-        Argument(f"arg{position + 1}", _type_of(operand), position) for position, operand in enumerate(operands)
-    )
+@lru_cache(maxsize=1024)
+def _numbered(types: tuple[str, ...]) -> tuple[Argument, ...]:
+    return tuple(Argument(f"arg{position + 1}", kind, position) for position, kind in enumerate(types))
 
 
 def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[int, int, int], str]]:

@@ -44,8 +44,9 @@ class _NeedsSite(Exception):
 # and those 88 operands.
 @lru_cache(maxsize=1024)
 def _all_anywhere(text: str, machine: str) -> tuple[Operand, ...] | None:
-    operands = tuple(_anywhere(piece, machine) for piece in split(text))
-    return None if None in operands else operands  # type: ignore[return-value]
+    pieces = split(text)
+    operands = [operand for piece in pieces if (operand := _anywhere(piece, machine)) is not None]
+    return tuple(operands) if len(operands) == len(pieces) else None
 
 
 @lru_cache(maxsize=1024)
@@ -130,7 +131,7 @@ def _operand(text: str, machine: str, site_address: int, resolve_symbol: SymbolR
     if found.kind == "register":
         size = min(size, found.size)
     value = _cut(found.value, size, signed) if found.kind == "constant" else found.value
-    place = found.base, found.index, found.scale
+    place = found.base, found.index_register, found.scale
     return Operand(text, found.kind, size, signed, value, *place, shift=found.shift, floating=floating)
 
 

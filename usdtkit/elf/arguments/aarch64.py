@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
 from usdtkit.model import Operand
 
 _REGISTERS: dict[str, tuple[str, int]] = {
@@ -22,23 +22,23 @@ _MEMORY = re.compile(r"\[\s*(\w+)\s*(?:,\s*([^,\]]+?)\s*)?(?:,\s*(\w+)\s*#?\s*([
 _VECTOR = re.compile(r"[vqdshb][0-9]{1,2}(\..*)?", re.ASCII)
 
 
-def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Place:
     if body in ("xzr", "wzr"):
-        return Operand(body, "constant", size=8 if body == "xzr" else 4)
+        return Place("constant", size=8 if body == "xzr" else 4)
     if body in _REGISTERS:
         name, size = _REGISTERS[body]
-        return Operand(body, "register", size=size, base=name)
+        return Place("register", size=size, base=name)
     if body.startswith("["):
         memory = _MEMORY.fullmatch(body)
         if memory is None:
             raise Unreadable("not a memory operand of this architecture")
-        return _memory(body, memory[1], memory[2] or "0", memory[3], memory[4])
+        return _memory(memory[1], memory[2] or "0", memory[3], memory[4])
     if _VECTOR.fullmatch(body):
         raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
-    return Operand(body, "constant", value=number(body.removeprefix("#"), "not an operand of this architecture"))
+    return Place("constant", value=number(body.removeprefix("#"), "not an operand of this architecture"))
 
 
-def _memory(body: str, base: str, offset: str, shift: str | None, amount: str | None) -> Operand:
+def _memory(base: str, offset: str, shift: str | None, amount: str | None) -> Place:
     if _REGISTERS.get(base, ("", 0))[1] != 8:
         raise Unreadable(f"no register for an address: {base}")
     base = _REGISTERS[base][0]
@@ -46,10 +46,10 @@ def _memory(body: str, base: str, offset: str, shift: str | None, amount: str | 
         if shift is not None:
             raise Unreadable("not a memory operand of this architecture")
         reason = "an offset that is only known to the linker" if offset.startswith(":") else f"no such offset: {offset}"
-        return Operand(body, "memory", base=base, value=number(offset.removeprefix("#"), reason))
+        return Place("memory", base=base, value=number(offset.removeprefix("#"), reason))
     if _REGISTERS[offset][1] != 8 or shift not in (None, "lsl") or int(amount or 0) > 3:
         raise Unreadable("an extended or shifted index")
-    return Operand(body, "memory", base=base, index=_REGISTERS[offset][0], scale=1 << int(amount or 0))
+    return Place("memory", base=base, index_register=_REGISTERS[offset][0], scale=1 << int(amount or 0))
 
 
 def _render(operand: Operand) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
 from usdtkit.model import Operand
 
 _NAMES = {"sb": "r9", "sl": "r10", "fp": "r11", "ip": "r12", "sp": "r13", "lr": "r14", "pc": "r15"}
@@ -21,14 +21,14 @@ _SYMBOL = re.compile(r"[A-Za-z_.][\w.$]*([+-][0-9]+)?", re.ASCII)
 _VECTOR = re.compile(r"[sdq][0-9]{1,2}", re.ASCII)
 
 
-def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Place:
     if body in _REGISTERS:
-        return Operand(body, "register", size=4, base=_REGISTERS[body])
+        return Place("register", size=4, base=_REGISTERS[body])
     if body.startswith("["):
         return _memory(body)
     if body.startswith("#"):
         value = number(body[1:], "a constant that is only known to the linker")
-        return Operand(body, "constant", size=4, value=value)
+        return Place("constant", size=4, value=value)
     if _VECTOR.fullmatch(body):
         raise Unreadable(f"a floating-point register ({body}), which the kernel does not show")
     if _SYMBOL.fullmatch(body):  # a constant here, and not memory as elsewhere
@@ -36,7 +36,7 @@ def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Oper
     raise Unreadable("not an operand of this architecture")
 
 
-def _memory(body: str) -> Operand:
+def _memory(body: str) -> Place:
     memory = _MEMORY.fullmatch(body)
     if memory is None or memory["sign"]:
         raise Unreadable("not a memory operand that is supported")
@@ -45,8 +45,8 @@ def _memory(body: str) -> Operand:
     if base is None or base == "r15" or (memory["index"] and index is None):
         raise Unreadable("no register for an address")
     if index:
-        return Operand(body, "memory", size=4, base=base, index=index, scale=1 << int(memory["shift"] or 0))
-    return Operand(body, "memory", size=4, base=base, value=number(memory["offset"] or "0", "no such offset"))
+        return Place("memory", size=4, base=base, index_register=index, scale=1 << int(memory["shift"] or 0))
+    return Place("memory", size=4, base=base, value=number(memory["offset"] or "0", "no such offset"))
 
 
 def _render(operand: Operand) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from usdtkit.elf.arguments.common import SymbolResolver, Unreadable, displacement, number, signed
+from usdtkit.elf.arguments.common import Place, SymbolResolver, Unreadable, displacement, number, signed
 from usdtkit.model import Operand
 
 _MEMORY = re.compile(
@@ -35,24 +35,24 @@ class Syntax(NamedTuple):
     word: int
 
 
-def parse(syntax: Syntax, body: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+def parse(syntax: Syntax, body: str, site_address: int, resolve_symbol: SymbolResolver) -> Place:
     """As `Grammar.parse`."""
     if body.startswith("$"):
         value = number(body[1:], "a constant that is only known to the linker")
-        return Operand(body, "constant", size=syntax.word, value=value)
+        return Place("constant", size=syntax.word, value=value)
     if body.startswith("%"):
         if ":" in body:
             raise Unreadable(f"memory in the segment {body.partition(':')[0]}, whose start the kernel does not show")
         register = _register(syntax, body[1:])
-        return Operand(body, "register", size=register.size, base=register.full, shift=register.shift)
+        return Place("register", size=register.size, base=register.full, shift=register.shift)
     if memory := _MEMORY.fullmatch(body):
-        return _memory(syntax, body, memory, site_address, resolve_symbol)
+        return _memory(syntax, memory, site_address, resolve_symbol)
     if not body:
         raise Unreadable("not an operand of this architecture")
     value, symbolic = displacement(body, resolve_symbol)
     if symbolic:  # a symbol's distance from the site holds wherever the file is loaded
-        return Operand(body, "memory", size=syntax.word, base=syntax.counter, value=signed(value - site_address))
-    return Operand(body, "memory", size=syntax.word, value=signed(value))
+        return Place("memory", size=syntax.word, base=syntax.counter, value=signed(value - site_address))
+    return Place("memory", size=syntax.word, value=signed(value))
 
 
 def render(syntax: Syntax, operand: Operand) -> str:
@@ -73,15 +73,13 @@ def render(syntax: Syntax, operand: Operand) -> str:
     return f"{operand.value or ''}({base}{index})"
 
 
-def _memory(
-    syntax: Syntax, body: str, memory: re.Match[str], site_address: int, resolve_symbol: SymbolResolver
-) -> Operand:
+def _memory(syntax: Syntax, memory: re.Match[str], site_address: int, resolve_symbol: SymbolResolver) -> Place:
     value, symbolic = displacement(memory["displacement"], resolve_symbol)
     if memory["base"] == syntax.counter:
         if memory["index"]:
             raise Unreadable(f"%{syntax.counter} takes no index")
         value = signed(value - site_address if symbolic else value)
-        return Operand(body, "memory", size=syntax.word, base=syntax.counter, value=value)
+        return Place("memory", size=syntax.word, base=syntax.counter, value=value)
     if memory["scale"] not in (None, "", "1", "2", "4", "8"):
         raise Unreadable(f"scale {memory['scale']}")
     base = _address_register(syntax, memory["base"]) if memory["base"] else None
@@ -89,7 +87,7 @@ def _memory(
     if index == syntax.stack or (base is None and index is None):
         raise Unreadable("not a memory operand of this architecture")
     scale = int(memory["scale"] or 1)
-    return Operand(body, "memory", size=syntax.word, base=base, index=index, scale=scale, value=signed(value))
+    return Place("memory", size=syntax.word, base=base, index_register=index, scale=scale, value=signed(value))
 
 
 def _register(syntax: Syntax, name: str) -> Register:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from usdtkit.model import Operand
 
@@ -17,6 +17,18 @@ _NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})", re.ASCII)
 _TERM = re.compile(r"([+-]?)(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}|[A-Za-z_.][\w.$@]*)", re.ASCII)
 
 
+class Place(NamedTuple):
+    """Where a value is, as `Operand` has it, before its size and sign are known."""
+
+    kind: Literal["constant", "register", "memory"]
+    size: int = 8
+    value: int = 0
+    base: str | None = None
+    index_register: str | None = None
+    scale: int = 1
+    shift: int = 0
+
+
 class Grammar(NamedTuple):
     """The operands of one architecture.
 
@@ -24,7 +36,7 @@ class Grammar(NamedTuple):
     the register, else `word`, the bytes of a pointer. It raises Unreadable. `render(operand)` is the reverse.
     """
 
-    parse: Callable[[str, int, SymbolResolver], Operand]
+    parse: Callable[[str, int, SymbolResolver], Place]
     render: Callable[[Operand], str]
     word: int
 

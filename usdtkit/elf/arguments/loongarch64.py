@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
 from usdtkit.model import Operand
 
 # By number, as the ABI calls them; register 21 belongs to the kernel.
@@ -27,25 +27,25 @@ _PAIR = re.compile(r"(\[\s*)?([$\w]+)\s*(?:,\s*([$\w+-]+)\s*)?(?(1)\])", re.ASCI
 _VECTOR = re.compile(r"\$?(f[ats]?|vr|xr)[0-9]{1,2}", re.ASCII)
 
 
-def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Place:
     if (register := _REGISTERS.get(body)) == "r0":
-        return Operand(body, "constant")
+        return Place("constant")
     if register:
-        return Operand(body, "register", base=register)
+        return Place("register", base=register)
     pair = _PAIR.fullmatch(body)
     if pair and (pair[1] or pair[3]) and pair[2] in _REGISTERS:
-        return _memory(body, _REGISTERS[pair[2]], pair[3] or "0")
+        return _memory(_REGISTERS[pair[2]], pair[3] or "0")
     if _VECTOR.fullmatch(body):
         raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
-    return Operand(body, "constant", value=number(body, "not an operand of this architecture"))
+    return Place("constant", value=number(body, "not an operand of this architecture"))
 
 
-def _memory(body: str, first: str, second: str) -> Operand:
+def _memory(first: str, second: str) -> Place:
     base = None if first == "r0" else first
     if second not in _REGISTERS:
-        return Operand(body, "memory", base=base, value=number(second, f"no such offset: {second}"))
+        return Place("memory", base=base, value=number(second, f"no such offset: {second}"))
     index = None if _REGISTERS[second] == "r0" else _REGISTERS[second]
-    return Operand(body, "memory", base=base or index, index=index if base else None)
+    return Place("memory", base=base or index, index_register=index if base else None)
 
 
 def _render(operand: Operand) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
 from usdtkit.model import Operand
 
 _REGISTER = r"(?:%?r)?([0-9]{1,2})"
@@ -18,17 +18,17 @@ _SUM = re.compile(rf"{_REGISTER}\s*,\s*{_REGISTER}", re.ASCII)
 _VECTOR = re.compile(r"%?(f|v|vs)[0-9]{1,2}", re.ASCII)
 
 
-def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Place:
     if body.startswith("i"):
-        return Operand(body, "constant", value=number(body[1:], "a constant that is only known to the linker"))
+        return Place("constant", value=number(body[1:], "a constant that is only known to the linker"))
     if one := _ONE.fullmatch(body):
-        return Operand(body, "register", base=_register(one[1]))
+        return Place("register", base=_register(one[1]))
     if memory := _OFFSET.fullmatch(body):
         base = None if int(memory[2]) == 0 else _register(memory[2])
-        return Operand(body, "memory", base=base, value=number(memory[1] or "0", f"no such offset: {memory[1]}"))
+        return Place("memory", base=base, value=number(memory[1] or "0", f"no such offset: {memory[1]}"))
     if both := _SUM.fullmatch(body):
         first, second = None if int(both[1]) == 0 else _register(both[1]), _register(both[2])
-        return Operand(body, "memory", base=first or second, index=second if first else None)
+        return Place("memory", base=first or second, index_register=second if first else None)
     if _VECTOR.fullmatch(body):
         raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
     raise Unreadable("not an operand of this architecture")

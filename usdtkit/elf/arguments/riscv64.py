@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
 from usdtkit.model import Operand
 
 # By number, as the ABI calls them.
@@ -22,21 +22,21 @@ _MEMORY = re.compile(r"(.*)\(\s*(\w+)\s*\)", re.ASCII)
 _VECTOR = re.compile(r"f[ats]?[0-9]{1,2}|v[0-9]{1,2}", re.ASCII)
 
 
-def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Place:
     if (register := _REGISTERS.get(body)) == "zero":
-        return Operand(body, "constant")
+        return Place("constant")
     if register:
-        return Operand(body, "register", base=register)
+        return Place("register", base=register)
     if memory := _MEMORY.fullmatch(body):
         base = _REGISTERS.get(memory[2])
         if base is None:
             raise Unreadable(f"no register for an address: {memory[2]}")
         reason = "an offset that is only known to the linker" if memory[1].startswith("%") else "no such offset"
         value = number(memory[1] or "0", reason)
-        return Operand(body, "memory", base=None if base == "zero" else base, value=value)
+        return Place("memory", base=None if base == "zero" else base, value=value)
     if _VECTOR.fullmatch(body):
         raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
-    return Operand(body, "constant", value=number(body, "not an operand of this architecture"))
+    return Place("constant", value=number(body, "not an operand of this architecture"))
 
 
 def _render(operand: Operand) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable, displacement, number, signed
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, displacement, number, signed
 from usdtkit.model import Operand
 
 _REGISTER = re.compile(r"%r([0-9]{1,2})", re.ASCII)
@@ -15,19 +15,19 @@ _MEMORY = re.compile(r"([^()%\s]*)\(\s*(?:(%\w+)\s*,\s*)?(%\w+)\s*\)", re.ASCII)
 _VECTOR = re.compile(r"%[fv][0-9]{1,2}", re.ASCII)
 
 
-def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
+def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Place:
     if memory := _MEMORY.fullmatch(body):
         value = number(memory[1] or "0", f"no such offset: {memory[1]}")
         index, base = (None if name in (None, "%r0") else _register(name) for name in (memory[2], memory[3]))
-        return Operand(body, "memory", base=base or index, index=index if base else None, value=value)
+        return Place("memory", base=base or index, index_register=index if base else None, value=value)
     if _VECTOR.fullmatch(body):
         raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
     if body.startswith("%"):
-        return Operand(body, "register", base=_register(body))
+        return Place("register", base=_register(body))
     value, symbolic = displacement(body or "?", resolve_symbol)
     if symbolic:
-        return Operand(body, "memory", base="pc", value=signed(value - site_address))
-    return Operand(body, "constant", value=number(body, "not an operand of this architecture"))
+        return Place("memory", base="pc", value=signed(value - site_address))
+    return Place("constant", value=number(body, "not an operand of this architecture"))
 
 
 def _register(name: str) -> str:
