@@ -51,7 +51,7 @@ lint: $(venv)/.dev ## ruff, mypy, import edges
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
 
-bench: test-packages $(venv)/.built ## measure against a baseline in the same run
+bench: test-packages $(venv)/.dev ## measure against a baseline in the same run
 	$(as_root) sh -c 'missed=0; for each in benchmarks/bench_*.py; do $(bin)/python "$$each" || missed=1; done; exit $$missed'
 
 clean: ## remove what was built and installed in this tree
