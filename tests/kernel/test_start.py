@@ -56,7 +56,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path):
 
 
 def test_an_application_imports_neither_tracer_nor_compiler():
-    code = "import sys, usdtkit; print(*sys.modules)"
+    code = "import sys; from usdtkit import Provider; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout.split()
     assert "usdtkit.probes" in modules
     assert not [name for name in modules if name.startswith(("usdtkit.bpf", "usdtkit.trace", "bcc", "elftools"))]

@@ -75,7 +75,9 @@ def test_file_offsets_become_addresses(compile_c):
     assert table(path).address(2**40) is None
 
 
-@pytest.mark.parametrize(("path", "flags"), [("/usr/bin/node", ()), ("/lib/x86_64-linux-gnu/libc.so.6", ("-D",))])
+@pytest.mark.parametrize(
+    ("path", "flags"), [("/usr/sbin/mariadbd", ("-D",)), ("/lib/x86_64-linux-gnu/libc.so.6", ("-D",))]
+)
 def test_every_function_as_nm_has_it(path, flags):
     _, spans = symbols(path, *flags)
     starts = defaultdict(set)

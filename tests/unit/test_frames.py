@@ -3,6 +3,7 @@
 import ctypes
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,13 @@ def test_a_stack_is_no_number_and_no_string(expression):
         program("entry", Emit(0, {"field": expression}))
 
 
-def test_frames_of_this_process():
-    memory = Memory.of(os.getpid(), Files())
-    address = address_of("getaddrinfo")
+def test_frames_of_a_process(spawn):
+    code = (
+        "import ctypes; print(ctypes.cast(ctypes.CDLL(None).getaddrinfo, ctypes.c_void_p).value, flush=True); input()"
+    )
+    process = spawn([sys.executable, "-c", code])
+    address = int(process.stdout.readline())
+    memory = Memory.of(process.pid, Files())
     frame = memory.frame(address, address)
     assert (frame.name, frame.offset) == ("getaddrinfo", 0)
     assert "libc" in frame.module
