@@ -3,13 +3,14 @@
 Used by `usdtkit.targets` to find a library and by `usdtkit.providers` to know one. Imports nothing of ours.
 """
 
-# ruff: noqa: PTH112, PTH113, PTH123, PTH208
+# ruff: noqa: PTH112, PTH113, PTH116, PTH123, PTH208
 
 from __future__ import annotations
 
 import os
 import re
 import struct
+from functools import lru_cache
 
 _LIBRARY = re.compile(r"lib(?P<name>[^/]+?)(?P<version>-[0-9][0-9.]*)?\.so(?:\.[0-9A-Za-z.]*)?")
 _MUSL = re.compile(r"(?:libc\.musl-|ld-musl-)[^/]*\.so(?:\.[0-9.]*)?")
@@ -48,12 +49,23 @@ def is_called(path: str, wanted: str) -> bool:
 
 def installed(wanted: str) -> list[str]:
     """Paths of the libraries of that name that this machine's programs can load, in the loader's order."""
-    found = [path for path in _cached() if is_called(path, wanted)]
+    try:
+        found = _cached_as(wanted, os.stat(_CACHE).st_mtime_ns)
+    except OSError:
+        found = []
     if not found:
         for directory in _DIRECTORIES:
             if os.path.isdir(directory):
-                found += sorted(f"{directory}/{name}" for name in os.listdir(directory) if is_called(name, wanted))
+                found = found + sorted(
+                    f"{directory}/{name}" for name in os.listdir(directory) if is_called(name, wanted)
+                )
     return [path for path in dict.fromkeys(found) if os.path.isfile(path)]
+
+
+@lru_cache(maxsize=64)
+def _cached_as(wanted: str, changed: int) -> list[str]:
+    """What the loader's cache, as it was then, has of that name: a tool asks for one library again and again."""
+    return [path for path in _cached() if is_called(path, wanted)]
 
 
 def _cached() -> list[str]:
