@@ -19,7 +19,6 @@ from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 
 State = Literal["found", "missing", "unknown"]
 UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
-UPROBE_MULTI = 48
 SLEEPABLE = 1 << 4  # a flag of programs
 _INVALID_FD = 0x7FFF_FFFF
 _MAP_ARRAY, _MAP_RINGBUF = 2, 27

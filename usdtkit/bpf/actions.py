@@ -222,7 +222,7 @@ class ActionRenderer:
         self.declarations.append(layout.c_struct(name))
         lines = [f"struct {name} key = {{}};"]
         for index, (expression, part) in enumerate(zip(keys.values(), layout.fields, strict=False)):
-            lines += renderer.store(expression, f"key.f{index}", part.room if part.is_text else 8)
+            lines += renderer.store(expression, f"key.f{index}", part.room)
         return layout, lines
 
     def _count(self, number: int, keys: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:

@@ -180,7 +180,7 @@ class _Builder:
             "if (!s) return 0;",
         ]
         for index, (expression, kept) in enumerate(zip(hook.start.values(), layout.fields, strict=True)):
-            lines += renderer.store(expression, f"s->f{index}", kept.room if kept.is_text else 8)
+            lines += renderer.store(expression, f"s->f{index}", kept.room)
         return [*lines, "s->start = bpf_ktime_get_ns();"]
 
     def _pair_end(self, hook: Hook, renderer: Renderer, count: Counter) -> list[str]:

@@ -6,7 +6,6 @@ become numbered parameters, so the text of a user never reaches the compiler and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -363,8 +362,3 @@ def _cast(c: str, type: str) -> tuple[str, bool]:
     signed = type.startswith("i")
     narrow = f"({'s' if signed else 'u'}{type[1:]})({c})"
     return (f"(s64){narrow}", True) if signed else (f"(u64){narrow}", False)
-
-
-def argument_fields(arguments: Sequence[Argument]) -> dict[str, ex.Expression]:
-    """All arguments of a probe as fields by name, for an event that shows everything."""
-    return {argument.name: ex.Arg(argument.name) for argument in arguments}
