@@ -15,14 +15,15 @@ from pathlib import Path
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI, Loaded
+from usdtkit.elf.instructions import REFUSED_PREFIXES
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.features import UPROBE_PMU, has_uprobe_multi
 
 ENOTSUPP = 524
 # What one site refuses, others need not: bisect. Anything else is the call's own failure.
 REFUSALS = (-errno.EINVAL, -errno.EILSEQ, -errno.EIO, -ENOTSUPP)
-# Prefixes for which x86 refuses an instruction (is_prefix_bad in uprobes.c); a function of libc begins with `lock`.
-SUSPECT = {"x86_64": frozenset(b"\x26\x2e\x36\x3e\xf0")}.get(os.uname().machine, frozenset())
+# A function of libc begins with `lock`.
+SUSPECT = REFUSED_PREFIXES if os.uname().machine == "x86_64" else frozenset()
 # The best first: Linux 6.6; 5.15; 4.20, with a copy of the program for each cookie, as those links carry none.
 METHODS = ("uprobe_multi", "perf_link", "perf_ioctl")
 

@@ -16,8 +16,8 @@ LONGEST = 15
 """Bytes of the longest instruction."""
 
 # Prefixes with which the kernel takes no instruction: the segments ES, CS, SS, DS, and LOCK.
-_REFUSED_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\xf0")
-_PREFIXES = frozenset(b"\x66\x67\xf2\xf3\x64\x65") | _REFUSED_PREFIXES
+REFUSED_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\xf0")
+_PREFIXES = frozenset(b"\x66\x67\xf2\xf3\x64\x65") | REFUSED_PREFIXES
 _VEX, _EVEX = b"\xc4\xc5", 0x62
 
 
@@ -35,7 +35,7 @@ def cost_of(code: bytes, machine: str) -> Cost:
     while position < len(code) and code[position] in _PREFIXES:
         position += 1
     prefixes, rest = code[:position], code[position:]
-    if _REFUSED_PREFIXES & set(prefixes):
+    if REFUSED_PREFIXES & set(prefixes):
         return "refused"
     wide = machine == "x86_64"
     rex = rest[:1] if wide and rest and rest[0] & 0xF0 == 0x40 else b""
