@@ -21,6 +21,8 @@ from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
 from usdtkit.providers.mysql import COM_QUERY, DISPATCH_COMMAND, Dispatch
 from usdtkit.trace import Expression, Pair, Session, arg, cstr, deref, ms, uprobe, usdt
 
+TOPIC = "databases"
+
 SERVERS = ("mysqld", "mariadbd", "mysqld-debug")
 QUERY_SIZE = 256
 COLUMNS = [TIME, PID, LATENCY_MS, Column("QUERY", "query", 0)]

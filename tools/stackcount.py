@@ -14,16 +14,17 @@ examples:
 
 import argparse
 import re
-import time
 from collections import Counter
 
-from usdtkit.cli.run import add_session_options, follow_intervals, new_session, seconds
+from usdtkit.cli.run import add_interval_options, add_session_options, follow_intervals, new_session, seconds
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.output import folded
 from usdtkit.output.report import Report
 from usdtkit.output.text import printable
 from usdtkit.trace import Counts, Session, Source, Stack, comm, pid, uprobe, ustack
 from usdtkit.trace.specs import resolve_probes
+
+TOPIC = "any function or probe"
 
 Row = tuple[tuple[str, ...], int | None, str | None]
 """Labels of the frames, innermost first; with -P also process and command."""
@@ -32,9 +33,7 @@ Row = tuple[tuple[str, ...], int | None, str | None]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit stackcount`."""
     parser.add_argument("pattern", metavar="PATTERN", help="functions or probes")
-    parser.add_argument("-i", "--interval", type=seconds, metavar="SEC", help="print and begin anew every SEC seconds")
     parser.add_argument("-D", dest="duration", type=seconds, metavar="SEC", help="as -d, which bcc spells -D")
-    parser.add_argument("-T", "--timestamp", action="store_true", help="the time before what is printed")
     parser.add_argument(
         "-r", "--regexp", action="store_true", help="FUNCTION or PROVIDER:PROBE is a regular expression"
     )
@@ -42,11 +41,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-P", "--perpid", action="store_true", help="count each process by itself")
     parser.add_argument("-v", "--verbose", action="store_true", help="addresses")
     parser.add_argument("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
+    add_interval_options(parser)
     add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Count until told to stop."""
+    options.timestamp &= not options.folded  # whose lines others read
     with new_session(options) as session:
         source = _source(session, options.pattern, options.regexp)
         counts = source.count(stack=ustack, process=pid, command=comm) if options.perpid else source.count(stack=ustack)
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             before.update(total)
             _write(report, fresh, options)
 
-        return follow_intervals(session, options, "stackcount", options.interval, write)
+        return follow_intervals(session, options, "stackcount", (), write)
 
 
 def _source(session: Session, pattern: str, regexp: bool) -> Source:
@@ -103,15 +104,12 @@ def _labels(stack: Stack | None, options: argparse.Namespace) -> tuple[str, ...]
 
 
 def _write(report: Report, rows: Counter[Row], options: argparse.Namespace) -> None:
-    if options.timestamp and options.format == "table" and not options.folded:
-        print(f"\n{time.strftime('%H:%M:%S')}")
     for (labels, process, command), count in sorted(rows.items(), key=lambda row: row[1]):
         if options.format != "table":
-            when = {"time_ns": time.monotonic_ns()} if options.timestamp else {}
             whose = {} if process is None else {"pid": process, "comm": command}
             frames = [printable(label) for label in labels]
             stack = frames if options.format == "json" else ";".join(map(folded.fold, reversed(labels)))
-            report.row({**when, **whose, "count": count, "stack": stack})
+            report.block([{**whose, "count": count, "stack": stack}])
         elif options.folded:
             process_label = () if process is None else (f"{command}-{process}",)
             print(folded.line((*process_label, *reversed(labels)), count))

@@ -1,6 +1,7 @@
 """The command's own part: finding commands and tools, options, errors into words and exit codes."""
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -21,6 +22,12 @@ def test_the_overview_names_every_command_and_tool(capsys):
         assert f"\n  {name} " in out
     assert cli.main(["--help"]) == 0
     assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize("name", cli.tool_names())
+def test_every_tool_has_a_topic_and_a_schema(name):
+    assert importlib.import_module(f"usdtkit.tools.{name}").TOPIC in cli.TOPICS
+    assert (Path(__file__).parents[2] / "docs" / "schema" / f"{name}.json").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)

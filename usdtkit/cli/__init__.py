@@ -21,6 +21,14 @@ from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
 COMMANDS = ("cache", "doctor", "list", "provider", "trace")
+# What one wants to know; each tool says of which it is (`TOPIC`).
+TOPICS = (
+    "any function or probe",
+    "databases",
+    "names, logins and secrets",
+    "memory and locks",
+    "languages",
+)
 EPILOG = """\
 usdtkit NAME -h tells more of each. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
 4 no such target or probe, 5 the kernel or a program lacks a feature, 6 more events lost than --max-lost."""
@@ -158,10 +166,15 @@ def _module(name: str) -> ModuleType:
 
 
 def _overview() -> str:
+    tools = {name: _module(name) for name in tool_names()}
+    groups = {"commands": {name: _module(name) for name in COMMANDS}}
+    for topic in TOPICS:
+        groups[topic] = {name: tool for name, tool in tools.items() if tool.TOPIC == topic}
     lines = ["usage: usdtkit COMMAND [options]", "", "See inside running applications on Linux.", ""]
-    for title, names in (("commands", COMMANDS), ("tools", tool_names())):
+    for title, modules in groups.items():
+        if not modules:
+            continue
         lines.append(f"{title}:")
-        for name in names:
-            lines.append(f"  {name:<16} {(_module(name).__doc__ or '').partition(chr(10))[0]}")
+        lines += [f"  {name:<16} {(module.__doc__ or '').partition(chr(10))[0]}" for name, module in modules.items()]
         lines.append("")
     return "\n".join([*lines, EPILOG])

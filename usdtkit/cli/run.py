@@ -46,6 +46,16 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     add_output_options(parser)
 
 
+def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | None = None) -> None:
+    """-i, -T and -n of what summarises; `follow_intervals` obeys them. `interval`: the seconds without -i."""
+    told = "SEC" if interval is None else f"SEC, else every {interval:g}"
+    parser.add_argument(
+        "-i", "--interval", type=seconds, default=interval, metavar="SEC", help=f"print and begin anew every {told}"
+    )
+    parser.add_argument("-n", "--intervals", type=positive, metavar="N", help="end after so many intervals")
+    parser.add_argument("-T", "--timestamp", action="store_true", help="the time before what is printed")
+
+
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
@@ -83,17 +93,21 @@ def follow(
 
 
 def follow_intervals(
-    session: Session, options: argparse.Namespace, tool: str, interval: float | None, write: Finish
+    session: Session, options: argparse.Namespace, tool: str, columns: Sequence[Column], write: Finish
 ) -> int:
-    """Run a session that only summarises, as `follow`; `write` prints after each interval, and at the end."""
+    """Run a session that only summarises, as `follow`; `write` prints a block after each interval, and at the end."""
     if options.explain:
         return explain(session, options.format)
     session.start()
-    report = Report(tool, (), options.format)
+    report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
         _begin(session)
-        for _ in session.intervals(interval):
+        for number, _ in enumerate(session.intervals(options.interval), 1):
+            report.begin_block(timestamp=options.timestamp)
             write(report)
+            if number == options.intervals:
+                break
+    session.detach()
     return _end(session, report, options)
 
 
@@ -143,6 +157,13 @@ def count(text: str) -> int:
     """For argparse: a number of things, 0 included."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of events")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """For argparse: a number of things, at least 1."""
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return int(text)
 
 

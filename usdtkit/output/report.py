@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,16 +52,20 @@ LATENCY_MS = Column("LAT(ms)", "latency_ns", 9, milliseconds, right=True)
 
 
 class Report:
-    """Writes rows of one tool as they come. Create it when tracing has begun: it writes the heading at once."""
+    """Writes rows of one tool as they come. Create it when tracing has begun: it writes the heading at once, unless its
+    rows come in blocks (`in_blocks`) under headings of their own."""
 
-    def __init__(self, tool: str, columns: Sequence[Column], format: Format = "table") -> None:
+    def __init__(
+        self, tool: str, columns: Sequence[Column], format: Format = "table", *, in_blocks: bool = False
+    ) -> None:
         self._tool = tool
         self._columns = columns
         self._format = format
+        self._block: dict[str, Any] = {}
         self._csv: tuple[Any, list[str]] | None = None
         if format == "json":
             self._json({"schema": f"usdtkit.{tool}/1", "time": _iso(time.time())})
-        elif format == "table" and columns:
+        elif format == "table" and columns and not in_blocks:
             self._line([column.heading for column in columns])
 
     def row(self, values: Mapping[str, Any]) -> None:
@@ -73,19 +77,44 @@ class Report:
         else:
             self._csv_row(flatten(values))
 
-    def histogram(self, label: str, distribution: Distribution) -> None:
-        """Write a distribution of nanoseconds."""
+    def begin_block(self, *, timestamp: bool = False) -> None:
+        """Begin what belongs together, such as the counts of an interval: its rows carry the time of now, which the
+        table shows before them with `timestamp`."""
+        self._block = {"time_ns": time.monotonic_ns()}
+        if timestamp and self._format == "table":
+            print(f"\n{time.strftime('%H:%M:%S')}")
+
+    def block(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the rows of a block, in the table under a heading of their own."""
+        if self._format == "table":
+            print()
+            self._line([column.heading for column in self._columns])
+        for row in rows:
+            self.row({**self._block, **row})
+
+    def histogram(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
+        """Write the distribution of a value: its name, which ends in `_ns` where it is a duration, and what it is of.
+
+        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket.
+        """
+        counts = sorted(distribution.buckets.items())
+        buckets = [
+            {**dict(zip(("low", "high"), distribution.scale.bounds(bucket), strict=True)), "count": number}
+            for bucket, number in counts
+        ]
+        row = {**self._block, **labels, "value": value}
         if self._format == "json":
-            buckets = [
-                {**dict(zip(("low_ns", "high_ns"), distribution.scale.bounds(bucket), strict=True)), "count": number}
-                for bucket, number in sorted(distribution.buckets.items())
-            ]
-            totals = {"count": distribution.count, "sum_ns": distribution.sum}
-            self._json({"histogram": label, "buckets": buckets, **totals})
-        elif self._format == "table":
-            print(f"\n{printable(label)}")
-            for line in histogram.render(distribution, "latency"):
+            totals = {"count": distribution.count, "sum": distribution.sum}
+            self._json({**flatten(row), **totals, "buckets": buckets})
+        elif self._format == "csv":
+            for bucket in buckets:
+                self._csv_row(flatten({**row, **bucket}))
+        else:
+            print(f"\n{' '.join(f'{name}={show(of)}' for name, of in labels.items())}".rstrip())
+            bound = histogram.duration if value.endswith("_ns") else str
+            for line in histogram.render(distribution, value.removesuffix("_ns"), bound):
                 print(line)
+            sys.stdout.flush()
 
     def summary(self, summary: Summary) -> None:
         """Write the account of the session: as the last JSON object, else to standard error."""
