@@ -169,7 +169,7 @@ def _overview() -> str:
     tools = {name: _module(name) for name in tool_names()}
     groups = {"commands": {name: _module(name) for name in COMMANDS}}
     for topic in TOPICS:
-        groups[topic] = {name: tool for name, tool in tools.items() if tool.TOPIC == topic}
+        groups[topic] = {name: tool for name, tool in tools.items() if topic == tool.TOPIC}
     lines = ["usage: usdtkit COMMAND [options]", "", "See inside running applications on Linux.", ""]
     for title, modules in groups.items():
         if not modules:
