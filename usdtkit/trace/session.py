@@ -24,6 +24,7 @@ from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.model import Function, Probe
@@ -211,12 +212,14 @@ class Session:
             "events": self._ring_size,
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
             "operands": len(plan.operands),
+            GLOBS: len(program.globs),
         }
         self._loaded = Loaded(bytecode, program.parameters, sizes)
         try:
             maps = self._loaded.maps
-            for index, packed in enumerate(plan.operands):
-                maps["operands"][index.to_bytes(4, "little")] = packed
+            for name, entries in (("operands", plan.operands), (GLOBS, program.globs)):
+                for index, packed in enumerate(entries):
+                    maps[name][index.to_bytes(4, "little")] = packed
             stack = None if self._stacks is None else self._stacks.get
             self._decoders = Decoders(program, self._event_types, plan.probe_names, stack)
             for number, aggregation in enumerate(self._aggregations):
