@@ -49,6 +49,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
+    parser.set_defaults(session=Session)
     add_output_options(parser)
 
 
@@ -90,7 +91,8 @@ def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
-    return Session(pid=found, command=options.command, duration=options.duration, **more)
+    session: Session = options.session(pid=found, command=options.command, duration=options.duration, **more)
+    return session
 
 
 def follow(

@@ -184,6 +184,11 @@ class Session:
 
     # Running
 
+    def check_startable(self) -> None:
+        """Raise UsageError where there is nothing to do."""
+        if not any(hook.blocks for hook in self._hooks):
+            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled."""
         return programs.build(self._hooks)
@@ -201,8 +206,7 @@ class Session:
         self._check_not_closed()
         if self._loaded is not None:
             return
-        if not any(hook.blocks for hook in self._hooks):
-            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+        self.check_startable()
         require_bpf()
         program = self.program()
         bytecode = compile_program(program.text)
