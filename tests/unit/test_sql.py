@@ -20,7 +20,7 @@ BOTH = [
     ("select /* open", "select"),
 ]
 MYSQL = [
-    (r"select 'a\'b', "  '"c\\"d" from `t 1`', "select ?, ? from `t 1`"),
+    (r"select 'a\'b', " '"c\\"d" from `t 1`', "select ?, ? from `t 1`"),
     ("select 1 # secret\nfrom t", "select ? from t"),
     ("select 5--1", "select ?--?"),
     ("/*!40101 set names utf8 */", "set names utf8"),
