@@ -126,16 +126,25 @@ def follow(
 
 
 def follow_intervals(
-    session: Session, options: argparse.Namespace, tool: str, columns: Sequence[Column], write: Finish
+    session: Session,
+    options: argparse.Namespace,
+    tool: str,
+    columns: Sequence[Column],
+    write: Finish,
+    *,
+    take: Callable[[Any], object] | None = None,
 ) -> int:
-    """Run a session that only summarises, as `follow`; `write` prints a block after each interval, and at the end."""
+    """Run a session that summarises, as `follow`; `write` prints a block after each interval, and at the end.
+
+    `take` is given the events of what is summed up here and not in the kernel.
+    """
     if options.explain:
         return explain(session, options.format)
     session.start()
     report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
         _begin(session)
-        for number, _ in enumerate(session.intervals(options.interval), 1):
+        for number, _ in enumerate(session.intervals(options.interval, take), 1):
             report.begin_block(timestamp=options.timestamp)
             write(report)
             if number == options.intervals:

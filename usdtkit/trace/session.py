@@ -10,7 +10,7 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -307,11 +307,15 @@ class Session:
         for _ in self._rounds():
             yield from self.drain_columns()
 
-    def intervals(self, seconds: float | None = None) -> Iterator[None]:
-        """For sessions that only summarise: run as iteration does, yield every so many seconds, and at the end."""
+    def intervals(self, seconds: float | None = None, take: Callable[[Any], object] | None = None) -> Iterator[None]:
+        """For sessions that summarise: run as iteration does, yield every so many seconds, and at the end.
+
+        `take` is given each event as it comes.
+        """
         for due in self._rounds(seconds):
-            for _ in self.drain():
-                continue
+            for event in self.drain():
+                if take is not None:
+                    take(event)
             if due:
                 yield
 
