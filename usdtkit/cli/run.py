@@ -6,19 +6,23 @@ Input: an argparse parser, later its options; a session with its sources. Output
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+from usdtkit import processes
+from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.trace import Session
 
 LOST_EVENTS = 6
 Describe = Callable[[Any], Mapping[str, Any] | None]
 Finish = Callable[[Report], None]
+Made = TypeVar("Made")
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +64,30 @@ def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = Non
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
     return Session(pid=found, command=options.command, duration=options.duration, **more)
+
+
+def running(options: argparse.Namespace, *programs: str) -> list[int] | None:
+    """The processes of -p, none for a command, else those that run one of these programs: NotFoundError of none."""
+    if options.pid or options.command:
+        found: list[int] | None = options.pid
+        return found
+    if pids := processes.named(*programs):
+        return pids
+    names = " or ".join(programs[:2])
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"no {names} among the processes that may be looked into", hint="run as root")
+    raise NotFoundError(f"no {names} runs here", hint="start it first, give -p PID, or -c CMD to start it")
+
+
+def first_found(names: Sequence[str], make: Callable[[str], Made]) -> Made:
+    """What `make` makes of the first of the names for which it finds what it needs; the error of the first of all."""
+    errors = []
+    for name in names:
+        try:
+            return make(name)
+        except NotFoundError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def follow(
