@@ -19,10 +19,13 @@ import statistics, sys, time
 from usdtkit import Provider
 from usdtkit._probe import load
 
+# An application has them as literals.
+NAMES = [f"order__{{number}}" for number in range({PROBES})]
+
 def declare(name):
     provider = Provider(name)
-    for number in range({PROBES}):
-        provider.probe(f"order__{{number}}", order_id="u64", customer="str")
+    for name in NAMES:
+        provider.probe(name, order_id="u64", customer="str")
     return provider
 
 def bare(path):

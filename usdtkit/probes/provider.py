@@ -148,7 +148,8 @@ class Provider:
     @property
     def probes(self) -> tuple[Probe[...], ...]:
         """All probes declared so far, in order."""
-        return self._from(0)
+        # By way of a list, which takes them in one step, whatever other threads declare.
+        return (*self._declared.values(),)
 
     @property
     def specs(self) -> tuple[ProbeSpec, ...]:
@@ -324,11 +325,7 @@ class Provider:
         return self._wanted(probes).write(file)
 
     def _pending(self) -> tuple[Probe[...], ...]:
-        return self._from(self._settled)
-
-    def _from(self, number: int) -> tuple[Probe[...], ...]:
-        # A list of them is made in one step, whatever other threads declare.
-        return tuple(list(self._declared.values())[number:])
+        return self.probes[self._settled :]
 
     def _wanted(self, probes: tuple[Probe[...], ...]) -> Wanted:
         # Not before it is needed, so that the import of usdtkit is quick: it brings hashlib.
