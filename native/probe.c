@@ -8,7 +8,9 @@
  * thread, while another one unloads it, in a forked child, a signal handler and late in the interpreter's shutdown.
  */
 
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
@@ -16,6 +18,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifdef __linux__
 #include <dlfcn.h>
@@ -29,7 +32,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 #endif
 
 #if PY_VERSION_HEX < 0x030d0000
@@ -102,7 +104,7 @@ static inline void set_site(Probe *self, const volatile uint8_t *site) {
 /* `site` was read before `pristine` is: what is published together is read in order. */
 static inline int armed(Probe *self, const volatile uint8_t *site) {
     uint8_t now = *site;
-    return now != self->pristine;
+    return now != __atomic_load_n(&self->pristine, __ATOMIC_RELAXED);
 }
 
 /* Where `site` points while nobody records. */
@@ -397,9 +399,9 @@ static int record(Probe *self, const uint64_t *operands) {
     const volatile uint8_t *stub;
     Py_BEGIN_CRITICAL_SECTION(self);
     recorder = Py_XNewRef(self->recorder);
-    stub = resting(self);
+    stub = self->silenced ? NULL : self->stub;
     Py_END_CRITICAL_SECTION();
-    if (stub == self->stub && armed(self, stub)) call_stub(self, stub, operands);
+    if (stub && armed(self, stub)) call_stub(self, stub, operands);
     if (!recorder) return 0; /* another thread has ended the recording */
     PyObject *values = PyTuple_New(self->count), *result = NULL;
     int at = 0;
@@ -780,8 +782,11 @@ static PyObject *declare_quickly(Declarer *self, PyObject *const *given, Py_ssiz
     struct state *state = PyType_GetModuleState(Py_TYPE(self));
     PyObject *values[] = {self->provider, given[0], doc_at < 0 ? empty : given[1 + doc_at], empty, shape, self->loader};
     probe = make(state->probe_type, values, self->drops);
-    /* In one step, so that of two threads with the same declaration both get the first one's. */
-    if (probe && (PyDict_SetDefault(self->declared, given[0], probe) != probe || !self->quick)) Py_CLEAR(probe);
+    /* In one step, so that of two threads with the same declaration both get the first one's. Only then look whether
+     * that is all: who silences or records all probes says so before he looks which there are. */
+    if (probe && (PyDict_SetDefault(self->declared, given[0], probe) != probe ||
+                  !__atomic_load_n(&self->quick, __ATOMIC_SEQ_CST)))
+        Py_CLEAR(probe);
 done:
     Py_XDECREF(key);
     Py_XDECREF(empty);
@@ -876,7 +881,7 @@ static void bind(Probe *self, const volatile uint8_t *stub, uint8_t pristine, Py
         PyObject *before = self->path;
         self->path = Py_NewRef(path);
         Py_DECREF(before);
-        self->pristine = pristine;
+        __atomic_store_n(&self->pristine, pristine, __ATOMIC_RELAXED);
         self->stub = stub;
     }
     self->silenced = 0;
@@ -1063,6 +1068,13 @@ static PyObject *set_recorder(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* One count for all threads and interpreters of a process; its forked children count on, and differ in their pid. */
+static PyObject *span_number(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+    static uint32_t count;
+    uint32_t number = __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED);
+    return PyLong_FromUnsignedLongLong((uint64_t)getpid() << 32 | number);
+}
+
 static PyObject *columns(PyObject *module, PyObject *probes) {
     if (!PyTuple_Check(probes)) {
         PyErr_SetString(PyExc_TypeError, "probes must be a tuple");
@@ -1089,6 +1101,7 @@ static PyObject *columns(PyObject *module, PyObject *probes) {
 }
 
 static PyMethodDef methods[] = {
+    {"span_number", span_number, METH_NOARGS, "span_number() -> a number that no other span of this machine has now"},
     {"columns", columns, METH_O, "columns(probes) -> tuples of their names, docs, stabilities and canonical arguments"},
     {"load", load, METH_VARARGS, "load(path, probes, pristine, offset, stride, renewed=0): map a library for good and bind probes to its stubs"},
     {"silence", silence, METH_O, "silence(probe): it is not enabled any more, whoever traces it"},

@@ -78,6 +78,9 @@ class Declarer:
     ) -> None: ...
     def __call__(self, name: str, /, *more: object, **named: object) -> Probe[...]: ...
 
+def span_number() -> int:
+    """A number that no other span of this process has, nor one of another process while it lasts: 64 bits."""
+
 def columns(
     probes: tuple[Probe[...], ...],
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

@@ -685,6 +685,19 @@ def test_declared_by_threads_at_once_there_is_one_of_each():
     assert len(shop.probes) == 998
 
 
+def test_span_numbers_differ_in_all_threads():
+    numbers = []
+    threads = [
+        threading.Thread(target=lambda: numbers.extend([_probe.span_number() for _ in range(997)])) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(numbers)) == 8 * 997
+    assert {number >> 32 for number in numbers} == {os.getpid()}
+
+
 def test_columns():
     shop = Provider("shop")
     probes = shop.probe("order", id="u64", doc="Why.", stability="stable"), shop.probe("done")

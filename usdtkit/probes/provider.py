@@ -30,11 +30,11 @@ from usdtkit.probes.declaration import (
 
 try:
     from usdtkit import _probe
-    from usdtkit._probe import Declarer, Probe
+    from usdtkit._probe import Declarer, Probe, span_number
 except ImportError:
     if not TYPE_CHECKING:
         from usdtkit.probes import silent as _probe
-        from usdtkit.probes.silent import Declarer, Probe
+        from usdtkit.probes.silent import Declarer, Probe, span_number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from usdtkit.probes.loading import Wanted
     from usdtkit.probes.spans import LiveSpan, Span
 
-__all__ = ["Probe", "Provider"]
+__all__ = ["Probe", "Provider", "span_number"]
 
 _P = ParamSpec("_P")
 _Traced = TypeVar("_Traced", bound="Callable[..., Any] | ModuleType")
@@ -230,7 +230,7 @@ class Provider:
     ) -> Span:
         """Declare NAME__start and NAME__done, for a stretch of work; the types as for `probe`, at most 11 operands.
 
-        Start has `span` (u64, unique on this machine) before the arguments, done has `span`, `latency_ns` and `error`,
+        Start has `span` (u64, the same at both) before the arguments, done has `span`, `latency_ns` and `error`,
         the name of the exception that left the block, or "".
         """
         from usdtkit.probes.spans import define
