@@ -106,7 +106,7 @@ def define(provider: Provider, name: str, arguments: Mapping[str, object], doc: 
     check_arguments(what, wanted)
     check_name("the end of a span", f"{name}__done")
     check_name("the start of a span", f"{name}__start")
-    begins = f"{doc} Begins." if doc else f"{name} begins."
+    begins = f"{doc} Begins." if doc.endswith(".") else f"{doc or name} begins."
     start = provider.probe(f"{name}__start", wanted, doc=begins[:MAX_DOC])
     done = provider.probe(f"{name}__done", _DONE, doc=f"{name} ends, or an exception leaves it.")
     return provider.keep_span(Span(name, start, done))
