@@ -38,7 +38,7 @@ from usdtkit.bpf.expressions import (
 )
 from usdtkit.bpf.layout import Truncated, TruncatedBytes
 from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable
-from usdtkit.trace.events import Columns, wall_time
+from usdtkit.trace.events import Columns, Event, wall_time
 from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from usdtkit.trace.stacks import Stack
 
 __all__ = [
-    "Columns", "Counts", "Distribution", "Expression", "Frame", "FunctionSpec", "Histogram", "Pair", "Planned",
+    "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram", "Pair", "Planned",
     "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Truncated", "TruncatedBytes",
     "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "retval", "tid",
     "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
