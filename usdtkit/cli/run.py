@@ -9,11 +9,11 @@ import argparse
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
 from usdtkit.output.report import Column, Format, Report, note
+from usdtkit.records import asdict
 from usdtkit.trace import Session
 
 LOST_EVENTS = 6
