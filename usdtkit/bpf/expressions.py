@@ -23,7 +23,7 @@ INTEGER_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64")
 MAX_STRING = 4096
 
 # Seen by every program, whatever the probe. "latency" exists in pairs only.
-BUILTINS = ("pid", "tid", "uid", "gid", "cpu", "time", "comm", "latency", "retval", "ustack")
+BUILTINS = ("pid", "tid", "uid", "gid", "cpu", "time", "comm", "latency", "retval", "ustack", "probe")
 
 
 def _operator(symbol: str) -> Callable[[Expression, Operand], Binary]:
@@ -81,7 +81,10 @@ class Expression:
         return TextTest(self, _encode(prefix), whole=False)
 
     def cast(self, type: IntegerType) -> Cast:
-        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`."""
+        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`.
+
+        Of a string or bytes this is the address.
+        """
         if type not in INTEGER_TYPES:
             raise UsageError(f"cannot cast to {type!r}", hint=f"one of {', '.join(INTEGER_TYPES)}")
         return Cast(self, type)
@@ -130,6 +133,13 @@ class Not(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class Register(Expression):
+    """A register of the processor, as struct pt_regs calls it ("dx"): for probes in the midst of a function."""
+
+    name: str
+
+
+@dataclass(eq=False, repr=False)
 class Memory(Expression):
     """An integer in the memory of the process."""
 
@@ -169,6 +179,10 @@ pid, tid, uid, gid, cpu = Name("pid"), Name("tid"), Name("uid"), Name("gid"), Na
 comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
 # The calls that led to the probe: a field or a key, arriving as `usdtkit.trace.Stack`, None where none could be taken.
 ustack = Name("ustack")
+
+
+# The name of the probe or function that was hit: a key, where one source has several. Events carry it by themselves.
+probe = Name("probe")
 
 
 def arg(which: int | str) -> Arg:

@@ -62,6 +62,8 @@ def _report(error: UsdtkitError) -> int:
     from usdtkit.output.text import printable
 
     print(printable(f"usdtkit: {error.message}"), file=sys.stderr)
+    for line in error.details:
+        print(printable(line), file=sys.stderr)
     if error.hint:
         print(printable(f"  hint: {error.hint}"), file=sys.stderr)
     return error.exit_code

@@ -30,6 +30,7 @@ from usdtkit.bpf.expressions import (
     latency,
     ms,
     pid,
+    probe,
     retval,
     tid,
     uid,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Columns", "Counts", "Distribution", "Expression", "Frame", "FunctionSpec", "Histogram", "Pair", "Planned",
     "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Truncated", "TruncatedBytes",
-    "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "retval", "tid",
+    "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "probe", "retval", "tid",
     "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 

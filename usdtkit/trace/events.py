@@ -20,8 +20,8 @@ from usdtkit.bpf.program import Program
 HEADER = ("time_ns", "pid", "tid", "probe")
 # Fields say their units.
 UNITS = {"latency": "latency_ns", "time": "time_ns"}
-_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "Q"}
-_ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d"}  # of a column
+_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "Q", "probe": "Q"}
+_ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d", "probe": "Q"}  # of a column
 
 
 class Columns:
@@ -58,11 +58,12 @@ class Decoders:
         self, program: Program, types: int, probes: Sequence[str], stack: Callable[[int], Any] | None = None
     ) -> None:
         self._probes = tuple(probes)
-        self._fields = [program.records[number * SIZES].fields for number in range(types)]
+        records = {kind: layout.with_probes(probes) for kind, layout in program.records.items()}
+        self._fields = [records[number * SIZES].fields for number in range(types)]
         self._classes = [_event_class([*HEADER, *(field.name for field in fields)]) for fields in self._fields]
         # Every kind has a decoder, also those that a type of few sizes never sends.
         self._decoders = tuple(
-            _decoder(self._classes[kind // SIZES], program.records.get(kind) or program.records[kind // SIZES * SIZES])
+            _decoder(self._classes[kind // SIZES], records.get(kind) or records[kind // SIZES * SIZES])
             for kind in range(types * SIZES)
         )
         self._stack = stack

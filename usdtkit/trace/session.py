@@ -111,7 +111,7 @@ class Session:
 
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
-        resolved = spec if isinstance(spec, Resolved) else self._resolve(spec)
+        resolved = spec if isinstance(spec, Resolved) else self.resolve(spec)
         return Source(self, resolved, self._add_hook(resolved))
 
     def pair(self, start: Spec, end: Spec | None = None, *, keep: Keep = ()) -> Pair:
@@ -128,8 +128,8 @@ class Session:
                 "a pair is two USDT probes, or a function's entry and its return",
                 hint="of what begins and ends in two functions, emit both and compare their time_ns",
             )
-        first = self._resolve(start)
-        second = first.returning() if one_call else self._resolve(end)
+        first = self.resolve(start)
+        second = first.returning() if one_call else self.resolve(end)
         start_hook = self._add_hook(first)
         start_hook.start = kept_fields(keep)
         end_hook = self._add_hook(second)
@@ -147,7 +147,8 @@ class Session:
         """The functions of a library that match any of the patterns, in what the session traces. NotFoundError."""
         return targets.find_functions(library, patterns, pids=self._search_pids)
 
-    def _resolve(self, spec: Spec) -> Resolved:
+    def resolve(self, spec: Spec) -> Resolved:
+        """Where a spec leads in what the session traces. NotFoundError."""
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
         return spec.resolve(self._search_pids)
@@ -221,7 +222,7 @@ class Session:
             self._decoders = Decoders(program, self._event_types, plan.probe_names, stack)
             for number, aggregation in enumerate(self._aggregations):
                 table = program.tables[number]
-                aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys)))
+                aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys, plan)))
             self._ring = RingBuffer(maps["events"])
             if self._stacks is not None:
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
@@ -239,7 +240,8 @@ class Session:
 
         return Stacks(self.pids, [place.path for resolved in self._places for place in resolved.places])
 
-    def _decoding(self, layout: Layout) -> Layout:
+    def _decoding(self, layout: Layout, plan: Plan) -> Layout:
+        layout = layout.with_probes(plan.probe_names)
         return layout if self._stacks is None else self._stacks.decoding(layout)
 
     def _attach(self, plan: Plan, links: Links) -> None:

@@ -1,0 +1,90 @@
+"""What a target names → places of a session. Input: `nodes.Target`; output: `Resolved`, and what its arguments are.
+
+NAME:NAME is a USDT probe, PROVIDER:PROBE, where there is one; else it is LIBRARY:FUNCTION.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from usdtkit.errors import NotFoundError, SpecError, UsageError
+from usdtkit.language import nodes as n
+from usdtkit.model import Probe
+from usdtkit.trace import FunctionSpec, Session
+from usdtkit.trace.specs import Resolved, resolve_probes
+
+
+def resolve(session: Session, text: str, target: n.Target, *, regexp: bool = False) -> list[Resolved]:
+    """The places of a target: of USDT probes one `Resolved` for each, since each has arguments of its own.
+
+    With `regexp`, the names are regular expressions that are searched for.
+    """
+    if target.kind == "named" and not regexp:
+        spec = f"{target.library}:{target.name}"
+        with contextlib.suppress(NotFoundError, UsageError):
+            return list(_each(session.find_probes(spec)))
+        try:
+            return [_functions(session, text, target, regexp)]
+        except NotFoundError as error:
+            raise NotFoundError(f"no probe {spec}, and {error.message}", hint=error.hint) from None
+    if target.kind == "usdt":
+        return list(_each(find_probes(session, target, regexp=regexp)))
+    return [_functions(session, text, target, regexp)]
+
+
+def resolve_all(session: Session, text: str, target: n.Target, *, regexp: bool = False) -> Resolved:
+    """The places of a target together, for what needs no arguments."""
+    if target.kind == "usdt":
+        return resolve_probes(text, find_probes(session, target, regexp=regexp))
+    return _functions(session, text, target, regexp)
+
+
+def find_probes(session: Session, target: n.Target, *, regexp: bool = False) -> list[Probe]:
+    """The USDT probes of a target. NotFoundError."""
+    if not regexp:
+        return session.find_probes(f"{target.provider or '*'}:{target.name}", target.library or None)
+    expression = _expression(f"{target.provider}:{target.name}")
+    found = [probe for probe in session.find_probes("*:*", target.library or None) if expression.search(probe.spec)]
+    if not found:
+        raise NotFoundError(f"no probe matches {expression.pattern!r}", hint="usdtkit list shows probes")
+    return found
+
+
+def function_spec(session: Session, target: n.Target, *, regexp: bool = False) -> FunctionSpec:
+    """The functions of a target as a spec, for what needs their entries and returns."""
+    if not regexp:
+        return FunctionSpec(target.library, (target.name,), target.kind == "return")
+    found = session.find_functions(target.library, [_expression(target.name)])
+    return FunctionSpec(target.library, tuple(sorted({one.name for one in found})), target.kind == "return")
+
+
+def _functions(session: Session, text: str, target: n.Target, regexp: bool) -> Resolved:
+    spec = function_spec(session, target, regexp=regexp)
+    resolved = session.resolve(spec)
+    if not target.offset:
+        return resolved
+    sizes = {(one.path, one.file_offset): one.size for one in session.find_functions(target.library, [target.name])}
+    for place in resolved.places:
+        if target.offset >= sizes.get((place.path, place.file_offset), 0):
+            raise SpecError(f"{place.name} ends before {target.offset:#x}", text, target.at)
+    moved = (replace(place, file_offset=place.file_offset + target.offset) for place in resolved.places)
+    return replace(resolved, places=tuple(moved), arguments=())
+
+
+def _each(probes: Sequence[Probe]) -> Iterator[Resolved]:
+    def order(probe: Probe) -> tuple[str, str]:
+        return probe.spec, repr(probe.arguments)
+
+    for (spec, _), same in groupby(sorted(probes, key=order), order):
+        yield resolve_probes(spec, list(same))
+
+
+def _expression(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UsageError(f"{text!r} is no regular expression: {error}") from None
