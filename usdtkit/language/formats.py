@@ -7,14 +7,16 @@ Input: the literal and the values of a `TraceSpec`. Output: C types for `lower`,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from usdtkit.errors import SpecError
 from usdtkit.language import nodes as n
+from usdtkit.language.lower import Lowering
 from usdtkit.language.typenames import STRING, U64
 from usdtkit.output.text import show
+from usdtkit.trace import Expression
 
 _CONVERSION = re.compile(
     rb"%(?:%|(?P<flags>[-+ #0]{0,5})(?P<width>[0-9]{0,3})(?P<precision>\.[0-9]{0,3})?"
@@ -31,6 +33,12 @@ class Conversion:
     form: Form
     type: n.CType
     python: str
+
+    def lower(self, lowering: Lowering, node: n.Node) -> Expression:
+        """The expression of a value for it."""
+        if self.form == "text" and self.type == STRING:
+            return lowering.shown(node) if lowering.has_names(node) else lowering.string(node)
+        return lowering.counted(node) if self.form == "bytes" else lowering.typed(node, self.type)
 
 
 class Format:
@@ -65,10 +73,10 @@ class Format:
             raise SpecError("a % that begins no conversion", spec.text, spec.format.at, hint="%% is a percent sign")
         self._pieces.append(data.decode("utf-8", "surrogateescape"))
 
-    def fill(self, values: Sequence[Any]) -> str:
-        """The text with these values; what could not be read is a "?"."""
+    def fill(self, values: Sequence[Any], symbol: Callable[[int], str]) -> str:
+        """The text with these values, and `symbol`s of addresses; what could not be read is a "?"."""
         left = iter(values)
-        return "".join(piece if isinstance(piece, str) else _written(piece, next(left)) for piece in self._pieces)
+        return "".join(p if isinstance(p, str) else _written(p, next(left), symbol) for p in self._pieces)
 
 
 def _conversion(spec: n.TraceSpec, match: re.Match[bytes]) -> Conversion:
@@ -107,7 +115,9 @@ def _conversion(spec: n.TraceSpec, match: re.Match[bytes]) -> Conversion:
 _GROUPS = ("flags", "width", "precision", "length", "letter")
 
 
-def _written(conversion: Conversion, value: Any) -> str:
+def _written(conversion: Conversion, value: Any, symbol: Callable[[int], str]) -> str:
+    if conversion.form == "symbol":
+        value = symbol(value)
     if conversion.type.name == "u8" and conversion.form == "text" and isinstance(value, int):
         value = chr(value)
     if isinstance(value, int) and conversion.form in ("number", "float"):

@@ -88,6 +88,24 @@ class Lowering:
         """A string: what is known to be one, else what is behind the pointer."""
         return self._guarded(node, self._string)
 
+    def counted(self, node: n.Node) -> ex.Expression:
+        """Text or bytes whose length is known: an argument that has one, str(…) or buf(…)."""
+        value = self._value(node)
+        if value.text is None:
+            self._fail(node, f"of {printer.expression(node)} no length is known", "buf(pointer, length)")
+        return value.text
+
+    def shown(self, node: n.Node) -> ex.Expression:
+        """A value as it looks best by itself: strings as strings, numbers of an enum by name."""
+        value = self._value(node)
+        found = value.number if value.text is None else value.text
+        assert found is not None
+        return found
+
+    def has_names(self, node: n.Node) -> bool:
+        """Whether a number comes out as a name."""
+        return not isinstance(node, n.Text) and self._value(node).type == I32 and self._value(node).text is not None
+
     def typed(self, node: n.Node, type: n.CType) -> ex.Expression:
         """A value as a field or key of this type."""
         return self._guarded(node, lambda node: self._typed(node, type))
