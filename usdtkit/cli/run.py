@@ -15,8 +15,9 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Any, TypeVar
 
+from usdtkit.cgroups import cgroup_ids
 from usdtkit.output.report import Column, Format, Report, note
-from usdtkit.trace import Session, Source, comm, tid, uid
+from usdtkit.trace import Session, Source, cgroup, comm, tid, uid
 
 LOST_EVENTS = 6
 COMM_LENGTH = 15  # the kernel keeps so much of a thread's name
@@ -63,12 +64,13 @@ def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | N
 
 
 def add_filter_options(parser: argparse.ArgumentParser, *, tid: str = "", uid: str = "", comm: str = "") -> None:
-    """--tid, --uid and --comm of what can be narrowed; `filtered` obeys them. A tool may give each a letter ("-t")."""
+    """--tid, --uid, --comm and --cgroup of what can be narrowed; `filtered` obeys them. A tool may give each a letter ("-t")."""
     group = parser.add_argument_group("only hits")
     for flag, letter, parse, metavar, of in (
         ("--tid", tid, pid, "TID", "of this thread"),
         ("--uid", uid, user, "USER", "of processes of this user, a number or a name"),
-        ("--comm", comm, str, "NAME", "of threads of this name, or that begins so: 'java*'"),
+        ("--comm", comm, str, "NAME", "of threads of this name, or of names like it: 'java*'"),
+        ("--cgroup", "", str, "CGROUP", "in this cgroup and those below it: a path, a name, or a container's id"),
     ):
         flags = [letter, flag] if letter else [flag]
         group.add_argument(*flags, type=parse, action="append", metavar=metavar, help=f"{of} (repeatable)")
@@ -80,7 +82,8 @@ def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
     for alternatives in (
         [tid == number for number in options.tid or ()],
         [uid == number for number in options.uid or ()],
-        [comm.startswith(n[:-1]) if n.endswith("*") else comm == n[:COMM_LENGTH] for n in options.comm or ()],
+        [comm.matches(n) if set(n) & set("*?") else comm == n[:COMM_LENGTH] for n in options.comm or ()],
+        [cgroup == number for name in options.cgroup or () for number in cgroup_ids(name)],
     ):
         if alternatives:
             source = source.where(functools.reduce(operator.or_, alternatives))

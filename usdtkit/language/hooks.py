@@ -128,7 +128,9 @@ class Messages:
         row["arguments"] = message.arguments(own)
         if message.format is not None:
             wanted = list(own.values())[: len(message.names)]
-            row["message"] = message.format.fill(wanted, lambda address: self._setup.session.symbol(event.pid, address))
+            row["message"] = message.format.fill(
+                wanted, lambda address: self._setup.session.symbol(event.pid, address).label
+            )
         return row
 
 

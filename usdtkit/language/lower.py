@@ -34,6 +34,9 @@ _BUILTINS: dict[str, tuple[str, n.CType]] = {
     "gid": ("gid", n.CType("u32")),
     "cpu": ("cpu", n.CType("u32")),
     "time": ("time", U64),
+    "cgroup": ("cgroup", U64),
+    "ip": ("ip", POINTER),
+    "caller": ("caller", POINTER),
     "comm": ("comm", STRING),
     "COMM": ("comm", STRING),
 }

@@ -24,6 +24,7 @@ from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.model import Function, Probe
@@ -35,6 +36,7 @@ from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 
 if TYPE_CHECKING:
+    from usdtkit.trace.memory import Frame
     from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
@@ -90,6 +92,7 @@ class Session:
         self._links: Links | None = None
         self._ring: RingBuffer | None = None
         self._stacks: Stacks | None = None
+        self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
         self._final: Summary | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -146,6 +149,16 @@ class Session:
     def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
         """The functions of a library that match any of the patterns, in what the session traces. NotFoundError."""
         return targets.find_functions(library, patterns, pids=self._search_pids)
+
+    def symbol(self, pid: int, address: int) -> Frame:
+        """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
+
+        Ask while the process runs, or has been asked about: what it had mapped is kept. Nothing known: no name, and
+        `label` is the address.
+        """
+        if self._names is None:
+            self._names = self._new_stacks()
+        return self._names.frame(pid, address)
 
     def resolve(self, spec: Spec) -> Resolved:
         """Where a spec leads in what the session traces. NotFoundError."""
@@ -206,18 +219,21 @@ class Session:
         require_bpf()
         program = self.program()
         bytecode = compile_program(program.text)
-        self._stacks = self._new_stacks() if program.has_stacks else None
+        if program.has_stacks:
+            self._stacks = self._names = self._new_stacks()
         plan = make_plan(self._hooks, self._places, self._stacks)
         sizes = {
             "events": self._ring_size,
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
             "operands": len(plan.operands),
+            GLOBS: len(program.globs),
         }
         self._loaded = Loaded(bytecode, program.parameters, sizes)
         try:
             maps = self._loaded.maps
-            for index, packed in enumerate(plan.operands):
-                maps["operands"][index.to_bytes(4, "little")] = packed
+            for name, entries in (("operands", plan.operands), (GLOBS, program.globs)):
+                for index, packed in enumerate(entries):
+                    maps[name][index.to_bytes(4, "little")] = packed
             stack = None if self._stacks is None else self._stacks.get
             self._decoders = Decoders(program, self._event_types, plan.probe_names, stack)
             for number, aggregation in enumerate(self._aggregations):
