@@ -22,7 +22,7 @@ def cgroup_ids(name: str) -> list[int]:
     root = _mount()
     found = next((path for path in (name, os.path.join(root, name.strip("/"))) if _is_cgroup(path)), None)
     if found is None:
-        matching = [path for path, _, _ in os.walk(root) if _is_called(os.path.basename(path), name)]
+        matching = [path for path in _below(root) if _is_called(path.rpartition("/")[2], name)]
         if len(matching) > 1:
             raise UsageError(f"{name!r} is the name of {len(matching)} cgroups", hint=f"one of {', '.join(matching)}")
         if not matching:

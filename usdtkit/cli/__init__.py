@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("cache", "doctor", "list", "provider", "trace")
+COMMANDS = ("cache", "doctor", "list", "provider")
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",

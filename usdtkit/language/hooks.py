@@ -6,8 +6,9 @@ Input: text of a user, and a session. Output: rows of events (`Messages`), table
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,23 +102,27 @@ class Messages:
             condition = None if spec.predicate is None else lowering.condition(spec.predicate)
             if format is not None:
                 pairs = zip(spec.values, format.conversions, strict=True)
-                values = {printer.expression(node): conversion.lower(lowering, node) for node, conversion in pairs}
+                values = [(printer.expression(node), conversion.lower(lowering, node)) for node, conversion in pairs]
                 source = hook.source()
             elif spec.parameters and hook.entry is None:
                 named = [one for one in spec.parameters if one.name]
-                values = {one.name: lowering.shown(n.Name(one.name)) for one in named}
+                values = [(one.name, lowering.shown(n.Name(one.name))) for one in named]
                 source = hook.source()
             else:
                 source = hook.source()
-                values = source.everything()
+                values = [*source.everything().items()]
             self._emit(source if condition is None else source.where(condition), values, format)
 
-    def _emit(self, source: Source, values: Mapping[str, Expression], format: Format | None) -> None:
+    def _emit(self, source: Source, values: Sequence[tuple[str, Expression]], format: Format | None) -> None:
         # The names of its fields tell of which spec an event is.
         prefix = f"of_{len(self._messages)}_"
-        fields = {f"{prefix}{number}": value for number, value in enumerate(values.values())}
-        self._messages.append(Message(format, tuple(values)))
+        fields = {f"{prefix}{number}": value for number, (_, value) in enumerate(values)}
+        self._messages.append(Message(format, tuple(name for name, _ in values)))
         self._setup.narrow(source).emit(**self._extra, **(fields or {prefix: lift(0)}))
+
+    def stop(self) -> None:
+        """End the session of the events."""
+        self._setup.session.stop()
 
     def row(self, event: Any) -> dict[str, Any]:
         """The header of an event, `extra`, `arguments`, and `message` where its spec has a format."""
@@ -127,11 +132,11 @@ class Messages:
         message = self._messages[int(next(iter(own)).split("_")[1])]
         row["arguments"] = message.arguments(own)
         if message.format is not None:
-            wanted = list(own.values())[: len(message.names)]
-            row["message"] = message.format.fill(
-                wanted, lambda address: self._setup.session.symbol(event.pid, address).label
-            )
+            row["message"] = message.format.fill(list(own.values()), functools.partial(self._symbol, event.pid))
         return row
+
+    def _symbol(self, pid: int, address: int) -> str:
+        return self._setup.session.symbol(pid, address).label
 
 
 @dataclass

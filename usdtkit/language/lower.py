@@ -144,7 +144,7 @@ class Lowering:
         return self._number(node).cast(cast(ex.IntegerType, width))
 
     def _number(self, node: n.Node) -> ex.Expression:
-        if kept := self._kept(node, "number"):
+        if (kept := self._kept(node, "number")) is not None:
             return kept
         value = self._value(node)
         if value.number is None or is_float(value.type):
@@ -152,7 +152,7 @@ class Lowering:
         return value.number
 
     def _string(self, node: n.Node) -> ex.Expression:
-        if kept := self._kept(node, "string"):
+        if (kept := self._kept(node, "string")) is not None:
             return kept
         value = self._value(node)
         if value.text is not None:

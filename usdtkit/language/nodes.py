@@ -96,7 +96,7 @@ TargetKind = Literal["entry", "return", "usdt", "named"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to attach to. `named` is NAME:NAME, a probe of a provider or else a function of a library.
+    """What to attach to. `named` is NAME:NAME, a function of a library or a probe of a provider.
 
     `library` and `provider` are "" where they were left out; `name` is of a function or probe, `offset` from its start.
     """

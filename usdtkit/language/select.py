@@ -1,6 +1,6 @@
 """What a target names → places of a session. Input: `nodes.Target`; output: `Resolved`, and what its arguments are.
 
-NAME:NAME is a USDT probe, PROVIDER:PROBE, where there is one; else it is LIBRARY:FUNCTION.
+NAME:NAME is LIBRARY:FUNCTION or PROVIDER:PROBE, whichever there is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from usdtkit.errors import NotFoundError, SpecError, UsageError
+from usdtkit.errors import NotFoundError, SpecError, UsageError, UsdtkitError
 from usdtkit.language import nodes as n
 from usdtkit.model import Probe
 from usdtkit.trace import FunctionSpec, Session
@@ -24,16 +24,30 @@ def resolve(session: Session, text: str, target: n.Target, *, regexp: bool = Fal
     With `regexp`, the names are regular expressions that are searched for.
     """
     if target.kind == "named" and not regexp:
-        spec = f"{target.library}:{target.name}"
-        with contextlib.suppress(NotFoundError, UsageError):
-            return list(_each(session.find_probes(spec)))
-        try:
-            return [_functions(session, text, target, regexp)]
-        except NotFoundError as error:
-            raise NotFoundError(f"no probe {spec}, and {error.message}", hint=error.hint) from None
+        return _named(session, text, target)
     if target.kind == "usdt":
         return list(_each(find_probes(session, target, regexp=regexp)))
     return [_functions(session, text, target, regexp)]
+
+
+def _named(session: Session, text: str, target: n.Target) -> list[Resolved]:
+    """A function is looked for first, in one file; but a glob such as mysql:* means probes, if there are any."""
+    spec = f"{target.library}:{target.name}"
+    is_glob = bool(set(target.name) & set("*?["))
+    missing: UsdtkitError | None = None
+    if not is_glob:
+        try:
+            return [_functions(session, text, target, False)]
+        except NotFoundError as error:
+            missing = error
+    try:
+        return list(_each(session.find_probes(spec)))
+    except NotFoundError as error:
+        if is_glob:
+            with contextlib.suppress(NotFoundError):
+                return [_functions(session, text, target, False)]
+            raise
+        raise NotFoundError(f"no probe {spec}, and {missing}", hint=error.hint) from None
 
 
 def resolve_all(session: Session, text: str, target: n.Target, *, regexp: bool = False) -> Resolved:

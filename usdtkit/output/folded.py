@@ -31,6 +31,12 @@ def labels(stack: Stack | None, *, offsets: bool = False, addresses: bool = Fals
     return tuple(label(frame, offsets=offsets, addresses=addresses) for frame in stack)
 
 
+def below(text: str, stack: Stack | None, *, addresses: bool = False) -> str:
+    """A line of a table with the frames of a stack on lines of their own."""
+    shown = [printable(label) for label in labels(stack, addresses=addresses, offsets=True)]
+    return "\n        ".join([text, *shown])
+
+
 def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> str:
     """A frame's label; with the offset in its function, with its address before it."""
     text = f"{frame.name}+{frame.offset:#x}" if offsets and frame.name else frame.label
