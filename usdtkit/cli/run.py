@@ -247,6 +247,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def steps(text: str) -> tuple[int, int, int]:
+    """For argparse: the bounds of a linear histogram, and its step."""
+    try:
+        low, high, step = (int(part, 0) for part in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOW:HIGH:STEP, such as 0:4096:512") from None
+    return low, high, step
+
+
 def words(text: str) -> list[str]:
     """For argparse: a command as a shell would split it."""
     import shlex
