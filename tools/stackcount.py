@@ -13,16 +13,14 @@ examples:
 """
 
 import argparse
-import re
 from collections import Counter
 
-from usdtkit.cli.run import add_interval_options, add_session_options, follow_intervals, new_session, seconds
-from usdtkit.errors import NotFoundError, UsageError
+from usdtkit.cli import run as shared
+from usdtkit.language.select import matching
 from usdtkit.output import folded
 from usdtkit.output.report import Report
 from usdtkit.output.text import printable
-from usdtkit.trace import Counts, Session, Source, Stack, comm, pid, uprobe, ustack
-from usdtkit.trace.specs import resolve_probes
+from usdtkit.trace import Counts, Stack, comm, pid, ustack
 
 TOPIC = "any function or probe"
 
@@ -33,7 +31,7 @@ Row = tuple[tuple[str, ...], int | None, str | None]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit stackcount`."""
     parser.add_argument("pattern", metavar="PATTERN", help="functions or probes")
-    parser.add_argument("-D", dest="duration", type=seconds, metavar="SEC", help="as -d, which bcc spells -D")
+    parser.add_argument("-D", dest="duration", type=shared.seconds, metavar="SEC", help="as -d, which bcc spells -D")
     parser.add_argument(
         "-r", "--regexp", action="store_true", help="FUNCTION or PROVIDER:PROBE is a regular expression"
     )
@@ -41,15 +39,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-P", "--perpid", action="store_true", help="count each process by itself")
     parser.add_argument("-v", "--verbose", action="store_true", help="addresses")
     parser.add_argument("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
-    add_interval_options(parser)
-    add_session_options(parser)
+    parser.add_argument("--debug", dest="program", action="store_true", help="as --program")
+    ignored = "stacks are those of the application"
+    shared.add_ignored_options(parser, {"-U --user-stacks-only": ignored, "-K --kernel-stacks-only": ignored})
+    shared.add_interval_options(parser)
+    shared.add_filter_options(parser)
+    shared.add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Count until told to stop."""
     options.timestamp &= not options.folded  # whose lines others read
-    with new_session(options) as session:
-        source = _source(session, options.pattern, options.regexp)
+    with shared.new_session(options) as session:
+        source = session.source(matching(session, options.pattern, regexp=options.regexp))
+        source = shared.filtered(source, options)
         counts = source.count(stack=ustack, process=pid, command=comm) if options.perpid else source.count(stack=ustack)
         before: Counter[Row] = Counter()
 
@@ -60,34 +63,7 @@ def run(options: argparse.Namespace) -> int:
             before.update(total)
             _write(report, fresh, options)
 
-        return follow_intervals(session, options, "stackcount", (), write)
-
-
-def _source(session: Session, pattern: str, regexp: bool) -> Source:
-    kind, _, rest = pattern.partition(":")
-    if kind == "u" and rest.count(":") in (1, 2):
-        library, _, name = rest.partition(":")
-        if ":" not in name:  # bcc's spelling leaves the provider out
-            name = f":{name}" if regexp else f"*:{name}"
-        found = session.find_probes("*:*" if regexp else name, library or None)
-        probes = [probe for probe in found if not regexp or _expression(name).search(probe.spec)]
-        if not probes:
-            raise NotFoundError(f"no probe matches {name!r}", hint="usdtkit list shows probes")
-        return session.source(resolve_probes(pattern, probes))
-    library, _, name = (rest if kind == "p" and ":" in rest else pattern).partition(":")
-    if not library or not name:
-        raise UsageError(f"{pattern!r} is no pattern", hint="LIBRARY:FUNCTION, or u:LIBRARY:PROVIDER:PROBE")
-    if not regexp:
-        return session.source(uprobe(library, name))
-    functions = session.find_functions(library, [_expression(name)])
-    return session.source(uprobe(library, *sorted({function.name for function in functions})))
-
-
-def _expression(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise UsageError(f"{text!r} is no regular expression: {error}") from None
+        return shared.follow_intervals(session, options, "stackcount", (), write)
 
 
 def _rows(counts: Counts, options: argparse.Namespace) -> Counter[Row]:

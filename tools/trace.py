@@ -21,7 +21,8 @@ import os
 from usdtkit.cli import run as shared
 from usdtkit.errors import UsageError
 from usdtkit.language.hooks import Messages, Setup
-from usdtkit.language.rows import Rows, columns
+from usdtkit.language.rows import Rows, columns, seconds_column
+from usdtkit.output.report import TIME
 from usdtkit.trace import Expression, Source, comm, cpu, pid, ustack
 
 TOPIC = "any function or probe"
@@ -71,5 +72,6 @@ def run(options: argparse.Namespace) -> int:
             messages.add(spec)
         limits = {"containing": options.msg_filter, "limit": options.max_events, "aggregate": options.aggregate}
         rows = Rows(messages, options.format != "table", addresses=options.address, **limits)
-        shown = columns(cpu=options.print_cpu, since_start=options.timestamp, unix=options.unix_timestamp)
+        time = seconds_column(unix=options.unix_timestamp) if options.timestamp else TIME
+        shown = columns(time, cpu=options.print_cpu)
         return shared.follow(session, options, "trace", shown, describe=rows.describe, finish=rows.finish)

@@ -86,6 +86,23 @@ def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | N
     parser.add_argument("-T", "--timestamp", action="store_true", help="the time before what is printed")
 
 
+def add_unit_options(parser: argparse.ArgumentParser, milliseconds: str = "-m") -> None:
+    """-u and -m of histograms of time: `options.unit` is in nanoseconds, `options.unit_name` what the value is called."""
+    group = parser.add_mutually_exclusive_group()
+    units = (("-u", "--microseconds", "us", 1_000), (milliseconds, "--milliseconds", "ms", 1_000_000))
+    for letter, flag, name, size in units:
+        group.add_argument(
+            *([letter] if letter else []), flag, action=_Unit, nargs=0, const=(name, size), help=f"buckets in {name}"
+        )
+    parser.set_defaults(unit=1, unit_name="latency_ns")
+
+
+class _Unit(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        name, namespace.unit = self.const
+        namespace.unit_name = f"latency_{name}"
+
+
 def add_filter_options(parser: argparse.ArgumentParser, **aliases: str) -> None:
     """--tid, --uid, --comm and --cgroup of what can be narrowed; `filtered` obeys them. `aliases`: tid="-t"."""
     group = parser.add_argument_group("only hits")

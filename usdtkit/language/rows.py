@@ -19,14 +19,18 @@ from usdtkit.trace import wall_time
 CPU = Column("CPU", "cpu", 3, right=True)
 
 
-def columns(*, cpu: bool = False, since_start: bool = False, unix: bool = False) -> list[Column]:
-    """The columns of a table: with the time of day, or seconds since now, or (`unix`) since 1970."""
+def seconds_column(*, unix: bool = False) -> Column:
+    """The time of an event in seconds since now, or (`unix`) since 1970."""
     now = time.monotonic_ns()
 
     def seconds(time_ns: int) -> str:
         return f"{wall_time(time_ns):.6f}" if unix else f"{(time_ns - now) / 1e9:.6f}"
 
-    first = Column("TIME(s)", "time_ns", 17 if unix else 12, seconds) if since_start else TIME
+    return Column("TIME(s)", "time_ns", 17 if unix else 12, seconds)
+
+
+def columns(first: Column = TIME, *, cpu: bool = False) -> list[Column]:
+    """The columns of a table whose `first` is the time."""
     others = (PID, COMM, Column("PROBE", "probe", 24), Column("ARGUMENTS", "text", 0, str))
     return [first, *([CPU] if cpu else []), *others]
 
@@ -64,7 +68,7 @@ class Rows:
         if "stack" in row:
             stack = row.pop("stack")
             text = folded.below(text, stack, addresses=self.addresses)
-            row["stack"] = [printable(label) for label in folded.labels(stack, addresses=self.addresses)]
+            row["stack"] = folded.shown(stack, addresses=self.addresses)
         if not self.structured:
             row["text"] = text
         if not self.aggregate:

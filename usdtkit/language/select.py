@@ -13,6 +13,7 @@ from itertools import groupby
 
 from usdtkit.errors import NotFoundError, SpecError, UsageError, UsdtkitError
 from usdtkit.language import nodes as n
+from usdtkit.language.parser import parse_pattern
 from usdtkit.model import Probe
 from usdtkit.trace import FunctionSpec, Session
 from usdtkit.trace.specs import Resolved, resolve_probes
@@ -28,6 +29,18 @@ def resolve(session: Session, text: str, target: n.Target, *, regexp: bool = Fal
     if target.kind == "usdt":
         return list(_each(find_probes(session, target, regexp=regexp)))
     return [_functions(session, text, target, regexp)]
+
+
+def one(session: Session, spec: n.TraceSpec) -> Resolved:
+    """The one target of a spec without conditions or values; functions of a glob are one. SpecError, NotFoundError."""
+    if spec.predicate is not None or spec.format is not None:
+        raise SpecError("only a target belongs here", spec.text, (spec.predicate or spec.format).at)
+    if spec.target.kind == "return":
+        return session.resolve(function_spec(session, spec.target))
+    first, *others = resolve(session, spec.text, spec.target)
+    if others:
+        raise SpecError(f"these are {len(others) + 1} different probes", spec.text, 0, hint="name one of them")
+    return first
 
 
 def _named(session: Session, text: str, target: n.Target) -> list[Resolved]:
@@ -50,8 +63,9 @@ def _named(session: Session, text: str, target: n.Target) -> list[Resolved]:
         raise NotFoundError(f"no probe {spec}, and {missing}", hint=error.hint) from None
 
 
-def resolve_all(session: Session, text: str, target: n.Target, *, regexp: bool = False) -> Resolved:
-    """The places of a target together, for what needs no arguments."""
+def matching(session: Session, text: str, *, regexp: bool = False) -> Resolved:
+    """The places of a pattern together, for what needs no arguments. SpecError, NotFoundError."""
+    target = parse_pattern(text)
     if target.kind == "usdt":
         return resolve_probes(text, find_probes(session, target, regexp=regexp))
     return _functions(session, text, target, regexp)
@@ -66,6 +80,14 @@ def find_probes(session: Session, target: n.Target, *, regexp: bool = False) -> 
     if not found:
         raise NotFoundError(f"no probe matches {expression.pattern!r}", hint="usdtkit list shows probes")
     return found
+
+
+def calls(session: Session, text: str, *, regexp: bool = False) -> FunctionSpec:
+    """The functions of a pattern, for what measures their calls. SpecError, NotFoundError."""
+    target = parse_pattern(text)
+    if target.kind != "entry" or target.offset:
+        raise SpecError("this is no function", text, 0, hint="LIBRARY:FUNCTION; between probes: usdtkit probelatency")
+    return function_spec(session, target, regexp=regexp)
 
 
 def function_spec(session: Session, target: n.Target, *, regexp: bool = False) -> FunctionSpec:

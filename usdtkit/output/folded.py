@@ -33,8 +33,12 @@ def labels(stack: Stack | None, *, offsets: bool = False, addresses: bool = Fals
 
 def below(text: str, stack: Stack | None, *, addresses: bool = False) -> str:
     """A line of a table with the frames of a stack on lines of their own."""
-    shown = [printable(label) for label in labels(stack, addresses=addresses, offsets=True)]
-    return "\n        ".join([text, *shown])
+    return "\n        ".join([text, *shown(stack, offsets=True, addresses=addresses)])
+
+
+def shown(stack: Stack | None, *, offsets: bool = False, addresses: bool = False) -> list[str]:
+    """The labels of a stack, innermost first, safe to print."""
+    return [printable(label) for label in labels(stack, offsets=offsets, addresses=addresses)]
 
 
 def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> str:

@@ -45,9 +45,15 @@ def milliseconds(ns: int) -> str:
     return f"{ns / 1e6:.2f}"
 
 
+def microseconds(ns: int) -> str:
+    """Nanoseconds as microseconds, two decimals."""
+    return f"{ns / 1e3:.2f}"
+
+
 TIME = Column("TIME", "time_ns", 12, clock)
 PID = Column("PID", "pid", 7, right=True)
 COMM = Column("COMM", "comm", 16)
+LATENCY_US = Column("LAT(us)", "latency_ns", 9, microseconds, right=True)
 LATENCY_MS = Column("LAT(ms)", "latency_ns", 9, milliseconds, right=True)
 
 
