@@ -1,7 +1,7 @@
 """Show the calls of functions that take longer than a threshold.
 
-A FUNCTION is LIBRARY:FUNCTION: functions of a library ("c"), a command or a file; globs allowed. A line appears when the
-function returns, with what it returned and, with -a, its first arguments as they were at its entry, in hexadecimal.
+A FUNCTION is LIBRARY:FUNCTION: functions of a library ("c"), a command or a file; globs allowed. A line appears when
+the function returns, with what it returned and, with -a, its first arguments as they were at its entry, in hexadecimal.
 
 examples:
   usdtkit funcslower c:open -u 10              10 microseconds or longer

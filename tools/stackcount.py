@@ -3,8 +3,8 @@
 A PATTERN is
   LIBRARY:FUNCTION           functions of a library ("c"), command or file; globs allowed: c:pthread_*_lock
   u:LIBRARY:PROVIDER:PROBE   USDT probes; without LIBRARY (u::…), those of provider files and running processes
-Frames are found by frame pointers: programs and libraries compiled without them (-fomit-frame-pointer, the default of
-many) show their own function and its caller, and then what frame pointers there are.
+Frames are found by frame pointers: what is compiled without them (-fomit-frame-pointer, the default of many) shows its
+own function and its caller, and then what frame pointers there are.
 
 examples:
   usdtkit stackcount c:malloc -p 1234
@@ -20,12 +20,11 @@ from usdtkit.language.select import matching
 from usdtkit.output import folded
 from usdtkit.output.report import Report
 from usdtkit.output.text import printable
-from usdtkit.trace import Counts, Stack, comm, pid, ustack
+from usdtkit.trace import comm, pid, ustack
 
 TOPIC = "any function or probe"
-
+# Labels of the frames, innermost first; with -P also process and command.
 Row = tuple[tuple[str, ...], int | None, str | None]
-"""Labels of the frames, innermost first; with -P also process and command."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="addresses")
     parser.add_argument("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
     parser.add_argument("--debug", dest="program", action="store_true", help="as --program")
-    ignored = "stacks are those of the application"
-    shared.add_ignored_options(parser, {"-U --user-stacks-only": ignored, "-K --kernel-stacks-only": ignored})
+    parser.add_argument("-U", "--user-stacks-only", action="store_true", help="which is all that there is here")
     shared.add_interval_options(parser)
     shared.add_filter_options(parser)
     shared.add_session_options(parser)
@@ -49,51 +47,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Count until told to stop."""
-    options.timestamp &= not options.folded  # whose lines others read
+    options.timestamp &= not options.folded  # other programs read those lines
     with shared.new_session(options) as session:
         source = session.source(matching(session, options.pattern, regexp=options.regexp))
         source = shared.filtered(source, options)
-        counts = source.count(stack=ustack, process=pid, command=comm) if options.perpid else source.count(stack=ustack)
-        before: Counter[Row] = Counter()
+        keys = {"process": pid, "command": comm} if options.perpid else {}
+        counts, before = source.count(stack=ustack, **keys), Counter[Row]()
 
         def write(report: Report) -> None:
-            total = _rows(counts, options)
-            fresh = total - before
-            before.clear()
-            before.update(total)
-            _write(report, fresh, options)
+            total: Counter[Row] = Counter()
+            # The same names in several processes are one row, unless each is asked for.
+            for (stack, *process), count in counts.read().items():
+                labels = folded.labels(stack, offsets=options.offset, addresses=options.verbose)
+                owner, command = process or (None, None)
+                total[labels, owner, command] += count
+            new = total - before
+            before.update(new)
+            for row, count in sorted(new.items(), key=lambda row: row[1]):
+                _write(report, row, count, options)
+            print(end="", flush=True)
 
         return shared.follow_intervals(session, options, "stackcount", (), write)
 
 
-def _rows(counts: Counts, options: argparse.Namespace) -> Counter[Row]:
-    """Counts by what is shown: the same names in several processes are one row, unless each is asked for."""
-    rows: Counter[Row] = Counter()
-    for (stack, *process), count in counts.read().items():
-        process_id, command = process or (None, None)
-        rows[_labels(stack, options), process_id, command] += count
-    return rows
-
-
-def _labels(stack: Stack | None, options: argparse.Namespace) -> tuple[str, ...]:
-    return folded.labels(stack, offsets=options.offset, addresses=options.verbose)
-
-
-def _write(report: Report, rows: Counter[Row], options: argparse.Namespace) -> None:
-    for (labels, process, command), count in sorted(rows.items(), key=lambda row: row[1]):
-        if options.format != "table":
-            whose = {} if process is None else {"pid": process, "comm": command}
-            frames = [printable(label) for label in labels]
-            stack = frames if options.format == "json" else ";".join(map(folded.fold, reversed(labels)))
-            report.block([{**whose, "count": count, "stack": stack}])
-        elif options.folded:
-            process_label = () if process is None else (f"{command}-{process}",)
-            print(folded.line((*process_label, *reversed(labels)), count))
-        else:
-            print()
-            for label in labels:
-                print(f"  {printable(label)}")
-            if process is not None:
-                print(f"    {printable(command or '?')} [{process}]")
-            print(f"    {count}")
-    print(end="", flush=True)
+def _write(report: Report, row: Row, count: int, options: argparse.Namespace) -> None:
+    labels, process, command = row
+    if options.format != "table":
+        whose = {} if process is None else {"pid": process, "comm": command}
+        stack = list(map(printable, labels)) if options.format == "json" else folded.joined(reversed(labels))
+        report.block([{**whose, "count": count, "stack": stack}])
+    elif options.folded:
+        print(folded.line((*([] if process is None else [f"{command}-{process}"]), *reversed(labels)), count))
+    else:
+        owner = [] if process is None else [f"    {printable(command or '?')} [{process}]"]
+        print("", *(f"  {printable(label)}" for label in labels), *owner, f"    {count}", sep="\n")

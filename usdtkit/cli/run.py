@@ -87,7 +87,7 @@ def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | N
 
 
 def add_unit_options(parser: argparse.ArgumentParser, milliseconds: str = "-m") -> None:
-    """-u and -m of histograms of time: `options.unit` is in nanoseconds, `options.unit_name` what the value is called."""
+    """-u and -m of histograms of time: `options.unit` in nanoseconds, `options.unit_name` what the value is called."""
     group = parser.add_mutually_exclusive_group()
     units = (("-u", "--microseconds", "us", 1_000), (milliseconds, "--milliseconds", "ms", 1_000_000))
     for letter, flag, name, size in units:

@@ -33,8 +33,8 @@ def resolve(session: Session, text: str, target: n.Target, *, regexp: bool = Fal
 
 def one(session: Session, spec: n.TraceSpec) -> Resolved:
     """The one target of a spec without conditions or values; functions of a glob are one. SpecError, NotFoundError."""
-    if spec.predicate is not None or spec.format is not None:
-        raise SpecError("only a target belongs here", spec.text, (spec.predicate or spec.format).at)
+    if superfluous := spec.predicate or spec.format:
+        raise SpecError("only a target belongs here", spec.text, superfluous.at)
     if spec.target.kind == "return":
         return session.resolve(function_spec(session, spec.target))
     first, *others = resolve(session, spec.text, spec.target)

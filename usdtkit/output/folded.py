@@ -16,7 +16,12 @@ NO_STACK = "[no stack]"
 
 def line(labels: Iterable[str], count: int) -> str:
     """One folded line; `labels` outermost first."""
-    return f"{';'.join(fold(label) for label in labels) or NO_STACK} {count}"
+    return f"{joined(labels) or NO_STACK} {count}"
+
+
+def joined(labels: Iterable[str]) -> str:
+    """Labels as a stack in one line, outermost first as they are."""
+    return ";".join(map(fold, labels))
 
 
 def fold(label: str) -> str:
