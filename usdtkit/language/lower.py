@@ -7,6 +7,7 @@ comparisons go by value, division rounds down, as `usdtkit.bpf.expressions` says
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,18 @@ _BUILTINS: dict[str, tuple[str, n.CType]] = {
     "caller": ("caller", POINTER),
     "comm": ("comm", STRING),
     "COMM": ("comm", STRING),
+}
+_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "&": operator.and_,
+    "|": operator.or_,
+    "^": operator.xor,
+    "/": operator.floordiv,
+    "%": operator.mod,
+    "<<": lambda value, by: value << (by & 63),
+    ">>": lambda value, by: value >> (by & 63),
 }
 _STRING_TESTS: dict[str, Callable[[ex.Expression, bytes], ex.Expression]] = {
     "startswith": lambda text, literal: text.startswith(literal),
@@ -168,6 +181,8 @@ class Lowering:
         return self._number(node) != 0
 
     def _value(self, node: n.Node) -> Value:
+        if not isinstance(node, n.Number) and (constant := self._constant(node)) is not None:
+            return Value(I64, ex.lift(constant))
         match node:
             case n.Number(number):
                 return Value(I64 if number < 2**63 else U64, ex.lift(number))
@@ -185,6 +200,23 @@ class Lowering:
                 return self._call(node, function, arguments)
             case n.Text():
                 self._fail(node, "a literal can only be compared with", 'STRCMP("text", value), or value == "text"')
+
+    def _constant(self, node: n.Node) -> int | None:
+        """The value of an expression of numbers alone, which C has signed; None for any other."""
+        match node:
+            case n.Number(number):
+                return number
+            case n.Unary("-" | "~" as symbol, inner):
+                value = self._constant(inner)
+                return None if value is None else _wrapped(-value if symbol == "-" else ~value)
+            case n.Binary(symbol, left, right) if symbol in _ARITHMETIC:
+                one, other = self._constant(left), self._constant(right)
+                if one is None or other is None:
+                    return None
+                if symbol in ("/", "%") and not other:
+                    self._fail(node, "a division by 0")
+                return _wrapped(_ARITHMETIC[symbol](one, other))
+        return None
 
     # Names
 
@@ -278,24 +310,22 @@ class Lowering:
             return self._memory(node, node.value)
         if node.operator == "!":
             return Value(I32, ~self._truth(node.value), is_condition=True)
-        if node.operator == "-" and isinstance(node.value, n.Number):
-            return Value(I64, ex.lift(-node.value.value))
         inner = self._number(node.value)
         if node.operator == "-":
             return Value(I64, ex.lift(0) - inner)
         return Value(self._value(node.value).type, ~(inner + 0))  # a condition would be negated, not inverted
 
     def _binary(self, node: n.Binary) -> Value:
-        operator, left, right = node.operator, node.left, node.right
-        if operator in ("&&", "||"):
-            return Value(I32, ex.Binary(operator[0], self._truth(left), self._truth(right)), is_condition=True)
-        if operator in ("==", "!="):
+        symbol, left, right = node.operator, node.left, node.right
+        if symbol in ("&&", "||"):
+            return Value(I32, ex.Binary(symbol[0], self._truth(left), self._truth(right)), is_condition=True)
+        if symbol in ("==", "!="):
             for text, literal in ((left, right), (right, left)):
                 if isinstance(literal, n.Text):
                     same = self._string(text) == literal.data
-                    return Value(I32, same if operator == "==" else ~same, is_condition=True)
-        value = ex.Binary(operator, self._number(left), self._number(right))
-        if operator in _COMPARISONS:
+                    return Value(I32, same if symbol == "==" else ~same, is_condition=True)
+        value = ex.Binary(symbol, self._number(left), self._number(right))
+        if symbol in _COMPARISONS:
             return Value(I32, value, is_condition=True)
         return Value(U64, value)
 
@@ -410,3 +440,8 @@ class Lowering:
             self._kept_names[key] = name = f"entry_{len(self.kept) + 1}"
             self.kept[name] = self.entry.string(inner) if form == "string" else self.entry.number(inner)
         return ex.Name(self._kept_names[key])
+
+
+def _wrapped(value: int) -> int:
+    """As 64 bits with a sign have it; a number above that, which C has without one, stays."""
+    return value if -(2**63) <= value < 2**63 else (value + 2**63) % 2**64 - 2**63

@@ -268,7 +268,8 @@ class _Parser:
     def _enter(self) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            self.fail("too deep an expression", hint=f"at most {MAX_DEPTH} operators and parentheses in one another")
+            hint = f"at most {MAX_DEPTH} operators and parentheses in one another"
+            raise SpecError("too deep an expression", self._text, self.token.at, hint=hint)
 
     def _unary(self) -> n.Node:
         token = self.token
