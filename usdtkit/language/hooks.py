@@ -20,7 +20,7 @@ from usdtkit.language.formats import Format
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import parse_distribution, parse_trace
 from usdtkit.language.typenames import I32, integer_type, is_text
-from usdtkit.trace import Counts, Distribution, Expression, FunctionSpec, Histogram, Session, Source, comm
+from usdtkit.trace import Counts, Distribution, Expression, Histogram, Session, Source, comm
 from usdtkit.trace.specs import Resolved
 
 HEADER = ("time_ns", "pid", "tid", "comm", "probe")
@@ -34,7 +34,7 @@ class Hook:
     session: Session
     lowering: Lowering
     resolved: Resolved
-    entry: FunctionSpec | None = None
+    entry: Resolved | None = None
 
     def source(self) -> Source:
         """Hits; at returns also with what the lowered expressions keep of the entry."""
@@ -60,7 +60,7 @@ class Setup:
             entry = self.session.resolve(function)
             before = self._lowering(spec, entry)
             after = Lowering(spec.text, "return", entry=before, string_size=self.string_size, binary=self.binary)
-            yield Hook(self.session, after, entry.returning(), function)
+            yield Hook(self.session, after, entry.returning(), entry)
             return
         for resolved in select.resolve(self.session, spec.text, target):
             if resolved.kind == "usdt" and spec.parameters:

@@ -173,7 +173,9 @@ def account(summary: Summary) -> str:
     line = f"received {summary.received:,}, lost {summary.lost:,}"
     rest = {
         "not counted, table full": summary.full,
+        "ends without a start": summary.unmatched,
         "dropped, nested too deep": summary.overflow,
+        "starts without an end": summary.dropped,
         "arguments unreadable": summary.unreadable,
         "stacks not taken": summary.no_stack,
     }
