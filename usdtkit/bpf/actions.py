@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Kind, Layout
-from usdtkit.bpf.render import Renderer
+from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass
 
@@ -19,8 +19,6 @@ MAX_RECORD = 1 << 16
 # An event of a type comes in up to SIZES sizes: with this room for each of its texts, or with all that they may need.
 TEXT_ROOMS = (28, 124)
 SIZES = len(TEXT_ROOMS) + 1
-# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
-COOKIE_LIST_BITS = 12
 # Where the length of a string is found out. Threads that share a CPU may write to it at once: nobody reads it.
 SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
 MAX_KEY = 256

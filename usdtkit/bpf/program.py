@@ -14,10 +14,10 @@ import os
 from collections.abc import Sequence
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import COOKIE_LIST_BITS, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
-from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, HookKind, Renderer, Scope
+from usdtkit.bpf.render import AT_ENTRY_BIT, COOKIE_LIST_BITS, MAX_OPERANDS, HookKind, Renderer, Scope
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 from usdtkit.records import dataclass, field, replace

@@ -23,6 +23,11 @@ REGISTERS: dict[str, tuple[tuple[str, ...], int]] = {
     "x86_64": (("di", "si", "dx", "cx", "r8", "r9"), 8),
     "aarch64": (tuple(f"regs[{n}]" for n in range(8)), 0),
 }
+# The registers that programs may ask for by name.
+PT_REGS: dict[str, tuple[str, ...]] = {
+    "x86_64": (*("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip"), *(f"r{n}" for n in range(8, 16))),
+    "aarch64": ("sp", "pc"),
+}
 RETURN_REGISTER = {"x86_64": "ax", "aarch64": "regs[0]"}
 # A call pushes its return address on x86-64, and the return has popped it when the return probe is hit.
 RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
@@ -31,6 +36,8 @@ INSTRUCTION = {"x86_64": "ip", "aarch64": "pc"}
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 HookKind = Literal["usdt", "entry", "return"]
+# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
+COOKIE_LIST_BITS = 12
 # The bit of a cookie that says that a USDT site is its function's first instruction.
 AT_ENTRY_BIT = 1 << 11
 # What a stack must know of its place, as stacks.c calls it.
@@ -149,7 +156,9 @@ class Renderer:
             case ex.Constant(value):
                 return (f"(s64){self.parameter(value)}", True) if value < 0 else (self.parameter(value), False)
             case ex.Cast(inner, type):
-                return _cast(self.integer(inner)[0], type)
+                return _cast(self.pointer(inner), type)
+            case ex.Register(name):
+                return self._register(name), False
             case ex.Binary():
                 return self._binary(resolved)
             case ex.Not(inner):
@@ -294,6 +303,12 @@ class Renderer:
             return _C(f"(u64)ctx->{registers[index]}")
         return _C(f"read_user(ctx->sp + {displacement + 8 * (index - len(registers))}, 8, {self.stat})")
 
+    def _register(self, name: str) -> str:
+        known = PT_REGS[self.scope.machine]
+        if name not in known:
+            raise UsageError(f"{self.scope.what}: there is no register {name!r}", hint=f"one of {', '.join(known)}")
+        return f"(u64)ctx->{name}"
+
     def _builtin(self, name: str) -> ex.Expression:
         if name == "comm":
             return _Comm()
@@ -306,6 +321,9 @@ class Renderer:
         if name == "ustack":
             self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
             return _Stack(self.stack)
+        if name == "probe":
+            self.uses.add("cookie")
+            return _C(f"(cookie >> {COOKIE_LIST_BITS})", "probe")
         if name == "ip" or (name == "caller" and self.scope.kind == "return"):
             return _C(f"(u64)ctx->{INSTRUCTION[self.scope.machine]}")
         if name == "caller":
@@ -341,7 +359,7 @@ class Renderer:
 @dataclass(eq=False, repr=False)
 class _C(ex.Expression):
     c: str
-    kind: Literal["u64", "i64", "bool"] = "u64"
+    kind: Literal["u64", "i64", "bool", "probe"] = "u64"
     names: tuple[tuple[str, int], ...] = ()
 
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("bundle", "cache", "doctor", "list", "provider", "trace")
+COMMANDS = ("bundle", "cache", "doctor", "list", "provider")
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -61,6 +61,8 @@ def _report(error: UsdtkitError) -> int:
     from usdtkit.output.text import printable
 
     print(printable(f"usdtkit: {error.message}"), file=sys.stderr)
+    for line in error.details:
+        print(printable(line), file=sys.stderr)
     if error.hint:
         print(printable(f"  hint: {error.hint}"), file=sys.stderr)
     return error.exit_code

@@ -33,6 +33,7 @@ from usdtkit.bpf.expressions import (
     latency,
     ms,
     pid,
+    probe,
     retval,
     tid,
     uid,
@@ -55,7 +56,7 @@ __all__ = [
     "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram", "Pair", "Planned",
     "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Truncated", "TruncatedBytes",
     "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr", "deref", "gid", "ip", "latency", "ms",
-    "pid", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

@@ -116,7 +116,7 @@ class Session:
 
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
-        resolved = self._found(spec)
+        resolved = self.resolve(spec)
         return Source(self, resolved, self._add_hook(resolved))
 
     def pair(
@@ -135,11 +135,11 @@ class Session:
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
-        first = self._found(start)
+        first = self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
             raise UsageError(f"a pair that starts with {first.what} needs its end", hint="session.pair(start, end)")
-        second = first.returning() if end is None or is_call else self._found(end)
+        second = first.returning() if end is None or is_call else self.resolve(end)
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
         start_hook, end_hook = self._add_hook(first), self._add_hook(second)
@@ -170,7 +170,8 @@ class Session:
             self._names = self._new_stacks()
         return self._names.frame(pid, address)
 
-    def _found(self, spec: Spec | Resolved) -> Resolved:
+    def resolve(self, spec: Spec | Resolved) -> Resolved:
+        """Where a spec leads in what the session traces. NotFoundError."""
         if isinstance(spec, Resolved):
             return spec
         if isinstance(spec, UsdtSpec):
@@ -253,7 +254,7 @@ class Session:
             self._decoders = Decoders(program, self._event_types, plan.probe_names, stack)
             for number, aggregation in enumerate(self._aggregations):
                 table = program.tables[number]
-                aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys)))
+                aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys, plan)))
             self._ring = RingBuffer(maps["events"])
             if self._stacks is not None:
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
@@ -273,7 +274,8 @@ class Session:
 
         return Stacks(self.pids, [place.path for resolved in self._places for place in resolved.places])
 
-    def _decoding(self, layout: Layout) -> Layout:
+    def _decoding(self, layout: Layout, plan: Plan) -> Layout:
+        layout = layout.with_probes(plan.probe_names)
         return layout if self._stacks is None else self._stacks.decoding(layout)
 
     def _attach(self, plan: Plan, links: Links) -> None:

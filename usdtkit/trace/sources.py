@@ -30,8 +30,8 @@ Key = ex.Expression | str
 class Source:
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
-    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller; in a
-    pair also latency and what it keeps), or as `name=expression`.
+    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller, probe;
+    in a pair also latency and what it keeps), or as `name=expression`.
     """
 
     def __init__(self, session: Session, resolved: Resolved, hook: Hook) -> None:
