@@ -44,3 +44,12 @@ void usdtkit_ring_close(usdtkit_ring *ring);
  * Returns the bytes written, 0 where nothing is ready, -ENOSPC where the first record alone does not fit.
  */
 int64_t usdtkit_ring_drain(usdtkit_ring *ring, void *out, uint64_t room);
+/* Bytes that were ever reserved in the ring, and that were ever taken out of it. */
+uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring);
+uint64_t usdtkit_ring_taken(const usdtkit_ring *ring);
+
+/*
+ * Becomes this user (all threads), without groups; gives up the capabilities of the calling thread, those that it could
+ * get back included.
+ */
+int usdtkit_drop_privileges(uint32_t uid, uint32_t gid);

@@ -35,6 +35,16 @@ class RingBuffer:
             ffi.release(self._ring)
             self._ring = None
 
+    @property
+    def reserved(self) -> int:
+        """Bytes that programs have reserved, ever, written or not."""
+        return int(lib.usdtkit_ring_reserved(self._ring))
+
+    @property
+    def taken(self) -> int:
+        """Bytes that `refill` has taken, ever."""
+        return int(lib.usdtkit_ring_taken(self._ring))
+
     def payloads(self) -> Iterator[memoryview]:
         """Those of all records that wait, each valid until the next: for rings whose records are few."""
         view = memoryview(self.chunk)
