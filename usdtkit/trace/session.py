@@ -25,7 +25,9 @@ from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
+from usdtkit.bpf.pairs import Matching
 from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.model import Function, Probe
@@ -33,11 +35,12 @@ from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
-from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
+from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
+    from usdtkit.trace.memory import Frame
     from usdtkit.trace.privileges import Identity
     from usdtkit.trace.stacks import Stacks
 
@@ -102,6 +105,7 @@ class Session:
         self._poller: select.epoll | None = None
         self._more = -1  # readable while `poll` has left events in hand
         self._stacks: Stacks | None = None
+        self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
         self._final: Summary | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -123,28 +127,36 @@ class Session:
 
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
-        resolved = spec if isinstance(spec, Resolved) else self._resolve(spec)
+        resolved = self._found(spec)
         return Source(self, resolved, self._add_hook(resolved))
 
-    def pair(self, start: Spec, end: Spec | None = None, *, keep: Keep = ()) -> Pair:
-        """From `start` to `end` in the same thread, innermost first; without `end`, a function from entry to return.
+    def pair(
+        self,
+        start: Spec | Resolved,
+        end: Spec | Resolved | None = None,
+        *,
+        keep: Keep = (),
+        key: Key | tuple[Key, Key] | None = None,
+    ) -> Pair:
+        """From `start` to `end`; without `end`, a function from entry to return.
+
+        They meet in the same thread, innermost first; with `key` by its value, which is a name or an expression of an
+        integer, or two of them where the ends have another than the starts: in any thread of the process. A start that
+        comes again before its end replaces the one before.
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
-        if end is None and isinstance(start, FunctionSpec):
-            end = start.returning()
-        two_probes = isinstance(start, UsdtSpec) and isinstance(end, UsdtSpec)
-        one_call = isinstance(start, FunctionSpec) and not start.on_return and end == start.returning()
-        if end is None or not (two_probes or one_call):
-            raise UsageError(
-                "a pair is two USDT probes, or a function's entry and its return",
-                hint="of what begins and ends in two functions, emit both and compare their time_ns",
-            )
-        first = self._resolve(start)
-        second = first.returning() if one_call else self._resolve(end)
-        start_hook = self._add_hook(first)
+        first = self._found(start)
+        is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
+        if is_call and first.kind != "entry":
+            raise UsageError(f"a pair that starts with {first.what} needs its end", hint="session.pair(start, end)")
+        second = first.returning() if end is None or is_call else self._found(end)
+        matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
+        keys = key if isinstance(key, tuple) else (key, key)
+        start_hook, end_hook = self._add_hook(first), self._add_hook(second)
+        for hook, own in zip((start_hook, end_hook), keys, strict=True):
+            hook.matching, hook.key = matching, None if own is None else as_value(own)
         start_hook.start = kept_fields(keep)
-        end_hook = self._add_hook(second)
         end_hook.after = start_hook
         return Pair(self, second, start_hook, end_hook)
 
@@ -159,7 +171,19 @@ class Session:
         """The functions of a library that match any of the patterns, in what the session traces. NotFoundError."""
         return targets.find_functions(library, patterns, pids=self._search_pids)
 
-    def _resolve(self, spec: Spec) -> Resolved:
+    def symbol(self, pid: int, address: int) -> Frame:
+        """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
+
+        Ask while the process runs, or has been asked about: what it had mapped is kept. Nothing known: no name, and
+        `label` is the address.
+        """
+        if self._names is None:
+            self._names = self._new_stacks()
+        return self._names.frame(pid, address)
+
+    def _found(self, spec: Spec | Resolved) -> Resolved:
+        if isinstance(spec, Resolved):
+            return spec
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
         return spec.resolve(self._search_pids)
@@ -221,18 +245,21 @@ class Session:
         require_bpf()
         program = self.program()
         bytecode = compile_program(program.text)
-        self._stacks = self._new_stacks() if program.has_stacks else None
+        if program.has_stacks:
+            self._stacks = self._names = self._new_stacks()
         plan = make_plan(self._hooks, self._places, self._stacks)
         sizes = {
             "events": self._ring_size,
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
             "operands": len(plan.operands),
+            GLOBS: len(program.globs),
         }
         self._loaded = Loaded(bytecode, program.parameters, sizes)
         try:
             maps = self._loaded.maps
-            for index, packed in enumerate(plan.operands):
-                maps["operands"][index.to_bytes(4, "little")] = packed
+            for name, entries in (("operands", plan.operands), (GLOBS, program.globs)):
+                for index, packed in enumerate(entries):
+                    maps[name][index.to_bytes(4, "little")] = packed
             stack = None if self._stacks is None else self._stacks.get
             decoders = Decoders(program, self._event_types, plan.probe_names, stack)
             for number, aggregation in enumerate(self._aggregations):
@@ -243,6 +270,8 @@ class Session:
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             self._links = Links(self._loaded, self._method)
             self._started_at = time.monotonic()
+            for function, tracepoint in program.tracepoints:
+                self._links.attach_tracepoint(function, tracepoint)
             self._attach(plan, self._links)
             self._poller = self._new_poller()
             if self._identity is not None:
@@ -383,11 +412,15 @@ class Session:
         for _ in self._rounds():
             yield from self.drain_columns()
 
-    def intervals(self, seconds: float | None = None) -> Iterator[None]:
-        """For sessions that only summarise: run as iteration does, yield every so many seconds, and at the end."""
+    def intervals(self, seconds: float | None = None, take: Callable[[Any], object] | None = None) -> Iterator[None]:
+        """For sessions that summarise: run as iteration does, yield every so many seconds, and at the end.
+
+        `take` is given each event as it comes.
+        """
         for due in self._rounds(seconds):
-            for _ in self.drain():
-                continue
+            for event in self.drain():
+                if take is not None:
+                    take(event)
             if due:
                 yield
 

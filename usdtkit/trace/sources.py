@@ -15,7 +15,7 @@ from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Action, Block, Count, Emit, Hist, Linear, Log2, Stats
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
-from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable
+from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable, Sums
 from usdtkit.trace.events import HEADER, UNITS
 from usdtkit.trace.specs import Resolved
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 Self = TypeVar("Self", bound="Source")
 Keep = Mapping[str, ex.Expression] | Sequence[str]
+Key = ex.Expression | str
 
 
 class Source:
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
-    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cpu, comm, time; in a pair also latency
-    and what it keeps), or as `name=expression`.
+    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller; in a
+    pair also latency and what it keeps), or as `name=expression`.
     """
 
     def __init__(self, session: Session, resolved: Resolved, hook: Hook) -> None:
@@ -72,6 +73,13 @@ class Source:
         self._act(Count(self._session.add_aggregation(counts), wanted))
         return counts
 
+    def sum(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> Sums:
+        """Sum up `value` in the kernel, by the values of the keys."""
+        wanted = self._named(names, keys)
+        sums = Sums(tuple(wanted))
+        self._act(Count(self._session.add_aggregation(sums), wanted, as_value(value)))
+        return sums
+
     def hist(
         self,
         value: ex.Expression | str,
@@ -86,14 +94,14 @@ class Source:
         wanted = self._named(names, keys)
         scale = Linear(*linear) if linear else Log2()
         histogram = Histogram(tuple(wanted), scale)
-        self._act(Hist(self._session.add_aggregation(histogram), _value(value), wanted, scale))
+        self._act(Hist(self._session.add_aggregation(histogram), as_value(value), wanted, scale))
         return histogram
 
     def stats(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> StatisticsTable:
         """Count, sum, least and greatest of `value`, in the kernel, by the values of the keys."""
         wanted = self._named(names, keys)
         table = StatisticsTable(tuple(wanted))
-        self._act(Stats(self._session.add_aggregation(table), _value(value), wanted))
+        self._act(Stats(self._session.add_aggregation(table), as_value(value), wanted))
         return table
 
     def everything(self) -> dict[str, ex.Expression]:
@@ -123,13 +131,18 @@ class Source:
 
 
 class Pair(Source):
-    """From a start to its end in the same thread: `latency`, and what `keep` took at the start."""
+    """From a start to its end: `latency`, and what `keep` took at the start."""
 
     latency = ex.latency
 
     def __init__(self, session: Session, resolved: Resolved, start: Hook, end: Hook) -> None:
         super().__init__(session, resolved, end)
         self._start = start
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """The names of what it keeps from the start."""
+        return tuple(self._start.start or ())
 
     def kept(self, name: str) -> ex.Expression:
         """What `keep` took under this name, for conditions and fields."""
@@ -153,7 +166,8 @@ def kept_fields(keep: Keep) -> dict[str, ex.Expression]:
     return {name: ex.Name(name) for name in keep}
 
 
-def _value(value: ex.Expression | str) -> ex.Expression:
+def as_value(value: ex.Expression | str) -> ex.Expression:
+    """A name as the expression that it stands for."""
     return ex.Name(value) if isinstance(value, str) else value
 
 
