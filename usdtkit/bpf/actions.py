@@ -179,7 +179,7 @@ class ActionRenderer:
                 f"{renderer.scope.what}: an event of {full.size} bytes",
                 hint=f"at most {MAX_RECORD}: shorten its strings",
             )
-        renderer.uses |= {"id", "cookie", "now"}
+        renderer.uses |= {"id", "cookie"}
         most = max((one.room for one in wanted if one.is_text), default=0)
         rooms = [room for room in TEXT_ROOMS if 2 * room <= most]
         if not rooms:
@@ -211,7 +211,8 @@ class ActionRenderer:
             f"struct record_{kind} *r = events.ringbuf_reserve(sizeof(struct record_{kind}));",
             f"if (!r) {{ {count('lost')} }} else {{",
             f"r->kind = {kind}; r->probe = cookie >> {COOKIE_LIST_BITS};",
-            "r->time = now; r->pid = id >> 32; r->tid = id;",
+            # The time after the reservation: `trace.stream` puts events in order by that.
+            "r->time = bpf_ktime_get_ns(); r->pid = id >> 32; r->tid = id;",
         ]
         for index, (expression, room) in enumerate(zip(fields.values(), layout.rooms, strict=True)):
             lines += renderer.store(expression, f"r->f{index}", room)

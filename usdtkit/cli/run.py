@@ -60,6 +60,10 @@ def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[st
         metavar="N",
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
+    parser.add_argument(
+        "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
+    )
+    parser.add_argument("--drop-to", metavar="USER", help="the same, and become this user")
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
     parser.add_argument("--program", action="store_true", help="show the BPF program before it runs")
     parser.set_defaults(session=Session)
@@ -138,7 +142,9 @@ def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
-    session: Session = options.session(pid=found, command=options.command, duration=options.duration, **more)
+    drop = options.drop if options.drop_to is None else options.drop_to
+    common = {"command": options.command, "duration": options.duration, "drop": drop}
+    session: Session = options.session(pid=found, ordered=True, **common, **more)
     return session
 
 
