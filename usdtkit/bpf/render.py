@@ -178,6 +178,16 @@ class Renderer:
             case _:
                 raise UsageError(f"{self.scope.what}: a string, a float or a stack where an integer is needed")
 
+    def variable(self, expression: ex.Expression) -> tuple[str, str]:
+        """The C type and the C of a value: an integer, of a text its address, of a float the bits of the double."""
+        resolved = self._resolve(expression)
+        if isinstance(resolved, (ex.Text, ex.Buffer)):
+            return "u64", self.pointer(resolved)
+        if isinstance(resolved, _Float):
+            return "u64", resolved.c
+        c, signed = self.integer(resolved)
+        return "s64" if signed else "u64", c
+
     def pointer(self, expression: ex.Expression) -> str:
         """The C of an address: for an argument that is known to be a string or bytes, where they lie."""
         resolved = self._resolve(expression)

@@ -28,7 +28,14 @@ from usdtkit.bpf.pairs import Matching
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
-from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsageError, UsdtkitError
+from usdtkit.errors import (
+    NotFoundError,
+    PrivilegeError,
+    ProgramError,
+    UnsupportedError,
+    UsageError,
+    UsdtkitError,
+)
 from usdtkit.model import Function, Probe
 from usdtkit.records import replace
 from usdtkit.trace.aggregations import Aggregation
@@ -239,6 +246,14 @@ class Session:
 
     def start(self) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing."""
+        try:
+            self._start()
+        except ProgramError as error:
+            from usdtkit.bpf.blame import blame  # what a program that is taken does without
+
+            raise blame(self._hooks, error) from None
+
+    def _start(self) -> None:
         self._check_not_closed()
         if self._loaded is not None:
             return
