@@ -6,19 +6,23 @@ Input: an argparse parser, later its options; a session with its sources. Output
 from __future__ import annotations
 
 import argparse
+import functools
+import operator
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from usdtkit.output.report import Column, Format, Report, note
-from usdtkit.trace import Session
+from usdtkit.trace import Session, Source, comm, tid, uid
 
 LOST_EVENTS = 6
+COMM_LENGTH = 15  # the kernel keeps so much of a thread's name
 Describe = Callable[[Any], Mapping[str, Any] | None]
 Finish = Callable[[Report], None]
+AnySource = TypeVar("AnySource", bound=Source)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +35,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
     """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them."""
-    parser.add_argument("-p", "--pid", type=pid, action="append", help="trace this process only (repeatable)")
+    parser.add_argument(
+        "-p", "--pid", type=pids, action="extend", help="trace this process only (repeatable, or several: 12,34)"
+    )
     parser.add_argument(
         "-c", "--command", type=words, metavar="CMD", help="start this and trace it from its first instruction"
     )
@@ -54,6 +60,31 @@ def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | N
     )
     parser.add_argument("-n", "--intervals", type=positive, metavar="N", help="end after so many intervals")
     parser.add_argument("-T", "--timestamp", action="store_true", help="the time before what is printed")
+
+
+def add_filter_options(parser: argparse.ArgumentParser, *, tid: str = "", uid: str = "", comm: str = "") -> None:
+    """--tid, --uid and --comm of what can be narrowed; `filtered` obeys them. A tool may give each a letter ("-t")."""
+    group = parser.add_argument_group("only hits")
+    for flag, letter, parse, metavar, of in (
+        ("--tid", tid, pid, "TID", "of this thread"),
+        ("--uid", uid, user, "USER", "of processes of this user, a number or a name"),
+        ("--comm", comm, str, "NAME", "of threads of this name, or that begins so: 'java*'"),
+    ):
+        flags = [letter, flag] if letter else [flag]
+        group.add_argument(*flags, type=parse, action="append", metavar=metavar, help=f"{of} (repeatable)")
+
+
+def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
+    """The source with only the hits that the options of `add_filter_options` leave: of those given more than once any,
+    of different ones all."""
+    for alternatives in (
+        [tid == number for number in options.tid or ()],
+        [uid == number for number in options.uid or ()],
+        [comm.startswith(n[:-1]) if n.endswith("*") else comm == n[:COMM_LENGTH] for n in options.comm or ()],
+    ):
+        if alternatives:
+            source = source.where(functools.reduce(operator.or_, alternatives))
+    return source
 
 
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
@@ -160,6 +191,23 @@ def pid(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not the number of a process")
     return int(text)
+
+
+def pids(text: str) -> list[int]:
+    """For argparse: numbers of processes, with commas between them."""
+    return [pid(number) for number in text.split(",")]
+
+
+def user(text: str) -> int:
+    """For argparse: a user's number, by number or name."""
+    if text.isdecimal() and int(text) < 2**32:
+        return int(text)
+    import pwd
+
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"there is no user {text!r}") from None
 
 
 def count(text: str) -> int:
