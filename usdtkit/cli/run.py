@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import operator
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Any, TypeVar
 
+from usdtkit import processes
+from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.trace import Session, Source, comm, tid, uid
 
@@ -22,6 +25,7 @@ LOST_EVENTS = 6
 COMM_LENGTH = 15  # the kernel keeps so much of a thread's name
 Describe = Callable[[Any], Mapping[str, Any] | None]
 Finish = Callable[[Report], None]
+Made = TypeVar("Made")
 AnySource = TypeVar("AnySource", bound=Source)
 
 
@@ -49,6 +53,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
+    parser.set_defaults(session=Session)
     add_output_options(parser)
 
 
@@ -90,7 +95,32 @@ def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
-    return Session(pid=found, command=options.command, duration=options.duration, **more)
+    session: Session = options.session(pid=found, command=options.command, duration=options.duration, **more)
+    return session
+
+
+def running(options: argparse.Namespace, *programs: str) -> list[int] | None:
+    """The processes of -p, none for a command, else those that run one of these programs: NotFoundError of none."""
+    if options.pid or options.command:
+        found: list[int] | None = options.pid
+        return found
+    if pids := processes.named(*programs):
+        return pids
+    names = " or ".join(programs[:2])
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"no {names} among the processes that may be looked into", hint="run as root")
+    raise NotFoundError(f"no {names} runs here", hint="start it first, give -p PID, or -c CMD to start it")
+
+
+def first_found(names: Sequence[str], make: Callable[[str], Made]) -> Made:
+    """What `make` makes of the first of the names for which it finds what it needs; the error of the first of all."""
+    errors = []
+    for name in names:
+        try:
+            return make(name)
+        except NotFoundError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def follow(
