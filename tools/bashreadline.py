@@ -21,6 +21,7 @@ from usdtkit.providers.readline import CALLBACK_TOO, READLINE
 from usdtkit.trace import comm, cstr, retval, uretprobe
 
 TOPIC = "names, logins and secrets"
+VARIANTS = ("", "-s")
 
 LINE_SIZE = 1024
 COLUMNS = [TIME, PID, Column("COMMAND", "command", 0)]

@@ -8,7 +8,6 @@ server's probes and functions stands in `usdtkit.providers`.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usdtkit import processes, targets
-from usdtkit.cli.run import Describe, milliseconds, new_session
+from usdtkit.cli.run import Describe, milliseconds, new_session, running
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.output.sql import Dialect, kind, normalise
 from usdtkit.providers import mysql, postgresql
@@ -64,7 +63,7 @@ def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tup
     elif options.exe:
         programs = [options.exe]
     else:
-        found = pids or _running(engine)
+        found = running(options, *engine.servers) or []
         programs = _programs(found)
         if engine.forks and pids:
             _refuse_parents(pids, engine)
@@ -183,15 +182,6 @@ class Backends:
             title = backend_title(event.pid)
             self._known[event.pid] = title[self._by] if title else "?"
         return self._known[event.pid]
-
-
-def _running(engine: Engine) -> list[int]:
-    if found := processes.named(*engine.servers):
-        return found
-    names = " or ".join(engine.servers[:2])
-    if os.geteuid() != 0:
-        raise PrivilegeError(f"no {names} among the processes that may be looked into", hint="run as root")
-    raise NotFoundError(f"no {names} runs here", hint="start it first, or give its PID")
 
 
 def _programs(pids: Sequence[int]) -> list[str]:
