@@ -8,6 +8,7 @@ server's probes and functions stands in `usdtkit.providers`.
 from __future__ import annotations
 
 import argparse
+import mmap
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from usdtkit.cli.run import Describe, milliseconds, new_session, running
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.output.sql import Dialect, kind, normalise
 from usdtkit.providers import mysql, postgresql
-from usdtkit.trace import Distribution, Expression, Pair, Session, arg, cstr, deref, uprobe, usdt
+from usdtkit.trace import Distribution, Expression, Pair, Session, arg, cstr, deref, tid, uprobe, usdt
 
 QUERY_SIZE = 256
 Label = Literal["statement", "kind", "pid", "user", "database"]
@@ -58,19 +59,15 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
 def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[Pair]]]:
     """A session for the options, with the queries of all servers that they mean."""
     pids: list[int] | None = options.pid
-    if options.command:
-        programs = options.command[:1]
-    elif options.exe:
-        programs = [options.exe]
+    if named := options.exe or (options.command or [""])[0]:
+        programs = [targets.resolve(named)[0].path]
     else:
         found = running(options, *engine.servers) or []
-        programs = _programs(found)
+        # As they can be opened from here, also where the server lives in a container.
+        programs = [targets.resolve(program, found)[0].path for program in _programs(found)]
         if engine.forks and pids:
             _refuse_parents(pids, engine)
-        elif engine.forks:
-            programs = [targets.resolve(program, found)[0].path for program in programs]
-        else:
-            pids = found
+        pids = pids if engine.forks else found
     with new_session(options, pids=pids) as session:
         queries = [pair for program in programs for pair in engine.queries(session, program)]
         if not queries:
@@ -246,7 +243,31 @@ def _packet(dispatch: mysql.Dispatch) -> Expression:
 
 
 def _postgresql(session: Session, program: str) -> list[Pair]:
-    return _by_probes(session, program, "postgresql:query__start", "postgresql:query__done", ())
+    """Queries of the simple protocol by the probes, and executions of the extended one by PortalRun, where we know how
+    this version declares it; each until the backend is ready for more, or failed."""
+    ready = uprobe(program, postgresql.READY)
+    start = usdt("postgresql:query__start", program)
+    try:
+        found = [session.pair(start, ready, key=tid, keep={"query": cstr("query", QUERY_SIZE)})]
+    except NotFoundError:  # a server without symbols, or without probes
+        return _by_probes(session, program, "postgresql:query__start", "postgresql:query__done", ())
+    version = _version(program)
+    for portal_run in postgresql.PORTAL_RUN:
+        if version in portal_run.versions:
+            keep = {
+                "query": cstr(deref(1, portal_run.source), QUERY_SIZE),
+                "destination": deref(portal_run.dest, postgresql.DEST_KIND, "i32"),
+            }
+            runs = session.pair(uprobe(program, "PortalRun"), ready, key=tid, keep=keep)
+            found.append(runs.where(runs.kept("destination") == postgresql.DEST_REMOTE_EXECUTE))
+    return found
+
+
+def _version(program: str) -> int:
+    """The major version of a PostgreSQL; 0 where it does not say."""
+    with Path(program).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = re.search(postgresql.VERSION, content)
+        return int(found[1]) if found else 0
 
 
 MYSQL = Engine(
