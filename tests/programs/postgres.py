@@ -29,10 +29,16 @@ class Cluster:
         done = subprocess.run(command, input=text, text=True, capture_output=True, check=check, env=environment)
         return done.stdout.splitlines()
 
-    def bench(self, statement, times, protocol="prepared"):
-        """Send a statement so often over one connection, with :number a parameter of it, as pgbench's protocols do."""
+    def bench(self, statement, times, protocol="prepared", clients=1):
+        """Send a statement so often over each connection, in one of pgbench's protocols; :number is a parameter."""
         script = f"\\set number random(1, 9)\n{statement};\n"
-        options = ["--no-vacuum", f"--protocol={protocol}", f"--transactions={times}", "--file=/dev/stdin"]
+        options = [
+            "--no-vacuum",
+            f"--protocol={protocol}",
+            f"--transactions={times}",
+            f"--client={clients}",
+            "--file=/dev/stdin",
+        ]
         pipes = {"input": script, "text": True, "capture_output": True}
         subprocess.run([BINARIES / "pgbench", *options], check=True, env=self.environment, **pipes)
 

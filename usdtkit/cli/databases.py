@@ -42,22 +42,18 @@ class Engine:
     without: str  # what to do when a program has neither probes nor functions
 
 
-def add_query_options(parser: argparse.ArgumentParser) -> None:
-    """-m, -x and --raw-text of the tools that show or count queries."""
-    parser.add_argument(
-        *("-m", "--min-ms", "--threshold"),
-        dest="min_ms",
-        type=milliseconds,
-        metavar="MS",
-        help="only queries that take so long",
-    )
+def add_query_options(parser: argparse.ArgumentParser, *, threshold: bool = True) -> None:
+    """-x and --raw-text of the tools for databases, and with `threshold` -m."""
+    if threshold:
+        flags = ("-m", "--min-ms", "--threshold")
+        parser.add_argument(*flags, dest="min_ms", type=milliseconds, metavar="MS", help="only what takes so long")
     parser.add_argument("-x", "--exe", metavar="PATH", help="the server's program, for servers that start later")
     parser.add_argument("--raw-text", action="store_true", help="statements as sent, with the data in them")
 
 
 @contextmanager
-def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[Pair]]]:
-    """A session for the options, with the queries of all servers that they mean."""
+def tracing_servers(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[str]]]:
+    """A session for the options, and the programs of the servers that they mean."""
     pids: list[int] | None = options.pid
     if named := options.exe or (options.command or [""])[0]:
         programs = [targets.resolve(named)[0].path]
@@ -69,6 +65,13 @@ def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tup
             _refuse_parents(pids, engine)
         pids = pids if engine.forks else found
     with new_session(options, pids=pids) as session:
+        yield session, programs
+
+
+@contextmanager
+def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[Pair]]]:
+    """A session for the options, with the queries of all servers that they mean."""
+    with tracing_servers(options, engine) as (session, programs):
         queries = [pair for program in programs for pair in engine.queries(session, program)]
         if not queries:
             raise NotFoundError(
@@ -164,6 +167,32 @@ def labels(engine: Engine, queries: Sequence[Pair], by: Label, *, raw: bool) -> 
 def query_fields(pair: Pair) -> list[str]:
     """All that a pair knows of a query, for `emit`."""
     return ["latency", *(name for name in pair.keeps if name in ("query", "database", "user"))]
+
+
+class Current:
+    """The statement that each backend is at, from the events of its probe statement__status."""
+
+    PROBE = "postgresql:statement__status"
+
+    def __init__(self, *, raw: bool) -> None:
+        self._raw = raw
+        self._at: dict[int, str | None] = {}
+
+    @classmethod
+    def trace(cls, session: Session, program: str) -> None:
+        """Send what `take` takes."""
+        session.usdt(cls.PROBE, program).emit(query=cstr("status", QUERY_SIZE))
+
+    def take(self, event: Any) -> None:
+        """Note what a backend is at now."""
+        if event.query is None:  # it waits for the next message
+            self._at.pop(event.pid, None)
+        else:
+            self._at[event.pid] = shown(event.query, POSTGRES, raw=self._raw)
+
+    def of(self, event: Any) -> str | None:
+        """What the backend is at that an event comes from; None where that began before the trace."""
+        return self._at.get(event.pid)
 
 
 class Backends:

@@ -108,3 +108,15 @@ SERVERS = ("postgres",)  # the names of its program: the postmaster, and for eac
 # What a backend calls itself (update_process_title, on by default): the cluster where it has a name, user, database,
 # the client's host or [local], and what it does just now.
 BACKEND_TITLE = r"postgres: (?:[^ ]+: )?(?P<user>[^ ]+) (?P<database>[^ ]+) (?:\[local\]|[^ ]+\(\d+\))"
+
+# LockTagType since PostgreSQL 14, and the modes of heavyweight and lightweight locks (lock.h, lockdefs.h, lwlock.h).
+LOCK_TYPES = (
+    *("relation", "extend", "frozenid", "page", "tuple", "transactionid", "virtualxid", "spectoken", "object"),
+    *("userlock", "advisory", "applytransaction"),
+)
+LOCK_MODES = (
+    *("none", "AccessShare", "RowShare", "RowExclusive", "ShareUpdateExclusive", "Share", "ShareRowExclusive"),
+    *("Exclusive", "AccessExclusive"),
+)
+LWLOCK_MODES = ("exclusive", "shared", "until free")
+PHASES = ("parse", "rewrite", "plan", "execute")
