@@ -20,6 +20,7 @@ from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.trace import Distribution, ms
 
 TOPIC = "databases"
+VARIANTS = ("mysql -x mysqld", "mysql -x mysqld --top 1", "postgres -x postgres", "postgres -x postgres --top 1")
 
 COLUMNS = [
     *(Column("COUNT", "count", 8, right=True), Column("TOTAL(ms)", "total_ns", 11, milliseconds, right=True)),
