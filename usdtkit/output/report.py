@@ -58,9 +58,9 @@ class Report:
     def __init__(
         self, tool: str, columns: Sequence[Column], format: Format = "table", *, in_blocks: bool = False
     ) -> None:
+        self.format = format
         self._tool = tool
         self._columns = columns
-        self._format = format
         self._block: dict[str, Any] = {}
         self._csv: tuple[Any, list[str]] | None = None
         if format == "json":
@@ -69,10 +69,11 @@ class Report:
             self._line([column.heading for column in columns])
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too."""
-        if self._format == "table":
+        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too; a list is the labels of a
+        stack, innermost first, and in CSV a folded line."""
+        if self.format == "table":
             self._line([column.format(values[column.key]) for column in self._columns])
-        elif self._format == "json":
+        elif self.format == "json":
             self._json(flatten(values))
         else:
             self._csv_row(flatten(values))
@@ -81,12 +82,12 @@ class Report:
         """Begin what belongs together, such as the counts of an interval: its rows carry the time of now, which the
         table shows before them with `timestamp`."""
         self._block = {"time_ns": time.monotonic_ns()}
-        if timestamp and self._format == "table":
+        if timestamp and self.format == "table":
             print(f"\n{time.strftime('%H:%M:%S')}")
 
     def block(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write the rows of a block, in the table under a heading of their own."""
-        if self._format == "table":
+        if self.format == "table":
             print()
             self._line([column.heading for column in self._columns])
         for row in rows:
@@ -103,10 +104,10 @@ class Report:
             for bucket, number in counts
         ]
         row = {**self._block, **labels, "value": value}
-        if self._format == "json":
+        if self.format == "json":
             totals = {"count": distribution.count, "sum": distribution.sum}
             self._json({**flatten(row), **totals, "buckets": buckets})
-        elif self._format == "csv":
+        elif self.format == "csv":
             for bucket in buckets:
                 self._csv_row(flatten({**row, **bucket}))
         else:
@@ -118,7 +119,7 @@ class Report:
 
     def summary(self, summary: Summary) -> None:
         """Write the account of the session: as the last JSON object, else to standard error."""
-        if self._format == "json":
+        if self.format == "json":
             self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
         else:
             note(account(summary))
@@ -176,6 +177,10 @@ def note(text: str) -> None:
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, Mapping):
         return json.dumps(value)
+    if isinstance(value, list):
+        from usdtkit.output.folded import fold  # only for rows with stacks
+
+        return ";".join(map(fold, reversed(value)))
     if isinstance(value, str):
         value = printable(value)
         return f"'{value}" if value.startswith(FORMULA) else value

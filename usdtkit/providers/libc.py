@@ -68,3 +68,10 @@ GAI_ERRORS = {
     -11: "EAI_SYSTEM",
     -12: "EAI_OVERFLOW",
 }
+
+# Mutexes: where they are (in a library of their own before glibc 2.34), what waits for one, what takes it when it can
+# (0 is success), what lets go of it, and between which calls an address is one and the same mutex.
+MUTEX_LIBRARIES = ("c", "pthread")
+MUTEX_LOCK, MUTEX_UNLOCK = "pthread_mutex_lock", "pthread_mutex_unlock"
+MUTEX_TRIES = ("pthread_mutex_trylock", "pthread_mutex_timedlock", "pthread_mutex_clocklock")
+MUTEX_LIVES = ("pthread_mutex_init", "pthread_mutex_destroy")
