@@ -53,6 +53,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
+    parser.set_defaults(session=Session)
     add_output_options(parser)
 
 
@@ -94,7 +95,8 @@ def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
-    return Session(pid=found, command=options.command, duration=options.duration, **more)
+    session: Session = options.session(pid=found, command=options.command, duration=options.duration, **more)
+    return session
 
 
 def running(options: argparse.Namespace, *programs: str) -> list[int] | None:
@@ -152,16 +154,25 @@ def follow(
 
 
 def follow_intervals(
-    session: Session, options: argparse.Namespace, tool: str, columns: Sequence[Column], write: Finish
+    session: Session,
+    options: argparse.Namespace,
+    tool: str,
+    columns: Sequence[Column],
+    write: Finish,
+    *,
+    take: Callable[[Any], object] | None = None,
 ) -> int:
-    """Run a session that only summarises, as `follow`; `write` prints a block after each interval, and at the end."""
+    """Run a session that summarises, as `follow`; `write` prints a block after each interval, and at the end.
+
+    `take` is given the events of what is summed up here and not in the kernel.
+    """
     if options.explain:
         return explain(session, options.format)
     session.start()
     report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
         _begin(session)
-        for number, _ in enumerate(session.intervals(options.interval), 1):
+        for number, _ in enumerate(session.intervals(options.interval, take), 1):
             report.begin_block(timestamp=options.timestamp)
             write(report)
             if number == options.intervals:
