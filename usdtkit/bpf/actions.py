@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Kind, Layout
-from usdtkit.bpf.render import Renderer
+from usdtkit.bpf.render import Renderer, store_key, store_name
 from usdtkit.errors import UsageError
 
 RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
@@ -127,7 +127,24 @@ class Stats:
     keys: dict[str, ex.Expression]
 
 
-Action = Emit | Count | Hist | Stats
+@dataclass(eq=False, repr=False)
+class Put:
+    """Make, or replace, the entry of `key` in the session's map `number`."""
+
+    number: int
+    key: ex.Expression
+    values: tuple[ex.Expression, ...]
+
+
+@dataclass(eq=False, repr=False)
+class Delete:
+    """Take the entry of `key` from the session's map `number`, if there is one."""
+
+    number: int
+    key: ex.Expression
+
+
+Action = Emit | Count | Hist | Stats | Put | Delete
 
 
 @dataclass(eq=False, repr=False)
@@ -172,6 +189,16 @@ class ActionRenderer:
                 return self._hist(action, renderer, count)
             case Stats():
                 return self._stats(action, renderer, count)
+            case Put(number, key, values):
+                name, lines = store_name(number), []
+                for index, value in enumerate(values):
+                    lines += renderer.store(value, f"value.f{index}", 8)
+                opening = ["{", store_key(renderer.integer(key)[0]), f"struct {name} value = {{}};"]
+                renderer.uses.add("id")
+                return [*opening, *lines, f"if ({name}.update(&at, &value)) {{ {count('full')} }} }}"]
+            case Delete(number, key):
+                renderer.uses.add("id")
+                return ["{", store_key(renderer.integer(key)[0]), f"{store_name(number)}.delete(&at); }}"]
 
     def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
         wanted = [renderer.field(name, value) for name, value in fields.items()]

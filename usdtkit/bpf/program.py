@@ -17,7 +17,7 @@ from pathlib import Path
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import COOKIE_LIST_BITS, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, RETURN_SLOT, HookKind, Renderer, Scope
+from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, RETURN_SLOT, STORE_KEY, HookKind, Renderer, Scope, store_name
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 
@@ -72,9 +72,9 @@ class Program:
     has_stacks: bool
 
 
-def build(hooks: Sequence[Hook]) -> Program:
-    """Render hooks, in the order of their `index`, into one program."""
-    return _Builder().build(hooks)
+def build(hooks: Sequence[Hook], stores: Sequence[Layout] = ()) -> Program:
+    """Render hooks, in the order of their `index`, into one program with the session's maps, of these values."""
+    return _Builder().build(hooks, stores)
 
 
 def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
@@ -97,7 +97,12 @@ class _Builder:
         self.kept: dict[int, Layout] = {}
         self.has_stacks = False
 
-    def build(self, hooks: Sequence[Hook]) -> Program:
+    def build(self, hooks: Sequence[Hook], stores: Sequence[Layout]) -> Program:
+        if stores:
+            self.declarations.append(STORE_KEY)
+        for number, layout in enumerate(stores):
+            name = store_name(number)
+            self.declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
         for hook in hooks:
             self._function(hook)
         parts = [STACKS] if self.has_stacks else []
