@@ -93,7 +93,7 @@ def write(report: Report, blocks: KernelMap, options: argparse.Namespace) -> Non
         print(f"Top {options.top} stacks with outstanding allocations:")
         rows.reverse()
     for size, number, pid, stack, own in rows:
-        labels = folded.labels(stack)
+        labels = folded.labels(stack, offsets=not options.folded)
         each = [{"address": hex(b.key), "bytes": b.size, "count": 1, "age_ns": now - b.since} for b in own]
         if report.format != "table":
             same = {"pid": pid, "stack": list(labels)}

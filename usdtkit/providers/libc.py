@@ -85,7 +85,7 @@ ALLOCATE: dict[str, tuple[int, ...]] = {
 }
 REALLOCATE: dict[str, tuple[int, ...]] = {"realloc": (2,), "reallocarray": (2, 3)}  # of the block that is argument 1
 POSIX_MEMALIGN: dict[str, tuple[int, ...]] = {"posix_memalign": (3,)}
-FREE: dict[str, tuple[int, ...]] = {"free": (), "cfree": ()}  # of the block that is argument 1
+FREE: dict[str, tuple[int, ...]] = {"free": ()}  # of the block that is argument 1
 # Of C++: libstdc++'s call malloc and free, an allocator's own need not. Mangled, with globs for their variants.
 NEW: dict[str, tuple[int, ...]] = {"_Znwm*": (1,), "_Znam*": (1,)}
 DELETE: dict[str, tuple[int, ...]] = {"_ZdlPv*": (), "_ZdaPv*": ()}
