@@ -18,7 +18,7 @@ from usdtkit.cli.run import add_session_options, first_found, follow, new_sessio
 from usdtkit.output import folded
 from usdtkit.output.report import Report
 from usdtkit.output.text import printable
-from usdtkit.providers.libc import MUTEX_LIBRARIES, MUTEX_LIVES, MUTEX_LOCK, MUTEX_TRIES, MUTEX_UNLOCK
+from usdtkit.providers.libc import MUTEX_LIBRARIES, MUTEX_LIVES, MUTEX_LOCK, MUTEX_TIMED, MUTEX_TRY, MUTEX_UNLOCK
 from usdtkit.trace import Session, arg, comm, retval, uprobe, ustack
 from usdtkit.trace.lockorder import Cycle, LockOrder
 
@@ -71,7 +71,7 @@ def trace(session: Session, library: str, options: argparse.Namespace) -> None:
     session.uprobe(library, *locks).emit(wanted=arg(1), stack=ustack, comm=comm)
     session.uprobe(library, *unlocks).emit(freed=arg(1))
     if not options.lock_symbols:
-        tries = session.pair(uprobe(library, *MUTEX_TRIES), keep={"mutex": arg(1)})
+        tries = session.pair(uprobe(library, MUTEX_TRY, *MUTEX_TIMED), keep={"mutex": arg(1)})
         tries.where(retval.cast("i32") == 0).emit(got=tries.kept("mutex"), stack=ustack, comm=comm)
         session.uprobe(library, *MUTEX_LIVES).emit(renewed=arg(1))
 

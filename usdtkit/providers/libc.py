@@ -69,11 +69,13 @@ GAI_ERRORS = {
     -12: "EAI_OVERFLOW",
 }
 
-# Mutexes: where they are (in a library of their own before glibc 2.34), what waits for one, what takes it when it can
-# (0 is success), what lets go of it, and between which calls an address is one and the same mutex.
+# Mutexes: where they are (in a library of their own before glibc 2.34), what takes one (0 is success; all but a try
+# wait for it, the timed ones not for ever), what lets go of it, what does so for a while (with the mutex as argument 2), and
+# between which calls an address is one and the same mutex.
 MUTEX_LIBRARIES = ("c", "pthread")
-MUTEX_LOCK, MUTEX_UNLOCK = "pthread_mutex_lock", "pthread_mutex_unlock"
-MUTEX_TRIES = ("pthread_mutex_trylock", "pthread_mutex_timedlock", "pthread_mutex_clocklock")
+MUTEX_LOCK, MUTEX_UNLOCK, MUTEX_TRY = "pthread_mutex_lock", "pthread_mutex_unlock", "pthread_mutex_trylock"
+MUTEX_TIMED = ("pthread_mutex_timedlock", "pthread_mutex_clocklock")
+CONDITION_WAITS = ("pthread_cond_wait", "pthread_cond_timedwait", "pthread_cond_clockwait")
 MUTEX_LIVES = ("pthread_mutex_init", "pthread_mutex_destroy")
 
 # The functions of an allocator. Of each the numbers of the arguments whose product is the size; what they return is the

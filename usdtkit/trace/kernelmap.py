@@ -66,7 +66,7 @@ class KernelMap:
             for key, value in self._map.items():
                 yield self._row(*_KEY.decode(key), *self._values.decode(value))
 
-    def in_order(self, values: Mapping[str, ex.Expression]) -> tuple[ex.Expression, ...]:
+    def in_order(self, values: Mapping[str, ex.Operand]) -> tuple[ex.Expression, ...]:
         """For `Source.put`: the values as the fields stand; UsageError where one is missing or unknown."""
         names = [one.name for one in self.layout.fields]
         if set(values) != set(names):

@@ -104,7 +104,7 @@ class Source:
         self._act(Stats(self._session.add_aggregation(table), _value(value), wanted))
         return table
 
-    def put(self: Self, into: KernelMap, key: ex.Expression, **values: ex.Expression) -> Self:
+    def put(self: Self, into: KernelMap, key: ex.Expression, **values: ex.Operand) -> Self:
         """Make an entry of a map of the session, or replace it; every field of the map needs its value."""
         self._act(Put(into.number, key, into.in_order(values)))
         return self
