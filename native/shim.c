@@ -15,8 +15,8 @@
  * bpf(2)'s commands and attributes as the kernel's ABI fixes them. Spelled out here because the headers of a
  * distribution are often older than the kernel that runs (uprobe_multi is of Linux 6.6).
  */
-enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_KEY = 4, PROG_LOAD = 5, MAP_LOOKUP_BATCH = 24, LINK_CREATE = 28 };
-enum { PROG_TYPE_KPROBE = 2, ATTACH_PERF_EVENT = 41, ATTACH_UPROBE_MULTI = 48, UPROBE_MULTI_RETURN = 1 };
+enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_KEY = 4, PROG_LOAD = 5, RAW_TRACEPOINT_OPEN = 17, MAP_LOOKUP_BATCH = 24, LINK_CREATE = 28 };
+enum { ATTACH_PERF_EVENT = 41, ATTACH_UPROBE_MULTI = 48, UPROBE_MULTI_RETURN = 1 };
 
 struct map_create_attr {
   uint32_t map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node;
@@ -44,6 +44,11 @@ struct prog_load_attr {
   uint32_t kern_version, prog_flags;
   char prog_name[16];
   uint32_t prog_ifindex, expected_attach_type;
+};
+
+struct raw_tracepoint_attr {
+  uint64_t name;
+  uint32_t prog_fd, padding;
 };
 
 struct link_uprobe_multi_attr {
@@ -100,10 +105,10 @@ int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *
   return result == -ENOENT ? 0 : result;
 }
 
-int usdtkit_prog_load(const void *instructions, uint32_t count, uint32_t flags, uint32_t expected, const char *name,
-                      char *log, uint32_t log_size) {
+int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, uint32_t flags, uint32_t expected,
+                      const char *name, char *log, uint32_t log_size) {
   struct prog_load_attr a = {
-      .prog_type = PROG_TYPE_KPROBE, .insn_cnt = count, .prog_flags = flags, .expected_attach_type = expected};
+      .prog_type = type, .insn_cnt = count, .prog_flags = flags, .expected_attach_type = expected};
   a.insns = address(instructions);
   a.license = address("GPL"); /* what the kernel asks of a program that reads user memory */
   if (log_size) {
@@ -113,6 +118,11 @@ int usdtkit_prog_load(const void *instructions, uint32_t count, uint32_t flags, 
   }
   copy_name(a.prog_name, name);
   return bpf(PROG_LOAD, &a, sizeof a);
+}
+
+int usdtkit_raw_tracepoint_open(int program, const char *name) {
+  struct raw_tracepoint_attr a = {.name = address(name), .prog_fd = (uint32_t)program};
+  return bpf(RAW_TRACEPOINT_OPEN, &a, sizeof a);
 }
 
 int usdtkit_link_uprobe_multi(int program, const char *path, const uint64_t *offsets, const uint64_t *refs,

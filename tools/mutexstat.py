@@ -61,10 +61,7 @@ def run(options: argparse.Namespace) -> int:
     with cli.new_session(options) as session:
         trace = holds if options.hold else waits
         cli.first_found(MUTEX_LIBRARIES, lambda library: trace(session, library, measure))
-        columns = [
-            *COLUMNS,
-            Column("STACK", "stack", 0, chain) if options.stacks else Column("CALLER", "stack", 0, caller),
-        ]
+        columns = [*COLUMNS, STACK if options.stacks else CALLER]
         return cli.follow_intervals(
             session, options, "mutexstat", columns, lambda report: write(report, tables, options)
         )

@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 
 from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
-from usdtkit.bpf.maps import ARRAY, HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
+from usdtkit.bpf.maps import ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
-from usdtkit.features import SLEEPABLE, sleepable
+from usdtkit.features import PROG_TYPE_KPROBE, SLEEPABLE, sleepable
 
 PARAMETER_MAGIC = 0x75736474
 ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI = 0, 48
+PROG_TYPE_RAW_TRACEPOINT = 17
 LOG_SIZE = 1 << 20
-SLEEPABLE_MAPS = {HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
+SLEEPABLE_MAPS = {HASH, LRU_HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
 
 LD_IMM64, CALL, MOV32_IMM, MOV64_IMM = 0x18, 0x85, 0xB4, 0xB7
 PSEUDO_MAP_FD = 1
@@ -58,12 +59,22 @@ class Loaded:
         """
         key = (name, attach_type, cookie)
         if key not in self._programs:
-            try:
-                code = self._link(self._bytecode.programs[name], cookie)
-            except (LookupError, struct.error):
-                raise _misfit(name) from None
-            self._programs[key] = _load(name, code, SLEEPABLE if self._sleepable else 0, attach_type)
+            self._programs[key] = self._load(PROG_TYPE_KPROBE, name, cookie, self._sleepable, attach_type)
         return self._programs[key]
+
+    def tracepoint_program(self, name: str) -> int:
+        """Load a program for a tracepoint of the kernel, as `program`."""
+        key = (name, ATTACH_TYPE_NONE, None)
+        if key not in self._programs:
+            self._programs[key] = self._load(PROG_TYPE_RAW_TRACEPOINT, name, None, False, ATTACH_TYPE_NONE)
+        return self._programs[key]
+
+    def _load(self, type: int, name: str, cookie: int | None, sleepable: bool, attach_type: int) -> int:
+        try:
+            code = self._link(self._bytecode.programs[name], cookie)
+        except (LookupError, struct.error):
+            raise _misfit(name) from None
+        return _load(type, name, code, SLEEPABLE if sleepable else 0, attach_type)
 
     def close(self) -> None:
         for descriptor in self._programs.values():
@@ -127,14 +138,14 @@ def require_bpf() -> None:
     raise UsdtkitError(f"the kernel refuses to make a BPF map: {describe(-descriptor)}")
 
 
-def _load(name: str, code: bytes, flags: int, attach_type: int) -> int:
+def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> int:
     count = len(code) // 8
-    descriptor = lib.usdtkit_prog_load(code, count, flags, attach_type, name.encode(), ffi.NULL, 0)
+    descriptor = lib.usdtkit_prog_load(type, code, count, flags, attach_type, name.encode(), ffi.NULL, 0)
     if descriptor >= 0:
         return int(descriptor)
     # Once more for the verifier's words, which cost time and memory and are worth it only now.
     log = ffi.new("char[]", LOG_SIZE)
-    again = lib.usdtkit_prog_load(code, count, flags, attach_type, name.encode(), log, LOG_SIZE)
+    again = lib.usdtkit_prog_load(type, code, count, flags, attach_type, name.encode(), log, LOG_SIZE)
     if again >= 0:
         return int(again)
     if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):

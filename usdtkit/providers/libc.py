@@ -70,8 +70,8 @@ GAI_ERRORS = {
 }
 
 # Mutexes: where they are (in a library of their own before glibc 2.34), what takes one (0 is success; all but a try
-# wait for it, the timed ones not for ever), what lets go of it, what does so for a while (with the mutex as argument 2), and
-# between which calls an address is one and the same mutex.
+# wait for it, the timed ones not for ever), what lets go of it, what does so for a while (with the mutex as argument
+# 2), and between which calls an address is one and the same mutex.
 MUTEX_LIBRARIES = ("c", "pthread")
 MUTEX_LOCK, MUTEX_UNLOCK, MUTEX_TRY = "pthread_mutex_lock", "pthread_mutex_unlock", "pthread_mutex_trylock"
 MUTEX_TIMED = ("pthread_mutex_timedlock", "pthread_mutex_clocklock")

@@ -23,6 +23,7 @@ from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
+from usdtkit.bpf.pairs import Matching
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
@@ -33,7 +34,7 @@ from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.kernelmap import KernelMap, Kind
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
-from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
+from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 
 if TYPE_CHECKING:
@@ -116,28 +117,36 @@ class Session:
 
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
-        resolved = spec if isinstance(spec, Resolved) else self._resolve(spec)
+        resolved = self._found(spec)
         return Source(self, resolved, self._add_hook(resolved))
 
-    def pair(self, start: Spec, end: Spec | None = None, *, keep: Keep = ()) -> Pair:
-        """From `start` to `end` in the same thread, innermost first; without `end`, a function from entry to return.
+    def pair(
+        self,
+        start: Spec | Resolved,
+        end: Spec | Resolved | None = None,
+        *,
+        keep: Keep = (),
+        key: Key | tuple[Key, Key] | None = None,
+    ) -> Pair:
+        """From `start` to `end`; without `end`, a function from entry to return.
+
+        They meet in the same thread, innermost first; with `key` by its value, which is a name or an expression of an
+        integer, or two of them where the ends have another than the starts: in any thread of the process. A start that
+        comes again before its end replaces the one before.
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
-        if end is None and isinstance(start, FunctionSpec):
-            end = start.returning()
-        two_probes = isinstance(start, UsdtSpec) and isinstance(end, UsdtSpec)
-        one_call = isinstance(start, FunctionSpec) and not start.on_return and end == start.returning()
-        if end is None or not (two_probes or one_call):
-            raise UsageError(
-                "a pair is two USDT probes, or a function's entry and its return",
-                hint="of what begins and ends in two functions, emit both and compare their time_ns",
-            )
-        first = self._resolve(start)
-        second = first.returning() if one_call else self._resolve(end)
-        start_hook = self._add_hook(first)
+        first = self._found(start)
+        is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
+        if is_call and first.kind != "entry":
+            raise UsageError(f"a pair that starts with {first.what} needs its end", hint="session.pair(start, end)")
+        second = first.returning() if end is None or is_call else self._found(end)
+        matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
+        keys = key if isinstance(key, tuple) else (key, key)
+        start_hook, end_hook = self._add_hook(first), self._add_hook(second)
+        for hook, own in zip((start_hook, end_hook), keys, strict=True):
+            hook.matching, hook.key = matching, None if own is None else as_value(own)
         start_hook.start = kept_fields(keep)
-        end_hook = self._add_hook(second)
         end_hook.after = start_hook
         return Pair(self, second, Source(self, first, start_hook), end_hook)
 
@@ -169,7 +178,9 @@ class Session:
             self._names = self._new_stacks()
         return self._names.frame(pid, address)
 
-    def _resolve(self, spec: Spec) -> Resolved:
+    def _found(self, spec: Spec | Resolved) -> Resolved:
+        if isinstance(spec, Resolved):
+            return spec
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
         return spec.resolve(self._search_pids)
@@ -259,6 +270,8 @@ class Session:
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             self._links = Links(self._loaded, self._method)
             self._started_at = time.monotonic()
+            for function, tracepoint in program.tracepoints:
+                self._links.attach_tracepoint(function, tracepoint)
             self._attach(plan, self._links)
             if self._command is not None:
                 self._command.go()

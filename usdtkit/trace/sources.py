@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Self = TypeVar("Self", bound="Source")
 Keep = Mapping[str, ex.Expression] | Sequence[str]
+Key = ex.Expression | str
 
 
 class Source:
@@ -77,7 +78,7 @@ class Source:
         """Sum up `value` in the kernel, by the values of the keys."""
         wanted = self._named(names, keys)
         sums = Sums(tuple(wanted))
-        self._act(Count(self._session.add_aggregation(sums), wanted, _value(value)))
+        self._act(Count(self._session.add_aggregation(sums), wanted, as_value(value)))
         return sums
 
     def hist(
@@ -94,14 +95,14 @@ class Source:
         wanted = self._named(names, keys)
         scale = Linear(*linear) if linear else Log2()
         histogram = Histogram(tuple(wanted), scale)
-        self._act(Hist(self._session.add_aggregation(histogram), _value(value), wanted, scale))
+        self._act(Hist(self._session.add_aggregation(histogram), as_value(value), wanted, scale))
         return histogram
 
     def stats(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> StatisticsTable:
         """Count, sum, least and greatest of `value`, in the kernel, by the values of the keys."""
         wanted = self._named(names, keys)
         table = StatisticsTable(tuple(wanted))
-        self._act(Stats(self._session.add_aggregation(table), _value(value), wanted))
+        self._act(Stats(self._session.add_aggregation(table), as_value(value), wanted))
         return table
 
     def put(self: Self, into: KernelMap, key: ex.Expression, **values: ex.Operand) -> Self:
@@ -141,7 +142,7 @@ class Source:
 
 
 class Pair(Source):
-    """From a start to its end in the same thread: `latency`, and what `keep` took at the start."""
+    """From a start to its end: `latency`, and what `keep` took at the start."""
 
     latency = ex.latency
 
@@ -178,7 +179,8 @@ def kept_fields(keep: Keep) -> dict[str, ex.Expression]:
     return {name: ex.Name(name) for name in keep}
 
 
-def _value(value: ex.Expression | str) -> ex.Expression:
+def as_value(value: ex.Expression | str) -> ex.Expression:
+    """A name as the expression that it stands for."""
     return ex.Name(value) if isinstance(value, str) else value
 
 
