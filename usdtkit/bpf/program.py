@@ -99,11 +99,10 @@ class _Builder:
         self.has_stacks = False
 
     def build(self, hooks: Sequence[Hook], stores: Sequence[Layout]) -> Program:
-        if stores:
-            self.declarations.append(STORE_KEY)
+        declarations = [STORE_KEY] if stores else []
         for number, layout in enumerate(stores):
             name = store_name(number)
-            self.declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
+            declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
         for hook in hooks:
             self._function(hook)
         parts = [STACKS] if self.has_stacks else []
@@ -111,7 +110,7 @@ class _Builder:
         tracepoints = TRACEPOINTS if self.pairs.kept else ()
         if tracepoints:
             self.functions += self.pairs.functions()
-        declarations = [*self.pairs.declarations, *self.actions.declarations]
+        declarations += [*self.pairs.declarations, *self.actions.declarations]
         text = "\n".join([PRELUDE, *parts, *declarations, *self.functions, ""])
         return Program(
             text,

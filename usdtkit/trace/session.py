@@ -179,8 +179,9 @@ class Session:
         return self._names.frame(pid, address)
 
     def _found(self, spec: Spec | Resolved) -> Resolved:
-        if isinstance(spec, Resolved):
-            return spec
+        return spec if isinstance(spec, Resolved) else self._resolve(spec)
+
+    def _resolve(self, spec: Spec) -> Resolved:
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
         return spec.resolve(self._search_pids)
