@@ -24,12 +24,10 @@ from usdtkit.trace.mutexes import holds, waits
 
 TOPIC = "memory and locks"
 
+TIMES = (("TOTAL", "total"), ("AVG", "average"), ("MAX", "max"))
 COLUMNS = [
     *(Column("MUTEX", "mutex", 14), Column("COUNT", "count", 8, right=True)),
-    *(
-        Column(f"{name.upper()}(ms)", f"{name}_ns", 10, milliseconds, right=True)
-        for name in ("total", "average", "max")
-    ),
+    *(Column(f"{heading}(ms)", f"{name}_ns", 10, milliseconds, right=True) for heading, name in TIMES),
 ]
 CALLER = Column("CALLER", "stack", 0, lambda labels: printable(labels[0]))
 STACK = Column("STACK", "stack", 0, lambda labels: " < ".join(map(printable, labels)))

@@ -7,6 +7,7 @@
    again     as opposite, but the mutexes are destroyed and made again between
    recursive one thread locks a recursive mutex twice, and another one within and without
    held      one holds a mutex for 2 ms, TIMES times, while the other waits for it
+   sleeps    one waits TIMES times for 2 ms on a condition that nobody signals, with its mutex
    Prints what it did. */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -96,6 +97,27 @@ NOINLINE void *waiter(void *argument)
     return argument;
 }
 
+NOINLINE void *sleeper(void *argument)
+{
+    pthread_cond_t never = PTHREAD_COND_INITIALIZER;
+    pthread_mutex_lock(&first);
+    for (long i = 0; i < times; i++) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 2000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&never, &first, &until);
+    }
+    pthread_mutex_unlock(&first);
+    return argument;
+}
+
+NOINLINE void *nothing(void *argument)
+{
+    return argument;
+}
+
 static void together(void *(*a)(void *), void *(*b)(void *), void *argument, int at_once)
 {
     pthread_t threads[2];
@@ -120,6 +142,8 @@ int main(int argc, char **argv)
     await_go();
     if (!strcmp(order, "held"))
         together(holder, waiter, order, 1);
+    else if (!strcmp(order, "sleeps"))
+        together(sleeper, nothing, order, 1);
     else
         together(one, two, order, 0);
     printf("done first %p second %p third %p\n", (void *)&first, (void *)&second, (void *)&third);
