@@ -7,12 +7,12 @@ Input: actions, made by `trace.sources`, and the `Renderer` of their hook. Outpu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Kind, Layout
 from usdtkit.bpf.render import Renderer, store_key, store_name
 from usdtkit.errors import UsageError
+from usdtkit.records import dataclass
 
 RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
 MAX_RECORD = 1 << 16

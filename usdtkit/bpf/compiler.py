@@ -5,24 +5,30 @@ No kernel headers: the child is pointed at headers/, so that neither they nor a 
 A warm start reads one file and starts no process.
 """
 
+# A warm start comes by here, and pathlib is dear.
+# ruff: noqa: PTH120, PTH123
+
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import re
 import sys
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from usdtkit.bpf import cache as bytecode_cache
 from usdtkit.errors import UnsupportedError, UsdtkitError
+from usdtkit.records import dataclass
 
-HEADERS = Path(__file__).parent / "headers"
-CHILD = Path(__file__).parent / "_bcc_child.py"
+try:
+    from _blake2 import blake2b  # the same, without OpenSSL, which hashlib loads for other hashes
+except ImportError:
+    from hashlib import blake2b
+
+HEADERS = f"{os.path.dirname(__file__)}/headers"
+CHILD = f"{os.path.dirname(__file__)}/_bcc_child.py"
 BCC_HINT = "install it: apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora)"
 FORMAT = 1  # raise it when the child's answer or the patching in `loader` changes
 COMPILE_TIMEOUT_S = 120
@@ -101,24 +107,25 @@ def _compile(text: str) -> tuple[Bytecode, bytes]:
 def _key(text: str) -> str:
     # bcc's version is recorded in the entry and left out of the key: a machine without bcc finds entries as well.
     whole = "\0".join([str(FORMAT), os.uname().machine, _headers_hash(), text])
-    return hashlib.sha256(whole.encode()).hexdigest()
+    return blake2b(whole.encode(), digest_size=32).hexdigest()
 
 
 @cache
 def _headers_hash() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(HEADERS.rglob("*.h")):
-        digest.update(path.read_bytes())
+    digest = blake2b()
+    for path in sorted(f"{folder}/{name}" for folder, _, names in os.walk(HEADERS) for name in names):
+        with open(path, "rb") as file:
+            digest.update(file.read())
     return digest.hexdigest()
 
 
 def _run_child(text: str) -> bytes:
     import subprocess  # a warm start does without
 
-    environment = {**os.environ, "BCC_KERNEL_SOURCE": str(HEADERS)}
+    environment = {**os.environ, "BCC_KERNEL_SOURCE": HEADERS}
     try:
         child = subprocess.run(
-            [sys.executable, "-I", "-S", str(CHILD)],
+            [sys.executable, "-I", "-S", CHILD],
             input=text.encode(),
             capture_output=True,
             env=environment,

@@ -14,10 +14,10 @@ here knows a probe: names stay names until a program is made for one, and no tex
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from usdtkit.errors import UsageError
+from usdtkit.records import dataclass
 
 IntegerType = Literal["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64"]
 NumberType = Literal[IntegerType, "f32", "f64"]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from usdtkit.records import dataclass
 
 Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack"]
 _NUMBERS: dict[str, tuple[str, str]] = {

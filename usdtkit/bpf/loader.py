@@ -59,22 +59,24 @@ class Loaded:
         """
         key = (name, attach_type, cookie)
         if key not in self._programs:
-            self._programs[key] = self._load(PROG_TYPE_KPROBE, name, cookie, self._sleepable, attach_type)
+            code = self._code(name, cookie)
+            flags = SLEEPABLE if self._sleepable else 0
+            self._programs[key] = _load(PROG_TYPE_KPROBE, name, code, flags, attach_type)
         return self._programs[key]
 
     def tracepoint_program(self, name: str) -> int:
         """Load a program for a tracepoint of the kernel, as `program`."""
         key = (name, ATTACH_TYPE_NONE, None)
         if key not in self._programs:
-            self._programs[key] = self._load(PROG_TYPE_RAW_TRACEPOINT, name, None, False, ATTACH_TYPE_NONE)
+            code = self._code(name, None)
+            self._programs[key] = _load(PROG_TYPE_RAW_TRACEPOINT, name, code, 0, ATTACH_TYPE_NONE)
         return self._programs[key]
 
-    def _load(self, type: int, name: str, cookie: int | None, sleepable: bool, attach_type: int) -> int:
+    def _code(self, name: str, cookie: int | None) -> bytes:
         try:
-            code = self._link(self._bytecode.programs[name], cookie)
+            return self._link(self._bytecode.programs[name], cookie)
         except (LookupError, struct.error):
             raise _misfit(name) from None
-        return _load(type, name, code, SLEEPABLE if sleepable else 0, attach_type)
 
     def close(self) -> None:
         for descriptor in self._programs.values():

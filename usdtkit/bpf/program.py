@@ -10,9 +10,8 @@ bytecode are the same for every build of the traced program.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import COOKIE_LIST_BITS, ActionRenderer, Block, Counter, Table
@@ -21,6 +20,7 @@ from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, STORE_KEY, HookKind, Renderer, Scope, store_name
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
+from usdtkit.records import dataclass, field, replace
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
 COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "dropped", "unreadable", "no_stack")
@@ -168,9 +168,14 @@ def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:
     return [f"u64 stack = {renderer.stack};", *(line.replace(renderer.stack, "stack") for line in lines)]
 
 
-PRELUDE = (Path(__file__).parent / "prelude.c").read_text()
-STACKS = (Path(__file__).parent / "stacks.c").read_text()
-GLOB_MATCHING = (Path(__file__).parent / "globs.c").read_text()
+def _text(name: str) -> str:
+    with open(f"{os.path.dirname(__file__)}/{name}") as file:  # noqa: PTH120, PTH123 pathlib is dear at the start
+        return file.read()
+
+
+PRELUDE = _text("prelude.c")
+STACKS = _text("stacks.c")
+GLOB_MATCHING = _text("globs.c")
 
 # Computed once a hit, where a hook uses it.
 OPENING = {

@@ -6,7 +6,6 @@ become numbered parameters, so the text of a user never reaches the compiler and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
@@ -14,6 +13,7 @@ from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.texts import TextPlace, pack_glob, render_glob, render_test
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
+from usdtkit.records import dataclass, field, replace
 
 MAX_OPERANDS = 12
 COMM_SIZE = 16

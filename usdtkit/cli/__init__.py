@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import io
 import os
-import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -155,6 +154,8 @@ def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
 
 def tool_names() -> list[str]:
     """The tools that are installed, by name."""
+    import pkgutil  # imports what inspects source code
+
     tools = importlib.import_module("usdtkit.tools")
     return sorted(module.name for module in pkgutil.iter_modules(tools.__path__))
 
@@ -162,11 +163,15 @@ def tool_names() -> list[str]:
 def _module(name: str) -> ModuleType:
     if name in COMMANDS:
         return importlib.import_module(f"usdtkit.cli.{name}")
-    if name in (names := tool_names()):
-        return importlib.import_module(f"usdtkit.tools.{name}")
+    if name.isidentifier() and not name.startswith("_"):
+        try:
+            return importlib.import_module(f"usdtkit.tools.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"usdtkit.tools.{name}":
+                raise
     import difflib
 
-    near = difflib.get_close_matches(name, [*COMMANDS, *names], n=3)
+    near = difflib.get_close_matches(name, [*COMMANDS, *tool_names()], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "usdtkit -h lists them"
     raise UsageError(f"no command or tool is called {name!r}", hint=hint)
 

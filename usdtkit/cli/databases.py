@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from usdtkit.cli.run import Describe, milliseconds, new_session
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.output.sql import Dialect, kind, normalise
 from usdtkit.providers import mysql, postgresql
+from usdtkit.records import dataclass, field
 from usdtkit.trace import Distribution, Expression, Pair, Session, arg, cstr, deref, uprobe, usdt
 
 QUERY_SIZE = 256

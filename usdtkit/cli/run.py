@@ -12,13 +12,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from types import FrameType
 from typing import Any, TypeVar
 
 from usdtkit import processes
 from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
+from usdtkit.records import asdict
 from usdtkit.trace import Session, Source, comm, tid, uid
 
 LOST_EVENTS = 6

@@ -10,11 +10,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from usdtkit.output import histogram
 from usdtkit.output.text import is_cut, jsonable, printable, show
+from usdtkit.records import dataclass
 from usdtkit.trace import Summary, wall_time
 from usdtkit.trace.aggregations import Distribution
 

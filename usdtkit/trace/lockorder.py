@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from usdtkit.records import dataclass
 
 Mutex = tuple[int, int]
 """Process and address."""

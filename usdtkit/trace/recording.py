@@ -36,9 +36,9 @@ class Recording(Session):
         self._texts.append(self.program().text)
         raise Recorded
 
-    def _resolve(self, spec: Spec) -> Resolved:
-        if not self._by_heart:
-            return super()._resolve(spec)
+    def _found(self, spec: Spec | Resolved) -> Resolved:
+        if isinstance(spec, Resolved) or not self._by_heart:
+            return super()._found(spec)
         if not isinstance(spec, UsdtSpec):
             return Resolved(spec.what, "return" if spec.on_return else "entry", spec.arguments_of(spec.functions), ())
         known = known_arguments(*spec.name.split(":", 1))

@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,12 @@ from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.pairs import Matching
-from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.bpf.ringbuf import Decode, Made, RingBuffer
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.model import Function, Probe
+from usdtkit.records import replace
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
@@ -309,8 +310,7 @@ class Session:
         return [] if self._links is None else list(dict.fromkeys(self._links.refused))
 
     def __iter__(self) -> Iterator[Any]:
-        for _ in self._rounds():
-            yield from self.drain()
+        return chain.from_iterable(self.drain() for _ in self._rounds())
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         import asyncio
@@ -404,30 +404,33 @@ class Session:
 
     def drain(self) -> Iterator[Any]:
         """The events that wait in the buffer now; a fast writer does not make it endless."""
-        yield from self._waiting
-        for chunk, end, decoders in self._chunks():
-            events = decoders.events(chunk, end)
+        # Not by one generator within the other: each would cost every event a step.
+        return chain.from_iterable(self._lists())
+
+    def _lists(self) -> Iterator[Iterator[Any]]:
+        yield self._waiting
+        for events in self._decoded(lambda decoders: decoders.events):
             self.received += len(events)
             # Kept, for a reader that stops in the midst of them and comes back.
             self._waiting = iter(events)
-            yield from self._waiting
+            yield self._waiting
 
     def drain_columns(self) -> Iterator[Columns]:
         """As `drain`, in columns."""
-        for chunk, end, decoders in self._chunks():
-            for columns in decoders.columns(chunk, end):
+        for types in self._decoded(lambda decoders: decoders.columns):
+            for columns in types:
                 if columns is not None:
                     self.received += len(columns)
                     yield columns
 
-    def _chunks(self) -> Iterator[tuple[bytearray, int, Decoders]]:
-        """Records out of the ring buffer: where they are now, how many bytes, and what they mean."""
+    def _decoded(self, decode: Callable[[Decoders], Decode[list[Made]]]) -> Iterator[list[Made]]:
+        """What decoders make of the records in the ring buffer, as they come out of it."""
         if self._stacks is not None:
             self._stacks.collect()
         left = self._ring_size
-        while self._ring is not None and self._decoders is not None and left > 0 and (end := self._ring.refill()):
-            left -= end
-            yield self._ring.chunk, end, self._decoders
+        while self._ring and self._decoders and left > 0 and (found := self._ring.read(decode(self._decoders))):
+            left -= found[1]
+            yield found[0]
 
     def stop(self) -> None:
         """End the iteration, after the events that are already there. Safe in signal handlers and other threads."""
