@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Kind, Layout
-from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer
+from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer, store_key, store_name
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass
 
@@ -149,7 +149,24 @@ class Raw:
         return f"declarations_{self.number}"
 
 
-Action = Emit | Count | Hist | Stats | Raw
+@dataclass(eq=False, repr=False)
+class Put:
+    """Make, or replace, the entry of `key` in the session's map `number`."""
+
+    number: int
+    key: ex.Expression
+    values: tuple[ex.Expression, ...]
+
+
+@dataclass(eq=False, repr=False)
+class Delete:
+    """Take the entry of `key` from the session's map `number`, if there is one."""
+
+    number: int
+    key: ex.Expression
+
+
+Action = Emit | Count | Hist | Stats | Raw | Put | Delete
 
 
 def describe(action: Action) -> str:
@@ -165,6 +182,8 @@ def describe(action: Action) -> str:
             return f"stats({', '.join(['…', *keys])})"
         case Raw():
             return "raw C"
+        case Put() | Delete():
+            return f"{type(action).__name__.lower()}(…)"
 
 
 @dataclass(eq=False, repr=False)
@@ -211,6 +230,16 @@ class ActionRenderer:
                 return self._stats(action, renderer, count)
             case Raw():
                 return self._raw(action, renderer, count)
+            case Put(number, key, values):
+                name, lines = store_name(number), []
+                for index, value in enumerate(values):
+                    lines += renderer.store(value, f"value.f{index}", 8)
+                opening = ["{", store_key(renderer.integer(key)[0]), f"struct {name} value = {{}};"]
+                renderer.uses.add("id")
+                return [*opening, *lines, f"if ({name}.update(&at, &value)) {{ {count('full')} }} }}"]
+            case Delete(number, key):
+                renderer.uses.add("id")
+                return ["{", store_key(renderer.integer(key)[0]), f"{store_name(number)}.delete(&at); }}"]
 
     def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
         wanted = [renderer.field(name, value) for name, value in fields.items()]

@@ -17,7 +17,16 @@ from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import BACK, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
-from usdtkit.bpf.render import AT_ENTRY_BIT, COOKIE_LIST_BITS, MAX_OPERANDS, HookKind, Renderer, Scope
+from usdtkit.bpf.render import (
+    AT_ENTRY_BIT,
+    COOKIE_LIST_BITS,
+    MAX_OPERANDS,
+    STORE_KEY,
+    HookKind,
+    Renderer,
+    Scope,
+    store_name,
+)
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 from usdtkit.records import dataclass, field, replace
@@ -74,9 +83,9 @@ class Program:
     tracepoints: tuple[tuple[str, str], ...]
 
 
-def build(hooks: Sequence[Hook]) -> Program:
-    """Render hooks, in the order of their `index`, into one program."""
-    return _Builder().build(hooks)
+def build(hooks: Sequence[Hook], stores: Sequence[Layout] = ()) -> Program:
+    """Render hooks, in the order of their `index`, into one program with the session's maps, of these values."""
+    return _Builder().build(hooks, stores)
 
 
 def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
@@ -98,7 +107,11 @@ class _Builder:
         self.pairs = Pairs()
         self.has_stacks = False
 
-    def build(self, hooks: Sequence[Hook]) -> Program:
+    def build(self, hooks: Sequence[Hook], stores: Sequence[Layout]) -> Program:
+        declarations = [STORE_KEY] if stores else []
+        for number, layout in enumerate(stores):
+            name = store_name(number)
+            declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
         for hook in hooks:
             self._function(hook)
         parts = [STACKS] if self.has_stacks else []
@@ -106,7 +119,7 @@ class _Builder:
         tracepoints = TRACEPOINTS if self.pairs.kept else ()
         if tracepoints:
             self.functions += self.pairs.functions()
-        declarations = [*self.pairs.declarations, *self.actions.declarations]
+        declarations += [*self.pairs.declarations, *self.actions.declarations]
         text = _numbered("\n".join([PRELUDE, *parts, *declarations, *self.functions, ""]))
         return Program(
             text,

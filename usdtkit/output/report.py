@@ -64,9 +64,9 @@ class Report:
     def __init__(
         self, tool: str, columns: Sequence[Column], format: Format = "table", *, in_blocks: bool = False
     ) -> None:
+        self.format = format
         self._tool = tool
         self._columns = columns
-        self._format = format
         self._block: dict[str, Any] = {}
         self._csv: tuple[Any, list[str]] | None = None
         if format == "json":
@@ -75,10 +75,11 @@ class Report:
             self._line([column.heading for column in columns])
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too."""
-        if self._format == "table":
+        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too; a list is the labels of a
+        stack, innermost first, and in CSV a folded line."""
+        if self.format == "table":
             self._line([column.format(values[column.key]) for column in self._columns])
-        elif self._format == "json":
+        elif self.format == "json":
             self._json(flatten(values))
         else:
             self._csv_row(flatten(values))
@@ -87,12 +88,12 @@ class Report:
         """Begin what belongs together, such as the counts of an interval: its rows carry the time of now, which the
         table shows before them with `timestamp`."""
         self._block = {"time_ns": time.monotonic_ns()}
-        if timestamp and self._format == "table":
+        if timestamp and self.format == "table":
             print(f"\n{time.strftime('%H:%M:%S')}")
 
     def block(self, rows: Iterable[Mapping[str, Any]], *, title: str = "") -> None:
         """Write the rows of a block, in the table under a heading of their own, and perhaps a title."""
-        if self._format == "table":
+        if self.format == "table":
             print(f"\n{printable(title)}" if title else "")
             self._line([column.heading for column in self._columns])
         for row in rows:
@@ -112,11 +113,11 @@ class Report:
             for bucket, number in counts
         ]
         row = {**self._block, **labels, "value": value}
-        if self._format == "json":
+        if self.format == "json":
             totals = {"count": distribution.count, "sum": distribution.sum}
             bounds = {f"p{percent}": distribution.percentile(percent) for percent in percentiles}
             self._json({**flatten(row), **totals, **bounds, "buckets": buckets})
-        elif self._format == "csv":
+        elif self.format == "csv":
             for bucket in buckets:
                 self._csv_row(flatten({**row, **bucket}))
         else:
@@ -130,7 +131,7 @@ class Report:
 
     def summary(self, summary: Summary) -> None:
         """Write the account of the session: as the last JSON object, else to standard error."""
-        if self._format == "json":
+        if self.format == "json":
             self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
         else:
             note(account(summary))
@@ -190,6 +191,10 @@ def note(text: str) -> None:
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, Mapping):
         return json.dumps(value)
+    if isinstance(value, list):
+        from usdtkit.output.folded import fold  # only for rows with stacks
+
+        return ";".join(map(fold, reversed(value)))
     if isinstance(value, str):
         value = printable(value)
         return f"'{value}" if value.startswith(FORMULA) else value

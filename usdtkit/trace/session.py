@@ -41,6 +41,7 @@ from usdtkit.records import replace
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
+from usdtkit.trace.kernelmap import KernelMap, Kind
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
@@ -104,6 +105,7 @@ class Session:
         self._places: list[Resolved] = []  # of each hook
         self._event_types = 0
         self._aggregations: list[Aggregation] = []
+        self._maps: list[KernelMap] = []
         self._stream: Stream | None = None
         self._ordered = ordered
         self._waiting: Iterator[Any] = iter(())
@@ -165,7 +167,14 @@ class Session:
             hook.matching, hook.key = matching, None if own is None else as_value(own)
         start_hook.start = kept_fields(keep)
         end_hook.after = start_hook
-        return Pair(self, second, start_hook, end_hook)
+        return Pair(self, second, Source(self, first, start_hook), end_hook)
+
+    def map(self, *, room: int = 10_240, **fields: Kind) -> KernelMap:
+        """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
+        sources' `put` and `delete` keep. It has room for so many entries."""
+        self.check_open()
+        self._maps.append(KernelMap(len(self._maps), room, fields))
+        return self._maps[-1]
 
     def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
         """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
@@ -234,7 +243,7 @@ class Session:
 
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled."""
-        return programs.build(self._hooks)
+        return programs.build(self._hooks, [one.layout for one in self._maps])
 
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
@@ -269,6 +278,7 @@ class Session:
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
             "operands": len(plan.operands),
             GLOBS: len(program.globs),
+            **{one.name: one.room for one in self._maps},
         }
         self._loaded = Loaded(bytecode, program.parameters, sizes)
         try:
@@ -278,6 +288,8 @@ class Session:
                     maps[name][index.to_bytes(4, "little")] = packed
             stack = None if self._stacks is None else self._stacks.get
             decoders = Decoders(program, self._event_types, plan.probe_names, stack)
+            for one in self._maps:
+                one.bind(maps[one.name], self._decoding(one.layout, plan))
             for number, aggregation in enumerate(self._aggregations):
                 table = program.tables[number]
                 aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys, plan)))
