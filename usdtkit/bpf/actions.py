@@ -101,10 +101,11 @@ class Emit:
 
 @dataclass(eq=False, repr=False)
 class Count:
-    """Count hits by the values of `keys`, in the table `number`."""
+    """Count hits, or sum up `amount`, by the values of `keys`, in the table `number`."""
 
     number: int
     keys: dict[str, ex.Expression]
+    amount: ex.Expression | None = None
 
 
 @dataclass(eq=False, repr=False)
@@ -165,8 +166,8 @@ class ActionRenderer:
         match action:
             case Emit(number, fields):
                 return self._emit(number, fields, renderer, count)
-            case Count(number, keys):
-                return self._count(number, keys, renderer, count)
+            case Count():
+                return self._count(action, renderer, count)
             case Hist():
                 return self._hist(action, renderer, count)
             case Stats():
@@ -233,16 +234,17 @@ class ActionRenderer:
             lines += renderer.store(expression, f"key.f{index}", part.room)
         return layout, lines
 
-    def _count(self, number: int, keys: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
-        name = table_name(number)
+    def _count(self, action: Count, renderer: Renderer, count: Counter) -> list[str]:
+        name, keys = table_name(action.number), action.keys
+        amount, signed = ("1", False) if action.amount is None else renderer.integer(action.amount)
         if not keys:
-            self.tables[number] = Table(Layout([]))
+            self.tables[action.number] = Table(Layout([]), signed)
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, 1);")
-            return _add_to_slot(name, "0", "1")
+            return _add_to_slot(name, "0", amount)
         layout, lines = self._key(f"{name}_key", keys, (), renderer)
-        self.tables[number] = Table(layout)
+        self.tables[action.number] = Table(layout, signed)
         self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
-        return ["{", *lines, *_add_to_key(name, "1", count("full")), "}"]
+        return ["{", f"u64 amount = {amount};", *lines, *_add_to_key(name, "amount", count("full")), "}"]
 
     def _hist(self, action: Hist, renderer: Renderer, count: Counter) -> list[str]:
         name, scale = table_name(action.number), action.scale

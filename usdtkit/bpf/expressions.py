@@ -20,6 +20,7 @@ from typing import Literal
 from usdtkit.errors import UsageError
 
 IntegerType = Literal["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64"]
+NumberType = Literal[IntegerType, "f32", "f64"]
 INTEGER_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64")
 MAX_STRING = 4096
 # A pattern's bytes, or one of these, which stand for ? and *.
@@ -27,7 +28,9 @@ ANY_BYTE, ANY_BYTES = 256, 257
 MAX_PATTERN = 63
 
 # Seen by every program, whatever the probe. "latency" exists in pairs only.
-BUILTINS = ("pid", "tid", "uid", "gid", "cpu", "time", "comm", "latency", "retval", "ustack")
+BUILTINS = (
+    *("pid", "tid", "uid", "gid", "cgroup", "cpu", "time", "comm", "latency", "retval", "ustack", "ip", "caller"),
+)
 
 
 def _operator(symbol: str) -> Callable[[Expression, Operand], Binary]:
@@ -151,7 +154,7 @@ class Not(Expression):
 
 @dataclass(eq=False, repr=False)
 class Memory(Expression):
-    """An integer in the memory of the process."""
+    """A number in the memory of the process."""
 
     address: Expression
     offset: int
@@ -195,6 +198,11 @@ class Glob(Expression):
 
 pid, tid, uid, gid, cpu = Name("pid"), Name("tid"), Name("uid"), Name("gid"), Name("cpu")
 comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
+# The number of the cgroup that the thread is in: the inode of its directory, in version 2 of the file system.
+cgroup = Name("cgroup")
+# Addresses of code: where the probe is (of a return probe: where the function returns to); and at a function's entry or
+# return where it was called from. `Session.symbol` names them.
+ip, caller = Name("ip"), Name("caller")
 # The calls that led to the probe: a field or a key, arriving as `usdtkit.trace.Stack`, None where none could be taken.
 ustack = Name("ustack")
 
@@ -221,10 +229,13 @@ def buffer(pointer: Expression | str | int, length: Operand, size: int = 256) ->
     return Buffer(_pointer(pointer), lift(length), _check_size(size))
 
 
-def deref(address: Expression | str | int, offset: int = 0, type: IntegerType = "u64") -> Memory:
-    """The integer at `address + offset` in the process's memory; chains of pointers nest."""
-    if type not in INTEGER_TYPES:
-        raise UsageError(f"cannot read a {type!r} from memory", hint=f"one of {', '.join(INTEGER_TYPES)}")
+def deref(address: Expression | str | int, offset: int = 0, type: NumberType = "u64") -> Memory:
+    """The number at `address + offset` in the process's memory; chains of pointers nest.
+
+    An f32 or f64 can be a field or a key; a program in the kernel does not calculate with it.
+    """
+    if type not in (*INTEGER_TYPES, "f32", "f64"):
+        raise UsageError(f"cannot read a {type!r} from memory", hint=f"one of {', '.join(INTEGER_TYPES)}, f32, f64")
     return Memory(_pointer(address), offset, type)
 
 

@@ -26,6 +26,7 @@ REGISTERS: dict[str, tuple[tuple[str, ...], int]] = {
 RETURN_REGISTER = {"x86_64": "ax", "aarch64": "regs[0]"}
 # A call pushes its return address on x86-64, and the return has popped it when the return probe is hit.
 RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
+INSTRUCTION = {"x86_64": "ip", "aarch64": "pc"}
 
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
@@ -154,9 +155,8 @@ class Renderer:
             case ex.Not(inner):
                 c, signed = self.integer(inner)
                 return (f"(u64)!({c})", False) if self._is_condition(inner) else (f"(~({c}))", signed)
-            case ex.Memory(address, offset, type):
-                at = f"({self.pointer(address)}) + {self.parameter(offset)}" if offset else self.pointer(address)
-                return _cast(f"read_user({at}, {int(type[1:]) // 8}, {self.stat})", type)
+            case ex.Memory(_, _, type):
+                return _cast(self._memory(resolved), type)
             case ex.TextTest(text, literal):
                 return render_test(resolved, self._place(text, len(literal)), self.parameter, self.stat), False
             case ex.Glob(text):
@@ -175,6 +175,12 @@ class Renderer:
         return (
             self.pointer(resolved.pointer) if isinstance(resolved, (ex.Text, ex.Buffer)) else self.integer(resolved)[0]
         )
+
+    def _memory(self, memory: ex.Memory) -> str:
+        at = self.pointer(memory.address)
+        if memory.offset:
+            at = f"({at}) + {self.parameter(memory.offset)}"
+        return f"read_user({at}, {int(memory.type[1:]) // 8}, {self.stat})"
 
     def _is_condition(self, expression: ex.Expression) -> bool:
         match self._resolve(expression):
@@ -253,6 +259,9 @@ class Renderer:
             counted = self._resolve(expression.pointer)
             if isinstance(counted, ex.Buffer) and counted.text:  # an argument that has its length beside it
                 return replace(counted, size=expression.size)
+        if isinstance(expression, ex.Memory) and expression.type in ("f32", "f64"):
+            bits = self._memory(expression)
+            return _Float(bits if expression.type == "f64" else f"widen({bits})")
         return expression
 
     def _argument(self, argument: Argument) -> ex.Expression:
@@ -302,11 +311,22 @@ class Renderer:
         if name == "ustack":
             self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
             return _Stack(self.stack)
+        if name == "ip" or (name == "caller" and self.scope.kind == "return"):
+            return _C(f"(u64)ctx->{INSTRUCTION[self.scope.machine]}")
+        if name == "caller":
+            if self.scope.kind == "usdt":
+                raise UsageError(
+                    f"{self.scope.what}: where a probe's function was called from is not known there",
+                    hint="ustack, or the function's entry",
+                )
+            on_stack = f"read_user(ctx->sp, 8, {self.stat})"
+            return _C(on_stack if self.scope.machine == "x86_64" else "(u64)ctx->regs[30]")
         code, uses = {
             "pid": ("(id >> 32)", "id"),
             "tid": ("(u64)(u32)id", "id"),
             "uid": ("(u64)(u32)bpf_get_current_uid_gid()", ""),
             "gid": ("(bpf_get_current_uid_gid() >> 32)", ""),
+            "cgroup": ("bpf_get_current_cgroup_id()", ""),
             "cpu": ("(u64)bpf_get_smp_processor_id()", ""),
             "time": ("now", "now"),
             "latency": ("latency", "latency"),

@@ -10,8 +10,8 @@
             print(event.latency_ns, event.query)
 
 A session takes sources (`usdt`, `uprobe`, `uretprobe`, `pair`), each with actions: `emit` sends events, which
-iteration yields (`batches`: as columns); `count`, `hist` and `stats` summarise in the kernel. Values and conditions are
-expressions; `ustack` is the calls that led to a hit, a `Stack`.
+iteration yields (`batches`: as columns); `count`, `sum`, `hist` and `stats` summarise in the kernel. Values and
+conditions are expressions; `ustack` is the calls that led to a hit, a `Stack`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from usdtkit.bpf.expressions import (
     Expression,
     arg,
     buffer,
+    caller,
+    cgroup,
     comm,
     cpu,
     cstr,
     deref,
     gid,
+    ip,
     latency,
     ms,
     pid,
@@ -37,7 +40,7 @@ from usdtkit.bpf.expressions import (
     ustack,
 )
 from usdtkit.bpf.layout import Truncated, TruncatedBytes
-from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable
+from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable, Sums
 from usdtkit.trace.events import Columns, wall_time
 from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
@@ -50,9 +53,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Columns", "Counts", "Distribution", "Expression", "Frame", "FunctionSpec", "Histogram", "Pair", "Planned",
-    "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Truncated", "TruncatedBytes",
-    "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "retval", "tid",
-    "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Truncated", "TruncatedBytes",
+    "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr", "deref", "gid", "ip", "latency", "ms",
+    "pid", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from usdtkit.bpf.actions import Log2, Scale, Table
 from usdtkit.bpf.maps import Map
@@ -104,6 +104,11 @@ class Aggregation:
             sums[key] += sum(memoryview(value).cast("Q"))
         return sums
 
+    def _as_number(self, amount: int) -> int:
+        """A sum of 64-bit values, with the sign that they have."""
+        signed = self._table is not None and self._table.signed
+        return (amount + 2**63) % 2**64 - 2**63 if signed else amount % 2**64
+
     def _new_sums(self) -> dict[Key, int]:
         """What has come since the last time."""
         now = self._sums()
@@ -124,11 +129,18 @@ class Counts(Aggregation):
         return self._by_key(self._new_sums())
 
     def top(self, number: int) -> list[tuple[Key, int]]:
-        """The keys that were seen most often, the first first."""
+        """The keys with most, the first first."""
         return sorted(self.read().items(), key=lambda item: (-item[1], repr(item[0])))[:number]
 
     def _by_key(self, sums: dict[Key, int]) -> dict[Key, int]:
         return dict(sums) if self.keys else {(): sum(sums.values())}
+
+
+class Sums(Counts):
+    """The sum of a value for each combination of keys; `top` gives the greatest."""
+
+    def _by_key(self, sums: dict[Key, int]) -> dict[Key, int]:
+        return {key: self._as_number(amount) for key, amount in super()._by_key(sums).items()}
 
 
 class Histogram(Aggregation):
@@ -153,8 +165,7 @@ class Histogram(Aggregation):
         for (*key, slot), amount in sums.items():
             one = distributions[tuple(key)]
             if slot == self.scale.buckets:
-                signed = self._table is not None and self._table.signed
-                one.sum = (amount + 2**63) % 2**64 - 2**63 if signed else amount % 2**64
+                one.sum = self._as_number(amount)
             elif amount:
                 one.buckets[slot] = amount
         return dict(distributions)
@@ -162,6 +173,12 @@ class Histogram(Aggregation):
 
 class StatisticsTable(Aggregation):
     """Count, sum, least and greatest of a value for each combination of keys."""
+
+    def top(
+        self, number: int, by: Literal["count", "sum", "average", "greatest"] = "sum"
+    ) -> list[tuple[Key, Statistics]]:
+        """The keys with the greatest sum, or count, average or value; the first first."""
+        return sorted(self.read().items(), key=lambda item: (-getattr(item[1], by), repr(item[0])))[:number]
 
     def read(self) -> dict[Key, Statistics]:
         """Statistics by key; without keys, one entry with the key () once there was a value."""

@@ -36,6 +36,7 @@ from usdtkit.trace.sources import Keep, Pair, Source, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 
 if TYPE_CHECKING:
+    from usdtkit.trace.memory import Frame
     from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
@@ -91,6 +92,7 @@ class Session:
         self._links: Links | None = None
         self._ring: RingBuffer | None = None
         self._stacks: Stacks | None = None
+        self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
         self._final: Summary | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -147,6 +149,16 @@ class Session:
     def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
         """The functions of a library that match any of the patterns, in what the session traces. NotFoundError."""
         return targets.find_functions(library, patterns, pids=self._search_pids)
+
+    def symbol(self, pid: int, address: int) -> Frame:
+        """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
+
+        Ask while the process runs, or has been asked about: what it had mapped is kept. Nothing known: no name, and
+        `label` is the address.
+        """
+        if self._names is None:
+            self._names = self._new_stacks()
+        return self._names.frame(pid, address)
 
     def _resolve(self, spec: Spec) -> Resolved:
         if isinstance(spec, UsdtSpec):
@@ -210,7 +222,8 @@ class Session:
         require_bpf()
         program = self.program()
         bytecode = compile_program(program.text)
-        self._stacks = self._new_stacks() if program.has_stacks else None
+        if program.has_stacks:
+            self._stacks = self._names = self._new_stacks()
         plan = make_plan(self._hooks, self._places, self._stacks)
         sizes = {
             "events": self._ring_size,

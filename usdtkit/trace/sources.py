@@ -15,7 +15,7 @@ from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Action, Block, Count, Emit, Hist, Linear, Log2, Stats
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
-from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable
+from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable, Sums
 from usdtkit.trace.events import HEADER, UNITS
 from usdtkit.trace.specs import Resolved
 
@@ -29,8 +29,8 @@ Keep = Mapping[str, ex.Expression] | Sequence[str]
 class Source:
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
-    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cpu, comm, time; in a pair also latency
-    and what it keeps), or as `name=expression`.
+    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller; in a
+    pair also latency and what it keeps), or as `name=expression`.
     """
 
     def __init__(self, session: Session, resolved: Resolved, hook: Hook) -> None:
@@ -71,6 +71,13 @@ class Source:
         counts = Counts(tuple(wanted))
         self._act(Count(self._session.add_aggregation(counts), wanted))
         return counts
+
+    def sum(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> Sums:
+        """Sum up `value` in the kernel, by the values of the keys."""
+        wanted = self._named(names, keys)
+        sums = Sums(tuple(wanted))
+        self._act(Count(self._session.add_aggregation(sums), wanted, _value(value)))
+        return sums
 
     def hist(
         self,

@@ -106,6 +106,12 @@ class Stacks:
             self.collect()
         return self._stacks.get(id)
 
+    def frame(self, pid: int, address: int) -> Frame:
+        """What a process has at an address."""
+        self._looked_at.clear()
+        memory = self._memory(pid, (address,))
+        return Frame(address, "", address, "") if memory is None else memory.frame(address, address)
+
     def begins_function(self, place: Place) -> bool:
         """Whether a site is a function's first instruction: then its caller is where the call has left it."""
         file = self._files.at_path(place.path)
