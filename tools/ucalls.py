@@ -1,8 +1,8 @@
-"""Count the calls of the methods and functions of a program, and how long they take: Java, Python, Ruby, PHP, Perl, Tcl.
+"""Count the calls of a program's methods and functions, and how long they take: Java, Python, Ruby, PHP, Perl, Tcl.
 
-The language is found out from the process. A class, file or package stands before each name. A Python needs no probes of
-its own: start it as `usdtkit run`. Java's and PHP's must be switched on at the start; how is said where they are not. The
-time of a call has that of the calls within it.
+The language is found out from the process. A class, file or package stands before each name. A Python needs no probes
+of its own: start it as `usdtkit run`. Java's and PHP's must be switched on at the start; how is said where they are
+not. The time of a call has that of the calls within it.
 
 examples:
   usdtkit ucalls 1234                      until Ctrl-C, then all methods by the number of their calls
@@ -17,6 +17,7 @@ from usdtkit.cli.languages import (
     add_language_options,
     add_name_options,
     add_trailing_interval,
+    added_up,
     chosen,
     full_name,
     names_of,
@@ -25,7 +26,7 @@ from usdtkit.cli.languages import (
 from usdtkit.cli.run import follow_intervals, positive
 from usdtkit.errors import UsageError
 from usdtkit.output.report import Column, Report
-from usdtkit.trace import Counts, Histogram, StatisticsTable
+from usdtkit.trace import Counts, Histogram, Sums
 
 TOPIC = "languages"
 
@@ -49,34 +50,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Count until told to stop."""
     if options.syscalls:
-        raise UsageError("system calls are not traced here, only the program", hint="strace -c -p PID, or perf trace -s")
+        raise UsageError(
+            "system calls are not traced here, only the program", hint="strace -c -p PID, or perf trace -s"
+        )
     heading, unit = TIMES[options.milliseconds]
-    time = Column(heading, "time_ns_total", 12, lambda ns: f"{ns / unit:.2f}", right=True)
+    time = Column(heading, "time_total_ns", 12, lambda ns: f"{ns / unit:.2f}", right=True)
     with tracing(options) as runtime:
-        tables: list[Counts | StatisticsTable | Histogram] = []
-        for calls in runtime.language.calls:
-            if options.histogram or options.latency:
-                for pair in (chosen(pair, calls, options) for pair in runtime.pairs(calls, names_of(calls))):
-                    measure = pair.hist if options.histogram else pair.stats
-                    tables.append(measure(pair.latency, *names_of(calls)))
-            else:
-                tables += [
-                    chosen(source, calls, options).count(**names_of(calls)) for source in runtime.sources(calls.entry)
-                ]
-        before: dict[tuple[str, ...], tuple[int, int]] = {}
+        counts: list[Counts] = []
+        times: list[Sums] = []
+        histograms: list[Histogram] = []
+        for calls in runtime.calls():
+            if not options.latency and not options.histogram:
+                for source in runtime.sources(calls.entry):
+                    counts.append(chosen(source, calls, options).count(**names_of(calls)))
+                continue
+            for pair in runtime.pairs(calls, names_of(calls)):
+                pair = chosen(pair, calls, options)
+                if options.histogram:
+                    histograms.append(pair.hist("latency", *names_of(calls)))
+                else:
+                    counts.append(pair.count(*names_of(calls)))
+                    times.append(pair.sum("latency", *names_of(calls)))
 
         def write(report: Report) -> None:
             if options.histogram:
-                for table in tables:
-                    for key, distribution in table.delta().items():
-                        report.histogram(distribution, method=full_name(*key))
+                for histogram in histograms:
+                    for key, distribution in histogram.delta().items():
+                        report.histogram(distribution, method=full_name(key))
                 return
-            rows = []
-            for key, (calls, total) in totals(tables).items():
-                calls_before, total_before = before.get(key, (0, 0))
-                before[key] = calls, total
-                rows.append({"method": full_name(*key), "calls": calls - calls_before, "time": total - total_before})
-            report.block(rows)
+            called, took = added_up(counts), added_up(times)
+            order = sorted(called, key=lambda key: (took[key], called[key], full_name(key)))
+            report.block(
+                {"method": full_name(key), "calls": called[key], **({"time_total_ns": took[key]} if times else {})}
+                for key in order[-(options.top or 0) :]
+            )
 
         columns = [METHOD, CALLS, *([time] if options.latency else [])]
         return follow_intervals(runtime.session, options, "ucalls", columns, write)

@@ -4,22 +4,27 @@ Input: the tools' options. Output: a `Runtime` in a session, whose sources and p
 each language stands in `usdtkit.providers.languages`.
 """
 
+# Paths stay strings, as the model has them.
+# ruff: noqa: PTH110, PTH118, PTH119, PTH120
+
 from __future__ import annotations
 
 import argparse
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from usdtkit import targets
+from usdtkit import libraries, targets
 from usdtkit.cli.run import AnySource, add_session_options, new_session, pid, seconds
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
-from usdtkit.providers.languages import BY_NAME, LANGUAGES, Calls, Language
-from usdtkit.trace import Expression, Pair, Session, Source, cstr, usdt
+from usdtkit.output.report import note
+from usdtkit.providers.languages import BY_NAME, LANGUAGES, Calls, Language, Switch
+from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr, usdt
 
 NAME_SIZE = 80
 
@@ -40,7 +45,9 @@ def add_trailing_interval(parser: argparse.ArgumentParser) -> None:
 
 def add_name_options(parser: argparse.ArgumentParser) -> None:
     """-M and -C; `chosen` obeys them."""
-    parser.add_argument("-M", "--method", metavar="GLOB", help="only methods whose name begins so, or matches: 'get*Id'")
+    parser.add_argument(
+        "-M", "--method", metavar="GLOB", help="only methods whose name begins so, or matches: 'get*Id'"
+    )
     parser.add_argument("-C", "--class", dest="group", metavar="GLOB", help="only of such classes, files or packages")
 
 
@@ -62,17 +69,22 @@ def language_of(pids: Sequence[int], program: str | None, wanted: Sequence[str])
         what, names = program, [os.path.basename(program), os.path.basename(os.path.realpath(program))]
     else:
         what, names = f"process {pids[0]}", [os.path.basename(target.name) for target in targets.mapped_files(pids[0])]
-    found = [
-        next((one for one in LANGUAGES if any(fnmatchcase(name, glob) for glob in globs(one))), None)
-        for globs in (lambda one: one.programs, lambda one: one.libraries)
-        for name in names
-    ]
-    language = next((one for one in found if one is not None), BY_NAME["c"])
+    language = _spoken(names)
     if language.name in wanted:
         return language
     spoken = "no language that is known here" if language.name == "c" else language.name
     hint = language.hint if language.name == "node" else f"-l one of {', '.join(wanted)}"
     raise NotFoundError(f"{what} runs {spoken}", hint=hint)
+
+
+def _spoken(names: Sequence[str]) -> Language:
+    """By the names of files: programs tell more than the libraries that one may have embedded."""
+    for kind in ("programs", "libraries"):
+        for name in names:
+            for language in LANGUAGES:
+                if any(fnmatchcase(name, glob) for glob in getattr(language, kind)):
+                    return language
+    return BY_NAME["c"]
 
 
 @dataclass
@@ -96,15 +108,25 @@ class Runtime:
     def paths(self, probe: str) -> list[str]:
         """The files that have the probe; NotFoundError says why there is none, or why it would not fire."""
         found = {each.path for each in self._search(probe)}
-        firing = sorted(path for path in found if not self._is_silent(path, probe))
+        firing = sorted(path for path in found if not is_silent(self.language, path, probe))
         if not firing:
             raise NotFoundError(
-                f"{self._what}: {os.path.basename(min(found))} has {probe}, and never fires it", hint=self.language.hint
+                f"{self.what}: {os.path.basename(min(found))} has {probe}, and never fires it", hint=self.language.hint
             )
         for switch in self.language.switches:
             if probe in switch.probes and not all(_is_on(switch, *said) for said in self._started_as()):
-                raise NotFoundError(f"{self._what}: {probe} is there, but switched off", hint=switch.hint)
+                raise NotFoundError(f"{self.what}: {probe} is there, but switched off", hint=switch.hint)
         return firing
+
+    def calls(self) -> tuple[Calls, ...]:
+        """What the language calls a call; NotFoundError where it has no probes for them."""
+        if not self.language.calls:
+            raise UnsupportedError(
+                f"{self.what}: {self.language.name} has no probes for calls", hint=self.language.hint
+            )
+        if self.language.calls_note:
+            note(f"usdtkit: {self.language.calls_note}")
+        return self.language.calls
 
     def sources(self, probe: str) -> list[Source]:
         """Hits of a probe, one source for each file that has it."""
@@ -123,7 +145,7 @@ class Runtime:
             yield self.words, [f"{name}={value}" for name, value in os.environ.items()]
 
     @property
-    def _what(self) -> str:
+    def what(self) -> str:
         return f"process {self.pids[0]}" if self.pids else str(self.program)
 
     def _search(self, probe: str) -> list[Any]:
@@ -136,7 +158,7 @@ class Runtime:
         try:
             return targets.find_probes(probe, pids=self.pids)
         except NotFoundError as error:
-            raise NotFoundError(f"{self._what} has no {probe}", hint=self.language.hint) from error
+            raise NotFoundError(f"{self.what} has no {probe}", hint=self.language.hint) from error
 
     def _files_of_program(self) -> Iterator[str]:
         program = os.path.realpath(str(self.program))
@@ -145,10 +167,12 @@ class Runtime:
         if self.language.beside and os.path.exists(beside):
             yield beside
         if self.language.linked:
-            yield self.language.linked
+            yield from libraries.installed(self.language.linked)
 
-    def _is_silent(self, path: str, probe: str) -> bool:
-        return any(fnmatchcase(os.path.basename(path), glob) and probe in of for glob, of in self.language.silent)
+
+def is_silent(language: Language, path: str, probe: str) -> bool:
+    """Whether a file has the probe and never fires it."""
+    return any(fnmatchcase(os.path.basename(path), glob) and probe in of for glob, of in language.silent)
 
 
 def names_of(calls: Calls, size: int = NAME_SIZE) -> dict[str, Expression]:
@@ -166,9 +190,17 @@ def chosen(source: AnySource, calls: Calls, options: argparse.Namespace) -> AnyS
     return source
 
 
-def full_name(group: str | None, name: str | None) -> str:
-    """CLASS.METHOD, or the method alone."""
-    return f"{group}.{name}" if group else str(name)
+def full_name(key: Sequence[str | None]) -> str:
+    """CLASS.METHOD, or the method alone, of the values of `names_of`."""
+    return ".".join(str(part) for part in key if part != "")
+
+
+def added_up(tables: Iterable[Counts]) -> Counter[tuple[Any, ...]]:
+    """What came to several tables since the last time, by their keys."""
+    total: Counter[tuple[Any, ...]] = Counter()
+    for table in tables:
+        total.update(table.delta())
+    return total
 
 
 def _is_on(switch: Switch, words: Sequence[str], environment: Sequence[str]) -> bool:

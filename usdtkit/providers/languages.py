@@ -78,6 +78,8 @@ class Language(NamedTuple):
     beside: str = ""
     linked: str = ""
     hint: str = ""
+    # What somebody should know who sees fewer calls than there are.
+    calls_note: str = ""
 
 
 _PYTHON_CALLS = ("python:function__entry", "python:function__return", "python:line")
@@ -103,7 +105,8 @@ LANGUAGES = (
             Span("hotspot:gc__begin", "hotspot:gc__end", "collection"),
             Span("hotspot:mem__pool__gc__begin", "hotspot:mem__pool__gc__end", "pool", ("manager", "pool")),
         ),
-        objects=(Objects("hotspot:object__alloc", type="class_name", size="size"),),
+        # The size is what was in a register where the interpreter of JDK 17 makes the object: no number to sum up.
+        objects=(Objects("hotspot:object__alloc", type="class_name"),),
         threads=(
             Threads("hotspot:thread__start", "thread start", "name"),
             Threads("hotspot:thread__stop", "thread stop", "name"),
@@ -155,6 +158,8 @@ LANGUAGES = (
         loaded=("ruby:require__entry", "ruby:load__entry"),
         exceptions=("ruby:raise",),
         linked="ruby",
+        calls_note="Ruby since 2.5 tells of methods that are written in Ruby only while a TracePoint is enabled: "
+        "$calls = TracePoint.new(:call, :return) {}; $calls.enable",
         hint="a Ruby has probes where it was built with them, as Debian's is: --enable-dtrace",
     ),
     Language(
