@@ -121,9 +121,7 @@ class Runtime:
     def calls(self) -> tuple[Calls, ...]:
         """What the language calls a call; NotFoundError where it has no probes for them."""
         if not self.language.calls:
-            raise UnsupportedError(
-                f"{self.what}: {self.language.name} has no probes for calls", hint=self.language.hint
-            )
+            raise NotFoundError(f"{self.what}: {self.language.name} has no probes for calls", hint=self.language.hint)
         if self.language.calls_note:
             note(f"usdtkit: {self.language.calls_note}")
         return self.language.calls
