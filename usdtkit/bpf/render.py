@@ -276,6 +276,10 @@ class Renderer:
             return self._builtin(name)
         if isinstance(expression, ex.Arg):
             return self._argument(self.scope.argument(expression.which))
+        if isinstance(expression, ex.Text):
+            counted = self._resolve(expression.pointer)
+            if isinstance(counted, ex.Buffer) and counted.text:  # an argument that has its length beside it
+                return replace(counted, size=expression.size)
         if isinstance(expression, ex.Memory) and expression.type in ("f32", "f64"):
             bits = self._memory(expression)
             return _Float(bits if expression.type == "f64" else f"widen({bits})")
@@ -297,8 +301,9 @@ class Renderer:
         match argument.type:
             case "str" | "json":
                 return ex.Text(value, self.scope.string_size)
-            case "bytes":
-                return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
+            case "bytes" | "text" as type:
+                length = self._operand(argument.operand + 1)
+                return ex.Buffer(value, length, self.scope.string_size, text=type == "text")
             case "f64":
                 return _Float(value.c)
             case "f32":

@@ -10,6 +10,7 @@ import functools
 import operator
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -23,6 +24,8 @@ from usdtkit.records import asdict
 from usdtkit.trace import Session, Source, cgroup, comm, tid, uid
 
 LOST_EVENTS = 6
+# timeout(1) and others send one signal to the process and the same to its group.
+TWICE_S = 0.2
 COMM_LENGTH = 15  # the kernel keeps so much of a thread's name
 Describe = Callable[[Any], Mapping[str, Any] | None]
 Finish = Callable[[Report], None]
@@ -259,9 +262,16 @@ def explain(session: Session, format: Format) -> int:
 
 @contextmanager
 def _stop_on_signals(session: Session) -> Iterator[None]:
+    asked_at: float | None = None
+
     def stop(number: int, frame: FrameType | None) -> None:
-        session.stop()
-        signal.signal(number, before[number])  # a second one ends at once, also where nobody reads the output
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+            session.stop()
+        elif time.monotonic() - asked_at > TWICE_S:  # ends at once, also where nobody reads the output
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
