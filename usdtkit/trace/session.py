@@ -24,7 +24,7 @@ from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
-from usdtkit.bpf.pairs import Matching
+from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
@@ -146,15 +146,19 @@ class Session:
         *,
         keep: Keep = (),
         key: Key | tuple[Key, Key] | None = None,
+        nesting: int = NESTING,
     ) -> Pair:
         """From `start` to `end`; without `end`, a function from entry to return.
 
         They meet in the same thread, innermost first; with `key` by its value, which is a name or an expression of an
         integer, or two of them where the ends have another than the starts: in any thread of the process. A start that
-        comes again before its end replaces the one before.
+        comes again before its end replaces the one before. Of probes that nest in a thread, the one that goes deeper
+        than `nesting` shows that the ends of those before it will not come: they are dropped, and counted.
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
+        if not 1 <= nesting <= MOST_NESTING:
+            raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
         first = self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
@@ -163,6 +167,7 @@ class Session:
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
         start_hook, end_hook = self._add_hook(first), self._add_hook(second)
+        start_hook.nesting = nesting
         for hook, own in zip((start_hook, end_hook), keys, strict=True):
             hook.matching, hook.key = matching, None if own is None else as_value(own)
         start_hook.start = kept_fields(keep)
