@@ -19,6 +19,7 @@ from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.trace import Distribution, ms
 
 TOPIC = "databases"
+VARIANTS = ("mysql -x mysqld", "postgres -x postgres")
 
 COLUMNS = [
     *(Column("COUNT", "count", 8, right=True), Column("TOTAL(ms)", "total_ns", 11, milliseconds, right=True)),

@@ -150,10 +150,16 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     if "time_ns" in values:
         row["time"] = _iso(wall_time(values["time_ns"]))
     for name, value in values.items():
-        row[name] = flatten(value) if isinstance(value, Mapping) else jsonable(value)
+        row[name] = _plain(value)
         if is_cut(value):
             row[f"{name}_truncated"] = True
     return row
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return flatten(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else jsonable(value)
 
 
 def account(summary: Summary) -> str:
@@ -174,7 +180,7 @@ def note(text: str) -> None:
 
 
 def _csv_cell(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, list)):
         return json.dumps(value)
     if isinstance(value, str):
         value = printable(value)
