@@ -94,7 +94,9 @@ def _expression(text: str) -> re.Pattern[str]:
 def _rows(counts: Counts, options: argparse.Namespace) -> Counter[Row]:
     """Counts by what is shown: the same names in several processes are one row, unless each is asked for."""
     rows: Counter[Row] = Counter()
-    for (stack, *process), count in counts.read().items():
+    found = counts.read()
+    folded.learn(stack for stack, *_ in found)
+    for (stack, *process), count in found.items():
         process_id, command = process or (None, None)
         rows[_labels(stack, options), process_id, command] += count
     return rows
