@@ -10,7 +10,7 @@ from usdtkit import trace
 from usdtkit.errors import UsageError
 
 NOBODY = 65534
-# Arguments: the file to trace; a user, or "". Says what it has become, what it received, and what it may still do.
+# Arguments: the file to trace; a user, or "" for the default. Says what it has become, what it got, what it may do.
 TRACER = """
 import json, os, sys
 from usdtkit import trace

@@ -6,20 +6,18 @@ session shows of itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import Site
 from usdtkit.bpf.operands import pack_operands
-from usdtkit.elf.image import Image
-from usdtkit.elf.instructions import Cost
-from usdtkit.elf.sites import cost
 from usdtkit.errors import UsdtkitError
-from usdtkit.model import Argument
+from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
+    from usdtkit.elf.instructions import Cost
+    from usdtkit.model import Argument
     from usdtkit.trace.stacks import Stacks
 
 
@@ -66,10 +64,7 @@ class Planned:
 
     def to_json(self) -> dict[str, object]:
         """As an object of JSON."""
-        return {
-            **{name: getattr(self, name) for name in self.__slots__ if name != "arguments"},
-            "arguments": [{"name": argument.name, "type": argument.type} for argument in self.arguments],
-        }
+        return {**asdict(self), "arguments": [{"name": each.name, "type": each.type} for each in self.arguments]}
 
 
 @dataclass
@@ -83,6 +78,9 @@ class Plan:
 
 def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int, ...]) -> list[Planned]:
     """Every site of a session's hooks, with what a hit there costs."""
+    from usdtkit.elf.image import Image
+    from usdtkit.elf.sites import cost
+
     costs: dict[tuple[str, int], Cost] = {}
     wanted: dict[str, set[int]] = {}
     for resolved in places:

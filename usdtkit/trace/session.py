@@ -11,8 +11,7 @@ import os
 import select
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -29,11 +28,20 @@ from usdtkit.bpf.pairs import Matching
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
-from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsageError, UsdtkitError
+from usdtkit.errors import (
+    NotFoundError,
+    PrivilegeError,
+    ProgramError,
+    UnsupportedError,
+    UsageError,
+    UsdtkitError,
+)
 from usdtkit.model import Function, Probe
+from usdtkit.records import replace
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
+from usdtkit.trace.kernelmap import KernelMap, Kind
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, planned
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
@@ -97,6 +105,7 @@ class Session:
         self._places: list[Resolved] = []  # of each hook
         self._event_types = 0
         self._aggregations: list[Aggregation] = []
+        self._maps: list[KernelMap] = []
         self._stream: Stream | None = None
         self._ordered = ordered
         self._waiting: Iterator[Any] = iter(())
@@ -127,7 +136,7 @@ class Session:
 
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
-        resolved = self._found(spec)
+        resolved = self.resolve(spec)
         return Source(self, resolved, self._add_hook(resolved))
 
     def pair(
@@ -146,11 +155,11 @@ class Session:
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
-        first = self._found(start)
+        first = self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
             raise UsageError(f"a pair that starts with {first.what} needs its end", hint="session.pair(start, end)")
-        second = first.returning() if end is None or is_call else self._found(end)
+        second = first.returning() if end is None or is_call else self.resolve(end)
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
         start_hook, end_hook = self._add_hook(first), self._add_hook(second)
@@ -158,7 +167,14 @@ class Session:
             hook.matching, hook.key = matching, None if own is None else as_value(own)
         start_hook.start = kept_fields(keep)
         end_hook.after = start_hook
-        return Pair(self, second, start_hook, end_hook)
+        return Pair(self, second, Source(self, first, start_hook), end_hook)
+
+    def map(self, *, room: int = 10_240, **fields: Kind) -> KernelMap:
+        """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
+        sources' `put` and `delete` keep. It has room for so many entries."""
+        self.check_open()
+        self._maps.append(KernelMap(len(self._maps), room, fields))
+        return self._maps[-1]
 
     def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
         """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
@@ -181,7 +197,8 @@ class Session:
             self._names = self._new_stacks()
         return self._names.frame(pid, address)
 
-    def _found(self, spec: Spec | Resolved) -> Resolved:
+    def resolve(self, spec: Spec | Resolved) -> Resolved:
+        """Where a spec leads in what the session traces. NotFoundError."""
         if isinstance(spec, Resolved):
             return spec
         if isinstance(spec, UsdtSpec):
@@ -226,7 +243,7 @@ class Session:
 
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled."""
-        return programs.build(self._hooks)
+        return programs.build(self._hooks, [one.layout for one in self._maps])
 
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
@@ -234,6 +251,14 @@ class Session:
 
     def start(self) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing."""
+        try:
+            self._start()
+        except ProgramError as error:
+            from usdtkit.bpf.blame import blame  # what a program that is taken does without
+
+            raise blame(self._hooks, error) from None
+
+    def _start(self) -> None:
         self._check_not_closed()
         if self._loaded is not None:
             return
@@ -249,6 +274,7 @@ class Session:
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
             "operands": len(plan.operands),
             GLOBS: len(program.globs),
+            **{one.name: one.room for one in self._maps},
         }
         self._loaded = Loaded(bytecode, program.parameters, sizes)
         try:
@@ -258,9 +284,11 @@ class Session:
                     maps[name][index.to_bytes(4, "little")] = packed
             stack = None if self._stacks is None else self._stacks.get
             decoders = Decoders(program, self._event_types, plan.probe_names, stack)
+            for one in self._maps:
+                one.bind(maps[one.name], self._decoding(one.layout, plan))
             for number, aggregation in enumerate(self._aggregations):
                 table = program.tables[number]
-                aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys)))
+                aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys, plan)))
             self._stream = Stream(RingBuffer(maps["events"]), self._ring_size, decoders, ordered=self._ordered)
             if self._stacks is not None:
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
@@ -323,7 +351,8 @@ class Session:
                 hint="keep them, or take Linux 5.19, or the sysctl kernel.unprivileged_bpf_disabled=0",
             ) from None
 
-    def _decoding(self, layout: Layout) -> Layout:
+    def _decoding(self, layout: Layout, plan: Plan) -> Layout:
+        layout = layout.with_probes(plan.probe_names)
         return layout if self._stacks is None else self._stacks.decoding(layout)
 
     def _attach(self, plan: Plan, links: Links) -> None:
@@ -347,8 +376,7 @@ class Session:
         return [] if self._links is None else list(dict.fromkeys(self._links.refused))
 
     def __iter__(self) -> Iterator[Any]:
-        for _ in self._rounds():
-            yield from self.drain()
+        return chain.from_iterable(self.drain() for _ in self._rounds())
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         import asyncio
@@ -460,17 +488,21 @@ class Session:
 
     def drain(self) -> Iterator[Any]:
         """The events that wait in the buffer now; a fast writer does not make it endless."""
+        # Not by one generator within the other: each would cost every event a step.
+        return chain.from_iterable(self._lists())
+
+    def _lists(self) -> Iterator[Iterator[Any]]:
         if self._more >= 0:
             with contextlib.suppress(BlockingIOError):  # it is 0
                 os.eventfd_read(self._more)
-        yield from self._waiting
+        yield self._waiting
         if self._stacks is not None:
             self._stacks.collect()
         for events in () if self._stream is None else self._stream.events(last=self.ended):
             self.received += len(events)
             # Kept, for a reader that stops in the midst of them and comes back.
             self._waiting = iter(events)
-            yield from self._waiting
+            yield self._waiting
 
     def drain_columns(self) -> Iterator[Columns]:
         """As `drain`, in columns."""

@@ -133,7 +133,7 @@ class Stacks:
         if self._ring is not None:
             self._ring.close()
 
-    def _stack(self, payload: memoryview) -> tuple[int, Stack]:
+    def _stack(self, payload: bytes) -> tuple[int, Stack]:
         id, pid, depth, place, built_size = _HEAD.unpack_from(payload)
         addresses = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
         memory = self._memory(pid, addresses)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
-from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.bpf.ringbuf import Decode, Made, RingBuffer
 from usdtkit.trace.events import Columns, Decoders
 
 _time = attrgetter("time_ns")
@@ -37,8 +37,7 @@ class Stream:
 
     def events(self, *, last: bool = False) -> Iterator[list[Any]]:
         """The events that wait in the buffer now, at most as many as have room in it; `last` when no more can come."""
-        for chunk, end in self._chunks(last):
-            events = self._decoders.events(chunk, end)
+        for events in self._read(self._decoders.events, last):
             if not self._ordered:
                 yield events
                 continue
@@ -52,23 +51,23 @@ class Stream:
 
     def columns(self) -> Iterator[Columns]:
         """The same in columns of one type each, and in the order of the buffer."""
-        for chunk, end in self._chunks():
-            yield from (columns for columns in self._decoders.columns(chunk, end) if columns is not None)
+        for types in self._read(self._decoders.columns):
+            yield from (columns for columns in types if columns is not None)
 
     def close(self) -> None:
         """Free the buffer."""
         self._ring.close()
 
-    def _chunks(self, all_of_them: bool = False) -> Iterator[tuple[bytearray, int]]:
+    def _read(self, decode: Decode[list[Made]], all_of_them: bool = False) -> Iterator[list[Made]]:
         left = self._size
         while left > 0 or all_of_them:
             if self._ordered and self._mark is None:
                 self._mark = time.monotonic_ns(), self._ring.reserved  # in this order
-            end = self._ring.refill()
-            if not end:
+            found = self._ring.read(decode)
+            if found is None:
                 return
-            left -= end
-            yield self._ring.chunk, end
+            left -= found[1]
+            yield found[0]
 
     def _ready(self) -> list[Any]:
         """Of the events that are held, in order, those before which none can come any more."""
