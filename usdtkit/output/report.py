@@ -163,10 +163,16 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     if "time_ns" in values:
         row["time"] = _iso(wall_time(values["time_ns"]))
     for name, value in values.items():
-        row[name] = flatten(value) if isinstance(value, Mapping) else jsonable(value)
+        row[name] = _plain(value)
         if is_cut(value):
             row[f"{name}_truncated"] = True
     return row
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return flatten(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else jsonable(value)
 
 
 def account(summary: Summary) -> str:
@@ -189,7 +195,7 @@ def note(text: str) -> None:
 
 
 def _csv_cell(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, list)):
         return json.dumps(value)
     if isinstance(value, list):
         from usdtkit.output.folded import fold  # only for rows with stacks

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import Site
 from usdtkit.bpf.operands import pack_operands
-from usdtkit.records import dataclass
+from usdtkit.errors import UsdtkitError
+from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
+    from usdtkit.elf.instructions import Cost
+    from usdtkit.model import Argument
     from usdtkit.trace.stacks import Stacks
 
 
@@ -43,7 +46,12 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One site of a session: `kind` is usdt, entry or return; offsets are the file's; no `pids` means every process."""
+    """One site of a session: `kind` is usdt, entry or return; offsets are the file's; no `pids` means every process.
+
+    `arguments` are those that its source can be asked for. `cost` is what the kernel does at a hit: an instruction that
+    is "emulated" costs half a microsecond, one that is "stepped" 7 to 17; where it is "refused", or "mistaken" for
+    another, there must be no probe.
+    """
 
     kind: str
     name: str
@@ -51,6 +59,12 @@ class Planned:
     file_offset: int
     semaphore_offset: int
     pids: tuple[int, ...]
+    arguments: tuple[Argument, ...]
+    cost: Cost
+
+    def to_json(self) -> dict[str, object]:
+        """As an object of JSON."""
+        return {**asdict(self), "arguments": [{"name": each.name, "type": each.type} for each in self.arguments]}
 
 
 @dataclass
@@ -60,6 +74,32 @@ class Plan:
     sites: dict[tuple[int, str], list[Site]]
     operands: list[bytes]
     probe_names: list[str]
+
+
+def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int, ...]) -> list[Planned]:
+    """Every site of a session's hooks, with what a hit there costs."""
+    from usdtkit.elf.image import Image
+    from usdtkit.elf.sites import cost
+
+    costs: dict[tuple[str, int], Cost] = {}
+    wanted: dict[str, set[int]] = {}
+    for resolved in places:
+        for place in resolved.places:
+            wanted.setdefault(place.path, set()).add(place.file_offset)
+    for path, offsets in wanted.items():
+        try:
+            with Image.open(path) as image:
+                costs.update({(path, offset): cost(image, offset) for offset in offsets})
+        except UsdtkitError:
+            costs.update({(path, offset): "unknown" for offset in offsets})
+    return [
+        Planned(
+            *(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, pids),
+            *(hook.arguments, costs[place.path, place.file_offset]),
+        )
+        for hook, resolved in zip(hooks, places, strict=True)
+        for place in resolved.places
+    ]
 
 
 def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:

@@ -42,7 +42,7 @@ from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.kernelmap import KernelMap, Kind
-from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
+from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, planned
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 from usdtkit.trace.stream import Stream
@@ -252,11 +252,7 @@ class Session:
 
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
-        return [
-            Planned(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, self.pids)
-            for hook, resolved in zip(self._hooks, self._places, strict=True)
-            for place in resolved.places
-        ]
+        return planned(self._hooks, self._places, self.pids)
 
     def start(self) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing."""
