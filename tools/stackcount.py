@@ -25,6 +25,7 @@ from usdtkit.trace import Counts, Session, Source, Stack, comm, pid, uprobe, ust
 from usdtkit.trace.specs import resolve_probes
 
 TOPIC = "any function or probe"
+VARIANTS = ("c:malloc", "c:malloc -P")
 
 Row = tuple[tuple[str, ...], int | None, str | None]
 """Labels of the frames, innermost first; with -P also process and command."""

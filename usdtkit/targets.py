@@ -205,7 +205,8 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
     found = [
         target
         for target in mapped
-        if target.name == name
+        # A file that was replaced since is still what the process runs.
+        if target.name.removesuffix(" (deleted)") == name
         or (here is not None and file_key(target.path) == here)
         or ("/" not in name and libraries.is_called(target.name.removesuffix(" (deleted)"), name))
     ]

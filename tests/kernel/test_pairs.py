@@ -165,15 +165,22 @@ def test_more_open_calls_than_the_table_holds_are_counted(compile_c, ready):
 
 
 def test_conditions_on_what_was_kept_and_on_latency(compile_c, ready):
+    digits = 1 + (trace.arg(1) > 9) + (trace.arg(1) > 99)
+    length = 6 + digits
     path = str(compile_c("pairs.c", "-O2", "-pthread"))
     process = ready([path, "(.)()", 97])
     with trace.Session(pid=process.pid) as session:
         pair = session.pair(
-            trace.usdt("nest:start"), trace.usdt("nest:end"), keep={"serial": trace.arg(1), "text": trace.cstr(2, 16)}
+            trace.usdt("nest:start"),
+            trace.usdt("nest:end"),
+            keep={"serial": trace.arg(1), "text": trace.cstr(2, 16), "data": trace.buffer(2, length, 16)},
         )
         pair.where(pair.latency >= trace.us(50)).emit("serial")
         pair.where(pair.kept("text") == "start 96").emit(exactly=pair.kept("serial"))
         pair.where(pair.kept("text").startswith("start 9")).emit(prefix=pair.kept("serial"))
+        pair.where(pair.kept("text").matches("start ?9")).emit(glob=pair.kept("serial"))
+        pair.where(pair.kept("data") == b"start 95").emit(data=pair.kept("serial"))
+        pair.where(pair.kept("data").endswith(b"t 7")).emit(ends=pair.kept("serial"))
         session.start()
         go(process)
         events = list(session)
@@ -181,6 +188,9 @@ def test_conditions_on_what_was_kept_and_on_latency(compile_c, ready):
     assert slow >= set(range(1, 2 * 97, 2))
     assert [event.exactly for event in events if hasattr(event, "exactly")] == [96]
     assert [event.prefix for event in events if hasattr(event, "prefix")] == [9, *range(90, 100)]
+    assert [event.glob for event in events if hasattr(event, "glob")] == [*range(19, 100, 10)]
+    assert [event.data for event in events if hasattr(event, "data")] == [95]
+    assert [event.ends for event in events if hasattr(event, "ends")] == [7]
 
 
 def test_a_literal_longer_than_what_is_kept_is_an_error(compile_c):

@@ -34,6 +34,7 @@ def test_equal_questions_give_equal_text_whatever_the_constants():
             [hook(emit((ex.arg("customer") == customer) & (ex.arg("order_id") > least), n=ex.arg("order_id")))]
         )
 
+    assert text_of(emit(x=ex.arg(2).contains("ada"))) == text_of(emit(x=ex.arg(2).matches("b*?*")))
     assert ask("ada", 5).text == ask("bob", 7).text
     assert ask("ada", 5).parameters != ask("bob", 7).parameters
 
@@ -166,6 +167,9 @@ def test_wrong_numbers_sizes_and_types():
         lambda: ex.arg(1).cast("int"),
         lambda: ex.arg(1) == "x" * 256,
         lambda: ex.arg(1) == "\ud800",
+        lambda: ex.arg(1).contains("x" * 64),
+        lambda: ex.arg(1).endswith("x" * 64),
+        lambda: ex.arg(1).matches("*" * 64),
     ):
         with pytest.raises(UsageError):
             make()

@@ -8,6 +8,7 @@ here knows a probe: names stay names until a program is made for one, and no tex
     latency > ms(10)                 in a pair: nanoseconds between start and end
     retval.cast("i32") < 0           a function's return value, as a C int
     deref(arg("pamh"), 48, "u32")    memory behind a pointer
+    arg("query").matches("SELECT *") a glob; also contains, startswith, endswith
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from usdtkit.records import dataclass
 IntegerType = Literal["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64"]
 INTEGER_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64")
 MAX_STRING = 4096
+# A pattern's bytes, or one of these, which stand for ? and *.
+ANY_BYTE, ANY_BYTES = 256, 257
+MAX_PATTERN = 63
 
 # Seen by every program, whatever the probe. "latency" exists in pairs only.
 BUILTINS = ("pid", "tid", "uid", "gid", "cpu", "time", "comm", "latency", "retval", "ustack")
@@ -79,6 +83,22 @@ class Expression:
     def startswith(self, prefix: str | bytes) -> TextTest:
         """Whether a string begins with `prefix`."""
         return TextTest(self, _encode(prefix), whole=False)
+
+    def endswith(self, suffix: str | bytes) -> Glob:
+        """Whether a string ends with `suffix`; false for one that is longer than what is read of it."""
+        return Glob(self, (ANY_BYTES, *_pattern(suffix)))
+
+    def contains(self, part: str | bytes) -> Glob:
+        """Whether `part` stands in what is read of a string."""
+        return Glob(self, (ANY_BYTES, *_pattern(part), ANY_BYTES))
+
+    def matches(self, pattern: str | bytes) -> Glob:
+        """Whether a string matches a glob as a whole: `*` is any bytes, `?` one. Case matters.
+
+        Of a string that is longer than what is read of it, only a pattern that ends in `*` can be known to match.
+        """
+        special = {ord("?"): ANY_BYTE, ord("*"): ANY_BYTES}
+        return Glob(self, tuple(special.get(byte, byte) for byte in _pattern(pattern)))
 
     def cast(self, type: IntegerType) -> Cast:
         """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`."""
@@ -165,6 +185,14 @@ class TextTest(Expression):
     whole: bool
 
 
+@dataclass(eq=False, repr=False)
+class Glob(Expression):
+    """Whether a string matches a pattern: bytes, ANY_BYTE and ANY_BYTES."""
+
+    text: Expression
+    pattern: tuple[int, ...]
+
+
 pid, tid, uid, gid, cpu = Name("pid"), Name("tid"), Name("uid"), Name("gid"), Name("cpu")
 comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
 # The calls that led to the probe: a field or a key, arriving as `usdtkit.trace.Stack`, None where none could be taken.
@@ -227,6 +255,16 @@ def _check_size(size: int) -> int:
     if not 1 <= size <= MAX_STRING:
         raise UsageError(f"a string of {size} bytes cannot be read", hint=f"from 1 to {MAX_STRING}")
     return size
+
+
+def _pattern(text: str | bytes) -> bytes:
+    encoded = _encode(text)
+    if len(encoded) > MAX_PATTERN:
+        raise UsageError(
+            f"a pattern of {len(encoded)} bytes is too long",
+            hint=f"at most {MAX_PATTERN}; == and startswith take longer strings",
+        )
+    return encoded
 
 
 def _encode(text: str | bytes) -> bytes:

@@ -20,6 +20,12 @@ static __always_inline void add(u32 counter, u64 amount) {
 
 static __always_inline void count(u32 counter) { add(counter, 1); }
 
+/* What a read has returned; an error is counted. */
+static __always_inline long counted(long result, u32 unreadable) {
+  if (result < 0) count(unreadable);
+  return result;
+}
+
 /*
  * Memory of the process. A page that it has not touched since its start (constants, most often) is not there for
  * bpf_probe_read_user; then it is brought in, and read once more. What is read spans two pages at most.

@@ -60,11 +60,13 @@ class Hook:
 class Program:
     """The text, the values of its parameters, and by their numbers the layouts of events, and the tables.
 
-    With `has_stacks`, definitions of stacks come through the map STACK_RECORDS.
+    `globs` are the entries of the map GLOBS. With `has_stacks`, definitions of stacks come through the map
+    STACK_RECORDS.
     """
 
     text: str
     parameters: tuple[int, ...]
+    globs: tuple[bytes, ...]
     records: dict[int, Layout]
     tables: dict[int, Table]
     has_stacks: bool
@@ -90,6 +92,7 @@ class _Builder:
         self.declarations: list[str] = []
         self.functions: list[str] = []
         self.parameters: list[int] = []
+        self.globs: list[bytes] = []
         self.actions = ActionRenderer()
         self.kept: dict[int, Layout] = {}
         self.has_stacks = False
@@ -97,16 +100,24 @@ class _Builder:
     def build(self, hooks: Sequence[Hook]) -> Program:
         for hook in hooks:
             self._function(hook)
-        stacks = [STACKS] if self.has_stacks else []
-        text = "\n".join([PRELUDE, *stacks, *self.declarations, *self.actions.declarations, *self.functions, ""])
-        return Program(text, tuple(self.parameters), self.actions.records, self.actions.tables, self.has_stacks)
+        parts = [STACKS] if self.has_stacks else []
+        parts += [GLOB_MATCHING] if self.globs else []
+        text = "\n".join([PRELUDE, *parts, *self.declarations, *self.actions.declarations, *self.functions, ""])
+        return Program(
+            text,
+            tuple(self.parameters),
+            tuple(self.globs),
+            self.actions.records,
+            self.actions.tables,
+            self.has_stacks,
+        )
 
     def _function(self, hook: Hook) -> None:
         kept = self.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size)
         counters = hook.index * COUNTERS_ROOM
         unreadable, no_stack = (counters + COUNTERS.index(name) for name in ("unreadable", "no_stack"))
-        renderer = Renderer(scope, unreadable, no_stack, self.parameters)
+        renderer = Renderer(scope, unreadable, no_stack, self.parameters, self.globs)
 
         def count(name: str, amount: int = 1) -> str:
             return f"add({counters + COUNTERS.index(name)}, {amount});"
@@ -218,6 +229,7 @@ def _text(name: str) -> str:
 
 PRELUDE = _text("prelude.c")
 STACKS = _text("stacks.c")
+GLOB_MATCHING = _text("globs.c")
 
 # Computed once a hit, where a hook uses it.
 OPENING = {

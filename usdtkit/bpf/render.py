@@ -10,14 +10,13 @@ from typing import Literal
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Layout
+from usdtkit.bpf.texts import TextPlace, pack_glob, render_glob, render_test
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 from usdtkit.records import dataclass, field, replace
 
 MAX_OPERANDS = 12
 COMM_SIZE = 16
-# The words of a literal lie on the BPF stack, which has 512 bytes for everything.
-MAX_LITERAL = 128
 
 # How x86-64 and aarch64 pass integers; further ones lie on the stack, from this displacement on.
 REGISTERS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -79,6 +78,7 @@ class Renderer:
     stat: int
     no_stack: int
     parameters: list[int]
+    globs: list[bytes]
     uses: set[str] = field(default_factory=set)
 
     @property
@@ -111,10 +111,11 @@ class Renderer:
         resolved = self._resolve(expression)
         if isinstance(resolved, ex.Text):
             most, pointer = min(room, resolved.size + 2), self.pointer(resolved.pointer)
-            return [f"{into}_length = read_string(&{into}, {most}, {pointer});"]
+            return [f"{into}_length = counted(read_string(&{into}, {most}, {pointer}), {self.stat});"]
         if isinstance(resolved, ex.Buffer):
             pointer, length = self.pointer(resolved.pointer), self.integer(resolved.length)[0]
-            return [f"{into}_length = read_buffer(&{into}, {min(room, resolved.size + 1)}, {pointer}, {length});"]
+            read = f"read_buffer(&{into}, {min(room, resolved.size + 1)}, {pointer}, {length})"
+            return [f"{into}_length = counted({read}, {self.stat});"]
         if isinstance(resolved, _Kept) and resolved.field.is_text:
             source = f"s->f{resolved.index}"
             return [
@@ -156,8 +157,11 @@ class Renderer:
             case ex.Memory(address, offset, type):
                 at = f"({self.pointer(address)}) + {self.parameter(offset)}" if offset else self.pointer(address)
                 return _cast(f"read_user({at}, {int(type[1:]) // 8}, {self.stat})", type)
-            case ex.TextTest():
-                return self._text_test(resolved), False
+            case ex.TextTest(text, literal):
+                return render_test(resolved, self._place(text, len(literal)), self.parameter, self.stat), False
+            case ex.Glob(text):
+                self.globs.append(pack_glob(resolved))
+                return render_glob(len(self.globs) - 1, self._place(text), self.stat), False
             case _Kept() if not resolved.field.is_text and resolved.field.kind not in ("f64", "stack"):
                 return resolved.c, resolved.field.kind == "i64"
             case _C(c, kind):
@@ -174,7 +178,7 @@ class Renderer:
 
     def _is_condition(self, expression: ex.Expression) -> bool:
         match self._resolve(expression):
-            case ex.TextTest():
+            case ex.TextTest() | ex.Glob():
                 return True
             case ex.Not(inner):
                 return self._is_condition(inner)
@@ -206,39 +210,27 @@ class Renderer:
             return f"signed_{'divide' if operator == '/' else 'modulo'}({left}, {right})", True
         return f"(({left}) {operator} ({right}))", signed
 
-    def _text_test(self, test: ex.TextTest) -> str:
-        literal = test.literal
-        if len(literal) > MAX_LITERAL:
-            raise UsageError(
-                f"a string of {len(literal)} bytes is too long to compare with", hint=f"at most {MAX_LITERAL}"
-            )
-        # One byte more than the literal and the NUL tells a longer string from an equal one.
-        room = len(literal) + (2 if test.whole else 1)
-        words = (room + 7) // 8
-        read = self._read_text(test, room)
-        padded = literal.ljust(words * 8, b"\0")
-        same = " && ".join(
-            f"w[{i}] == {self.parameter(int.from_bytes(padded[i * 8 : i * 8 + 8], 'little'))}" for i in range(words)
-        )
-        # Of an empty string, kernels before 6.15 say that they have read 0 bytes, later ones 1.
-        length = f"n == {len(literal) + 1}" if literal else "(u64)n <= 1"
-        return f"({{ u64 w[{words}] = {{}}; long n = {read}; (u64)({length} && {same}); }})"
-
-    def _read_text(self, test: ex.TextTest, room: int) -> str:
-        resolved = self._resolve(test.text)
+    def _place(self, text: ex.Expression, compared: int = 0) -> TextPlace:
+        """Where a text lies that `compared` bytes are compared with."""
+        resolved = self._resolve(text)
         if isinstance(resolved, ex.Text):
-            return f"read_string(w, {room}, {self.pointer(resolved.pointer)})"
+            return TextPlace("USER_STRING", self.pointer(resolved.pointer), resolved.size)
+        if isinstance(resolved, ex.Buffer):
+            length = self.integer(resolved.length)[0]
+            kind: Literal["USER_TEXT", "USER_BYTES"] = "USER_TEXT" if resolved.text else "USER_BYTES"
+            return TextPlace(kind, self.pointer(resolved.pointer), resolved.size, length)
         if isinstance(resolved, _Comm):
-            return f"({{ char c[16]; bpf_get_current_comm(c, 16); bpf_probe_read_kernel_str(w, {room}, c); }})"
-        if isinstance(resolved, _Kept) and resolved.field.kind == "str":
-            kept, length = resolved.field, len(test.literal)
-            if length > kept.size:
+            opening = f"char comm[{COMM_SIZE}]; bpf_get_current_comm(comm, {COMM_SIZE});"
+            return TextPlace("KERNEL_STRING", "comm", COMM_SIZE, opening=opening)
+        if isinstance(resolved, _Kept) and resolved.field.is_text:
+            kept = resolved.field
+            if compared > kept.size:
                 raise UsageError(
-                    f"{self.scope.what}: {kept.name} keeps {kept.size} bytes of its string, the other has {length}",
-                    hint=f"keep more of it: cstr(…, {length})",
+                    f"{self.scope.what}: {kept.name} keeps {kept.size} bytes of its string, the other has {compared}",
+                    hint=f"keep more of it: cstr(…, {compared})",
                 )
-            text = f"s->f{resolved.index}"
-            return f"({text}_length < 0 ? -1 : bpf_probe_read_kernel_str(w, {room}, &{text}))"
+            own: Literal["KERNEL_STRING", "KERNEL_BYTES"] = "KERNEL_STRING" if kept.kind == "str" else "KERNEL_BYTES"
+            return TextPlace(own, f"&s->f{resolved.index}", kept.size, f"s->f{resolved.index}_length")
         raise UsageError(
             f"{self.scope.what}: only a string can be compared with a string",
             hint="read one behind a pointer: cstr(arg(1))",

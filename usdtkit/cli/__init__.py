@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("cache", "doctor", "list", "provider", "trace")
+COMMANDS = ("bundle", "cache", "doctor", "list", "provider", "trace")
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -128,6 +128,17 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"usdtkit {VERSION}")
         return 0
     name, *rest = arguments
+    module, parser = command(name)
+    try:
+        options = parser.parse_args(rest)
+    except SystemExit:  # it has shown its help
+        return 0
+    code: int = module.run(options)
+    return code
+
+
+def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
+    """A command or tool, and the parser of its options. UsageError where there is none of this name."""
     module = _module(name)
     summary, _, details = (module.__doc__ or "").partition("\n")
     parser = _Parser(
@@ -138,12 +149,7 @@ def _dispatch(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    try:
-        options = parser.parse_args(rest)
-    except SystemExit:  # it has shown its help
-        return 0
-    code: int = module.run(options)
-    return code
+    return module, parser
 
 
 def tool_names() -> list[str]:

@@ -6,19 +6,27 @@ Input: an argparse parser, later its options; a session with its sources. Output
 from __future__ import annotations
 
 import argparse
+import functools
+import operator
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+from usdtkit import processes
+from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.records import asdict
-from usdtkit.trace import Session
+from usdtkit.trace import Session, Source, comm, tid, uid
 
 LOST_EVENTS = 6
+COMM_LENGTH = 15  # the kernel keeps so much of a thread's name
 Describe = Callable[[Any], Mapping[str, Any] | None]
 Finish = Callable[[Report], None]
+Made = TypeVar("Made")
+AnySource = TypeVar("AnySource", bound=Source)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +39,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
     """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them."""
-    parser.add_argument("-p", "--pid", type=pid, action="append", help="trace this process only (repeatable)")
+    parser.add_argument(
+        "-p", "--pid", type=pids, action="extend", help="trace this process only (repeatable, or several: 12,34)"
+    )
     parser.add_argument(
         "-c", "--command", type=words, metavar="CMD", help="start this and trace it from its first instruction"
     )
@@ -43,6 +53,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
+    parser.set_defaults(session=Session)
     add_output_options(parser)
 
 
@@ -56,10 +67,60 @@ def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | N
     parser.add_argument("-T", "--timestamp", action="store_true", help="the time before what is printed")
 
 
+def add_filter_options(parser: argparse.ArgumentParser, *, tid: str = "", uid: str = "", comm: str = "") -> None:
+    """--tid, --uid and --comm of what can be narrowed; `filtered` obeys them. A tool may give each a letter ("-t")."""
+    group = parser.add_argument_group("only hits")
+    for flag, letter, parse, metavar, of in (
+        ("--tid", tid, pid, "TID", "of this thread"),
+        ("--uid", uid, user, "USER", "of processes of this user, a number or a name"),
+        ("--comm", comm, str, "NAME", "of threads of this name, or that begins so: 'java*'"),
+    ):
+        flags = [letter, flag] if letter else [flag]
+        group.add_argument(*flags, type=parse, action="append", metavar=metavar, help=f"{of} (repeatable)")
+
+
+def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
+    """The source with only the hits that the options of `add_filter_options` leave: of those given more than once any,
+    of different ones all."""
+    for alternatives in (
+        [tid == number for number in options.tid or ()],
+        [uid == number for number in options.uid or ()],
+        [comm.startswith(n[:-1]) if n.endswith("*") else comm == n[:COMM_LENGTH] for n in options.comm or ()],
+    ):
+        if alternatives:
+            source = source.where(functools.reduce(operator.or_, alternatives))
+    return source
+
+
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
-    return Session(pid=found, command=options.command, duration=options.duration, **more)
+    session: Session = options.session(pid=found, command=options.command, duration=options.duration, **more)
+    return session
+
+
+def running(options: argparse.Namespace, *programs: str) -> list[int] | None:
+    """The processes of -p, none for a command, else those that run one of these programs: NotFoundError of none."""
+    if options.pid or options.command:
+        found: list[int] | None = options.pid
+        return found
+    if pids := processes.named(*programs):
+        return pids
+    names = " or ".join(programs[:2])
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"no {names} among the processes that may be looked into", hint="run as root")
+    raise NotFoundError(f"no {names} runs here", hint="start it first, give -p PID, or -c CMD to start it")
+
+
+def first_found(names: Sequence[str], make: Callable[[str], Made]) -> Made:
+    """What `make` makes of the first of the names for which it finds what it needs; the error of the first of all."""
+    errors = []
+    for name in names:
+        try:
+            return make(name)
+        except NotFoundError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def follow(
@@ -93,16 +154,25 @@ def follow(
 
 
 def follow_intervals(
-    session: Session, options: argparse.Namespace, tool: str, columns: Sequence[Column], write: Finish
+    session: Session,
+    options: argparse.Namespace,
+    tool: str,
+    columns: Sequence[Column],
+    write: Finish,
+    *,
+    take: Callable[[Any], object] | None = None,
 ) -> int:
-    """Run a session that only summarises, as `follow`; `write` prints a block after each interval, and at the end."""
+    """Run a session that summarises, as `follow`; `write` prints a block after each interval, and at the end.
+
+    `take` is given the events of what is summed up here and not in the kernel.
+    """
     if options.explain:
         return explain(session, options.format)
     session.start()
     report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
         _begin(session)
-        for number, _ in enumerate(session.intervals(options.interval), 1):
+        for number, _ in enumerate(session.intervals(options.interval, take), 1):
             report.begin_block(timestamp=options.timestamp)
             write(report)
             if number == options.intervals:
@@ -151,6 +221,23 @@ def pid(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not the number of a process")
     return int(text)
+
+
+def pids(text: str) -> list[int]:
+    """For argparse: numbers of processes, with commas between them."""
+    return [pid(number) for number in text.split(",")]
+
+
+def user(text: str) -> int:
+    """For argparse: a user's number, by number or name."""
+    if text.isdecimal() and int(text) < 2**32:
+        return int(text)
+    import pwd
+
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"there is no user {text!r}") from None
 
 
 def count(text: str) -> int:

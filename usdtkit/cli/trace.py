@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from usdtkit.cli.run import add_session_options, follow, new_session
+from usdtkit.cli.run import add_filter_options, add_session_options, filtered, follow, new_session
 from usdtkit.errors import UsageError
 from usdtkit.model import Probe
 from usdtkit.output.report import COMM, PID, TIME, Column
@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit trace`."""
     parser.add_argument("spec", nargs="+", metavar="SPEC", help="what to trace")
     parser.add_argument("-Z", "--string-size", type=int, default=128, metavar="N", help="bytes of a string (128)")
+    add_filter_options(parser, tid="-L")
     add_session_options(parser)
 
 
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     with new_session(options, string_size=options.string_size) as session:
         for spec in options.spec:
             for source in _sources(session, spec):
-                source.emit(comm=comm, **source.everything())
+                filtered(source, options).emit(comm=comm, **source.everything())
         return follow(session, options, "trace", columns, describe=describe)
 
 

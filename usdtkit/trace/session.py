@@ -24,6 +24,7 @@ from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.ringbuf import Decode, Made, RingBuffer
+from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.model import Function, Probe
@@ -184,6 +185,11 @@ class Session:
 
     # Running
 
+    def check_startable(self) -> None:
+        """Raise UsageError where there is nothing to do."""
+        if not any(hook.blocks for hook in self._hooks):
+            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled."""
         return programs.build(self._hooks)
@@ -201,8 +207,7 @@ class Session:
         self._check_not_closed()
         if self._loaded is not None:
             return
-        if not any(hook.blocks for hook in self._hooks):
-            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+        self.check_startable()
         require_bpf()
         program = self.program()
         bytecode = compile_program(program.text)
@@ -212,12 +217,14 @@ class Session:
             "events": self._ring_size,
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
             "operands": len(plan.operands),
+            GLOBS: len(program.globs),
         }
         self._loaded = Loaded(bytecode, program.parameters, sizes)
         try:
             maps = self._loaded.maps
-            for index, packed in enumerate(plan.operands):
-                maps["operands"][index.to_bytes(4, "little")] = packed
+            for name, entries in (("operands", plan.operands), (GLOBS, program.globs)):
+                for index, packed in enumerate(entries):
+                    maps[name][index.to_bytes(4, "little")] = packed
             stack = None if self._stacks is None else self._stacks.get
             self._decoders = Decoders(program, self._event_types, plan.probe_names, stack)
             for number, aggregation in enumerate(self._aggregations):
@@ -300,11 +307,15 @@ class Session:
         for _ in self._rounds():
             yield from self.drain_columns()
 
-    def intervals(self, seconds: float | None = None) -> Iterator[None]:
-        """For sessions that only summarise: run as iteration does, yield every so many seconds, and at the end."""
+    def intervals(self, seconds: float | None = None, take: Callable[[Any], object] | None = None) -> Iterator[None]:
+        """For sessions that summarise: run as iteration does, yield every so many seconds, and at the end.
+
+        `take` is given each event as it comes.
+        """
         for due in self._rounds(seconds):
-            for _ in self.drain():
-                continue
+            for event in self.drain():
+                if take is not None:
+                    take(event)
             if due:
                 yield
 
