@@ -1,7 +1,8 @@
-"""What the module dataclasses does, and NamedTuple of typing, in no time: they compile text for each class, at every start.
+"""What dataclasses does, and NamedTuple of typing, in no time: those compile text for each class, at every start.
 
 Nothing in, classes out; for every module of ours that a start of the command imports. The names mean what they mean
-there, with fewer options, and the functions of dataclasses take these classes too. Imports nothing of ours.
+there, with fewer options; type checkers see the originals, and the functions of dataclasses take these classes too.
+Imports nothing of ours.
 """
 
 from __future__ import annotations

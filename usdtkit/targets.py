@@ -14,6 +14,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from usdtkit import libraries
@@ -21,7 +22,7 @@ from usdtkit.elf import symbols
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import Scan, all_mapped, file_key, mapped_files, named, running_pids
+from usdtkit.processes import FileKey, Scan, all_mapped, file_key, mapped_files, named, running_pids
 
 if TYPE_CHECKING:
     from usdtkit.elf.walk import Progress
@@ -163,16 +164,22 @@ def find_functions(
 
 def refuse_go_returns(paths: Iterable[str]) -> None:
     """Raise UnsupportedError where one of the files is Go's: a return probe would end the program that runs it."""
+    for path in dict.fromkeys(paths):
+        if _is_go(path, file_key(path), _modified(path)):
+            raise UnsupportedError(
+                f"{path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
+                "crash it",
+                hint="trace the entry of the function, and the entry of what is called when it is done",
+            )
+
+
+@lru_cache(maxsize=64)
+def _is_go(path: str, key: FileKey | None, changed: float) -> bool:
+    """Of a file as it was then: a tool asks about one library again and again."""
     from usdtkit.elf.sites import is_go
 
-    for path in dict.fromkeys(paths):
-        with Image.open(path) as image:
-            if is_go(image):
-                raise UnsupportedError(
-                    f"{path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
-                    "crash it",
-                    hint="trace the entry of the function, and the entry of what is called when it is done",
-                )
+    with Image.open(path) as image:
+        return is_go(image)
 
 
 def _installed_as(name: str, progress: Progress | None) -> list[Target]:
