@@ -21,6 +21,7 @@ from usdtkit.records import dataclass
 
 State = Literal["found", "missing", "unknown"]
 UPROBE_PMU = "/sys/bus/event_source/devices/uprobe"
+PROG_TYPE_KPROBE = 2
 SLEEPABLE = 1 << 4  # a flag of programs
 _INVALID_FD = 0x7FFF_FFFF
 _MAP_ARRAY, _MAP_RINGBUF = 2, 27
@@ -84,14 +85,14 @@ def _ring_buffer() -> Finding:
 def _cookies() -> Finding:
     # call bpf_get_attach_cookie (r1 is the context); exit
     code = struct.pack("<BBhiBBhi", 0x85, 0, 0, _GET_ATTACH_COOKIE, 0x95, 0, 0, 0)
-    return _from_descriptor(lib.usdtkit_prog_load(code, 2, 0, 0, b"usdtkit_try", ffi.NULL, 0))
+    return _from_descriptor(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, 2, 0, 0, b"usdtkit_try", ffi.NULL, 0))
 
 
 @cache
 def sleepable() -> Finding:
     """Whether a program may wait for a page of the process that is not in memory."""
     code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
-    return _from_descriptor(lib.usdtkit_prog_load(code, 2, SLEEPABLE, 0, b"usdtkit_try", ffi.NULL, 0))
+    return _from_descriptor(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, 2, SLEEPABLE, 0, b"usdtkit_try", ffi.NULL, 0))
 
 
 def _uprobes() -> Finding:

@@ -5,6 +5,7 @@ import operator
 import os
 import random
 import struct
+import subprocess
 import threading
 from pathlib import Path
 
@@ -437,6 +438,96 @@ def test_chains_of_pointers(declare):
         -4,
         252,
     )
+
+
+def test_floats_behind_pointers(declare):
+    probe = declare("own:floats", address="u64")
+    doubles, floats = [0.1, -2.25, 1e300, 5e-324, float("inf")], [0.5, -0.0, 1e-45, 3.4028234663852886e38]
+    memory = ctypes.create_string_buffer(struct.pack("<5d4f", *doubles, *floats))
+    start = ctypes.create_string_buffer(struct.pack("<Q", ctypes.addressof(memory)))
+    fields = {f"d{n}": deref(deref("address"), 8 * n, "f64") for n in range(5)}
+    fields |= {f"f{n}": deref(deref("address"), 40 + 4 * n, "f32") for n in range(4)}
+    [event] = emitted(probe, fields, [(ctypes.addressof(start),)])
+    read = [event[name] for name in fields]
+    assert struct.pack("<9d", *read) == struct.pack("<5d", *doubles) + struct.pack(
+        "<4d", *struct.unpack("<4f", struct.pack("<4f", *floats))
+    )
+
+
+CALLS = """
+#include <sys/sdt.h>
+#include "program.h"
+NOINLINE void *called(void) { void *from = __builtin_return_address(0); DTRACE_PROBE(calls, in); return from; }
+NOINLINE void *caller(void) { void *from = called(); __asm__ volatile(""); return from; }
+int main(void)
+{
+    void *from = caller(); /* before a return probe puts its own address there */
+    await_go();
+    caller();
+    printf("%ld %ld\\n", (long)called, (long)from);
+    fflush(stdout);
+    return getchar() == 0;
+}"""
+
+
+def test_where_the_probe_is_and_where_its_function_was_called_from(compile_c, ready):
+    path = str(compile_c(CALLS, "-O1"))
+    process = ready([path])
+    with trace.Session(pid=process.pid) as session:
+        session.uprobe(path, "called").emit(at=trace.ip, by=trace.caller)
+        session.uretprobe(path, "called").emit(at=trace.ip, by=trace.caller)
+        session.usdt("calls:in").emit(at=trace.ip)
+        session.start()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        function, origin = (int(word) for word in process.stdout.readline().split())
+        entry, inside, exit = session.drain()
+        assert (entry.at, entry.by, exit.at, exit.by) == (function, origin, origin, origin)
+        names = [session.symbol(process.pid, at) for at in (function, origin, inside.at)]
+        assert [(frame.name, frame.offset > 0, frame.module) for frame in names] == [
+            ("called", False, path),
+            ("caller", True, path),
+            ("called", True, path),
+        ]
+        process.communicate(timeout=20)
+        assert session.symbol(process.pid, function).name == "called"
+        assert session.symbol(process.pid, 16).label == "0x10"
+    assert session.symbol(process.pid, origin).name == "caller"
+
+
+def test_a_probe_does_not_know_its_functions_caller(declare):
+    probe = declare("own:nobody")
+    with trace.Session() as session:
+        session.usdt("own:nobody", path=probe.path).emit(by=trace.caller)
+        with pytest.raises(UsageError, match="called from"):
+            session.start()
+
+
+@pytest.fixture
+def cgroups(tmp_path):
+    """The file system of cgroups, version 2, mounted for the test."""
+    subprocess.run(["mount", "-t", "cgroup2", "cgroup2", tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_the_cgroup(cgroups, stepper):
+    own = cgroups / "usdtkit-test"
+    own.mkdir()
+    target = stepper()
+    try:
+        with trace.Session(pid=target.pid) as session:
+            counts = session.usdt("step:plain").count("cgroup")
+            session.start()
+            target.fire(13)
+            (own / "cgroup.procs").write_text(f"{target.pid}")
+            target.fire(97)
+            before = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].splitlines()[0]
+            known = {(cgroups / before.strip("/")).stat().st_ino: 13, own.stat().st_ino: 97}
+            assert counts.read() == {(inode,): count for inode, count in known.items()}
+        target.finish()
+    finally:
+        own.rmdir()
 
 
 @pytest.mark.parametrize("optimise", ["-O0", "-O2"])

@@ -79,6 +79,11 @@ class Links:
                 self._attach_perf(name, path, those, on_return, pid)
         return sum(map(len, sites.values())) - (len(self.refused) - before)
 
+    def attach_tracepoint(self, program: str, name: str) -> None:
+        """Attach `program` to a tracepoint of the kernel."""
+        link = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), name.encode())
+        self._descriptors.append(check(link, f"attaching to the kernel's {name}"))
+
     def close(self) -> None:
         """Detach. For each descriptor the kernel waits until no thread is in its probes; the waits overlap."""
         if not self._descriptors:

@@ -13,7 +13,7 @@ from functools import cache
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.bpf.compiler import MapDescription
 
-HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF = 1, 2, 5, 6, 27
+HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, RINGBUF = 1, 2, 5, 6, 9, 27
 BATCH = 4096
 
 
