@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -137,6 +138,8 @@ def _dispatch(arguments: list[str]) -> int:
         options = parser.parse_args(rest)
     except SystemExit:  # it has shown its help
         return 0
+    gc.freeze()  # all that was imported
+    gc.enable()
     code: int = module.run(options)
     return code
 

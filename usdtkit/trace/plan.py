@@ -69,9 +69,9 @@ class Planned:
 
 @dataclass
 class Plan:
-    """Where everything goes: sites by (hook, file), and the entries of the map `operands`."""
+    """Where everything goes: sites by file and direction, of each hook's function; and the entries of `operands`."""
 
-    sites: dict[tuple[int, str], list[Site]]
+    sites: dict[tuple[str, bool], dict[str, list[Site]]]
     operands: list[bytes]
     probe_names: list[str]
 
@@ -104,15 +104,20 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
 
 def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:
     """The plan of a session's hooks, each with its places; with `stacks`, functions' entries are marked for them."""
-    sites: dict[tuple[int, str], list[Site]] = {}
+    sites: dict[tuple[str, bool], dict[str, list[Site]]] = {}
     lists: dict[tuple[bytes, ...], int] = {}
-    names: dict[str, int] = {}
+    # Each hook has numbers of its own, in a row, so that a cookie says which hook is meant; a call's return has those
+    # of its entry, by which they meet.
+    names: dict[tuple[int, str], int] = {}
     for hook, resolved in zip(hooks, places, strict=True):
+        on_return = hook.kind == "return"
+        owner = hook.after if hook.after is not None and on_return else hook
         for place in resolved.places:
             packed = tuple(pack_operands(place.operands, hook.machine))
-            name, operands = names.setdefault(place.name, len(names)), lists.setdefault(packed, len(lists))
+            name = names.setdefault((owner.index, place.name), len(names))
+            operands = lists.setdefault(packed, len(lists))
             at_entry = stacks is not None and hook.kind == "usdt" and stacks.begins_function(place)
             cookie = programs.cookie(name, operands, at_entry)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
-            sites.setdefault((hook.index, place.path), []).append(site)
-    return Plan(sites, [entry for entries in lists for entry in entries], list(names))
+            sites.setdefault((place.path, on_return), {}).setdefault(hook.function, []).append(site)
+    return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names])

@@ -362,10 +362,9 @@ class Session:
 
     def _attach(self, plan: Plan, links: Links) -> None:
         attached = 0
-        for (hook_index, path), sites in plan.sites.items():
-            hook = self._hooks[hook_index]
+        for (path, on_return), sites in plan.sites.items():
             for pid in self.pids or (0,):
-                attached += links.attach(hook.function, path, sites, on_return=hook.kind == "return", pid=pid)
+                attached += links.attach(path, sites, on_return=on_return, pid=pid)
         if not attached:
             first = links.refused[0]
             where = f"{first.path}+{first.file_offset:#x}"
