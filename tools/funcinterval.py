@@ -17,6 +17,7 @@ from usdtkit.language.select import one
 from usdtkit.output.report import Report
 
 TOPIC = "any function or probe"
+VARIANTS = ("c:malloc",)
 PERCENTILES = (50, 90, 99)
 
 

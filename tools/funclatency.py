@@ -16,6 +16,7 @@ from usdtkit.language.select import calls
 from usdtkit.output.report import Report
 
 TOPIC = "any function or probe"
+VARIANTS = ("c:malloc", "c:malloc -F")
 PERCENTILES = (50, 90, 99)
 
 

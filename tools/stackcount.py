@@ -23,6 +23,8 @@ from usdtkit.output.text import printable
 from usdtkit.trace import comm, pid, ustack
 
 TOPIC = "any function or probe"
+VARIANTS = ("c:malloc", "c:malloc -P")
+
 # Labels of the frames, innermost first; with -P also process and command.
 Row = tuple[tuple[str, ...], int | None, str | None]
 

@@ -150,6 +150,8 @@ def find_functions(
     _warn(problems)
     if found:
         return found
+    if library in libraries.MERGED:
+        return find_functions("c", patterns, pids=pids, aliases=aliases)
     raise _no_function(library, patterns, targets)
 
 
@@ -207,7 +209,8 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
     found = [
         target
         for target in mapped
-        if target.name == name
+        # A file that was replaced since is still what the process runs.
+        if target.name.removesuffix(" (deleted)") == name
         or (here is not None and file_key(target.path) == here)
         or ("/" not in name and libraries.is_called(target.name.removesuffix(" (deleted)"), name))
     ]

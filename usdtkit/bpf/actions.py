@@ -45,6 +45,10 @@ class Log2:
         """The C of a value's bucket."""
         return f"bits({value})"
 
+    def bucket(self, value: int) -> int:
+        """Of one value, as the program finds it."""
+        return value.bit_length() if value >= 0 else 64
+
 
 @dataclass(eq=False, repr=False)
 class Linear:
@@ -76,6 +80,10 @@ class Linear:
     def render(self, value: str, parameter: Callable[[int], str]) -> str:
         """The C of a value's bucket."""
         return f"linear({value}, {parameter(self.low)}, {parameter(self.step)}, {self.buckets - 2})"
+
+    def bucket(self, value: int) -> int:
+        """Of one value, as the program finds it."""
+        return max(0, min((value - self.low) // self.step + 1, self.buckets - 1))
 
 
 Scale = Log2 | Linear

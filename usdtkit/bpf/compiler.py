@@ -1,4 +1,4 @@
-"""C text → `Bytecode`: from the cache, else by a child process around bcc (`_bcc_child.py`).
+"""C text → `Bytecode`: from the cache, else as it was shipped, else by a child process around bcc (`_bcc_child.py`).
 
 Input: a whole program in bcc's C (`program.py` writes it). Output: frozen bytecode that `loader` puts into the kernel.
 No kernel headers: the child is pointed at headers/, so that neither they nor a kernel's configuration matter.
@@ -50,25 +50,44 @@ class Bytecode:
 
 
 def compile_program(text: str) -> Bytecode:
-    """Compile `text`, or take it from the cache.
+    """Compile `text`, or take it from the cache, or from what came with this installation.
 
     Raises UnsupportedError where a compilation is needed and bcc is missing, UsdtkitError with clang's first error
     and the line of the program it stands in.
     """
-    key = _key(text)
-    stored = bytecode_cache.load(key)
-    if stored is not None:
-        bytecode = _decode(stored)
-        if bytecode is not None:
-            return bytecode
-    bytecode, answer = _compile(text)
-    bytecode_cache.store(key, answer)
-    return bytecode
+    return _find(text)[2]
+
+
+def cache_entry(text: str) -> tuple[str, bytes]:
+    """As `compile_program`: the program's key, and what the cache keeps under it."""
+    key, content, _ = _find(text)
+    return key, content
 
 
 def compile_afresh(text: str) -> Bytecode:
     """As `compile_program`, without the cache: shows whether the compiler works."""
     return _compile(text)[0]
+
+
+def is_bytecode(content: bytes) -> bool:
+    """Whether an entry is one, whatever the kernel will say of it."""
+    return _decode(content) is not None
+
+
+def _find(text: str) -> tuple[str, bytes, Bytecode]:
+    key = _key(text)
+    if (content := bytecode_cache.load(key)) is not None and (bytecode := _decode(content)) is not None:
+        return key, content, bytecode
+    if (content := _shipped(key)) is None or (bytecode := _decode(content)) is None:
+        bytecode, content = _compile(text)
+    bytecode_cache.store(key, content)
+    return key, content, bytecode
+
+
+def _shipped(key: str) -> bytes | None:
+    from usdtkit.bpf import bundle  # which takes longer than reading the cache, and is needed once
+
+    return bundle.shipped(key)
 
 
 def _compile(text: str) -> tuple[Bytecode, bytes]:
@@ -132,11 +151,23 @@ def _decode(stored: bytes) -> Bytecode | None:
         answer: dict[str, Any] = json.loads(stored)
         return Bytecode(
             maps=tuple(
-                MapDescription(m["name"], m["type"], m["key"], m["value"], m["entries"], m["flags"])
+                MapDescription(_name(m["name"]), *(_u32(m[of]) for of in ("type", "key", "value", "entries", "flags")))
                 for m in answer["maps"]
             ),
-            programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
-            bcc_version=answer["bcc"],
+            programs={_name(name): base64.b64decode(code) for name, code in answer["programs"].items()},
+            bcc_version=str(answer["bcc"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _name(name: str) -> str:
+    if not name.isascii() or not name.isidentifier():
+        raise ValueError(name)
+    return name
+
+
+def _u32(number: int) -> int:
+    if not isinstance(number, int) or not 0 <= number < 2**32:
+        raise ValueError(number)
+    return number

@@ -40,7 +40,7 @@ class Loaded:
         self._bytecode = bytecode
         self._parameters = parameters
         self._programs: dict[tuple[str, int, int | None], int] = {}
-        self.maps: dict[str, Map] = {}
+        self.maps: dict[str, Map] = _Maps()
         # A sleepable program can bring in a page of the process that is not there yet. Not with every type of map.
         kinds = {description.type for description in bytecode.maps}
         self._sleepable = kinds <= SLEEPABLE_MAPS and sleepable().state == "found"
@@ -59,7 +59,7 @@ class Loaded:
         """
         key = (name, attach_type, cookie)
         if key not in self._programs:
-            code = self._link(self._bytecode.programs[name], cookie)
+            code = self._code(name, cookie)
             flags = SLEEPABLE if self._sleepable else 0
             self._programs[key] = _load(PROG_TYPE_KPROBE, name, code, flags, attach_type)
         return self._programs[key]
@@ -68,9 +68,15 @@ class Loaded:
         """Load a program for a tracepoint of the kernel, as `program`."""
         key = (name, ATTACH_TYPE_NONE, None)
         if key not in self._programs:
-            code = self._link(self._bytecode.programs[name], None)
+            code = self._code(name, None)
             self._programs[key] = _load(PROG_TYPE_RAW_TRACEPOINT, name, code, 0, ATTACH_TYPE_NONE)
         return self._programs[key]
+
+    def _code(self, name: str, cookie: int | None) -> bytes:
+        try:
+            return self._link(self._bytecode.programs[name], cookie)
+        except (LookupError, struct.error):
+            raise _misfit(name) from None
 
     def close(self) -> None:
         for descriptor in self._programs.values():
@@ -102,6 +108,21 @@ class Loaded:
                     struct.pack_into("<BBhi", linked, at, MOV64_IMM, 0, 0, -errno.EFAULT)
             at += 8
         return bytes(linked)
+
+
+class _Maps(dict[str, Map]):
+    """A session asks for the maps that its text declares."""
+
+    def __missing__(self, name: str) -> Map:
+        raise _misfit(name)
+
+
+def _misfit(name: str) -> UsdtkitError:
+    """For what was taken from somewhere else, or damaged on the disk."""
+    return UsdtkitError(
+        f"the compiled program that is kept is not that of this session: its {name} is missing or broken",
+        hint="usdtkit cache --clear, and it is compiled again",
+    )
 
 
 def require_bpf() -> None:

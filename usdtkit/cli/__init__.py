@@ -20,7 +20,8 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("cache", "doctor", "list", "provider")
+COMMANDS = ("bundle", "cache", "doctor", "list", "provider")
+ALIASES = {"tplist": "list"}  # bcc's name for it
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -131,6 +132,17 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"usdtkit {VERSION}")
         return 0
     name, *rest = arguments
+    module, parser = command(name)
+    try:
+        options = parser.parse_args(rest)
+    except SystemExit:  # it has shown its help
+        return 0
+    code: int = module.run(options)
+    return code
+
+
+def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
+    """A command or tool, and the parser of its options. UsageError where there is none of this name."""
     module = _module(name)
     summary, _, details = (module.__doc__ or "").partition("\n")
     parser = _Parser(
@@ -141,12 +153,7 @@ def _dispatch(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    try:
-        options = parser.parse_args(rest)
-    except SystemExit:  # it has shown its help
-        return 0
-    code: int = module.run(options)
-    return code
+    return module, parser
 
 
 def tool_names() -> list[str]:
@@ -156,6 +163,7 @@ def tool_names() -> list[str]:
 
 
 def _module(name: str) -> ModuleType:
+    name = ALIASES.get(name, name)
     if name in COMMANDS:
         return importlib.import_module(f"usdtkit.cli.{name}")
     if name in (names := tool_names()):

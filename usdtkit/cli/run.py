@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import operator
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Any, TypeVar
 
+from usdtkit import processes
 from usdtkit.cgroups import cgroup_ids
+from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.trace import Session, Source, cgroup, comm, tid, uid
 
@@ -23,6 +26,7 @@ LOST_EVENTS = 6
 COMM_LENGTH = 15  # the kernel keeps so much of a thread's name
 Describe = Callable[[Any], Mapping[str, Any] | None]
 Finish = Callable[[Report], None]
+Made = TypeVar("Made")
 AnySource = TypeVar("AnySource", bound=Source)
 
 
@@ -58,6 +62,7 @@ def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[st
     )
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
     parser.add_argument("--program", action="store_true", help="show the BPF program before it runs")
+    parser.set_defaults(session=Session)
     add_output_options(parser)
 
 
@@ -133,7 +138,32 @@ def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
-    return Session(pid=found, command=options.command, duration=options.duration, **more)
+    session: Session = options.session(pid=found, command=options.command, duration=options.duration, **more)
+    return session
+
+
+def running(options: argparse.Namespace, *programs: str) -> list[int] | None:
+    """The processes of -p, none for a command, else those that run one of these programs: NotFoundError of none."""
+    if options.pid or options.command:
+        found: list[int] | None = options.pid
+        return found
+    if pids := processes.named(*programs):
+        return pids
+    names = " or ".join(programs[:2])
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"no {names} among the processes that may be looked into", hint="run as root")
+    raise NotFoundError(f"no {names} runs here", hint="start it first, give -p PID, or -c CMD to start it")
+
+
+def first_found(names: Sequence[str], make: Callable[[str], Made]) -> Made:
+    """What `make` makes of the first of the names for which it finds what it needs; the error of the first of all."""
+    errors = []
+    for name in names:
+        try:
+            return make(name)
+        except NotFoundError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def follow(
@@ -167,16 +197,25 @@ def follow(
 
 
 def follow_intervals(
-    session: Session, options: argparse.Namespace, tool: str, columns: Sequence[Column], write: Finish
+    session: Session,
+    options: argparse.Namespace,
+    tool: str,
+    columns: Sequence[Column],
+    write: Finish,
+    *,
+    take: Callable[[Any], object] | None = None,
 ) -> int:
-    """Run a session that only summarises, as `follow`; `write` prints a block after each interval, and at the end."""
+    """Run a session that summarises, as `follow`; `write` prints a block after each interval, and at the end.
+
+    `take` is given the events of what is summed up here and not in the kernel.
+    """
     if options.explain:
         return explain(session, options.format)
     _start(session, options)
     report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
         _begin(session)
-        for number, _ in enumerate(session.intervals(options.interval), 1):
+        for number, _ in enumerate(session.intervals(options.interval, take), 1):
             report.begin_block(timestamp=options.timestamp)
             write(report)
             if number == options.intervals:

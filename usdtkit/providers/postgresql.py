@@ -77,3 +77,9 @@ PROBES: dict[str, tuple[tuple[str, str], ...]] = {
     "wal__insert": (("resource_manager", "u8"), ("info", "u8")),
     "wal__switch": (),
 }
+
+SERVERS = ("postgres",)  # the names of its program: the postmaster, and for each connection a backend that it forks
+
+# What a backend calls itself (update_process_title, on by default): the cluster where it has a name, user, database,
+# the client's host or [local], and what it does just now.
+BACKEND_TITLE = r"postgres: (?:[^ ]+: )?(?P<user>[^ ]+) (?P<database>[^ ]+) (?:\[local\]|[^ ]+\(\d+\))"

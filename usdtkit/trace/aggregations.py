@@ -7,7 +7,7 @@ prints them. Nothing is ever reset in the kernel, so no hit falls between two lo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +33,22 @@ class Distribution:
     def average(self) -> float:
         """The mean of all values; 0 where there are none."""
         return self.sum / self.count if self.count else 0.0
+
+    def add(self, value: int) -> None:
+        """One more value, which came as an event and was not summed in the kernel."""
+        bucket = self.scale.bucket(value)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        self.sum += value
+
+    @staticmethod
+    def total(parts: Iterable[Distribution]) -> Distribution:
+        """The values of several distributions of powers of two, as one."""
+        whole = Distribution()
+        for part in parts:
+            whole.sum += part.sum
+            for bucket, count in part.buckets.items():
+                whole.buckets[bucket] = whole.buckets.get(bucket, 0) + count
+        return whole
 
     def percentile(self, percent: float) -> int:
         """An upper bound of `percent` % of the values: the end of the bucket that the last of them lies in."""

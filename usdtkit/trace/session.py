@@ -10,7 +10,7 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -208,6 +208,11 @@ class Session:
 
     # Running
 
+    def check_startable(self) -> None:
+        """Raise UsageError where there is nothing to do."""
+        if not any(hook.blocks for hook in self._hooks):
+            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled."""
         return programs.build(self._hooks)
@@ -225,8 +230,7 @@ class Session:
         self._check_not_closed()
         if self._loaded is not None:
             return
-        if not any(hook.blocks for hook in self._hooks):
-            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+        self.check_startable()
         require_bpf()
         program = self.program()
         bytecode = compile_program(program.text)
@@ -331,11 +335,15 @@ class Session:
         for _ in self._rounds():
             yield from self.drain_columns()
 
-    def intervals(self, seconds: float | None = None) -> Iterator[None]:
-        """For sessions that only summarise: run as iteration does, yield every so many seconds, and at the end."""
+    def intervals(self, seconds: float | None = None, take: Callable[[Any], object] | None = None) -> Iterator[None]:
+        """For sessions that summarise: run as iteration does, yield every so many seconds, and at the end.
+
+        `take` is given each event as it comes.
+        """
         for due in self._rounds(seconds):
-            for _ in self.drain():
-                continue
+            for event in self.drain():
+                if take is not None:
+                    take(event)
             if due:
                 yield
 

@@ -139,6 +139,11 @@ class Pair(Source):
         super().__init__(session, resolved, end)
         self._start = start
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """The names of what it keeps from the start."""
+        return tuple(self._start.start or ())
+
     def kept(self, name: str) -> ex.Expression:
         """What `keep` took under this name, for conditions and fields."""
         if name not in (self._start.start or {}):
