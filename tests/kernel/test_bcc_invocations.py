@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,7 +33,7 @@ LIVE = [
     ),
     (r"""trace 'p:c:open (STRCMP("test.txt", arg1)) "opening %s", arg1' -T""", r"opening test\.txt"),
     (r"""trace 'p:c:open(char *filename) "opening %s", filename' -p $PID""", r"opening test\.txt"),
-    (r"""trace 'c:open "%s", arg1' -p $PID -n busy -f test --uid 0""", r"open +test\.txt"),
+    (r"""trace 'c:open "%s", arg1' -p $PID -n pthread -f test --uid 0""", r"open +test\.txt"),
     (r"""trace 'c:open "%s", arg1' -p $PID -f nothing""", r"ARGUMENTS\n$"),
     (r"""trace -s /lib/x86_64-linux-gnu/libc.so.6,/bin/ping 'p:c:inet_pton' -U""", r"inet_pton .*\n +inet_pton\+0x0\n"),
     (r"""trace 'u:pthread:pthread_create "%U", arg3' -T -C""", r"pthread_create +start_routine"),
@@ -76,7 +75,7 @@ LIVE = [
     (r"""funccount c:malloc""", r"malloc +\d+\n"),
     (r"""funccount -Ti 5 'c:pthread_mutex_*lock' -p $PID""", r"(?s)\d\d:\d\d:\d\d\n.*pthread_mutex_lock +\d+\n"),
     # funclatency
-    (r"""funclatency pthread:pthread_mutex_lock -p $PID""", r"count 7,"),
+    (r"""funclatency pthread:pthread_mutex_lock -p $PID""", r"count [78],"),
     (r"""funclatency "$BUSY:*" -p $PID -F""", r"function=prime pid=\d+\n"),
     (r"""funclatency c:read -i 2 -d 10 -p $PID""", r"latency : count"),
     (r"""funclatency -mTi 5 c:nanosleep -p $PID""", r"latency_ms : count"),
@@ -91,7 +90,7 @@ LIVE = [
     (r"""funcinterval -u c:write -d 20 -p $PID""", r"interval_us : count"),
     # stackcount
     (r"""stackcount -p $PID c:malloc""", r"  malloc\n  round_of_calls\n"),
-    (r"""stackcount -P -p $PID u:pthread:pthread_create""", r"  threads_and_locks\n(.*\n)* +busy \[\d+\]\n +1\n"),
+    (r"""stackcount -P -p $PID u:pthread:pthread_create""", r"  threads_and_locks\n(.*\n)* +pthread \[\d+\]\n +1\n"),
     (r"""stackcount -sv -U -p $PID c:nanosleep""", r"0x[0-9a-f]{16} nanosleep\+0x0\n"),
     (r"""stackcount -f -r -p $PID 'c:^(sleep)$'""", r"round_of_calls;sleep 1\n"),
 ]
@@ -107,12 +106,11 @@ LISTS = [
 
 @pytest.fixture(scope="module")
 def place(compile_c, tmp_path_factory):
-    """The program as pthread and busy in a directory for PATH, with shell functions for bcc's names in `tools`."""
+    """The program as pthread in a directory for PATH, with shell functions for bcc's names in `tools`."""
     directory = tmp_path_factory.mktemp("bcc")
     flags = ("-O1", "-std=gnu11", "-pthread", "-fno-omit-frame-pointer", "-Wno-deprecated-declarations")
     binary = compile_c("busy.c", *flags)
-    for name in ("busy", "pthread"):
-        shutil.copy(binary, directory / name)
+    shutil.copy(binary, directory / "pthread")
     functions = (f'{tool}() {{ exec "{sys.executable}" -m usdtkit {tool} "$@"; }}\n' for tool in TOOLS)
     (directory / "tools").write_text("".join(functions))
     return directory
@@ -120,36 +118,37 @@ def place(compile_c, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shell(place):
-    """shell(line) -> (output, messages) of a command line of bcc's, while the program makes one round of calls."""
-    busy = subprocess.Popen(
-        [place / "busy"], cwd=place, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
-    read_until(busy, "ready")
-    turn = threading.Lock()
-    paths = {"PATH": f"{place}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])}
-    named = {"PID": str(busy.pid), "BUSY": str(place / "busy"), "OFFSET": hex(second_instruction(place / "busy"))}
+    """shell(line) -> (output, messages) of a command line of bcc's, while a program of its own makes a round of calls."""
+    environment = {
+        **os.environ,
+        **{"PATH": f"{place}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])},
+        **{"BUSY": str(place / "pthread"), "OFFSET": hex(second_instruction(place / "pthread"))},
+    }
+
+    def start(argv, **more):
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen(argv, cwd=place, text=True, start_new_session=True, **pipes, **more)
 
     def run(line):
-        tool = subprocess.Popen(
-            ["bash", "-c", f". {place}/tools; {line}"], text=True, start_new_session=True, env=os.environ | paths | named,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        busy = start([place / "pthread"])
+        tool = start(["bash", "-c", f". {place}/tools; {line}"], env={**environment, "PID": str(busy.pid)})
         try:
+            read_until(busy, "ready")
             if not line.startswith("tplist"):
                 read_until(tool, "Tracing", stream="stderr", timeout=90)
-                with turn:
-                    busy.stdin.write("go\n")
-                    busy.stdin.flush()
-                    read_until(busy, "done")
+                # What waits for a line now has begun to before anybody traced it.
+                busy.stdin.write("attached\ngo\n")
+                busy.stdin.flush()
+                read_until(busy, "done")
                 tool.send_signal(signal.SIGINT)
             output, messages = tool.communicate(timeout=90)
             assert tool.returncode == 0, messages
             return output, messages
         finally:
             end(tool)
+            end(busy)
 
-    yield run
-    end(busy)
+    return run
 
 
 def second_instruction(path):
