@@ -118,7 +118,7 @@ def place(compile_c, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shell(place):
-    """shell(line) -> (output, messages) of a command line of bcc's, while a program of its own makes a round of calls."""
+    """shell(line) -> (output, messages) of a command line of bcc's, and a program of its own makes a round of calls."""
     environment = {
         **os.environ,
         **{"PATH": f"{place}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[2])},
