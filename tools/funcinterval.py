@@ -18,7 +18,10 @@ from usdtkit.output.report import Report
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc",)
+<<<<<<< HEAD
 PERCENTILES = (50, 90, 99)
+=======
+>>>>>>> multi
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +45,6 @@ def run(options: argparse.Namespace) -> int:
 
         def write(report: Report) -> None:
             for found in histogram.delta().values():
-                report.histogram(found, options.unit_name.replace("latency", "interval"), percentiles=PERCENTILES)
+                report.distribution(found, options.unit_name.replace("latency", "interval"))
 
         return shared.follow_intervals(session, options, "funcinterval", (), write)

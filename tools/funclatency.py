@@ -17,7 +17,10 @@ from usdtkit.output.report import Report
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc", "c:malloc -F")
+<<<<<<< HEAD
 PERCENTILES = (50, 90, 99)
+=======
+>>>>>>> multi
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +48,6 @@ def run(options: argparse.Namespace) -> int:
         def write(report: Report) -> None:
             for key, found in sorted(histogram.delta().items()):
                 of = dict(zip(("function", "pid"), key, strict=False))
-                report.histogram(found, options.unit_name, percentiles=PERCENTILES, **of)
+                report.distribution(found, options.unit_name, **of)
 
         return shared.follow_intervals(session, options, "funclatency", (), write)

@@ -10,6 +10,7 @@ that comes out can be opened from here, also where the file lives in a container
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -146,6 +147,16 @@ def find_functions(
 
     NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares.
     """
+    if library in libraries.MERGED:
+        with contextlib.suppress(NotFoundError):
+            return _functions_in(library, patterns, pids, aliases)
+        library = "c"
+    return _functions_in(library, patterns, pids, aliases)
+
+
+def _functions_in(
+    library: str, patterns: Sequence[symbols.Pattern], pids: Sequence[int], aliases: bool
+) -> list[Function]:
     targets = resolve(library, pids)
     found: list[Function] = []
     problems: list[str] = []

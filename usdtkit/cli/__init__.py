@@ -21,6 +21,10 @@ from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
 COMMANDS = ("bundle", "cache", "doctor", "list", "provider")
+<<<<<<< HEAD
+=======
+ALIASES = {"tplist": "list"}  # bcc's name for it
+>>>>>>> multi
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -182,6 +186,7 @@ def tool_names() -> list[str]:
 
 
 def _module(name: str) -> ModuleType:
+    name = ALIASES.get(name, name)
     if name in COMMANDS:
         return importlib.import_module(f"usdtkit.cli.{name}")
     if name.isidentifier() and not name.startswith("_"):

@@ -90,6 +90,4 @@ def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str
             module.run(options)
     except Recorded:
         return texts[0]
-    raise UsageError(
-        f"{shlex.join([name, *arguments])!r} loads no program", hint="a tool, or usdtkit trace, without --explain"
-    )
+    raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="a tool, without --explain")

@@ -19,6 +19,7 @@ from usdtkit.trace import Summary, wall_time
 from usdtkit.trace.aggregations import Distribution
 
 Format = Literal["table", "json", "csv"]
+PERCENTILES = (50, 90, 99)
 # What a spreadsheet would take for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -99,14 +100,20 @@ class Report:
         for row in rows:
             self.row({**self._block, **row})
 
-    def histogram(
-        self, distribution: Distribution, value: str = "latency_ns", *, percentiles: Sequence[int] = (), **labels: Any
-    ) -> None:
+    def histogram(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
         """Write the distribution of a value: its name, which ends in `_ns` where it is a duration, and what it is of.
 
-        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket. With
-        `percentiles` the table and JSON also have them, as the ends of their buckets, and the average.
+        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket.
         """
+        self._histogram(distribution, value, (), labels)
+
+    def distribution(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
+        """As `histogram`, with a line of the average and of PERCENTILES, as bounds; JSON has `p50` and so on."""
+        self._histogram(distribution, value, PERCENTILES, labels)
+
+    def _histogram(
+        self, distribution: Distribution, value: str, percentiles: Sequence[int], labels: Mapping[str, Any]
+    ) -> None:
         counts = sorted(distribution.buckets.items())
         buckets = [
             {**dict(zip(("low", "high"), distribution.scale.bounds(bucket), strict=True)), "count": number}
