@@ -12,6 +12,7 @@ examples:
 """
 
 import argparse
+from typing import Any
 
 from usdtkit.cli.databases import ENGINES, add_query_options, tracing_queries
 from usdtkit.cli.run import add_interval_options, add_session_options, follow_intervals, positive
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
                 report.histogram(Distribution.total(each.delta()[()] for each in summed), engine=engine.name)
             elif options.by:
                 for name, group in groups.flush():
-                    report.histogram(group.distribution, engine=engine.name, **{options.by: name})
+                    of: dict[str, Any] = {"engine": engine.name, options.by: name}
+                    report.histogram(group.distribution, **of)
             else:
                 report.block(group.row(statement=name) for name, group in groups.flush()[: options.top])
 

@@ -5,8 +5,9 @@ Made by `elf` (from files) and `targets` (from processes), read by `bpf`, `trace
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
+
+from usdtkit.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

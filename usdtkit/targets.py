@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 from usdtkit import libraries
-from usdtkit.directories import provider_directories
 from usdtkit.elf import notes, symbols
 from usdtkit.elf.image import Image
 from usdtkit.elf.sites import is_go
@@ -37,7 +36,6 @@ __all__ = [
     "no_probe",
     "probes_in",
     "probes_of",
-    "provider_directories",
     "refuse_go_returns",
     "resolve",
     "running_pids",
@@ -267,6 +265,8 @@ def everything() -> list[Target]:
 
 
 def _provider_files() -> list[str]:
+    from usdtkit.directories import provider_directories  # whose pathlib is dear; functions are found without
+
     paths: list[str] = []
     for directory in provider_directories():
         try:

@@ -16,13 +16,13 @@ first seen, so that they match no later process, and a table that forgets what w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import COOKIE_LIST_BITS, Counter
+from usdtkit.bpf.actions import Counter
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.render import RETURN_SLOT, HookKind, Renderer
+from usdtkit.bpf.render import COOKIE_LIST_BITS, RETURN_SLOT, HookKind, Renderer
+from usdtkit.records import dataclass, field
 
 Matching = Literal["frame", "nesting", "key"]
 # What pairs keep is allocated in advance.

@@ -10,17 +10,17 @@ bytecode are the same for every build of the traced program.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import COOKIE_LIST_BITS, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import BACK, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
-from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, HookKind, Renderer, Scope
+from usdtkit.bpf.render import AT_ENTRY_BIT, COOKIE_LIST_BITS, MAX_OPERANDS, HookKind, Renderer, Scope
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
+from usdtkit.records import dataclass, field, replace
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
 COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "dropped", "unreadable", "no_stack")
@@ -107,7 +107,7 @@ class _Builder:
         if tracepoints:
             self.functions += self.pairs.functions()
         declarations = [*self.pairs.declarations, *self.actions.declarations]
-        text = "\n".join([PRELUDE, *parts, *declarations, *self.functions, ""])
+        text = _numbered("\n".join([PRELUDE, *parts, *declarations, *self.functions, ""]))
         return Program(
             text,
             tuple(self.parameters),
@@ -157,6 +157,14 @@ class _Builder:
         return "" if block.condition is None else renderer.integer(block.condition)[0], lines
 
 
+def _numbered(text: str) -> str:
+    """With the number of the following line behind each piece of a user's C."""
+    if BACK not in text:
+        return text
+    lines = enumerate(text.split("\n"), 2)
+    return "\n".join(line.replace("0", str(number), 1) if line == BACK else line for number, line in lines)
+
+
 def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:
     """The same statements with one walk of the stack, where several ask for it."""
     if sum(line.count(renderer.stack) for line in lines) < 2:
@@ -164,9 +172,14 @@ def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:
     return [f"u64 stack = {renderer.stack};", *(line.replace(renderer.stack, "stack") for line in lines)]
 
 
-PRELUDE = (Path(__file__).parent / "prelude.c").read_text()
-STACKS = (Path(__file__).parent / "stacks.c").read_text()
-GLOB_MATCHING = (Path(__file__).parent / "globs.c").read_text()
+def _text(name: str) -> str:
+    with open(f"{os.path.dirname(__file__)}/{name}") as file:  # noqa: PTH120, PTH123 pathlib is dear at the start
+        return file.read()
+
+
+PRELUDE = _text("prelude.c")
+STACKS = _text("stacks.c")
+GLOB_MATCHING = _text("globs.c")
 
 # Computed once a hit, where a hook uses it.
 OPENING = {

@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import io
 import os
-import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -20,7 +19,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("bundle", "cache", "doctor", "list", "provider", "trace")
+COMMANDS = ("bundle", "cache", "doctor", "list", "provider")
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -62,6 +61,8 @@ def _report(error: UsdtkitError) -> int:
     from usdtkit.output.text import printable
 
     print(printable(f"usdtkit: {error.message}"), file=sys.stderr)
+    for line in error.details:
+        print(printable(line), file=sys.stderr)
     if error.hint:
         print(printable(f"  hint: {error.hint}"), file=sys.stderr)
     return error.exit_code
@@ -155,6 +156,8 @@ def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
 
 def tool_names() -> list[str]:
     """The tools that are installed, by name."""
+    import pkgutil  # imports what inspects source code
+
     tools = importlib.import_module("usdtkit.tools")
     return sorted(module.name for module in pkgutil.iter_modules(tools.__path__))
 
@@ -162,11 +165,15 @@ def tool_names() -> list[str]:
 def _module(name: str) -> ModuleType:
     if name in COMMANDS:
         return importlib.import_module(f"usdtkit.cli.{name}")
-    if name in (names := tool_names()):
-        return importlib.import_module(f"usdtkit.tools.{name}")
+    if name.isidentifier() and not name.startswith("_"):
+        try:
+            return importlib.import_module(f"usdtkit.tools.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"usdtkit.tools.{name}":
+                raise
     import difflib
 
-    near = difflib.get_close_matches(name, [*COMMANDS, *names], n=3)
+    near = difflib.get_close_matches(name, [*COMMANDS, *tool_names()], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "usdtkit -h lists them"
     raise UsageError(f"no command or tool is called {name!r}", hint=hint)
 

@@ -12,7 +12,6 @@ import mmap
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from usdtkit import processes, targets
@@ -20,6 +19,7 @@ from usdtkit.cli.run import milliseconds, new_session, running
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
 from usdtkit.output.sql import Dialect
 from usdtkit.providers import mysql, postgresql
+from usdtkit.records import dataclass
 from usdtkit.trace import Expression, Pair, Session, arg, cstr, deref, tid, uprobe, usdt
 
 QUERY_SIZE = 256

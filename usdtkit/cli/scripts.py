@@ -29,7 +29,7 @@ class _Printed(NamedTuple):
 
 def bpftrace(probes: Sequence[Probe]) -> str:
     """A program for bpftrace; arguments beyond its sixth operand stand in comments."""
-    parts = ["#!/usr/bin/env bpftrace", f"// {_plain(probes[0].path)}"]
+    parts = ["#!/usr/bin/env bpftrace"]
     begin: list[str] = []
     tables: list[str] = []
     bodies = []
@@ -89,7 +89,6 @@ import sys
 
 from bcc import BPF, USDT
 
-PATH = "{path}"
 TEXT = r"""
 #include <uapi/linux/ptrace.h>
 {structs}
@@ -129,11 +128,15 @@ def lost(count):
     print(f"lost {{count}} events", file=sys.stderr, flush=True)
 
 
-usdt = USDT(pid=int(sys.argv[2])) if sys.argv[1:2] == ["-p"] else USDT(path=PATH)
-for number, (spec, arguments) in enumerate(PROBES):
-    usdt.enable_probe(probe=spec, fn_name=f"on_{{number}}")
-bpf = BPF(text=TEXT, usdt_contexts=[usdt])
-for number, (spec, arguments) in enumerate(PROBES):
+contexts = {{}}
+for number, (path, spec, arguments) in enumerate(PROBES):
+    if sys.argv[1:2] == ["-p"]:
+        path = None  # bcc finds the files that the process has mapped
+    if path not in contexts:
+        contexts[path] = USDT(path=path) if path else USDT(pid=int(sys.argv[2]))
+    contexts[path].enable_probe(probe=spec, fn_name=f"on_{{number}}")
+bpf = BPF(text=TEXT, usdt_contexts=list(contexts.values()))
+for number, (path, spec, arguments) in enumerate(PROBES):
     events = bpf[f"events_{{number}}"]
     events.open_perf_buffer(printer(number, spec, arguments), page_cnt=256, lost_cb=lost)
 print("ready", file=sys.stderr, flush=True)
@@ -179,10 +182,9 @@ def bcc(probes: Sequence[Probe]) -> str:
             )
         )
         pairs = [(argument.name, argument.type) for argument in probe.arguments]
-        table.append(f"    ({probe.spec!r}, {pairs!r}),")
+        table.append(f"    ({probe.path!r}, {probe.spec!r}, {pairs!r}),")
     return _BCC.format(
         what=", ".join(probe.spec for probe in probes),
-        path=probes[0].path,
         structs="\n".join(structs),
         functions="\n".join(functions),
         table="\n".join(table),

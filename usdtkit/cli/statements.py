@@ -9,7 +9,6 @@ import argparse
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from usdtkit.errors import UnsupportedError
 from usdtkit.output.sql import kind, normalise
 from usdtkit.providers import postgresql
 from usdtkit.providers.postgresql import PHASES
+from usdtkit.records import dataclass, field
 from usdtkit.trace import Distribution, Pair, Session, cstr
 
 MAX_STATEMENTS, OTHERS = 10_000, "(all others)"  # statements are as many as a client likes

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from usdtkit.elf.arguments.common import SymbolResolver
 from usdtkit.elf.image import SHT_NOTE, Image
 from usdtkit.errors import ElfError
 from usdtkit.model import Argument, Operand, Probe, Site
+from usdtkit.records import replace
 
 SECTION, OWNER, TYPE = ".note.stapsdt", b"stapsdt", 3
 METADATA_SECTION, METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = ".note.usdtkit", b"usdtkit", 1, 1

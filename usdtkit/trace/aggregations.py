@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from usdtkit.bpf.actions import Log2, Scale, Table
 from usdtkit.bpf.maps import Map
+from usdtkit.records import dataclass, field
 
 Key = tuple[Any, ...]
 

@@ -6,12 +6,12 @@ session shows of itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import Site
 from usdtkit.bpf.operands import pack_operands
+from usdtkit.records import dataclass
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:

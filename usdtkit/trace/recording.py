@@ -36,9 +36,9 @@ class Recording(Session):
         self._texts.append(self.program().text)
         raise Recorded
 
-    def _found(self, spec: Spec | Resolved) -> Resolved:
+    def resolve(self, spec: Spec | Resolved) -> Resolved:
         if isinstance(spec, Resolved) or not self._by_heart:
-            return super()._found(spec)
+            return super().resolve(spec)
         if not isinstance(spec, UsdtSpec):
             return Resolved(spec.what, "return" if spec.on_return else "entry", spec.arguments_of(spec.functions), ())
         known = known_arguments(*spec.name.split(":", 1))

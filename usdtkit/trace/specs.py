@@ -6,13 +6,13 @@ Input: names from a user, and the pids of the session. Output: places with file 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
 from usdtkit import targets
 from usdtkit.bpf.render import HookKind
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument, Function, Operand, Probe
 from usdtkit.providers import known_function
+from usdtkit.records import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
