@@ -62,9 +62,8 @@ class Loaded:
         """
         key = (name, attach_type, cookie)
         if key not in self._programs:
-            code = self._code(name, cookie)
             flags = SLEEPABLE if self._sleepable else 0
-            self._programs[key] = _load(PROG_TYPE_KPROBE, name, code, flags, attach_type)
+            self._programs[key] = _load(PROG_TYPE_KPROBE, name, self._code(name, cookie), flags, attach_type)
         return self._programs[key]
 
     def tracepoint_program(self, name: str) -> int:
