@@ -18,10 +18,6 @@ from usdtkit.output.report import Report
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc",)
-<<<<<<< HEAD
-PERCENTILES = (50, 90, 99)
-=======
->>>>>>> multi
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -17,10 +17,6 @@ from usdtkit.output.report import Report
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc", "c:malloc -F")
-<<<<<<< HEAD
-PERCENTILES = (50, 90, 99)
-=======
->>>>>>> multi
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -21,11 +21,7 @@ from usdtkit.output.text import show
 from usdtkit.trace import Expression, arg, comm, ms, retval, us, ustack
 
 TOPIC = "any function or probe"
-<<<<<<< HEAD
-VARIANTS = ("c:malloc",)
-=======
 VARIANTS = ("c:malloc", "c:malloc -U", "c:malloc -a 3")
->>>>>>> multi
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -21,10 +21,7 @@ from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
 COMMANDS = ("bundle", "cache", "doctor", "list", "provider")
-<<<<<<< HEAD
-=======
 ALIASES = {"tplist": "list"}  # bcc's name for it
->>>>>>> multi
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",

@@ -70,12 +70,8 @@ def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[st
     parser.add_argument("--drop-to", metavar="USER", help="the same, and become this user")
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
     parser.add_argument("--program", action="store_true", help="show the BPF program before it runs")
-<<<<<<< HEAD
     # What `usdtkit bundle` puts others in place of; by_heart, it does not matter what runs here.
     parser.set_defaults(session=Session, by_heart=False)
-=======
-    parser.set_defaults(session=Session)
->>>>>>> multi
     add_output_options(parser)
 
 

@@ -39,16 +39,11 @@ class Recording(Session):
         raise Recorded
 
     def resolve(self, spec: Spec | Resolved) -> Resolved:
-<<<<<<< HEAD
         if isinstance(spec, Resolved) or self._lacking is None:
             return super().resolve(spec)
         if self._lacking > 0:
             self._lacking -= 1
             raise NotFoundError("this one is said to be absent")
-=======
-        if isinstance(spec, Resolved) or not self._by_heart:
-            return super().resolve(spec)
->>>>>>> multi
         if not isinstance(spec, UsdtSpec):
             return Resolved(spec.what, "return" if spec.on_return else "entry", spec.arguments_of(spec.functions), ())
         known = known_arguments(*spec.name.split(":", 1))
