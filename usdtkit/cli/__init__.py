@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("bundle", "cache", "doctor", "list", "provider", "trace")
+COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "trace")
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
