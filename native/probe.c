@@ -1,4 +1,5 @@
-/* usdtkit._probe: the callable that fires a probe, and the mapping of the file that carries its site.
+/* usdtkit._probe: the callable that fires a probe, the one that declares it, and the mapping of the file that carries
+ * its site.
  *
  * In: a library made by usdtkit.probes.image, and the probes that stand in it. Out: while nobody traces, a call is one
  * comparison of a byte; while somebody does, the arguments become integers and the stub is called as a C function,

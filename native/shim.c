@@ -1,11 +1,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <linux/perf_event.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -206,4 +209,21 @@ uint64_t usdtkit_ring_waiting(usdtkit_ring *ring, const void **data) {
 
 void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes) {
   __atomic_store_n(ring->consumer, *ring->consumer + bytes, __ATOMIC_RELEASE);
+}
+
+uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring) { return __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE); }
+uint64_t usdtkit_ring_taken(const usdtkit_ring *ring) { return __atomic_load_n(ring->consumer, __ATOMIC_RELAXED); }
+
+int usdtkit_drop_privileges(uint32_t uid, uint32_t gid) {
+  /* Without CAP_SETPCAP the bounding set stays; no_new_privs makes it useless. */
+  for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
+    (void)prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+  if (geteuid() == 0 && setgroups(0, NULL)) return -errno;
+  if (setresgid(gid, gid, gid) || setresuid(uid, uid, uid)) return -errno;
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) || syscall(SYS_capset, &header, none) ||
+      prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    return -errno;
+  return 0;
 }

@@ -44,3 +44,12 @@ void usdtkit_ring_close(usdtkit_ring *ring);
 uint64_t usdtkit_ring_waiting(usdtkit_ring *ring, const void **data);
 /* Gives back to the kernel so many bytes of those that waited. */
 void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes);
+/* Bytes that were ever reserved in the ring, and that were ever taken out of it. */
+uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring);
+uint64_t usdtkit_ring_taken(const usdtkit_ring *ring);
+
+/*
+ * Becomes this user (all threads), without groups; gives up the capabilities of the calling thread, those that it could
+ * get back included.
+ */
+int usdtkit_drop_privileges(uint32_t uid, uint32_t gid);

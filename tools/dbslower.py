@@ -18,6 +18,7 @@ from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
 from usdtkit.trace import ms
 
 TOPIC = "databases"
+VARIANTS = ("mysql -x mysqld", "postgres -x postgres")
 
 COLUMNS = [TIME, PID, LATENCY_MS, Column("QUERY", "query", 0)]
 

@@ -27,6 +27,7 @@ from usdtkit.providers import known_arguments
 
 __all__ = [
     "all_mapped",
+    "defining",
     "everything",
     "find_functions",
     "find_probes",
@@ -149,6 +150,23 @@ def find_functions(
     if found:
         return found
     raise _no_function(library, patterns, targets)
+
+
+def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> dict[str, list[str]]:
+    """Which of these functions the files have that processes map (`pids`, else all), by path; () of most.
+
+    For functions that may be in a library or linked into a program. What is damaged or gone has none.
+    """
+    found: dict[str, list[str]] = {}
+    for target in mapped_by(pids) if pids else all_mapped():
+        try:
+            with Image.open(target.path) as image:
+                own = sorted({function.name for function in symbols.functions(image, *names)})
+        except (ElfError, NotFoundError, PrivilegeError):
+            continue
+        if own:
+            found[target.path] = own
+    return found
 
 
 def refuse_go_returns(paths: Iterable[str]) -> None:

@@ -19,7 +19,7 @@ from functools import cache
 from typing import Any
 
 from usdtkit.bpf import cache as bytecode_cache
-from usdtkit.errors import UnsupportedError, UsdtkitError
+from usdtkit.errors import ProgramError, UnsupportedError, UsdtkitError
 from usdtkit.records import dataclass
 
 try:
@@ -58,7 +58,7 @@ class Bytecode:
 def compile_program(text: str) -> Bytecode:
     """Compile `text`, or take it from the cache, or from what came with this installation.
 
-    Raises UnsupportedError where a compilation is needed and bcc is missing, UsdtkitError with clang's first error
+    Raises UnsupportedError where a compilation is needed and bcc is missing, ProgramError with clang's first error
     and the line of the program it stands in.
     """
     return _find(text)[2]
@@ -141,15 +141,22 @@ def _run_child(text: str) -> bytes:
             f"a BPF program must be compiled, and its compiler is missing: {said.strip().splitlines()[-1]}",
             hint=BCC_HINT,
         )
-    raise UsdtkitError(_explain(said, text))
+    raise _explain(said, text)
 
 
-def _explain(said: str, text: str) -> str:
+def _explain(said: str, text: str) -> ProgramError:
+    """What clang complains of, and the function of the program, or the part of it that a user wrote."""
+    if own := re.search(r"^((?:raw|declarations)_\d+):(\d+):\d+: error: (.*)", said, re.MULTILINE):
+        return ProgramError(own[3], own[1], int(own[2]))
+    if whole := re.search(r"error: .*in function (\w+) .*?: (.*)", said):
+        return ProgramError(f"the BPF program does not compile: {whole[2]}", whole[1])
     found = re.search(r"/virtual/main\.c:(\d+):\d+: error: (.*)", said)
     if found is None:
-        return f"the BPF program does not compile: {said.strip()[-400:] or 'the compiler died'}"
-    line = text.splitlines()[int(found[1]) - 1].strip()
-    return f"the BPF program does not compile: {found[2]}, in: {line}"
+        return ProgramError(f"the BPF program does not compile: {said.strip()[-400:] or 'the compiler died'}")
+    before = text.splitlines()[: int(found[1])]
+    functions = re.findall(r"^int (hook_\d+)\(", "\n".join(before), re.MULTILINE)
+    message = f"the BPF program does not compile: {found[2]}, in: {before[-1].strip()}"
+    return ProgramError(message, functions[-1] if functions else "")
 
 
 def _decode(stored: bytes) -> Bytecode | None:

@@ -30,6 +30,7 @@ MAX_PATTERN = 63
 # Seen by every program, whatever the probe. "latency" exists in pairs only.
 BUILTINS = (
     *("pid", "tid", "uid", "gid", "cgroup", "cpu", "time", "comm", "latency", "retval", "ustack", "ip", "caller"),
+    "probe",
 )
 
 
@@ -104,7 +105,10 @@ class Expression:
         return Glob(self, tuple(special.get(byte, byte) for byte in _pattern(pattern)))
 
     def cast(self, type: IntegerType) -> Cast:
-        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`."""
+        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`.
+
+        Of a string or bytes this is the address.
+        """
         if type not in INTEGER_TYPES:
             raise UsageError(f"cannot cast to {type!r}", hint=f"one of {', '.join(INTEGER_TYPES)}")
         return Cast(self, type)
@@ -150,6 +154,13 @@ class Binary(Expression):
 @dataclass(eq=False, repr=False)
 class Not(Expression):
     value: Expression
+
+
+@dataclass(eq=False, repr=False)
+class Register(Expression):
+    """A register of the processor, as struct pt_regs calls it ("dx"): for probes in the midst of a function."""
+
+    name: str
 
 
 @dataclass(eq=False, repr=False)
@@ -217,6 +228,10 @@ cgroup = Name("cgroup")
 ip, caller = Name("ip"), Name("caller")
 # The calls that led to the probe: a field or a key, arriving as `usdtkit.trace.Stack`, None where none could be taken.
 ustack = Name("ustack")
+
+
+# The name of the probe or function that was hit: a key, where one source has several. Events carry it by themselves.
+probe = Name("probe")
 
 
 def arg(which: int | str) -> Arg:

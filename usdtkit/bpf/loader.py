@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 
 from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
 from usdtkit.bpf.maps import ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
-from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
+from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
 from usdtkit.features import PROG_TYPE_KPROBE, SLEEPABLE, sleepable
 
 PARAMETER_MAGIC = 0x75736474
 ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI = 0, 48
 PROG_TYPE_RAW_TRACEPOINT = 17
-LOG_SIZE = 1 << 20
+LOG_SIZE = (1 << 24) - 1  # the most that every kernel takes; what a smaller one cuts off is the reason
 SLEEPABLE_MAPS = {HASH, LRU_HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
 
 LD_IMM64, CALL, MOV32_IMM, MOV64_IMM = 0x18, 0x85, 0xB4, 0xB7
 PSEUDO_MAP_FD = 1
 GET_ATTACH_COOKIE, COPY_FROM_USER = 174, 148
+# Of what the verifier says: statistics, instructions, and states of registers.
+_NO_REASON = re.compile(r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]")
 
 
 class Loaded:
@@ -59,9 +62,8 @@ class Loaded:
         """
         key = (name, attach_type, cookie)
         if key not in self._programs:
-            code = self._code(name, cookie)
             flags = SLEEPABLE if self._sleepable else 0
-            self._programs[key] = _load(PROG_TYPE_KPROBE, name, code, flags, attach_type)
+            self._programs[key] = _load(PROG_TYPE_KPROBE, name, self._code(name, cookie), flags, attach_type)
         return self._programs[key]
 
     def tracepoint_program(self, name: str) -> int:
@@ -153,5 +155,5 @@ def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> in
     if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):
         raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
     words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
-    reason = next((line for line in reversed(words) if line and not line.startswith(("processed", "verification"))), "")
-    raise UsdtkitError(f"the kernel's verifier refuses the program {name}: {reason or describe(-descriptor)}")
+    reason = next((line for line in reversed(words) if line and not _NO_REASON.match(line)), "")
+    raise ProgramError(f"the kernel's verifier refuses the program: {reason or describe(-descriptor)}", name)

@@ -19,9 +19,9 @@ from __future__ import annotations
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import COOKIE_LIST_BITS, Counter
+from usdtkit.bpf.actions import Counter
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.render import RETURN_SLOT, HookKind, Renderer
+from usdtkit.bpf.render import COOKIE_LIST_BITS, RETURN_SLOT, HookKind, Renderer
 from usdtkit.records import dataclass, field
 
 Matching = Literal["frame", "nesting", "key"]

@@ -14,10 +14,19 @@ import os
 from collections.abc import Sequence
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import COOKIE_LIST_BITS, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import BACK, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
-from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, STORE_KEY, HookKind, Renderer, Scope, store_name
+from usdtkit.bpf.render import (
+    AT_ENTRY_BIT,
+    COOKIE_LIST_BITS,
+    MAX_OPERANDS,
+    STORE_KEY,
+    HookKind,
+    Renderer,
+    Scope,
+    store_name,
+)
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 from usdtkit.records import dataclass, field, replace
@@ -111,7 +120,7 @@ class _Builder:
         if tracepoints:
             self.functions += self.pairs.functions()
         declarations += [*self.pairs.declarations, *self.actions.declarations]
-        text = "\n".join([PRELUDE, *parts, *declarations, *self.functions, ""])
+        text = _numbered("\n".join([PRELUDE, *parts, *declarations, *self.functions, ""]))
         return Program(
             text,
             tuple(self.parameters),
@@ -159,6 +168,14 @@ class _Builder:
     def _block(self, block: Block, renderer: Renderer, count: Counter) -> tuple[str, list[str]]:
         lines = self.actions.render(block.action, renderer, count)
         return "" if block.condition is None else renderer.integer(block.condition)[0], lines
+
+
+def _numbered(text: str) -> str:
+    """With the number of the following line behind each piece of a user's C."""
+    if BACK not in text:
+        return text
+    lines = enumerate(text.split("\n"), 2)
+    return "\n".join(line.replace("0", str(number), 1) if line == BACK else line for number, line in lines)
 
 
 def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:

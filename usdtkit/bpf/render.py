@@ -23,6 +23,11 @@ REGISTERS: dict[str, tuple[tuple[str, ...], int]] = {
     "x86_64": (("di", "si", "dx", "cx", "r8", "r9"), 8),
     "aarch64": (tuple(f"regs[{n}]" for n in range(8)), 0),
 }
+# The registers that programs may ask for by name.
+PT_REGS: dict[str, tuple[str, ...]] = {
+    "x86_64": (*("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip"), *(f"r{n}" for n in range(8, 16))),
+    "aarch64": ("sp", "pc"),
+}
 RETURN_REGISTER = {"x86_64": "ax", "aarch64": "regs[0]"}
 # A call pushes its return address on x86-64, and the return has popped it when the return probe is hit.
 RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
@@ -31,6 +36,8 @@ INSTRUCTION = {"x86_64": "ip", "aarch64": "pc"}
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 HookKind = Literal["usdt", "entry", "return"]
+# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
+COOKIE_LIST_BITS = 12
 # The bit of a cookie that says that a USDT site is its function's first instruction.
 AT_ENTRY_BIT = 1 << 11
 # The entries of a session's maps belong to a process.
@@ -151,7 +158,9 @@ class Renderer:
             case ex.Constant(value):
                 return (f"(s64){self.parameter(value)}", True) if value < 0 else (self.parameter(value), False)
             case ex.Cast(inner, type):
-                return _cast(self.integer(inner)[0], type)
+                return _cast(self.pointer(inner), type)
+            case ex.Register(name):
+                return self._register(name), False
             case ex.Binary():
                 return self._binary(resolved)
             case ex.Not(inner):
@@ -170,6 +179,16 @@ class Renderer:
                 return c, kind == "i64"
             case _:
                 raise UsageError(f"{self.scope.what}: a string, a float or a stack where an integer is needed")
+
+    def variable(self, expression: ex.Expression) -> tuple[str, str]:
+        """The C type and the C of a value: an integer, of a text its address, of a float the bits of the double."""
+        resolved = self._resolve(expression)
+        if isinstance(resolved, (ex.Text, ex.Buffer)):
+            return "u64", self.pointer(resolved)
+        if isinstance(resolved, _Float):
+            return "u64", resolved.c
+        c, signed = self.integer(resolved)
+        return "s64" if signed else "u64", c
 
     def pointer(self, expression: ex.Expression) -> str:
         """The C of an address: for an argument that is known to be a string or bytes, where they lie."""
@@ -257,6 +276,10 @@ class Renderer:
             return self._builtin(name)
         if isinstance(expression, ex.Arg):
             return self._argument(self.scope.argument(expression.which))
+        if isinstance(expression, ex.Text):
+            counted = self._resolve(expression.pointer)
+            if isinstance(counted, ex.Buffer) and counted.text:  # an argument that has its length beside it
+                return replace(counted, size=expression.size)
         if isinstance(expression, ex.Memory) and expression.type in ("f32", "f64"):
             bits = self._memory(expression)
             return _Float(bits if expression.type == "f64" else f"widen({bits})")
@@ -278,8 +301,9 @@ class Renderer:
         match argument.type:
             case "str" | "json":
                 return ex.Text(value, self.scope.string_size)
-            case "bytes":
-                return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
+            case "bytes" | "text" as type:
+                length = self._operand(argument.operand + 1)
+                return ex.Buffer(value, length, self.scope.string_size, text=type == "text")
             case "f64":
                 return _Float(value.c)
             case "f32":
@@ -307,6 +331,12 @@ class Renderer:
             return _C(f"(u64)ctx->{registers[index]}")
         return _C(f"read_user(ctx->sp + {displacement + 8 * (index - len(registers))}, 8, {self.stat})")
 
+    def _register(self, name: str) -> str:
+        known = PT_REGS[self.scope.machine]
+        if name not in known:
+            raise UsageError(f"{self.scope.what}: there is no register {name!r}", hint=f"one of {', '.join(known)}")
+        return f"(u64)ctx->{name}"
+
     def _builtin(self, name: str) -> ex.Expression:
         if name == "comm":
             return _Comm()
@@ -319,6 +349,9 @@ class Renderer:
         if name == "ustack":
             self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
             return _Stack(self.stack)
+        if name == "probe":
+            self.uses.add("cookie")
+            return _C(f"(cookie >> {COOKIE_LIST_BITS})", "probe")
         if name == "ip" or (name == "caller" and self.scope.kind == "return"):
             return _C(f"(u64)ctx->{INSTRUCTION[self.scope.machine]}")
         if name == "caller":
@@ -364,7 +397,7 @@ def store_key(key: str) -> str:
 @dataclass(eq=False, repr=False)
 class _C(ex.Expression):
     c: str
-    kind: Literal["u64", "i64", "bool"] = "u64"
+    kind: Literal["u64", "i64", "bool", "probe"] = "u64"
     names: tuple[tuple[str, int], ...] = ()
 
 

@@ -65,6 +65,16 @@ class RingBuffer:
             ffi.release(self._ring)
             self._ring = None
 
+    @property
+    def reserved(self) -> int:
+        """Bytes that programs have reserved, ever, written or not."""
+        return int(lib.usdtkit_ring_reserved(self._ring))
+
+    @property
+    def taken(self) -> int:
+        """Bytes that were read, ever."""
+        return int(lib.usdtkit_ring_taken(self._ring))
+
     def payloads(self) -> Iterator[bytes]:
         """Those of all records that wait: for rings whose records are few."""
         while found := self.read(_copied):

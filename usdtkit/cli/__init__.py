@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "trace")
+COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider")
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -28,6 +28,8 @@ TOPICS = (
     "memory and locks",
     "languages",
 )
+# Those of the tools for languages, u…, whose names may begin with a language instead: pythoncalls, javagc.
+LANGUAGE_TOOLS = ("calls", "flow", "gc", "objnew", "stat", "threads")
 EPILOG = """\
 usdtkit NAME -h tells more of each. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
 4 no such target or probe, 5 the kernel or a program lacks a feature, 6 more events lost than --max-lost."""
@@ -61,6 +63,8 @@ def _report(error: UsdtkitError) -> int:
     from usdtkit.output.text import printable
 
     print(printable(f"usdtkit: {error.message}"), file=sys.stderr)
+    for line in error.details:
+        print(printable(line), file=sys.stderr)
     if error.hint:
         print(printable(f"  hint: {error.hint}"), file=sys.stderr)
     return error.exit_code
@@ -139,7 +143,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
     """A command or tool, and the parser of its options. UsageError where there is none of this name."""
-    module = _module(name)
+    language = _language_of(name)
+    module = _module(f"u{name.removeprefix(language)}" if language else name)
     summary, _, details = (module.__doc__ or "").partition("\n")
     parser = _Parser(
         prog=f"usdtkit {name}",
@@ -149,7 +154,20 @@ def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
         allow_abbrev=False,
     )
     module.configure(parser)
+    if language:
+        parser.set_defaults(language=language)
     return module, parser
+
+
+def _language_of(name: str) -> str:
+    """The language in the short form of a tool's name (`javagc` is `ugc -l java`), "" in any other name."""
+    tool = next((tool for tool in LANGUAGE_TOOLS if name.endswith(tool) and not name.startswith("u")), None)
+    if tool is None or name in tool_names():
+        return ""
+    from usdtkit.providers.languages import BY_NAME
+
+    language = name.removesuffix(tool)
+    return language if language in BY_NAME else ""
 
 
 def tool_names() -> list[str]:

@@ -8,7 +8,7 @@ server's probes and functions stands in `usdtkit.providers`.
 from __future__ import annotations
 
 import argparse
-import os
+import mmap
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usdtkit import processes, targets
-from usdtkit.cli.run import Describe, milliseconds, new_session
+from usdtkit.cli.run import Describe, milliseconds, new_session, running
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.output.sql import Dialect, kind, normalise
 from usdtkit.providers import mysql, postgresql
 from usdtkit.records import dataclass, field
-from usdtkit.trace import Distribution, Expression, Pair, Session, arg, cstr, deref, uprobe, usdt
+from usdtkit.trace import Distribution, Expression, Pair, Session, arg, cstr, deref, tid, uprobe, usdt
 
 QUERY_SIZE = 256
 Label = Literal["statement", "kind", "pid", "user", "database"]
@@ -42,37 +42,36 @@ class Engine:
     without: str  # what to do when a program has neither probes nor functions
 
 
-def add_query_options(parser: argparse.ArgumentParser) -> None:
-    """-m, -x and --raw-text of the tools that show or count queries."""
-    parser.add_argument(
-        *("-m", "--min-ms", "--threshold"),
-        dest="min_ms",
-        type=milliseconds,
-        metavar="MS",
-        help="only queries that take so long",
-    )
+def add_query_options(parser: argparse.ArgumentParser, *, threshold: bool = True) -> None:
+    """-x and --raw-text of the tools for databases, and with `threshold` -m."""
+    if threshold:
+        flags = ("-m", "--min-ms", "--threshold")
+        parser.add_argument(*flags, dest="min_ms", type=milliseconds, metavar="MS", help="only what takes so long")
     parser.add_argument("-x", "--exe", metavar="PATH", help="the server's program, for servers that start later")
     parser.add_argument("--raw-text", action="store_true", help="statements as sent, with the data in them")
 
 
 @contextmanager
-def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[Pair]]]:
-    """A session for the options, with the queries of all servers that they mean."""
+def tracing_servers(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[str]]]:
+    """A session for the options, and the programs of the servers that they mean."""
     pids: list[int] | None = options.pid
-    if options.command:
-        programs = options.command[:1]
-    elif options.exe:
-        programs = [options.exe]
+    if named := options.exe or (options.command or [""])[0]:
+        programs = [targets.resolve(named)[0].path]
     else:
-        found = pids or _running(engine)
-        programs = _programs(found)
+        found = running(options, *engine.servers) or []
+        # As they can be opened from here, also where the server lives in a container.
+        programs = [targets.resolve(program, found)[0].path for program in _programs(found)]
         if engine.forks and pids:
             _refuse_parents(pids, engine)
-        elif engine.forks:
-            programs = [targets.resolve(program, found)[0].path for program in programs]
-        else:
-            pids = found
+        pids = pids if engine.forks else found
     with new_session(options, pids=pids) as session:
+        yield session, programs
+
+
+@contextmanager
+def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[Pair]]]:
+    """A session for the options, with the queries of all servers that they mean."""
+    with tracing_servers(options, engine) as (session, programs):
         queries = [pair for program in programs for pair in engine.queries(session, program)]
         if not queries:
             raise NotFoundError(
@@ -170,6 +169,32 @@ def query_fields(pair: Pair) -> list[str]:
     return ["latency", *(name for name in pair.keeps if name in ("query", "database", "user"))]
 
 
+class Current:
+    """The statement that each backend is at, from the events of its probe statement__status."""
+
+    PROBE = "postgresql:statement__status"
+
+    def __init__(self, *, raw: bool) -> None:
+        self._raw = raw
+        self._at: dict[int, str | None] = {}
+
+    @classmethod
+    def trace(cls, session: Session, program: str) -> None:
+        """Send what `take` takes."""
+        session.usdt(cls.PROBE, program).emit(query=cstr("status", QUERY_SIZE))
+
+    def take(self, event: Any) -> None:
+        """Note what a backend is at now."""
+        if event.query is None:  # it waits for the next message
+            self._at.pop(event.pid, None)
+        else:
+            self._at[event.pid] = shown(event.query, POSTGRES, raw=self._raw)
+
+    def of(self, event: Any) -> str | None:
+        """What the backend is at that an event comes from; None where that began before the trace."""
+        return self._at.get(event.pid)
+
+
 class Backends:
     """PostgreSQL's backends by their titles, each looked at once, when its first query arrives."""
 
@@ -183,15 +208,6 @@ class Backends:
             title = backend_title(event.pid)
             self._known[event.pid] = title[self._by] if title else "?"
         return self._known[event.pid]
-
-
-def _running(engine: Engine) -> list[int]:
-    if found := processes.named(*engine.servers):
-        return found
-    names = " or ".join(engine.servers[:2])
-    if os.geteuid() != 0:
-        raise PrivilegeError(f"no {names} among the processes that may be looked into", hint="run as root")
-    raise NotFoundError(f"no {names} runs here", hint="start it first, or give its PID")
 
 
 def _programs(pids: Sequence[int]) -> list[str]:
@@ -256,7 +272,31 @@ def _packet(dispatch: mysql.Dispatch) -> Expression:
 
 
 def _postgresql(session: Session, program: str) -> list[Pair]:
-    return _by_probes(session, program, "postgresql:query__start", "postgresql:query__done", ())
+    """Queries of the simple protocol by the probes, and executions of the extended one by PortalRun, where we know how
+    this version declares it; each until the backend is ready for more, or failed."""
+    ready = uprobe(program, postgresql.READY)
+    start = usdt("postgresql:query__start", program)
+    try:
+        found = [session.pair(start, ready, key=tid, keep={"query": cstr("query", QUERY_SIZE)})]
+    except NotFoundError:  # a server without symbols, or without probes
+        return _by_probes(session, program, "postgresql:query__start", "postgresql:query__done", ())
+    version = _version(program)
+    for portal_run in postgresql.PORTAL_RUN:
+        if version in portal_run.versions:
+            keep = {
+                "query": cstr(deref(1, portal_run.source), QUERY_SIZE),
+                "destination": deref(portal_run.dest, postgresql.DEST_KIND, "i32"),
+            }
+            runs = session.pair(uprobe(program, "PortalRun"), ready, key=tid, keep=keep)
+            found.append(runs.where(runs.kept("destination") == postgresql.DEST_REMOTE_EXECUTE))
+    return found
+
+
+def _version(program: str) -> int:
+    """The major version of a PostgreSQL; 0 where it does not say."""
+    with Path(program).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = re.search(postgresql.VERSION, content)
+        return int(found[1]) if found else 0
 
 
 MYSQL = Engine(

@@ -10,18 +10,22 @@ import functools
 import operator
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
 from usdtkit import processes
+from usdtkit.cgroups import cgroup_ids
 from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.records import asdict
-from usdtkit.trace import Session, Source, comm, tid, uid
+from usdtkit.trace import Session, Source, cgroup, comm, tid, uid
 
 LOST_EVENTS = 6
+# timeout(1) and others send one signal to the process and the same to its group.
+TWICE_S = 0.2
 COMM_LENGTH = 15  # the kernel keeps so much of a thread's name
 Describe = Callable[[Any], Mapping[str, Any] | None]
 Finish = Callable[[Report], None]
@@ -37,13 +41,20 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(format="table")
 
 
-def add_session_options(parser: argparse.ArgumentParser) -> None:
-    """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them."""
+def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[str] = ("-c", "--command")) -> None:
+    """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them.
+
+    `command`: what the option for a command is called.
+    """
     parser.add_argument(
         "-p", "--pid", type=pids, action="extend", help="trace this process only (repeatable, or several: 12,34)"
     )
     parser.add_argument(
-        "-c", "--command", type=words, metavar="CMD", help="start this and trace it from its first instruction"
+        *command,
+        dest="command",
+        type=words,
+        metavar="CMD",
+        help="start this and trace it from its first instruction",
     )
     parser.add_argument("-d", "--duration", type=seconds, metavar="SEC", help="end after so many seconds")
     parser.add_argument(
@@ -52,9 +63,29 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
+    parser.add_argument(
+        "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
+    )
+    parser.add_argument("--drop-to", metavar="USER", help="the same, and become this user")
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
+    parser.add_argument("--program", action="store_true", help="show the BPF program before it runs")
     parser.set_defaults(session=Session)
     add_output_options(parser)
+
+
+def add_ignored_options(
+    parser: argparse.ArgumentParser, flags: Mapping[str, str], *, takes_value: bool = False
+) -> None:
+    """Options of bcc's tool that mean nothing here, each with the reason: they are accepted, and noted."""
+    for flag, reason in flags.items():
+        parser.add_argument(
+            *flag.split(), action=_Ignored, nargs=None if takes_value else 0, const=reason, help=argparse.SUPPRESS
+        )
+
+
+class _Ignored(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        note(f"usdtkit: {option_string} is ignored: {self.const}")
 
 
 def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | None = None) -> None:
@@ -67,16 +98,34 @@ def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | N
     parser.add_argument("-T", "--timestamp", action="store_true", help="the time before what is printed")
 
 
-def add_filter_options(parser: argparse.ArgumentParser, *, tid: str = "", uid: str = "", comm: str = "") -> None:
-    """--tid, --uid and --comm of what can be narrowed; `filtered` obeys them. A tool may give each a letter ("-t")."""
+def add_unit_options(parser: argparse.ArgumentParser, milliseconds: str = "-m") -> None:
+    """-u and -m of histograms of time: `options.unit` in nanoseconds, `options.unit_name` what the value is called."""
+    group = parser.add_mutually_exclusive_group()
+    units = (("-u", "--microseconds", "us", 1_000), (milliseconds, "--milliseconds", "ms", 1_000_000))
+    for letter, flag, name, size in units:
+        group.add_argument(
+            *([letter] if letter else []), flag, action=_Unit, nargs=0, const=(name, size), help=f"buckets in {name}"
+        )
+    parser.set_defaults(unit=1, unit_name="latency_ns")
+
+
+class _Unit(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        name, namespace.unit = self.const
+        namespace.unit_name = f"latency_{name}"
+
+
+def add_filter_options(parser: argparse.ArgumentParser, **aliases: str) -> None:
+    """--tid, --uid, --comm and --cgroup of what can be narrowed; `filtered` obeys them. `aliases`: tid="-t"."""
     group = parser.add_argument_group("only hits")
-    for flag, letter, parse, metavar, of in (
-        ("--tid", tid, pid, "TID", "of this thread"),
-        ("--uid", uid, user, "USER", "of processes of this user, a number or a name"),
-        ("--comm", comm, str, "NAME", "of threads of this name, or that begins so: 'java*'"),
+    for name, parse, metavar, of in (
+        ("tid", pid, "TID", "of this thread"),
+        ("uid", user, "USER", "of processes of this user, a number or a name"),
+        ("comm", str, "NAME", "of threads of this name, or of names like it: 'java*'"),
+        ("cgroup", str, "CGROUP", "in this cgroup and those below it: a path, a name, or a container's id"),
     ):
-        flags = [letter, flag] if letter else [flag]
-        group.add_argument(*flags, type=parse, action="append", metavar=metavar, help=f"{of} (repeatable)")
+        flags = [f"--{name}", *([aliases[name]] if name in aliases else [])]
+        group.add_argument(*flags, dest=name, type=parse, action="append", metavar=metavar, help=f"{of} (repeatable)")
 
 
 def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
@@ -85,7 +134,8 @@ def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
     for alternatives in (
         [tid == number for number in options.tid or ()],
         [uid == number for number in options.uid or ()],
-        [comm.startswith(n[:-1]) if n.endswith("*") else comm == n[:COMM_LENGTH] for n in options.comm or ()],
+        [comm.matches(n) if set(n) & set("*?") else comm == n[:COMM_LENGTH] for n in options.comm or ()],
+        [cgroup == number for name in options.cgroup or () for number in cgroup_ids(name)],
     ):
         if alternatives:
             source = source.where(functools.reduce(operator.or_, alternatives))
@@ -95,7 +145,9 @@ def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
-    session: Session = options.session(pid=found, command=options.command, duration=options.duration, **more)
+    drop = options.drop if options.drop_to is None else options.drop_to
+    common = {"command": options.command, "duration": options.duration, "drop": drop}
+    session: Session = options.session(pid=found, ordered=True, **common, **more)
     return session
 
 
@@ -139,7 +191,7 @@ def follow(
     """
     if options.explain:
         return explain(session, options.format)
-    session.start()
+    _start(session, options)
     format_: Format = options.format
     report = Report(tool, columns, format_)
     with _stop_on_signals(session):
@@ -168,7 +220,7 @@ def follow_intervals(
     """
     if options.explain:
         return explain(session, options.format)
-    session.start()
+    _start(session, options)
     report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
         _begin(session)
@@ -179,6 +231,12 @@ def follow_intervals(
                 break
     session.detach()
     return _end(session, report, options)
+
+
+def _start(session: Session, options: argparse.Namespace) -> None:
+    if options.program:
+        note(session.program().text)
+    session.start()
 
 
 def _begin(session: Session) -> None:
@@ -204,9 +262,16 @@ def explain(session: Session, format: Format) -> int:
 
 @contextmanager
 def _stop_on_signals(session: Session) -> Iterator[None]:
+    asked_at: float | None = None
+
     def stop(number: int, frame: FrameType | None) -> None:
-        session.stop()
-        signal.signal(number, before[number])  # a second one ends at once, also where nobody reads the output
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+            session.stop()
+        elif time.monotonic() - asked_at > TWICE_S:  # ends at once, also where nobody reads the output
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -252,6 +317,15 @@ def positive(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return int(text)
+
+
+def steps(text: str) -> tuple[int, int, int]:
+    """For argparse: the bounds of a linear histogram, and its step."""
+    try:
+        low, high, step = (int(part, 0) for part in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOW:HIGH:STEP, such as 0:4096:512") from None
+    return low, high, step
 
 
 def words(text: str) -> list[str]:

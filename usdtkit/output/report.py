@@ -45,9 +45,15 @@ def milliseconds(ns: int) -> str:
     return f"{ns / 1e6:.2f}"
 
 
+def microseconds(ns: int) -> str:
+    """Nanoseconds as microseconds, two decimals."""
+    return f"{ns / 1e3:.2f}"
+
+
 TIME = Column("TIME", "time_ns", 12, clock)
 PID = Column("PID", "pid", 7, right=True)
 COMM = Column("COMM", "comm", 16)
+LATENCY_US = Column("LAT(us)", "latency_ns", 9, microseconds, right=True)
 LATENCY_MS = Column("LAT(ms)", "latency_ns", 9, milliseconds, right=True)
 
 
@@ -85,18 +91,21 @@ class Report:
         if timestamp and self.format == "table":
             print(f"\n{time.strftime('%H:%M:%S')}")
 
-    def block(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the rows of a block, in the table under a heading of their own."""
+    def block(self, rows: Iterable[Mapping[str, Any]], *, title: str = "") -> None:
+        """Write the rows of a block, in the table under a heading of their own, and perhaps a title."""
         if self.format == "table":
-            print()
+            print(f"\n{printable(title)}" if title else "")
             self._line([column.heading for column in self._columns])
         for row in rows:
             self.row({**self._block, **row})
 
-    def histogram(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
+    def histogram(
+        self, distribution: Distribution, value: str = "latency_ns", *, percentiles: Sequence[int] = (), **labels: Any
+    ) -> None:
         """Write the distribution of a value: its name, which ends in `_ns` where it is a duration, and what it is of.
 
-        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket.
+        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket. With
+        `percentiles` the table and JSON also have them, as the ends of their buckets, and the average.
         """
         counts = sorted(distribution.buckets.items())
         buckets = [
@@ -106,7 +115,8 @@ class Report:
         row = {**self._block, **labels, "value": value}
         if self.format == "json":
             totals = {"count": distribution.count, "sum": distribution.sum}
-            self._json({**flatten(row), **totals, "buckets": buckets})
+            bounds = {f"p{percent}": distribution.percentile(percent) for percent in percentiles}
+            self._json({**flatten(row), **totals, **bounds, "buckets": buckets})
         elif self.format == "csv":
             for bucket in buckets:
                 self._csv_row(flatten({**row, **bucket}))
@@ -115,6 +125,8 @@ class Report:
             bound = histogram.duration if value.endswith("_ns") else str
             for line in histogram.render(distribution, value.removesuffix("_ns"), bound):
                 print(line)
+            if percentiles and distribution.buckets:
+                print(histogram.statistics(distribution, percentiles, bound))
             sys.stdout.flush()
 
     def summary(self, summary: Summary) -> None:
@@ -162,7 +174,9 @@ def account(summary: Summary) -> str:
     line = f"received {summary.received:,}, lost {summary.lost:,}"
     rest = {
         "not counted, table full": summary.full,
+        "ends without a start": summary.unmatched,
         "dropped, nested too deep": summary.overflow,
+        "starts without an end": summary.dropped,
         "arguments unreadable": summary.unreadable,
         "stacks not taken": summary.no_stack,
     }

@@ -53,6 +53,15 @@ FUNCTIONS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
     },
 }
 
+# Members of structures that functions take, on 64-bit Linux: (bytes from the beginning, type).
+STRUCTURES: dict[str, dict[str, tuple[int, str]]] = {
+    "timespec": {"tv_sec": (0, "i64"), "tv_nsec": (8, "i64")},
+    "timeval": {"tv_sec": (0, "i64"), "tv_usec": (8, "i64")},
+    "iovec": {"iov_base": (0, "u64"), "iov_len": (8, "u64")},
+    "pollfd": {"fd": (0, "i32"), "events": (4, "i16"), "revents": (6, "i16")},
+    "sockaddr": {"sa_family": (0, "u16")},
+}
+
 # What getaddrinfo and getnameinfo return, as glibc's netdb.h numbers it.
 GAI_ERRORS = {
     -1: "EAI_BADFLAGS",

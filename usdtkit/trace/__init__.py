@@ -34,6 +34,7 @@ from usdtkit.bpf.expressions import (
     ms,
     now,
     pid,
+    probe,
     retval,
     tid,
     uid,
@@ -57,7 +58,8 @@ __all__ = [
     "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram", "KernelMap",
     "Pair", "Planned", "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Truncated",
     "TruncatedBytes", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr", "deref", "gid", "ip",
-    "latency", "ms", "now", "pid", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack",
+    "wall_time",
 ]  # fmt: skip
 
 

@@ -21,8 +21,8 @@ Event = _events.Event
 HEADER = ("time_ns", "pid", "tid", "probe")
 # Fields say their units.
 UNITS = {"latency": "latency_ns", "time": "time_ns"}
-_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "S"}
-_ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d"}  # of a column
+_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "S", "probe": "Q"}
+_ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d", "probe": "Q"}  # of a column
 
 
 class Columns:
@@ -59,12 +59,12 @@ class Decoders:
         self, program: Program, types: int, probes: Sequence[str], stack: Callable[[int], Any] | None = None
     ) -> None:
         self._probes = tuple(probes)
-        self._fields = [program.records[number * SIZES].fields for number in range(types)]
+        records = {kind: layout.with_probes(probes) for kind, layout in program.records.items()}
+        self._fields = [records[number * SIZES].fields for number in range(types)]
         self._stack = stack
         # Every kind has a decoder, also those that a type of few sizes never sends.
         self._decoders = tuple(
-            _decoder(program.records.get(kind) or program.records[kind // SIZES * SIZES], stack)
-            for kind in range(types * SIZES)
+            _decoder(records.get(kind) or records[kind // SIZES * SIZES], stack) for kind in range(types * SIZES)
         )
         self._groups = bytes(kind // SIZES for kind in range(types * SIZES))
 

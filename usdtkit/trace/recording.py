@@ -10,6 +10,7 @@ from typing import Any
 
 from usdtkit.elf.notes import name_operands
 from usdtkit.errors import NotFoundError
+from usdtkit.model import width_of
 from usdtkit.providers import known_arguments
 from usdtkit.trace.session import Session
 from usdtkit.trace.specs import Resolved, Spec, UsdtSpec
@@ -36,13 +37,13 @@ class Recording(Session):
         self._texts.append(self.program().text)
         raise Recorded
 
-    def _found(self, spec: Spec | Resolved) -> Resolved:
+    def resolve(self, spec: Spec | Resolved) -> Resolved:
         if isinstance(spec, Resolved) or not self._by_heart:
-            return super()._found(spec)
+            return super().resolve(spec)
         if not isinstance(spec, UsdtSpec):
             return Resolved(spec.what, "return" if spec.on_return else "entry", spec.arguments_of(spec.functions), ())
         known = known_arguments(*spec.name.split(":", 1))
         if known is None:
             raise NotFoundError(f"what arguments {spec.name} has is not known without a program that has it")
-        operands = len(known) + sum(type == "bytes" for _, type in known)
+        operands = sum(width_of(type) for _, type in known)
         return Resolved(spec.name, "usdt", name_operands(operands, known) or (), ())

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Action, Block, Count, Delete, Emit, Hist, Linear, Log2, Put, Stats
+from usdtkit.bpf.actions import Action, Block, Count, Delete, Emit, Hist, Linear, Log2, Put, Raw, Stats
+from usdtkit.bpf.layout import Field, Kind
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
 from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable, Sums
@@ -26,13 +27,19 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="Source")
 Keep = Mapping[str, ex.Expression] | Sequence[str]
 Key = ex.Expression | str
+# A struct of an event has members of 64 bits.
+RAW_NUMBERS: dict[str, Kind] = {
+    **dict.fromkeys(("u8", "u16", "u32", "u64"), "u64"),
+    **dict.fromkeys(("i8", "i16", "i32", "i64"), "i64"),
+    **{"bool": "bool", "f64": "f64"},
+}
 
 
 class Source:
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
-    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller; in a
-    pair also latency and what it keeps), or as `name=expression`.
+    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller, probe;
+    in a pair also latency and what it keeps), or as `name=expression`.
     """
 
     def __init__(self, session: Session, resolved: Resolved, hook: Hook) -> None:
@@ -105,6 +112,21 @@ class Source:
         self._act(Stats(self._session.add_aggregation(table), as_value(value), wanted))
         return table
 
+    def raw(
+        self: Self, text: str, fields: Mapping[str, str], /, *, declarations: str = "", **values: ex.Expression | str
+    ) -> Self:
+        """Send an event that C of your own fills: statements that set the members of `event`.
+
+        `fields` are their names and types: u8 to u64, i8 to i64, bool, f64, and str or bytes, which are an array NAME
+        of the session's `string_size` and NAME_length. `values` are names or expressions that the text finds as
+        variables; of a string, its address. `declarations` stands before all functions: maps, structs, functions.
+        `goto drop;` sends nothing. Unlike everywhere else, what stands here is compiled as it is.
+        """
+        layout = tuple(self._raw_field(name, type) for name, type in fields.items())
+        wanted = {name: as_value(value) for name, value in values.items()}
+        self._act(Raw(self._session.add_event_type(), layout, text, declarations, wanted))
+        return self
+
     def put(self: Self, into: KernelMap, key: ex.Expression, **values: ex.Operand) -> Self:
         """Make an entry of a map of the session, or replace it; every field of the map needs its value."""
         self._act(Put(into.number, key, into.in_order(values)))
@@ -131,6 +153,15 @@ class Source:
                 raise UsageError(f"a field cannot be called {name!r} here", hint="each name once, a Python identifier")
             wanted[name] = ex.lift(value)
         return wanted
+
+    def _raw_field(self, name: str, type: str) -> Field:
+        if not name.isidentifier() or not name.isascii() or name.startswith("_") or name in HEADER:
+            raise UsageError(f"a field cannot be called {name!r} here", hint="a name that C and Python allow")
+        if type in ("str", "bytes"):
+            return Field(name, "str" if type == "str" else "bytes", self._hook.string_size)
+        if type not in RAW_NUMBERS:
+            raise UsageError(f"a field {name!r} of type {type!r}", hint=f"one of {', '.join(RAW_NUMBERS)}, str, bytes")
+        return Field(name, RAW_NUMBERS[type])
 
     def _names(self) -> set[str]:
         """Names that come before the builtin ones."""

@@ -65,8 +65,8 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
 
 
 def _readable(operands: Sequence[Operand], argument: Argument) -> bool:
-    """Whether a site has the argument, and where a program can get at it; one of type bytes is two operands."""
-    own = operands[argument.operand :][: 2 if argument.type == "bytes" else 1]
+    """Whether a site has the argument, and where a program can get at it; some are two operands."""
+    own = operands[argument.operand :][: argument.width]
     return bool(own) and all(operand.kind != "unreadable" for operand in own)
 
 

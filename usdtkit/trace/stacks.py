@@ -85,6 +85,10 @@ class Stacks:
         """Take over the ring buffer through which definitions come."""
         self._ring = ring
 
+    def prepare(self) -> None:
+        """Open what only a privileged process can, and what is not asked for before."""
+        self._files.vdso()
+
     @property
     def fd(self) -> int:
         """Readable (poll) when new stacks wait."""
