@@ -25,6 +25,7 @@ from usdtkit.trace import KernelMap, ms
 from usdtkit.trace.heap import Heap
 
 TOPIC = "memory and locks"
+VARIANTS = ("-p 1", "-p 1 -s 2", "-p 1 -t")
 
 EVENTS = [TIME, PID, Column("FUNCTION", "function", 16), Column("BYTES", "bytes", 12), Column("ADDRESS", "address", 0)]
 

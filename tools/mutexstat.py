@@ -23,6 +23,7 @@ from usdtkit.trace import Expression, Histogram, Source, StatisticsTable, pid, u
 from usdtkit.trace.mutexes import holds, waits
 
 TOPIC = "memory and locks"
+VARIANTS = ("", "-H", "--hold", "--hold -H")
 
 TIMES = (("TOTAL", "total"), ("AVG", "average"), ("MAX", "max"))
 COLUMNS = [

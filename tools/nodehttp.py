@@ -22,6 +22,7 @@ from usdtkit.providers import node
 from usdtkit.trace import Session, arg, cstr, deref, ms
 
 TOPIC = "languages"
+VARIANTS = ("-p 1",)
 
 URL_SIZE = 512
 COLUMNS = [

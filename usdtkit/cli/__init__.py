@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("bundle", "cache", "doctor", "list", "provider")
+COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider")
 ALIASES = {"tplist": "list"}  # bcc's name for it
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (

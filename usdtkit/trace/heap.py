@@ -49,7 +49,9 @@ class Heap:
         self.frees: list[tuple[Source, Expression]] = []
         self._session, self._library, self._sizes, self._one_in = session, library, sizes, one_in
         self._allocating = session.map(room=THREADS, since="u64")  # threads that are within a function of the allocator
-        there = {function.name for function in session.find_functions(library, [f"{prefix}*"])}
+        known = [*libc.ALLOCATE, *libc.POSIX_MEMALIGN, *libc.REALLOCATE, *libc.FREE]
+        wanted = [*(prefix + name for name in known), *libc.NEW, *libc.DELETE]
+        there = {function.name for function in session.find_functions(library, wanted)}
         if not {f"{prefix}malloc", f"{prefix}free"} <= there:
             raise NotFoundError(
                 f"no {prefix}malloc and {prefix}free in {library}",
