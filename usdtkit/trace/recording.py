@@ -41,7 +41,7 @@ class Recording(Session):
         raise Recorded
 
     def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
-        if not self._by_heart:
+        if self._lacking is None:
             return super().find_functions(library, patterns)
         # Those that are asked for by their names, as if all were there.
         names = [one for one in patterns if isinstance(one, str) and not set(one) & set("*?[")]
