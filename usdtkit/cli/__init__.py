@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("cache", "doctor", "list", "provider", "trace")
+COMMANDS = ("cache", "doctor", "list", "provider", "run", "trace")
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -155,7 +155,8 @@ def tool_names() -> list[str]:
 
 def _module(name: str) -> ModuleType:
     if name in COMMANDS:
-        return importlib.import_module(f"usdtkit.cli.{name}")
+        # What `python -m usdtkit.run` runs too lies where that finds it.
+        return importlib.import_module("usdtkit.run" if name == "run" else f"usdtkit.cli.{name}")
     if name in (names := tool_names()):
         return importlib.import_module(f"usdtkit.tools.{name}")
     import difflib
