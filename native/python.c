@@ -72,6 +72,11 @@ static struct {
 } sites[COUNT];
 static uint8_t pristine;
 
+/* Sites of other providers, which fire for themselves; their numbers go on after COUNT. */
+#define BITS 64
+static const volatile uint8_t *others[BITS - COUNT];
+static int other_count;
+
 /* This thread runs what belongs to the switching: no event of it is the program's. */
 static __thread int ours __attribute__((tls_model("initial-exec")));
 
@@ -565,21 +570,23 @@ static struct {
     pthread_cond_t wake;
     pthread_t thread;
     int running, stopping;
-    uint32_t applied; /* what the hooks are set for; only the watcher writes it */
+    uint64_t applied; /* what the hooks are set for; only the watcher writes it */
     PyObject *switcher;
 } watcher = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static uint32_t look(void) {
-    uint32_t now = 0;
-    for (int probe = 0; probe < COUNT; probe++) now |= (uint32_t)armed(probe) << probe;
+static uint64_t look(void) {
+    uint64_t now = 0;
+    for (int probe = 0; probe < COUNT; probe++) now |= (uint64_t)armed(probe) << probe;
+    int count = __atomic_load_n(&other_count, __ATOMIC_ACQUIRE);
+    for (int other = 0; other < count; other++) now |= (uint64_t)(*others[other] != pristine) << (COUNT + other);
     return now;
 }
 
 /* By the GIL rather than by a pending call: only the main thread makes those, and it may wait for another thread. */
-static void switch_hooks(uint32_t now) {
+static void switch_hooks(uint64_t now) {
     PyGILState_STATE state = PyGILState_Ensure();
     ours = 1;
-    PyObject *result = PyObject_CallFunction(watcher.switcher, "I", now);
+    PyObject *result = PyObject_CallFunction(watcher.switcher, "K", now);
     if (!result) PyErr_WriteUnraisable(watcher.switcher);
     Py_XDECREF(result);
     ours = 0;
@@ -590,7 +597,7 @@ static void switch_hooks(uint32_t now) {
 static void *watch(void *Py_UNUSED(nothing)) {
     pthread_mutex_lock(&watcher.lock);
     while (!watcher.stopping) {
-        uint32_t now = look();
+        uint64_t now = look();
         if (now != watcher.applied) {
             pthread_mutex_unlock(&watcher.lock);
             switch_hooks(now);
@@ -676,7 +683,7 @@ static PyObject *stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
 }
 
 static PyObject *applied(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
-    return PyLong_FromUnsignedLong(__atomic_load_n(&watcher.applied, __ATOMIC_RELAXED));
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(&watcher.applied, __ATOMIC_RELAXED));
 }
 
 /* fork() and the watcher.
@@ -709,21 +716,39 @@ static int number_of(const char *name) {
     return -1;
 }
 
+static void *find_site(PyObject *path, const char *symbol) {
+    void *library = dlopen(PyBytes_AS_STRING(path), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    void *site = library ? dlsym(library, symbol) : NULL;
+    if (!site) PyErr_Format(PyExc_OSError, "the site %s cannot be found: %s", symbol, dlerror());
+    Py_DECREF(path);
+    return site;
+}
+
 static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *args) {
     const char *name, *symbol;
     PyObject *path;
     if (!PyArg_ParseTuple(args, "sO&sb:bind", &name, PyUnicode_FSConverter, &path, &symbol, &pristine)) return NULL;
-    int number = number_of(name);
-    void *library = number < 0 ? NULL : dlopen(PyBytes_AS_STRING(path), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    Py_DECREF(path);
-    void *site = library ? dlsym(library, symbol) : NULL;
-    if (!site) {
-        if (number >= 0) PyErr_Format(PyExc_OSError, "the site of %s cannot be found: %s", name, dlerror());
-        return NULL;
-    }
+    void *site = find_site(path, symbol);
+    int number = site ? number_of(name) : -1;
+    if (number < 0) return NULL;
     sites[number].stub = (stub4 *)(uintptr_t)site;
     sites[number].looked_at = site;
     Py_RETURN_NONE;
+}
+
+static PyObject *watch_site(PyObject *Py_UNUSED(module), PyObject *args) {
+    const char *symbol;
+    PyObject *path;
+    if (!PyArg_ParseTuple(args, "O&sb:watch", PyUnicode_FSConverter, &path, &symbol, &pristine)) return NULL;
+    void *site = find_site(path, symbol);
+    if (!site) return NULL;
+    if (other_count == BITS - COUNT) {
+        PyErr_SetString(PyExc_ValueError, "too many probes are watched");
+        return NULL;
+    }
+    others[other_count] = site;
+    __atomic_store_n(&other_count, other_count + 1, __ATOMIC_RELEASE);
+    return PyLong_FromLong(COUNT + other_count - 1);
 }
 
 /* Where the interpreter's code is: in the program, or in a library. */
@@ -756,6 +781,7 @@ static PyObject *interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(no
 static PyMethodDef methods[] = {
     {"bind", bind, METH_VARARGS, "bind(name, path, symbol, pristine): the site of a probe in a provider file"},
     {"look_at", look_at, METH_VARARGS, "look_at(name, address, pristine): a site of the interpreter's file, which fires by itself once a hook is set"},
+    {"watch", watch_site, METH_VARARGS, "watch(path, symbol, pristine) -> the bit of another probe from here on"},
     {"interpreter", interpreter, METH_NOARGS, "interpreter() -> path of the file that the interpreter's code is in"},
     {"filter", filter, METH_VARARGS, "filter(only, skip): globs of the files whose code is seen; once"},
     {"start", start, METH_O, "start(switch): call switch(bits of the probes that are traced) at each change"},

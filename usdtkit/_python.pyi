@@ -1,4 +1,4 @@
-"""The compiled module behind `usdtkit.instrument.python`; its source is native/python.c."""
+"""The compiled module behind `usdtkit.instrument.watcher`; its source is native/python.c."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,9 @@ def bind(name: str, path: str, symbol: str, pristine: int, /) -> None:
 
 def look_at(name: str, address: int, pristine: int, /) -> None:
     """The interpreter fires this probe itself, at this address of its file, once a hook is set. Raises OSError."""
+
+def watch(path: str, symbol: str, pristine: int, /) -> int:
+    """The number of another probe, whose site is this symbol of a loaded file. Raises OSError, ValueError."""
 
 def interpreter() -> str:
     """Path of the file that the interpreter's code is in: the program, or libpython."""

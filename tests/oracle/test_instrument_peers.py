@@ -32,7 +32,8 @@ def headers(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=versions())
+# What hooks they stand on differs before and after 3.12.
+@pytest.fixture(params=[versions()[0], *versions((3, 12))[:1]])
 def program(request, tmp_path_factory, spawn, wait_for_line):
     """A process that has published its probes, and waits for a tracer."""
     path, tree = tree_for(request.param, tmp_path_factory.getbasetemp())
@@ -54,7 +55,7 @@ def peer(spawn, headers, program):
         read_until(program, "done", timeout=120)
         # Old ones miss a signal that comes while they do not wait for events.
         for patience in (5, 10, 60):
-            tracer.send_signal(signal.SIGINT)
+            os.killpg(tracer.pid, signal.SIGINT)  # Debian's are shell scripts that call the tool
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return first + tracer.communicate(timeout=patience)[0]
         pytest.fail(f"{command[0]} does not end")
@@ -69,14 +70,14 @@ def test_pythoncalls(peer, program):
 
 
 def test_pythonflow(peer, program):
-    output = peer("function__entry,function__return", "Tracing", "pythonflow-bpfcc", program.pid)
+    output = peer("function__entry,function__return", "Tracing", "pythonflow-bpfcc", "-M", "recurse", program.pid)
     for arrow in ("->", "<-"):
         assert len(re.findall(rf"{arrow} [^\n]*language\.py\.recurse\n", output)) == language.DEPTH, output[-2000:]
 
 
 def test_pythongc(peer, program):
     output = peer("gc__start,gc__done", "Tracing", "pythongc-bpfcc", program.pid)
-    assert len(re.findall(r"gen 2 GC collected", output)) == language.COLLECTIONS, output
+    assert len(re.findall(r"(?:^|quit[.])[0-9.]+ +[0-9.]+ ", output, re.MULTILINE)) == language.COLLECTIONS, output
 
 
 SCRIPT = """

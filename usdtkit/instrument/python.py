@@ -8,24 +8,19 @@ traced and calls `_switch`, which sets just the hooks that these need; its C fun
 from __future__ import annotations
 
 import _thread
-import atexit
 import gc
-import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
+from usdtkit.instrument import watcher
+from usdtkit.instrument.watcher import Switch, native
 from usdtkit.probes import Probe, Provider
+from usdtkit.probes.image import symbol_name
 from usdtkit.providers.python import PROBES as CPYTHON
-
-try:
-    from usdtkit import _python
-except ImportError as error:
-    raise UnsupportedError(
-        f"this Python has no usdtkit._python: {error}", hint="install usdtkit on Linux, for this very interpreter"
-    ) from error
 
 PROVIDER = "python"
 # CPython's own, with the names that usdtkit gives to their arguments in other builds.
@@ -91,7 +86,6 @@ _TOOL_IDS = (4, 3, 5, 1, 2)
 _TOOL = "usdtkit"
 
 _installed: tuple[tuple[str, ...], tuple[str, ...], bool] | None = None
-_switches: list[_Switch | _Monitoring | _Hooks] = []  # set in this order, frames last
 
 
 def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool = False) -> None:
@@ -120,29 +114,18 @@ def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool
     ]
     provider.load()
     try:
-        _python.filter(*wanted[:2])
+        native.filter(*wanted[:2])
         _bind(probes, own)
     except (OSError, ValueError) as error:
         raise UsdtkitError(f"the Python probes cannot be installed: {error}") from error
     _installed = wanted
-    _switches.extend(_all_switches(own.keys()))
-    _python.start(_switch)
-    os.register_at_fork(
-        before=_python.stop,
-        after_in_parent=_python.after_fork_in_parent,
-        after_in_child=_python.after_fork_in_child,
-    )
-    # Registered early, it runs late; after it the interpreter takes itself to pieces, and nobody may switch.
-    atexit.register(_python.stop)
+    for switch in _all_switches(own.keys()):
+        watcher.add(switch)
 
 
 def traced() -> frozenset[str]:
     """The probes that this process has set its hooks for: those that somebody traces, 50 ms ago or now."""
-    return _names(_python.applied())
-
-
-def _names(bits: int) -> frozenset[str]:
-    return frozenset(name for number, name in enumerate(_python.PROBES) if bits >> number & 1)
+    return watcher.traced(native.PROBES)
 
 
 def _can_fire(name: str, objects: bool) -> bool:
@@ -158,7 +141,7 @@ def _own_probes() -> dict[str, list[int]]:
     """
     from usdtkit.elf.image import Image
 
-    with Image.open(_python.interpreter()) as image:
+    with Image.open(native.interpreter()) as image:
         if image.section(".note.stapsdt") is None:
             return {}
         from usdtkit.elf.notes import read_probes
@@ -168,41 +151,17 @@ def _own_probes() -> dict[str, list[int]]:
 
 
 def _bind(probes: list[Probe[...]], own: dict[str, list[int]]) -> None:
-    from usdtkit.probes import image, loading
-
-    pristine = image.MACHINES[loading.machine()].code[0]
+    pristine = watcher.pristine()
     for probe in probes:
         if probe.path is None:
             raise OSError("their file is not loaded")
-        _python.bind(probe.name, probe.path, image.symbol_name(PROVIDER, probe.name), pristine)
+        native.bind(probe.name, probe.path, symbol_name(PROVIDER, probe.name), pristine)
     for name in own.keys() & _PROBES.keys():
         # A tracer attaches to all sites of a probe: to look at one is enough.
-        _python.look_at(name, own[name][0], pristine)
+        native.look_at(name, own[name][0], pristine)
 
 
 # What follows runs in the watcher's thread, each time a tracer comes or goes.
-
-
-def _switch(armed: int) -> None:
-    """Set the hooks that these probes need, one bit each, and take away the others."""
-    names = _names(armed)
-    for switch in _switches:
-        switch.set(names)
-
-
-class _Switch:
-    """One hook: on while any of its probes is traced."""
-
-    def __init__(self, probes: Set[str], turn: Callable[[bool], object]) -> None:
-        self._probes = probes
-        self._turn = turn
-        self._on = False
-
-    def set(self, names: frozenset[str]) -> None:
-        on = not self._probes.isdisjoint(names)
-        if on != self._on:
-            self._turn(on)
-            self._on = on
 
 
 class _Monitoring:
@@ -212,7 +171,7 @@ class _Monitoring:
         self._own = own
         self._tool: int | None = None
 
-    def set(self, names: frozenset[str]) -> None:
+    def set(self, names: Set[str], /) -> None:
         monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         needed = [event for event, probes in _EVENTS.items() if not probes.isdisjoint(names - self._own)]
         if needed and self._tool is None:
@@ -252,15 +211,15 @@ class _Hooks:
         self._own = own
         self._now = (False, False)
 
-    def set(self, names: frozenset[str]) -> None:
-        names -= self._own
+    def set(self, names: Set[str], /) -> None:
+        names = names - self._own
         now = (not _PROFILE_HOOK.isdisjoint(names), not _TRACE_HOOK.isdisjoint(names))
         if now != self._now:
-            _python.hook(*now)
+            native.hook(*now)
             self._now = now
 
 
-def _all_switches(own: Set[str]) -> list[_Switch | _Monitoring | _Hooks]:
+def _all_switches(own: Set[str]) -> list[Switch | _Monitoring | _Hooks]:
     """The hooks that this interpreter needs; `own` are the probes that it was built with."""
     if sys.version_info[:2] == (3, 11):
         # Its own function probes fire only in threads that have some hook: what is missing is one.
@@ -273,48 +232,38 @@ def _all_switches(own: Set[str]) -> list[_Switch | _Monitoring | _Hooks]:
         frames = _Hooks(own)
         threads |= _PROFILE_HOOK | _TRACE_HOOK  # a new thread has no hooks
     return [
-        _Switch({"gc__start", "gc__done"} - own, _collections),
-        _Switch({"import__find__load__start", "import__find__load__done"} - own, _imports),
-        _Switch({"audit"} - own, lambda on: _python.audit()),
-        _Switch(threads, _threads),
-        _Switch(_OBJECTS, _python.objects),
+        Switch({"gc__start", "gc__done"} - own, _collections),
+        Switch({"import__find__load__start", "import__find__load__done"} - own, _imports()),
+        Switch({"audit"} - own, lambda on: native.audit()),
+        Switch(threads, _threads()),
+        Switch(_OBJECTS, native.objects),
         frames,
     ]
 
 
 def _collections(on: bool) -> None:
     if on:
-        gc.callbacks.append(_python.collection)
+        gc.callbacks.append(native.collection)
     else:
-        gc.callbacks.remove(_python.collection)
+        gc.callbacks.remove(native.collection)
 
 
-_originals: dict[tuple[str, str], tuple[Any, Any]] = {}
-
-
-def _imports(on: bool) -> None:
+def _imports() -> Callable[[bool], None]:
     """The interpreter looks this function up at each import that finds nothing in sys.modules."""
-    _replace("find_and_load", on, [("_frozen_importlib", "_find_and_load")])
+    module = sys.modules["_frozen_importlib"]
+    return watcher.replaced(module, "_find_and_load", lambda original: native.stand_in("find_and_load", original))
 
 
-def _threads(on: bool) -> None:
-    names = [name for name in ("start_new_thread", "start_joinable_thread") if hasattr(_thread, name)]
-    places = [("_thread", name) for name in names] + [("threading", f"_{name}") for name in names]
-    _replace("start_thread", on, places)
+def _threads() -> Callable[[bool], None]:
+    turns = [
+        watcher.replaced(module, name, lambda original: native.stand_in("start_thread", original))
+        for module in (_thread, threading)
+        for name in ("start_new_thread", "start_joinable_thread", "_start_new_thread", "_start_joinable_thread")
+        if hasattr(module, name)
+    ]
 
+    def turn(on: bool) -> None:
+        for each in turns:
+            each(on)
 
-def _replace(stand_in: str, on: bool, places: list[tuple[str, str]]) -> None:
-    """Put stand-ins into modules, or the originals back where nobody else has put something since."""
-    for module_name, name in places:
-        module = sys.modules.get(module_name)
-        if module is None or not hasattr(module, name):
-            continue
-        now = getattr(module, name)
-        if on:
-            replaced = _python.stand_in(stand_in, now)
-            _originals[module_name, name] = (now, replaced)
-            setattr(module, name, replaced)
-        elif (module_name, name) in _originals:
-            original, replaced = _originals.pop((module_name, name))
-            if now is replaced:
-                setattr(module, name, original)
+    return turn
