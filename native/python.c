@@ -569,7 +569,7 @@ static struct {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     pthread_t thread;
-    int running, stopping;
+    int running, stopping, again;
     uint64_t applied; /* what the hooks are set for; only the watcher writes it */
     PyObject *switcher;
 } watcher = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -598,7 +598,7 @@ static void *watch(void *Py_UNUSED(nothing)) {
     pthread_mutex_lock(&watcher.lock);
     while (!watcher.stopping) {
         uint64_t now = look();
-        if (now != watcher.applied) {
+        if (now != watcher.applied || __atomic_exchange_n(&watcher.again, 0, __ATOMIC_RELAXED)) {
             pthread_mutex_unlock(&watcher.lock);
             switch_hooks(now);
             pthread_mutex_lock(&watcher.lock);
@@ -684,6 +684,11 @@ static PyObject *stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
 
 static PyObject *applied(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
     return PyLong_FromUnsignedLongLong(__atomic_load_n(&watcher.applied, __ATOMIC_RELAXED));
+}
+
+static PyObject *again(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+    __atomic_store_n(&watcher.again, 1, __ATOMIC_RELAXED);
+    Py_RETURN_NONE;
 }
 
 /* fork() and the watcher.
@@ -786,6 +791,7 @@ static PyMethodDef methods[] = {
     {"filter", filter, METH_VARARGS, "filter(only, skip): globs of the files whose code is seen; once"},
     {"start", start, METH_O, "start(switch): call switch(bits of the probes that are traced) at each change"},
     {"applied", applied, METH_NOARGS, "applied() -> bits of the probes that the hooks are set for"},
+    {"again", again, METH_NOARGS, "again(): call switch at the next look, whether or not something has changed"},
     {"stop", stop, METH_NOARGS, "stop(): no more changes"},
     {"after_fork_in_parent", after_fork_in_parent, METH_NOARGS, "undo stop() once the call of fork has returned"},
     {"after_fork_in_child", after_fork_in_child, METH_NOARGS, "undo stop()"},

@@ -27,6 +27,9 @@ def start(switch: Callable[[int], object], /) -> None:
 def applied() -> int:
     """The last bits that were switched to."""
 
+def again() -> None:
+    """Call `switch` within 50 ms, whether or not something has changed."""
+
 def stop() -> None:
     """No more changes: before a fork, or for good."""
 

@@ -181,7 +181,7 @@ class _Monitoring:
         events = monitoring.events
         if needed:
             for event in (*_EVENTS, *_WITH_CALL):
-                monitoring.register_callback(self._tool, getattr(events, event), getattr(_python, event.lower()))
+                monitoring.register_callback(self._tool, getattr(events, event), getattr(native, event.lower()))
         monitoring.set_events(self._tool, sum(getattr(events, event) for event in needed))
         if not needed:
             for event in (*_EVENTS, *_WITH_CALL):

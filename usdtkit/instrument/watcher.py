@@ -56,6 +56,7 @@ def add(switch: Settable) -> None:
     """Have a switch called from here on; the first one starts the watcher."""
     _switches.append(switch)
     if len(_switches) > 1:
+        native.again()  # what it is for may be traced already
         return
     native.start(_switch)
     os.register_at_fork(
@@ -72,16 +73,16 @@ def watch(turn: Callable[[bool], object], *probes: Probe[...]) -> None:
 
     Probes that are silent here, because their file could not be loaded, are never traced. Raises UsdtkitError.
     """
-    names = {f"{probe.provider}:{probe.name}" for probe in probes if probe.path is not None}
-    for probe in probes:
-        if probe.path is None:
+    names = {f"{probe.provider}:{probe.name}": probe for probe in probes if probe.path is not None}
+    for name, probe in names.items():
+        if name in _names:
             continue
         try:
-            native.watch(probe.path, image.symbol_name(probe.provider, probe.name), pristine())
+            native.watch(str(probe.path), image.symbol_name(probe.provider, probe.name), pristine())
         except (OSError, ValueError) as error:
-            raise UsdtkitError(f"{probe.provider}:{probe.name} cannot be watched: {error}") from error
-        _names.append(f"{probe.provider}:{probe.name}")
-    add(Switch(names, turn))
+            raise UsdtkitError(f"{name} cannot be watched: {error}") from error
+        _names.append(name)
+    add(Switch(names.keys(), turn))
 
 
 def pristine() -> int:
