@@ -1,11 +1,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <linux/perf_event.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -15,8 +18,8 @@
  * bpf(2)'s commands and attributes as the kernel's ABI fixes them. Spelled out here because the headers of a
  * distribution are often older than the kernel that runs (uprobe_multi is of Linux 6.6).
  */
-enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_KEY = 4, PROG_LOAD = 5, MAP_LOOKUP_BATCH = 24, LINK_CREATE = 28 };
-enum { PROG_TYPE_KPROBE = 2, ATTACH_PERF_EVENT = 41, ATTACH_UPROBE_MULTI = 48, UPROBE_MULTI_RETURN = 1 };
+enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_KEY = 4, PROG_LOAD = 5, RAW_TRACEPOINT_OPEN = 17, MAP_LOOKUP_BATCH = 24, LINK_CREATE = 28 };
+enum { ATTACH_PERF_EVENT = 41, ATTACH_UPROBE_MULTI = 48, UPROBE_MULTI_RETURN = 1 };
 
 struct map_create_attr {
   uint32_t map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node;
@@ -44,6 +47,11 @@ struct prog_load_attr {
   uint32_t kern_version, prog_flags;
   char prog_name[16];
   uint32_t prog_ifindex, expected_attach_type;
+};
+
+struct raw_tracepoint_attr {
+  uint64_t name;
+  uint32_t prog_fd, padding;
 };
 
 struct link_uprobe_multi_attr {
@@ -100,10 +108,10 @@ int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *
   return result == -ENOENT ? 0 : result;
 }
 
-int usdtkit_prog_load(const void *instructions, uint32_t count, uint32_t flags, uint32_t expected, const char *name,
-                      char *log, uint32_t log_size) {
+int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, uint32_t flags, uint32_t expected,
+                      const char *name, char *log, uint32_t log_size) {
   struct prog_load_attr a = {
-      .prog_type = PROG_TYPE_KPROBE, .insn_cnt = count, .prog_flags = flags, .expected_attach_type = expected};
+      .prog_type = type, .insn_cnt = count, .prog_flags = flags, .expected_attach_type = expected};
   a.insns = address(instructions);
   a.license = address("GPL"); /* what the kernel asks of a program that reads user memory */
   if (log_size) {
@@ -113,6 +121,11 @@ int usdtkit_prog_load(const void *instructions, uint32_t count, uint32_t flags, 
   }
   copy_name(a.prog_name, name);
   return bpf(PROG_LOAD, &a, sizeof a);
+}
+
+int usdtkit_raw_tracepoint_open(int program, const char *name) {
+  struct raw_tracepoint_attr a = {.name = address(name), .prog_fd = (uint32_t)program};
+  return bpf(RAW_TRACEPOINT_OPEN, &a, sizeof a);
 }
 
 int usdtkit_link_uprobe_multi(int program, const char *path, const uint64_t *offsets, const uint64_t *refs,
@@ -156,9 +169,6 @@ struct usdtkit_ring {
   size_t page;
 };
 
-enum { RECORD_HEADER = 8 };
-static const uint32_t RECORD_BUSY = 1U << 31, RECORD_DISCARDED = 1U << 30;
-
 int usdtkit_ring_open(int map, uint64_t size, usdtkit_ring **out) {
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
   usdtkit_ring *ring = calloc(1, sizeof *ring);
@@ -191,30 +201,29 @@ void usdtkit_ring_close(usdtkit_ring *ring) {
   free(ring);
 }
 
-int64_t usdtkit_ring_drain(usdtkit_ring *ring, void *out, uint64_t room) {
+uint64_t usdtkit_ring_waiting(usdtkit_ring *ring, const void **data) {
   unsigned long position = __atomic_load_n(ring->consumer, __ATOMIC_RELAXED);
-  unsigned long end = __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE);
-  uint64_t written = 0;
-  int64_t result = 0;
-  while (position < end) {
-    const uint8_t *record = ring->data + (position & (ring->size - 1));
-    uint32_t header = __atomic_load_n((const uint32_t *)record, __ATOMIC_ACQUIRE);
-    if (header & RECORD_BUSY) break; /* reserved and not yet submitted: what follows must wait, to stay in order */
-    uint32_t length = header & ~(RECORD_BUSY | RECORD_DISCARDED);
-    uint64_t step = ((uint64_t)length + RECORD_HEADER + 7) & ~7ULL;
-    if (!(header & RECORD_DISCARDED)) {
-      if (written + step > room) {
-        if (written == 0) result = -ENOSPC;
-        break;
-      }
-      uint8_t *to = (uint8_t *)out + written;
-      memcpy(to, &length, sizeof length);
-      memset(to + 4, 0, 4);
-      memcpy(to + RECORD_HEADER, record + RECORD_HEADER, length);
-      written += step;
-    }
-    position += step;
-    __atomic_store_n(ring->consumer, position, __ATOMIC_RELEASE);
-  }
-  return result ? result : (int64_t)written;
+  *data = ring->data + (position & (ring->size - 1));
+  return __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE) - position;
+}
+
+void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes) {
+  __atomic_store_n(ring->consumer, *ring->consumer + bytes, __ATOMIC_RELEASE);
+}
+
+uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring) { return __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE); }
+uint64_t usdtkit_ring_taken(const usdtkit_ring *ring) { return __atomic_load_n(ring->consumer, __ATOMIC_RELAXED); }
+
+int usdtkit_drop_privileges(uint32_t uid, uint32_t gid) {
+  /* Without CAP_SETPCAP the bounding set stays; no_new_privs makes it useless. */
+  for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
+    (void)prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+  if (geteuid() == 0 && setgroups(0, NULL)) return -errno;
+  if (setresgid(gid, gid, gid) || setresuid(uid, uid, uid)) return -errno;
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) || syscall(SYS_capset, &header, none) ||
+      prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    return -errno;
+  return 0;
 }

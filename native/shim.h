@@ -19,9 +19,10 @@ int usdtkit_map_next_key(int fd, const void *key, void *next);
  * Returns 1 where more follow, 0 at the end. */
 int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count);
 
-/* Loads a program of type KPROBE; `flags` and `expected` (its attach type) as linux/bpf.h numbers them. */
-int usdtkit_prog_load(const void *instructions, uint32_t count, uint32_t flags, uint32_t expected, const char *name,
-                      char *log, uint32_t log_size);
+/* Loads a program; `type`, `flags` and `expected` (its attach type) as linux/bpf.h numbers them. */
+int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, uint32_t flags, uint32_t expected,
+                      const char *name, char *log, uint32_t log_size);
+int usdtkit_raw_tracepoint_open(int program, const char *name);
 
 /* One link for `count` offsets of one file; `refs` may be NULL; pid 0 means every process. */
 int usdtkit_link_uprobe_multi(int program, const char *path, const uint64_t *offsets, const uint64_t *refs,
@@ -39,8 +40,16 @@ int usdtkit_perf_enable(int event);
 typedef struct usdtkit_ring usdtkit_ring;
 int usdtkit_ring_open(int map, uint64_t size, usdtkit_ring **ring);
 void usdtkit_ring_close(usdtkit_ring *ring);
+/* Bytes of records that wait, some perhaps not yet submitted (see records.h), and where they begin. */
+uint64_t usdtkit_ring_waiting(usdtkit_ring *ring, const void **data);
+/* Gives back to the kernel so many bytes of those that waited. */
+void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes);
+/* Bytes that were ever reserved in the ring, and that were ever taken out of it. */
+uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring);
+uint64_t usdtkit_ring_taken(const usdtkit_ring *ring);
+
 /*
- * Moves whole records into `out`, each as its length (u32), 4 bytes of padding, and the payload rounded up to 8.
- * Returns the bytes written, 0 where nothing is ready, -ENOSPC where the first record alone does not fit.
+ * Becomes this user (all threads), without groups; gives up the capabilities of the calling thread, those that it could
+ * get back included.
  */
-int64_t usdtkit_ring_drain(usdtkit_ring *ring, void *out, uint64_t room);
+int usdtkit_drop_privileges(uint32_t uid, uint32_t gid);

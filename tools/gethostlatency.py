@@ -21,6 +21,7 @@ from usdtkit.providers.libc import GAI_ERRORS
 from usdtkit.trace import Expression, Session, arg, buffer, comm, cstr, deref, ms, retval, uprobe
 
 TOPIC = "names, logins and secrets"
+VARIANTS = ("", "-m 1")
 
 Fields = dict[str, Expression]
 

@@ -4,21 +4,24 @@ No version numbers are compared; `since` only tells people what to expect. A tes
 cannot tell (most often for want of privilege), unknown.
 """
 
+# Every start imports this, and pathlib is dear.
+# ruff: noqa: PTH110
+
 from __future__ import annotations
 
 import errno
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
+from usdtkit.records import dataclass
 
 State = Literal["found", "missing", "unknown"]
-UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
+UPROBE_PMU = "/sys/bus/event_source/devices/uprobe"
+PROG_TYPE_KPROBE = 2
 SLEEPABLE = 1 << 4  # a flag of programs
 _INVALID_FD = 0x7FFF_FFFF
 _MAP_ARRAY, _MAP_RINGBUF = 2, 27
@@ -82,18 +85,18 @@ def _ring_buffer() -> Finding:
 def _cookies() -> Finding:
     # call bpf_get_attach_cookie (r1 is the context); exit
     code = struct.pack("<BBhiBBhi", 0x85, 0, 0, _GET_ATTACH_COOKIE, 0x95, 0, 0, 0)
-    return _from_descriptor(lib.usdtkit_prog_load(code, 2, 0, 0, b"usdtkit_try", ffi.NULL, 0))
+    return _from_descriptor(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, 2, 0, 0, b"usdtkit_try", ffi.NULL, 0))
 
 
 @cache
 def sleepable() -> Finding:
     """Whether a program may wait for a page of the process that is not in memory."""
     code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
-    return _from_descriptor(lib.usdtkit_prog_load(code, 2, SLEEPABLE, 0, b"usdtkit_try", ffi.NULL, 0))
+    return _from_descriptor(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, 2, SLEEPABLE, 0, b"usdtkit_try", ffi.NULL, 0))
 
 
 def _uprobes() -> Finding:
-    return Finding("found") if UPROBE_PMU.exists() else Finding("missing", f"no {UPROBE_PMU}")
+    return Finding("found") if os.path.exists(UPROBE_PMU) else Finding("missing", f"no {UPROBE_PMU}")
 
 
 def _uprobe_multi() -> Finding:
@@ -103,7 +106,7 @@ def _uprobe_multi() -> Finding:
 
 
 def _semaphores() -> Finding:
-    return Finding("found" if (UPROBE_PMU / "format/ref_ctr_offset").exists() else "missing")
+    return Finding("found" if os.path.exists(f"{UPROBE_PMU}/format/ref_ctr_offset") else "missing")
 
 
 KERNEL = (

@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 from usdtkit import libraries
-from usdtkit.directories import provider_directories
 from usdtkit.elf import notes, symbols
 from usdtkit.elf.image import Image
 from usdtkit.elf.sites import is_go
@@ -28,6 +27,7 @@ from usdtkit.providers import known_arguments
 
 __all__ = [
     "all_mapped",
+    "defining",
     "everything",
     "find_functions",
     "find_probes",
@@ -36,7 +36,6 @@ __all__ = [
     "no_probe",
     "probes_in",
     "probes_of",
-    "provider_directories",
     "refuse_go_returns",
     "resolve",
     "running_pids",
@@ -153,6 +152,23 @@ def find_functions(
     raise _no_function(library, patterns, targets)
 
 
+def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> dict[str, list[str]]:
+    """Which of these functions the files have that processes map (`pids`, else all), by path; () of most.
+
+    For functions that may be in a library or linked into a program. What is damaged or gone has none.
+    """
+    found: dict[str, list[str]] = {}
+    for target in mapped_by(pids) if pids else all_mapped():
+        try:
+            with Image.open(target.path) as image:
+                own = sorted({function.name for function in symbols.functions(image, *names)})
+        except (ElfError, NotFoundError, PrivilegeError):
+            continue
+        if own:
+            found[target.path] = own
+    return found
+
+
 def refuse_go_returns(paths: Iterable[str]) -> None:
     """Raise UnsupportedError where one of the files is Go's: a return probe would end the program that runs it."""
     for path in dict.fromkeys(paths):
@@ -207,7 +223,8 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
     found = [
         target
         for target in mapped
-        if target.name == name
+        # A file that was replaced since is still what the process runs.
+        if target.name.removesuffix(" (deleted)") == name
         or (here is not None and file_key(target.path) == here)
         or ("/" not in name and libraries.is_called(target.name.removesuffix(" (deleted)"), name))
     ]
@@ -248,6 +265,8 @@ def everything() -> list[Target]:
 
 
 def _provider_files() -> list[str]:
+    from usdtkit.directories import provider_directories  # whose pathlib is dear; functions are found without
+
     paths: list[str] = []
     for directory in provider_directories():
         try:

@@ -73,6 +73,28 @@ def test_strings_that_are_equal_as_far_as_they_are_read_are_one_key(numbers):
         assert lengths.read()[("abcd",)].sum == 4 + 5 + 6 + 8
 
 
+@pytest.mark.parametrize("name", ["n", "i"])
+def test_sums_and_the_greatest_of_them(numbers, name):
+    expected = Counter()
+    with trace.Session() as session:
+        source = source_of(session, numbers)
+        total, sums, stats = source.sum(name), source.sum(name, "text"), source.stats(name, "text")
+        session.start()
+        for at, value in enumerate(VALUES):
+            text, value = f"item {at % 7}", -value if name == "i" and at % 3 else value
+            numbers(abs(value), value, text, b"")
+            expected[text,] += value
+            if at == 30:
+                assert sums.delta() == expected
+                before = Counter(expected)
+        assert total.read() == {(): expected.total()}
+        assert sums.read() == expected
+        assert sums.delta() == {key: amount - before[key] for key, amount in expected.items()}
+        assert sums.top(3) == expected.most_common(3)
+        assert [(key, row.sum) for key, row in stats.top(3)] == expected.most_common(3)
+        assert [row.count for _, row in stats.top(7, by="count")] == [len(VALUES[at::7]) for at in range(7)]
+
+
 @pytest.mark.parametrize("keyed", [False, True])
 def test_a_histogram(numbers, keyed):
     buckets, sums = defaultdict(Counter), Counter()

@@ -5,13 +5,14 @@ import operator
 import os
 import random
 import struct
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
 from usdtkit import trace
-from usdtkit.bpf.expressions import INTEGER_TYPES
+from usdtkit.bpf.expressions import INTEGER_TYPES, MAX_PATTERN
 from usdtkit.errors import UsageError
 from usdtkit.trace import Truncated, TruncatedBytes, arg, buffer, cstr, deref
 
@@ -195,6 +196,109 @@ def test_equality_and_prefixes_of_strings_of_all_lengths(declare, lengths):
             assert event[f"starts_{n}"] is text.startswith(alphabet[:n]), (n, text)
 
 
+def glob(pattern, text, *, ends=True):
+    """Whether a text matches; where it goes on unseen, whether it does whatever follows."""
+    if not pattern:
+        return not text and ends
+    if pattern[0] == "*":
+        return any(glob(pattern[1:], text[at:], ends=ends) for at in range(len(text) + 1)) or pattern == "*"
+    return bool(text) and pattern[0] in ("?", text[0]) and glob(pattern[1:], text[1:], ends=ends)
+
+
+GLOBS = ["", "*", "?", "a", "a*", "*a", "*a*", "a?b", "*ab*ba*", "?*?", "a*b*", "*?a", "**", "aab*", "*aab", "*a?b*ab?"]
+
+
+def test_globs_are_pythons(declare):
+    probe = declare("own:globs", text="str")
+    chance = random.Random(997)
+    texts = ["", "a", "b", "aa", "ab", "ba", "aab", "abba", "aaba", "ab" * 31]
+    texts += ["".join(chance.choices("ab", k=chance.randrange(1, 14))) for _ in range(97)]
+    fields = {f"g{n}": arg("text").matches(pattern) for n, pattern in enumerate(GLOBS)}
+    for text, event in zip(texts, emitted(probe, fields, [(text,) for text in texts]), strict=True):
+        for n, pattern in enumerate(GLOBS):
+            assert event[f"g{n}"] is glob(pattern, text), (pattern, text)
+
+
+AROUND_BLOCKS = [0, 1, 2, 62, 63, 64, 65, 66, 126, 127, 128, 129, 130, 191, 192, 193]
+
+
+def test_globs_of_strings_of_all_lengths_wherever_they_are_cut(declare):
+    probe = declare("own:glob_lengths", text="str")
+    sizes = [1, 63, 64, 65, 128]
+    tests = {
+        "contains": (lambda text: text.contains("=!="), "*=!=*"),
+        "ends": (lambda text: text.endswith("=!="), "*=!="),
+        "starts": (lambda text: text.matches("x*"), "x*"),
+    }
+    fields = {f"{name}_{size}": test(cstr("text", size)) for name, (test, _) in tests.items() for size in sizes}
+    texts = ["x" * before + "=!=" + after for before in AROUND_BLOCKS for after in ("", "x")]
+    texts += ["x" * length for length in AROUND_BLOCKS]
+    for text, event in zip(texts, emitted(probe, fields, [(text,) for text in texts]), strict=True):
+        for name, (_, pattern) in tests.items():
+            for size in sizes:
+                expected = glob(pattern, text[:size], ends=len(text) <= size)
+                assert event[f"{name}_{size}"] is expected, (name, size, text)
+
+
+def test_the_longest_string_and_the_longest_pattern(declare):
+    probe = declare("own:long_glob", text="str")
+    needle = "n" * (MAX_PATTERN - 1) + "!"
+    fields = {"found": cstr("text", 4096).contains(needle), "last": cstr("text", 4096).endswith(needle)}
+    texts = ["x" * before + needle + "n" * after for before in (0, 2000, 4033) for after in (0, 1)]
+    texts += ["x" * 4034 + needle, "n" * 4096, ("n" * 62 + "x") * 65]
+    for text, event in zip(texts, emitted(probe, fields, [(text,) for text in texts]), strict=True):
+        assert event["found"] is (needle in text[:4096])
+        assert event["last"] is (text.endswith(needle) and len(text) <= 4096)
+
+
+COUNTED = {
+    "buffer": buffer("address", arg("length")),
+    "counted": cstr("address", length=arg("length")),
+    "data": arg("data"),
+}
+
+
+@pytest.mark.parametrize("source", COUNTED)
+def test_tests_of_bytes_and_of_counted_strings(declare, source):
+    probe = declare("own:counted", address="u64", length="u64", data="bytes")
+    content = bytes(range(97, 123)) * 5
+    tests = {
+        "whole": lambda value, text: value == text,
+        "prefix": lambda value, text: value.startswith(text),
+        "suffix": lambda value, text: value.endswith(text),
+        "part": lambda value, text: text in value if isinstance(value, bytes) else value.contains(text),
+    }
+    literals = [content[:0], content[:7], content[:8], content[:64], content[1:9], content[57:70], b"a\0b", b"\0"]
+    literals = [literal[:MAX_PATTERN] for literal in literals]
+    fields = {
+        f"{test}_{n}": build(COUNTED[source], literal)
+        for test, build in tests.items()
+        for n, literal in enumerate(literals)
+    }
+    samples = [content[:n] for n in (0, 1, 6, 7, 8, 9, 63, 64, 65, 70, 128)]
+    samples += [b"a\0b", b"xa\0b", b"a\0bx", b"\0", bytes(70), content[:64] + b"\0" + content]
+    memories = [ctypes.create_string_buffer(sample + b"tail", len(sample) + 4) for sample in samples]
+    calls = [(ctypes.addressof(memory), len(sample), sample) for memory, sample in zip(memories, samples, strict=True)]
+    for sample, event in zip(samples, emitted(probe, fields, calls, string_size=256), strict=True):
+        seen = sample.partition(b"\0")[0] if source == "counted" else sample
+        for test, build in tests.items():
+            for n, literal in enumerate(literals):
+                assert event[f"{test}_{n}"] is build(seen, literal), (test, literal, sample)
+
+
+def test_a_buffer_that_is_longer_than_what_is_read_of_it(declare):
+    probe = declare("own:cut_data", data="bytes")
+    data = cstr("data", 8, length=100), buffer("data", 100, 8)
+    fields = {f"starts_{n}": value.matches("abc*") for n, value in enumerate(data)}
+    fields |= {f"contains_{n}": value.contains("h") for n, value in enumerate(data)}
+    fields |= {f"beyond_{n}": value.contains("i") for n, value in enumerate(data)}
+    fields |= {f"ends_{n}": value.endswith("h") for n, value in enumerate(data)}
+    [event] = emitted(probe, fields, [(b"abcdefghi" * 12,)])
+    assert [name for name, value in event.items() if value is True] == [
+        *("starts_0", "starts_1", "contains_0", "contains_1")
+    ]
+
+
 def test_strings_are_bytes_to_the_kernel(declare):
     probe = declare("own:utf8", text="str")
     text = "gr\xfc\xdfe \U0001f375"
@@ -212,6 +316,9 @@ def test_comm_can_be_compared(declare):
         "prefix": trace.comm.startswith("fifteen"),
         "shorter": trace.comm == "fifteen-letter",
         "longer": trace.comm == "fifteen-letters!",
+        "glob": trace.comm.matches("f*-letter?"),
+        "part": trace.comm.contains("n-l"),
+        "suffix": trace.comm.endswith("letter"),
     }
     own = Path("/proc/thread-self/comm")
     before = own.read_text()
@@ -221,6 +328,7 @@ def test_comm_can_be_compared(declare):
     finally:
         own.write_text(before)
     assert (event["whole"], event["prefix"], event["shorter"], event["longer"]) == (True, True, False, False)
+    assert (event["glob"], event["part"], event["suffix"]) == (True, True, False)
 
 
 def test_strings_are_cut_where_they_were_asked_to_be(declare):
@@ -283,6 +391,9 @@ def test_pointers_that_lead_nowhere(declare):
         "equal": cstr("address") == "",
         "differs": cstr("address") != "",
         "starts": cstr("address").startswith(""),
+        "matches": cstr("address").matches("*"),
+        "data_matches": buffer("address", 8).contains(""),
+        "counted": cstr("address", length=8) == "",
     }
     nowhere = [0, 1, 8, 2**47, 2**63, 2**64 - 1]
     with trace.Session() as session:
@@ -293,7 +404,8 @@ def test_pointers_that_lead_nowhere(declare):
         for event in session.drain():
             assert (event.text, event.data, event.number) == (None, None, 0)
             assert (event.equal, event.differs, event.starts) == (False, True, False)
-        assert session.summary().unreadable == len(nowhere)
+            assert (event.matches, event.data_matches, event.counted) == (False, False, False)
+        assert session.summary().unreadable == len(fields) * len(nowhere)
 
 
 def test_chains_of_pointers(declare):
@@ -326,6 +438,96 @@ def test_chains_of_pointers(declare):
         -4,
         252,
     )
+
+
+def test_floats_behind_pointers(declare):
+    probe = declare("own:floats", address="u64")
+    doubles, floats = [0.1, -2.25, 1e300, 5e-324, float("inf")], [0.5, -0.0, 1e-45, 3.4028234663852886e38]
+    memory = ctypes.create_string_buffer(struct.pack("<5d4f", *doubles, *floats))
+    start = ctypes.create_string_buffer(struct.pack("<Q", ctypes.addressof(memory)))
+    fields = {f"d{n}": deref(deref("address"), 8 * n, "f64") for n in range(5)}
+    fields |= {f"f{n}": deref(deref("address"), 40 + 4 * n, "f32") for n in range(4)}
+    [event] = emitted(probe, fields, [(ctypes.addressof(start),)])
+    read = [event[name] for name in fields]
+    assert struct.pack("<9d", *read) == struct.pack("<5d", *doubles) + struct.pack(
+        "<4d", *struct.unpack("<4f", struct.pack("<4f", *floats))
+    )
+
+
+CALLS = """
+#include <sys/sdt.h>
+#include "program.h"
+NOINLINE void *called(void) { void *from = __builtin_return_address(0); DTRACE_PROBE(calls, in); return from; }
+NOINLINE void *caller(void) { void *from = called(); __asm__ volatile(""); return from; }
+int main(void)
+{
+    void *from = caller(); /* before a return probe puts its own address there */
+    await_go();
+    caller();
+    printf("%ld %ld\\n", (long)called, (long)from);
+    fflush(stdout);
+    return getchar() == 0;
+}"""
+
+
+def test_where_the_probe_is_and_where_its_function_was_called_from(compile_c, ready):
+    path = str(compile_c(CALLS, "-O1"))
+    process = ready([path])
+    with trace.Session(pid=process.pid) as session:
+        session.uprobe(path, "called").emit(at=trace.ip, by=trace.caller)
+        session.uretprobe(path, "called").emit(at=trace.ip, by=trace.caller)
+        session.usdt("calls:in").emit(at=trace.ip)
+        session.start()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        function, origin = (int(word) for word in process.stdout.readline().split())
+        entry, inside, exit = session.drain()
+        assert (entry.at, entry.by, exit.at, exit.by) == (function, origin, origin, origin)
+        names = [session.symbol(process.pid, at) for at in (function, origin, inside.at)]
+        assert [(frame.name, frame.offset > 0, frame.module) for frame in names] == [
+            ("called", False, path),
+            ("caller", True, path),
+            ("called", True, path),
+        ]
+        process.communicate(timeout=20)
+        assert session.symbol(process.pid, function).name == "called"
+        assert session.symbol(process.pid, 16).label == "0x10"
+    assert session.symbol(process.pid, origin).name == "caller"
+
+
+def test_a_probe_does_not_know_its_functions_caller(declare):
+    probe = declare("own:nobody")
+    with trace.Session() as session:
+        session.usdt("own:nobody", path=probe.path).emit(by=trace.caller)
+        with pytest.raises(UsageError, match="called from"):
+            session.start()
+
+
+@pytest.fixture
+def cgroups(tmp_path):
+    """The file system of cgroups, version 2, mounted for the test."""
+    subprocess.run(["mount", "-t", "cgroup2", "cgroup2", tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_the_cgroup(cgroups, stepper):
+    own = cgroups / "usdtkit-test"
+    own.mkdir()
+    target = stepper()
+    try:
+        with trace.Session(pid=target.pid) as session:
+            counts = session.usdt("step:plain").count("cgroup")
+            session.start()
+            target.fire(13)
+            (own / "cgroup.procs").write_text(f"{target.pid}")
+            target.fire(97)
+            before = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].splitlines()[0]
+            known = {(cgroups / before.strip("/")).stat().st_ino: 13, own.stat().st_ino: 97}
+            assert counts.read() == {(inode,): count for inode, count in known.items()}
+        target.finish()
+    finally:
+        own.rmdir()
 
 
 @pytest.mark.parametrize("optimise", ["-O0", "-O2"])

@@ -1,11 +1,12 @@
 """Starts and ends find each other: in recursion, after longjmp, nested, in threads; what has no partner is counted."""
 
+import os
 from collections import Counter
 
 import pytest
 
 from usdtkit import trace
-from usdtkit.bpf.program import MAX_NESTING, PAIR_ENTRIES
+from usdtkit.bpf.pairs import KEY_ENTRIES, MAX_NESTING, PAIR_ENTRIES
 from usdtkit.errors import UsageError
 
 
@@ -86,7 +87,7 @@ def test_calls_that_longjmp_left_do_not_shift_the_others(compile_c, ready):
     result = {"outer": lambda i: i + 1 if i % 10 else -1, "middle": lambda i: i + 1, "inner": lambda i: i}
     assert all(event.retval == result[event.probe](event.i) for event in events)
     assert [event.i for event in events if event.probe == "outer"] == list(range(1, 998))
-    assert session.summary().unmatched == 0
+    assert (session.summary().unmatched, session.summary().dropped) == (0, 2 * 99)
 
 
 def test_probes_nested_in_one_thread(pairs):
@@ -137,43 +138,316 @@ def test_starts_that_never_end_neither_fill_the_table_nor_hide_the_others(pairs)
     assert summary.overflow == starts
 
 
-def test_more_open_calls_than_the_table_holds_are_counted(compile_c, ready):
-    # One start a thread, and more threads one after the other than there is room for.
-    source = """
-    #include <pthread.h>
-    #include <stdio.h>
-    #include <sys/sdt.h>
-    static void *once(void *left) { DTRACE_PROBE(left, start); return left; }
-    int main(void)
-    {
-        pthread_t thread;
-        printf("ready\\n"); fflush(stdout); getchar();
-        for (int i = 0; i < %d; i++) { pthread_create(&thread, 0, once, 0); pthread_join(thread, 0); }
-        DTRACE_PROBE(left, end);
-        return 0;
-    }"""
-    entries, beyond = PAIR_ENTRIES, 97
-    path = str(compile_c(source % (entries + beyond), "-pthread"))
-    process = ready([path])
+LEFT = """
+#include <pthread.h>
+#include <sys/sdt.h>
+#include "program.h"
+static pthread_barrier_t all;
+static void *open_some(void *waits)
+{
+    for (int i = 0; i < %d; i++) DTRACE_PROBE1(left, start, "text");
+    if (waits) { pthread_barrier_wait(&all); pthread_barrier_wait(&all); }
+    return waits;
+}
+int main(int argc, char **argv)
+{
+    long threads = number(argc, argv, 1, 1), together = number(argc, argv, 2, 0);
+    pthread_t *started = calloc(threads, sizeof *started);
+    await_go();
+    pthread_barrier_init(&all, 0, threads + 1);
+    for (long i = 0; i < threads; i++) {
+        if (pthread_create(&started[i], 0, open_some, together ? &all : 0)) return 1;
+        if (!together) pthread_join(started[i], 0);
+    }
+    if (together) {
+        pthread_barrier_wait(&all);
+        puts("open");
+        await_go();
+        pthread_barrier_wait(&all);
+        for (long i = 0; i < threads; i++) pthread_join(started[i], 0);
+    }
+    DTRACE_PROBE(left, end);
+    return 0;
+}"""
+
+
+def test_starts_of_threads_that_ended_are_dropped_counted_and_leave_room(compile_c, ready):
+    path = str(compile_c(LEFT % 2, "-pthread"))
+    threads = PAIR_ENTRIES + 97
+    process = ready([path, threads])
     with trace.Session(pid=process.pid) as session:
         session.pair(trace.usdt("left:start"), trace.usdt("left:end")).count()
         session.start()
         go(process)
         for _ in session:
             pass
-    assert (session.summary().full, session.summary().unmatched) == (beyond, 1)
+    summary = session.summary()
+    assert (summary.hits, summary.full, summary.unmatched, summary.dropped) == (0, 0, 1, 2 * threads)
+
+
+def test_more_open_starts_than_the_table_holds_are_counted(compile_c, ready, wait_for_line):
+    path = str(compile_c(LEFT % 31, "-pthread"))
+    process = ready([path, 41, 1])
+    with trace.Session(pid=process.pid) as session:
+        pair = session.pair(trace.usdt("left:start"), trace.usdt("left:end"), keep={"text": trace.cstr(1, 4096)})
+        pair.count()
+        session.start()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        wait_for_line(process, "open")
+        full = session.summary().full
+        assert 0 < full < 31 * 41
+        go(process)
+        for _ in session:
+            pass
+    assert (session.summary().full, session.summary().dropped) == (full, 31 * 41 - full)
+
+
+SAME_NUMBER = """
+#define _GNU_SOURCE
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/sdt.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "program.h"
+static pid_t child(pid_t wanted)
+{
+    struct clone_args args = { .exit_signal = SIGCHLD, .set_tid_size = wanted != 0 };
+    if (wanted) args.set_tid = (uint64_t)&wanted;
+    return syscall(SYS_clone3, &args, sizeof args);
+}
+int main(void)
+{
+    await_go();
+    pid_t first = child(0);
+    if (!first) { DTRACE_PROBE1(same, start, 13); DTRACE_PROBE1(same, start, 14); _exit(0); }
+    waitpid(first, 0, 0);
+    pid_t second = child(first);
+    if (!second) { DTRACE_PROBE1(same, end, 14); DTRACE_PROBE1(same, start, 7); DTRACE_PROBE1(same, end, 7); _exit(0); }
+    waitpid(second, 0, 0);
+    printf("%d %d\\n", first, second);
+    return 0;
+}"""
+
+
+@pytest.mark.parametrize("key", [None, trace.arg(1)])
+def test_a_thread_does_not_end_what_one_of_its_number_has_left(compile_c, ready, key):
+    path = str(compile_c(SAME_NUMBER))
+    process = ready([path])
+    with trace.Session() as session:
+        pair = session.pair(
+            trace.usdt("same:start", path), trace.usdt("same:end", path), keep={"n": trace.arg(1)}, key=key
+        )
+        pair.emit("n")
+        session.start()
+        [[first, second]] = go(process)
+        events = [(event.pid, event.n) for event in session.drain()]
+        assert first == second
+        assert events == [(int(second), 7)]
+        summary = session.summary()
+    assert (summary.hits, summary.unmatched, summary.dropped) == (1, 1, 2)
+
+
+EXECS = """
+#include <pthread.h>
+#include <sys/sdt.h>
+#include <unistd.h>
+#include "program.h"
+static void *again(void *program)
+{
+    DTRACE_PROBE1(again, start, 7);
+    execl(program, program, "again", (char *)0);
+    return 0;
+}
+int main(int argc, char **argv)
+{
+    pthread_t thread;
+    if (argc > 1) { DTRACE_PROBE1(again, end, 7); return 0; }
+    await_go();
+    DTRACE_PROBE1(again, start, 13);
+    pthread_create(&thread, 0, again, argv[0]);
+    pthread_join(thread, 0);
+    return 1;
+}"""
+
+
+@pytest.mark.parametrize(("key", "dropped"), [(None, 2), (trace.arg(1), 2)])
+def test_exec_ends_nothing_that_was_open_before(compile_c, ready, key, dropped):
+    path = str(compile_c(EXECS, "-pthread"))
+    process = ready([path])
+    with trace.Session() as session:
+        session.pair(trace.usdt("again:start", path), trace.usdt("again:end", path), key=key).count()
+        session.start()
+        go(process)
+        assert process.wait(20) == 0
+        summary = session.summary()
+    assert (summary.hits, summary.unmatched, summary.dropped) == (0, 1, dropped)
+
+
+def test_pairs_of_a_function_and_a_probe_and_of_a_call_by_its_value(compile_c, ready):
+    path = str(compile_c("threads.c", "-pthread"))
+    process = ready([path, 3, 97])
+    with trace.Session(pid=process.pid) as session:
+        entry, inside, exit = trace.uprobe(path, "work"), trace.usdt("pool:work"), trace.uretprobe(path, "work")
+        keep = {"number": trace.arg(1), "i": trace.arg(2)}
+        value = trace.arg(1) * 1_000_000 + trace.arg(2)
+        wanted = [
+            (entry, inside, None),
+            (inside, exit, None),
+            (inside, exit, (value, trace.retval)),
+            (entry, None, (value, trace.retval)),
+            (entry, exit, None),
+        ]
+        for number, (start, end, key) in enumerate(wanted):
+            source = session.pair(start, end, keep=keep, key=key)
+            source.emit("number", "i", pair=trace.tid * 0 + number)
+        session.start()
+        go(process)
+        seen = Counter((event.pair, event.number, event.i) for event in session)
+    assert set(seen.values()) == {1}
+    assert len(seen) == 5 * 3 * 97
+    summary = session.summary()
+    assert (summary.hits, summary.unmatched, summary.dropped) == (5 * 3 * 97, 0, 0)
+
+
+HANDLES = """
+#include <pthread.h>
+#include <sys/sdt.h>
+#include "program.h"
+static long times, *opened;
+static uint64_t *since;
+NOINLINE long make(long id) { __asm__ volatile(""); return id * 3 + 1; }
+NOINLINE void release(long unused, long handle) { __asm__ volatile("" :: "r"(handle)); }
+static void *open_all(void *unused)
+{
+    for (long id = 0; id < times; id++) {
+        DTRACE_PROBE1(handles, opened, id);
+        since[id] = now_ns();
+        opened[id] = make(id);
+    }
+    return unused;
+}
+static void *close_all(void *unused)
+{
+    for (long id = times; id--;) {
+        printf("%ld %llu\\n", id, (unsigned long long)(now_ns() - since[id]));
+        DTRACE_PROBE2(handles, closed, 0, id);
+        release(0, opened[id]);
+    }
+    return unused;
+}
+int main(int argc, char **argv)
+{
+    pthread_t first, second;
+    times = number(argc, argv, 1, 1);
+    opened = calloc(times, sizeof *opened), since = calloc(times, sizeof *since);
+    await_go();
+    pthread_create(&first, 0, open_all, 0);
+    pthread_join(first, 0);
+    pthread_create(&second, 0, close_all, 0);
+    pthread_join(second, 0);
+    return 0;
+}"""
+
+
+def test_what_one_thread_opens_another_closes(compile_c, ready):
+    path = str(compile_c(HANDLES, "-O1", "-pthread"))
+    process = ready([path, 997])
+    with trace.Session(pid=process.pid) as session:
+        ids = session.pair(
+            trace.usdt("handles:opened"), trace.usdt("handles:closed"), key=("arg1", trace.arg(2)), keep=["tid"]
+        )
+        ids.emit("latency", "tid", id=trace.arg(2), opener=ids.kept("tid"))
+        handles = session.pair(
+            trace.uretprobe(path, "make"), trace.uprobe(path, "release"), key=(trace.retval, trace.arg(2))
+        )
+        handles.emit(handle=trace.arg(2))
+        session.start()
+        told = [(int(id), int(ns)) for id, ns in go(process)]
+        events = list(session)
+    closed = [event for event in events if hasattr(event, "id")]
+    assert [event.id for event in closed] == [id for id, _ in told] == list(range(997))[::-1]
+    assert all(event.opener != event.tid for event in closed)
+    assert all(about(event.latency_ns, ns) for event, (_, ns) in zip(closed, told, strict=True))
+    assert [event.handle for event in events if hasattr(event, "handle")] == [id * 3 + 1 for id in range(997)][::-1]
+    summary = session.summary()
+    assert (summary.hits, summary.unmatched, summary.dropped) == (2 * 997, 0, 0)
+
+
+def test_a_key_that_starts_again_counts_from_then_and_is_its_process_own(declare):
+    begin, end = declare("keyed:begin", n="i64", text="str"), declare("keyed:end", n="i64", text="str")
+    with trace.Session() as session:
+        specs = [trace.usdt(f"keyed:{probe.name}", path=probe.path) for probe in (begin, end)]
+        session.pair(*specs, key="n", keep={"first": trace.arg("text")}).emit("first", "n")
+        session.start()
+        begin(-1, "replaced")
+        begin(-1, "again")
+        begin(2**63 - 1, "other")
+        if not (child := os.fork()):
+            end(-1, "child")
+            begin(5, "of the child")
+            begin(6, "of the child")
+            end(6, "child")
+            os._exit(0)
+        os.waitpid(child, 0)
+        for n in (5, -1, -1, 2**63 - 1):
+            end(n, "")
+        events = [(event.pid == os.getpid(), event.first, event.n) for event in session.drain()]
+        summary = session.summary()
+    assert events == [(False, "of the child", 6), (True, "again", -1), (True, "other", 2**63 - 1)]
+    assert (summary.hits, summary.unmatched, summary.dropped) == (3, 1 + 2, 1 + 1)
+
+
+def test_more_open_keys_than_there_is_room_for_forget_the_oldest(declare):
+    begin, end = declare("many:begin", n="u64"), declare("many:end", n="u64")
+    times = KEY_ENTRIES + 997
+    with trace.Session() as session:
+        specs = [trace.usdt(f"many:{probe.name}", path=probe.path) for probe in (begin, end)]
+        session.pair(*specs, key="n").count()
+        session.start()
+        for n in range(times):
+            begin(n)
+        for n in reversed(range(times)):
+            end(n)
+        summary = session.summary()
+    assert summary.hits + summary.unmatched == times
+    assert KEY_ENTRIES // 2 < summary.hits <= KEY_ENTRIES
+    assert summary.full == 0
+
+
+def test_keys_are_integers_and_starts_need_an_end(declare):
+    probe = declare("own:pair", text="str")
+    spec = trace.usdt("own:pair", path=probe.path)
+    with trace.Session() as session:
+        session.pair(spec, spec, key="text").count()
+        with pytest.raises(UsageError, match=r"own:pair.*where an integer is needed"):
+            session.start()
+    with trace.Session() as session:
+        for start in (spec, trace.uretprobe("c", "getaddrinfo")):
+            with pytest.raises(UsageError, match="needs its end"):
+                session.pair(start)
 
 
 def test_conditions_on_what_was_kept_and_on_latency(compile_c, ready):
+    digits = 1 + (trace.arg(1) > 9) + (trace.arg(1) > 99)
+    length = 6 + digits
     path = str(compile_c("pairs.c", "-O2", "-pthread"))
     process = ready([path, "(.)()", 97])
     with trace.Session(pid=process.pid) as session:
         pair = session.pair(
-            trace.usdt("nest:start"), trace.usdt("nest:end"), keep={"serial": trace.arg(1), "text": trace.cstr(2, 16)}
+            trace.usdt("nest:start"),
+            trace.usdt("nest:end"),
+            keep={"serial": trace.arg(1), "text": trace.cstr(2, 16), "data": trace.buffer(2, length, 16)},
         )
         pair.where(pair.latency >= trace.us(50)).emit("serial")
         pair.where(pair.kept("text") == "start 96").emit(exactly=pair.kept("serial"))
         pair.where(pair.kept("text").startswith("start 9")).emit(prefix=pair.kept("serial"))
+        pair.where(pair.kept("text").matches("start ?9")).emit(glob=pair.kept("serial"))
+        pair.where(pair.kept("data") == b"start 95").emit(data=pair.kept("serial"))
+        pair.where(pair.kept("data").endswith(b"t 7")).emit(ends=pair.kept("serial"))
         session.start()
         go(process)
         events = list(session)
@@ -181,6 +455,9 @@ def test_conditions_on_what_was_kept_and_on_latency(compile_c, ready):
     assert slow >= set(range(1, 2 * 97, 2))
     assert [event.exactly for event in events if hasattr(event, "exactly")] == [96]
     assert [event.prefix for event in events if hasattr(event, "prefix")] == [9, *range(90, 100)]
+    assert [event.glob for event in events if hasattr(event, "glob")] == [*range(19, 100, 10)]
+    assert [event.data for event in events if hasattr(event, "data")] == [95]
+    assert [event.ends for event in events if hasattr(event, "ends")] == [7]
 
 
 def test_a_literal_longer_than_what_is_kept_is_an_error(compile_c):

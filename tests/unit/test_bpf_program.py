@@ -34,6 +34,7 @@ def test_equal_questions_give_equal_text_whatever_the_constants():
             [hook(emit((ex.arg("customer") == customer) & (ex.arg("order_id") > least), n=ex.arg("order_id")))]
         )
 
+    assert text_of(emit(x=ex.arg(2).contains("ada"))) == text_of(emit(x=ex.arg(2).matches("b*?*")))
     assert ask("ada", 5).text == ask("bob", 7).text
     assert ask("ada", 5).parameters != ask("bob", 7).parameters
 
@@ -71,6 +72,19 @@ def test_what_a_pair_keeps_is_seen_at_its_end_only():
         program.build([hook(emit(id=ex.Name("id")))])
     with pytest.raises(UsageError, match="only a pair has a latency"):
         program.build([hook(emit(latency=ex.latency))])
+
+
+def test_a_key_is_what_each_side_has_of_its_own():
+    start = hook(start={"id": ex.cpu}, matching="key", key=ex.Name("order_id"))
+    other = (Argument("id", "u32", 0),)
+    end = hook(emit(id=ex.Name("id")), index=1, after=start, arguments=other, matching="key", key=ex.Name("id"))
+    built = program.build([start, end])
+    assert [name for _, name in built.tracepoints] == ["sched_process_exit", "sched_process_exec"]
+    assert ".value = (u64)(u32)(usdt_operand" in built.text.partition("hook_1(")[2]
+    assert built.records[0].fields[0].kind == "u64"  # what was kept, for all but the key
+    with pytest.raises(UsageError, match="only a pair has a latency"):
+        program.build([start, hook(emit(), index=1, after=start, matching="key", key=ex.latency)])
+    assert program.build([hook(emit())]).tracepoints == ()
 
 
 def test_kept_names_come_before_arguments_before_builtins():
@@ -166,6 +180,9 @@ def test_wrong_numbers_sizes_and_types():
         lambda: ex.arg(1).cast("int"),
         lambda: ex.arg(1) == "x" * 256,
         lambda: ex.arg(1) == "\ud800",
+        lambda: ex.arg(1).contains("x" * 64),
+        lambda: ex.arg(1).endswith("x" * 64),
+        lambda: ex.arg(1).matches("*" * 64),
     ):
         with pytest.raises(UsageError):
             make()

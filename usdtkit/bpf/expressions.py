@@ -8,22 +8,30 @@ here knows a probe: names stay names until a program is made for one, and no tex
     latency > ms(10)                 in a pair: nanoseconds between start and end
     retval.cast("i32") < 0           a function's return value, as a C int
     deref(arg("pamh"), 48, "u32")    memory behind a pointer
+    arg("query").matches("SELECT *") a glob; also contains, startswith, endswith
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from usdtkit.errors import UsageError
+from usdtkit.records import dataclass
 
 IntegerType = Literal["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64"]
+NumberType = Literal[IntegerType, "f32", "f64"]
 INTEGER_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64")
 MAX_STRING = 4096
+# A pattern's bytes, or one of these, which stand for ? and *.
+ANY_BYTE, ANY_BYTES = 256, 257
+MAX_PATTERN = 63
 
 # Seen by every program, whatever the probe. "latency" exists in pairs only.
-BUILTINS = ("pid", "tid", "uid", "gid", "cpu", "time", "comm", "latency", "retval", "ustack")
+BUILTINS = (
+    *("pid", "tid", "uid", "gid", "cgroup", "cpu", "time", "comm", "latency", "retval", "ustack", "ip", "caller"),
+    "probe",
+)
 
 
 def _operator(symbol: str) -> Callable[[Expression, Operand], Binary]:
@@ -80,8 +88,27 @@ class Expression:
         """Whether a string begins with `prefix`."""
         return TextTest(self, _encode(prefix), whole=False)
 
+    def endswith(self, suffix: str | bytes) -> Glob:
+        """Whether a string ends with `suffix`; false for one that is longer than what is read of it."""
+        return Glob(self, (ANY_BYTES, *_pattern(suffix)))
+
+    def contains(self, part: str | bytes) -> Glob:
+        """Whether `part` stands in what is read of a string."""
+        return Glob(self, (ANY_BYTES, *_pattern(part), ANY_BYTES))
+
+    def matches(self, pattern: str | bytes) -> Glob:
+        """Whether a string matches a glob as a whole: `*` is any bytes, `?` one. Case matters.
+
+        Of a string that is longer than what is read of it, only a pattern that ends in `*` can be known to match.
+        """
+        special = {ord("?"): ANY_BYTE, ord("*"): ANY_BYTES}
+        return Glob(self, tuple(special.get(byte, byte) for byte in _pattern(pattern)))
+
     def cast(self, type: IntegerType) -> Cast:
-        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`."""
+        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`.
+
+        Of a string or bytes this is the address.
+        """
         if type not in INTEGER_TYPES:
             raise UsageError(f"cannot cast to {type!r}", hint=f"one of {', '.join(INTEGER_TYPES)}")
         return Cast(self, type)
@@ -130,8 +157,15 @@ class Not(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class Register(Expression):
+    """A register of the processor, as struct pt_regs calls it ("dx"): for probes in the midst of a function."""
+
+    name: str
+
+
+@dataclass(eq=False, repr=False)
 class Memory(Expression):
-    """An integer in the memory of the process."""
+    """A number in the memory of the process."""
 
     address: Expression
     offset: int
@@ -157,6 +191,16 @@ class Buffer(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class Stored(Expression):
+    """A value of an entry of the session's map `number`, 0 where there is none; with the kind bool, if there is one."""
+
+    number: int
+    index: int
+    kind: Literal["u64", "i64", "stack", "bool"]
+    key: Expression
+
+
+@dataclass(eq=False, repr=False)
 class TextTest(Expression):
     """Whether a string is `literal`, or with `whole` unset begins with it."""
 
@@ -165,10 +209,29 @@ class TextTest(Expression):
     whole: bool
 
 
+@dataclass(eq=False, repr=False)
+class Glob(Expression):
+    """Whether a string matches a pattern: bytes, ANY_BYTE and ANY_BYTES."""
+
+    text: Expression
+    pattern: tuple[int, ...]
+
+
 pid, tid, uid, gid, cpu = Name("pid"), Name("tid"), Name("uid"), Name("gid"), Name("cpu")
 comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
+# When the probe was hit: CLOCK_MONOTONIC, in nanoseconds.
+now = Name("time")
+# The number of the cgroup that the thread is in: the inode of its directory, in version 2 of the file system.
+cgroup = Name("cgroup")
+# Addresses of code: where the probe is (of a return probe: where the function returns to); and at a function's entry or
+# return where it was called from. `Session.symbol` names them.
+ip, caller = Name("ip"), Name("caller")
 # The calls that led to the probe: a field or a key, arriving as `usdtkit.trace.Stack`, None where none could be taken.
 ustack = Name("ustack")
+
+
+# The name of the probe or function that was hit: a key, where one source has several. Events carry it by themselves.
+probe = Name("probe")
 
 
 def arg(which: int | str) -> Arg:
@@ -193,10 +256,13 @@ def buffer(pointer: Expression | str | int, length: Operand, size: int = 256) ->
     return Buffer(_pointer(pointer), lift(length), _check_size(size))
 
 
-def deref(address: Expression | str | int, offset: int = 0, type: IntegerType = "u64") -> Memory:
-    """The integer at `address + offset` in the process's memory; chains of pointers nest."""
-    if type not in INTEGER_TYPES:
-        raise UsageError(f"cannot read a {type!r} from memory", hint=f"one of {', '.join(INTEGER_TYPES)}")
+def deref(address: Expression | str | int, offset: int = 0, type: NumberType = "u64") -> Memory:
+    """The number at `address + offset` in the process's memory; chains of pointers nest.
+
+    An f32 or f64 can be a field or a key; a program in the kernel does not calculate with it.
+    """
+    if type not in (*INTEGER_TYPES, "f32", "f64"):
+        raise UsageError(f"cannot read a {type!r} from memory", hint=f"one of {', '.join(INTEGER_TYPES)}, f32, f64")
     return Memory(_pointer(address), offset, type)
 
 
@@ -227,6 +293,16 @@ def _check_size(size: int) -> int:
     if not 1 <= size <= MAX_STRING:
         raise UsageError(f"a string of {size} bytes cannot be read", hint=f"from 1 to {MAX_STRING}")
     return size
+
+
+def _pattern(text: str | bytes) -> bytes:
+    encoded = _encode(text)
+    if len(encoded) > MAX_PATTERN:
+        raise UsageError(
+            f"a pattern of {len(encoded)} bytes is too long",
+            hint=f"at most {MAX_PATTERN}; == and startswith take longer strings",
+        )
+    return encoded
 
 
 def _encode(text: str | bytes) -> bytes:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI, Loaded
 from usdtkit.elf.instructions import REFUSED_PREFIXES
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.features import UPROBE_PMU, has_uprobe_multi
+from usdtkit.records import dataclass
 
 ENOTSUPP = 524
 # What one site refuses, others need not: bisect. Anything else is the call's own failure.
@@ -76,6 +75,11 @@ class Links:
         else:
             self._attach_perf(program, path, sites, on_return, pid)
         return len(sites) - (len(self.refused) - before)
+
+    def attach_tracepoint(self, program: str, name: str) -> None:
+        """Attach `program` to a tracepoint of the kernel."""
+        link = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), name.encode())
+        self._descriptors.append(check(link, f"attaching to the kernel's {name}"))
 
     def close(self) -> None:
         """Detach. For each descriptor the kernel waits until no thread is in its probes; the waits overlap."""
@@ -151,7 +155,7 @@ def _by_suspicion(path: str, sites: Sequence[Site]) -> list[list[Site]]:
     suspect: list[Site] = []
     others: list[Site] = []
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123 pathlib is dear at the start
             for site in sites:
                 first = os.pread(file.fileno(), 1, site.file_offset)
                 (suspect if first and first[0] in SUSPECT else others).append(site)
@@ -172,10 +176,13 @@ def _fail(result: int, path: str, pid: int) -> None:
 @cache
 def perf_pmu() -> tuple[int, int, int]:
     """The uprobe PMU's (type, bit that asks for return probes, shift of the semaphore's offset), from sysfs."""
+    from pathlib import Path  # dear, and newer kernels do without this
+
+    pmu = Path(UPROBE_PMU)
     try:
-        number = int((UPROBE_PMU / "type").read_text())
-        return_bit = int((UPROBE_PMU / "format/retprobe").read_text().partition(":")[2])
-        reference = UPROBE_PMU / "format/ref_ctr_offset"
+        number = int((pmu / "type").read_text())
+        return_bit = int((pmu / "format/retprobe").read_text().partition(":")[2])
+        reference = pmu / "format/ref_ctr_offset"
         shift = int(reference.read_text().partition(":")[2].partition("-")[0]) if reference.exists() else 32
     except (OSError, ValueError):
         raise UnsupportedError(

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 
 from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
-from usdtkit.bpf.maps import ARRAY, HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
-from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
-from usdtkit.features import SLEEPABLE, sleepable
+from usdtkit.bpf.maps import ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
+from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
+from usdtkit.features import PROG_TYPE_KPROBE, SLEEPABLE, sleepable
 
 PARAMETER_MAGIC = 0x75736474
 ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI = 0, 48
-LOG_SIZE = 1 << 20
-SLEEPABLE_MAPS = {HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
+PROG_TYPE_RAW_TRACEPOINT = 17
+LOG_SIZE = (1 << 24) - 1  # the most that every kernel takes; what a smaller one cuts off is the reason
+SLEEPABLE_MAPS = {HASH, LRU_HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
 
 LD_IMM64, CALL, MOV32_IMM, MOV64_IMM = 0x18, 0x85, 0xB4, 0xB7
 PSEUDO_MAP_FD = 1
 GET_ATTACH_COOKIE, COPY_FROM_USER = 174, 148
+# Of what the verifier says: statistics, instructions, and states of registers.
+_NO_REASON = re.compile(r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]")
 
 
 class Loaded:
@@ -39,7 +43,7 @@ class Loaded:
         self._bytecode = bytecode
         self._parameters = parameters
         self._programs: dict[tuple[str, int, int | None], int] = {}
-        self.maps: dict[str, Map] = {}
+        self.maps: dict[str, Map] = _Maps()
         # A sleepable program can bring in a page of the process that is not there yet. Not with every type of map.
         kinds = {description.type for description in bytecode.maps}
         self._sleepable = kinds <= SLEEPABLE_MAPS and sleepable().state == "found"
@@ -58,9 +62,23 @@ class Loaded:
         """
         key = (name, attach_type, cookie)
         if key not in self._programs:
-            code = self._link(self._bytecode.programs[name], cookie)
-            self._programs[key] = _load(name, code, SLEEPABLE if self._sleepable else 0, attach_type)
+            flags = SLEEPABLE if self._sleepable else 0
+            self._programs[key] = _load(PROG_TYPE_KPROBE, name, self._code(name, cookie), flags, attach_type)
         return self._programs[key]
+
+    def tracepoint_program(self, name: str) -> int:
+        """Load a program for a tracepoint of the kernel, as `program`."""
+        key = (name, ATTACH_TYPE_NONE, None)
+        if key not in self._programs:
+            code = self._code(name, None)
+            self._programs[key] = _load(PROG_TYPE_RAW_TRACEPOINT, name, code, 0, ATTACH_TYPE_NONE)
+        return self._programs[key]
+
+    def _code(self, name: str, cookie: int | None) -> bytes:
+        try:
+            return self._link(self._bytecode.programs[name], cookie)
+        except (LookupError, struct.error):
+            raise _misfit(name) from None
 
     def close(self) -> None:
         for descriptor in self._programs.values():
@@ -94,6 +112,21 @@ class Loaded:
         return bytes(linked)
 
 
+class _Maps(dict[str, Map]):
+    """A session asks for the maps that its text declares."""
+
+    def __missing__(self, name: str) -> Map:
+        raise _misfit(name)
+
+
+def _misfit(name: str) -> UsdtkitError:
+    """For what was taken from somewhere else, or damaged on the disk."""
+    return UsdtkitError(
+        f"the compiled program that is kept is not that of this session: its {name} is missing or broken",
+        hint="usdtkit cache --clear, and it is compiled again",
+    )
+
+
 def require_bpf() -> None:
     """Raise PrivilegeError or UnsupportedError unless bpf(2) lets us make a map."""
     descriptor = lib.usdtkit_map_create(2, 4, 8, 1, 0, b"usdtkit_try")
@@ -109,18 +142,18 @@ def require_bpf() -> None:
     raise UsdtkitError(f"the kernel refuses to make a BPF map: {describe(-descriptor)}")
 
 
-def _load(name: str, code: bytes, flags: int, attach_type: int) -> int:
+def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> int:
     count = len(code) // 8
-    descriptor = lib.usdtkit_prog_load(code, count, flags, attach_type, name.encode(), ffi.NULL, 0)
+    descriptor = lib.usdtkit_prog_load(type, code, count, flags, attach_type, name.encode(), ffi.NULL, 0)
     if descriptor >= 0:
         return int(descriptor)
     # Once more for the verifier's words, which cost time and memory and are worth it only now.
     log = ffi.new("char[]", LOG_SIZE)
-    again = lib.usdtkit_prog_load(code, count, flags, attach_type, name.encode(), log, LOG_SIZE)
+    again = lib.usdtkit_prog_load(type, code, count, flags, attach_type, name.encode(), log, LOG_SIZE)
     if again >= 0:
         return int(again)
     if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):
         raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
     words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
-    reason = next((line for line in reversed(words) if line and not line.startswith(("processed", "verification"))), "")
-    raise UsdtkitError(f"the kernel's verifier refuses the program {name}: {reason or describe(-descriptor)}")
+    reason = next((line for line in reversed(words) if line and not _NO_REASON.match(line)), "")
+    raise ProgramError(f"the kernel's verifier refuses the program: {reason or describe(-descriptor)}", name)

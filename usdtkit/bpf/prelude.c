@@ -6,7 +6,9 @@
 #include <uapi/linux/ptrace.h>
 #define PARAMETER(n) ({ u64 p; asm volatile("%0 = %1 ll" : "=r"(p) : "i"(0x7573647400000000ULL | (n))); p; })
 
-struct pair_key { u64 thread, frame; };
+struct pair_key { u64 thread, depth; };
+struct process_key { u64 process, since, value; };
+struct process { u64 since; s64 open; };
 struct operand { s64 value; s16 base, index; u8 scale, memory, size, is_signed; };
 
 BPF_RINGBUF_OUTPUT(events, 64);
@@ -19,6 +21,12 @@ static __always_inline void add(u32 counter, u64 amount) {
 }
 
 static __always_inline void count(u32 counter) { add(counter, 1); }
+
+/* What a read has returned; an error is counted. */
+static __always_inline long counted(long result, u32 unreadable) {
+  if (result < 0) count(unreadable);
+  return result;
+}
 
 /*
  * Memory of the process. A page that it has not touched since its start (constants, most often) is not there for

@@ -10,34 +10,42 @@ bytecode are the same for every build of the traced program.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import COOKIE_LIST_BITS, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import BACK, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, RETURN_SLOT, HookKind, Renderer, Scope
+from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
+from usdtkit.bpf.render import (
+    AT_ENTRY_BIT,
+    COOKIE_LIST_BITS,
+    MAX_OPERANDS,
+    STORE_KEY,
+    HookKind,
+    Renderer,
+    Scope,
+    store_name,
+)
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
+from usdtkit.records import dataclass, field, replace
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
-COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "unreadable", "no_stack")
+COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "dropped", "unreadable", "no_stack")
 COUNTERS_ROOM = 8
 
 STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
 MAX_LISTS = AT_ENTRY_BIT  # the list's highest bit says where the site is
 MAX_PROBES = 1 << 32 - COOKIE_LIST_BITS
-# What pairs keep is allocated in advance.
-PAIR_ENTRIES, PAIR_BYTES = 10_240, 4 << 20
-MAX_NESTING = 32
 
 
 @dataclass
 class Hook:
     """One function of the program, run at one kind of site.
 
-    A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) sees it.
+    A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) sees it. Both say by what
+    they find each other, and which value is their `key` then.
     """
 
     index: int
@@ -48,6 +56,8 @@ class Hook:
     string_size: int = 256
     start: dict[str, ex.Expression] | None = None
     after: Hook | None = None
+    matching: Matching = "nesting"
+    key: ex.Expression | None = None
     blocks: list[Block] = field(default_factory=list)
 
     @property
@@ -60,19 +70,22 @@ class Hook:
 class Program:
     """The text, the values of its parameters, and by their numbers the layouts of events, and the tables.
 
-    With `has_stacks`, definitions of stacks come through the map STACK_RECORDS.
+    `globs` are the entries of the map GLOBS. With `has_stacks`, definitions of stacks come through the map
+    STACK_RECORDS. `tracepoints` are functions of the program, and the kernel's tracepoints that they belong at.
     """
 
     text: str
     parameters: tuple[int, ...]
+    globs: tuple[bytes, ...]
     records: dict[int, Layout]
     tables: dict[int, Table]
     has_stacks: bool
+    tracepoints: tuple[tuple[str, str], ...]
 
 
-def build(hooks: Sequence[Hook]) -> Program:
-    """Render hooks, in the order of their `index`, into one program."""
-    return _Builder().build(hooks)
+def build(hooks: Sequence[Hook], stores: Sequence[Layout] = ()) -> Program:
+    """Render hooks, in the order of their `index`, into one program with the session's maps, of these values."""
+    return _Builder().build(hooks, stores)
 
 
 def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
@@ -87,35 +100,55 @@ def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
 
 class _Builder:
     def __init__(self) -> None:
-        self.declarations: list[str] = []
         self.functions: list[str] = []
         self.parameters: list[int] = []
+        self.globs: list[bytes] = []
         self.actions = ActionRenderer()
-        self.kept: dict[int, Layout] = {}
+        self.pairs = Pairs()
         self.has_stacks = False
 
-    def build(self, hooks: Sequence[Hook]) -> Program:
+    def build(self, hooks: Sequence[Hook], stores: Sequence[Layout]) -> Program:
+        declarations = [STORE_KEY] if stores else []
+        for number, layout in enumerate(stores):
+            name = store_name(number)
+            declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
         for hook in hooks:
             self._function(hook)
-        stacks = [STACKS] if self.has_stacks else []
-        text = "\n".join([PRELUDE, *stacks, *self.declarations, *self.actions.declarations, *self.functions, ""])
-        return Program(text, tuple(self.parameters), self.actions.records, self.actions.tables, self.has_stacks)
+        parts = [STACKS] if self.has_stacks else []
+        parts += [GLOB_MATCHING] if self.globs else []
+        tracepoints = TRACEPOINTS if self.pairs.kept else ()
+        if tracepoints:
+            self.functions += self.pairs.functions()
+        declarations += [*self.pairs.declarations, *self.actions.declarations]
+        text = _numbered("\n".join([PRELUDE, *parts, *declarations, *self.functions, ""]))
+        return Program(
+            text,
+            tuple(self.parameters),
+            tuple(self.globs),
+            self.actions.records,
+            self.actions.tables,
+            self.has_stacks,
+            tracepoints,
+        )
 
     def _function(self, hook: Hook) -> None:
-        kept = self.kept[hook.after.index] if hook.after else None
+        kept = self.pairs.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size)
         counters = hook.index * COUNTERS_ROOM
         unreadable, no_stack = (counters + COUNTERS.index(name) for name in ("unreadable", "no_stack"))
-        renderer = Renderer(scope, unreadable, no_stack, self.parameters)
+        renderer = Renderer(scope, unreadable, no_stack, self.parameters, self.globs)
 
-        def count(name: str, amount: int = 1) -> str:
+        def count(name: str, amount: str = "1") -> str:
             return f"add({counters + COUNTERS.index(name)}, {amount});"
 
         body: list[str] = []
+        closing: list[str] = []
         if hook.start is not None:
-            body += self._pair_start(hook, renderer, count)
+            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, renderer, count)
         elif hook.after is not None:
-            body += self._pair_end(hook, renderer, count)
+            # What the key names is not what the start kept, which it finds.
+            keys = replace(renderer, scope=replace(scope, kept=None))
+            body, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, count)
         body.append(count("hits"))
         actions = [self._block(block, renderer, count) for block in hook.blocks]
         # A walk is long, and one a hit is enough: within the condition of the one action that asks, else before all.
@@ -124,8 +157,7 @@ class _Builder:
             asking[0][:] = ["{", *_walked_once(asking[0], renderer), "}"]
         for condition, lines in actions:
             body += [f"if ({condition}) {{", *lines, "}"] if condition else lines
-        if hook.after is not None:
-            body.append(f"pair_{hook.after.index}.delete(&key);")
+        body += closing
         self.has_stacks |= "stack" in renderer.uses
         opening = [line for name, line in OPENING.items() if name in renderer.uses]
         body = _walked_once(body, renderer)
@@ -137,71 +169,13 @@ class _Builder:
         lines = self.actions.render(block.action, renderer, count)
         return "" if block.condition is None else renderer.integer(block.condition)[0], lines
 
-    def _pair_key(self, hook: Hook) -> list[str]:
-        """Statements that set `key`: this thread and probe and, for functions, the stack frame of the call.
 
-        The frame tells the calls of a recursion apart, and a call that never returned (longjmp, a thread's end) is
-        overwritten by the next one in its place instead of shifting all later matches.
-        """
-        if hook.kind == "usdt":
-            return ["struct pair_key key = { .thread = (u32)id };"]
-        slot = RETURN_SLOT[hook.machine] if hook.kind == "return" else 0
-        return [
-            f"u64 caller = (u32)id | (cookie >> {COOKIE_LIST_BITS} << 32);",
-            f"struct pair_key key = {{ .thread = caller, .frame = ctx->sp - {slot} }};",
-        ]
-
-    def _pair_start(self, hook: Hook, renderer: Renderer, count: Counter) -> list[str]:
-        assert hook.start is not None
-        fields = [renderer.field(name, expression) for name, expression in hook.start.items()]
-        layout = self.kept[hook.index] = Layout(fields, header=(("start", "u64"),))
-        name = f"pair_{hook.index}"
-        entries = max(64, min(PAIR_ENTRIES, PAIR_BYTES // layout.size))
-        self.declarations += [
-            layout.c_struct(name),
-            f"BPF_HASH({name}, struct pair_key, struct {name}, {entries});",
-            f"BPF_ARRAY(blank_{hook.index}, struct {name}, 1);",
-        ]
-        renderer.uses |= {"id", "cookie", "now"}
-        lines = self._pair_key(hook)
-        if hook.kind == "usdt":
-            self.declarations.append(f"BPF_HASH(depth_{hook.index}, u32, u32, {PAIR_ENTRIES});")
-            lines += [
-                f"u32 thread = id, *depth = depth_{hook.index}.lookup(&thread), first = 1;",
-                f"if (depth && *depth >= {MAX_NESTING}) {{ {count('overflow', MAX_NESTING)} *depth = 0; }}",
-                "if (depth) { key.frame = *depth; *depth += 1; }",
-                f"else if (depth_{hook.index}.update(&thread, &first)) {{ {count('full')} return 0; }}",
-            ]
-        lines += [
-            "u32 zero = 0;",
-            f"struct {name} *blank = blank_{hook.index}.lookup(&zero);",
-            f"if (!blank || {name}.update(&key, blank)) {{ {count('full')} return 0; }}",
-            f"struct {name} *s = {name}.lookup(&key);",
-            "if (!s) return 0;",
-        ]
-        for index, (expression, kept) in enumerate(zip(hook.start.values(), layout.fields, strict=True)):
-            lines += renderer.store(expression, f"s->f{index}", kept.room)
-        return [*lines, "s->start = bpf_ktime_get_ns();"]
-
-    def _pair_end(self, hook: Hook, renderer: Renderer, count: Counter) -> list[str]:
-        assert hook.after is not None
-        first = hook.after.index
-        renderer.uses |= {"id", "cookie", "now"}
-        lines = self._pair_key(hook)
-        if hook.kind == "usdt":
-            lines += [
-                f"u32 thread = id, *depth = depth_{first}.lookup(&thread);",
-                f"if (!depth || !*depth) {{ {count('unmatched')} return 0; }}",
-                "*depth -= 1;",
-                "key.frame = *depth;",
-                f"if (!*depth) depth_{first}.delete(&thread);",
-            ]
-        return [
-            *lines,
-            f"struct pair_{first} *s = pair_{first}.lookup(&key);",
-            f"if (!s) {{ {count('unmatched')} return 0; }}",
-            "u64 latency = now - s->start;",
-        ]
+def _numbered(text: str) -> str:
+    """With the number of the following line behind each piece of a user's C."""
+    if BACK not in text:
+        return text
+    lines = enumerate(text.split("\n"), 2)
+    return "\n".join(line.replace("0", str(number), 1) if line == BACK else line for number, line in lines)
 
 
 def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:
@@ -211,8 +185,14 @@ def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:
     return [f"u64 stack = {renderer.stack};", *(line.replace(renderer.stack, "stack") for line in lines)]
 
 
-PRELUDE = (Path(__file__).parent / "prelude.c").read_text()
-STACKS = (Path(__file__).parent / "stacks.c").read_text()
+def _text(name: str) -> str:
+    with open(f"{os.path.dirname(__file__)}/{name}") as file:  # noqa: PTH120, PTH123 pathlib is dear at the start
+        return file.read()
+
+
+PRELUDE = _text("prelude.c")
+STACKS = _text("stacks.c")
+GLOB_MATCHING = _text("globs.c")
 
 # Computed once a hit, where a hook uses it.
 OPENING = {

@@ -6,33 +6,42 @@ become numbered parameters, so the text of a user never reaches the compiler and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Layout
+from usdtkit.bpf.texts import TextPlace, pack_glob, render_glob, render_test
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
+from usdtkit.records import dataclass, field, replace
 
 MAX_OPERANDS = 12
 COMM_SIZE = 16
-# The words of a literal lie on the BPF stack, which has 512 bytes for everything.
-MAX_LITERAL = 128
 
 # How x86-64 and aarch64 pass integers; further ones lie on the stack, from this displacement on.
 REGISTERS: dict[str, tuple[tuple[str, ...], int]] = {
     "x86_64": (("di", "si", "dx", "cx", "r8", "r9"), 8),
     "aarch64": (tuple(f"regs[{n}]" for n in range(8)), 0),
 }
+# The registers that programs may ask for by name.
+PT_REGS: dict[str, tuple[str, ...]] = {
+    "x86_64": (*("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip"), *(f"r{n}" for n in range(8, 16))),
+    "aarch64": ("sp", "pc"),
+}
 RETURN_REGISTER = {"x86_64": "ax", "aarch64": "regs[0]"}
 # A call pushes its return address on x86-64, and the return has popped it when the return probe is hit.
 RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
+INSTRUCTION = {"x86_64": "ip", "aarch64": "pc"}
 
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 HookKind = Literal["usdt", "entry", "return"]
+# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
+COOKIE_LIST_BITS = 12
 # The bit of a cookie that says that a USDT site is its function's first instruction.
 AT_ENTRY_BIT = 1 << 11
+# The entries of a session's maps belong to a process.
+STORE_KEY = "struct store_key { u64 pid, key; };"
 # What a stack must know of its place, as stacks.c calls it.
 STACK_PLACE: dict[HookKind, str] = {
     "usdt": f"cookie & {AT_ENTRY_BIT} ? AT_ENTRY : 0",
@@ -79,6 +88,7 @@ class Renderer:
     stat: int
     no_stack: int
     parameters: list[int]
+    globs: list[bytes]
     uses: set[str] = field(default_factory=set)
 
     @property
@@ -111,10 +121,11 @@ class Renderer:
         resolved = self._resolve(expression)
         if isinstance(resolved, ex.Text):
             most, pointer = min(room, resolved.size + 2), self.pointer(resolved.pointer)
-            return [f"{into}_length = read_string(&{into}, {most}, {pointer});"]
+            return [f"{into}_length = counted(read_string(&{into}, {most}, {pointer}), {self.stat});"]
         if isinstance(resolved, ex.Buffer):
             pointer, length = self.pointer(resolved.pointer), self.integer(resolved.length)[0]
-            return [f"{into}_length = read_buffer(&{into}, {min(room, resolved.size + 1)}, {pointer}, {length});"]
+            read = f"read_buffer(&{into}, {min(room, resolved.size + 1)}, {pointer}, {length})"
+            return [f"{into}_length = counted({read}, {self.stat});"]
         if isinstance(resolved, _Kept) and resolved.field.is_text:
             source = f"s->f{resolved.index}"
             return [
@@ -147,23 +158,37 @@ class Renderer:
             case ex.Constant(value):
                 return (f"(s64){self.parameter(value)}", True) if value < 0 else (self.parameter(value), False)
             case ex.Cast(inner, type):
-                return _cast(self.integer(inner)[0], type)
+                return _cast(self.pointer(inner), type)
+            case ex.Register(name):
+                return self._register(name), False
             case ex.Binary():
                 return self._binary(resolved)
             case ex.Not(inner):
                 c, signed = self.integer(inner)
                 return (f"(u64)!({c})", False) if self._is_condition(inner) else (f"(~({c}))", signed)
-            case ex.Memory(address, offset, type):
-                at = f"({self.pointer(address)}) + {self.parameter(offset)}" if offset else self.pointer(address)
-                return _cast(f"read_user({at}, {int(type[1:]) // 8}, {self.stat})", type)
-            case ex.TextTest():
-                return self._text_test(resolved), False
+            case ex.Memory(_, _, type):
+                return _cast(self._memory(resolved), type)
+            case ex.TextTest(text, literal):
+                return render_test(resolved, self._place(text, len(literal)), self.parameter, self.stat), False
+            case ex.Glob(text):
+                self.globs.append(pack_glob(resolved))
+                return render_glob(len(self.globs) - 1, self._place(text), self.stat), False
             case _Kept() if not resolved.field.is_text and resolved.field.kind not in ("f64", "stack"):
                 return resolved.c, resolved.field.kind == "i64"
             case _C(c, kind):
                 return c, kind == "i64"
             case _:
                 raise UsageError(f"{self.scope.what}: a string, a float or a stack where an integer is needed")
+
+    def variable(self, expression: ex.Expression) -> tuple[str, str]:
+        """The C type and the C of a value: an integer, of a text its address, of a float the bits of the double."""
+        resolved = self._resolve(expression)
+        if isinstance(resolved, (ex.Text, ex.Buffer)):
+            return "u64", self.pointer(resolved)
+        if isinstance(resolved, _Float):
+            return "u64", resolved.c
+        c, signed = self.integer(resolved)
+        return "s64" if signed else "u64", c
 
     def pointer(self, expression: ex.Expression) -> str:
         """The C of an address: for an argument that is known to be a string or bytes, where they lie."""
@@ -172,9 +197,15 @@ class Renderer:
             self.pointer(resolved.pointer) if isinstance(resolved, (ex.Text, ex.Buffer)) else self.integer(resolved)[0]
         )
 
+    def _memory(self, memory: ex.Memory) -> str:
+        at = self.pointer(memory.address)
+        if memory.offset:
+            at = f"({at}) + {self.parameter(memory.offset)}"
+        return f"read_user({at}, {int(memory.type[1:]) // 8}, {self.stat})"
+
     def _is_condition(self, expression: ex.Expression) -> bool:
         match self._resolve(expression):
-            case ex.TextTest():
+            case ex.TextTest() | ex.Glob():
                 return True
             case ex.Not(inner):
                 return self._is_condition(inner)
@@ -206,39 +237,27 @@ class Renderer:
             return f"signed_{'divide' if operator == '/' else 'modulo'}({left}, {right})", True
         return f"(({left}) {operator} ({right}))", signed
 
-    def _text_test(self, test: ex.TextTest) -> str:
-        literal = test.literal
-        if len(literal) > MAX_LITERAL:
-            raise UsageError(
-                f"a string of {len(literal)} bytes is too long to compare with", hint=f"at most {MAX_LITERAL}"
-            )
-        # One byte more than the literal and the NUL tells a longer string from an equal one.
-        room = len(literal) + (2 if test.whole else 1)
-        words = (room + 7) // 8
-        read = self._read_text(test, room)
-        padded = literal.ljust(words * 8, b"\0")
-        same = " && ".join(
-            f"w[{i}] == {self.parameter(int.from_bytes(padded[i * 8 : i * 8 + 8], 'little'))}" for i in range(words)
-        )
-        # Of an empty string, kernels before 6.15 say that they have read 0 bytes, later ones 1.
-        length = f"n == {len(literal) + 1}" if literal else "(u64)n <= 1"
-        return f"({{ u64 w[{words}] = {{}}; long n = {read}; (u64)({length} && {same}); }})"
-
-    def _read_text(self, test: ex.TextTest, room: int) -> str:
-        resolved = self._resolve(test.text)
+    def _place(self, text: ex.Expression, compared: int = 0) -> TextPlace:
+        """Where a text lies that `compared` bytes are compared with."""
+        resolved = self._resolve(text)
         if isinstance(resolved, ex.Text):
-            return f"read_string(w, {room}, {self.pointer(resolved.pointer)})"
+            return TextPlace("USER_STRING", self.pointer(resolved.pointer), resolved.size)
+        if isinstance(resolved, ex.Buffer):
+            length = self.integer(resolved.length)[0]
+            kind: Literal["USER_TEXT", "USER_BYTES"] = "USER_TEXT" if resolved.text else "USER_BYTES"
+            return TextPlace(kind, self.pointer(resolved.pointer), resolved.size, length)
         if isinstance(resolved, _Comm):
-            return f"({{ char c[16]; bpf_get_current_comm(c, 16); bpf_probe_read_kernel_str(w, {room}, c); }})"
-        if isinstance(resolved, _Kept) and resolved.field.kind == "str":
-            kept, length = resolved.field, len(test.literal)
-            if length > kept.size:
+            opening = f"char comm[{COMM_SIZE}]; bpf_get_current_comm(comm, {COMM_SIZE});"
+            return TextPlace("KERNEL_STRING", "comm", COMM_SIZE, opening=opening)
+        if isinstance(resolved, _Kept) and resolved.field.is_text:
+            kept = resolved.field
+            if compared > kept.size:
                 raise UsageError(
-                    f"{self.scope.what}: {kept.name} keeps {kept.size} bytes of its string, the other has {length}",
-                    hint=f"keep more of it: cstr(…, {length})",
+                    f"{self.scope.what}: {kept.name} keeps {kept.size} bytes of its string, the other has {compared}",
+                    hint=f"keep more of it: cstr(…, {compared})",
                 )
-            text = f"s->f{resolved.index}"
-            return f"({text}_length < 0 ? -1 : bpf_probe_read_kernel_str(w, {room}, &{text}))"
+            own: Literal["KERNEL_STRING", "KERNEL_BYTES"] = "KERNEL_STRING" if kept.kind == "str" else "KERNEL_BYTES"
+            return TextPlace(own, f"&s->f{resolved.index}", kept.size, f"s->f{resolved.index}_length")
         raise UsageError(
             f"{self.scope.what}: only a string can be compared with a string",
             hint="read one behind a pointer: cstr(arg(1))",
@@ -257,15 +276,34 @@ class Renderer:
             return self._builtin(name)
         if isinstance(expression, ex.Arg):
             return self._argument(self.scope.argument(expression.which))
+        if isinstance(expression, ex.Text):
+            counted = self._resolve(expression.pointer)
+            if isinstance(counted, ex.Buffer) and counted.text:  # an argument that has its length beside it
+                return replace(counted, size=expression.size)
+        if isinstance(expression, ex.Memory) and expression.type in ("f32", "f64"):
+            bits = self._memory(expression)
+            return _Float(bits if expression.type == "f64" else f"widen({bits})")
+        if isinstance(expression, ex.Stored):
+            return self._stored(expression)
         return expression
+
+    def _stored(self, stored: ex.Stored) -> ex.Expression:
+        self.uses.add("id")
+        name, at = store_name(stored.number), store_key(self.integer(stored.key)[0])
+        found = f"{at} struct {name} *entry = {name}.lookup(&at);"
+        if stored.kind == "bool":
+            return _C(f"({{ {found} (u64)(entry != 0); }})", "bool")
+        c = f"({{ {found} entry ? entry->f{stored.index} : 0; }})"
+        return _Stack(c) if stored.kind == "stack" else _C(c, stored.kind)
 
     def _argument(self, argument: Argument) -> ex.Expression:
         value = self._operand(argument.operand)
         match argument.type:
             case "str" | "json":
                 return ex.Text(value, self.scope.string_size)
-            case "bytes":
-                return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
+            case "bytes" | "text" as type:
+                length = self._operand(argument.operand + 1)
+                return ex.Buffer(value, length, self.scope.string_size, text=type == "text")
             case "f64":
                 return _Float(value.c)
             case "f32":
@@ -293,6 +331,12 @@ class Renderer:
             return _C(f"(u64)ctx->{registers[index]}")
         return _C(f"read_user(ctx->sp + {displacement + 8 * (index - len(registers))}, 8, {self.stat})")
 
+    def _register(self, name: str) -> str:
+        known = PT_REGS[self.scope.machine]
+        if name not in known:
+            raise UsageError(f"{self.scope.what}: there is no register {name!r}", hint=f"one of {', '.join(known)}")
+        return f"(u64)ctx->{name}"
+
     def _builtin(self, name: str) -> ex.Expression:
         if name == "comm":
             return _Comm()
@@ -305,11 +349,25 @@ class Renderer:
         if name == "ustack":
             self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
             return _Stack(self.stack)
+        if name == "probe":
+            self.uses.add("cookie")
+            return _C(f"(cookie >> {COOKIE_LIST_BITS})", "probe")
+        if name == "ip" or (name == "caller" and self.scope.kind == "return"):
+            return _C(f"(u64)ctx->{INSTRUCTION[self.scope.machine]}")
+        if name == "caller":
+            if self.scope.kind == "usdt":
+                raise UsageError(
+                    f"{self.scope.what}: where a probe's function was called from is not known there",
+                    hint="ustack, or the function's entry",
+                )
+            on_stack = f"read_user(ctx->sp, 8, {self.stat})"
+            return _C(on_stack if self.scope.machine == "x86_64" else "(u64)ctx->regs[30]")
         code, uses = {
             "pid": ("(id >> 32)", "id"),
             "tid": ("(u64)(u32)id", "id"),
             "uid": ("(u64)(u32)bpf_get_current_uid_gid()", ""),
             "gid": ("(bpf_get_current_uid_gid() >> 32)", ""),
+            "cgroup": ("bpf_get_current_cgroup_id()", ""),
             "cpu": ("(u64)bpf_get_smp_processor_id()", ""),
             "time": ("now", "now"),
             "latency": ("latency", "latency"),
@@ -323,13 +381,23 @@ class Renderer:
         return f"PARAMETER({len(self.parameters) - 1})"
 
 
+def store_name(number: int) -> str:
+    """The C name of a session's map, and of the struct of its values."""
+    return f"store_{number}"
+
+
+def store_key(key: str) -> str:
+    """A statement that declares `at`, where the entry of a key of this process is."""
+    return f"struct store_key at = {{ .pid = id >> 32, .key = {key} }};"
+
+
 # What names become: leaves that only the renderer knows.
 
 
 @dataclass(eq=False, repr=False)
 class _C(ex.Expression):
     c: str
-    kind: Literal["u64", "i64", "bool"] = "u64"
+    kind: Literal["u64", "i64", "bool", "probe"] = "u64"
     names: tuple[tuple[str, int], ...] = ()
 
 

@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import io
 import os
-import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -20,7 +19,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("cache", "doctor", "list", "provider", "run", "trace")
+COMMANDS = ("bundle", "cache", "doctor", "list", "provider", "run")
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -29,6 +28,8 @@ TOPICS = (
     "memory and locks",
     "languages",
 )
+# Those of the tools for languages, u…, whose names may begin with a language instead: pythoncalls, javagc.
+LANGUAGE_TOOLS = ("calls", "flow", "gc", "objnew", "stat", "threads")
 EPILOG = """\
 usdtkit NAME -h tells more of each. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
 4 no such target or probe, 5 the kernel or a program lacks a feature, 6 more events lost than --max-lost."""
@@ -62,6 +63,8 @@ def _report(error: UsdtkitError) -> int:
     from usdtkit.output.text import printable
 
     print(printable(f"usdtkit: {error.message}"), file=sys.stderr)
+    for line in error.details:
+        print(printable(line), file=sys.stderr)
     if error.hint:
         print(printable(f"  hint: {error.hint}"), file=sys.stderr)
     return error.exit_code
@@ -129,7 +132,19 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"usdtkit {VERSION}")
         return 0
     name, *rest = arguments
-    module = _module(name)
+    module, parser = command(name)
+    try:
+        options = parser.parse_args(rest)
+    except SystemExit:  # it has shown its help
+        return 0
+    code: int = module.run(options)
+    return code
+
+
+def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
+    """A command or tool, and the parser of its options. UsageError where there is none of this name."""
+    language = _language_of(name)
+    module = _module(f"u{name.removeprefix(language)}" if language else name)
     summary, _, details = (module.__doc__ or "").partition("\n")
     parser = _Parser(
         prog=f"usdtkit {name}",
@@ -139,16 +154,26 @@ def _dispatch(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    try:
-        options = parser.parse_args(rest)
-    except SystemExit:  # it has shown its help
-        return 0
-    code: int = module.run(options)
-    return code
+    if language:
+        parser.set_defaults(language=language)
+    return module, parser
+
+
+def _language_of(name: str) -> str:
+    """The language in the short form of a tool's name (`javagc` is `ugc -l java`), "" in any other name."""
+    tool = next((tool for tool in LANGUAGE_TOOLS if name.endswith(tool) and not name.startswith("u")), None)
+    if tool is None or name in tool_names():
+        return ""
+    from usdtkit.providers.languages import BY_NAME
+
+    language = name.removesuffix(tool)
+    return language if language in BY_NAME else ""
 
 
 def tool_names() -> list[str]:
     """The tools that are installed, by name."""
+    import pkgutil  # imports what inspects source code
+
     tools = importlib.import_module("usdtkit.tools")
     return sorted(module.name for module in pkgutil.iter_modules(tools.__path__))
 
@@ -157,11 +182,15 @@ def _module(name: str) -> ModuleType:
     if name in COMMANDS:
         # What `python -m usdtkit.run` runs too lies where that finds it.
         return importlib.import_module("usdtkit.run" if name == "run" else f"usdtkit.cli.{name}")
-    if name in (names := tool_names()):
-        return importlib.import_module(f"usdtkit.tools.{name}")
+    if name.isidentifier() and not name.startswith("_"):
+        try:
+            return importlib.import_module(f"usdtkit.tools.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"usdtkit.tools.{name}":
+                raise
     import difflib
 
-    near = difflib.get_close_matches(name, [*COMMANDS, *names], n=3)
+    near = difflib.get_close_matches(name, [*COMMANDS, *tool_names()], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "usdtkit -h lists them"
     raise UsageError(f"no command or tool is called {name!r}", hint=hint)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 
 from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image
 from usdtkit.elf.instructions import LONGEST, is_safe
 from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables
 from usdtkit.model import Function
+from usdtkit.records import replace
 
 _SHORTEST_LITERAL = 3  # shorter ones are in most names
 _MOST_NEAR, _LONGEST_NEAR = 200_000, 256

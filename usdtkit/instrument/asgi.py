@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from usdtkit.instrument.imports import when_imported
-from usdtkit.probes import Provider, argument
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
 
 Scope = dict[str, Any]
 Send = Callable[[Any], Awaitable[None]]

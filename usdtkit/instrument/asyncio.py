@@ -12,7 +12,8 @@ from functools import cache, wraps
 from typing import Any
 
 from usdtkit.instrument import watcher
-from usdtkit.probes import Provider, argument
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
 
 _provider = Provider("asyncio")
 _ID = argument("u64", doc="the address of the task")

@@ -15,7 +15,8 @@ from typing import Any
 
 from usdtkit.instrument import watcher
 from usdtkit.instrument.imports import when_imported
-from usdtkit.probes import Provider, argument
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
 
 _provider = Provider("dbapi")
 _start = _provider.probe("query__start", doc="A query is sent.", system="str", query="str")

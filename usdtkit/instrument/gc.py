@@ -11,7 +11,8 @@ import time
 from functools import cache
 
 from usdtkit.instrument import watcher
-from usdtkit.probes import Provider, argument
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
 
 _provider = Provider("gc")
 _collection = _provider.probe(

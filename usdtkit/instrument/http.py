@@ -12,7 +12,8 @@ from functools import cache, wraps
 from typing import Any
 
 from usdtkit.instrument import watcher
-from usdtkit.probes import Provider, argument
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
 
 _provider = Provider("http")
 _start = _provider.probe("request__start", doc="A request is sent.", method="str", host="str", port="u16", path="str")

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from usdtkit.probes import Provider, argument
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
 
 _provider = Provider("locks")
 _wait = _provider.probe(

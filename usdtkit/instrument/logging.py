@@ -11,7 +11,7 @@ from functools import cache, wraps
 from typing import Any
 
 from usdtkit.instrument import watcher
-from usdtkit.probes import Provider
+from usdtkit.probes.provider import Provider
 
 _provider = Provider("logging")
 _record = _provider.probe(

@@ -18,8 +18,8 @@ from typing import Any
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
 from usdtkit.instrument import watcher
 from usdtkit.instrument.watcher import Switch, native
-from usdtkit.probes import Probe, Provider
 from usdtkit.probes.image import symbol_name
+from usdtkit.probes.provider import Probe, Provider
 from usdtkit.providers.python import PROBES as CPYTHON
 
 PROVIDER = "python"

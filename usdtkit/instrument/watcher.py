@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any, Protocol
 
 from usdtkit.errors import UnsupportedError, UsdtkitError
-from usdtkit.probes import Probe, image, loading
+from usdtkit.probes import image, loading
+from usdtkit.probes.provider import Probe
 
 try:
     from usdtkit import _python as native

@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 from usdtkit.instrument.imports import when_imported
-from usdtkit.probes import Provider, argument
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

@@ -16,7 +16,12 @@ NO_STACK = "[no stack]"
 
 def line(labels: Iterable[str], count: int) -> str:
     """One folded line; `labels` outermost first."""
-    return f"{';'.join(fold(label) for label in labels) or NO_STACK} {count}"
+    return f"{joined(labels) or NO_STACK} {count}"
+
+
+def joined(labels: Iterable[str]) -> str:
+    """Labels as a stack in one line, outermost first as they are."""
+    return ";".join(map(fold, labels))
 
 
 def fold(label: str) -> str:
@@ -29,6 +34,16 @@ def labels(stack: Stack | None, *, offsets: bool = False, addresses: bool = Fals
     if stack is None or not len(stack):
         return (NO_STACK,)
     return tuple(label(frame, offsets=offsets, addresses=addresses) for frame in stack)
+
+
+def below(text: str, stack: Stack | None, *, addresses: bool = False) -> str:
+    """A line of a table with the frames of a stack on lines of their own."""
+    return "\n        ".join([text, *shown(stack, offsets=True, addresses=addresses)])
+
+
+def shown(stack: Stack | None, *, offsets: bool = False, addresses: bool = False) -> list[str]:
+    """The labels of a stack, innermost first, safe to print."""
+    return [printable(label) for label in labels(stack, offsets=offsets, addresses=addresses)]
 
 
 def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> str:

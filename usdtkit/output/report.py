@@ -10,11 +10,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from usdtkit.output import histogram
 from usdtkit.output.text import is_cut, jsonable, printable, show
+from usdtkit.records import dataclass
 from usdtkit.trace import Summary, wall_time
 from usdtkit.trace.aggregations import Distribution
 
@@ -45,9 +45,15 @@ def milliseconds(ns: int) -> str:
     return f"{ns / 1e6:.2f}"
 
 
+def microseconds(ns: int) -> str:
+    """Nanoseconds as microseconds, two decimals."""
+    return f"{ns / 1e3:.2f}"
+
+
 TIME = Column("TIME", "time_ns", 12, clock)
 PID = Column("PID", "pid", 7, right=True)
 COMM = Column("COMM", "comm", 16)
+LATENCY_US = Column("LAT(us)", "latency_ns", 9, microseconds, right=True)
 LATENCY_MS = Column("LAT(ms)", "latency_ns", 9, milliseconds, right=True)
 
 
@@ -58,9 +64,9 @@ class Report:
     def __init__(
         self, tool: str, columns: Sequence[Column], format: Format = "table", *, in_blocks: bool = False
     ) -> None:
+        self.format = format
         self._tool = tool
         self._columns = columns
-        self._format = format
         self._block: dict[str, Any] = {}
         self._csv: tuple[Any, list[str]] | None = None
         if format == "json":
@@ -69,10 +75,11 @@ class Report:
             self._line([column.heading for column in columns])
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too."""
-        if self._format == "table":
+        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too; a list is the labels of a
+        stack, innermost first, and in CSV a folded line."""
+        if self.format == "table":
             self._line([column.format(values[column.key]) for column in self._columns])
-        elif self._format == "json":
+        elif self.format == "json":
             self._json(flatten(values))
         else:
             self._csv_row(flatten(values))
@@ -81,21 +88,24 @@ class Report:
         """Begin what belongs together, such as the counts of an interval: its rows carry the time of now, which the
         table shows before them with `timestamp`."""
         self._block = {"time_ns": time.monotonic_ns()}
-        if timestamp and self._format == "table":
+        if timestamp and self.format == "table":
             print(f"\n{time.strftime('%H:%M:%S')}")
 
-    def block(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write the rows of a block, in the table under a heading of their own."""
-        if self._format == "table":
-            print()
+    def block(self, rows: Iterable[Mapping[str, Any]], *, title: str = "") -> None:
+        """Write the rows of a block, in the table under a heading of their own, and perhaps a title."""
+        if self.format == "table":
+            print(f"\n{printable(title)}" if title else "")
             self._line([column.heading for column in self._columns])
         for row in rows:
             self.row({**self._block, **row})
 
-    def histogram(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
+    def histogram(
+        self, distribution: Distribution, value: str = "latency_ns", *, percentiles: Sequence[int] = (), **labels: Any
+    ) -> None:
         """Write the distribution of a value: its name, which ends in `_ns` where it is a duration, and what it is of.
 
-        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket.
+        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket. With
+        `percentiles` the table and JSON also have them, as the ends of their buckets, and the average.
         """
         counts = sorted(distribution.buckets.items())
         buckets = [
@@ -103,10 +113,11 @@ class Report:
             for bucket, number in counts
         ]
         row = {**self._block, **labels, "value": value}
-        if self._format == "json":
+        if self.format == "json":
             totals = {"count": distribution.count, "sum": distribution.sum}
-            self._json({**flatten(row), **totals, "buckets": buckets})
-        elif self._format == "csv":
+            bounds = {f"p{percent}": distribution.percentile(percent) for percent in percentiles}
+            self._json({**flatten(row), **totals, **bounds, "buckets": buckets})
+        elif self.format == "csv":
             for bucket in buckets:
                 self._csv_row(flatten({**row, **bucket}))
         else:
@@ -114,11 +125,13 @@ class Report:
             bound = histogram.duration if value.endswith("_ns") else str
             for line in histogram.render(distribution, value.removesuffix("_ns"), bound):
                 print(line)
+            if percentiles and distribution.buckets:
+                print(histogram.statistics(distribution, percentiles, bound))
             sys.stdout.flush()
 
     def summary(self, summary: Summary) -> None:
         """Write the account of the session: as the last JSON object, else to standard error."""
-        if self._format == "json":
+        if self.format == "json":
             self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
         else:
             note(account(summary))
@@ -161,7 +174,9 @@ def account(summary: Summary) -> str:
     line = f"received {summary.received:,}, lost {summary.lost:,}"
     rest = {
         "not counted, table full": summary.full,
+        "ends without a start": summary.unmatched,
         "dropped, nested too deep": summary.overflow,
+        "starts without an end": summary.dropped,
         "arguments unreadable": summary.unreadable,
         "stacks not taken": summary.no_stack,
     }
@@ -176,6 +191,10 @@ def note(text: str) -> None:
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, Mapping):
         return json.dumps(value)
+    if isinstance(value, list):
+        from usdtkit.output.folded import fold  # only for rows with stacks
+
+        return ";".join(map(fold, reversed(value)))
     if isinstance(value, str):
         value = printable(value)
         return f"'{value}" if value.startswith(FORMULA) else value

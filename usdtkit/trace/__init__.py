@@ -10,8 +10,8 @@
             print(event.latency_ns, event.query)
 
 A session takes sources (`usdt`, `uprobe`, `uretprobe`, `pair`), each with actions: `emit` sends events, which
-iteration yields (`batches`: as columns); `count`, `hist` and `stats` summarise in the kernel. Values and conditions are
-expressions; `ustack` is the calls that led to a hit, a `Stack`.
+iteration yields (`batches`: as columns); `count`, `sum`, `hist` and `stats` summarise in the kernel. Values and
+conditions are expressions; `ustack` is the calls that led to a hit, a `Stack`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ from usdtkit.bpf.expressions import (
     Expression,
     arg,
     buffer,
+    caller,
+    cgroup,
     comm,
     cpu,
     cstr,
     deref,
     gid,
+    ip,
     latency,
     ms,
+    now,
     pid,
+    probe,
     retval,
     tid,
     uid,
@@ -37,8 +42,9 @@ from usdtkit.bpf.expressions import (
     ustack,
 )
 from usdtkit.bpf.layout import Truncated, TruncatedBytes
-from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable
-from usdtkit.trace.events import Columns, wall_time
+from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable, Sums
+from usdtkit.trace.events import Columns, Event, wall_time
+from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
@@ -49,10 +55,11 @@ if TYPE_CHECKING:
     from usdtkit.trace.stacks import Stack
 
 __all__ = [
-    "Columns", "Counts", "Distribution", "Expression", "Frame", "FunctionSpec", "Histogram", "Pair", "Planned",
-    "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Truncated", "TruncatedBytes",
-    "UsdtSpec", "arg", "buffer", "comm", "cpu", "cstr", "deref", "gid", "latency", "ms", "pid", "retval", "tid",
-    "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram", "KernelMap",
+    "Pair", "Planned", "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Truncated",
+    "TruncatedBytes", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr", "deref", "gid", "ip",
+    "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack",
+    "wall_time",
 ]  # fmt: skip
 
 

@@ -7,12 +7,12 @@ prints them. Nothing is ever reset in the kernel, so no hit falls between two lo
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 from usdtkit.bpf.actions import Log2, Scale, Table
 from usdtkit.bpf.maps import Map
+from usdtkit.records import dataclass, field, replace
 
 Key = tuple[Any, ...]
 
@@ -33,6 +33,25 @@ class Distribution:
     def average(self) -> float:
         """The mean of all values; 0 where there are none."""
         return self.sum / self.count if self.count else 0.0
+
+    def add(self, value: int) -> None:
+        """One more value, which came as an event and was not summed in the kernel."""
+        bucket = self.scale.bucket(value)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        self.sum += value
+
+    def __add__(self, other: Distribution) -> Distribution:
+        return Distribution.total((self, other))
+
+    @staticmethod
+    def total(parts: Iterable[Distribution]) -> Distribution:
+        """The values of several distributions of powers of two, as one."""
+        whole = Distribution()
+        for part in parts:
+            whole.sum += part.sum
+            for bucket, count in part.buckets.items():
+                whole.buckets[bucket] = whole.buckets.get(bucket, 0) + count
+        return whole
 
     def percentile(self, percent: float) -> int:
         """An upper bound of `percent` % of the values: the end of the bucket that the last of them lies in."""
@@ -58,6 +77,10 @@ class Statistics:
     def average(self) -> float:
         """The mean of all values."""
         return self.sum / self.count
+
+    def __add__(self, other: Statistics) -> Statistics:
+        least, greatest = min(self.least, other.least), max(self.greatest, other.greatest)
+        return Statistics(self.count + other.count, self.sum + other.sum, least, greatest)
 
 
 class Aggregation:
@@ -88,6 +111,11 @@ class Aggregation:
             sums[key] += sum(memoryview(value).cast("Q"))
         return sums
 
+    def _as_number(self, amount: int) -> int:
+        """A sum of 64-bit values, with the sign that they have."""
+        signed = self._table is not None and self._table.signed
+        return (amount + 2**63) % 2**64 - 2**63 if signed else amount % 2**64
+
     def _new_sums(self) -> dict[Key, int]:
         """What has come since the last time."""
         now = self._sums()
@@ -108,11 +136,18 @@ class Counts(Aggregation):
         return self._by_key(self._new_sums())
 
     def top(self, number: int) -> list[tuple[Key, int]]:
-        """The keys that were seen most often, the first first."""
+        """The keys with most, the first first."""
         return sorted(self.read().items(), key=lambda item: (-item[1], repr(item[0])))[:number]
 
     def _by_key(self, sums: dict[Key, int]) -> dict[Key, int]:
         return dict(sums) if self.keys else {(): sum(sums.values())}
+
+
+class Sums(Counts):
+    """The sum of a value for each combination of keys; `top` gives the greatest."""
+
+    def _by_key(self, sums: dict[Key, int]) -> dict[Key, int]:
+        return {key: self._as_number(amount) for key, amount in super()._by_key(sums).items()}
 
 
 class Histogram(Aggregation):
@@ -137,8 +172,7 @@ class Histogram(Aggregation):
         for (*key, slot), amount in sums.items():
             one = distributions[tuple(key)]
             if slot == self.scale.buckets:
-                signed = self._table is not None and self._table.signed
-                one.sum = (amount + 2**63) % 2**64 - 2**63 if signed else amount % 2**64
+                one.sum = self._as_number(amount)
             elif amount:
                 one.buckets[slot] = amount
         return dict(distributions)
@@ -146,6 +180,26 @@ class Histogram(Aggregation):
 
 class StatisticsTable(Aggregation):
     """Count, sum, least and greatest of a value for each combination of keys."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        super().__init__(keys)
+        self._before: dict[Key, Statistics] = {}
+
+    def top(
+        self, number: int, by: Literal["count", "sum", "average", "greatest"] = "sum"
+    ) -> list[tuple[Key, Statistics]]:
+        """The keys with the greatest sum, or count, average or value; the first first."""
+        return sorted(self.read().items(), key=lambda item: (-getattr(item[1], by), repr(item[0])))[:number]
+
+    def delta(self) -> dict[Key, Statistics]:
+        """As `read`, since the last call of this (or since the start); but least and greatest are of all the time."""
+        now, before = self.read(), self._before
+        self._before = now
+        fresh = {
+            key: replace(one, count=one.count - old.count, sum=one.sum - old.sum) if (old := before.get(key)) else one
+            for key, one in now.items()
+        }
+        return {key: one for key, one in fresh.items() if one.count}
 
     def read(self) -> dict[Key, Statistics]:
         """Statistics by key; without keys, one entry with the key () once there was a value."""
@@ -156,13 +210,7 @@ class StatisticsTable(Aggregation):
         for key, row in self._rows():
             own = key if self.keys else ()
             for at in range(0, len(row), values.size):
-                count, total, least, greatest = values.decode(row[at : at + values.size])
-                if count:
-                    before = found.get(own, Statistics(0, 0, least, greatest))
-                    found[own] = Statistics(
-                        before.count + count,
-                        before.sum + total,
-                        min(before.least, least),
-                        max(before.greatest, greatest),
-                    )
+                one = Statistics(*values.decode(row[at : at + values.size]))
+                if one.count:
+                    found[own] = found[own] + one if own in found else one
         return found

@@ -6,12 +6,12 @@ session shows of itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import Site
 from usdtkit.bpf.operands import pack_operands
+from usdtkit.records import dataclass
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ class Summary:
 
     `hits` that reached a hook (of a pair: that were completed), events `received` and `lost` for want of room in the
     ring buffer; entries that a full table did not take; ends without a start; starts dropped because too many were
-    open in one thread; values that could not be read; hits of which no stack could be taken, for want of room or
-    because the process is a 32-bit one.
+    open in one thread (`overflow`), or because their end cannot come any more (`dropped`: the thread or process has
+    ended, the call was left by an exception or longjmp, the key has started again); values that could not be read;
+    hits of which no stack could be taken, for want of room or because the process is a 32-bit one.
     """
 
     hits: int
@@ -34,6 +35,7 @@ class Summary:
     full: int
     unmatched: int
     overflow: int
+    dropped: int
     unreadable: int
     no_stack: int
     duration_s: float

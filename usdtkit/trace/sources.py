@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Action, Block, Count, Emit, Hist, Linear, Log2, Stats
+from usdtkit.bpf.actions import Action, Block, Count, Delete, Emit, Hist, Linear, Log2, Put, Raw, Stats
+from usdtkit.bpf.layout import Field, Kind
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
-from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable
+from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable, Sums
 from usdtkit.trace.events import HEADER, UNITS
+from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
@@ -24,13 +26,20 @@ if TYPE_CHECKING:
 
 Self = TypeVar("Self", bound="Source")
 Keep = Mapping[str, ex.Expression] | Sequence[str]
+Key = ex.Expression | str
+# A struct of an event has members of 64 bits.
+RAW_NUMBERS: dict[str, Kind] = {
+    **dict.fromkeys(("u8", "u16", "u32", "u64"), "u64"),
+    **dict.fromkeys(("i8", "i16", "i32", "i64"), "i64"),
+    **{"bool": "bool", "f64": "f64"},
+}
 
 
 class Source:
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
-    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cpu, comm, time; in a pair also latency
-    and what it keeps), or as `name=expression`.
+    Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller, probe;
+    in a pair also latency and what it keeps), or as `name=expression`.
     """
 
     def __init__(self, session: Session, resolved: Resolved, hook: Hook) -> None:
@@ -72,6 +81,13 @@ class Source:
         self._act(Count(self._session.add_aggregation(counts), wanted))
         return counts
 
+    def sum(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> Sums:
+        """Sum up `value` in the kernel, by the values of the keys."""
+        wanted = self._named(names, keys)
+        sums = Sums(tuple(wanted))
+        self._act(Count(self._session.add_aggregation(sums), wanted, as_value(value)))
+        return sums
+
     def hist(
         self,
         value: ex.Expression | str,
@@ -86,15 +102,40 @@ class Source:
         wanted = self._named(names, keys)
         scale = Linear(*linear) if linear else Log2()
         histogram = Histogram(tuple(wanted), scale)
-        self._act(Hist(self._session.add_aggregation(histogram), _value(value), wanted, scale))
+        self._act(Hist(self._session.add_aggregation(histogram), as_value(value), wanted, scale))
         return histogram
 
     def stats(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> StatisticsTable:
         """Count, sum, least and greatest of `value`, in the kernel, by the values of the keys."""
         wanted = self._named(names, keys)
         table = StatisticsTable(tuple(wanted))
-        self._act(Stats(self._session.add_aggregation(table), _value(value), wanted))
+        self._act(Stats(self._session.add_aggregation(table), as_value(value), wanted))
         return table
+
+    def raw(
+        self: Self, text: str, fields: Mapping[str, str], /, *, declarations: str = "", **values: ex.Expression | str
+    ) -> Self:
+        """Send an event that C of your own fills: statements that set the members of `event`.
+
+        `fields` are their names and types: u8 to u64, i8 to i64, bool, f64, and str or bytes, which are an array NAME
+        of the session's `string_size` and NAME_length. `values` are names or expressions that the text finds as
+        variables; of a string, its address. `declarations` stands before all functions: maps, structs, functions.
+        `goto drop;` sends nothing. Unlike everywhere else, what stands here is compiled as it is.
+        """
+        layout = tuple(self._raw_field(name, type) for name, type in fields.items())
+        wanted = {name: as_value(value) for name, value in values.items()}
+        self._act(Raw(self._session.add_event_type(), layout, text, declarations, wanted))
+        return self
+
+    def put(self: Self, into: KernelMap, key: ex.Expression, **values: ex.Operand) -> Self:
+        """Make an entry of a map of the session, or replace it; every field of the map needs its value."""
+        self._act(Put(into.number, key, into.in_order(values)))
+        return self
+
+    def delete(self: Self, from_: KernelMap, key: ex.Expression) -> Self:
+        """Take an entry from a map of the session; nothing happens where there is none."""
+        self._act(Delete(from_.number, key))
+        return self
 
     def everything(self) -> dict[str, ex.Expression]:
         """All that is known of a hit besides its header, as fields for `emit`; names that are taken get a prefix."""
@@ -113,6 +154,15 @@ class Source:
             wanted[name] = ex.lift(value)
         return wanted
 
+    def _raw_field(self, name: str, type: str) -> Field:
+        if not name.isidentifier() or not name.isascii() or name.startswith("_") or name in HEADER:
+            raise UsageError(f"a field cannot be called {name!r} here", hint="a name that C and Python allow")
+        if type in ("str", "bytes"):
+            return Field(name, "str" if type == "str" else "bytes", self._hook.string_size)
+        if type not in RAW_NUMBERS:
+            raise UsageError(f"a field {name!r} of type {type!r}", hint=f"one of {', '.join(RAW_NUMBERS)}, str, bytes")
+        return Field(name, RAW_NUMBERS[type])
+
     def _names(self) -> set[str]:
         """Names that come before the builtin ones."""
         return {argument.name for argument in self._hook.arguments}
@@ -123,13 +173,20 @@ class Source:
 
 
 class Pair(Source):
-    """From a start to its end in the same thread: `latency`, and what `keep` took at the start."""
+    """From a start to its end: `latency`, and what `keep` took at the start."""
 
     latency = ex.latency
 
-    def __init__(self, session: Session, resolved: Resolved, start: Hook, end: Hook) -> None:
+    def __init__(self, session: Session, resolved: Resolved, start: Source, end: Hook) -> None:
         super().__init__(session, resolved, end)
-        self._start = start
+        self.start = start
+        """The start as a source of its own: its actions come behind what `keep` takes."""
+        self._start = start._hook
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """The names of what it keeps from the start."""
+        return tuple(self._start.start or ())
 
     def kept(self, name: str) -> ex.Expression:
         """What `keep` took under this name, for conditions and fields."""
@@ -153,7 +210,8 @@ def kept_fields(keep: Keep) -> dict[str, ex.Expression]:
     return {name: ex.Name(name) for name in keep}
 
 
-def _value(value: ex.Expression | str) -> ex.Expression:
+def as_value(value: ex.Expression | str) -> ex.Expression:
+    """A name as the expression that it stands for."""
     return ex.Name(value) if isinstance(value, str) else value
 
 

@@ -85,6 +85,10 @@ class Stacks:
         """Take over the ring buffer through which definitions come."""
         self._ring = ring
 
+    def prepare(self) -> None:
+        """Open what only a privileged process can, and what is not asked for before."""
+        self._files.vdso()
+
     @property
     def fd(self) -> int:
         """Readable (poll) when new stacks wait."""
@@ -106,6 +110,12 @@ class Stacks:
             self.collect()
         return self._stacks.get(id)
 
+    def frame(self, pid: int, address: int) -> Frame:
+        """What a process has at an address."""
+        self._looked_at.clear()
+        memory = self._memory(pid, (address,))
+        return Frame(address, "", address, "") if memory is None else memory.frame(address, address)
+
     def begins_function(self, place: Place) -> bool:
         """Whether a site is a function's first instruction: then its caller is where the call has left it."""
         file = self._files.at_path(place.path)
@@ -123,7 +133,7 @@ class Stacks:
         if self._ring is not None:
             self._ring.close()
 
-    def _stack(self, payload: memoryview) -> tuple[int, Stack]:
+    def _stack(self, payload: bytes) -> tuple[int, Stack]:
         id, pid, depth, place, built_size = _HEAD.unpack_from(payload)
         addresses = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
         memory = self._memory(pid, addresses)

@@ -1,0 +1,87 @@
+"""Tests of strings and bytes → C text, and what a glob needs in the map `globs`.
+
+Input: an expression's test, and from `render` where the text lies. Output: C for `render`, entries for `program`. Short
+literals are compared word by word; patterns run through globs.c, which looks at every byte.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Literal
+
+from usdtkit.bpf.expressions import ANY_BYTE, ANY_BYTES, Glob, TextTest
+from usdtkit.errors import UsageError
+from usdtkit.records import dataclass
+
+# The words of a literal lie on the BPF stack, which has 512 bytes for everything.
+MAX_LITERAL = 128
+GLOBS = "globs"  # the map of globs.c
+
+
+@dataclass(frozen=True)
+class TextPlace:
+    """Where a text lies, as globs.c calls it: `address` and `length` (of all but strings) are C.
+
+    `opening`: statements that `address` needs. `size`: how many bytes of it count for a glob.
+    """
+
+    kind: Literal["USER_STRING", "USER_TEXT", "USER_BYTES", "KERNEL_STRING", "KERNEL_BYTES"]
+    address: str
+    size: int
+    length: str = "0"
+    opening: str = ""
+
+
+def render_test(test: TextTest, place: TextPlace, parameter: Callable[[int], str], unreadable: int) -> str:
+    """The C of whether the text is `test.literal`, or begins with it; `unreadable` is a counter."""
+    literal, is_text = test.literal, place.kind != "USER_BYTES" and place.kind != "KERNEL_BYTES"
+    if len(literal) > MAX_LITERAL:
+        raise UsageError(
+            f"a string of {len(literal)} bytes is too long to compare with", hint=f"at most {MAX_LITERAL} bytes"
+        )
+    if is_text and b"\0" in literal:
+        return "(u64)0"  # a string ends before it
+    is_string = place.kind in ("USER_STRING", "KERNEL_STRING")
+    # One byte more than the literal and the NUL tells a longer string from an equal one.
+    room = len(literal) + (is_text and test.whole) + is_string
+    words = max(1, (room + 7) // 8)
+    padded = literal.ljust(words * 8, b"\0")
+    same = " && ".join(
+        f"w[{i}] == {parameter(int.from_bytes(padded[i * 8 : i * 8 + 8], 'little'))}" for i in range(words)
+    )
+    if is_string:
+        # Of an empty string, kernels before 6.15 say that they have read 0 bytes, later ones 1.
+        fits = f"n == {len(literal) + 1}" if literal else "(u64)n <= 1"
+    elif is_text:
+        fits = "n >= 0"
+    else:
+        fits = f"n {'==' if test.whole else '>='} {len(literal)}"
+    read = {
+        "USER_STRING": f"counted(read_string(w, {room}, {place.address}), {unreadable})",
+        "USER_TEXT": f"counted(read_buffer(w, {room}, {place.address}, {place.length}), {unreadable})",
+        "USER_BYTES": f"counted(read_buffer(w, {room}, {place.address}, {place.length}), {unreadable})",
+        "KERNEL_STRING": f"({place.length} < 0 ? -1 : bpf_probe_read_kernel_str(w, {room}, {place.address}))",
+        "KERNEL_BYTES": f"{place.length}; bpf_probe_read_kernel(w, {room}, {place.address})",
+    }[place.kind]
+    return f"({{ {place.opening} u64 w[{words}] = {{}}; long n = {read}; (u64)({fits} && {same}); }})"
+
+
+def render_glob(number: int, place: TextPlace, unreadable: int) -> str:
+    """The C of whether the text matches the glob with this number in the map."""
+    where = f"(u64)({place.address}), {place.length}, {place.size}"
+    return f"({{ {place.opening} glob_match({number}, {place.kind}, {where}, {unreadable}); }})"
+
+
+def pack_glob(glob: Glob) -> bytes:
+    """A pattern as `struct glob` of globs.c."""
+    stay, at = 0, 0
+    step = [0] * 256
+    for element in glob.pattern:
+        if element == ANY_BYTES:
+            stay |= 1 << at
+            continue
+        at += 1
+        for byte in range(256) if element == ANY_BYTE else (element,):
+            step[byte] |= 1 << at
+    return struct.pack("<258Q", stay, 1 << at, *step)
