@@ -21,7 +21,8 @@ TEXT_ROOMS = (28, 124)
 SIZES = len(TEXT_ROOMS) + 1
 # A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
 COOKIE_LIST_BITS = 12
-# Where the length of a string is found out. Threads that share a CPU may write to it at once: nobody reads it.
+# Where the length of a string is found out, and pages are brought in. Threads that share a CPU may write to it at once:
+# nobody reads it.
 SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
 MAX_KEY = 256
 AGGREGATION_ENTRIES = 10_240
@@ -188,6 +189,7 @@ class ActionRenderer:
 
     def __init__(self) -> None:
         self.declarations: list[str] = []
+        self.needs_scratch = False
         # By kind: an event of type n has the kind n * SIZES, or one of the SIZES - 1 after it, by its size.
         self.records: dict[int, Layout] = {}
         self.tables: dict[int, Table] = {}
@@ -220,8 +222,7 @@ class ActionRenderer:
         if not rooms:
             return self._send(number * SIZES, full, fields, renderer, count)
         # How long the texts are decides how large a record is: what is not read does not travel.
-        if SCRATCH not in self.declarations:
-            self.declarations.append(SCRATCH)
+        self.needs_scratch = True
         lines = [
             "{ u32 none = 0; s32 n, longest = 0;",
             "struct scratch *scratch = scratches.lookup(&none);",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import BACK, COOKIE_LIST_BITS, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import BACK, COOKIE_LIST_BITS, SCRATCH, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import AT_ENTRY_BIT, MAX_OPERANDS, HookKind, Renderer, Scope
@@ -102,6 +102,7 @@ class _Builder:
         for hook in hooks:
             self._function(hook)
         parts = [STACKS] if self.has_stacks else []
+        parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         tracepoints = TRACEPOINTS if self.pairs.kept else ()
         if tracepoints:

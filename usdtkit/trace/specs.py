@@ -74,6 +74,8 @@ def _readable(operands: Sequence[Operand], argument: Argument) -> bool:
 class FunctionSpec:
     """The entry, or the return, of functions (globs allowed) of a program or library.
 
+    A name with `::`, parentheses or a space is one of C++ or Rust as its source has it, with or without parameters.
+
     `library`: a path, a command on PATH, or a library's short name such as "c".
     """
 
@@ -88,12 +90,13 @@ class FunctionSpec:
         signatures = {known_function(self.library, function.name) for function in found}
         # Names of arguments hold for the source only where they hold for all of its functions.
         known = signatures.pop() if len(signatures) == 1 else None
+        places = tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found)
         arguments = tuple(Argument(name, type, index) for index, (name, type) in enumerate(known or ()))
         return Resolved(
             f"{self.library}:{','.join(self.functions)}",
             "return" if self.on_return else "entry",
             () if self.on_return else arguments,
-            tuple(Place(function.name, function.path, function.file_offset) for function in found),
+            places,
         )
 
     def _one_name_each(self, functions: Sequence[Function]) -> list[Function]:
@@ -122,7 +125,10 @@ def usdt(name: str, path: str | None = None) -> UsdtSpec:
 
 
 def uprobe(library: str, *functions: str) -> FunctionSpec:
-    """The entry of functions: uprobe("c", "getaddrinfo", "gethostby*"), or uprobe("c:getaddrinfo")."""
+    """The entry of functions: uprobe("c", "getaddrinfo", "gethostby*"), or uprobe("c:getaddrinfo").
+
+    Also by their names in C++ or Rust: uprobe("shopd", "shop::Cart::add(int)"), uprobe("shopd", "shop::Cart::*").
+    """
     return _function(library, functions, on_return=False)
 
 
