@@ -173,10 +173,10 @@ class Pairs:
             f"BPF_HASH(threads_{number}, u32, u32, {PAIR_ENTRIES});",
         ]
         self.at_thread_end += [
-            f"{{ u32 *depth = threads_{number}.lookup(&thread); if (depth) {{",
-            "struct pair_key key = { .thread = thread }; u64 n = *depth, dropped = n;",
-            f"for (u32 i = 0; i < {MAX_CALLS} && i < n; i++) {{",
-            # Without a branch, or the verifier would follow each number that there could be.
+            f"{{ volatile u32 *depth = threads_{number}.lookup(&thread); if (depth) {{",
+            "struct pair_key key = { .thread = thread }; u64 dropped = *depth;",
+            # Neither the depth in a register nor a branch on what is dropped: the verifier would follow each value.
+            f"for (u32 i = 0; i < {MAX_CALLS} && i < *depth; i++) {{",
             f"key.depth = i; dropped += (s64){name}.delete(&key) >> 63; }}",
             f"{count('dropped', 'dropped')} threads_{number}.delete(&thread); }} }}",
         ]

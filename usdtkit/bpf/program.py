@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import BACK, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import BACK, SCRATCH, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import (
@@ -116,6 +116,7 @@ class _Builder:
         for hook in hooks:
             self._function(hook)
         parts = [STACKS] if self.has_stacks else []
+        parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         tracepoints = TRACEPOINTS if self.pairs.kept else ()
         if tracepoints:
