@@ -82,8 +82,9 @@ class Loaded:
             except (LookupError, struct.error):
                 return None
             flags = SLEEPABLE if self._sleepable else 0
+            count = len(code) // 8
             descriptor = lib.usdtkit_prog_load(
-                code, len(code) // 8, flags, ATTACH_TYPE_UPROBE_MULTI, b"hooks", ffi.NULL, 0
+                PROG_TYPE_KPROBE, code, count, flags, ATTACH_TYPE_UPROBE_MULTI, b"hooks", ffi.NULL, 0
             )
             if descriptor < 0:
                 return None
