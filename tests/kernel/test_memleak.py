@@ -117,7 +117,7 @@ def test_each_block(leak):
     header, rows, _ = json_lines(leak("leak", "--json", "-a", times=97)[0])
     assert header["schema"] == "usdtkit.memleak/1"
     assert len({row["address"] for row in rows}) == len(rows) == 97
-    assert {(row["bytes"], row["count"], row["stack"][0][:6]) for row in rows} == {(31, 1, "leaky+")}
+    assert {(row["bytes"], row["stack"][0][:6]) for row in rows} == {(31, "leaky+")}
     table = leak("leak", "-a", times=97)[0]
     assert len(re.findall(r"^\taddr = 0x[0-9a-f]+ size = 31$", table, re.M)) == 97
 
@@ -160,4 +160,4 @@ def test_each_call(leak):
 def test_no_process_and_no_allocator(compile_c):
     assert_explained(usdtkit("memleak"), 2, "-p PID")
     path = compile_c("values.c")
-    assert_explained(usdtkit("memleak", "-c", "true", "-O", path), 4, "malloc", "-O")
+    assert_explained(usdtkit("memleak", "-c", "true", "-O", path), 4, "no function malloc in")
