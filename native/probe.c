@@ -1,4 +1,5 @@
-/* usdtkit._probe: the callable that fires a probe, and the mapping of the file that carries its site.
+/* usdtkit._probe: the callable that fires a probe, the one that declares it, and the mapping of the file that carries
+ * its site.
  *
  * In: a library made by usdtkit.probes.image, and the probes that stand in it. Out: while nobody traces, a call is one
  * comparison of a byte; while somebody does, the arguments become integers and the stub is called as a C function,
@@ -8,7 +9,9 @@
  * thread, while another one unloads it, in a forked child, a signal handler and late in the interpreter's shutdown.
  */
 
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
@@ -16,6 +19,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifdef __linux__
 #include <dlfcn.h>
@@ -29,7 +33,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <unistd.h>
 #endif
 
 #if PY_VERSION_HEX < 0x030d0000
@@ -53,6 +56,7 @@ struct type {
     int bits;
 };
 
+/* In the order of TYPES in usdtkit.probes.declaration, by whose numbers a shape names them. */
 static const struct type types[] = {
     {"u8", UNSIGNED, 8}, {"u16", UNSIGNED, 16}, {"u32", UNSIGNED, 32}, {"u64", UNSIGNED, 64},
     {"i8", SIGNED, 8},   {"i16", SIGNED, 16},   {"i32", SIGNED, 32},   {"i64", SIGNED, 64},
@@ -70,12 +74,11 @@ typedef struct {
     uint8_t operands;
     uint8_t drops; /* a wrong call is counted, not raised */
     uint8_t silenced;
-    const struct type *types[MAX_OPERANDS];
+    uint8_t kinds[MAX_OPERANDS]; /* of each argument: which of `types` */
     const volatile uint8_t *stub; /* NULL before it is loaded */
     uint64_t dropped;
-    PyObject *provider, *name, *doc;
-    PyObject *arguments;  /* a tuple of (name, type) */
-    PyObject *converters; /* a tuple: of an enum a dict to its numbers, of a json a callable to bytes, else None */
+    PyObject *provider, *name, *doc, *stability;
+    PyObject *shape; /* a tuple that many probes share; what it begins with is below */
     PyObject *loader;
     PyObject *path;
     PyObject *recorder; /* a callable, or NULL */
@@ -86,6 +89,13 @@ static const volatile uint8_t unloaded = 1;
 /* Differs from it, as no instruction that a stub begins with has this byte: somebody records within this process. */
 static const volatile uint8_t recorded = 0xff;
 
+/* A shape: (name, type) of each argument; what converts it (of an enum a dict to its numbers, of a json a callable to
+ * bytes, else None); the types again, as bytes; all of this as a text; and what is none of ours. */
+enum { ARGUMENTS, CONVERTERS, KINDS, TEXT, SHAPE_SIZE };
+
+static inline PyObject *of_shape(Probe *self, int what) { return PyTuple_GET_ITEM(self->shape, what); }
+static inline const struct type *type_of(Probe *self, int index) { return &types[self->kinds[index]]; }
+
 static inline const volatile uint8_t *site_of(Probe *self) { return __atomic_load_n(&self->site, __ATOMIC_ACQUIRE); }
 
 static inline void set_site(Probe *self, const volatile uint8_t *site) {
@@ -95,7 +105,7 @@ static inline void set_site(Probe *self, const volatile uint8_t *site) {
 /* `site` was read before `pristine` is: what is published together is read in order. */
 static inline int armed(Probe *self, const volatile uint8_t *site) {
     uint8_t now = *site;
-    return now != self->pristine;
+    return now != __atomic_load_n(&self->pristine, __ATOMIC_RELAXED);
 }
 
 /* Where `site` points while nobody records. */
@@ -139,12 +149,12 @@ static void release(struct operands *operands) {
 }
 
 static PyObject *argument_name(Probe *self, int index) {
-    return PyTuple_GET_ITEM(PyTuple_GET_ITEM(self->arguments, index), 0);
+    return PyTuple_GET_ITEM(PyTuple_GET_ITEM(of_shape(self, ARGUMENTS), index), 0);
 }
 
 static int wrong_type(Probe *self, int index, PyObject *value) {
     PyErr_Format(PyExc_TypeError, "%U:%U() argument '%U' must be %s, not %.100s", self->provider, self->name,
-                 argument_name(self, index), self->types[index]->name, Py_TYPE(value)->tp_name);
+                 argument_name(self, index), type_of(self, index)->name, Py_TYPE(value)->tp_name);
     return -1;
 }
 
@@ -157,7 +167,7 @@ static int conversion_failed(Probe *self, int index, PyObject *value) {
     if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
         PyErr_Clear();
         PyErr_Format(PyExc_OverflowError, "%U:%U() argument '%U' is out of range for %s", self->provider, self->name,
-                     argument_name(self, index), self->types[index]->name);
+                     argument_name(self, index), type_of(self, index)->name);
     }
     return -1;
 }
@@ -174,7 +184,7 @@ static int same_integer(PyObject *value, double number) {
 static int convert_float(Probe *self, int index, PyObject *value, uint64_t *operand) {
     double number = PyFloat_AsDouble(value);
     if (number == -1.0 && PyErr_Occurred()) return conversion_failed(self, index, value);
-    if (self->types[index]->bits == 64) {
+    if (type_of(self, index)->bits == 64) {
         if (PyLong_Check(value) && fabs(number) >= 0x1p53 && same_integer(value, number) <= 0)
             return conversion_failed(self, index, value);
         memcpy(operand, &number, sizeof number);
@@ -195,7 +205,7 @@ static int convert_float(Probe *self, int index, PyObject *value, uint64_t *oper
 }
 
 static int convert_enum(Probe *self, int index, PyObject *value, uint64_t *operand) {
-    PyObject *numbers = PyTuple_GET_ITEM(self->converters, index);
+    PyObject *numbers = PyTuple_GET_ITEM(of_shape(self, CONVERTERS), index);
     PyObject *number = PyDict_GetItemWithError(numbers, value);
     if (number) {
         *operand = (uint64_t)PyLong_AsLongLong(number);
@@ -207,9 +217,32 @@ static int convert_enum(Probe *self, int index, PyObject *value, uint64_t *opera
     return -1;
 }
 
+/* Whatever the encoder or the object itself has raised becomes the cause of one error that names probe and argument;
+ * what is not an Exception passes. */
+static int not_encoded(Probe *self, int index) {
+    PyObject *type, *cause, *traceback, *value;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
+    PyErr_Fetch(&type, &cause, &traceback);
+    PyErr_NormalizeException(&type, &cause, &traceback);
+    if (traceback) PyException_SetTraceback(cause, traceback);
+    PyObject *reason = PyObject_Str(cause);
+    if (!reason) PyErr_Clear(); /* an exception of the application's, and no better than its object */
+    PyErr_Format(PyExc_ValueError, reason ? "%U:%U() argument '%U' cannot be encoded as json: %s: %U"
+                                          : "%U:%U() argument '%U' cannot be encoded as json: %s",
+                 self->provider, self->name, argument_name(self, index), Py_TYPE(cause)->tp_name, reason);
+    Py_XDECREF(reason);
+    Py_DECREF(type);
+    Py_XDECREF(traceback);
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyException_SetCause(value, cause); /* takes our reference */
+    PyErr_Restore(type, value, traceback);
+    return -1;
+}
+
 static int convert_json(Probe *self, int index, PyObject *value, struct operands *operands) {
-    PyObject *text = PyObject_CallOneArg(PyTuple_GET_ITEM(self->converters, index), value);
-    if (!text) return -1;
+    PyObject *text = PyObject_CallOneArg(PyTuple_GET_ITEM(of_shape(self, CONVERTERS), index), value);
+    if (!text) return not_encoded(self, index);
     operands->owned[operands->owned_count++] = text;
     if (!PyBytes_Check(text)) {
         PyErr_SetString(PyExc_TypeError, "the encoder of a json argument must return bytes");
@@ -220,7 +253,7 @@ static int convert_json(Probe *self, int index, PyObject *value, struct operands
 }
 
 static int convert_integer(Probe *self, int index, PyObject *value, uint64_t *operand) {
-    const struct type *type = self->types[index];
+    const struct type *type = type_of(self, index);
     PyObject *number = PyLong_CheckExact(value) ? Py_NewRef(value) : PyNumber_Index(value);
     if (!number) return conversion_failed(self, index, value);
     int fits;
@@ -263,7 +296,7 @@ static int convert_string(Probe *self, int index, PyObject *value, struct operan
 }
 
 static int convert(Probe *self, int index, PyObject *value, struct operands *operands) {
-    switch (self->types[index]->kind) {
+    switch (type_of(self, index)->kind) {
     case UNSIGNED:
     case SIGNED:
         return convert_integer(self, index, value, &operands->values[operands->count++]);
@@ -335,7 +368,7 @@ static void call_stub(Probe *self, const volatile uint8_t *site, const uint64_t 
 
 /* What a tracer makes of the operands `v` of argument `index`; a new reference. */
 static PyObject *seen(Probe *self, int index, const uint64_t *v) {
-    const struct type *type = self->types[index];
+    const struct type *type = type_of(self, index);
     const char *text = (const char *)(uintptr_t)v[0];
     switch (type->kind) {
     case UNSIGNED:
@@ -367,9 +400,9 @@ static int record(Probe *self, const uint64_t *operands) {
     const volatile uint8_t *stub;
     Py_BEGIN_CRITICAL_SECTION(self);
     recorder = Py_XNewRef(self->recorder);
-    stub = resting(self);
+    stub = self->silenced ? NULL : self->stub;
     Py_END_CRITICAL_SECTION();
-    if (stub == self->stub && armed(self, stub)) call_stub(self, stub, operands);
+    if (stub && armed(self, stub)) call_stub(self, stub, operands);
     if (!recorder) return 0; /* another thread has ended the recording */
     PyObject *values = PyTuple_New(self->count), *result = NULL;
     int at = 0;
@@ -377,7 +410,7 @@ static int record(Probe *self, const uint64_t *operands) {
         PyObject *value = seen(self, index, operands + at);
         if (!value) Py_CLEAR(values);
         else PyTuple_SET_ITEM(values, index, value);
-        at += self->types[index]->kind == BYTES ? 2 : 1;
+        at += type_of(self, index)->kind == BYTES ? 2 : 1;
     }
     if (values) result = PyObject_CallFunctionObjArgs(recorder, (PyObject *)self, values, NULL);
     Py_XDECREF(values);
@@ -481,6 +514,10 @@ static PyObject *get_dropped(PyObject *object, void *Py_UNUSED(closure)) {
     return PyLong_FromUnsignedLongLong(__atomic_load_n(&((Probe *)object)->dropped, __ATOMIC_RELAXED));
 }
 
+static PyObject *get_arguments(PyObject *object, void *Py_UNUSED(closure)) {
+    return Py_NewRef(of_shape((Probe *)object, ARGUMENTS));
+}
+
 static PyObject *get_path(PyObject *object, void *Py_UNUSED(closure)) {
     PyObject *path;
     Py_BEGIN_CRITICAL_SECTION(object);
@@ -489,50 +526,54 @@ static PyObject *get_path(PyObject *object, void *Py_UNUSED(closure)) {
     return path;
 }
 
-/* Fill in the types of the arguments from a tuple of (name, type), which Python code has checked: not taken for granted. */
-static int read_arguments(Probe *self) {
-    Py_ssize_t count = PyTuple_GET_SIZE(self->arguments);
-    int operands = 0;
-    if (PyTuple_GET_SIZE(self->converters) != count) {
-        PyErr_SetString(PyExc_ValueError, "one converter an argument");
+/* Take the types of the arguments from a shape, which Python code has checked: not taken for granted. */
+static int read_shape(Probe *self, PyObject *shape) {
+    if (!PyTuple_Check(shape) || PyTuple_GET_SIZE(shape) < SHAPE_SIZE ||
+        !PyTuple_Check(PyTuple_GET_ITEM(shape, ARGUMENTS)) || !PyTuple_Check(PyTuple_GET_ITEM(shape, CONVERTERS)) ||
+        !PyBytes_Check(PyTuple_GET_ITEM(shape, KINDS)) || !PyUnicode_Check(PyTuple_GET_ITEM(shape, TEXT))) {
+        PyErr_SetString(PyExc_TypeError, "a shape is a tuple of arguments, converters, kinds and a text");
         return -1;
     }
+    PyObject *arguments = PyTuple_GET_ITEM(shape, ARGUMENTS), *converters = PyTuple_GET_ITEM(shape, CONVERTERS);
+    const uint8_t *kinds = (const uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(shape, KINDS));
+    Py_ssize_t count = PyTuple_GET_SIZE(arguments);
+    if (PyTuple_GET_SIZE(converters) != count || PyBytes_GET_SIZE(PyTuple_GET_ITEM(shape, KINDS)) != count) {
+        PyErr_SetString(PyExc_ValueError, "one converter and one kind an argument");
+        return -1;
+    }
+    int operands = 0;
     for (Py_ssize_t index = 0; index < count; index++) {
-        PyObject *pair = PyTuple_GET_ITEM(self->arguments, index);
-        const struct type *type = NULL;
-        if (PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2 && PyUnicode_Check(PyTuple_GET_ITEM(pair, 0)) &&
-            PyUnicode_Check(PyTuple_GET_ITEM(pair, 1)))
-            for (size_t at = 0; at < sizeof types / sizeof *types; at++)
-                if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(pair, 1), types[at].name) == 0) type = &types[at];
-        if (!type) {
+        PyObject *pair = PyTuple_GET_ITEM(arguments, index), *converter = PyTuple_GET_ITEM(converters, index);
+        if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2 || !PyUnicode_Check(PyTuple_GET_ITEM(pair, 0))) {
             PyErr_SetString(PyExc_TypeError, "arguments must be (name, type) pairs");
             return -1;
         }
-        PyObject *converter = PyTuple_GET_ITEM(self->converters, index);
-        if ((type->kind == ENUM && !PyDict_Check(converter)) || (type->kind == JSON && !PyCallable_Check(converter))) {
+        if (kinds[index] >= sizeof types / sizeof *types) {
+            PyErr_SetString(PyExc_ValueError, "there is no such kind");
+            return -1;
+        }
+        enum kind kind = types[kinds[index]].kind;
+        if ((kind == ENUM && !PyDict_Check(converter)) || (kind == JSON && !PyCallable_Check(converter))) {
             PyErr_SetString(PyExc_TypeError, "an enum needs a dict, a json a callable");
             return -1;
         }
-        operands += type->kind == BYTES ? 2 : 1;
+        operands += kind == BYTES ? 2 : 1;
         if (operands > MAX_OPERANDS) {
             PyErr_SetString(PyExc_ValueError, "too many arguments");
             return -1;
         }
-        self->types[index] = type;
+        self->kinds[index] = kinds[index];
     }
     self->count = (uint8_t)count;
     self->operands = (uint8_t)operands;
+    self->shape = Py_NewRef(shape);
     return 0;
 }
 
 static PyObject *make(PyTypeObject *type, PyObject *const *values, int drops) {
-    for (int at = 0; at < 3; at++) {
+    for (int at = 0; at < 4; at++) {
         if (PyUnicode_Check(values[at])) continue;
-        PyErr_SetString(PyExc_TypeError, "provider, name and doc must be str");
-        return NULL;
-    }
-    if (!PyTuple_Check(values[3]) || !PyTuple_Check(values[4])) {
-        PyErr_SetString(PyExc_TypeError, "arguments and converters must be tuples");
+        PyErr_SetString(PyExc_TypeError, "provider, name, doc and stability must be str");
         return NULL;
     }
     Probe *self = (Probe *)type->tp_alloc(type, 0);
@@ -543,11 +584,10 @@ static PyObject *make(PyTypeObject *type, PyObject *const *values, int drops) {
     self->provider = Py_NewRef(values[0]);
     self->name = Py_NewRef(values[1]);
     self->doc = Py_NewRef(values[2]);
-    self->arguments = Py_NewRef(values[3]);
-    self->converters = Py_NewRef(values[4]);
+    self->stability = Py_NewRef(values[3]);
     self->loader = Py_NewRef(values[5]);
     self->path = Py_NewRef(Py_None);
-    if (read_arguments(self) < 0) Py_CLEAR(self);
+    if (read_shape(self, values[4]) < 0) Py_CLEAR(self);
     return (PyObject *)self;
 }
 
@@ -556,7 +596,7 @@ static PyObject *probe_vectorcall(PyObject *type, PyObject *const *args, size_t 
     Py_ssize_t count = PyVectorcall_NARGS(nargsf);
     if (names || count < 6 || count > 7) {
         PyErr_SetString(PyExc_TypeError,
-                        "Probe() takes provider, name, doc, arguments, converters, loader and perhaps drops");
+                        "Probe() takes provider, name, doc, stability, shape, loader and perhaps drops");
         return NULL;
     }
     int drops = count == 7 ? PyObject_IsTrue(args[6]) : 0;
@@ -573,8 +613,7 @@ static PyObject *probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static int probe_traverse(PyObject *object, visitproc visit, void *arg) {
     Probe *self = (Probe *)object;
     Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->arguments);
-    Py_VISIT(self->converters);
+    Py_VISIT(self->shape);
     Py_VISIT(self->loader);
     Py_VISIT(self->recorder);
     return 0;
@@ -595,8 +634,8 @@ static void probe_dealloc(PyObject *object) {
     Py_XDECREF(self->provider);
     Py_XDECREF(self->name);
     Py_XDECREF(self->doc);
-    Py_XDECREF(self->arguments);
-    Py_XDECREF(self->converters);
+    Py_XDECREF(self->stability);
+    Py_XDECREF(self->shape);
     Py_XDECREF(self->loader);
     Py_XDECREF(self->recorder);
     Py_XDECREF(self->path);
@@ -609,7 +648,7 @@ static PyObject *probe_repr(PyObject *object) {
     PyObject *parts = PyList_New(0), *separator = NULL, *joined = NULL, *text = NULL;
     if (!parts) return NULL;
     for (int index = 0; index < self->count; index++) {
-        PyObject *part = PyUnicode_FromFormat("%U: %s", argument_name(self, index), self->types[index]->name);
+        PyObject *part = PyUnicode_FromFormat("%U: %s", argument_name(self, index), type_of(self, index)->name);
         int failed = !part || PyList_Append(parts, part) < 0;
         Py_XDECREF(part);
         if (failed) goto done;
@@ -629,13 +668,15 @@ static PyMemberDef probe_members[] = {
     {"provider", T_OBJECT, offsetof(Probe, provider), READONLY, "name of the provider"},
     {"name", T_OBJECT, offsetof(Probe, name), READONLY, "name of the probe"},
     {"doc", T_OBJECT, offsetof(Probe, doc), READONLY, "what the probe means"},
-    {"arguments", T_OBJECT, offsetof(Probe, arguments), READONLY, "(name, type) of each argument, in order"},
+    {"stability", T_OBJECT, offsetof(Probe, stability), READONLY, "how likely it is to change: as it was declared"},
+    {"shape", T_OBJECT, offsetof(Probe, shape), READONLY, "what was declared of its arguments"},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef probe_getset[] = {
     {"enabled", get_enabled, NULL, "whether a tracer is attached to this probe now", NULL},
     {"dropped", get_dropped, NULL, "calls that were wrong while somebody traced, with on_error=\"drop\"", NULL},
+    {"arguments", get_arguments, NULL, "(name, type) of each argument, in order", NULL},
     {"path", get_path, NULL, "the file that carries the probe; None before it is loaded", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -671,7 +712,169 @@ static PyType_Spec probe_spec = {
 };
 
 struct state {
-    PyTypeObject *probe_type;
+    PyTypeObject *probe_type, *declarer_type;
+};
+
+/* Declares the probes of a provider. What is right and whose arguments were checked before is done here, because the
+ * start of an application waits for some hundreds of them; all else is left to `general`, a function of Python, which
+ * knows what is wrong, or decides. */
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject *general;
+    PyObject *provider, *loader;
+    PyObject *declared; /* a dict: of each name its probe */
+    PyObject *shapes;   /* a dict: of (name, type, name, type…) the shape */
+    char drops;
+    char quick; /* a probe needs no more than to be declared */
+} Declarer;
+
+enum { MAX_NAME = 64, SHORT_DOC = 1024 };
+
+/* Whether tracers can spell it: most names can, and others are looked at in Python. */
+static int is_plain_name(PyObject *name) {
+    if (!PyUnicode_CheckExact(name) || !PyUnicode_IS_READY(name) || !PyUnicode_IS_ASCII(name)) return 0;
+    return PyUnicode_GET_LENGTH(name) <= MAX_NAME && PyUnicode_IsIdentifier(name) == 1;
+}
+
+static int is_plain_doc(PyObject *doc) {
+    return PyUnicode_CheckExact(doc) && PyUnicode_IS_READY(doc) && PyUnicode_IS_ASCII(doc) &&
+           PyUnicode_GET_LENGTH(doc) <= SHORT_DOC;
+}
+
+/* A new reference to what a dict has, or NULL. */
+static PyObject *known(PyObject *dict, PyObject *key) {
+    PyObject *value;
+#if PY_VERSION_HEX >= 0x030d0000
+    (void)PyDict_GetItemRef(dict, key, &value);
+#else
+    value = Py_XNewRef(PyDict_GetItemWithError(dict, key));
+#endif
+    /* Not every type that can be given is hashable. */
+    if (!value && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError)) PyErr_Clear();
+    return value;
+}
+
+/* The probe, or NULL; without an exception, where `general` has to look. */
+static PyObject *declare_quickly(Declarer *self, PyObject *const *given, Py_ssize_t positional, PyObject *names) {
+    if (positional != 1 || !is_plain_name(given[0])) return NULL;
+    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0, count = named;
+    Py_ssize_t doc_at = -1;
+    for (Py_ssize_t at = 0; at < named; at++) {
+        PyObject *name = PyTuple_GET_ITEM(names, at);
+        if (PyUnicode_CompareWithASCIIString(name, "doc") == 0) {
+            if (!is_plain_doc(given[1 + at])) return NULL;
+            doc_at = at;
+            count--;
+        } else if (PyUnicode_CompareWithASCIIString(name, "stability") == 0 ||
+                   PyUnicode_CompareWithASCIIString(name, "on_error") == 0) {
+            return NULL;
+        }
+    }
+    PyObject *key = PyTuple_New(2 * count), *empty = PyUnicode_New(0, 0), *shape = NULL, *probe = NULL;
+    if (!key || !empty) goto done;
+    for (Py_ssize_t at = 0, to = 0; at < named; at++) {
+        if (at == doc_at) continue;
+        PyTuple_SET_ITEM(key, to++, Py_NewRef(PyTuple_GET_ITEM(names, at)));
+        PyTuple_SET_ITEM(key, to++, Py_NewRef(given[1 + at]));
+    }
+    shape = known(self->shapes, key);
+    if (!shape) goto done;
+    struct state *state = PyType_GetModuleState(Py_TYPE(self));
+    PyObject *values[] = {self->provider, given[0], doc_at < 0 ? empty : given[1 + doc_at], empty, shape, self->loader};
+    probe = make(state->probe_type, values, self->drops);
+    /* In one step, so that of two threads with the same declaration both get the first one's. Only then look whether
+     * that is all: who silences or records all probes says so before he looks which there are. */
+    if (probe && (PyDict_SetDefault(self->declared, given[0], probe) != probe ||
+                  !__atomic_load_n(&self->quick, __ATOMIC_SEQ_CST)))
+        Py_CLEAR(probe);
+done:
+    Py_XDECREF(key);
+    Py_XDECREF(empty);
+    Py_XDECREF(shape);
+    return probe;
+}
+
+static PyObject *declare(PyObject *object, PyObject *const *given, size_t positional, PyObject *names) {
+    Declarer *self = (Declarer *)object;
+    PyObject *probe = declare_quickly(self, given, PyVectorcall_NARGS(positional), names);
+    return probe || PyErr_Occurred() ? probe : PyObject_Vectorcall(self->general, given, positional, names);
+}
+
+static PyObject *declarer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"general", "provider", "loader", "declared", "shapes", "drops", NULL};
+    PyObject *general, *provider, *loader, *declared, *shapes;
+    int drops;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OUOO!O!p:Declarer", names, &general, &provider, &loader,
+                                     &PyDict_Type, &declared, &PyDict_Type, &shapes, &drops))
+        return NULL;
+    Declarer *self = (Declarer *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->vectorcall = declare;
+    self->general = Py_NewRef(general);
+    self->provider = Py_NewRef(provider);
+    self->loader = Py_NewRef(loader);
+    self->declared = Py_NewRef(declared);
+    self->shapes = Py_NewRef(shapes);
+    self->drops = (char)drops;
+    self->quick = 1;
+    return (PyObject *)self;
+}
+
+static int declarer_traverse(PyObject *object, visitproc visit, void *arg) {
+    Declarer *self = (Declarer *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->general);
+    Py_VISIT(self->loader);
+    Py_VISIT(self->declared);
+    Py_VISIT(self->shapes);
+    return 0;
+}
+
+static void declarer_dealloc(PyObject *object) {
+    Declarer *self = (Declarer *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    Py_DECREF(self->general);
+    Py_DECREF(self->provider);
+    Py_DECREF(self->loader);
+    Py_DECREF(self->declared);
+    Py_DECREF(self->shapes);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyObject *declarer_doc(PyObject *object, void *Py_UNUSED(closure)) {
+    return PyObject_GetAttrString(((Declarer *)object)->general, "__doc__");
+}
+
+static PyGetSetDef declarer_getset[] = {
+    {"__doc__", declarer_doc, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef declarer_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Declarer, vectorcall), READONLY, NULL},
+    {"__wrapped__", T_OBJECT, offsetof(Declarer, general), READONLY, "the function of Python that it stands for"},
+    {"quick", T_BOOL, offsetof(Declarer, quick), 0, "whether it may declare a probe without asking that function"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot declarer_slots[] = {
+    {Py_tp_new, declarer_new},
+    {Py_tp_dealloc, declarer_dealloc},
+    {Py_tp_traverse, declarer_traverse},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_members, declarer_members},
+    {Py_tp_getset, declarer_getset},
+    {0, NULL},
+};
+
+static PyType_Spec declarer_spec = {
+    .name = "usdtkit._probe.Declarer",
+    .basicsize = sizeof(Declarer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = declarer_slots,
 };
 
 static Probe *as_probe(PyObject *module, PyObject *object) {
@@ -688,7 +891,7 @@ static void bind(Probe *self, const volatile uint8_t *stub, uint8_t pristine, Py
         PyObject *before = self->path;
         self->path = Py_NewRef(path);
         Py_DECREF(before);
-        self->pristine = pristine;
+        __atomic_store_n(&self->pristine, pristine, __ATOMIC_RELAXED);
         self->stub = stub;
     }
     self->silenced = 0;
@@ -875,7 +1078,41 @@ static PyObject *set_recorder(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* One count for all threads and interpreters of a process; its forked children count on, and differ in their pid. */
+static PyObject *span_number(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+    static uint32_t count;
+    uint32_t number = __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED);
+    return PyLong_FromUnsignedLongLong((uint64_t)getpid() << 32 | number);
+}
+
+static PyObject *columns(PyObject *module, PyObject *probes) {
+    if (!PyTuple_Check(probes)) {
+        PyErr_SetString(PyExc_TypeError, "probes must be a tuple");
+        return NULL;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(probes);
+    PyObject *result = PyTuple_New(4);
+    for (int column = 0; result && column < 4; column++) {
+        PyObject *items = PyTuple_New(count);
+        if (!items) Py_CLEAR(result);
+        else PyTuple_SET_ITEM(result, column, items);
+    }
+    for (Py_ssize_t at = 0; result && at < count; at++) {
+        Probe *probe = as_probe(module, PyTuple_GET_ITEM(probes, at));
+        if (!probe) {
+            Py_DECREF(result);
+            return NULL;
+        }
+        PyObject *items[] = {probe->name, probe->doc, probe->stability, of_shape(probe, TEXT)};
+        for (int column = 0; column < 4; column++)
+            PyTuple_SET_ITEM(PyTuple_GET_ITEM(result, column), at, Py_NewRef(items[column]));
+    }
+    return result;
+}
+
 static PyMethodDef methods[] = {
+    {"span_number", span_number, METH_NOARGS, "span_number() -> a number that no other span of this machine has now"},
+    {"columns", columns, METH_O, "columns(probes) -> tuples of their names, docs, stabilities and canonical arguments"},
     {"load", load, METH_VARARGS, "load(path, probes, pristine, offset, stride, renewed=0): map a library for good and bind probes to its stubs"},
     {"silence", silence, METH_O, "silence(probe): it is not enabled any more, whoever traces it"},
     {"unsilence", unsilence, METH_O, "unsilence(probe): undo silence"},
@@ -889,18 +1126,22 @@ static int module_exec(PyObject *module) {
     state->probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &probe_spec, NULL);
     if (!state->probe_type) return -1;
     state->probe_type->tp_vectorcall = probe_vectorcall;
+    state->declarer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &declarer_spec, NULL);
+    if (!state->declarer_type || PyModule_AddType(module, state->declarer_type) < 0) return -1;
     return PyModule_AddType(module, state->probe_type);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct state *state = PyModule_GetState(module);
     Py_VISIT(state->probe_type);
+    Py_VISIT(state->declarer_type);
     return 0;
 }
 
 static int module_clear(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     Py_CLEAR(state->probe_type);
+    Py_CLEAR(state->declarer_type);
     return 0;
 }
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from jsonschema import Draft202012Validator
 from processes import among_own_mounts, read_until
+from referencing import Registry, Resource
 
-SCHEMA = Path(__file__).parents[1] / "docs" / "schema.json"
+SCHEMAS = Path(__file__).parents[1] / "docs" / "schema"
 USDTKIT = [sys.executable, "-m", "usdtkit"]
 # Somebody without any privilege, except to read the tree that is tested wherever it lies.
 NOBODY = [
@@ -49,7 +50,7 @@ def end_of_tracing(process, code=0):
 
 
 def json_lines(output):
-    """(header, events, summary) of the output of --json, each as docs/schema.json describes it."""
+    """(header, events, summary) of the output of --json, each as docs/schema describes it."""
     header, *events, summary = map(json.loads, output.splitlines())
     for kind, lines in (("header", [header]), (header["schema"], events), ("summary", [summary])):
         assert_described(kind, lines)
@@ -66,8 +67,13 @@ def assert_described(kind, lines):
 
 @cache
 def _schema(kind):
-    definitions = json.loads(SCHEMA.read_text())["$defs"]
-    return definitions[kind], Draft202012Validator({"$defs": definitions, "$ref": f"#/$defs/{kind.replace('/', '~1')}"})
+    common = json.loads((SCHEMAS / "common.json").read_text())
+    name = kind.removeprefix("usdtkit.").partition("/")[0]
+    own = common["$defs"][name] if kind == name else json.loads((SCHEMAS / f"{name}.json").read_text())
+    assert kind in (name, own.get("title"))
+    registry = Registry().with_resource("common.json", Resource.from_contents(common))
+    whole = {"$ref": f"common.json#/$defs/{name}"} if kind == name else own
+    return own, Draft202012Validator(whole, registry=registry)
 
 
 def go(process):

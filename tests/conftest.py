@@ -15,7 +15,7 @@ REQUIRE_KERNEL = os.environ.get("USDTKIT_REQUIRE_KERNEL", "") not in ("", "0")
 # Where tests find what an earlier run compiled, and leave what they compile: for a guest whose compilers are too slow.
 LENT = os.environ.get("USDTKIT_TEST_LENT")
 
-pytest_plugins = ["programs.mariadb", "programs.pam", "programs.shop"]
+pytest_plugins = ["programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls"]
 
 
 def pytest_configure(config):

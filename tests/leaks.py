@@ -4,11 +4,17 @@ Read by the `nothing_leaks` fixture in conftest.py. BPF programs, maps, links an
 mappings of one), so that those of other processes on the machine never count.
 """
 
+import contextlib
+import ctypes
 import gc
 import os
+import re
 from pathlib import Path
 
 TRACEFS = Path("/sys/kernel/tracing")
+SYS_BPF = 321
+# bpf(2): the command that opens an object by its id, by what /proc/PID/fdinfo calls the id.
+GET_BY_ID = {"prog_id": 13, "map_id": 14, "link_id": 30}
 
 
 def snapshot():
@@ -49,3 +55,25 @@ def children(parent):
 def new_since(before):
     """What is held now and was not, or not under this name, before: lines to print."""
     return sorted(f"{what} {name}".rstrip() for what, name in snapshot().items() if before.get(what) != name)
+
+
+def bpf_objects(pid):
+    """The programs, maps and links that a process holds now, as (kind of id, id)."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                text = info.read_text()
+                found |= {(kind, int(id)) for kind, id in re.findall(r"^(prog_id|map_id|link_id):\s+(\d+)", text, re.M)}
+    return found
+
+
+def exists(kind, id):
+    """Whether the kernel still has the object; a descriptor that is opened to find out is closed again."""
+    attributes = ctypes.create_string_buffer(id.to_bytes(4, "little"), 128)
+    descriptor = ctypes.CDLL(None, use_errno=True).syscall(SYS_BPF, GET_BY_ID[kind], attributes, 128)
+    if descriptor < 0:
+        assert ctypes.get_errno() == 2  # ENOENT
+        return False
+    os.close(descriptor)
+    return True

@@ -20,6 +20,9 @@ from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
 from usdtkit.providers.libc import GAI_ERRORS
 from usdtkit.trace import Expression, Session, arg, buffer, comm, cstr, deref, ms, retval, uprobe
 
+TOPIC = "names, logins and secrets"
+VARIANTS = ("", "-m 1")
+
 Fields = dict[str, Expression]
 
 # By the host: functions, and the number of the argument that says where the reentrant ones put their answer.

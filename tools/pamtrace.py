@@ -19,6 +19,8 @@ from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
 from usdtkit.providers.pam import PAM_USER, RESULTS
 from usdtkit.trace import arg, comm, cstr, deref, retval, uprobe
 
+TOPIC = "names, logins and secrets"
+
 CALLS = (
     *("pam_authenticate", "pam_acct_mgmt", "pam_setcred", "pam_chauthtok"),
     *("pam_open_session", "pam_close_session", "pam_end"),

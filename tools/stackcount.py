@@ -3,8 +3,8 @@
 A PATTERN is
   LIBRARY:FUNCTION           functions of a library ("c"), command or file; globs allowed: c:pthread_*_lock
   u:LIBRARY:PROVIDER:PROBE   USDT probes; without LIBRARY (u::…), those of provider files and running processes
-Frames are found by frame pointers: programs and libraries compiled without them (-fomit-frame-pointer, the default of
-many) show their own function and its caller, and then what frame pointers there are.
+Frames are found by frame pointers: what is compiled without them (-fomit-frame-pointer, the default of many) shows its
+own function and its caller, and then what frame pointers there are.
 
 examples:
   usdtkit stackcount c:malloc -p 1234
@@ -13,28 +13,26 @@ examples:
 """
 
 import argparse
-import re
-import time
 from collections import Counter
 
-from usdtkit.cli.run import add_session_options, follow_intervals, new_session, seconds
-from usdtkit.errors import NotFoundError, UsageError
+from usdtkit.cli import run as shared
+from usdtkit.language.select import matching
 from usdtkit.output import folded
 from usdtkit.output.report import Report
 from usdtkit.output.text import printable
-from usdtkit.trace import Counts, Session, Source, Stack, comm, pid, uprobe, ustack
-from usdtkit.trace.specs import resolve_probes
+from usdtkit.trace import comm, pid, ustack
 
+TOPIC = "any function or probe"
+VARIANTS = ("c:malloc", "c:malloc -P")
+
+# Labels of the frames, innermost first; with -P also process and command.
 Row = tuple[tuple[str, ...], int | None, str | None]
-"""Labels of the frames, innermost first; with -P also process and command."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit stackcount`."""
     parser.add_argument("pattern", metavar="PATTERN", help="functions or probes")
-    parser.add_argument("-i", "--interval", type=seconds, metavar="SEC", help="print and begin anew every SEC seconds")
-    parser.add_argument("-D", dest="duration", type=seconds, metavar="SEC", help="as -d, which bcc spells -D")
-    parser.add_argument("-T", "--timestamp", action="store_true", help="the time before what is printed")
+    parser.add_argument("-D", dest="duration", type=shared.seconds, metavar="SEC", help="as -d, which bcc spells -D")
     parser.add_argument(
         "-r", "--regexp", action="store_true", help="FUNCTION or PROVIDER:PROBE is a regular expression"
     )
@@ -42,84 +40,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-P", "--perpid", action="store_true", help="count each process by itself")
     parser.add_argument("-v", "--verbose", action="store_true", help="addresses")
     parser.add_argument("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
-    add_session_options(parser)
+    parser.add_argument("--debug", dest="program", action="store_true", help="as --program")
+    parser.add_argument("-U", "--user-stacks-only", action="store_true", help="which is all that there is here")
+    shared.add_interval_options(parser)
+    shared.add_filter_options(parser)
+    shared.add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Count until told to stop."""
-    with new_session(options) as session:
-        source = _source(session, options.pattern, options.regexp)
-        counts = source.count(stack=ustack, process=pid, command=comm) if options.perpid else source.count(stack=ustack)
-        before: Counter[Row] = Counter()
+    options.timestamp &= not options.folded  # other programs read those lines
+    with shared.new_session(options) as session:
+        source = session.source(matching(session, options.pattern, regexp=options.regexp))
+        source = shared.filtered(source, options)
+        keys = {"process": pid, "command": comm} if options.perpid else {}
+        counts, before = source.count(stack=ustack, **keys), Counter[Row]()
 
         def write(report: Report) -> None:
-            total = _rows(counts, options)
-            fresh = total - before
-            before.clear()
-            before.update(total)
-            _write(report, fresh, options)
+            total: Counter[Row] = Counter()
+            found = counts.read()
+            folded.learn(stack for stack, *_ in found)
+            # The same names in several processes are one row, unless each is asked for.
+            for (stack, *process), count in found.items():
+                labels = folded.labels(stack, offsets=options.offset, addresses=options.verbose)
+                owner, command = process or (None, None)
+                total[labels, owner, command] += count
+            new = total - before
+            before.update(new)
+            for row, count in sorted(new.items(), key=lambda row: row[1]):
+                _write(report, row, count, options)
+            print(end="", flush=True)
 
-        return follow_intervals(session, options, "stackcount", options.interval, write)
-
-
-def _source(session: Session, pattern: str, regexp: bool) -> Source:
-    kind, _, rest = pattern.partition(":")
-    if kind == "u" and rest.count(":") in (1, 2):
-        library, _, name = rest.partition(":")
-        if ":" not in name:  # bcc's spelling leaves the provider out
-            name = f":{name}" if regexp else f"*:{name}"
-        found = session.find_probes("*:*" if regexp else name, library or None)
-        probes = [probe for probe in found if not regexp or _expression(name).search(probe.spec)]
-        if not probes:
-            raise NotFoundError(f"no probe matches {name!r}", hint="usdtkit list shows probes")
-        return session.source(resolve_probes(pattern, probes))
-    library, _, name = (rest if kind == "p" and ":" in rest else pattern).partition(":")
-    if not library or not name:
-        raise UsageError(f"{pattern!r} is no pattern", hint="LIBRARY:FUNCTION, or u:LIBRARY:PROVIDER:PROBE")
-    if not regexp:
-        return session.source(uprobe(library, name))
-    functions = session.find_functions(library, [_expression(name)])
-    return session.source(uprobe(library, *sorted({function.name for function in functions})))
+        return shared.follow_intervals(session, options, "stackcount", (), write)
 
 
-def _expression(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise UsageError(f"{text!r} is no regular expression: {error}") from None
-
-
-def _rows(counts: Counts, options: argparse.Namespace) -> Counter[Row]:
-    """Counts by what is shown: the same names in several processes are one row, unless each is asked for."""
-    rows: Counter[Row] = Counter()
-    for (stack, *process), count in counts.read().items():
-        process_id, command = process or (None, None)
-        rows[_labels(stack, options), process_id, command] += count
-    return rows
-
-
-def _labels(stack: Stack | None, options: argparse.Namespace) -> tuple[str, ...]:
-    return folded.labels(stack, offsets=options.offset, addresses=options.verbose)
-
-
-def _write(report: Report, rows: Counter[Row], options: argparse.Namespace) -> None:
-    if options.timestamp and options.format == "table" and not options.folded:
-        print(f"\n{time.strftime('%H:%M:%S')}")
-    for (labels, process, command), count in sorted(rows.items(), key=lambda row: row[1]):
-        if options.format != "table":
-            when = {"time_ns": time.monotonic_ns()} if options.timestamp else {}
-            whose = {} if process is None else {"pid": process, "comm": command}
-            frames = [printable(label) for label in labels]
-            stack = frames if options.format == "json" else ";".join(map(folded.fold, reversed(labels)))
-            report.row({**when, **whose, "count": count, "stack": stack})
-        elif options.folded:
-            process_label = () if process is None else (f"{command}-{process}",)
-            print(folded.line((*process_label, *reversed(labels)), count))
-        else:
-            print()
-            for label in labels:
-                print(f"  {printable(label)}")
-            if process is not None:
-                print(f"    {printable(command or '?')} [{process}]")
-            print(f"    {count}")
-    print(end="", flush=True)
+def _write(report: Report, row: Row, count: int, options: argparse.Namespace) -> None:
+    labels, process, command = row
+    if options.format != "table":
+        whose = {} if process is None else {"pid": process, "comm": command}
+        stack = list(map(printable, labels)) if options.format == "json" else folded.joined(reversed(labels))
+        report.block([{**whose, "count": count, "stack": stack}])
+    elif options.folded:
+        print(folded.line((*([] if process is None else [f"{command}-{process}"]), *reversed(labels)), count))
+    else:
+        owner = [] if process is None else [f"    {printable(command or '?')} [{process}]"]
+        print("", *(f"  {printable(label)}" for label in labels), *owner, f"    {count}", sep="\n")

@@ -27,7 +27,11 @@ from usdtkit.errors import UsdtkitError
 from usdtkit.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from usdtkit.probes import Probe, Provider, argument, f32, f64, i8, i16, i32, i64, json, u8, u16, u32, u64
+    from types import ModuleType
+
+    from usdtkit.probes.declaration import argument
+    from usdtkit.probes.provider import Probe, Provider
+    from usdtkit.probes.types import f32, f64, i8, i16, i32, i64, json, u8, u16, u32, u64
 
 __all__ = [
     "Probe",
@@ -53,6 +57,7 @@ def __getattr__(name: str) -> Any:
     """The application's side, when it is asked for: a tracer starts without it."""
     if name not in __all__:
         raise AttributeError(f"module 'usdtkit' has no attribute {name!r}")
-    from usdtkit import probes
+    from usdtkit.probes import declaration, provider, types
 
-    return getattr(probes, name)
+    homes: dict[str, ModuleType] = {"Probe": provider, "Provider": provider, "argument": declaration}
+    return getattr(homes.get(name, types), name)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Generic, ParamSpec, final
 
+from usdtkit.probes.declaration import Shape
+
 _P = ParamSpec("_P")
 
 @final
@@ -14,21 +16,21 @@ class Probe(Generic[_P]):
         provider: str,
         name: str,
         doc: str,
-        arguments: tuple[tuple[str, str], ...],
-        converters: tuple[dict[object, int] | Callable[[object], bytes] | None, ...],
+        stability: str,
+        shape: Shape,
         loader: Callable[[], object],
         drops: bool = False,
+        /,
     ) -> Probe[_P]:
         """`loader` is called by the first use of the probe, and makes it visible by `load` or `silence`.
 
-        `converters` has one for each argument: of an enum its numbers by all that may be said for them, of a json what
-        encodes it, else None. With `drops` a wrong call is counted, not raised.
+        With `drops` a wrong call is counted, not raised.
         """
     def __call__(self, *values: _P.args, **named: _P.kwargs) -> None:
         """Fire: while nobody traces the probe nothing is looked at, the values included.
 
         While somebody does: TypeError for a wrong number or type of values, OverflowError for one out of range,
-        ValueError for what an enum does not have.
+        ValueError for what an enum does not have or JSON cannot say.
         """
     def lazy(self, function: Callable[[], tuple[object, ...]], /) -> None:
         """Fire with the values that `function` returns; it is called only while somebody traces the probe."""
@@ -45,11 +47,44 @@ class Probe(Generic[_P]):
     @property
     def doc(self) -> str: ...
     @property
+    def stability(self) -> str: ...
+    @property
+    def shape(self) -> Shape:
+        """What was declared of its arguments."""
+    @property
     def arguments(self) -> tuple[tuple[str, str], ...]:
         """(name, type) of each argument, in order."""
     @property
     def path(self) -> str | None:
         """The file that carries the probe; None before it is loaded."""
+
+class Declarer:
+    """Stands for the function `general`, which is Provider.probe: the same, and quick for what is plainly right.
+
+    `declared` are the probes by name, `shapes` those of `declaration.known_shapes`.
+    """
+
+    quick: bool
+    """Whether it may declare a probe without asking that function."""
+
+    def __init__(
+        self,
+        general: Callable[..., Probe[...]],
+        provider: str,
+        loader: Callable[[], object],
+        declared: dict[str, Probe[...]],
+        shapes: dict[object, Shape],
+        drops: bool,
+    ) -> None: ...
+    def __call__(self, name: str, /, *more: object, **named: object) -> Probe[...]: ...
+
+def span_number() -> int:
+    """A number that no other span of this process has, nor one of another process while it lasts: 64 bits."""
+
+def columns(
+    probes: tuple[Probe[...], ...],
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """What `declaration.canonical` takes: of each probe name, doc, stability and the text of its arguments."""
 
 def load(path: str, probes: tuple[Probe[...], ...], pristine: int, offset: int, stride: int, renewed: int = 0) -> None:
     """Map the library `path` for good and bind each probe, unless it is bound already, to its stub.

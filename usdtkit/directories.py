@@ -7,30 +7,43 @@ services that may not even run yet). Imports nothing of ours.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-_SYSTEM = Path("/run/usdtkit")
+_SYSTEM = "/run/usdtkit"
 _USERS = Path("/run/user")
 # For services without a home. Many systems mount /run noexec; root makes the first of these, anybody the second.
-_CACHE = Path("/var/cache/usdtkit")
+_CACHE = "/var/cache/usdtkit"
 _TEMPORARY = Path("/var/tmp")
-_last: list[Any] = [None, []]
 
 
-def application_directories() -> list[Path]:
+def candidates() -> Iterator[str]:
     """Where this process may put provider files, best first; they need not exist or be writable.
 
     $USDTKIT_DIR, /run/usdtkit, $XDG_RUNTIME_DIR/usdtkit, ~/.cache/usdtkit; then for services $CACHE_DIRECTORY/usdtkit
-    (systemd's CacheDirectory=), /var/cache/usdtkit and /var/tmp/usdtkit-UID.
+    (systemd's CacheDirectory=), /var/cache/usdtkit and /var/tmp/usdtkit-UID. One at a time, since mostly the first
+    will do, and the start of an application waits for it.
     """
-    named = tuple(map(os.environ.get, ("USDTKIT_DIR", "XDG_RUNTIME_DIR", "CACHE_DIRECTORY", "HOME")))
-    # Asked for at each load, and the same as long as these are.
-    if _last[0] != (*named, os.geteuid(), _TEMPORARY):
-        own = _TEMPORARY / f"usdtkit-{os.geteuid()}"
-        found = _unique([*_chosen(), _SYSTEM, *_runtime(), *_home(), *_service(), _CACHE, own])
-        _last[:] = (*named, os.geteuid(), _TEMPORARY), found
-    return list(_last[1])
+    if chosen := os.environ.get("USDTKIT_DIR"):
+        yield chosen
+    yield _SYSTEM
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        yield f"{runtime}/usdtkit"
+    # relative where the user has no home: then there is no such directory
+    home = os.path.expanduser("~")  # noqa: PTH111 Path.home() raises there
+    if home.startswith("/"):
+        yield f"{home}/.cache/usdtkit"
+    # systemd separates several by colons
+    for each in os.environ.get("CACHE_DIRECTORY", "").split(":"):
+        if each.startswith("/"):
+            yield f"{each}/usdtkit"
+    yield _CACHE
+    yield f"{_TEMPORARY}/usdtkit-{os.geteuid()}"
+
+
+def application_directories() -> list[Path]:
+    """All `candidates`."""
+    return _unique(map(Path, candidates()))
 
 
 def provider_directories() -> list[Path]:
@@ -49,24 +62,5 @@ def _glob(directory: Path, pattern: str) -> list[Path]:
         return []
 
 
-def _chosen() -> list[Path]:
-    return [Path(chosen)] if (chosen := os.environ.get("USDTKIT_DIR")) else []
-
-
-def _runtime() -> list[Path]:
-    return [Path(runtime, "usdtkit")] if (runtime := os.environ.get("XDG_RUNTIME_DIR")) else []
-
-
-def _home() -> list[Path]:
-    # relative where the user has no home: then there is no such directory
-    home = os.path.expanduser("~")  # noqa: PTH111 Path.home() raises there
-    return [Path(home, ".cache", "usdtkit")] if home.startswith("/") else []
-
-
-def _service() -> list[Path]:
-    # systemd separates several by colons
-    return [Path(each, "usdtkit") for each in os.environ.get("CACHE_DIRECTORY", "").split(":") if each.startswith("/")]
-
-
-def _unique(paths: list[Path]) -> list[Path]:
+def _unique(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(paths))

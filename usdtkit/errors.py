@@ -21,6 +21,11 @@ class UsdtkitError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Lines that show where it is, between the message and the hint."""
+        return ()
+
 
 class ElfError(UsdtkitError):
     """A file is not an ELF file, or is damaged."""
@@ -43,6 +48,23 @@ class UsageError(UsdtkitError):
     """A spec, an expression or a declaration is wrong in itself."""
 
     exit_code = 2
+
+
+class SpecError(UsageError):
+    """What a user has spelled in one of the mini-languages is wrong `at` a place of `text`, which `details` mark."""
+
+    def __init__(self, message: str, text: str, at: int, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.text = text
+        self.at = at
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The line of the text, and a caret below the place."""
+        start = self.text.rfind("\n", 0, self.at) + 1
+        line, column = self.text[start:].partition("\n")[0], self.at - start
+        shown = max(0, column - 60)  # of a long line the part around the place
+        return f"  {line[shown : shown + 100]}", f"  {' ' * (column - shown)}^"
 
 
 class PrivilegeError(UsdtkitError):

@@ -84,14 +84,13 @@ def expect_probes(*expected: str | Mapping[str, int]) -> Iterator[Recording]:
 
 
 def _record(probe: Probe[...], values: tuple[Any, ...]) -> None:
-    spec = next((each for each in provider.specs_of(probe.provider) if each.name == probe.name), None)
     arguments = {}
-    for (name, kind), value, argument in zip(probe.arguments, values, spec.arguments if spec else (), strict=True):
-        if kind == "enum":
+    for argument, value in zip(probe.shape.arguments, values, strict=True):
+        if argument.type == "enum":
             value = next((each for each, number in argument.names if number == value), value)
-        elif kind == "json":
+        elif argument.type == "json":
             value = _parse(value)
-        arguments[name] = value
+        arguments[argument.name] = value
     for recording in _recordings:
         recording.append(Fired(f"{probe.provider}:{probe.name}", dict(arguments)))
 

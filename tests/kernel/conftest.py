@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from processes import byte_in_memory
 
-from usdtkit.probes import Provider
+from usdtkit import Provider
 
 
 @pytest.fixture(scope="session", autouse=True)

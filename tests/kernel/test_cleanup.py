@@ -139,6 +139,25 @@ def test_kill_9_at_any_moment(run_python, stepper, original, seed):
     assert eventually_untouched(target, original)
 
 
+def test_a_hundred_sessions_killed_at_random_moments(run_python, stepper, original):
+    target, held, chance = stepper(), set(), random.Random(997)
+    for _ in range(20):
+        group = [run_python(TRACER, target.path, "uprobe_multi", "", stderr=subprocess.DEVNULL) for _ in range(5)]
+        target.send(997)
+        time.sleep(chance.uniform(0, 0.4))  # no event: any moment of start, attachment and work is meant
+        for process in group:
+            held |= leaks.bpf_objects(process.pid)
+            process.kill()
+        for process in group:
+            process.wait(20)
+        target.fired()
+    assert {kind for kind, _ in held} >= {"prog_id", "map_id"}
+    assert eventually_untouched(target, original)
+    deadline = time.monotonic() + 20
+    while left := {each for each in held if leaks.exists(*each)}:
+        assert time.monotonic() < deadline, left
+
+
 def test_a_python_service_whose_tracer_was_killed(run_python, spawn, wait_for_line):
     service = spawn([sys.executable, Path(__file__).parents[1] / "programs" / "firing.py", 997], env=dict(os.environ))
     path = wait_for_line(service, "ready").split()[1]

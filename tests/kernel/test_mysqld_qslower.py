@@ -16,7 +16,7 @@ def queries_of(server, output):
 
 
 def test_every_query_that_a_client_sends(mariadb, spawn):
-    tracer = start_tracing(spawn, "mysqld_qslower", "--json", mariadb.pid, "0")
+    tracer = start_tracing(spawn, "mysqld_qslower", "--json", "--raw-text", mariadb.pid, "0")
     sent = [QUESTIONS, *(f"select {number} from dual" for number in range(997)), QUESTIONS]
     before, *rows, after = mariadb.query(*sent)
     events = queries_of(mariadb, stop_tracing(tracer)[0])
@@ -30,12 +30,12 @@ def test_only_slow_queries_of_the_server_that_runs_here(mariadb, spawn):
     tracer = start_tracing(spawn, "mysqld_qslower", "-m", "50", "--json")
     mariadb.query("select 1", "select sleep(0.05)", "select 2")
     (event,) = queries_of(mariadb, stop_tracing(tracer)[0])
-    assert event["query"] == "select sleep(0.05)"
+    assert event["query"] == "select sleep(?)"
     assert 50_000_000 <= event["latency_ns"] < 5_000_000_000
 
 
 def test_long_and_odd_queries(mariadb, spawn):
-    tracer = start_tracing(spawn, "mysqld_qslower", "-p", mariadb.pid, "-m", "0")
+    tracer = start_tracing(spawn, "mysqld_qslower", "-p", mariadb.pid, "-m", "0", "--raw-text")
     long = "select '" + "x" * 500 + "'"
     mariadb.query(long, "select '\u202etxt.\x1b[2J'", "select\n1")
     output, messages = stop_tracing(tracer)
@@ -54,7 +54,7 @@ def test_a_server_with_probes_found_by_its_name(compile_c, tmp_path, spawn, wait
     shutil.copy(compile_c("mysql_usdt.c"), binary)
     server = spawn([binary, 997])
     wait_for_line(server, "ready")
-    tracer = start_tracing(spawn, "mysqld_qslower", "-m", "0", "--json")
+    tracer = start_tracing(spawn, "mysqld_qslower", "-m", "0", "--json", "--raw-text")
     go(server)
     assert wait_for_line(server, "queries") == "queries 997 traced 997"
     events = queries_of(server, stop_tracing(tracer)[0])

@@ -1,6 +1,5 @@
 """Firing while everything else happens: threads, tracers that come and go, loads, signals, interpreters."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,8 +11,7 @@ from stubs import forget_providers
 from usdtkit import Provider, trace
 
 THREADS, ROUNDS = 10, 100
-# A million each where there is time for it; the tests' machine is shared.
-FIRES = int(os.environ.get("USDTKIT_STRESS_FIRES", "20000"))
+FIRES = 1_000_000
 
 
 @pytest.fixture(autouse=True)
@@ -157,10 +155,15 @@ sys.path[:] = {path!r}
 from usdtkit import Provider
 shop = Provider("shop", nop={nop!r})
 order = shop.probe("order", id="u64", name="str")
+pay = shop.define_span("pay")
 shop.load()
 print(shop.files[0], flush=True)
 '''.format(path=sys.path, nop=sys.argv[1])
-FIRE = "[order(number, 'ada') for number in range(997)]"
+FIRE = '''
+for number in range(997):
+    with pay():
+        order(number, 'ada')
+'''
 exec(DECLARE)
 input()
 each = [interpreters.create() for _ in range(3)]
@@ -183,11 +186,14 @@ def test_interpreters_of_one_process_share_the_file(spawn, nop):
     path = process.stdout.readline().strip()
     with trace.Session() as session:
         counts = session.usdt("shop:order", path).count()
+        spans = [session.usdt(f"shop:pay__{end}", path).count("span") for end in ("start", "done")]
         session.start()
         output = process.communicate("\n", timeout=60)[0]
         assert process.returncode == 0, output
         assert set(output.split()) == {path}
         assert sum(counts.read().values()) == 5 * 997
+        begun, ended = (each.read() for each in spans)
+        assert begun == ended and len(begun) == 5 * 997 and set(begun.values()) == {1}
 
 
 def test_firing_while_the_interpreter_ends(spawn):

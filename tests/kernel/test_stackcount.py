@@ -129,7 +129,7 @@ def test_what_would_be_attached_to(chains):
 @pytest.mark.parametrize(
     ("pattern", "options", "code", "said"),
     [
-        ("malloc", [], 2, "is no pattern"),
+        ("malloc", [], 2, "'malloc' says no library: kernel functions"),
         ("c:no_such_function", [], 4, "no function no_such_function"),
         ("c:(", ["-r"], 2, "no regular expression"),
         ("c:^no_such_function$", ["-r"], 4, "no function ^no_such_function$"),

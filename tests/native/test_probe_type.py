@@ -4,6 +4,7 @@ import array
 import ctypes
 import enum
 import gc
+import inspect
 import json
 import math
 import os
@@ -22,6 +23,8 @@ from stubs import forget_providers, poke, recorded, site_of
 
 import usdtkit
 from usdtkit import Provider, _probe, argument
+from usdtkit.errors import UsageError
+from usdtkit.probes.declaration import TYPES
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,12 +155,8 @@ def test_enum():
 
 
 def test_json_is_encoded_when_somebody_traces():
-    class Unspeakable:
-        def __str__(self):
-            raise AssertionError("nobody traces")
-
     probe = declare(before="u8", body="json", after="u8")
-    probe(1, Unspeakable(), 2)
+    probe(1, Unspeakable(AssertionError("nobody traces")), 2)
     given = [{"a": [1, None, "ö\0"]}, math.nan, (1, 2), "x\udcff", {1.5: math.inf, None: State}, b"raw\xff", 2**70]
     wanted = [
         {"a": [1, None, "ö\0"]},
@@ -171,13 +170,63 @@ def test_json_is_encoded_when_somebody_traces():
     with recorded(probe, lambda before, body, after, *_: (before, json.loads(ctypes.string_at(body)), after)) as seen:
         for value in given:
             probe(1, value, 2)
-        circle = []
-        circle.append(circle)
-        with pytest.raises(ValueError, match="Circular"):
-            probe(1, circle, 2)
-        with pytest.raises(AssertionError, match="nobody traces"):
-            probe(1, Unspeakable(), 2)
     assert seen == [(1, value, 2) for value in wanted]
+
+
+class Unspeakable:
+    def __init__(self, error):
+        self.error = error
+
+    def __str__(self):
+        raise self.error
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise self
+
+
+def circle():
+    found = []
+    found.append(found)
+    return found
+
+
+def deep():
+    found = []
+    for _ in range(100_000):
+        found = [found]
+    return found
+
+
+UNSPEAKABLE = {
+    "circle": (circle, ValueError, "ValueError: Circular reference detected"),
+    "circle under an odd key": (lambda: {(): circle()}, RecursionError, "RecursionError: maximum recursion"),
+    "deep": (deep, RecursionError, "RecursionError: maximum recursion"),
+    "no str": (lambda: Unspeakable(KeyError("id")), KeyError, "KeyError: 'id'"),
+    "a str that is none": (lambda: type("Odd", (), {"__str__": lambda self: 1})(), TypeError, "TypeError: __str__ ret"),
+    "not even the error": (lambda: Unspeakable(Mute()), Mute, "Mute$"),
+}
+
+
+@pytest.mark.parametrize(("make", "cause", "reason"), UNSPEAKABLE.values(), ids=UNSPEAKABLE)
+def test_what_json_cannot_say_is_one_clear_error_or_a_counted_drop(make, cause, reason):
+    shop = Provider("shop")
+    probe, drops = shop.probe("order", body="json"), shop.probe("drops", body="json", on_error="drop")
+    message = rf"shop:order\(\) argument 'body' cannot be encoded as json: {reason}"
+    value = make()
+    probe(value)
+    shop.load()
+    with recorded(probe) as seen, recorded(drops) as others:
+        with pytest.raises(ValueError, match=message) as caught:
+            probe(value)
+        drops(value)
+        drops.lazy(lambda: (value,))
+        with pytest.raises(KeyboardInterrupt):
+            drops(Unspeakable(KeyboardInterrupt()))
+        probe(1)
+    assert type(caught.value.__cause__) is cause
+    assert (len(seen), len(others), probe.dropped, drops.dropped) == (1, 0, 0, 2)
 
 
 def test_long_json_is_cut_and_says_so():
@@ -218,11 +267,9 @@ def test_wrong_calls_are_counted_where_the_provider_says_so():
     raises = shop.probe("raises", id="u8", on_error="raise")
     assert drops(256) is None
     assert drops.dropped == 0
-    circle = []
-    circle.append(circle)
     with recorded(drops) as seen, recorded(raises):
         drops(1, [])
-        for wrong in ((256, []), (1,), ("1", []), (1, 2, 3), (1, circle)):
+        for wrong in ((256, []), (1,), ("1", []), (1, 2, 3), (1, circle())):
             assert drops(*wrong) is None
         drops(1, id=2)
         drops.lazy(lambda: 1 / 0)
@@ -466,39 +513,50 @@ def test_the_type_is_final_and_its_objects_stay_as_they_are():
         pickle.dumps(probe)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        ((("id", "u128"),), TypeError),
-        (("id",), TypeError),
-        ((("id", "u8", 1),), TypeError),
-        (((1, "u8"),), TypeError),
-        (tuple((f"a{n}", "bytes") for n in range(7)), ValueError),
-        ([], TypeError),
-    ],
-)
-def test_the_compiled_type_trusts_no_caller(arguments, error):
-    with pytest.raises(error):
-        usdtkit.Probe("shop", "order", "", arguments, (None,) * len(arguments), print)
+def bare(name, *kinds, converters=None, loader=print):
+    """A probe by the compiled type alone; its arguments are a0, a1…"""
+    arguments = tuple((f"a{at}", kind) for at, kind in enumerate(kinds))
+    numbers = bytes(list(TYPES).index(kind) for kind in kinds)
+    return usdtkit.Probe("shop", name, "", "", (arguments, converters or (None,) * len(kinds), numbers, ""), loader)
 
 
 @pytest.mark.parametrize(
-    ("kinds", "converters", "error"),
+    ("shape", "error"),
     [
-        (("enum",), (None,), TypeError),
-        (("json",), ({},), TypeError),
-        (("u8",), (), ValueError),
-        (("u8",), (None, None), ValueError),
-        (("u8",), None, TypeError),
+        ((("id",), (None,), b"\0", ""), TypeError),
+        (((("id", "u8", 1),), (None,), b"\0", ""), TypeError),
+        ((((1, "u8"),), (None,), b"\0", ""), TypeError),
+        (((("id", "u128"),), (None,), bytes([len(TYPES)]), ""), ValueError),
+        (((("id", "u8"),), (None,), b"\xff", ""), ValueError),
+        (((("id", "u8"),), (None,), b"", ""), ValueError),
+        (((("id", "u8"),), (), b"\0", ""), ValueError),
+        (((("id", "u8"),), (None, None), b"\0", ""), ValueError),
+        (((("id", "u8"),), None, b"\0", ""), TypeError),
+        (((("id", "u8"),), (None,), "\0", ""), TypeError),
+        (((("id", "u8"),), (None,), b"\0", None), TypeError),
+        (([], (), b"", ""), TypeError),
+        (((), (), b""), TypeError),
+        ([(), (), b"", ""], TypeError),
     ],
 )
-def test_nor_his_converters(kinds, converters, error):
+def test_the_compiled_type_trusts_no_caller(shape, error):
     with pytest.raises(error):
-        usdtkit.Probe("shop", "order", "", tuple(("x", kind) for kind in kinds), converters, print)
+        usdtkit.Probe("shop", "order", "", "", shape, print)
+
+
+def test_nor_his_converters_and_numbers():
+    for kind, converter in (("enum", None), ("json", {})):
+        with pytest.raises(TypeError, match="an enum needs a dict, a json a callable"):
+            bare("order", kind, converters=(converter,))
+    with pytest.raises(ValueError, match="too many"):
+        bare("order", *["bytes"] * 7)
+    for wrong in (("shop", "order", ""), ("shop", b"order", "", "", ((), (), b"", ""), print)):
+        with pytest.raises(TypeError):
+            usdtkit.Probe(*wrong)
 
 
 def test_an_encoder_that_is_none_of_ours():
-    probe = usdtkit.Probe("shop", "order", "", (("x", "json"),), (str,), print)
+    probe = bare("order", "json", converters=(str,))
     _probe.set_recorder(probe, print)
     with pytest.raises(TypeError, match="must return bytes"):
         probe(1)
@@ -506,7 +564,7 @@ def test_an_encoder_that_is_none_of_ours():
 
 def test_load_binds_all_probes_or_none(tmp_path):
     bound = declare(id="u64")
-    other = usdtkit.Probe("shop", "other", "", (), (), list)
+    other = bare("other", loader=list)
     with pytest.raises(OSError, match="no-such-file"):
         _probe.load(str(tmp_path / "no-such-file"), (other,), 0x90, 0x1000, 16)
     for wrong in ((other, object()), (None,)):
@@ -537,11 +595,133 @@ def test_an_exception_of_the_loader_passes():
     def loader():
         raise KeyError("loader")
 
-    probe = usdtkit.Probe("shop", "order", "", (), (), loader)
+    probe = bare("order", loader=loader)
     with pytest.raises(KeyError):
         probe()
     with pytest.raises(KeyError):
         probe.enabled
+
+
+def both_ways(shop):
+    """A provider's probe(), compiled and as Python says it."""
+    assert type(shop.probe) is _probe.Declarer
+    assert inspect.signature(shop.probe) == inspect.signature(shop.probe.__wrapped__)
+    assert inspect.getdoc(shop.probe) == inspect.getdoc(Provider.probe)
+    return shop.probe, shop.probe.__wrapped__
+
+
+def test_declared_quickly_or_slowly_it_is_the_same():
+    spec = argument("u64", unit="ns")
+    for arguments in ({}, {"id": "u64"}, {"id": "u64", "name": "str"}, {"took": spec, "state": State}, {"doc": "Why."}):
+        shop = Provider("shop")
+        quick, slow = both_ways(shop)
+        first = slow("first", **arguments)
+        one, other = quick("one", **arguments), slow("other", **arguments)
+        assert one.shape == other.shape == first.shape
+        assert (one.doc, one.stability) == (other.doc, other.stability) == (arguments.get("doc", ""), "")
+        assert quick("other", **arguments) is other and slow("one", **arguments) is one
+        assert shop.probes == (first, one, other)
+        shop.load()
+        assert one.path == other.path == first.path
+        del quick, slow, shop, first, one, other
+        gc.collect()
+
+
+@pytest.mark.parametrize("name", ["", "1a", "a b", "ö", "a\n", "x" * 65, None, b"a", "a:b"])
+def test_neither_way_takes_a_wrong_name(name):
+    for declare in both_ways(Provider("shop")):
+        with pytest.raises(UsageError, match="a probe"):
+            declare(name)
+
+
+def test_neither_way_takes_a_wrong_declaration():
+    quick, slow = both_ways(Provider("shop"))
+    slow("order", id="u64")
+    for declare in (quick, slow):
+        for wrong in ({"id": "u32"}, {"id": "u64", "doc": "x"}, {"id": "u64", "stability": "stable"}, {"no": "u64"}):
+            with pytest.raises(UsageError, match="declared twice, and differently"):
+                declare("order", **wrong)
+        for wrong in (
+            {"id": {}},
+            {"id": "int"},
+            {"doc": b"x"},
+            {"doc": "x" * 4097},
+            {"doc": "\udcff"},
+            {"on_error": 1},
+        ):
+            with pytest.raises(UsageError):
+                declare("other", **wrong)
+        for wrong in ((), ("a", {}, {}), ("a", {"id": "u64"}, 3)):
+            with pytest.raises(TypeError):
+                declare(*wrong)
+    with pytest.raises(KeyboardInterrupt):
+        quick("other", id=Interrupting())
+    assert quick("a-b", {"id": "u64"}, doc="ö" * 3000).doc == "ö" * 3000
+
+
+class Interrupting:
+    def __hash__(self):
+        raise KeyboardInterrupt
+
+
+def test_a_name_or_type_that_is_also_the_doc():
+    quick, slow = both_ways(Provider("shop"))
+    slow("first", id="u64")
+    assert quick("second", id="u64", doc="u64").shape == quick("third", doc="id", id="u64").shape
+
+
+def test_declared_by_threads_at_once_there_is_one_of_each():
+    shop = Provider("shop")
+    both_ways(shop)[1]("warm", id="u64")
+    barrier, found = threading.Barrier(8), []
+
+    def declare():
+        barrier.wait()
+        found.append([shop.probe(f"order_{number}", id="u64") for number in range(997)])
+
+    threads = [threading.Thread(target=declare) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(probe) for probes in found for probe in probes}) == 997
+    assert len(shop.probes) == 998
+
+
+def test_span_numbers_differ_in_all_threads():
+    numbers = []
+    threads = [
+        threading.Thread(target=lambda: numbers.extend([_probe.span_number() for _ in range(997)])) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(numbers)) == 8 * 997
+    assert {number >> 32 for number in numbers} == {os.getpid()}
+
+
+def test_columns():
+    shop = Provider("shop")
+    probes = shop.probe("order", id="u64", doc="Why.", stability="stable"), shop.probe("done")
+    assert _probe.columns(probes) == (("order", "done"), ("Why.", ""), ("stable", ""), ("id u64", ""))
+    assert _probe.columns(()) == ((), (), (), ())
+    for wrong in ([], (None,), (probes[0], shop)):
+        with pytest.raises(TypeError):
+            _probe.columns(wrong)
+
+
+def test_a_declarer_takes_what_it_can_use():
+    def make(*arguments):
+        return _probe.Declarer(print, "shop", print, *arguments)
+
+    assert make({}, {}, False).quick
+    for wrong in ((), ([], {}, False), ({}, None, False)):
+        with pytest.raises(TypeError):
+            make(*wrong)
+    shapes = {("id", "u64"): "no shape"}
+    with pytest.raises(TypeError, match="a shape is"):
+        make({}, shapes, False)("order", id="u64")
 
 
 def build(folder, *flags):

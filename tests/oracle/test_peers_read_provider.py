@@ -338,8 +338,8 @@ def failure(*values):
 
 
 def test_a_file_in_memory_is_found_by_pid(spawn, environment, bpftrace):
-    in_memory = "from usdtkit.probes import files; from pathlib import Path\n"
-    in_memory += "files.application_directories = lambda: [Path('/dev/null')]\n"
+    in_memory = "from usdtkit.probes import files\n"
+    in_memory += "files.candidates = lambda: ['/dev/null']\n"
     process = spawn([sys.executable, "-W", "ignore", "-c", in_memory + SHOP + SERVICE], env=environment)
     assert process.stdout.readline().startswith(f"/proc/{process.pid}/fd/")
     assert "shop:order__start" in output("tplist-bpfcc", "-p", str(process.pid))

@@ -1,6 +1,7 @@
 """The command's own part: finding commands and tools, options, errors into words and exit codes."""
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -23,12 +24,19 @@ def test_the_overview_names_every_command_and_tool(capsys):
     assert capsys.readouterr().out == out
 
 
+@pytest.mark.parametrize("name", cli.tool_names())
+def test_every_tool_has_a_topic_and_a_schema(name):
+    assert importlib.import_module(f"usdtkit.tools.{name}").TOPIC in cli.TOPICS
+    assert (Path(__file__).parents[2] / "docs" / "schema" / f"{name}.json").exists()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_help_has_a_summary_and_its_options(name, capsys):
     assert cli.main([name, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: usdtkit {name} ")
-    assert "--json" in out or name == "provider"  # which prints paths and programs
+    # Those write files or text, or become another program.
+    assert "--json" in out or name in ("bundle", "completion", "man", "provider", "run")
     if name != "doctor":
         assert f"\n  usdtkit {name}" in out  # an example
     assert max(len(line) for line in out.splitlines()) <= 120

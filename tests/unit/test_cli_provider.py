@@ -123,6 +123,67 @@ def test_script_of_a_path_and_of_some_probes(capsys):
     assert main(["provider", "script", "shop"]) == 2
 
 
+def test_script_of_a_provider_with_several_files(capsys, monkeypatch, directory):
+    old = built("shop", "gone", "paid")
+    os.utime(old, (1, 1))
+    forget_providers(monkeypatch)
+    shop = Provider("shop")
+    first = shop.probe("order", id="u64")
+    paid = shop.probe("paid", id="u64", currency="str")
+    newer = shop.build()
+    os.utime(newer, (2, 2))
+
+    def attached(*options):
+        assert main(["provider", "script", "--bpftrace", "shop", *options]) == 0
+        return sorted(line for line in capsys.readouterr().out.splitlines() if line.startswith("usdt:"))
+
+    # Nobody maps any: of each probe the newest.
+    assert attached() == sorted([f"usdt:{old}:shop:gone", f"usdt:{newer}:shop:order", f"usdt:{newer}:shop:paid"])
+    shop.load()
+    later = shop.probe("later")
+    shop.load()
+    last = shop.files[1]
+    assert attached() == sorted(f"usdt:{each.path}:shop:{each.name}" for each in (first, paid, later))
+    assert attached("later") == [f"usdt:{last}:shop:later"]
+
+
+def test_a_module_that_fails(tmp_path, capsys, monkeypatch):
+    for name, text, said in (
+        ("fails_to_run", "1 / 0", "importing fails_to_run failed: ZeroDivisionError: division by zero"),
+        ("fails_to_parse", "def (", "importing fails_to_parse failed: SyntaxError: "),
+        ("fails_to_declare", "from usdtkit import Provider\nProvider('ö')", "'ö' cannot be the name of a provider"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.chdir(tmp_path)
+        assert main(["provider", "build", f"{name}:shop"]) != 0
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "inf", "x"])
+def test_gc_takes_days_that_are_some(capsys, directory, days):
+    path = built("shop", "a")
+    os.utime(path, (1, 1))
+    assert main(["provider", "gc", f"--days={days}"]) == 2
+    assert "is not a number of days" in capsys.readouterr().err
+    assert path.exists()
+
+
+def test_gc_goes_on_where_it_may_not_remove(capsys, directory, monkeypatch):
+    path = built("shop", "a")
+    os.utime(path, (1, 1))
+
+    def refuse(self):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(path), "unlink", refuse)
+        assert main(["provider", "gc"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, path.exists()) == ("", True)
+    assert f"{path}: Read-only file system" in said.err
+    assert "0 removed, 1 kept" in said.err
+
+
 def test_the_directories_are_those_of_the_application():
     assert directories.application_directories()[0].name == "probes"
 

@@ -19,14 +19,14 @@ NOBODY = 65534
 def store(name="a.so", image=IMAGE):
     path, content = files.store(name, lambda: image, lambda content: content == image)
     assert content == image
-    return path
+    return Path(path)
 
 
 @pytest.fixture
 def directories(tmp_path, monkeypatch):
     """Two directories that do not exist yet, the only ones that are tried."""
     chosen = [tmp_path / "first" / "usdtkit", tmp_path / "second" / "usdtkit"]
-    monkeypatch.setattr(files, "application_directories", lambda: chosen)
+    monkeypatch.setattr(files, "candidates", lambda: map(str, chosen))
     monkeypatch.setattr(files, "_right", {})
     return chosen
 
@@ -186,9 +186,8 @@ def test_another_user_maps_the_file_that_root_made():
         Path(place).chmod(0o755)
         script = f"""
 import os
-from pathlib import Path
 from usdtkit.probes import files
-files.application_directories = lambda: [Path({place!r})]
+files.candidates = lambda: [{place!r}]
 def store(name):
     return files.store(name, lambda: b"image", lambda content: content == b"image").path
 path = store("a.so")

@@ -164,10 +164,9 @@ def test_in_memory_with_one_warning(tmp_path, monkeypatch):
     # A file where a directory should be, and none of the usual places.
     script = """
 import os, sys, warnings
-from pathlib import Path
 from usdtkit.probes import files
 from usdtkit import Provider
-files.application_directories = lambda: [Path(sys.executable)]
+files.candidates = lambda: [sys.executable]
 shop = Provider("shop")
 start = shop.probe("order__start", order_id="u64")
 with warnings.catch_warnings(record=True) as caught:
@@ -213,7 +212,7 @@ def shop_content():
 def test_a_file_that_cannot_be_mapped(monkeypatch, tmp_path):
     (tmp_path / "broken.so").write_bytes(b"no library")
     content = shop_content()
-    monkeypatch.setattr(files, "store", lambda *_: files.Stored(tmp_path / "broken.so", content))
+    monkeypatch.setattr(files, "store", lambda *_: files.Stored(str(tmp_path / "broken.so"), content))
     shop, start = declared("order__start")
     with pytest.raises(UsdtkitError, match=r"the probes of shop cannot be loaded: .*broken\.so"):
         shop.load()

@@ -83,20 +83,62 @@ def test_csv_without_rows_is_empty(capsys):
     assert written(capsys, "csv").out == ""
 
 
-def test_a_histogram_in_every_form(capsys):
-    distribution = Distribution({0: 1, 10: 3}, sum=2000)
-    Report("shop", [], "table").histogram("order\x1b", distribution)
+@pytest.fixture
+def latencies():
+    return Distribution({0: 1, 10: 3}, sum=2000)
+
+
+def test_a_histogram_in_the_table(capsys, latencies):
+    Report("shop", []).histogram(latencies, order="a\x1b", status=201)
     table = capsys.readouterr().out
-    assert "order\\x1b" in table
+    assert table.startswith("\norder=a\\x1b status=201\n")
+    assert "latency : count" in table
     assert "512 ns .. 1.02 us" in table
-    Report("shop", [], "json").histogram("order", distribution)
+
+
+def test_a_histogram_of_something_else_than_a_duration(capsys, latencies):
+    Report("shop", []).histogram(latencies, "size")
+    assert "512 .. 1024" in capsys.readouterr().out
+
+
+def test_a_histogram_as_json(capsys, latencies):
+    Report("shop", [], "json").histogram(latencies, order="a")
     _, line = capsys.readouterr().out.splitlines()
     assert json.loads(line) == {
-        "histogram": "order",
-        "buckets": [{"low_ns": 0, "high_ns": 1, "count": 1}, {"low_ns": 512, "high_ns": 1024, "count": 3}],
+        "order": "a",
+        "value": "latency_ns",
         "count": 4,
-        "sum_ns": 2000,
+        "sum": 2000,
+        "buckets": [{"low": 0, "high": 1, "count": 1}, {"low": 512, "high": 1024, "count": 3}],
     }
+
+
+def test_a_histogram_as_csv(capsys, latencies):
+    Report("shop", [], "csv").histogram(latencies, order="a")
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["order"], row["low"], row["high"], row["count"]) for row in rows] == [
+        ("a", "0", "1", "1"),
+        ("a", "512", "1024", "3"),
+    ]
+
+
+@pytest.mark.parametrize("timestamp", [False, True])
+def test_blocks_have_a_heading_each(capsys, timestamp):
+    report = Report("shop", [Column("N", "number", 3)], in_blocks=True)
+    for number in (1, 2):
+        report.begin_block(timestamp=timestamp)
+        report.block([{"number": number}])
+    time = r"\n\d\d:\d\d:\d\d\n" if timestamp else ""
+    assert re.fullmatch(rf"{time}\nN\n1\n{time}\nN\n2\n", capsys.readouterr().out)
+
+
+def test_the_rows_of_a_block_have_its_time(capsys):
+    report = Report("shop", [], "json", in_blocks=True)
+    report.begin_block()
+    report.block([{"number": 1}, {"number": 2}])
+    first, second = map(json.loads, capsys.readouterr().out.splitlines()[1:])
+    assert first.keys() == {"time", "time_ns", "number"}
+    assert first["time_ns"] == second["time_ns"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +148,7 @@ def test_a_histogram_in_every_form(capsys):
         ({"received": 1234567, "lost": 1000}, "received 1,234,567, lost 1,000"),
         ({"received": 1, "full": 2}, "received 1, lost 0, 2 not counted, table full"),
         ({"overflow": 3, "unreadable": 4}, "received 0, lost 0, 3 dropped, nested too deep, 4 arguments unreadable"),
-        ({"unmatched": 5}, "received 0, lost 0"),
+        ({"unmatched": 5, "dropped": 6}, "received 0, lost 0, 5 ends without a start, 6 starts without an end"),
     ],
 )
 def test_the_account_of_a_session(counts, line):

@@ -7,20 +7,18 @@ Input: actions, made by `trace.sources`, and the `Renderer` of their hook. Outpu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Kind, Layout
-from usdtkit.bpf.render import Renderer
+from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer, store_key, store_name
 from usdtkit.errors import UsageError
+from usdtkit.records import dataclass
 
 RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
 MAX_RECORD = 1 << 16
 # An event of a type comes in up to SIZES sizes: with this room for each of its texts, or with all that they may need.
 TEXT_ROOMS = (28, 124)
 SIZES = len(TEXT_ROOMS) + 1
-# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
-COOKIE_LIST_BITS = 12
 # Where the length of a string is found out, and pages are brought in. Threads that share a CPU may write to it at once:
 # nobody reads it.
 SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
@@ -50,6 +48,10 @@ class Log2:
     def render(self, value: str, parameter: Callable[[int], str]) -> str:
         """The C of a value's bucket."""
         return f"bits({value})"
+
+    def bucket(self, value: int) -> int:
+        """Of one value, as the program finds it."""
+        return value.bit_length() if value >= 0 else 64
 
 
 @dataclass(eq=False, repr=False)
@@ -82,6 +84,10 @@ class Linear:
     def render(self, value: str, parameter: Callable[[int], str]) -> str:
         """The C of a value's bucket."""
         return f"linear({value}, {parameter(self.low)}, {parameter(self.step)}, {self.buckets - 2})"
+
+    def bucket(self, value: int) -> int:
+        """Of one value, as the program finds it."""
+        return max(0, min((value - self.low) // self.step + 1, self.buckets - 1))
 
 
 Scale = Log2 | Linear
@@ -144,7 +150,24 @@ class Raw:
         return f"declarations_{self.number}"
 
 
-Action = Emit | Count | Hist | Stats | Raw
+@dataclass(eq=False, repr=False)
+class Put:
+    """Make, or replace, the entry of `key` in the session's map `number`."""
+
+    number: int
+    key: ex.Expression
+    values: tuple[ex.Expression, ...]
+
+
+@dataclass(eq=False, repr=False)
+class Delete:
+    """Take the entry of `key` from the session's map `number`, if there is one."""
+
+    number: int
+    key: ex.Expression
+
+
+Action = Emit | Count | Hist | Stats | Raw | Put | Delete
 
 
 def describe(action: Action) -> str:
@@ -160,6 +183,8 @@ def describe(action: Action) -> str:
             return f"stats({', '.join(['…', *keys])})"
         case Raw():
             return "raw C"
+        case Put() | Delete():
+            return f"{type(action).__name__.lower()}(…)"
 
 
 @dataclass(eq=False, repr=False)
@@ -207,6 +232,16 @@ class ActionRenderer:
                 return self._stats(action, renderer, count)
             case Raw():
                 return self._raw(action, renderer, count)
+            case Put(number, key, values):
+                name, lines = store_name(number), []
+                for index, value in enumerate(values):
+                    lines += renderer.store(value, f"value.f{index}", 8)
+                opening = ["{", store_key(renderer.integer(key)[0]), f"struct {name} value = {{}};"]
+                renderer.uses.add("id")
+                return [*opening, *lines, f"if ({name}.update(&at, &value)) {{ {count('full')} }} }}"]
+            case Delete(number, key):
+                renderer.uses.add("id")
+                return ["{", store_key(renderer.integer(key)[0]), f"{store_name(number)}.delete(&at); }}"]
 
     def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
         wanted = [renderer.field(name, value) for name, value in fields.items()]
@@ -216,7 +251,7 @@ class ActionRenderer:
                 f"{renderer.scope.what}: an event of {full.size} bytes",
                 hint=f"at most {MAX_RECORD}: shorten its strings",
             )
-        renderer.uses |= {"id", "cookie", "now"}
+        renderer.uses |= {"id", "cookie"}
         most = max((one.room for one in wanted if one.is_text), default=0)
         rooms = [room for room in TEXT_ROOMS if 2 * room <= most]
         if not rooms:
@@ -275,12 +310,13 @@ class ActionRenderer:
         ]
 
     def _reserve(self, kind: int, name: str, renderer: Renderer, count: Counter) -> list[str]:
-        renderer.uses |= {"id", "cookie", "now"}
+        renderer.uses |= {"id", "cookie"}
         return [
             f"struct record_{kind} *{name} = events.ringbuf_reserve(sizeof(struct record_{kind}));",
             f"if (!{name}) {{ {count('lost')} }} else {{",
             f"{name}->kind = {kind}; {name}->probe = cookie >> {COOKIE_LIST_BITS};",
-            f"{name}->time = now; {name}->pid = id >> 32; {name}->tid = id;",
+            # The time after the reservation: `trace.stream` puts events in order by that.
+            f"{name}->time = bpf_ktime_get_ns(); {name}->pid = id >> 32; {name}->tid = id;",
         ]
 
     def _key(

@@ -1,28 +1,34 @@
-"""C text → `Bytecode`: from the cache, else by a child process around bcc (`_bcc_child.py`).
+"""C text → `Bytecode`: from the cache, else as it was shipped, else by a child process around bcc (`_bcc_child.py`).
 
 Input: a whole program in bcc's C (`program.py` writes it). Output: frozen bytecode that `loader` puts into the kernel.
 No kernel headers: the child is pointed at headers/, so that neither they nor a kernel's configuration matter.
 A warm start reads one file and starts no process.
 """
 
+# A warm start comes by here, and pathlib is dear.
+# ruff: noqa: PTH120, PTH123
+
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import re
 import sys
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from usdtkit.bpf import cache as bytecode_cache
 from usdtkit.errors import ProgramError, UnsupportedError, UsdtkitError
+from usdtkit.records import dataclass
 
-HEADERS = Path(__file__).parent / "headers"
-CHILD = Path(__file__).parent / "_bcc_child.py"
+try:
+    from _blake2 import blake2b  # the same, without OpenSSL, which hashlib loads for other hashes
+except ImportError:
+    from hashlib import blake2b
+
+HEADERS = f"{os.path.dirname(__file__)}/headers"
+CHILD = f"{os.path.dirname(__file__)}/_bcc_child.py"
 BCC_HINT = "install it: apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora)"
 FORMAT = 1  # raise it when the child's answer or the patching in `loader` changes
 COMPILE_TIMEOUT_S = 120
@@ -50,25 +56,44 @@ class Bytecode:
 
 
 def compile_program(text: str) -> Bytecode:
-    """Compile `text`, or take it from the cache.
+    """Compile `text`, or take it from the cache, or from what came with this installation.
 
     Raises UnsupportedError where a compilation is needed and bcc is missing, ProgramError with clang's first error
     and the line of the program it stands in.
     """
-    key = _key(text)
-    stored = bytecode_cache.load(key)
-    if stored is not None:
-        bytecode = _decode(stored)
-        if bytecode is not None:
-            return bytecode
-    bytecode, answer = _compile(text)
-    bytecode_cache.store(key, answer)
-    return bytecode
+    return _find(text)[2]
+
+
+def cache_entry(text: str) -> tuple[str, bytes]:
+    """As `compile_program`: the program's key, and what the cache keeps under it."""
+    key, content, _ = _find(text)
+    return key, content
 
 
 def compile_afresh(text: str) -> Bytecode:
     """As `compile_program`, without the cache: shows whether the compiler works."""
     return _compile(text)[0]
+
+
+def is_bytecode(content: bytes) -> bool:
+    """Whether an entry is one, whatever the kernel will say of it."""
+    return _decode(content) is not None
+
+
+def _find(text: str) -> tuple[str, bytes, Bytecode]:
+    key = _key(text)
+    if (content := bytecode_cache.load(key)) is not None and (bytecode := _decode(content)) is not None:
+        return key, content, bytecode
+    if (content := _shipped(key)) is None or (bytecode := _decode(content)) is None:
+        bytecode, content = _compile(text)
+    bytecode_cache.store(key, content)
+    return key, content, bytecode
+
+
+def _shipped(key: str) -> bytes | None:
+    from usdtkit.bpf import bundle  # which takes longer than reading the cache, and is needed once
+
+    return bundle.shipped(key)
 
 
 def _compile(text: str) -> tuple[Bytecode, bytes]:
@@ -82,24 +107,25 @@ def _compile(text: str) -> tuple[Bytecode, bytes]:
 def _key(text: str) -> str:
     # bcc's version is recorded in the entry and left out of the key: a machine without bcc finds entries as well.
     whole = "\0".join([str(FORMAT), os.uname().machine, _headers_hash(), text])
-    return hashlib.sha256(whole.encode()).hexdigest()
+    return blake2b(whole.encode(), digest_size=32).hexdigest()
 
 
 @cache
 def _headers_hash() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(HEADERS.rglob("*.h")):
-        digest.update(path.read_bytes())
+    digest = blake2b()
+    for path in sorted(f"{folder}/{name}" for folder, _, names in os.walk(HEADERS) for name in names):
+        with open(path, "rb") as file:
+            digest.update(file.read())
     return digest.hexdigest()
 
 
 def _run_child(text: str) -> bytes:
     import subprocess  # a warm start does without
 
-    environment = {**os.environ, "BCC_KERNEL_SOURCE": str(HEADERS)}
+    environment = {**os.environ, "BCC_KERNEL_SOURCE": HEADERS}
     try:
         child = subprocess.run(
-            [sys.executable, "-I", "-S", str(CHILD)],
+            [sys.executable, "-I", "-S", CHILD],
             input=text.encode(),
             capture_output=True,
             env=environment,
@@ -139,11 +165,23 @@ def _decode(stored: bytes) -> Bytecode | None:
         answer: dict[str, Any] = json.loads(stored)
         return Bytecode(
             maps=tuple(
-                MapDescription(m["name"], m["type"], m["key"], m["value"], m["entries"], m["flags"])
+                MapDescription(_name(m["name"]), *(_u32(m[of]) for of in ("type", "key", "value", "entries", "flags")))
                 for m in answer["maps"]
             ),
-            programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
-            bcc_version=answer["bcc"],
+            programs={_name(name): base64.b64decode(code) for name, code in answer["programs"].items()},
+            bcc_version=str(answer["bcc"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _name(name: str) -> str:
+    if not name.isascii() or not name.isidentifier():
+        raise ValueError(name)
+    return name
+
+
+def _u32(number: int) -> int:
+    if not isinstance(number, int) or not 0 <= number < 2**32:
+        raise ValueError(number)
+    return number

@@ -14,10 +14,10 @@ here knows a probe: names stay names until a program is made for one, and no tex
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from usdtkit.errors import UsageError
+from usdtkit.records import dataclass
 
 IntegerType = Literal["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64"]
 NumberType = Literal[IntegerType, "f32", "f64"]
@@ -30,6 +30,7 @@ MAX_PATTERN = 63
 # Seen by every program, whatever the probe. "latency" exists in pairs only.
 BUILTINS = (
     *("pid", "tid", "uid", "gid", "cgroup", "cpu", "time", "comm", "latency", "retval", "ustack", "ip", "caller"),
+    "probe",
 )
 
 
@@ -104,7 +105,10 @@ class Expression:
         return Glob(self, tuple(special.get(byte, byte) for byte in _pattern(pattern)))
 
     def cast(self, type: IntegerType) -> Cast:
-        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`."""
+        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`.
+
+        Of a string or bytes this is the address.
+        """
         if type not in INTEGER_TYPES:
             raise UsageError(f"cannot cast to {type!r}", hint=f"one of {', '.join(INTEGER_TYPES)}")
         return Cast(self, type)
@@ -153,6 +157,13 @@ class Not(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class Register(Expression):
+    """A register of the processor, as struct pt_regs calls it ("dx"): for probes in the midst of a function."""
+
+    name: str
+
+
+@dataclass(eq=False, repr=False)
 class Memory(Expression):
     """A number in the memory of the process."""
 
@@ -180,6 +191,16 @@ class Buffer(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class Stored(Expression):
+    """A value of an entry of the session's map `number`, 0 where there is none; with the kind bool, if there is one."""
+
+    number: int
+    index: int
+    kind: Literal["u64", "i64", "stack", "bool"]
+    key: Expression
+
+
+@dataclass(eq=False, repr=False)
 class TextTest(Expression):
     """Whether a string is `literal`, or with `whole` unset begins with it."""
 
@@ -198,6 +219,8 @@ class Glob(Expression):
 
 pid, tid, uid, gid, cpu = Name("pid"), Name("tid"), Name("uid"), Name("gid"), Name("cpu")
 comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
+# When the probe was hit: CLOCK_MONOTONIC, in nanoseconds.
+now = Name("time")
 # The number of the cgroup that the thread is in: the inode of its directory, in version 2 of the file system.
 cgroup = Name("cgroup")
 # Addresses of code: where the probe is (of a return probe: where the function returns to); and at a function's entry or
@@ -205,6 +228,10 @@ cgroup = Name("cgroup")
 ip, caller = Name("ip"), Name("caller")
 # The calls that led to the probe: a field or a key, arriving as `usdtkit.trace.Stack`, None where none could be taken.
 ustack = Name("ustack")
+
+
+# The name of the probe or function that was hit: a key, where one source has several. Events carry it by themselves.
+probe = Name("probe")
 
 
 def arg(which: int | str) -> Arg:

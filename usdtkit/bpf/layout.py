@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack"]
+from usdtkit.records import dataclass, replace
+
+Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack", "probe"]
 _NUMBERS: dict[str, tuple[str, str]] = {
     "u64": ("u64", "Q"),
     "i64": ("s64", "q"),
     "bool": ("u64", "Q"),
     "f64": ("u64", "d"),
     "stack": ("u64", "Q"),  # its id: `trace.stacks` has the stack
+    "probe": ("u64", "Q"),  # its number: `with_probes` knows its name
 }
 
 
@@ -103,6 +105,12 @@ class Layout:
             else:
                 members.append(f"{_NUMBERS[field.kind][0]} {member};")
         return f"struct {name} {{ {' '.join(members)} }};"
+
+    def with_probes(self, probes: Sequence[str]) -> Layout:
+        """The same layout, with the names of the probes in place of their numbers."""
+        names = tuple((name, number) for number, name in enumerate(probes))
+        fields = [replace(field, names=names) if field.kind == "probe" else field for field in self.fields]
+        return self if fields == list(self.fields) else Layout(fields, self.header)
 
     def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
         """The header's and the fields' values, in order. A text that could not be read is None."""

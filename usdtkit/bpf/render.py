@@ -6,7 +6,6 @@ become numbered parameters, so the text of a user never reaches the compiler and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
@@ -14,6 +13,7 @@ from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.texts import TextPlace, pack_glob, render_glob, render_test
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
+from usdtkit.records import dataclass, field, replace
 
 MAX_OPERANDS = 12
 COMM_SIZE = 16
@@ -23,6 +23,11 @@ REGISTERS: dict[str, tuple[tuple[str, ...], int]] = {
     "x86_64": (("di", "si", "dx", "cx", "r8", "r9"), 8),
     "aarch64": (tuple(f"regs[{n}]" for n in range(8)), 0),
 }
+# The registers that programs may ask for by name.
+PT_REGS: dict[str, tuple[str, ...]] = {
+    "x86_64": (*("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip"), *(f"r{n}" for n in range(8, 16))),
+    "aarch64": ("sp", "pc"),
+}
 RETURN_REGISTER = {"x86_64": "ax", "aarch64": "regs[0]"}
 # A call pushes its return address on x86-64, and the return has popped it when the return probe is hit.
 RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
@@ -31,8 +36,12 @@ INSTRUCTION = {"x86_64": "ip", "aarch64": "pc"}
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 HookKind = Literal["usdt", "entry", "return"]
+# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
+COOKIE_LIST_BITS = 12
 # The bit of a cookie that says that a USDT site is its function's first instruction.
 AT_ENTRY_BIT = 1 << 11
+# The entries of a session's maps belong to a process.
+STORE_KEY = "struct store_key { u64 pid, key; };"
 # What a stack must know of its place, as stacks.c calls it.
 STACK_PLACE: dict[HookKind, str] = {
     "usdt": f"cookie & {AT_ENTRY_BIT} ? AT_ENTRY : 0",
@@ -149,7 +158,9 @@ class Renderer:
             case ex.Constant(value):
                 return (f"(s64){self.parameter(value)}", True) if value < 0 else (self.parameter(value), False)
             case ex.Cast(inner, type):
-                return _cast(self.integer(inner)[0], type)
+                return _cast(self.pointer(inner), type)
+            case ex.Register(name):
+                return self._register(name), False
             case ex.Binary():
                 return self._binary(resolved)
             case ex.Not(inner):
@@ -265,18 +276,34 @@ class Renderer:
             return self._builtin(name)
         if isinstance(expression, ex.Arg):
             return self._argument(self.scope.argument(expression.which))
+        if isinstance(expression, ex.Text):
+            counted = self._resolve(expression.pointer)
+            if isinstance(counted, ex.Buffer) and counted.text:  # an argument that has its length beside it
+                return replace(counted, size=expression.size)
         if isinstance(expression, ex.Memory) and expression.type in ("f32", "f64"):
             bits = self._memory(expression)
             return _Float(bits if expression.type == "f64" else f"widen({bits})")
+        if isinstance(expression, ex.Stored):
+            return self._stored(expression)
         return expression
+
+    def _stored(self, stored: ex.Stored) -> ex.Expression:
+        self.uses.add("id")
+        name, at = store_name(stored.number), store_key(self.integer(stored.key)[0])
+        found = f"{at} struct {name} *entry = {name}.lookup(&at);"
+        if stored.kind == "bool":
+            return _C(f"({{ {found} (u64)(entry != 0); }})", "bool")
+        c = f"({{ {found} entry ? entry->f{stored.index} : 0; }})"
+        return _Stack(c) if stored.kind == "stack" else _C(c, stored.kind)
 
     def _argument(self, argument: Argument) -> ex.Expression:
         value = self._operand(argument.operand)
         match argument.type:
             case "str" | "json":
                 return ex.Text(value, self.scope.string_size)
-            case "bytes":
-                return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
+            case "bytes" | "text" as type:
+                length = self._operand(argument.operand + 1)
+                return ex.Buffer(value, length, self.scope.string_size, text=type == "text")
             case "f64":
                 return _Float(value.c)
             case "f32":
@@ -304,6 +331,12 @@ class Renderer:
             return _C(f"(u64)ctx->{registers[index]}")
         return _C(f"read_user(ctx->sp + {displacement + 8 * (index - len(registers))}, 8, {self.stat})")
 
+    def _register(self, name: str) -> str:
+        known = PT_REGS[self.scope.machine]
+        if name not in known:
+            raise UsageError(f"{self.scope.what}: there is no register {name!r}", hint=f"one of {', '.join(known)}")
+        return f"(u64)ctx->{name}"
+
     def _builtin(self, name: str) -> ex.Expression:
         if name == "comm":
             return _Comm()
@@ -316,6 +349,9 @@ class Renderer:
         if name == "ustack":
             self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
             return _Stack(self.stack)
+        if name == "probe":
+            self.uses.add("cookie")
+            return _C(f"(cookie >> {COOKIE_LIST_BITS})", "probe")
         if name == "ip" or (name == "caller" and self.scope.kind == "return"):
             return _C(f"(u64)ctx->{INSTRUCTION[self.scope.machine]}")
         if name == "caller":
@@ -345,13 +381,23 @@ class Renderer:
         return f"PARAMETER({len(self.parameters) - 1})"
 
 
+def store_name(number: int) -> str:
+    """The C name of a session's map, and of the struct of its values."""
+    return f"store_{number}"
+
+
+def store_key(key: str) -> str:
+    """A statement that declares `at`, where the entry of a key of this process is."""
+    return f"struct store_key at = {{ .pid = id >> 32, .key = {key} }};"
+
+
 # What names become: leaves that only the renderer knows.
 
 
 @dataclass(eq=False, repr=False)
 class _C(ex.Expression):
     c: str
-    kind: Literal["u64", "i64", "bool"] = "u64"
+    kind: Literal["u64", "i64", "bool", "probe"] = "u64"
     names: tuple[tuple[str, int], ...] = ()
 
 

@@ -1,10 +1,12 @@
-"""Show or clear the cache of compiled programs.
+"""Show, fill or clear the cache of compiled programs.
 
 A tool whose program is in the cache starts without a compiler. Entries are private to the user; the least recently used
-go by themselves when the cache becomes too large.
+go by themselves when the cache becomes too large. --add takes in a bundle of programs (see `usdtkit bundle`): they will
+run in the kernel, so it should come from whom you trust.
 
 examples:
   usdtkit cache
+  usdtkit cache --add tools.bundle
   usdtkit cache --clear
 """
 
@@ -12,28 +14,51 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from usdtkit.bpf import cache
+from usdtkit.errors import UsdtkitError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit cache`."""
-    parser.add_argument("--clear", action="store_true", help="remove all entries")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--clear", action="store_true", help="remove all entries")
+    what.add_argument("--add", type=Path, metavar="FILE", help="take in the programs of a bundle")
     parser.add_argument("--json", action="store_true", help="JSON Lines")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show or clear."""
+    """Show, fill or clear."""
     removed = cache.clear() if options.clear else 0
+    added = 0 if options.add is None else add(options.add)
     found = cache.entries()
     size = sum(status.st_size for _, status in found)
     if options.json:
         print(json.dumps({"schema": "usdtkit.cache/1"}))
-        print(
-            json.dumps({"directory": str(cache.directory()), "entries": len(found), "bytes": size, "removed": removed})
-        )
+        counts = {"entries": len(found), "bytes": size, "removed": removed, "added": added}
+        print(json.dumps({"directory": str(cache.directory()), **counts}))
     else:
         print(f"{cache.directory()}: {len(found)} programs, {size / 1024:.0f} KiB")
         if options.clear:
             print(f"{removed} removed")
+        if options.add:
+            print(f"{added} added")
     return 0
+
+
+def add(path: Path) -> int:
+    """Take in the programs of a bundle; how many. All of them are looked at before the first is kept."""
+    from usdtkit.bpf import bundle, compiler
+
+    entries = bundle.read(path).entries
+    if not all(map(compiler.is_bytecode, entries.values())):
+        raise UsdtkitError(f"{path} holds something that is no program", hint="usdtkit bundle makes one")
+    for key, content in entries.items():
+        cache.store(key, content)
+        if cache.load(key) != content:
+            raise UsdtkitError(
+                f"{cache.directory()} takes no programs",
+                hint="a directory of yours alone (chmod 700), on a disk with room; USDTKIT_CACHE names another",
+            )
+    return len(entries)

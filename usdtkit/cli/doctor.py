@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict, dataclass
 
 from usdtkit import features
 from usdtkit._ffi import PRIVILEGE_HINT
-from usdtkit.bpf import cache, compiler
+from usdtkit.bpf import bundle, cache, compiler
 from usdtkit.directories import application_directories
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
+from usdtkit.records import asdict, dataclass
 
 # Without these nothing can be traced; the others only make it better.
 NEEDED = ("uprobes", "bpf", "ring buffer", "compiler")
@@ -72,9 +72,17 @@ def examine() -> list[Row]:
     return [*rows, _compiler(), _provider_directory()]
 
 
+def _came_compiled() -> str:
+    """What of this installation needs no compiler, as the end of a sentence; "" where all does."""
+    if not bundle.SHIPPED.exists():
+        return ""
+    lines = [line for lines in bundle.read(bundle.SHIPPED).used_by.values() for line in lines]
+    return f"; the programs of {len({line.partition(' ')[0] for line in lines})} tools came compiled"
+
+
 def _compiler() -> Row:
     def row(state: features.State, detail: str, fix: str = compiler.BCC_HINT) -> Row:
-        return Row("compiler", state, "new BPF programs", detail, fix)
+        return Row("compiler", state, "new BPF programs", detail + _came_compiled(), fix)
 
     try:
         bytecode = compiler.compile_afresh(TRIAL)

@@ -4,8 +4,8 @@ examples:
   usdtkit provider path shop                     where the probes of shop are
   usdtkit provider build shop.probes:shop -o shop.so
                                                  to ship with the application: Provider("shop", file="shop.so")
-  usdtkit provider script shop --bpftrace        a program for bpftrace
-  usdtkit provider script shop --bcc 'order__*'  a Python program for bcc
+  usdtkit provider script --bpftrace shop        a program for bpftrace
+  usdtkit provider script --bcc shop 'order__*'  a Python program for bcc
   usdtkit provider gc --days 7 --dry-run         files that nobody uses any more
 """
 
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +24,8 @@ from pathlib import Path
 
 from usdtkit import targets
 from usdtkit.directories import provider_directories
-from usdtkit.errors import NotFoundError, UsageError
+from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
+from usdtkit.model import Probe
 from usdtkit.output.text import printable
 from usdtkit.probes.provider import Provider
 
@@ -48,8 +51,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--bpftrace", action="store_true")
     kind.add_argument("--bcc", action="store_true", help="Python, for the bcc of the distribution")
     gc = commands.add_parser("gc", help="remove files that no process maps and that are old")
-    gc.add_argument("--days", type=float, default=_DAYS, help="not used for so long (default: %(default)g)")
+    gc.add_argument("--days", type=_days, default=_DAYS, help="not used for so long (default: %(default)g)")
     gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+
+
+def _days(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,24 +78,29 @@ def _path(options: argparse.Namespace) -> int:
 
 
 def _files_of(name: str) -> list[Path]:
-    found = [path for path, match in _files(_FILE) if match["provider"] == name]
+    found = [(status.st_mtime, path) for path, match, status in _files(_FILE) if match["provider"] == name]
     if not found:
         raise NotFoundError(
             f"no file of provider {name} in {', '.join(map(str, provider_directories()))}",
             hint="it is made when the application loads its probes, or by usdtkit provider build MODULE:PROVIDER",
         )
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path for _, path in sorted(found, reverse=True)]
 
 
-def _files(pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:
+def _files(pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str], os.stat_result]]:
     for directory in provider_directories():
         try:
             entries = sorted(directory.iterdir())
         except OSError:  # most of them do not exist
             continue
         for path in entries:
-            if (match := pattern.match(path.name)) and path.is_file() and not path.is_symlink():
-                yield path, match
+            if match := pattern.match(path.name):
+                try:
+                    status = path.lstat()
+                except OSError:  # removed meanwhile
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield path, match, status
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -97,6 +115,12 @@ def _build(options: argparse.Namespace) -> int:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise NotFoundError(f"{options.provider}: {error}", hint="MODULE is imported, from here first") from error
+    except UsdtkitError:
+        raise
+    except Exception as error:
+        raise UsdtkitError(
+            f"importing {module} failed: {type(error).__name__}: {error}", hint=f"python -m {module} shows where"
+        ) from error
     finally:
         del sys.path[0]
     if not isinstance(found, Provider):
@@ -106,41 +130,50 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _script(options: argparse.Namespace) -> int:
-    path = Path(options.name).absolute() if "/" in options.name else _files_of(options.name)[0]
-    probes = [
-        probe
-        for target in targets.resolve(str(path), ())
-        for probe in targets.probes_in(target)
-        if fnmatchcase(probe.name, options.probe)
-    ]
+    files = [Path(options.name).absolute()] if "/" in options.name else _current_files(options.name)
+    # Of a probe that stands in several, as it was declared last.
+    probes: dict[str, Probe] = {}
+    for path in files:
+        for target in targets.resolve(str(path), ()):
+            for probe in targets.probes_in(target):
+                if fnmatchcase(probe.name, options.probe):
+                    probes.setdefault(probe.spec, probe)
     if not probes:
-        raise NotFoundError(f"no probe {options.probe} in {path}", hint=f"usdtkit list {path}")
+        where = ", ".join(map(str, files))
+        raise NotFoundError(f"no probe {options.probe} in {where}", hint=f"usdtkit list {files[0]}")
     from usdtkit.cli import scripts
 
-    print((scripts.bpftrace if options.bpftrace else scripts.bcc)(probes))
+    print((scripts.bpftrace if options.bpftrace else scripts.bcc)(list(probes.values())))
     return 0
+
+
+def _current_files(name: str) -> list[Path]:
+    """The files of a provider that processes map; where none does, all: it may have several, and old ones."""
+    files, mapped = _files_of(name), _mapped_names()
+    return [path for path in files if path.name in mapped] or files
 
 
 def _gc(options: argparse.Namespace) -> int:
     old = time.time() - options.days * _DAY_S
     mapped = _mapped_names()
     removed = kept = 0
-    for path, match in [*_files(_FILE), *_files(_TEMPORARY)]:
-        status = path.stat()
+    for path, match, status in [*_files(_FILE), *_files(_TEMPORARY)]:
         if match.re is _FILE and (path.name in mapped or max(status.st_mtime, status.st_atime) > old):
             kept += 1
             continue
         if match.re is _TEMPORARY and status.st_mtime > time.time() - _DAY_S:
             continue  # somebody may be writing it
-        print(printable(str(path)))
-        removed += 1
         if not options.dry_run:
             try:
                 path.unlink()
-            except PermissionError as error:
+            except OSError as error:  # not ours, read-only, or another one was quicker
                 print(printable(f"{path}: {error.strerror}"), file=sys.stderr)
+                kept += 1
+                continue
+        print(printable(str(path)))
+        removed += 1
     verb = "would be removed" if options.dry_run else "removed"
-    why = f"mapped by a process, or used in the last {options.days:g} days"
+    why = f"mapped by a process, used in the last {options.days:g} days, or not ours to remove"
     print(f"{removed} {verb}, {kept} kept: {why}", file=sys.stderr)
     return 0
 

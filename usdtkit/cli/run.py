@@ -6,19 +6,32 @@ Input: an argparse parser, later its options; a session with its sources. Output
 from __future__ import annotations
 
 import argparse
+import functools
+import operator
+import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
+from usdtkit import processes
+from usdtkit.cgroups import cgroup_ids
+from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
-from usdtkit.trace import Session
+from usdtkit.output.text import printable
+from usdtkit.trace import Session, Source, cgroup, comm, tid, uid
 
 LOST_EVENTS = 6
+SHOWN = 5  # names in a warning
+# timeout(1) and others send one signal to the process and the same to its group.
+TWICE_S = 0.2
+COMM_LENGTH = 15  # the kernel keeps so much of a thread's name
 Describe = Callable[[Any], Mapping[str, Any] | None]
 Finish = Callable[[Report], None]
+Made = TypeVar("Made")
+AnySource = TypeVar("AnySource", bound=Source)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +42,20 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(format="table")
 
 
-def add_session_options(parser: argparse.ArgumentParser) -> None:
-    """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them."""
-    parser.add_argument("-p", "--pid", type=pid, action="append", help="trace this process only (repeatable)")
+def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[str] = ("-c", "--command")) -> None:
+    """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them.
+
+    `command`: what the option for a command is called.
+    """
     parser.add_argument(
-        "-c", "--command", type=words, metavar="CMD", help="start this and trace it from its first instruction"
+        "-p", "--pid", type=pids, action="extend", help="trace this process only (repeatable, or several: 12,34)"
+    )
+    parser.add_argument(
+        *command,
+        dest="command",
+        type=words,
+        metavar="CMD",
+        help="start this and trace it from its first instruction",
     )
     parser.add_argument("-d", "--duration", type=seconds, metavar="SEC", help="end after so many seconds")
     parser.add_argument(
@@ -42,14 +64,117 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
+    parser.add_argument(
+        "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
+    )
+    parser.add_argument("--drop-to", metavar="USER", help="the same, and become this user")
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
+    parser.add_argument("--program", action="store_true", help="show the BPF program before it runs")
+    # What `usdtkit bundle` puts others in place of; by_heart, it does not matter what runs here.
+    parser.set_defaults(session=Session, by_heart=False)
     add_output_options(parser)
+
+
+def add_ignored_options(
+    parser: argparse.ArgumentParser, flags: Mapping[str, str], *, takes_value: bool = False
+) -> None:
+    """Options of bcc's tool that mean nothing here, each with the reason: they are accepted, and noted."""
+    for flag, reason in flags.items():
+        parser.add_argument(
+            *flag.split(), action=_Ignored, nargs=None if takes_value else 0, const=reason, help=argparse.SUPPRESS
+        )
+
+
+class _Ignored(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        note(f"usdtkit: {option_string} is ignored: {self.const}")
+
+
+def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | None = None) -> None:
+    """-i, -T and -n of what summarises; `follow_intervals` obeys them. `interval`: the seconds without -i."""
+    told = "SEC" if interval is None else f"SEC, else every {interval:g}"
+    parser.add_argument(
+        "-i", "--interval", type=seconds, default=interval, metavar="SEC", help=f"print and begin anew every {told}"
+    )
+    parser.add_argument("-n", "--intervals", type=positive, metavar="N", help="end after so many intervals")
+    parser.add_argument("-T", "--timestamp", action="store_true", help="the time before what is printed")
+
+
+def add_unit_options(parser: argparse.ArgumentParser, milliseconds: str = "-m") -> None:
+    """-u and -m of histograms of time: `options.unit` in nanoseconds, `options.unit_name` what the value is called."""
+    group = parser.add_mutually_exclusive_group()
+    units = (("-u", "--microseconds", "us", 1_000), (milliseconds, "--milliseconds", "ms", 1_000_000))
+    for letter, flag, name, size in units:
+        group.add_argument(
+            *([letter] if letter else []), flag, action=_Unit, nargs=0, const=(name, size), help=f"buckets in {name}"
+        )
+    parser.set_defaults(unit=1, unit_name="latency_ns")
+
+
+class _Unit(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        name, namespace.unit = self.const
+        namespace.unit_name = f"latency_{name}"
+
+
+def add_filter_options(parser: argparse.ArgumentParser, **aliases: str) -> None:
+    """--tid, --uid, --comm and --cgroup of what can be narrowed; `filtered` obeys them. `aliases`: tid="-t"."""
+    group = parser.add_argument_group("only hits")
+    for name, parse, metavar, of in (
+        ("tid", pid, "TID", "of this thread"),
+        ("uid", user, "USER", "of processes of this user, a number or a name"),
+        ("comm", str, "NAME", "of threads of this name, or of names like it: 'java*'"),
+        ("cgroup", str, "CGROUP", "in this cgroup and those below it: a path, a name, or a container's id"),
+    ):
+        flags = [f"--{name}", *([aliases[name]] if name in aliases else [])]
+        group.add_argument(*flags, dest=name, type=parse, action="append", metavar=metavar, help=f"{of} (repeatable)")
+
+
+def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
+    """The source with only the hits that the options of `add_filter_options` leave: of those given more than once any,
+    of different ones all."""
+    for alternatives in (
+        [tid == number for number in options.tid or ()],
+        [uid == number for number in options.uid or ()],
+        [comm.matches(n) if set(n) & set("*?") else comm == n[:COMM_LENGTH] for n in options.comm or ()],
+        [cgroup == number for name in options.cgroup or () for number in cgroup_ids(name)],
+    ):
+        if alternatives:
+            source = source.where(functools.reduce(operator.or_, alternatives))
+    return source
 
 
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
-    return Session(pid=found, command=options.command, duration=options.duration, **more)
+    drop = options.drop if options.drop_to is None else options.drop_to
+    common = {"command": options.command, "duration": options.duration, "drop": drop}
+    session: Session = options.session(pid=found, ordered=True, **common, **more)
+    return session
+
+
+def running(options: argparse.Namespace, *programs: str) -> list[int] | None:
+    """The processes of -p, none for a command, else those that run one of these programs: NotFoundError of none."""
+    if options.pid or options.command or options.by_heart:
+        found: list[int] | None = options.pid
+        return found
+    if pids := processes.named(*programs):
+        return pids
+    names = " or ".join(programs[:2])
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"no {names} among the processes that may be looked into", hint="run as root")
+    raise NotFoundError(f"no {names} runs here", hint="start it first, give -p PID, or -c CMD to start it")
+
+
+def first_found(names: Sequence[str], make: Callable[[str], Made]) -> Made:
+    """What `make` makes of the first of the names for which it finds what it needs; the error of the first of all."""
+    errors = []
+    for name in names:
+        try:
+            return make(name)
+        except NotFoundError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def follow(
@@ -68,7 +193,7 @@ def follow(
     """
     if options.explain:
         return explain(session, options.format)
-    session.start()
+    _start(session, options)
     format_: Format = options.format
     report = Report(tool, columns, format_)
     with _stop_on_signals(session):
@@ -83,18 +208,38 @@ def follow(
 
 
 def follow_intervals(
-    session: Session, options: argparse.Namespace, tool: str, interval: float | None, write: Finish
+    session: Session,
+    options: argparse.Namespace,
+    tool: str,
+    columns: Sequence[Column],
+    write: Finish,
+    *,
+    take: Callable[[Any], object] | None = None,
 ) -> int:
-    """Run a session that only summarises, as `follow`; `write` prints after each interval, and at the end."""
+    """Run a session that summarises, as `follow`; `write` prints a block after each interval, and at the end.
+
+    `take` is given the events of what is summed up here and not in the kernel.
+    """
     if options.explain:
         return explain(session, options.format)
-    session.start()
-    report = Report(tool, (), options.format)
+    _start(session, options)
+    report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
         _begin(session)
-        for _ in session.intervals(interval):
+        for number, _ in enumerate(session.intervals(options.interval, take), 1):
+            report.begin_block(timestamp=options.timestamp)
             write(report)
+            if number == options.intervals:
+                break
+    session.detach()
     return _end(session, report, options)
+
+
+def _start(session: Session, options: argparse.Namespace) -> None:
+    if options.program:
+        note(session.program().text)
+    _warn_of_cost(session)
+    session.start()
 
 
 def _begin(session: Session) -> None:
@@ -110,19 +255,46 @@ def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
 
 
 def explain(session: Session, format: Format) -> int:
-    """Write the plan of a session, a site a row."""
-    columns = [Column("KIND", "kind", 6), Column("OFFSET", "file_offset", 12, hex), Column("NAME", "name", 32)]
-    report = Report("explain", [*columns, Column("FILE", "path", 0)], format)
+    """Write the plan of a session, a site a row; then what it would cost."""
+    report = Report("explain", EXPLAINED, format)
     for site in session.plan():
-        report.row(asdict(site))
+        report.row(site.to_json())
+    _warn_of_cost(session)
     return 0
+
+
+def _arguments(arguments: Sequence[Mapping[str, str]]) -> str:
+    return printable(", ".join(f"{argument['name']} {argument['type']}" for argument in arguments))
+
+
+EXPLAINED = [
+    *(Column("KIND", "kind", 6), Column("OFFSET", "file_offset", 12, hex)),
+    *(Column("SEMAPHORE", "semaphore_offset", 12, lambda at: hex(at) if at else "-"), Column("COST", "cost", 8)),
+    *(Column("NAME", "name", 28), Column("FILE", "path", 40), Column("ARGUMENTS", "arguments", 0, _arguments)),
+]
+
+
+def _warn_of_cost(session: Session) -> None:
+    sites = {(site.path, site.file_offset): site for site in session.plan()}
+    stepped = sorted({site.name for site in sites.values() if site.cost == "stepped"})
+    if stepped:
+        number = sum(site.cost == "stepped" for site in sites.values())
+        names = ", ".join(stepped[:SHOWN]) + (", …" if len(stepped) > SHOWN else "")
+        note(f"usdtkit: {number} of {len(sites)} sites are single-stepped, 7 to 17 µs a hit instead of 0.5: {names}")
 
 
 @contextmanager
 def _stop_on_signals(session: Session) -> Iterator[None]:
+    asked_at: float | None = None
+
     def stop(number: int, frame: FrameType | None) -> None:
-        session.stop()
-        signal.signal(number, before[number])  # a second one ends at once, also where nobody reads the output
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+            session.stop()
+        elif time.monotonic() - asked_at > TWICE_S:  # ends at once, also where nobody reads the output
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -139,11 +311,44 @@ def pid(text: str) -> int:
     return int(text)
 
 
+def pids(text: str) -> list[int]:
+    """For argparse: numbers of processes, with commas between them."""
+    return [pid(number) for number in text.split(",")]
+
+
+def user(text: str) -> int:
+    """For argparse: a user's number, by number or name."""
+    if text.isdecimal() and int(text) < 2**32:
+        return int(text)
+    import pwd
+
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"there is no user {text!r}") from None
+
+
 def count(text: str) -> int:
     """For argparse: a number of things, 0 included."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of events")
     return int(text)
+
+
+def positive(text: str) -> int:
+    """For argparse: a number of things, at least 1."""
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+def steps(text: str) -> tuple[int, int, int]:
+    """For argparse: the bounds of a linear histogram, and its step."""
+    try:
+        low, high, step = (int(part, 0) for part in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOW:HIGH:STEP, such as 0:4096:512") from None
+    return low, high, step
 
 
 def words(text: str) -> list[str]:

@@ -29,7 +29,7 @@ class _Printed(NamedTuple):
 
 def bpftrace(probes: Sequence[Probe]) -> str:
     """A program for bpftrace; arguments beyond its sixth operand stand in comments."""
-    parts = ["#!/usr/bin/env bpftrace", f"// {_plain(probes[0].path)}"]
+    parts = ["#!/usr/bin/env bpftrace"]
     begin: list[str] = []
     tables: list[str] = []
     bodies = []
@@ -37,8 +37,7 @@ def bpftrace(probes: Sequence[Probe]) -> str:
         _check(probe)
         shown, beyond = [], []
         for argument in probe.arguments:
-            operands = 2 if argument.type == "bytes" else 1
-            if argument.operand + operands > _BPFTRACE_OPERANDS:
+            if argument.operand + argument.width > _BPFTRACE_OPERANDS:
                 beyond.append(argument.name)
                 continue
             table = f"@{probe.provider}_{probe.name}_{argument.name}".replace("-", "_")
@@ -71,6 +70,8 @@ def _in_bpftrace(argument: Argument, table: str) -> _Printed:
     match argument.type:
         case "str" | "json":
             return _Printed("%s", f"str({value})")
+        case "text":
+            return _Printed("%s", f"str({value}, arg{argument.operand + 1})")
         case "bytes":
             return _Printed("%r", f"buf({value}, arg{argument.operand + 1})")
         case "f32" | "f64":
@@ -89,7 +90,6 @@ import sys
 
 from bcc import BPF, USDT
 
-PATH = "{path}"
 TEXT = r"""
 #include <uapi/linux/ptrace.h>
 {structs}
@@ -117,7 +117,7 @@ def printer(number, spec, arguments):
         values = []
         for name, kind in arguments:
             value = getattr(event, f"v_{{name}}")
-            if kind == "bytes":
+            if kind in ("bytes", "text"):
                 value = bytes(getattr(event, f"d_{{name}}"))[: max(0, min(value, {text}))]
             values.append(f"{{name}}={{shown(kind, value, spec + ':' + name)}}")
         print(event.pid_, spec, *values, flush=True)
@@ -129,11 +129,15 @@ def lost(count):
     print(f"lost {{count}} events", file=sys.stderr, flush=True)
 
 
-usdt = USDT(pid=int(sys.argv[2])) if sys.argv[1:2] == ["-p"] else USDT(path=PATH)
-for number, (spec, arguments) in enumerate(PROBES):
-    usdt.enable_probe(probe=spec, fn_name=f"on_{{number}}")
-bpf = BPF(text=TEXT, usdt_contexts=[usdt])
-for number, (spec, arguments) in enumerate(PROBES):
+contexts = {{}}
+for number, (path, spec, arguments) in enumerate(PROBES):
+    if sys.argv[1:2] == ["-p"]:
+        path = None  # bcc finds the files that the process has mapped
+    if path not in contexts:
+        contexts[path] = USDT(path=path) if path else USDT(pid=int(sys.argv[2]))
+    contexts[path].enable_probe(probe=spec, fn_name=f"on_{{number}}")
+bpf = BPF(text=TEXT, usdt_contexts=list(contexts.values()))
+for number, (path, spec, arguments) in enumerate(PROBES):
     events = bpf[f"events_{{number}}"]
     events.open_perf_buffer(printer(number, spec, arguments), page_cnt=256, lost_cb=lost)
 print("ready", file=sys.stderr, flush=True)
@@ -179,10 +183,9 @@ def bcc(probes: Sequence[Probe]) -> str:
             )
         )
         pairs = [(argument.name, argument.type) for argument in probe.arguments]
-        table.append(f"    ({probe.spec!r}, {pairs!r}),")
+        table.append(f"    ({probe.path!r}, {probe.spec!r}, {pairs!r}),")
     return _BCC.format(
         what=", ".join(probe.spec for probe in probes),
-        path=probes[0].path,
         structs="\n".join(structs),
         functions="\n".join(functions),
         table="\n".join(table),
@@ -206,7 +209,7 @@ def _in_bcc(argument: Argument) -> tuple[list[str], list[str]]:
                 read("u64", word, argument.operand),
                 f"bpf_probe_read_user_str(event->{name}, sizeof(event->{name}), (void *){word});",
             ]
-        case "bytes":
+        case "bytes" | "text":
             data, length = f"d_{argument.name}", f"l_{argument.name}"
             return [f"s64 {name};", f"u8 {data}[{_BCC_TEXT}];"], [
                 read("u64", word, argument.operand),

@@ -6,7 +6,7 @@ greatest value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from usdtkit.trace.aggregations import Distribution
 
@@ -35,3 +35,10 @@ def render(distribution: Distribution, label: str, bound: Callable[[int], str] =
         count = distribution.buckets.get(bucket, 0)
         bar = "*" * (count * BAR // most)
         yield f"{low:>11} .. {high:<9}: {count:<8} |{bar:<{BAR}}|"
+
+
+def statistics(distribution: Distribution, percentiles: Sequence[int], bound: Callable[[int], str] = duration) -> str:
+    """A line: how many values, their average and sum, and below which bounds the percentiles lie."""
+    below = [f"p{percent} < {bound(distribution.percentile(percent))}" for percent in percentiles]
+    average = bound(round(distribution.average))
+    return ", ".join([f"count {distribution.count}", f"average {average}", f"total {bound(distribution.sum)}", *below])

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from usdtkit.output import histogram
 from usdtkit.output.text import is_cut, jsonable, printable, show
+from usdtkit.records import dataclass
 from usdtkit.trace import Summary, wall_time
 from usdtkit.trace.aggregations import Distribution
 
 Format = Literal["table", "json", "csv"]
+PERCENTILES = (50, 90, 99)
 # What a spreadsheet would take for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -45,51 +46,99 @@ def milliseconds(ns: int) -> str:
     return f"{ns / 1e6:.2f}"
 
 
+def microseconds(ns: int) -> str:
+    """Nanoseconds as microseconds, two decimals."""
+    return f"{ns / 1e3:.2f}"
+
+
 TIME = Column("TIME", "time_ns", 12, clock)
 PID = Column("PID", "pid", 7, right=True)
 COMM = Column("COMM", "comm", 16)
+LATENCY_US = Column("LAT(us)", "latency_ns", 9, microseconds, right=True)
 LATENCY_MS = Column("LAT(ms)", "latency_ns", 9, milliseconds, right=True)
 
 
 class Report:
-    """Writes rows of one tool as they come. Create it when tracing has begun: it writes the heading at once."""
+    """Writes rows of one tool as they come. Create it when tracing has begun: it writes the heading at once, unless its
+    rows come in blocks (`in_blocks`) under headings of their own."""
 
-    def __init__(self, tool: str, columns: Sequence[Column], format: Format = "table") -> None:
+    def __init__(
+        self, tool: str, columns: Sequence[Column], format: Format = "table", *, in_blocks: bool = False
+    ) -> None:
+        self.format = format
         self._tool = tool
         self._columns = columns
-        self._format = format
+        self._block: dict[str, Any] = {}
         self._csv: tuple[Any, list[str]] | None = None
         if format == "json":
             self._json({"schema": f"usdtkit.{tool}/1", "time": _iso(time.time())})
-        elif format == "table" and columns:
+        elif format == "table" and columns and not in_blocks:
             self._line([column.heading for column in columns])
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too."""
-        if self._format == "table":
+        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too; a list is the labels of a
+        stack, innermost first, and in CSV a folded line."""
+        if self.format == "table":
             self._line([column.format(values[column.key]) for column in self._columns])
-        elif self._format == "json":
+        elif self.format == "json":
             self._json(flatten(values))
         else:
             self._csv_row(flatten(values))
 
-    def histogram(self, label: str, distribution: Distribution) -> None:
-        """Write a distribution of nanoseconds."""
-        if self._format == "json":
-            buckets = [
-                {**dict(zip(("low_ns", "high_ns"), distribution.scale.bounds(bucket), strict=True)), "count": number}
-                for bucket, number in sorted(distribution.buckets.items())
-            ]
-            totals = {"count": distribution.count, "sum_ns": distribution.sum}
-            self._json({"histogram": label, "buckets": buckets, **totals})
-        elif self._format == "table":
-            print(f"\n{printable(label)}")
-            for line in histogram.render(distribution, "latency"):
+    def begin_block(self, *, timestamp: bool = False) -> None:
+        """Begin what belongs together, such as the counts of an interval: its rows carry the time of now, which the
+        table shows before them with `timestamp`."""
+        self._block = {"time_ns": time.monotonic_ns()}
+        if timestamp and self.format == "table":
+            print(f"\n{time.strftime('%H:%M:%S')}")
+
+    def block(self, rows: Iterable[Mapping[str, Any]], *, title: str = "") -> None:
+        """Write the rows of a block, in the table under a heading of their own, and perhaps a title."""
+        if self.format == "table":
+            print(f"\n{printable(title)}" if title else "")
+            self._line([column.heading for column in self._columns])
+        for row in rows:
+            self.row({**self._block, **row})
+
+    def histogram(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
+        """Write the distribution of a value: its name, which ends in `_ns` where it is a duration, and what it is of.
+
+        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket.
+        """
+        self._histogram(distribution, value, (), labels)
+
+    def distribution(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
+        """As `histogram`, with a line of the average and of PERCENTILES, as bounds; JSON has `p50` and so on."""
+        self._histogram(distribution, value, PERCENTILES, labels)
+
+    def _histogram(
+        self, distribution: Distribution, value: str, percentiles: Sequence[int], labels: Mapping[str, Any]
+    ) -> None:
+        counts = sorted(distribution.buckets.items())
+        buckets = [
+            {**dict(zip(("low", "high"), distribution.scale.bounds(bucket), strict=True)), "count": number}
+            for bucket, number in counts
+        ]
+        row = {**self._block, **labels, "value": value}
+        if self.format == "json":
+            totals = {"count": distribution.count, "sum": distribution.sum}
+            bounds = {f"p{percent}": distribution.percentile(percent) for percent in percentiles}
+            self._json({**flatten(row), **totals, **bounds, "buckets": buckets})
+        elif self.format == "csv":
+            for bucket in buckets:
+                self._csv_row(flatten({**row, **bucket}))
+        else:
+            print(f"\n{' '.join(f'{name}={show(of)}' for name, of in labels.items())}".rstrip())
+            bound = histogram.duration if value.endswith("_ns") else str
+            for line in histogram.render(distribution, value.removesuffix("_ns"), bound):
                 print(line)
+            if percentiles and distribution.buckets:
+                print(histogram.statistics(distribution, percentiles, bound))
+            sys.stdout.flush()
 
     def summary(self, summary: Summary) -> None:
         """Write the account of the session: as the last JSON object, else to standard error."""
-        if self._format == "json":
+        if self.format == "json":
             self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
         else:
             note(account(summary))
@@ -121,10 +170,16 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     if "time_ns" in values:
         row["time"] = _iso(wall_time(values["time_ns"]))
     for name, value in values.items():
-        row[name] = flatten(value) if isinstance(value, Mapping) else jsonable(value)
+        row[name] = _plain(value)
         if is_cut(value):
             row[f"{name}_truncated"] = True
     return row
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return flatten(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else jsonable(value)
 
 
 def account(summary: Summary) -> str:
@@ -132,7 +187,9 @@ def account(summary: Summary) -> str:
     line = f"received {summary.received:,}, lost {summary.lost:,}"
     rest = {
         "not counted, table full": summary.full,
+        "ends without a start": summary.unmatched,
         "dropped, nested too deep": summary.overflow,
+        "starts without an end": summary.dropped,
         "arguments unreadable": summary.unreadable,
         "stacks not taken": summary.no_stack,
     }
@@ -145,8 +202,12 @@ def note(text: str) -> None:
 
 
 def _csv_cell(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, list)):
         return json.dumps(value)
+    if isinstance(value, list):
+        from usdtkit.output.folded import fold  # only for rows with stacks
+
+        return ";".join(map(fold, reversed(value)))
     if isinstance(value, str):
         value = printable(value)
         return f"'{value}" if value.startswith(FORMULA) else value

@@ -1,7 +1,7 @@
 """What may be declared: names, argument types, limits. Keyword arguments of `Provider.probe` → checked specs.
 
-Pure. `provider` and `signature` call it, `image` writes what it returns; native/probe.c converts by the same names of
-types.
+Pure. `provider` and `signature` call it, `image` writes what it returns; native/probe.c has the table of types in the
+same order.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple
 
 from usdtkit.errors import UsageError
@@ -81,28 +82,33 @@ class ProbeSpec(NamedTuple):
     arguments: tuple[ArgumentSpec, ...]
     stability: str = ""
 
-    def canonical(self) -> str:
-        """All that a file says of it, as a text that differs when anything does."""
-        return canonical(self.name, self.doc, self.stability, canonical_arguments(self.arguments))
 
+def canonical(names: Sequence[str], docs: Sequence[str], stabilities: Sequence[str], arguments: Sequence[str]) -> str:
+    """All that a file says of its probes, as a text that differs when anything does; an item of each is of one probe.
 
-def canonical(name: str, doc: str, stability: str, arguments: str) -> str:
-    """The canonical text of a probe whose arguments' text is known."""
-    return f"{name}\n{doc!r} {stability!r}\n{arguments}" if doc or stability else f"{name}\n\n{arguments}"
+    `arguments` are `canonical_arguments`. None of these has an empty line, and names have no line's end.
+    """
+    more = repr((docs, stabilities)) if any(docs) or any(stabilities) else ""
+    return "\n".join(names) + f"\n{more}\n" + "\n\n".join(arguments)
 
 
 def canonical_arguments(arguments: Sequence[ArgumentSpec]) -> str:
-    """The canonical text of a probe's arguments."""
+    """All that a file says of a probe's arguments, as a text that differs when anything does."""
     return "\n".join([argument.canonical() for argument in arguments])
 
 
 class Shape(NamedTuple):
-    """Checked arguments: specs, the (name, type) pairs and the converters of native/probe.c, and canonical text."""
+    """Checked arguments, for all probes that have the same: what native/probe.c reads of them, and the specs.
 
-    arguments: tuple[ArgumentSpec, ...]
+    It reads (name, type) pairs, a converter for each (of an enum its numbers by all that may be said for them, of a
+    json what encodes it, else None), the types as their numbers in TYPES, and the canonical text.
+    """
+
     pairs: tuple[tuple[str, str], ...]
     converters: tuple[Converter, ...]
+    kinds: bytes
     text: str
+    arguments: tuple[ArgumentSpec, ...]
 
 
 def argument(
@@ -178,33 +184,27 @@ def check_choice(what: str, value: object, choices: tuple[str, ...]) -> str:
     return value
 
 
-# Many probes have the same arguments, and the start of an application should not wait for the second check.
-_shapes: dict[object, Shape] = {}
+# Many probes have the same arguments, and the start of an application should not wait for the second check. The keys
+# are name, type, name, type… as they were declared.
+known_shapes: dict[object, Shape] = {}
 _MOST_SHAPES = 1024
-
-
-def known_shape(arguments: Mapping[str, object]) -> Shape | None:
-    """Return what `shape_of` has returned for the same before, if it is still known."""
-    try:
-        return _shapes.get(tuple(arguments.items()))
-    except TypeError:  # an enum's names are not hashable, and a wrong type may be anything
-        return None
+_KINDS = {name: number for number, name in enumerate(TYPES)}
 
 
 def shape_of(what: str, arguments: Mapping[str, object]) -> Shape:
     """Return `name: type` checked, as all users of it need it. Raises UsageError as `check_arguments`."""
-    shape = _shape(what, arguments)
-    if len(_shapes) >= _MOST_SHAPES:
-        _shapes.clear()
-    with suppress(TypeError):
-        _shapes[tuple(arguments.items())] = shape
-    return shape
-
-
-def _shape(what: str, arguments: Mapping[str, object]) -> Shape:
+    key = tuple(chain.from_iterable(arguments.items()))
+    with suppress(KeyError, TypeError):  # an enum's names are not hashable, and what is wrong may be anything
+        return known_shapes[key]
     specs = check_arguments(what, arguments)
     pairs = tuple([spec[:2] for spec in specs])
-    return Shape(specs, pairs, tuple(map(_converter, specs)), canonical_arguments(specs))
+    kinds = bytes([_KINDS[spec.type] for spec in specs])
+    shape = Shape(pairs, tuple(map(_converter, specs)), kinds, canonical_arguments(specs), specs)
+    if len(known_shapes) >= _MOST_SHAPES:
+        known_shapes.clear()
+    with suppress(TypeError):
+        known_shapes[key] = shape
+    return shape
 
 
 def _converter(argument: ArgumentSpec) -> Converter:

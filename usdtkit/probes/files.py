@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from usdtkit.directories import application_directories
+from usdtkit.directories import candidates
 from usdtkit.errors import UnsupportedError, UsdtkitError
 
 # From <linux/memfd.h>; in the os module only since Python 3.13.
@@ -26,6 +26,8 @@ _HINT = "let USDTKIT_DIR name a directory of your own on a file system that is m
 
 # More than a provider's file can have: notes are limited, and each probe takes a few hundred bytes.
 _LARGEST = 64 << 20
+# Neither a symbolic link nor a FIFO that a stranger has put there may lead us on or hold us up.
+_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class _Unusable(UsdtkitError):
@@ -35,7 +37,7 @@ class _Unusable(UsdtkitError):
 class Stored(NamedTuple):
     """A file that may be loaded, and what is in it."""
 
-    path: Path
+    path: str
     content: bytes
 
 
@@ -49,7 +51,7 @@ def store(name: str, make: Callable[[], bytes], check: Check) -> Stored:
     In the first directory that allows it. Raises UnsupportedError, with the reason of each.
     """
     reasons = []
-    for directory in application_directories():
+    for directory in candidates():
         try:
             return _store_in(directory, name, make, check)
         except (_Unusable, OSError) as error:
@@ -70,7 +72,7 @@ def find(path: Path, check: Check) -> Stored:
     if content is None:
         what = "does not hold these probes" if path.exists() else "does not exist"
         raise UnsupportedError(f"the probe file {path} {what}", hint="build it again: usdtkit provider build")
-    return Stored(real / path.name, content)
+    return Stored(str(real / path.name), content)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -100,21 +102,20 @@ def store_in_memory(name: str, image: bytes) -> str:
 
 # Directories that were found to be right, by what they are called, with the directory that is meant. Only root and we
 # could have made them wrong since; each file is checked every time.
-_right: dict[Path, Path] = {}
+_right: dict[str, str] = {}
 
 
-def _store_in(directory: Path, name: str, make: Callable[[], bytes], check: Check) -> Stored:
-    real = _right.get(directory)
-    if real is not None:
-        path = real / name
+def _store_in(directory: str, name: str, make: Callable[[], bytes], check: Check) -> Stored:
+    if directory in _right:
+        path = f"{_right[directory]}/{name}"
         try:
             # That this can be mapped executable was seen with another file: dlopen will say it if it cannot.
-            if content := _read(None, str(path), check, mapped=False):
+            if content := _read(None, path, check, mapped=False):
                 return Stored(path, content)
         except (_Unusable, OSError):
             del _right[directory]  # look again from the start, and say what is wrong
-    made = _make(directory)
-    real = directory.resolve(strict=True)
+    made = _make(Path(directory))
+    real = Path(directory).resolve(strict=True)
     with _open_directory(real) as handle:
         _check_directory(handle, real)
         if made:
@@ -126,8 +127,8 @@ def _store_in(directory: Path, name: str, make: Callable[[], bytes], check: Chec
             content = _read(handle, name, check)
             if content is None:
                 raise _Unusable(f"{name} was changed by somebody else")
-    _right[directory] = real
-    return Stored(real / name, content)
+    _right[directory] = str(real)
+    return Stored(str(real / name), content)
 
 
 @contextmanager
@@ -167,9 +168,7 @@ def _check_owner(status: os.stat_result, what: str) -> None:
 def _read(directory: int | None, name: str, check: Check, *, mapped: bool = True) -> bytes | None:
     """The bytes of a file that passes and can be mapped executable; None without one. Raises for one not to trust."""
     try:
-        # Neither a symbolic link nor a FIFO that a stranger put here may lead us on or hold us up.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=directory)
+        descriptor = os.open(name, _READING, dir_fd=directory)
     except FileNotFoundError:
         return None
     try:
@@ -178,7 +177,10 @@ def _read(directory: int | None, name: str, check: Check, *, mapped: bool = True
             raise _Unusable(f"{name} is not a regular file")
         _check_owner(status, name)
         # Read, not mapped: in a mapping the kernel would show the breakpoints of a tracer that is attached already.
-        content = _read_all(descriptor, min(status.st_size, _LARGEST))
+        size = min(status.st_size, _LARGEST)
+        content = os.read(descriptor, size + 1)
+        while len(content) < size and (more := os.read(descriptor, size + 1 - len(content))):
+            content += more
         if not check(content):
             return None
         # The file system may refuse what its mount flags allow (SELinux, a container's policy): ask for a mapping.
@@ -187,13 +189,6 @@ def _read(directory: int | None, name: str, check: Check, *, mapped: bool = True
         return content
     finally:
         os.close(descriptor)
-
-
-def _read_all(descriptor: int, size: int) -> bytes:
-    content = os.read(descriptor, size + 1)
-    while len(content) < size and (more := os.read(descriptor, size + 1 - len(content))):
-        content += more
-    return content
 
 
 def _publish(directory: int, name: str, image: bytes) -> None:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from usdtkit.errors import UsageError
-from usdtkit.probes.declaration import TYPES, ArgumentSpec, ProbeSpec
+from usdtkit.probes.declaration import TYPES, ArgumentSpec, ProbeSpec, canonical, canonical_arguments
 from usdtkit.version import VERSION
 
 # The writer is needed for a file that does not exist yet: hardly ever.
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from usdtkit.elf.writer import Layout
 
 # Counts up with each change of the bytes that one version of usdtkit makes of one declaration.
-FORMAT = 2
+FORMAT = 3
 BUILD_ID = bytes(20)
 METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = "usdtkit", 1, 1
 # Readers take no more.
 MAX_METADATA = 1 << 20
 NOPS = ("safe", "fast")
 
-# A second note of ours, in front of the metadata: the CRC-32 of the file with zeros in its place.
-_CHECKSUM_START, _NO_CHECKSUM = struct.pack("<III8s", 8, 4, 2, b"usdtkit\0"), bytes(4)
+# A file ends with the CRC-32 of all before it, little-endian; the CRC-32 of anything that does so is this.
+_WHOLE = 0x2144DF1C
 # p_offset, p_vaddr, p_paddr, p_filesz of the second program header
 _TEXT_HEADER = 64 + 56 + 8
 
@@ -86,12 +86,17 @@ def symbol_name(provider: str, probe: str) -> str:
     return f"{provider}_{probe}"
 
 
-def file_name(provider: str, probes: Iterable[str], *, machine: str = "x86_64", nop: str = "safe") -> str:
-    """Return PROVIDER-HASH.so, the hash over all that decides the bytes of the file; `probes` are canonical texts."""
-    if MACHINES[machine].code == MACHINES[machine].fast:
-        nop = "safe"
-    text = "\n\n".join([f"{FORMAT} {VERSION} {machine} {nop} {provider}", *probes])
+def file_name(provider: str, text: str, *, machine: str = "x86_64", nop: str = "safe") -> str:
+    """Return PROVIDER-HASH.so, the hash over all that decides its bytes; `text` is the canonical one of its probes."""
+    nop = nop if MACHINES[machine].fast != MACHINES[machine].code else "safe"
+    text = f"{FORMAT} {VERSION} {machine} {nop} {provider}\n{text}"
     return f"{provider}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.so"
+
+
+def canonical_of(probes: Sequence[ProbeSpec]) -> str:
+    """Return the canonical text of these probes."""
+    names, docs, arguments, stabilities = zip(*probes, strict=True) if probes else ((), (), (), ())
+    return canonical(names, docs, stabilities, list(map(canonical_arguments, arguments)))
 
 
 def is_whole(content: bytes, name: str) -> bool:
@@ -99,11 +104,7 @@ def is_whole(content: bytes, name: str) -> bool:
 
     By a checksum, because only root and we ourselves can have written the file: what remains is a crash or a bad disk.
     """
-    start = content.find(_CHECKSUM_START) + len(_CHECKSUM_START)
-    end = start + len(_NO_CHECKSUM)
-    view = memoryview(content)
-    checksum = zlib.crc32(view[end:], zlib.crc32(_NO_CHECKSUM, zlib.crc32(view[:start])))
-    return content[start:end] == checksum.to_bytes(4, "little") and f"\0{name}\0".encode() in content
+    return zlib.crc32(content) == _WHOLE and f"\0{name}\0".encode() in content
 
 
 def text_of(content: bytes) -> tuple[int, int]:
@@ -195,9 +196,8 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
             for index, probe in enumerate(probes)
         )
 
-    hash_, dynsym, dynstr, dynamic = writer.dynamic_sections(
-        symbols, file_name(provider, [probe.canonical() for probe in probes], machine=machine, nop=nop)
-    )
+    name = file_name(provider, canonical_of(probes), machine=machine, nop=nop)
+    hash_, dynsym, dynstr, dynamic = writer.dynamic_sections(symbols, name)
     build_id = writer.note("GNU", 3, BUILD_ID)
     alloc, code = writer.SHF_ALLOC, writer.SHF_ALLOC | writer.SHF_EXECINSTR
     sections = [
@@ -209,7 +209,7 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
         Section(".text", writer.SHT_PROGBITS, (stub + filler) * len(probes), code, STRIDE),
         dynamic,
         Section(".note.stapsdt", writer.SHT_NOTE, notes, 0, 4),
-        Section(".note.usdtkit", writer.SHT_NOTE, _CHECKSUM_START + _NO_CHECKSUM + metadata(provider, probes), 0, 4),
+        Section(".note.usdtkit", writer.SHT_NOTE, metadata(provider, probes), 0, 4),
         *writer.static_sections(symbols),
     ]
     read, execute, write = writer.PF_R, writer.PF_R | writer.PF_X, writer.PF_R | writer.PF_W
@@ -225,5 +225,4 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
     image = writer.write(sections, segments, machine=target.elf, page=target.page)
     identity = hashlib.sha256(image).digest()[: len(BUILD_ID)]
     image = image.replace(build_id, writer.note("GNU", 3, identity), 1)
-    checksum = zlib.crc32(image).to_bytes(4, "little")
-    return image.replace(_CHECKSUM_START + _NO_CHECKSUM, _CHECKSUM_START + checksum, 1)
+    return image + zlib.crc32(image).to_bytes(4, "little")

@@ -10,14 +10,13 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final, overload
 from weakref import WeakValueDictionary
 
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.probes.declaration import (
     MAX_DOC,
-    MAX_NAME,
     ON_ERROR,
     STABILITIES,
     ProbeSpec,
@@ -25,34 +24,31 @@ from usdtkit.probes.declaration import (
     check_choice,
     check_name,
     check_text,
-    known_shape,
+    known_shapes,
     shape_of,
 )
 
 try:
     from usdtkit import _probe
-    from usdtkit._probe import Probe
+    from usdtkit._probe import Declarer, Probe, span_number
 except ImportError:
     if not TYPE_CHECKING:
         from usdtkit.probes import silent as _probe
-        from usdtkit.probes.silent import Probe
+        from usdtkit.probes.silent import Declarer, Probe, span_number
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from usdtkit.probes.declaration import ArgumentSpec
     from usdtkit.probes.loading import Wanted
     from usdtkit.probes.spans import LiveSpan, Span
 
-__all__ = ["Probe", "Provider"]
+__all__ = ["Probe", "Provider", "span_number"]
 
 _P = ParamSpec("_P")
 _Traced = TypeVar("_Traced", bound="Callable[..., Any] | ModuleType")
 Recorder = Callable[["Probe[...]", tuple[Any, ...]], None]
 NOPS = ("safe", "fast")
-# The fields of a ProbeSpec, the canonical text of its arguments, and the probe.
-_Declared = tuple[str, str, "tuple[ArgumentSpec, ...]", str, str, "Probe[...]"]
 
 
 class _Turn:
@@ -103,12 +99,13 @@ class Provider:
         file: str | os.PathLike[str] | None = None,
     ) -> Provider:
         check_name("a provider", name)
-        what = f"of provider {name}"
+        chosen = {}
         if nop is not None:
-            check_choice(f"the nop {what}", nop, NOPS)
+            chosen["nop"] = check_choice(f"the nop of provider {name}", nop, NOPS)
         if on_error is not None:
-            check_choice(f"on_error {what}", on_error, ON_ERROR)
-        chosen = {"nop": nop, "on_error": on_error, "file": None if file is None else os.fspath(file)}
+            chosen["on_error"] = check_choice(f"on_error of provider {name}", on_error, ON_ERROR)
+        if file is not None:
+            chosen["file"] = os.fspath(file)
         with _turn.lock:
             provider = _providers.get(name)
             if provider is None:
@@ -116,29 +113,32 @@ class Provider:
                 provider._begin(name, chosen)
                 _providers[name] = provider
             for option, value in chosen.items():
-                if value is not None and value != provider._options[option]:
+                if value != provider._options[option]:
                     raise UsageError(
                         f"provider {name} exists with {option}={provider._options[option]!r}, not {value!r}",
                         hint="give its options where it is made first, and nowhere else",
                     )
         return provider
 
-    def _begin(self, name: str, options: Mapping[str, Any]) -> None:
+    def _begin(self, name: str, options: Mapping[str, str]) -> None:
         self._name = name
-        self._options = {"nop": options["nop"] or "safe", "on_error": options["on_error"] or "raise"}
-        self._options["file"] = options["file"]
-        self._nop, self._on_error = self._options["nop"], self._options["on_error"]
-        self._declared: dict[str, _Declared] = {}
-        self._loader = self._load_on_use
-        self._pending: dict[str, Probe[...]] = {}
+        self._options: dict[str, Any] = {"nop": "safe", "on_error": "raise", "file": None, **options}
+        self._drops = self._options["on_error"] == "drop"
+        self._declared: dict[str, Probe[...]] = {}
+        # The first so many of them are bound to a file, or stay silent because there can be none.
+        self._settled = 0
         self._unloaded = False
+        # Stands for the method below, and is quick for what is right, as most is: an application's start waits for it.
+        self._declare = Declarer(self.probe, name, self._load_on_use, self._declared, known_shapes, self._drops)
+        self._declare.quick = _recorder is None
+        self.__dict__["probe"] = self._declare
         self._said: set[str] = set()
-        self._files: list[Path | str] = []
+        self._files: list[str] = []
         self._spans: dict[str, Span] = {}
         self._traced_names: dict[str, object] = {}
 
     def __repr__(self) -> str:
-        return f"<Provider {self._name}: {len(self._declared)} probes, {len(self._pending)} not loaded>"
+        return f"<Provider {self._name}: {len(self._declared)} probes, {len(self._pending())} not loaded>"
 
     @property
     def name(self) -> str:
@@ -148,17 +148,20 @@ class Provider:
     @property
     def probes(self) -> tuple[Probe[...], ...]:
         """All probes declared so far, in order."""
-        return tuple([declared[5] for declared in self._declared.copy().values()])
+        # By way of a list, which takes them in one step, whatever other threads declare.
+        return (*self._declared.values(),)
 
     @property
     def specs(self) -> tuple[ProbeSpec, ...]:
         """What was declared of each, in the same order."""
-        return tuple([ProbeSpec(*declared[:4]) for declared in self._declared.copy().values()])
+        return tuple(map(_spec, self.probes))
 
     @property
     def files(self) -> tuple[Path | str, ...]:
         """The files that carry the loaded probes; a str, /proc/PID/fd/N, for one that exists in memory only."""
-        return tuple(self._files)
+        from pathlib import Path
+
+        return tuple([each if each.startswith("/proc/") else Path(each) for each in self._files])
 
     def probe(
         self,
@@ -182,37 +185,28 @@ class Provider:
         The same declaration again gives the same probe; another one under its name raises UsageError. A probe that is
         declared after a load goes into a further file at the next one.
         """
-        # Quick for those that are right, as most are: an application's start waits for this.
-        if not (isinstance(name, str) and name.isidentifier() and name.isascii() and len(name) <= MAX_NAME):
-            check_name("a probe", name)
+        check_name("a probe", name)
         if arguments:
             more = {**arguments, **more}
-        specs, pairs, converters, text = known_shape(more) or shape_of(f"probe {self._name}:{name}", more)
-        if doc != "":
-            check_text(f"the doc of probe {self._name}:{name}", doc, MAX_DOC)
-        if stability != "":
-            check_choice(f"the stability of probe {self._name}:{name}", stability, STABILITIES)
+        shape = shape_of(f"probe {self._name}:{name}", more)
+        check_text(f"the doc of probe {self._name}:{name}", doc, MAX_DOC)
+        check_choice(f"the stability of probe {self._name}:{name}", stability, STABILITIES)
+        drops = self._drops
         if on_error is not None:
-            check_choice(f"on_error of probe {self._name}:{name}", on_error, ON_ERROR)
-        declared = self._declared.get(name)
-        if declared is None:
-            drops = (on_error or self._on_error) == "drop"
-            probe: Probe[...] = Probe(self._name, name, doc, pairs, converters, self._loader, drops)
-            # In one step, so that of two threads with the same declaration both get the first one's.
-            declared = self._declared.setdefault(name, (name, doc, specs, stability, text, probe))
-            if declared[5] is probe:
-                self._pending[name] = probe
-                if self._unloaded:
-                    _probe.silence(probe)
-                if _recorder is not None:
-                    _probe.set_recorder(probe, _recorder)
-                return probe
-        if declared[:4] != (name, doc, specs, stability):
+            drops = check_choice(f"on_error of probe {self._name}:{name}", on_error, ON_ERROR) == "drop"
+        probe: Probe[...] = Probe(self._name, name, doc, stability, shape, self._load_on_use, drops)
+        # In one step, so that of two threads with the same declaration both get the first one's.
+        declared = self._declared.setdefault(name, probe)
+        if declared is not probe and _spec(declared) != _spec(probe):
             raise UsageError(
                 f"probe {self._name}:{name} is declared twice, and differently",
                 hint="declare each probe once, at module level, and import it",
             )
-        return declared[5]
+        with _turn.lock:
+            if self._unloaded:
+                _probe.silence(declared)
+            _probe.set_recorder(declared, _recorder)
+        return declared
 
     def define(self, function: Callable[_P, object], /) -> Probe[_P]:
         """Declare a probe by a function, which is never called: name, arguments, types and doc are the function's.
@@ -236,7 +230,7 @@ class Provider:
     ) -> Span:
         """Declare NAME__start and NAME__done, for a stretch of work; the types as for `probe`, at most 11 operands.
 
-        Start has `span` (u64, unique on this machine) before the arguments, done has `span`, `latency_ns` and `error`,
+        Start has `span` (u64, the same at both) before the arguments, done has `span`, `latency_ns` and `error`,
         the name of the exception that left the block, or "".
         """
         from usdtkit.probes.spans import define
@@ -302,7 +296,7 @@ class Provider:
         it then. Elsewhere than on Linux on x86-64 or aarch64 the probes stay silent, with a warning. Raises
         UsdtkitError.
         """
-        if warning := self._load_pending(again=True):
+        if warning := self._settle():
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
 
     def unload(self) -> None:
@@ -311,7 +305,7 @@ class Provider:
         Files stay mapped, and tracers attached to them.
         """
         with _turn.lock:
-            self._unloaded = True
+            self._unloaded, self._declare.quick = True, False
             for probe in self.probes:
                 _probe.silence(probe)
 
@@ -321,86 +315,77 @@ class Provider:
         Tracers can attach to the path before any process uses it. With `file` the file of all probes is written there,
         to be shipped with the application and named in `Provider(…, file=…)`. Raises UsdtkitError.
         """
-        from usdtkit.probes import loading
-
-        if file is None and not self._pending and self._files and not isinstance(self._files[-1], str):
-            return self._files[-1]
-        names = self._declared if file is not None else self._pending
-        if not names:
+        probes = self.probes if file is not None else self._pending()
+        if not probes and file is None and self._files and not isinstance(last := self.files[-1], str):
+            return last
+        if not probes:
             raise UsageError(
                 f"provider {self._name} has no probes to write", hint="declare them first: provider.probe(…)"
             )
-        return loading.write(self._wanted(list(names)), file)
+        return self._wanted(probes).write(file)
 
-    def _wanted(self, probes: Iterable[str]) -> Wanted:
+    def _pending(self) -> tuple[Probe[...], ...]:
+        return self.probes[self._settled :]
+
+    def _wanted(self, probes: tuple[Probe[...], ...]) -> Wanted:
+        # Not before it is needed, so that the import of usdtkit is quick: it brings hashlib.
         from usdtkit.probes.loading import Wanted
 
-        declared = [self._declared[name] for name in probes]
-        texts = [
-            canonical(name, doc, stability, text) if doc or stability else f"{name}\n\n{text}"
-            for name, doc, _, stability, text, _ in declared
-        ]
-        return Wanted(self._name, texts, lambda: [ProbeSpec(*each[:4]) for each in declared], _nop(self._nop))
+        text, nop = canonical(*_probe.columns(probes)), _nop(self._options["nop"])
+        return Wanted(self._name, text, lambda: list(map(_spec, probes)), nop)
 
     def _load_on_use(self) -> None:
         """Load for the first use of a probe; tracing that cannot be had must not stop the application."""
         if sys.is_finalizing():
             return  # the interpreter takes its modules to pieces, and no tracer could attach in time
-        try:
-            warning = self._load_pending()
-        except UsdtkitError as error:
-            self._silence(dict(self._pending))
-            warning = f"{error.message}; the probes of {self._name} stay silent"
+        warning = self._settle(on_use=True)
         if warning and warning not in self._said:
             self._said.add(warning)
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
 
-    def _load_pending(self, *, again: bool = False) -> str:
-        """Load what is pending and return a warning, or an empty string."""
+    def _settle(self, *, on_use: bool = False) -> str:
+        """Load what is pending and return a warning, or an empty string. On use nothing is raised."""
         turn = _turn
         with turn.lock:
             # Taken already: a signal handler or an audit hook fires a probe in the midst of this thread's own load.
             if turn.taken:
                 return ""
-            if again and self._unloaded:
-                self._unloaded = False
-                for probe in self.probes:
-                    if probe.path is not None or probe.name in self._pending:
+            if self._unloaded and not on_use:
+                self._unloaded, self._declare.quick = False, _recorder is None
+                for number, probe in enumerate(self.probes):
+                    if number >= self._settled or probe.path is not None:
                         _probe.unsilence(probe)
-            if not self._pending:
+            if self._settled == len(self._declared):
                 return ""
             turn.taken = True
+            # Others may be declared meanwhile: those wait for the next time.
+            pending = self._pending()
             try:
-                return self._load(dict(self._pending))
+                warning = self._load(pending)
+            except UsdtkitError as error:
+                if not on_use:
+                    raise
+                for probe in pending:
+                    _probe.silence(probe)
+                warning = f"{error.message}; the probes of {self._name} stay silent"
             finally:
                 turn.taken = False
+            self._settled += len(pending)
+            return warning
 
-    def _load(self, pending: dict[str, Probe[...]]) -> str:
-        # Not before it is needed, so that the import of usdtkit is quick: it brings hashlib.
-        from usdtkit.probes import loading
-
-        if not loading.possible():
-            self._silence(pending)
+    def _load(self, pending: tuple[Probe[...], ...]) -> str:
+        wanted = self._wanted(pending)
+        if not wanted.possible():
+            for probe in pending:
+                _probe.silence(probe)
             return "probes do nothing on this machine: usdtkit loads them on Linux on x86-64 or aarch64"
-        shipped = None if self._files else self._options["file"]
-        path, content, warning = loading.file(self._wanted(pending), shipped)
+        path, stubs, warning = wanted.file(None if self._files else self._options["file"])
         try:
-            _probe.load(str(path), tuple(pending.values()), *loading.stubs(content))
+            _probe.load(path, pending, *stubs)
         except OSError as error:
             raise UsdtkitError(f"the probes of {self._name} cannot be loaded: {error}") from error
         self._files.append(path)
-        self._forget(pending)
         return warning
-
-    def _silence(self, pending: dict[str, Probe[...]]) -> None:
-        for probe in pending.values():
-            _probe.silence(probe)
-        self._forget(pending)
-
-    def _forget(self, pending: Iterable[str]) -> None:
-        # Others may have been declared meanwhile: those stay.
-        for name in list(pending):
-            self._pending.pop(name, None)
 
 
 def all_providers() -> tuple[Provider, ...]:
@@ -408,10 +393,8 @@ def all_providers() -> tuple[Provider, ...]:
     return tuple(_providers.values())
 
 
-def specs_of(name: str) -> tuple[ProbeSpec, ...]:
-    """What the provider of this name has declared in this process."""
-    provider = _providers.get(name)
-    return () if provider is None else provider.specs
+def _spec(probe: Probe[...]) -> ProbeSpec:
+    return ProbeSpec(probe.name, probe.doc, probe.shape.arguments, probe.stability)
 
 
 def record(recorder: Recorder | None) -> None:
@@ -423,6 +406,7 @@ def record(recorder: Recorder | None) -> None:
     with _turn.lock:
         _recorder = recorder
         for provider in all_providers():
+            provider._declare.quick = recorder is None and not provider._unloaded
             for probe in provider.probes:
                 _probe.set_recorder(probe, recorder)
 

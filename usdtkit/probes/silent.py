@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import GenericAlias
 from typing import Any
 
+from usdtkit.probes.declaration import Shape
+
 WHY = "usdtkit's compiled module is not built for this system and interpreter"
 
 
@@ -24,12 +26,14 @@ class Probe:
         provider: str,
         name: str,
         doc: str,
-        arguments: tuple[tuple[str, str], ...],
-        converters: object,
+        stability: str,
+        shape: Shape,
         loader: Callable[[], object],
         drops: bool = False,
+        /,
     ) -> None:
-        self.provider, self.name, self.doc, self.arguments = provider, name, doc, arguments
+        self.provider, self.name, self.doc, self.stability, self.shape = provider, name, doc, stability, shape
+        self.arguments = shape.pairs
         self.enabled, self.dropped, self.path = False, 0, None
         self._loader: Callable[[], object] | None = loader
 
@@ -44,6 +48,29 @@ class Probe:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}: {kind}" for name, kind in self.arguments)
         return f"<Probe {self.provider}:{self.name}({arguments})>"
+
+
+class Declarer:
+    """Nothing is quicker here than the function."""
+
+    quick = False
+
+    def __init__(self, general: Callable[..., Probe], *_: object) -> None:
+        self.__wrapped__ = general
+
+    def __call__(self, *values: Any, **named: Any) -> Probe:
+        return self.__wrapped__(*values, **named)
+
+
+def span_number() -> int:
+    """Any will do: no span is ever traced."""
+    return 0
+
+
+def columns(probes: tuple[Probe, ...]) -> tuple[tuple[Any, ...], ...]:
+    """What `declaration.canonical` takes: of each probe name, doc, stability and the text of its arguments."""
+    rows = [(probe.name, probe.doc, probe.stability, probe.shape.text) for probe in probes]
+    return tuple(zip(*rows, strict=True))
 
 
 def load(path: str, probes: object, pristine: int, offset: int, stride: int, renewed: int = 0) -> None:

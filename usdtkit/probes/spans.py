@@ -6,15 +6,14 @@ is traced, a span is one shared object that does nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from itertools import count
 from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from usdtkit.errors import UsageError
 from usdtkit.probes.declaration import MAX_DOC, argument, check_arguments, check_name, check_text
+from usdtkit.probes.provider import span_number
 
 if TYPE_CHECKING:
     from usdtkit.probes.provider import Probe, Provider
@@ -27,7 +26,6 @@ _DONE = {
 }
 # Exact types: a subclass (an IntEnum) goes as json unless it is declared.
 _BY_VALUE: dict[type, str] = {bool: "bool", int: "i64", float: "f64", str: "str", bytes: "bytes"}
-_numbers = count(1)
 
 
 class LiveSpan:
@@ -61,8 +59,7 @@ class _TracedSpan(LiveSpan):
         self._start, self._done, self._values, self._named = start, done, values, named
 
     def __enter__(self) -> LiveSpan:
-        # Unique while it lasts, over all processes: a forked child counts on from its parent's number.
-        self._id = os.getpid() << 32 | next(_numbers) & 0xFFFFFFFF
+        self._id = span_number()
         self._start(self._id, *self._values, **self._named)
         self._started_at = perf_counter_ns()
         return self
@@ -109,7 +106,7 @@ def define(provider: Provider, name: str, arguments: Mapping[str, object], doc: 
     check_arguments(what, wanted)
     check_name("the end of a span", f"{name}__done")
     check_name("the start of a span", f"{name}__start")
-    begins = f"{doc} Begins." if doc else f"{name} begins."
+    begins = f"{doc} Begins." if doc.endswith(".") else f"{doc or name} begins."
     start = provider.probe(f"{name}__start", wanted, doc=begins[:MAX_DOC])
     done = provider.probe(f"{name}__done", _DONE, doc=f"{name} ends, or an exception leaves it.")
     return provider.keep_span(Span(name, start, done))

@@ -64,6 +64,8 @@ PROBES: dict[str, tuple[tuple[str, str], ...]] = {
     "net__write__done": _STATUS,
 }
 
+SERVERS = ("mysqld", "mariadbd", "mysqld-debug")  # the names of its program
+
 # What stands in for query__start and query__done in builds without probes.
 
 COM_QUERY = 3

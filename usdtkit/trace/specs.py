@@ -5,14 +5,14 @@ Input: names from a user, and the pids of the session. Output: places with file 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
 
 from usdtkit import targets
 from usdtkit.bpf.render import HookKind
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument, Function, Operand, Probe
 from usdtkit.providers import known_function
+from usdtkit.records import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
 
 
 def _readable(operands: Sequence[Operand], argument: Argument) -> bool:
-    """Whether a site has the argument, and where a program can get at it; one of type bytes is two operands."""
-    own = operands[argument.operand :][: 2 if argument.type == "bytes" else 1]
+    """Whether a site has the argument, and where a program can get at it; some are two operands."""
+    own = operands[argument.operand :][: argument.width]
     return bool(own) and all(operand.kind != "unreadable" for operand in own)
 
 
@@ -87,17 +87,23 @@ class FunctionSpec:
         found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
         if self.on_return:
             targets.refuse_go_returns(function.path for function in found)
-        signatures = {known_function(self.library, function.name) for function in found}
-        # Names of arguments hold for the source only where they hold for all of its functions.
-        known = signatures.pop() if len(signatures) == 1 else None
-        places = tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found)
-        arguments = tuple(Argument(name, type, index) for index, (name, type) in enumerate(known or ()))
         return Resolved(
-            f"{self.library}:{','.join(self.functions)}",
+            self.what,
             "return" if self.on_return else "entry",
-            () if self.on_return else arguments,
-            places,
+            self.arguments_of(function.name for function in found),
+            tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found),
         )
+
+    @property
+    def what(self) -> str:
+        """The spec as a user writes it."""
+        return f"{self.library}:{','.join(self.functions)}"
+
+    def arguments_of(self, names: Iterable[str]) -> tuple[Argument, ...]:
+        """What is known of the arguments of all functions with these names."""
+        signatures = {known_function(self.library, name) for name in names}
+        known = signatures.pop() if len(signatures) == 1 and not self.on_return else None
+        return tuple(Argument(name, type, index) for index, (name, type) in enumerate(known or ()))
 
     def _one_name_each(self, functions: Sequence[Function]) -> list[Function]:
         """One function for each address, or each of its names would count every call: what was asked for by name first,

@@ -1,0 +1,89 @@
+"""dbstat on real servers: histograms and tables that add up to the number of queries that were sent."""
+
+import csv
+
+import pytest
+from commandline import assert_explained, go, json_lines, start_tracing, stop_tracing, usdtkit
+
+
+def lines_of(spawn, work, *options):
+    """(the objects between header and summary, summary) of dbstat --json while `work` is done."""
+    tracer = start_tracing(spawn, "dbstat", *options, "--json")
+    work()
+    header, lines, summary = json_lines(stop_tracing(tracer)[0])
+    assert header["schema"] == "usdtkit.dbstat/1"
+    assert (summary["lost"], summary["full"], summary["overflow"]) == (0, 0, 0)
+    return lines, summary
+
+
+def test_a_histogram_of_all_queries(postgres, spawn):
+    (line,), summary = lines_of(spawn, lambda: postgres.query(*["select 1"] * 997), "postgres", "-i", "60")
+    assert (line["engine"], line["value"], line["count"]) == ("postgres", "latency_ns", 997)
+    assert sum(bucket["count"] for bucket in line["buckets"]) == 997
+    assert line["sum"] > 997 * 1000
+    assert summary["received"] == 0  # summed up in the kernel
+
+
+def test_only_slow_queries_in_a_table_and_as_csv(mariadb, spawn):
+    for form in ([], ["--csv"]):
+        tracer = start_tracing(spawn, "dbstat", "mysql", "-m", "20", "-u", *form)
+        mariadb.query("select 1", *["select sleep(0.03)"] * 7)
+        output, messages = stop_tracing(tracer)
+        assert messages.endswith("received 0, lost 0\n")
+        if form:
+            assert sum(int(row["count"]) for row in csv.DictReader(output.splitlines())) == 7
+        else:
+            assert sum(int(line.split(":")[1].split()[0]) for line in output.splitlines() if "|" in line) == 7
+
+
+def test_the_statements_that_took_most_time(postgres, spawn):
+    def work():
+        postgres.query(*(f"select {n}, 'ada'" for n in range(97)), *["select pg_sleep(0.02)"] * 13, "select 1 as a")
+
+    lines, summary = lines_of(spawn, work, "postgres", "--top", "2")
+    assert [(line["statement"], line["count"]) for line in lines] == [("select pg_sleep(?)", 13), ("select ?, ?", 97)]
+    assert lines[0]["total_ns"] >= 13 * 20_000_000
+    assert 20_000_000 <= lines[0]["average_ns"] <= lines[0]["max_ns"] <= lines[0]["total_ns"]
+    assert summary["received"] == 97 + 13 + 1
+
+    tracer = start_tracing(spawn, "dbstat", "postgres", "--top", "2")
+    work()
+    _, heading, *rows = stop_tracing(tracer)[0].splitlines()
+    assert heading.split() == ["COUNT", "TOTAL(ms)", "AVG(ms)", "MAX(ms)", "STATEMENT"]
+    assert [(row.split(maxsplit=4)[0], row.split(maxsplit=4)[4]) for row in rows] == [
+        ("13", "select pg_sleep(?)"),
+        ("97", "select ?, ?"),
+    ]
+
+
+def test_by_database_user_and_kind(postgres, spawn):
+    postgres.query("create database shop", "create role ada superuser login")
+
+    def work():
+        postgres.query(*["select 1"] * 31, database="shop")
+        postgres.query(*["create temp table a (b int)", "insert into a values (1)", "select b from a"], user="ada")
+
+    expected = {
+        "database": {"shop": 31, "postgres": 3},
+        "user": {"postgres": 31, "ada": 3},
+        "kind": {"SELECT": 32, "INSERT": 1, "CREATE": 1},
+    }
+    for by, counts in expected.items():
+        lines, _ = lines_of(spawn, work, "postgres", "--by", by)
+        assert {line[by]: line["count"] for line in lines} == counts
+
+
+def test_users_of_a_server_with_the_probes_of_mysql(compile_c, spawn, wait_for_line):
+    server = spawn([compile_c("mysql_usdt.c"), 97])
+    wait_for_line(server, "ready")
+    tracer = start_tracing(spawn, "dbstat", "mysql", "-p", str(server.pid), "--by", "user", "--json")
+    go(server)
+    wait_for_line(server, "queries")
+    _, (line,), _ = json_lines(tracer.stdout.read())
+    assert tracer.wait(30) == 0
+    assert (line["user"], line["count"]) == ("ada", 97)
+
+
+@pytest.mark.parametrize("by", ["user", "database"])
+def test_mariadb_does_not_say_whose_query_it_is(mariadb, by):
+    assert_explained(usdtkit("dbstat", "mysql", "-p", mariadb.pid, "--by", by), 5, by, "--by kind")

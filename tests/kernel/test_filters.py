@@ -1,0 +1,124 @@
+"""The options that narrow what is traced: threads, users, names of threads, several processes."""
+
+import pytest
+from commandline import go, json_lines, start_tracing, stop_tracing, usdtkit
+
+# Two threads, "first" and "second", fire 997 and 97 times; their numbers come before.
+SOURCE = """
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <sys/sdt.h>
+
+static pthread_barrier_t told, allowed;
+
+static void *fire(void *name) {
+    int times = *(char *)name == 'f' ? 997 : 97;
+    pthread_setname_np(pthread_self(), name);
+    printf("%s %ld\\n", (char *)name, syscall(SYS_gettid));
+    pthread_barrier_wait(&told);
+    pthread_barrier_wait(&allowed);
+    for (int n = 0; n < times; n++) DTRACE_PROBE1(two, hit, n);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && setuid(atoi(argv[1]))) return 1;
+    pthread_t one, two;
+    pthread_barrier_init(&told, 0, 3);
+    pthread_barrier_init(&allowed, 0, 3);
+    pthread_create(&one, 0, fire, "first");
+    pthread_create(&two, 0, fire, "second");
+    pthread_barrier_wait(&told);
+    puts("ready");
+    fflush(stdout);
+    getchar();
+    pthread_barrier_wait(&allowed);
+    pthread_join(one, 0);
+    pthread_join(two, 0);
+    puts("done");
+    return 0;
+}
+"""
+
+
+@pytest.fixture
+def threads(compile_c, spawn, wait_for_line):
+    """threads(*arguments) -> a process, with the numbers of its threads by name; `path`."""
+    path = compile_c(SOURCE, "-pthread")
+
+    def start(*arguments):
+        process = spawn([path, *arguments])
+        lines = [process.stdout.readline().split() for _ in range(3)]
+        assert lines[2] == ["ready"]
+        process.path, process.tids = str(path), dict(lines[:2])
+        return process
+
+    return start
+
+
+def counted(spawn, wait_for_line, targets, *options):
+    """How often each thread of the targets was seen, by (pid, comm)."""
+    tracer = start_tracing(spawn, "trace", "--json", f"u:{targets[0].path}:two:hit", *options)
+    for target in targets:
+        go(target)
+        wait_for_line(target, "done")
+    _, events, summary = json_lines(stop_tracing(tracer)[0])
+    assert summary["lost"] == 0
+    seen = [(event["pid"], event["comm"]) for event in events]
+    return {who: seen.count(who) for who in set(seen)}
+
+
+def test_a_thread(threads, spawn, wait_for_line):
+    target = threads()
+    found = counted(spawn, wait_for_line, [target], "--tid", target.tids["first"])
+    assert found == {(target.pid, "first"): 997}
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--comm", "second"], ["second"]),
+        (["--comm", "fir*"], ["first"]),
+        (["--comm", "fir"], []),
+        (["--comm", "fir*", "--comm", "second"], ["first", "second"]),
+        (["--comm", "fir*", "--uid", "root"], ["first"]),
+        (["--comm", "fir*", "--uid", "65534"], []),
+    ],
+)
+def test_names_of_threads(options, names, threads, spawn, wait_for_line):
+    target = threads()
+    times = {"first": 997, "second": 97}
+    found = counted(spawn, wait_for_line, [target], "-p", target.pid, *options)
+    assert found == {(target.pid, name): times[name] for name in names}
+
+
+def test_a_user(threads, spawn, wait_for_line):
+    ours, theirs = threads(), threads("65534")
+    found = counted(spawn, wait_for_line, [ours, theirs], "--uid", "nobody")
+    assert found == {(theirs.pid, "first"): 997, (theirs.pid, "second"): 97}
+
+
+@pytest.mark.parametrize("spelling", ["{},{}", "{} -p {}"])
+def test_several_processes(spelling, threads, spawn, wait_for_line):
+    one, two, other = threads(), threads(), threads()
+    pids = ["-p", *spelling.format(one.pid, two.pid).split()]
+    found = counted(spawn, wait_for_line, [one, two, other], "--comm", "second", *pids)
+    assert found == {(one.pid, "second"): 97, (two.pid, "second"): 97}
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--uid", "no such user"], "there is no user 'no such user'"),
+        (["--tid", "0"], "'0' is not the number of a process"),
+        (["-p", "1,x"], "'x' is not the number of a process"),
+    ],
+)
+def test_values_that_are_none(option, said):
+    done = usdtkit("trace", "two:hit", *option)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr

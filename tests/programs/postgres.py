@@ -1,0 +1,60 @@
+"""A real PostgreSQL server in a temporary directory, and its own client: pytest fixture `postgres`."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from processes import end, read_until
+
+BINARIES = Path("/usr/lib/postgresql/15/bin")
+
+
+class Cluster:
+    """A running server: `pid` of the postmaster, `psql` and its `environment`."""
+
+    def __init__(self, pid, home):
+        self.pid = pid
+        self.psql = BINARIES / "psql"
+        self.environment = os.environ | {"PGHOST": str(home), "PGUSER": "postgres", "PGDATABASE": "postgres"}
+
+    def query(self, *statements, check=True, **more):
+        """Send the statements over one connection, each by itself, and return the rows as lines of text."""
+        text = "".join(f"{statement};\n" for statement in statements)
+        stop = ["--set=ON_ERROR_STOP=1"] if check else []
+        command = [self.psql, "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", *stop]
+        environment = self.environment | {f"PG{name.upper()}": value for name, value in more.items()}
+        done = subprocess.run(command, input=text, text=True, capture_output=True, check=check, env=environment)
+        return done.stdout.splitlines()
+
+    def bench(self, statement, times, protocol="prepared", clients=1):
+        """Send a statement so often over each connection, in one of pgbench's protocols; :number is a parameter."""
+        how = f"--protocol={protocol}", f"--transactions={times}", f"--client={clients}"
+        script = f"\\set number random(1, 9)\n{statement};\n"
+        options = ["--no-vacuum", *how, "--file=/dev/stdin"]
+        pipes = {"input": script, "text": True, "capture_output": True}
+        subprocess.run([BINARIES / "pgbench", *options], check=True, env=self.environment, **pipes)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    # Not under pytest's own directory: that is closed to the user postgres.
+    home = Path(tempfile.mkdtemp(prefix="usdtkit-postgres-"))
+    become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    try:
+        shutil.chown(home, "postgres", "postgres")
+        install = [*become, BINARIES / "initdb", "--no-sync", "--auth=trust", f"--pgdata={home / 'data'}"]
+        made = subprocess.run(install, capture_output=True, text=True, cwd=home, env=os.environ | {"LC_ALL": "C.UTF-8"})
+        assert made.returncode == 0, made.stdout + made.stderr
+        serve = [*become, BINARIES / "postgres", "-D", home / "data", "-k", home, "-c", "listen_addresses="]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(list(map(str, serve)), **pipes, text=True, start_new_session=True, cwd=home)
+        try:
+            read_until(process, "ready to accept connections", stream="stderr", timeout=60)
+            yield Cluster(process.pid, home)
+        finally:
+            end(process, patience=60)
+    finally:
+        shutil.rmtree(home)

@@ -1,0 +1,59 @@
+"""No literal of a statement survives, wherever the text is cut; against quoting by the dialects' own rules."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usdtkit.bpf.layout import Truncated
+from usdtkit.output.sql import normalise
+
+SECRET = "zqx"  # in every literal, and in nothing else
+data = st.text("abc'\"\\$`-/*#;\n ?", max_size=12).map(lambda text: f"{text}{SECRET}{text}")
+
+
+def mysql(text):
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def mysql_double(text):
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def plain(text):
+    return "'" + text.replace("'", "''") + "'"
+
+
+def escaped(text):
+    return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def dollars(text):
+    return f"$q$ {text} $q$"
+
+
+def comment(text):
+    return "/*" + re.sub(r"[*/!]", " ", text) + "*/"
+
+
+def statements(*forms):
+    literal = st.one_of([data.map(form) for form in (*forms, comment)])
+    code = st.sampled_from([" select ", " a = ", " (", ") ", ", ", " from t1 where ", " and ", " `x` ", "\n"])
+    return st.lists(code | literal.map(lambda text: f" {text} "), max_size=8).map("".join)
+
+
+@given(statements(mysql, mysql_double), st.integers(0, 200))
+def test_mysql(text, length):
+    assert SECRET not in normalise(text, "mysql")
+    assert SECRET not in normalise(Truncated(text[:length]), "mysql")
+
+
+@given(statements(plain, escaped, dollars), st.integers(0, 200))
+def test_postgresql(text, length):
+    assert SECRET not in normalise(text, "postgresql")
+    assert SECRET not in normalise(Truncated(text[:length]), "postgresql")
+
+
+@given(st.text(max_size=80) | st.text("'\"\\$`-/*#!;\n ?1a.", max_size=80), st.sampled_from(["mysql", "postgresql"]))
+def test_any_text_has_a_shape_that_is_no_longer(text, dialect):
+    assert len(normalise(text, dialect)) <= len(text)

@@ -1,0 +1,261 @@
+"""The mini-languages of trace and argdist: what is accepted, what it becomes, and what is said of all else."""
+
+import pytest
+
+from usdtkit.errors import SpecError
+from usdtkit.language import nodes as n
+from usdtkit.language import printer
+from usdtkit.language.formats import Format
+from usdtkit.language.lexer import tokens
+from usdtkit.language.lower import Lowering
+from usdtkit.language.parser import parse_distribution, parse_expression, parse_pattern, parse_trace
+from usdtkit.model import Argument
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("c:open", n.Target("named", "c", "open")),
+        ("shop:order__*", n.Target("named", "shop", "order__*")),
+        ("p:c:open", n.Target("entry", "c", "open")),
+        ("p:/usr/lib/libc.so.6:open+0x1d", n.Target("entry", "/usr/lib/libc.so.6", "open", offset=0x1D)),
+        ("./a.out:main+13", n.Target("named", "./a.out", "main", offset=13)),
+        (":c:open", n.Target("entry", "c", "open")),
+        ("r:bash:readline", n.Target("return", "bash", "readline")),
+        ("u:pthread:pthread_create", n.Target("usdt", "pthread", "pthread_create")),
+        ("u:/opt/app:shop:order", n.Target("usdt", "/opt/app", "order", "shop")),
+        ("u::order", n.Target("usdt", "", "order")),
+        ("u::shop:order", n.Target("usdt", "", "order", "shop")),
+        ("p:app:ns::Shop::sell", n.Target("entry", "app", "ns::Shop::sell")),
+        ("app:ns::Shop::sell(int)", n.Target("named", "app", "ns::Shop::sell(int)")),
+        ("r:app:<T*Trait>::run", n.Target("return", "app", "<T*Trait>::run")),
+    ],
+)
+def test_targets(text, target):
+    assert parse_trace(text).target == target
+
+
+def test_a_name_alone_is_a_function_where_nothing_else_can_be():
+    assert parse_pattern("c:open") == n.Target("entry", "c", "open")
+    assert parse_pattern("app:std::vector<int, std::allocator<int> >::*").name.endswith("> >::*")
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "said"),
+    [
+        ("open", 0, "'open' says no library: kernel functions"),
+        ("", 0, "expected a target"),
+        ("p::open", 0, "kernel functions"),
+        ("::open", 0, "kernel functions"),
+        ("t:block:block_rq_complete", 0, "kernel functions"),
+        ("u:probe", 0, "names no USDT probe"),
+        ("u:a:b:c:d", 0, "names no USDT probe"),
+        ("p:open", 0, "is no target"),
+        ("ns::open", 0, "is no target"),
+        ("r:c:open+4", 8, "a return has no offset"),
+        ("c:open (1 +)", 11, "expected a value, not ')'"),
+        ("c:open (1", 9, "expected )"),
+        ("c:open (size_t n)", 15, "expected ), not 'n'"),
+        ('c:open "%d, arg1', 7, 'the " that ends this is missing'),
+        ('c:open "%d" arg1', 12, "expected the end, not 'arg1'"),
+        ("c:open (arg1 = 2)", 13, "there is no such operator here, not '='"),
+        ("c:open (arg1 > 08)", 15, "'08' is no integer"),
+        ("c:open (arg1 > 1.5)", 15, "'1.5' is no integer"),
+        ("c:open (arg1 == 'ab')", 16, "one character"),
+        ("c:open (arg1 == `ls`)", 16, "has no meaning here"),
+        ("c:open (0x10000000000000000 == arg1)", 8, "more than 64 bits"),
+        ("c:open(int fd, int) (fd->)", 25, "expected the name of a member"),
+        (f"c:open ({'(' * 70}1{')' * 70})", 72, "too deep an expression"),
+        (f"c:open ({' + '.join(['1'] * 70)})", 260, "too deep an expression"),
+        ("u:c:probe(int a)", 9, "a USDT probe has no signature"),
+    ],
+)
+def test_errors_mark_the_place(text, at, said):
+    with pytest.raises(SpecError) as caught:
+        parse_trace(text)
+    assert said in caught.value.message
+    assert caught.value.at == at
+    line, caret = caught.value.details
+    assert line.endswith(text[-10:])
+    assert caret.index("^") == min(2 + at, 62)
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "said"),
+    [
+        ("p:c:open", 8, "expected ("),
+        ("p:c:open():int", 14, "expected : and what to collect"),
+        ("p:c:open():int:arg1,arg2", 15, "1 types, but 2 values"),
+        ("p:c:open():int,:arg1", 15, "expected a type"),
+        ("p:c:open(int a):int:a:a>1:2", 25, "expected the end"),
+        ("u:c:probe(int a)", 0, ""),
+    ],
+)
+def test_errors_of_distributions(text, at, said):
+    if not said:
+        assert parse_distribution(text).parameters  # `hooks` knows whether it is a probe
+        return
+    with pytest.raises(SpecError) as caught:
+        parse_distribution(text)
+    assert said in caught.value.message
+    assert caught.value.at == at
+
+
+def test_a_distribution():
+    spec = parse_distribution("r:c:malloc(size_t size):u64,char *:$latency/$entry(size),$comm:$retval != 0#ns per byte")
+    assert spec.target == n.Target("return", "c", "malloc")
+    assert spec.parameters == (n.Parameter(n.CType("size_t"), "size"),)
+    assert spec.types == (n.CType("u64"), n.CType("char", 1))
+    assert [*map(printer.expression, spec.values)] == ["$latency / $entry(size)", "$comm"]
+    assert printer.expression(spec.predicate) == "$retval != 0"
+    assert spec.label == "ns per byte"
+    assert parse_distribution("p:c:fork();calls of fork").label == "calls of fork"
+    assert parse_distribution('p:c:f(char *s):int:1:s == "a;b#c"').label == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters"),
+    [
+        ("p:c:f()", []),
+        ("p:c:f(void)", []),
+        ("p:c:f(int a)", [("int", 0, "a")]),
+        ("p:c:f(const unsigned long int a, ...)", [("unsigned long int", 0, "a")]),
+        ("p:c:f(const char *const s, char *envp[])", [("char", 1, "s"), ("char", 2, "envp")]),
+        ("p:c:f(struct timespec *req)", [("struct timespec", 1, "req")]),
+        ("p:c:f(std::string &name, ns::T x)", [("std::string", 1, "name"), ("ns::T", 0, "x")]),
+        ("p:c:f(void *(*start)(void *), FILE *f)", [("void", 1, "start"), ("FILE", 1, "f")]),
+        ("p:c:f(char __user *buf, u64)", [("char", 1, "buf"), ("u64", 0, "")]),
+        ("p:c:f(unsigned n)", [("unsigned", 0, "n")]),
+    ],
+)  # fmt: skip
+def test_signatures(text, parameters):
+    found = [(one.type.name, one.type.pointers, one.name) for one in parse_trace(text).parameters]
+    assert found == parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("1+2*3", "1 + 2 * 3"),
+        ("(1+2)*3", "(1 + 2) * 3"),
+        ("1-(2-3)", "1 - (2 - 3)"),
+        ("1-2-3", "1 - 2 - 3"),
+        ("a&1==0", "a & 1 == 0"),
+        ("a<<2<b", "a << 2 < b"),
+        ("!a&&~b||-c", "!a && ~b || -c"),
+        ("- -a", "- -a"),
+        ("(int)retval<0", "(int)retval < 0"),
+        ("(char*)$retval", "(char *)$retval"),
+        ("*(unsigned int*)(arg1+8)", "*(unsigned int *)(arg1 + 8)"),
+        ("(gfp_t)flags", "(gfp_t)flags"),
+        ("(flags)&1", "flags & 1"),
+        ("req->tv_nsec", "req->tv_nsec"),
+        ("(*a)->b", "(*a)->b"),
+        ("arg2@user", "arg2"),
+        ('STRCMP("a\\"b\\x01\\n\\\\", arg1)', 'STRCMP("a\\"b\\001\\012\\\\", arg1)'),
+        ("'a' + '\\n' + '\\0' + 0x1F + 017 + 0b11 + 5UL", "97 + 10 + 0 + 31 + 15 + 3 + 5"),
+        ("0xffffffffffffffff", "18446744073709551615"),
+    ],
+)
+def test_expressions_and_their_text(text, printed):
+    spec = parse_expression(text)
+    assert printer.expression(spec.value) == printed
+    assert parse_expression(printed).value == spec.value
+
+
+def test_positions():
+    assert [(token.text, token.at) for token in tokens('a ->b  "c d"')][:-1] == [
+        ("a", 0),
+        ("->", 2),
+        ("b", 4),
+        ('"c d"', 7),
+    ]
+
+
+ENTRY = Lowering("", "entry", (Argument("path", "str", 0), Argument("flags", "i32", 1)))
+RETURN = Lowering("", "return", entry=ENTRY)
+USDT = Lowering(
+    "", "usdt", (Argument("query", "str", 0), Argument("ratio", "f64", 1), Argument("gone", "unreadable", 2))
+)
+
+
+@pytest.mark.parametrize(
+    ("at", "text", "said", "hint"),
+    [
+        (ENTRY, "nothing > 1", "nothing here is called 'nothing'", "there are: path, flags, arg1 …, $pid"),
+        (ENTRY, "arg13", "there is no arg13: at most 12", None),
+        (ENTRY, "retval", "only a return has a return value", "r:LIBRARY:FUNCTION"),
+        (ENTRY, "$latency", "a latency is known where a function returns", None),
+        (ENTRY, "$entry(path)", "$entry is for returns", None),
+        (RETURN, "path", "path is gone when the function returns", "$entry(path)"),
+        (RETURN, "$entry(nothing)", "nothing here is called 'nothing'", None),
+        (RETURN, "$entry(path, flags)", "1 arguments belong here, not 2", None),
+        (USDT, "arg4", "there is no arg4: at most 3 arguments", None),
+        (USDT, "ratio + 1", "ratio is no integer", None),
+        (USDT, "gone", "gone lies where this build puts it out of reach", None),
+        (ENTRY, "STRCMP(path, path)", "a literal belongs here", '"text"'),
+        (ENTRY, 'STRCMP("a")', "2 arguments belong here, not 1", 'STRCMP("text", value)'),
+        (ENTRY, 'STRNCMP("a", path, flags)', "the length is a number", None),
+        (ENTRY, '"a" + 1', "a literal can only be compared with", None),
+        (ENTRY, "popen(path)", "there is no function popen", "STRCMP, STRNCMP"),
+        (ENTRY, "*flags", "flags is no pointer", "*(int *)flags"),
+        (ENTRY, "flags->x", "what flags points to is not known", "timespec"),
+        (ENTRY, "((struct timespec *)path)->tv_usec", "struct timespec has no tv_usec", "tv_sec, tv_nsec"),
+        (ENTRY, "*(struct timespec *)path", "cannot be read as one number", None),
+        (ENTRY, "(struct stat)flags", "there is no type struct stat", None),
+        (ENTRY, "ctx", "ctx is the registers", "ctx->dx"),
+        (ENTRY, "1 / 0", "a division by 0", None),
+        (ENTRY, f'STRCMP("{"a" * 300}", path)', "300 bytes is too long", None),
+        (ENTRY, 'contains(path, "' + "a" * 80 + '")', "a pattern of 80 bytes", None),
+    ],
+)  # fmt: skip
+def test_what_means_nothing(at, text, said, hint):
+    with pytest.raises(SpecError) as caught:
+        at.condition(parse_expression(text).value)
+    assert said in caught.value.message
+    assert hint is None or hint in caught.value.hint
+
+
+def test_what_a_return_keeps():
+    lowering = Lowering("", "return", entry=ENTRY)
+    for text in ("$entry(flags) > 1", "$entry(flags) < 9", 'STRCMP("a", $entry(path))', "$entry(path) != 0"):
+        lowering.condition(parse_expression(text).value)
+    assert len(lowering.kept) == 3  # the number once, the string, the address
+    assert lowering.is_pair
+
+
+@pytest.mark.parametrize(
+    ("spec", "values", "text"),
+    [
+        ('c:f "%d|%5d|%-5d|%05d|%+d", 1, 2, 3, 4, 5', (1, 2, 3, 4, 5), "1|    2|3    |00004|+5"),
+        ('c:f "%u %lu %llu %hu %hhu %zu", 1, 2, 3, 4, 5, 6', (1, 2, 3, 4, 5, 6), "1 2 3 4 5 6"),
+        ('c:f "%x %X %#x %08lx %o %p", 1, 2, 3, 4, 5, 6', (26, 26, 26, 26, 8, 26), "1a 1A 0x1a 0000001a 10 0x1a"),
+        ('c:f "%s|%10s|%-6s|%.2s", 1, 2, 3, 4', ("a", "bc", "d\x1b", "efg"), "a|        bc|d\\x1b |ef"),
+        ('c:f "%c%c", 1, 2', (65, 10), "A\\x0a"),
+        ('c:f "%f %.2f %g %d%%", 1, 2, 3, 4', (1.5, 2.345, 0.5, 7), "1.500000 2.35 0.5 7%"),
+        ('c:f "%r %U", 1, 2', (b"\x01\xff", 4096), "01ff symbol 4096"),
+        ('c:f "%s %d", 1, 2', (None, 1), "? 1"),
+        ('c:f "\\tdone\\n"', (), "\tdone\n"),
+    ],
+)
+def test_formats(spec, values, text):
+    assert Format(parse_trace(spec)).fill(values, lambda address: f"symbol {address}") == text
+
+
+@pytest.mark.parametrize(
+    ("spec", "at", "said"),
+    [
+        ('c:f "%d %d", arg1', 4, "2 conversions, but 1 values"),
+        ('c:f "%d", arg1, arg2', 16, "1 conversions, but 2 values"),
+        ('c:f "%K", arg1', 4, "%K is a symbol of the kernel"),
+        ('c:f "%n", arg1', 4, "there is no conversion %n"),
+        ('c:f "%*d", arg1', 4, "a % that begins no conversion"),
+        ('c:f "100%"', 4, "a % that begins no conversion"),
+        ('c:f "%9999d", arg1', 4, "a % that begins no conversion"),
+    ],
+)
+def test_errors_of_formats(spec, at, said):
+    with pytest.raises(SpecError) as caught:
+        Format(parse_trace(spec))
+    assert said in caught.value.message
+    assert caught.value.at == at

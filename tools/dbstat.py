@@ -1,0 +1,69 @@
+"""Summarise the latency of queries of MySQL, MariaDB and PostgreSQL servers.
+
+A histogram of all queries, summed up in the kernel; with --by one for each user, database or kind of statement; with
+--top the statements that took most of the servers' time, by their shape: literals are shown as "?", so that statements
+which differ only in their data are one (--raw-text: as they were sent, each by itself).
+
+examples:
+  usdtkit dbstat postgres -i 1                every second
+  usdtkit dbstat mysql -m 5                   only queries of 5 ms or longer
+  usdtkit dbstat postgres --by database
+  usdtkit dbstat mysql --top 10 -d 60         the ten costliest statements of a minute
+"""
+
+import argparse
+from typing import Any
+
+from usdtkit.cli.databases import ENGINES, add_query_options, tracing_queries
+from usdtkit.cli.run import add_interval_options, add_session_options, follow_intervals, positive
+from usdtkit.cli.statements import Groups, labels, query_fields
+from usdtkit.output.report import Column, Report, milliseconds
+from usdtkit.trace import Distribution, ms
+
+TOPIC = "databases"
+VARIANTS = ("mysql -x mysqld", "mysql -x mysqld --top 1", "postgres -x postgres", "postgres -x postgres --top 1")
+
+COLUMNS = [
+    *(Column("COUNT", "count", 8, right=True), Column("TOTAL(ms)", "total_ns", 11, milliseconds, right=True)),
+    *(
+        Column("AVG(ms)", "average_ns", 9, milliseconds, right=True),
+        Column("MAX(ms)", "max_ns", 9, milliseconds, right=True),
+    ),
+    Column("STATEMENT", "statement", 0),
+]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `usdtkit dbstat`."""
+    parser.add_argument("engine", choices=ENGINES, help="the kind of server")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--by", choices=("user", "database", "kind", "pid"), help="a histogram for each")
+    what.add_argument("--top", type=positive, metavar="N", help="the N statements that took most time, as a table")
+    parser.add_argument("-u", "--microseconds", action="store_true", help="as bcc has it; here bounds say their units")
+    add_query_options(parser)
+    add_interval_options(parser)
+    add_session_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Summarise until told to stop."""
+    engine = ENGINES[options.engine]
+    with tracing_queries(options, engine) as (session, queries):
+        label = labels(engine, queries, options.by or "statement", raw=options.raw_text)
+        groups = Groups(label)
+        slow = [each.where(each.latency >= ms(options.min_ms or 0)) for each in queries]
+        summed = [each.hist("latency") for each in slow if not (options.by or options.top)]
+        for each in slow if not summed else ():
+            each.emit(*query_fields(each))
+
+        def write(report: Report) -> None:
+            if summed:
+                report.histogram(Distribution.total(each.delta()[()] for each in summed), engine=engine.name)
+            elif options.by:
+                for name, group in groups.flush():
+                    of: dict[str, Any] = {"engine": engine.name, options.by: name}
+                    report.histogram(group.distribution, **of)
+            else:
+                report.block(group.row(statement=name) for name, group in groups.flush()[: options.top])
+
+        return follow_intervals(session, options, "dbstat", COLUMNS, write, take=groups.take)

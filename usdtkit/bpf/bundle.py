@@ -1,0 +1,132 @@
+"""Compiled programs in one file, for machines without a compiler: entries of the cache ↔ a zip archive.
+
+Written by `usdtkit bundle`, taken into the cache by `usdtkit cache --add`. The one at SHIPPED is made when a wheel is
+built, and `compiler` looks into it after the cache. What is in a bundle runs in the kernel: it is as much to be trusted
+as the program that made it, and one that another user could have changed is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from usdtkit.bpf.cache import LIMIT
+from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsdtkitError
+from usdtkit.records import dataclass
+from usdtkit.version import VERSION
+
+SHIPPED = Path(__file__).parent / "shipped.bundle"
+MANIFEST = "manifest.json"
+SCHEMA = "usdtkit.bundle/1"
+MOST_ENTRIES = 10_000
+LARGEST_ENTRY = 4 << 20
+_SAME_TIME = (1980, 1, 1, 0, 0, 0)  # equal programs make equal files
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RecursionError,
+    NotImplementedError,
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a file holds: entries by key, and the command lines that load each."""
+
+    machine: str
+    entries: Mapping[str, bytes]
+    used_by: Mapping[str, Sequence[str]]
+
+
+def write(path: Path, bundle: Bundle) -> None:
+    """Write a bundle; readers see all of it or nothing. OSError where it cannot be."""
+    manifest = {"schema": SCHEMA, "version": VERSION, "machine": bundle.machine, "used_by": bundle.used_by}
+    contents = {MANIFEST: json.dumps(manifest, sort_keys=True).encode(), **dict(sorted(bundle.entries.items()))}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(temporary, "x", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in contents.items():
+                archive.writestr(zipfile.ZipInfo(name, _SAME_TIME), content, zipfile.ZIP_DEFLATED)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> Bundle:
+    """A bundle for this machine and this version, whole.
+
+    NotFoundError, PrivilegeError where somebody else could have written it, UnsupportedError where it was made for
+    others, UsdtkitError where it is no bundle or damaged.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            _refuse_of_others(path, os.fstat(file.fileno()))
+            with zipfile.ZipFile(file) as archive:
+                if len(archive.infolist()) > MOST_ENTRIES or sum(info.file_size for info in archive.infolist()) > LIMIT:
+                    raise ValueError("too large")
+                manifest = json.loads(_content(archive, MANIFEST))
+                used_by = manifest["used_by"]
+                if manifest["schema"] != SCHEMA or not all(_is_key(key) for key in used_by):
+                    raise ValueError("not of this kind")
+                made_for = (str(manifest["version"]), str(manifest["machine"]))
+                lines = {key: [str(line) for line in lines] for key, lines in used_by.items()}
+                entries = {key: _content(archive, key) for key in lines}
+    except FileNotFoundError:
+        raise NotFoundError(f"{path}: no such file") from None
+    except _DAMAGED as error:
+        raise UsdtkitError(
+            f"{path} is no bundle of programs, or damaged: {error}", hint="usdtkit bundle makes one"
+        ) from None
+    except OSError as error:
+        raise UsdtkitError(f"{path}: {error.strerror}") from None
+    if made_for != (VERSION, os.uname().machine):
+        raise UnsupportedError(
+            f"{path} was made by usdtkit {made_for[0]} for {made_for[1]}, this is {VERSION} on {os.uname().machine}",
+            hint="make it with the same version, on a machine of the same kind",
+        )
+    return Bundle(made_for[1], entries, lines)
+
+
+def shipped(key: str) -> bytes | None:
+    """The entry that came with this installation; None where it has none."""
+    try:
+        with zipfile.ZipFile(SHIPPED) as archive:
+            return _content(archive, key)
+    except (OSError, *_DAMAGED):
+        return None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for somebody who writes
+
+
+def _refuse_of_others(path: Path, status: os.stat_result) -> None:
+    """Where somebody else could have put in another program, which would then run in the kernel."""
+    if not stat.S_ISREG(status.st_mode):
+        raise UsdtkitError(f"{path} is not a regular file")
+    trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID", os.geteuid()))}
+    if status.st_uid not in trusted or status.st_mode & 0o022:
+        raise PrivilegeError(
+            f"{path} could have been written by another user, and what is in it runs in the kernel",
+            hint="own it, and let nobody else write to it: chown, chmod go-w",
+        )
+
+
+def _content(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).file_size > LARGEST_ENTRY:
+        raise ValueError(f"{name} is too large")
+    return archive.read(name)
+
+
+def _is_key(name: object) -> bool:
+    return isinstance(name, str) and len(name) == 64 and set(name) <= set("0123456789abcdef")

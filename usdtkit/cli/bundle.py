@@ -1,0 +1,93 @@
+"""Pack the compiled programs of tools into a file, for machines without a compiler.
+
+The other machine takes them with `usdtkit cache --add FILE`, and then needs neither bcc nor LLVM to run these tools. A
+TOOL by its name alone stands for every program that it is known to load; a command line, in quotes, for the one that it
+would load here, without attaching to anything. Thresholds and texts to compare with are no part of a program.
+
+examples:
+  usdtkit bundle gethostlatency pamtrace -o tools.bundle
+  usdtkit bundle 'trace u:/usr/bin/shop:shop:*' -o shop.bundle
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from usdtkit.bpf import bundle
+from usdtkit.bpf.compiler import cache_entry
+from usdtkit.cli import command, tool_names
+from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
+from usdtkit.output.report import note
+from usdtkit.trace.recording import Recorded, Recording
+
+# A tool that looks for probes, then for this function, then for that one, has so many programs at most.
+MOST_ALTERNATIVES = 8
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `usdtkit bundle`."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("tool", nargs="*", default=[], metavar="TOOL", help="a tool, or a command line in quotes")
+    which.add_argument("--all", action="store_true", help="every tool whose programs are known without its target")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compile, and write the file."""
+    used_by: dict[str, dict[str, None]] = {}
+    for line in tool_names() if options.all else options.tool:
+        try:
+            for variant, text in programs_of(line):
+                used_by.setdefault(text, {})[variant] = None
+        except UsdtkitError as error:
+            if not options.all:
+                raise
+            note(f"usdtkit: left out: {line}: {error.message}")
+    with ThreadPoolExecutor(os.cpu_count()) as compilers:  # processes, which the threads wait for
+        entries = dict(zip(used_by, compilers.map(cache_entry, used_by), strict=True))
+    packed = bundle.Bundle(
+        os.uname().machine, dict(entries.values()), {entries[text][0]: list(lines) for text, lines in used_by.items()}
+    )
+    bundle.write(options.output, packed)
+    size = options.output.stat().st_size
+    print(f"{options.output}: {len(packed.entries)} programs, {size / 1024:.0f} KiB")
+    return 0
+
+
+def programs_of(line: str) -> Iterator[tuple[str, str]]:
+    """(command line, text of the program it would load); of a tool's name alone, all of its VARIANTS."""
+    try:
+        name, *rest = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"{line!r} is no command line: {error}", hint="a TOOL, or 'TOOL OPTIONS'") from None
+    if rest or name not in tool_names():
+        yield line, _text(name, rest)
+        return
+    for options in getattr(command(name)[0], "VARIANTS", ("",)):
+        yield f"{name} {options}".strip(), _text(name, shlex.split(options), lacking=0)
+        for lacking in range(1, MOST_ALTERNATIVES):
+            try:
+                text = _text(name, shlex.split(options), lacking=lacking)
+            except NotFoundError:
+                break  # there is nothing to do instead
+            yield f"{name} {options}".strip(), text
+
+
+def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str:
+    module, parser = command(name)
+    options = parser.parse_args(arguments)
+    texts: list[str] = []
+    options.session = partial(Recording, texts, lacking=lacking)
+    options.by_heart = lacking is not None
+    try:
+        if hasattr(options, "explain"):
+            module.run(options)
+    except Recorded:
+        return texts[0]
+    raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="a tool, without --explain")
