@@ -1,5 +1,5 @@
-/* Fires when it is told: for each line of its input, a number N, it fires bench:hit(i, text) N times as fast as it can, and
-   prints "fired N ns T", T being the processor's nanoseconds for it, the kernel's part included. It ends with its input. */
+/* Fires when it is told: for each line of its input, a number N, it fires bench:hit(i, text) N times as fast as it can, the
+   texts taking turns, and prints "fired N ns T", T being the processor's nanoseconds for it, the kernel's part included. It ends with its input. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,13 +16,15 @@ static uint64_t now_ns(void)
 int main(void)
 {
     char line[32];
-    const char *text = "a customer of the shop";
+    static char texts[13][32];
+    for (int i = 0; i < 13; i++)
+        snprintf(texts[i], sizeof texts[i], "customer %d of the shop", 10 + i);
     printf("ready\n");
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
         uint64_t times = strtoull(line, NULL, 10), since = now_ns();
         for (uint64_t i = 0; i < times; i++)
-            DTRACE_PROBE2(bench, hit, i, text);
+            DTRACE_PROBE2(bench, hit, i, texts[i % 13]);
         printf("fired %llu ns %llu\n", (unsigned long long)times, (unsigned long long)(now_ns() - since));
         fflush(stdout);
     }

@@ -1,11 +1,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <linux/perf_event.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -166,9 +169,6 @@ struct usdtkit_ring {
   size_t page;
 };
 
-enum { RECORD_HEADER = 8 };
-static const uint32_t RECORD_BUSY = 1U << 31, RECORD_DISCARDED = 1U << 30;
-
 int usdtkit_ring_open(int map, uint64_t size, usdtkit_ring **out) {
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
   usdtkit_ring *ring = calloc(1, sizeof *ring);
@@ -201,30 +201,29 @@ void usdtkit_ring_close(usdtkit_ring *ring) {
   free(ring);
 }
 
-int64_t usdtkit_ring_drain(usdtkit_ring *ring, void *out, uint64_t room) {
+uint64_t usdtkit_ring_waiting(usdtkit_ring *ring, const void **data) {
   unsigned long position = __atomic_load_n(ring->consumer, __ATOMIC_RELAXED);
-  unsigned long end = __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE);
-  uint64_t written = 0;
-  int64_t result = 0;
-  while (position < end) {
-    const uint8_t *record = ring->data + (position & (ring->size - 1));
-    uint32_t header = __atomic_load_n((const uint32_t *)record, __ATOMIC_ACQUIRE);
-    if (header & RECORD_BUSY) break; /* reserved and not yet submitted: what follows must wait, to stay in order */
-    uint32_t length = header & ~(RECORD_BUSY | RECORD_DISCARDED);
-    uint64_t step = ((uint64_t)length + RECORD_HEADER + 7) & ~7ULL;
-    if (!(header & RECORD_DISCARDED)) {
-      if (written + step > room) {
-        if (written == 0) result = -ENOSPC;
-        break;
-      }
-      uint8_t *to = (uint8_t *)out + written;
-      memcpy(to, &length, sizeof length);
-      memset(to + 4, 0, 4);
-      memcpy(to + RECORD_HEADER, record + RECORD_HEADER, length);
-      written += step;
-    }
-    position += step;
-    __atomic_store_n(ring->consumer, position, __ATOMIC_RELEASE);
-  }
-  return result ? result : (int64_t)written;
+  *data = ring->data + (position & (ring->size - 1));
+  return __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE) - position;
+}
+
+void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes) {
+  __atomic_store_n(ring->consumer, *ring->consumer + bytes, __ATOMIC_RELEASE);
+}
+
+uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring) { return __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE); }
+uint64_t usdtkit_ring_taken(const usdtkit_ring *ring) { return __atomic_load_n(ring->consumer, __ATOMIC_RELAXED); }
+
+int usdtkit_drop_privileges(uint32_t uid, uint32_t gid) {
+  /* Without CAP_SETPCAP the bounding set stays; no_new_privs makes it useless. */
+  for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
+    (void)prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+  if (geteuid() == 0 && setgroups(0, NULL)) return -errno;
+  if (setresgid(gid, gid, gid) || setresuid(uid, uid, uid)) return -errno;
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) || syscall(SYS_capset, &header, none) ||
+      prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    return -errno;
+  return 0;
 }

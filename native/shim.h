@@ -40,8 +40,16 @@ int usdtkit_perf_enable(int event);
 typedef struct usdtkit_ring usdtkit_ring;
 int usdtkit_ring_open(int map, uint64_t size, usdtkit_ring **ring);
 void usdtkit_ring_close(usdtkit_ring *ring);
+/* Bytes of records that wait, some perhaps not yet submitted (see records.h), and where they begin. */
+uint64_t usdtkit_ring_waiting(usdtkit_ring *ring, const void **data);
+/* Gives back to the kernel so many bytes of those that waited. */
+void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes);
+/* Bytes that were ever reserved in the ring, and that were ever taken out of it. */
+uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring);
+uint64_t usdtkit_ring_taken(const usdtkit_ring *ring);
+
 /*
- * Moves whole records into `out`, each as its length (u32), 4 bytes of padding, and the payload rounded up to 8.
- * Returns the bytes written, 0 where nothing is ready, -ENOSPC where the first record alone does not fit.
+ * Becomes this user (all threads), without groups; gives up the capabilities of the calling thread, those that it could
+ * get back included.
  */
-int64_t usdtkit_ring_drain(usdtkit_ring *ring, void *out, uint64_t room);
+int usdtkit_drop_privileges(uint32_t uid, uint32_t gid);

@@ -12,13 +12,16 @@ examples:
 """
 
 import argparse
+from typing import Any
 
-from usdtkit.cli.databases import ENGINES, Groups, add_query_options, labels, query_fields, tracing_queries
+from usdtkit.cli.databases import ENGINES, add_query_options, tracing_queries
 from usdtkit.cli.run import add_interval_options, add_session_options, follow_intervals, positive
+from usdtkit.cli.statements import Groups, labels, query_fields
 from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.trace import Distribution, ms
 
 TOPIC = "databases"
+VARIANTS = ("mysql -x mysqld", "mysql -x mysqld --top 1", "postgres -x postgres", "postgres -x postgres --top 1")
 
 COLUMNS = [
     *(Column("COUNT", "count", 8, right=True), Column("TOTAL(ms)", "total_ns", 11, milliseconds, right=True)),
@@ -58,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
                 report.histogram(Distribution.total(each.delta()[()] for each in summed), engine=engine.name)
             elif options.by:
                 for name, group in groups.flush():
-                    report.histogram(group.distribution, engine=engine.name, **{options.by: name})
+                    of: dict[str, Any] = {"engine": engine.name, options.by: name}
+                    report.histogram(group.distribution, **of)
             else:
                 report.block(group.row(statement=name) for name, group in groups.flush()[: options.top])
 

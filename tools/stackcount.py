@@ -58,8 +58,10 @@ def run(options: argparse.Namespace) -> int:
 
         def write(report: Report) -> None:
             total: Counter[Row] = Counter()
+            found = counts.read()
+            folded.learn(stack for stack, *_ in found)
             # The same names in several processes are one row, unless each is asked for.
-            for (stack, *process), count in counts.read().items():
+            for (stack, *process), count in found.items():
                 labels = folded.labels(stack, offsets=options.offset, addresses=options.verbose)
                 owner, command = process or (None, None)
                 total[labels, owner, command] += count

@@ -31,6 +31,19 @@ class ElfError(UsdtkitError):
     """A file is not an ELF file, or is damaged."""
 
 
+class ProgramError(UsdtkitError):
+    """The compiler, or the kernel, refuses a BPF program.
+
+    `function` is the one of its functions, or the part of a user's, that it refuses, with `line` in that part; "" and
+    0 where it does not say.
+    """
+
+    def __init__(self, message: str, function: str = "", line: int = 0, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.function = function
+        self.line = line
+
+
 class UsageError(UsdtkitError):
     """A spec, an expression or a declaration is wrong in itself."""
 

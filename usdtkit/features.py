@@ -4,21 +4,23 @@ No version numbers are compared; `since` only tells people what to expect. A tes
 cannot tell (most often for want of privilege), unknown.
 """
 
+# Every start imports this, and pathlib is dear.
+# ruff: noqa: PTH110
+
 from __future__ import annotations
 
 import errno
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
+from usdtkit.records import dataclass
 
 State = Literal["found", "missing", "unknown"]
-UPROBE_PMU = Path("/sys/bus/event_source/devices/uprobe")
+UPROBE_PMU = "/sys/bus/event_source/devices/uprobe"
 PROG_TYPE_KPROBE = 2
 SLEEPABLE = 1 << 4  # a flag of programs
 _INVALID_FD = 0x7FFF_FFFF
@@ -94,7 +96,7 @@ def sleepable() -> Finding:
 
 
 def _uprobes() -> Finding:
-    return Finding("found") if UPROBE_PMU.exists() else Finding("missing", f"no {UPROBE_PMU}")
+    return Finding("found") if os.path.exists(UPROBE_PMU) else Finding("missing", f"no {UPROBE_PMU}")
 
 
 def _uprobe_multi() -> Finding:
@@ -104,7 +106,7 @@ def _uprobe_multi() -> Finding:
 
 
 def _semaphores() -> Finding:
-    return Finding("found" if (UPROBE_PMU / "format/ref_ctr_offset").exists() else "missing")
+    return Finding("found" if os.path.exists(f"{UPROBE_PMU}/format/ref_ctr_offset") else "missing")
 
 
 KERNEL = (

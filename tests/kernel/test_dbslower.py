@@ -46,6 +46,20 @@ def test_raw_text_of_slow_queries_in_every_form(engine, mariadb, postgres, spawn
     assert 50_000_000 <= event["latency_ns"] < 5_000_000_000
 
 
+def test_prepared_statements_of_postgresql(postgres, spawn):
+    tracer = start_tracing(spawn, "dbslower", "postgres", "-m", "0", "--json")
+    postgres.bench("select abalone + :number from generate_series(1, 3) as abalone", 997)
+    events = queries_of(stop_tracing(tracer)[0])
+    assert [event["query"] for event in events].count("select abalone + $1 from generate_series(?) as abalone") == 997
+
+
+def test_queries_of_postgresql_that_fail(postgres, spawn):
+    tracer = start_tracing(spawn, "dbslower", "postgres", "-m", "0", "--json")
+    postgres.query(*["select 1/0"] * 97, "select 1", check=False)
+    events = queries_of(stop_tracing(tracer)[0])
+    assert [event["query"] for event in events] == ["select ?/?"] * 97 + ["select ?"]
+
+
 def test_text_that_was_cut_within_a_literal(postgres, spawn):
     tracer = start_tracing(spawn, "dbslower", "postgres", "-m", "0", "--json")
     postgres.query("select '" + "secret" * 100 + "' as a")

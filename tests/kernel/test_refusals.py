@@ -8,7 +8,7 @@ from processes import among_own_mounts
 from usdtkit import trace
 from usdtkit.bpf import compiler, program
 from usdtkit.bpf.loader import Loaded
-from usdtkit.errors import NotFoundError, UsdtkitError
+from usdtkit.errors import NotFoundError, ProgramError, UsdtkitError
 
 # Arguments: the program to trace, an expression's constant that makes the text a new one, a method to attach.
 TRACER = """
@@ -138,8 +138,9 @@ def test_what_the_verifier_says_comes_with_its_reason():
     text = program.PRELUDE + "int hook_0(struct pt_regs *ctx) { return *(int *)(u64)bpf_ktime_get_ns(); }\n"
     loaded = Loaded(compiler.compile_program(text))
     try:
-        with pytest.raises(UsdtkitError, match=r"verifier refuses the program hook_0: .*R0.*mem"):
+        with pytest.raises(ProgramError, match=r"verifier refuses the program: .*R0.*mem") as raised:
             loaded.program("hook_0", 0)
+        assert raised.value.function == "hook_0"
     finally:
         loaded.close()
 

@@ -7,6 +7,7 @@ import pytest
 
 from usdtkit import trace
 from usdtkit.trace import cstr
+from usdtkit.trace.events import Decoders
 
 
 @pytest.fixture
@@ -110,3 +111,19 @@ def test_a_reader_that_stops_and_comes_back_misses_nothing(hit):
         seen += [event.n for event in session]
     # zip takes one more from the session than it hands on.
     assert sorted({*seen, *range(97)} - set(seen)) in ([], [10])
+
+
+def test_a_session_that_is_closed_while_its_events_are_made(hit, monkeypatch):
+    make = Decoders.events
+
+    def close_and_make(decoders, data, enough):
+        session.close()
+        return make(decoders, data, enough)
+
+    with trace.Session() as session:
+        session.usdt("own:hit", path=hit.path).emit("n")
+        session.start()
+        fire(hit, 997)
+        monkeypatch.setattr(Decoders, "events", close_and_make)
+        assert [event.n for event in session.drain()] == list(range(997))
+        assert list(session.drain()) == []

@@ -1,10 +1,11 @@
-/* The ring drain of native/shim.c on a ring that this program writes, as the kernel would: ring SIZE START
+/* The ring of native/shim.c and native/records.h, which this program writes as the kernel would: ring SIZE START
    SIZE bytes of data, mapped twice in a row; the positions begin at START. Commands on standard input, a line each:
      r LENGTH   reserve a record; prints "full" where there is no room
      c N, d N   submit, or discard, the record with that number (from 0)
-     x ROOM     drain into ROOM bytes; prints the result and "LENGTH/SUM" of each payload
+     x ENOUGH   read until so many bytes of the ring; prints how many that were and "LENGTH/SUM" of each payload
    Payload byte i of record n is (7 n + i + 1) mod 256. */
 #define _GNU_SOURCE
+#include "records.h"
 #include "shim.c"
 
 #include <inttypes.h>
@@ -34,33 +35,32 @@ int main(int argc, char **argv) {
   char command;
   while (scanf(" %c %" SCNu64, &command, &value) == 2) {
     if (command == 'r') {
-      uint64_t step = (value + RECORD_HEADER + 7) / 8 * 8;
+      uint64_t step = (value + USDTKIT_RECORD_HEADER + 7) / 8 * 8;
       if (*producer + step - *ring->consumer > size) {
         printf("full\n");
         continue;
       }
       uint8_t *record = data + (*producer & (size - 1));
-      uint32_t header[2] = {RECORD_BUSY | (uint32_t)value, 0xdeadbeef};
+      uint32_t header[2] = {USDTKIT_RECORD_BUSY | (uint32_t)value, 0xdeadbeef};
       memcpy(record, header, sizeof header);
-      for (uint64_t i = 0; i < value; i++) record[RECORD_HEADER + i] = (uint8_t)(7 * count + i + 1);
+      for (uint64_t i = 0; i < value; i++) record[USDTKIT_RECORD_HEADER + i] = (uint8_t)(7 * count + i + 1);
       records[count++] = *producer;
       *producer += step;
     } else if (command == 'x') {
-      uint8_t *out = malloc(value ? value : 1);
-      int64_t written = usdtkit_ring_drain(ring, out, value);
-      printf("%" PRId64, written);
-      for (int64_t at = 0; at < written;) {
-        uint32_t length, sum = 0;
-        memcpy(&length, out + at, sizeof length);
-        for (uint32_t i = 0; i < length; i++) sum += out[at + RECORD_HEADER + i];
-        printf(" %" PRIu32 "/%" PRIu32, length, sum);
-        at += (RECORD_HEADER + length + 7) / 8 * 8;
+      const void *waiting;
+      uint64_t end = usdtkit_ring_waiting(ring, &waiting), at = 0;
+      struct usdtkit_record found;
+      char said[8192] = "";
+      while (at < value && usdtkit_next_record(waiting, end, &at, &found) > 0) {
+        uint32_t sum = 0;
+        for (uint32_t i = 0; i < found.length; i++) sum += found.payload[i];
+        sprintf(said + strlen(said), " %" PRIu32 "/%" PRIu32, found.length, sum);
       }
-      printf("\n");
-      free(out);
+      usdtkit_ring_advance(ring, at);
+      printf("%" PRIu64 "%s\n", at, said);
     } else if (value < count) {
       uint32_t *header = (uint32_t *)(void *)(data + (records[value] & (size - 1)));
-      *header = (*header & ~RECORD_BUSY) | (command == 'd' ? RECORD_DISCARDED : 0);
+      *header = (*header & ~USDTKIT_RECORD_BUSY) | (command == 'd' ? USDTKIT_RECORD_DISCARDED : 0);
     }
   }
   usdtkit_ring_close(ring);

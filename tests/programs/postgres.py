@@ -13,21 +13,29 @@ BINARIES = Path("/usr/lib/postgresql/15/bin")
 
 
 class Cluster:
-    """A running server: `pid` of the postmaster, `binary`, `environment` for its clients."""
+    """A running server: `pid` of the postmaster, `psql` and its `environment`."""
 
     def __init__(self, pid, home):
         self.pid = pid
-        self.binary = BINARIES / "postgres"
+        self.psql = BINARIES / "psql"
         self.environment = os.environ | {"PGHOST": str(home), "PGUSER": "postgres", "PGDATABASE": "postgres"}
 
     def query(self, *statements, check=True, **more):
         """Send the statements over one connection, each by itself, and return the rows as lines of text."""
         text = "".join(f"{statement};\n" for statement in statements)
         stop = ["--set=ON_ERROR_STOP=1"] if check else []
-        command = [BINARIES / "psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", *stop]
+        command = [self.psql, "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", *stop]
         environment = self.environment | {f"PG{name.upper()}": value for name, value in more.items()}
         done = subprocess.run(command, input=text, text=True, capture_output=True, check=check, env=environment)
         return done.stdout.splitlines()
+
+    def bench(self, statement, times, protocol="prepared", clients=1):
+        """Send a statement so often over each connection, in one of pgbench's protocols; :number is a parameter."""
+        how = f"--protocol={protocol}", f"--transactions={times}", f"--client={clients}"
+        script = f"\\set number random(1, 9)\n{statement};\n"
+        options = ["--no-vacuum", *how, "--file=/dev/stdin"]
+        pipes = {"input": script, "text": True, "capture_output": True}
+        subprocess.run([BINARIES / "pgbench", *options], check=True, env=self.environment, **pipes)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
 """Records decoded in C are what the Python decoder makes of the same bytes, whatever they hold."""
 
+import copy
+import pickle
 import struct
+import tracemalloc
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +12,9 @@ from hypothesis import strategies as st
 
 from usdtkit.bpf.actions import RECORD_HEADER, SIZES, TEXT_ROOMS
 from usdtkit.bpf.layout import Field, Layout
-from usdtkit.trace.events import Decoders
+from usdtkit.trace.events import Decoders, Event
 
+NUMBER = struct.pack("<IIQIIQ", 0, 0, 1, 2, 3, 4)
 KINDS = ("u64", "i64", "bool", "f64", "str", "bytes")
 fields = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 300)), min_size=1, max_size=6)
 
@@ -23,10 +27,10 @@ def program_of(wanted):
     return SimpleNamespace(records=dict(enumerate(layouts)))
 
 
-def drained(*payloads):
-    """A chunk as the ring's drain writes it."""
-    chunk = b"".join(struct.pack("<II", len(p), 0) + p + bytes(-len(p) % 8) for p in payloads)
-    return bytearray(chunk), len(chunk)
+def ring_of(*payloads, flags=0):
+    """(the memory of a ring, its size), as the kernel writes it."""
+    memory = b"".join(struct.pack("<II", len(p) | flags, 0) + p + bytes(-len(p) % 8) for p in payloads)
+    return bytearray(memory), len(memory)
 
 
 @given(fields, st.integers(0, SIZES - 1), st.data())
@@ -40,14 +44,16 @@ def test_c_and_python_agree(wanted, size, data):
             length = struct.pack("<i", data.draw(st.integers(-14, room)))
             body = body[: offset - 24] + length + body[offset - 20 :]
     payload = struct.pack("<IIQII", size, 1, 2**63 + 5, 42, 2**32 - 1) + body
-    chunk, end = drained(payload, payload)
+    memory, whole = ring_of(payload, payload)
     decoders = Decoders(program, 1, ["one:probe", "two:probe"])
     _, _, time_ns, pid, tid, *own = layout.decode(payload)
     expected = repr((time_ns, pid, tid, "two:probe", *own))  # repr: a NaN equals no NaN
-    events = decoders.events(chunk, end)
+    events, taken = decoders.events(memory, whole)
+    assert taken == whole
     assert [repr(tuple(event)) for event in events] == [expected, expected]
     assert [type(value) for value in events[0]] == [type(value) for value in (time_ns, pid, tid, "", *own)]
-    (columns,) = decoders.columns(chunk, end)
+    (columns,), taken = decoders.columns(memory, whole)
+    assert taken == whole
     assert len(columns) == 2 and list(columns)[:4] == ["time_ns", "pid", "tid", "probe"]
     as_rows = [tuple(columns[name][row] for name in columns) for row in range(2)]
     assert [repr(row) for row in as_rows] == [repr(tuple(int(v) if isinstance(v, bool) else v for v in events[0]))] * 2
@@ -64,8 +70,62 @@ def test_garbage_is_refused_or_decoded_and_nothing_else(garbage):
 
 
 def test_a_record_that_is_cut_off():
-    chunk, end = drained(struct.pack("<IIQIIQ", 0, 0, 1, 2, 3, 4))
+    memory, size = ring_of(NUMBER)
     decoders = Decoders(program_of([("u64", 8)]), 1, ["a:probe"])
-    assert decoders.events(chunk, end)[0].field0 == 4
+    assert decoders.events(memory, size)[0][0].field0 == 4
     with pytest.raises(ValueError, match="cut off"):
-        decoders.events(chunk, end - 8)
+        decoders.events(memory[:-8], size)
+
+
+def test_records_that_are_discarded_or_not_yet_there():
+    good, size = ring_of(NUMBER)
+    discarded, _ = ring_of(NUMBER, flags=1 << 30)
+    busy, _ = ring_of(NUMBER, flags=1 << 31)
+    decoders = Decoders(program_of([("u64", 8)]), 1, ["a:probe"])
+    for decode in (decoders.events, lambda *memory: (decoders.columns(*memory)[0][0], decoders.columns(*memory)[1])):
+        found, taken = decode(discarded + good + busy + good, 1 << 20)
+        assert (len(found), taken) == (1, 2 * size)
+        found, taken = decode(good * 5, 2 * size + 1)
+        assert (len(found), taken) == (3, 3 * size)
+
+
+def test_an_event_is_read_as_a_tuple_and_never_changes():
+    decoders = Decoders(program_of([("u64", 8), ("str", 40)]), 1, ["a:probe"])
+    memory, size = ring_of(struct.pack("<IIQIIQi28s", 0, 0, 1, 2, 3, 4, 4, b"ada"))
+    [event], _ = decoders.events(memory, size)
+    assert event._fields == ("time_ns", "pid", "tid", "probe", "field0", "field1")
+    assert event._asdict() == dict(zip(event._fields, event, strict=True))
+    assert event == (1, 2, 3, "a:probe", 4, "ada") == tuple(event) and len(event) == 6
+    assert (event[-1], event[4:], hash(event)) == ("ada", (4, "ada"), hash(tuple(event)))
+    match event:
+        case Event(field0=number, field1="ada"):
+            assert number == 4
+    for copied in (pickle.loads(pickle.dumps(event)), copy.deepcopy(event)):
+        assert copied == event and type(copied) is type(event)
+    with pytest.raises(AttributeError):
+        event.field0 = 5
+    for kind in (Event, type(event)):
+        with pytest.raises(TypeError):
+            kind()
+
+
+def test_events_are_freed():
+    decoders = Decoders(program_of([("u64", 8), ("str", 40)]), 1, ["a:probe"])
+    texts = [f"text {number}" for number in range(997)]
+    memory, size = ring_of(*(struct.pack("<IIQIIQi28s", 0, 0, 1, 2, 3, 4, 28, text.encode()) for text in texts))
+
+    def held():
+        events, _ = decoders.events(memory, size)
+        (columns,), _ = decoders.columns(memory, size)
+        assert [event.field1 for event in events] == columns["field1"] == texts
+
+    held()
+    tracemalloc.start()
+    try:
+        held()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(20):
+            held()
+        assert tracemalloc.get_traced_memory()[0] - before < 20_000
+    finally:
+        tracemalloc.stop()

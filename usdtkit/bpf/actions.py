@@ -7,23 +7,27 @@ Input: actions, made by `trace.sources`, and the `Renderer` of their hook. Outpu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Kind, Layout
-from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer
+from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer, store_key, store_name
 from usdtkit.errors import UsageError
+from usdtkit.records import dataclass
 
 RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
 MAX_RECORD = 1 << 16
 # An event of a type comes in up to SIZES sizes: with this room for each of its texts, or with all that they may need.
 TEXT_ROOMS = (28, 124)
 SIZES = len(TEXT_ROOMS) + 1
-# Where the length of a string is found out. Threads that share a CPU may write to it at once: nobody reads it.
+# Where the length of a string is found out, and pages are brought in. Threads that share a CPU may write to it at once:
+# nobody reads it.
 SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
 MAX_KEY = 256
 AGGREGATION_ENTRIES = 10_240
 MAX_BUCKETS = 1000
+
+# Behind a user's text: the lines are the program's own again. `program` puts the number in.
+BACK = '#line 0 "/virtual/main.c"'
 
 Counter = Callable[..., str]  # the name of a counter, and by how much → the statement that raises it
 
@@ -125,7 +129,62 @@ class Stats:
     keys: dict[str, ex.Expression]
 
 
-Action = Emit | Count | Hist | Stats
+@dataclass(eq=False, repr=False)
+class Raw:
+    """Send an event of the type `number` with the fields that a user's C fills; `values` are variables for it."""
+
+    number: int
+    fields: tuple[Field, ...]
+    text: str
+    declarations: str
+    values: dict[str, ex.Expression]
+
+    @property
+    def body_name(self) -> str:
+        """What the compiler calls the place of the text."""
+        return f"raw_{self.number}"
+
+    @property
+    def declarations_name(self) -> str:
+        """What the compiler calls the place of the declarations."""
+        return f"declarations_{self.number}"
+
+
+@dataclass(eq=False, repr=False)
+class Put:
+    """Make, or replace, the entry of `key` in the session's map `number`."""
+
+    number: int
+    key: ex.Expression
+    values: tuple[ex.Expression, ...]
+
+
+@dataclass(eq=False, repr=False)
+class Delete:
+    """Take the entry of `key` from the session's map `number`, if there is one."""
+
+    number: int
+    key: ex.Expression
+
+
+Action = Emit | Count | Hist | Stats | Raw | Put | Delete
+
+
+def describe(action: Action) -> str:
+    """An action in the words in which it was asked for."""
+    match action:
+        case Emit(_, fields):
+            return f"emit({', '.join(fields)})"
+        case Count(_, keys, amount):
+            return f"{'count' if amount is None else 'sum'}({', '.join(keys)})"
+        case Hist(_, _, keys):
+            return f"hist({', '.join(['…', *keys])})"
+        case Stats(_, _, keys):
+            return f"stats({', '.join(['…', *keys])})"
+        case Raw():
+            return "raw C"
+        case Put() | Delete():
+            return f"{type(action).__name__.lower()}(…)"
 
 
 @dataclass(eq=False, repr=False)
@@ -155,6 +214,7 @@ class ActionRenderer:
 
     def __init__(self) -> None:
         self.declarations: list[str] = []
+        self.needs_scratch = False
         # By kind: an event of type n has the kind n * SIZES, or one of the SIZES - 1 after it, by its size.
         self.records: dict[int, Layout] = {}
         self.tables: dict[int, Table] = {}
@@ -170,6 +230,18 @@ class ActionRenderer:
                 return self._hist(action, renderer, count)
             case Stats():
                 return self._stats(action, renderer, count)
+            case Raw():
+                return self._raw(action, renderer, count)
+            case Put(number, key, values):
+                name, lines = store_name(number), []
+                for index, value in enumerate(values):
+                    lines += renderer.store(value, f"value.f{index}", 8)
+                opening = ["{", store_key(renderer.integer(key)[0]), f"struct {name} value = {{}};"]
+                renderer.uses.add("id")
+                return [*opening, *lines, f"if ({name}.update(&at, &value)) {{ {count('full')} }} }}"]
+            case Delete(number, key):
+                renderer.uses.add("id")
+                return ["{", store_key(renderer.integer(key)[0]), f"{store_name(number)}.delete(&at); }}"]
 
     def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
         wanted = [renderer.field(name, value) for name, value in fields.items()]
@@ -179,14 +251,13 @@ class ActionRenderer:
                 f"{renderer.scope.what}: an event of {full.size} bytes",
                 hint=f"at most {MAX_RECORD}: shorten its strings",
             )
-        renderer.uses |= {"id", "cookie", "now"}
+        renderer.uses |= {"id", "cookie"}
         most = max((one.room for one in wanted if one.is_text), default=0)
         rooms = [room for room in TEXT_ROOMS if 2 * room <= most]
         if not rooms:
             return self._send(number * SIZES, full, fields, renderer, count)
         # How long the texts are decides how large a record is: what is not read does not travel.
-        if SCRATCH not in self.declarations:
-            self.declarations.append(SCRATCH)
+        self.needs_scratch = True
         lines = [
             "{ u32 none = 0; s32 n, longest = 0;",
             "struct scratch *scratch = scratches.lookup(&none);",
@@ -207,15 +278,46 @@ class ActionRenderer:
     ) -> list[str]:
         self.records[kind] = layout
         self.declarations.append(layout.c_struct(f"record_{kind}"))
-        lines = [
-            f"struct record_{kind} *r = events.ringbuf_reserve(sizeof(struct record_{kind}));",
-            f"if (!r) {{ {count('lost')} }} else {{",
-            f"r->kind = {kind}; r->probe = cookie >> {COOKIE_LIST_BITS};",
-            "r->time = now; r->pid = id >> 32; r->tid = id;",
-        ]
+        lines = self._reserve(kind, "r", renderer, count)
         for index, (expression, room) in enumerate(zip(fields.values(), layout.rooms, strict=True)):
             lines += renderer.store(expression, f"r->f{index}", room)
         return ["{", *lines, "events.ringbuf_submit(r, 0);", "}", "}"]
+
+    def _raw(self, action: Raw, renderer: Renderer, count: Counter) -> list[str]:
+        kind = action.number * SIZES
+        layout = self.records[kind] = Layout(action.fields, RECORD_HEADER)
+        self.declarations.append(layout.c_struct(f"record_{kind}", named=True))
+        if action.declarations:
+            self.declarations += [f'#line 1 "{action.declarations_name}"', action.declarations, BACK]
+        # In two steps, because a variable may have the name of something that another is made of.
+        variables = [renderer.variable(value) for value in action.values.values()]
+        named = zip(action.values, variables, strict=True)
+        return [
+            "{",
+            *(f"{type} value_{index} = {c};" for index, (type, c) in enumerate(variables)),
+            *self._reserve(kind, "event", renderer, count),
+            *("{", "__label__ drop, sent;", f"const u32 unreadable = {renderer.stat};"),
+            *(f"event->{field.name}{'_length' if field.is_text else ''} = 0;" for field in action.fields),
+            "{",
+            *(f"{type} {name} = value_{n};" for n, (name, (type, _)) in enumerate(named)),
+            *(f'#line 1 "{action.body_name}"', action.text, BACK, "}"),
+            *(
+                "events.ringbuf_submit(event, 0); goto sent;",
+                "drop: events.ringbuf_discard(event, 0);",
+                "sent:;",
+                "} } }",
+            ),
+        ]
+
+    def _reserve(self, kind: int, name: str, renderer: Renderer, count: Counter) -> list[str]:
+        renderer.uses |= {"id", "cookie"}
+        return [
+            f"struct record_{kind} *{name} = events.ringbuf_reserve(sizeof(struct record_{kind}));",
+            f"if (!{name}) {{ {count('lost')} }} else {{",
+            f"{name}->kind = {kind}; {name}->probe = cookie >> {COOKIE_LIST_BITS};",
+            # The time after the reservation: `trace.stream` puts events in order by that.
+            f"{name}->time = bpf_ktime_get_ns(); {name}->pid = id >> 32; {name}->tid = id;",
+        ]
 
     def _key(
         self, name: str, keys: dict[str, ex.Expression], extra: Sequence[Field], renderer: Renderer

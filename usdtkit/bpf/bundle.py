@@ -13,11 +13,11 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from usdtkit.bpf.cache import LIMIT
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsdtkitError
+from usdtkit.records import dataclass
 from usdtkit.version import VERSION
 
 SHIPPED = Path(__file__).parent / "shipped.bundle"

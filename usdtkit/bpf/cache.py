@@ -6,24 +6,23 @@ the disk is full, there is no cache, and the only difference is time. Beyond LIM
 used for longest.
 """
 
+# pathlib is dear, and a warm start comes by here.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH111, PTH116, PTH123
+
 from __future__ import annotations
 
 import os
 import stat
 import time
 from contextlib import suppress
-from pathlib import Path
 
 LIMIT = 32 << 20
 
 
-def directory() -> Path:
+def directory() -> str:
     """Where entries lie, whether or not it exists."""
-    explicit = os.environ.get("USDTKIT_CACHE")
-    if explicit:
-        return Path(explicit)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 Path.home() can raise
-    return Path(base) / "usdtkit" / "bytecode"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.environ.get("USDTKIT_CACHE") or f"{base}/usdtkit/bytecode"
 
 
 def load(key: str) -> bytes | None:
@@ -31,10 +30,11 @@ def load(key: str) -> bytes | None:
     place = directory()
     if not _is_private(place):
         return None
-    entry = place / key
+    entry = f"{place}/{key}"
     try:
-        content = entry.read_bytes()
-        changed = entry.stat().st_mtime_ns
+        with open(entry, "rb") as file:
+            content = file.read()
+            changed = os.stat(file.fileno()).st_mtime_ns
     except OSError:
         return None
     with suppress(OSError):  # a cache that may only be read is one all the same
@@ -48,7 +48,7 @@ def store(key: str, content: bytes) -> None:
 
     place = directory()
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(place, 0o700, exist_ok=True)
         if not _is_private(place):
             return
         descriptor, temporary = tempfile.mkstemp(dir=place, prefix=".new-")
@@ -57,21 +57,23 @@ def store(key: str, content: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        Path(temporary).rename(place / key)
+        os.replace(temporary, f"{place}/{key}")
     except OSError:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(temporary)
     _prune()
 
 
-def entries() -> list[tuple[Path, os.stat_result]]:
-    """Every entry and its status, the one that was used last first; none where the directory is not to be trusted."""
+def entries() -> list[tuple[str, os.stat_result]]:
+    """The path and status of each, the one that was used last first; none where the directory is not to be trusted."""
     place = directory()
     if not _is_private(place):
         return []
     found = []
-    for path in place.iterdir():
-        with suppress(OSError):  # another process has just cleared it
-            found.append((path, path.stat()))
+    with os.scandir(place) as listed:
+        for entry in listed:
+            with suppress(OSError):  # another process has just cleared it
+                found.append((entry.path, os.stat(entry.path)))
     return sorted(found, key=lambda entry: -entry[1].st_atime_ns)
 
 
@@ -79,7 +81,8 @@ def clear() -> int:
     """Remove all entries; how many there were."""
     found = entries()
     for path, _ in found:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
     return len(found)
 
 
@@ -89,12 +92,12 @@ def _prune() -> None:
         total += status.st_size
         if total > LIMIT:
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                os.unlink(path)
 
 
-def _is_private(place: Path) -> bool:
+def _is_private(place: str) -> bool:
     try:
-        status = place.lstat()
+        status = os.lstat(place)
     except OSError:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077

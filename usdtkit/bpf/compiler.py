@@ -5,24 +5,30 @@ No kernel headers: the child is pointed at headers/, so that neither they nor a 
 A warm start reads one file and starts no process.
 """
 
+# A warm start comes by here, and pathlib is dear.
+# ruff: noqa: PTH120, PTH123
+
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import re
 import sys
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from usdtkit.bpf import cache as bytecode_cache
-from usdtkit.errors import UnsupportedError, UsdtkitError
+from usdtkit.errors import ProgramError, UnsupportedError, UsdtkitError
+from usdtkit.records import dataclass
 
-HEADERS = Path(__file__).parent / "headers"
-CHILD = Path(__file__).parent / "_bcc_child.py"
+try:
+    from _blake2 import blake2b  # the same, without OpenSSL, which hashlib loads for other hashes
+except ImportError:
+    from hashlib import blake2b
+
+HEADERS = f"{os.path.dirname(__file__)}/headers"
+CHILD = f"{os.path.dirname(__file__)}/_bcc_child.py"
 BCC_HINT = "install it: apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora)"
 FORMAT = 1  # raise it when the child's answer or the patching in `loader` changes
 COMPILE_TIMEOUT_S = 120
@@ -52,7 +58,7 @@ class Bytecode:
 def compile_program(text: str) -> Bytecode:
     """Compile `text`, or take it from the cache, or from what came with this installation.
 
-    Raises UnsupportedError where a compilation is needed and bcc is missing, UsdtkitError with clang's first error
+    Raises UnsupportedError where a compilation is needed and bcc is missing, ProgramError with clang's first error
     and the line of the program it stands in.
     """
     return _find(text)[2]
@@ -101,24 +107,25 @@ def _compile(text: str) -> tuple[Bytecode, bytes]:
 def _key(text: str) -> str:
     # bcc's version is recorded in the entry and left out of the key: a machine without bcc finds entries as well.
     whole = "\0".join([str(FORMAT), os.uname().machine, _headers_hash(), text])
-    return hashlib.sha256(whole.encode()).hexdigest()
+    return blake2b(whole.encode(), digest_size=32).hexdigest()
 
 
 @cache
 def _headers_hash() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(HEADERS.rglob("*.h")):
-        digest.update(path.read_bytes())
+    digest = blake2b()
+    for path in sorted(f"{folder}/{name}" for folder, _, names in os.walk(HEADERS) for name in names):
+        with open(path, "rb") as file:
+            digest.update(file.read())
     return digest.hexdigest()
 
 
 def _run_child(text: str) -> bytes:
     import subprocess  # a warm start does without
 
-    environment = {**os.environ, "BCC_KERNEL_SOURCE": str(HEADERS)}
+    environment = {**os.environ, "BCC_KERNEL_SOURCE": HEADERS}
     try:
         child = subprocess.run(
-            [sys.executable, "-I", "-S", str(CHILD)],
+            [sys.executable, "-I", "-S", CHILD],
             input=text.encode(),
             capture_output=True,
             env=environment,
@@ -134,15 +141,22 @@ def _run_child(text: str) -> bytes:
             f"a BPF program must be compiled, and its compiler is missing: {said.strip().splitlines()[-1]}",
             hint=BCC_HINT,
         )
-    raise UsdtkitError(_explain(said, text))
+    raise _explain(said, text)
 
 
-def _explain(said: str, text: str) -> str:
+def _explain(said: str, text: str) -> ProgramError:
+    """What clang complains of, and the function of the program, or the part of it that a user wrote."""
+    if own := re.search(r"^((?:raw|declarations)_\d+):(\d+):\d+: error: (.*)", said, re.MULTILINE):
+        return ProgramError(own[3], own[1], int(own[2]))
+    if whole := re.search(r"error: .*in function (\w+) .*?: (.*)", said):
+        return ProgramError(f"the BPF program does not compile: {whole[2]}", whole[1])
     found = re.search(r"/virtual/main\.c:(\d+):\d+: error: (.*)", said)
     if found is None:
-        return f"the BPF program does not compile: {said.strip()[-400:] or 'the compiler died'}"
-    line = text.splitlines()[int(found[1]) - 1].strip()
-    return f"the BPF program does not compile: {found[2]}, in: {line}"
+        return ProgramError(f"the BPF program does not compile: {said.strip()[-400:] or 'the compiler died'}")
+    before = text.splitlines()[: int(found[1])]
+    functions = re.findall(r"^int (hook_\d+)\(", "\n".join(before), re.MULTILINE)
+    message = f"the BPF program does not compile: {found[2]}, in: {before[-1].strip()}"
+    return ProgramError(message, functions[-1] if functions else "")
 
 
 def _decode(stored: bytes) -> Bytecode | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from usdtkit.records import dataclass, replace
 
 Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack", "probe"]
 _NUMBERS: dict[str, tuple[str, str]] = {
@@ -94,14 +95,15 @@ class Layout:
         sizes = [4 + room if field.is_text else 8 for field, room in zip(self.fields, self.rooms, strict=True)]
         return tuple(header + sum(sizes[:index]) for index in range(len(sizes)))
 
-    def c_struct(self, name: str) -> str:
-        """The declaration of `struct name`."""
+    def c_struct(self, name: str, *, named: bool = False) -> str:
+        """The declaration of `struct name`; with `named`, its members are called as the fields are."""
         members = [f"{type} {member};" for member, type in self.header]
         for index, (field, room) in enumerate(zip(self.fields, self.rooms, strict=True)):
+            member = field.name if named else f"f{index}"
             if field.is_text:
-                members += [f"s32 f{index}_length;", f"char f{index}[{room}];"]
+                members += [f"s32 {member}_length;", f"char {member}[{room}];"]
             else:
-                members.append(f"{_NUMBERS[field.kind][0]} f{index};")
+                members.append(f"{_NUMBERS[field.kind][0]} {member};")
         return f"struct {name} {{ {' '.join(members)} }};"
 
     def with_probes(self, probes: Sequence[str]) -> Layout:

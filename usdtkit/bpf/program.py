@@ -10,17 +10,26 @@ bytecode are the same for every build of the traced program.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import BACK, SCRATCH, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
-from usdtkit.bpf.render import AT_ENTRY_BIT, COOKIE_LIST_BITS, MAX_OPERANDS, HookKind, Renderer, Scope
+from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
+from usdtkit.bpf.render import (
+    AT_ENTRY_BIT,
+    COOKIE_LIST_BITS,
+    MAX_OPERANDS,
+    STORE_KEY,
+    HookKind,
+    Renderer,
+    Scope,
+    store_name,
+)
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
+from usdtkit.records import dataclass, field, replace
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
 COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "dropped", "unreadable", "no_stack")
@@ -48,6 +57,7 @@ class Hook:
     start: dict[str, ex.Expression] | None = None
     after: Hook | None = None
     matching: Matching = "nesting"
+    nesting: int = NESTING
     key: ex.Expression | None = None
     blocks: list[Block] = field(default_factory=list)
 
@@ -74,9 +84,9 @@ class Program:
     tracepoints: tuple[tuple[str, str], ...]
 
 
-def build(hooks: Sequence[Hook]) -> Program:
-    """Render hooks, in the order of their `index`, into one program."""
-    return _Builder().build(hooks)
+def build(hooks: Sequence[Hook], stores: Sequence[Layout] = ()) -> Program:
+    """Render hooks, in the order of their `index`, into one program with the session's maps, of these values."""
+    return _Builder().build(hooks, stores)
 
 
 def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
@@ -98,16 +108,21 @@ class _Builder:
         self.pairs = Pairs()
         self.has_stacks = False
 
-    def build(self, hooks: Sequence[Hook]) -> Program:
+    def build(self, hooks: Sequence[Hook], stores: Sequence[Layout]) -> Program:
+        declarations = [STORE_KEY] if stores else []
+        for number, layout in enumerate(stores):
+            name = store_name(number)
+            declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
         for hook in hooks:
             self._function(hook)
         parts = [STACKS] if self.has_stacks else []
+        parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         tracepoints = TRACEPOINTS if self.pairs.kept else ()
         if tracepoints:
             self.functions += self.pairs.functions()
-        declarations = [*self.pairs.declarations, *self.actions.declarations]
-        text = "\n".join([PRELUDE, *parts, *declarations, *self.functions, ""])
+        declarations += [*self.pairs.declarations, *self.actions.declarations]
+        text = _numbered("\n".join([PRELUDE, *parts, *declarations, *self.functions, ""]))
         return Program(
             text,
             tuple(self.parameters),
@@ -131,7 +146,7 @@ class _Builder:
         body: list[str] = []
         closing: list[str] = []
         if hook.start is not None:
-            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, renderer, count)
+            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, count)
         elif hook.after is not None:
             # What the key names is not what the start kept, which it finds.
             keys = replace(renderer, scope=replace(scope, kept=None))
@@ -157,6 +172,14 @@ class _Builder:
         return "" if block.condition is None else renderer.integer(block.condition)[0], lines
 
 
+def _numbered(text: str) -> str:
+    """With the number of the following line behind each piece of a user's C."""
+    if BACK not in text:
+        return text
+    lines = enumerate(text.split("\n"), 2)
+    return "\n".join(line.replace("0", str(number), 1) if line == BACK else line for number, line in lines)
+
+
 def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:
     """The same statements with one walk of the stack, where several ask for it."""
     if sum(line.count(renderer.stack) for line in lines) < 2:
@@ -164,9 +187,14 @@ def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:
     return [f"u64 stack = {renderer.stack};", *(line.replace(renderer.stack, "stack") for line in lines)]
 
 
-PRELUDE = (Path(__file__).parent / "prelude.c").read_text()
-STACKS = (Path(__file__).parent / "stacks.c").read_text()
-GLOB_MATCHING = (Path(__file__).parent / "globs.c").read_text()
+def _text(name: str) -> str:
+    with open(f"{os.path.dirname(__file__)}/{name}") as file:  # noqa: PTH120, PTH123 pathlib is dear at the start
+        return file.read()
+
+
+PRELUDE = _text("prelude.c")
+STACKS = _text("stacks.c")
+GLOB_MATCHING = _text("globs.c")
 
 # Computed once a hit, where a hook uses it.
 OPENING = {

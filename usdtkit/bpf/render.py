@@ -6,7 +6,6 @@ become numbered parameters, so the text of a user never reaches the compiler and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
@@ -14,6 +13,7 @@ from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.texts import TextPlace, pack_glob, render_glob, render_test
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
+from usdtkit.records import dataclass, field, replace
 
 MAX_OPERANDS = 12
 COMM_SIZE = 16
@@ -40,6 +40,8 @@ HookKind = Literal["usdt", "entry", "return"]
 COOKIE_LIST_BITS = 12
 # The bit of a cookie that says that a USDT site is its function's first instruction.
 AT_ENTRY_BIT = 1 << 11
+# The entries of a session's maps belong to a process.
+STORE_KEY = "struct store_key { u64 pid, key; };"
 # What a stack must know of its place, as stacks.c calls it.
 STACK_PLACE: dict[HookKind, str] = {
     "usdt": f"cookie & {AT_ENTRY_BIT} ? AT_ENTRY : 0",
@@ -178,6 +180,16 @@ class Renderer:
             case _:
                 raise UsageError(f"{self.scope.what}: a string, a float or a stack where an integer is needed")
 
+    def variable(self, expression: ex.Expression) -> tuple[str, str]:
+        """The C type and the C of a value: an integer, of a text its address, of a float the bits of the double."""
+        resolved = self._resolve(expression)
+        if isinstance(resolved, (ex.Text, ex.Buffer)):
+            return "u64", self.pointer(resolved)
+        if isinstance(resolved, _Float):
+            return "u64", resolved.c
+        c, signed = self.integer(resolved)
+        return "s64" if signed else "u64", c
+
     def pointer(self, expression: ex.Expression) -> str:
         """The C of an address: for an argument that is known to be a string or bytes, where they lie."""
         resolved = self._resolve(expression)
@@ -264,18 +276,34 @@ class Renderer:
             return self._builtin(name)
         if isinstance(expression, ex.Arg):
             return self._argument(self.scope.argument(expression.which))
+        if isinstance(expression, ex.Text):
+            counted = self._resolve(expression.pointer)
+            if isinstance(counted, ex.Buffer) and counted.text:  # an argument that has its length beside it
+                return replace(counted, size=expression.size)
         if isinstance(expression, ex.Memory) and expression.type in ("f32", "f64"):
             bits = self._memory(expression)
             return _Float(bits if expression.type == "f64" else f"widen({bits})")
+        if isinstance(expression, ex.Stored):
+            return self._stored(expression)
         return expression
+
+    def _stored(self, stored: ex.Stored) -> ex.Expression:
+        self.uses.add("id")
+        name, at = store_name(stored.number), store_key(self.integer(stored.key)[0])
+        found = f"{at} struct {name} *entry = {name}.lookup(&at);"
+        if stored.kind == "bool":
+            return _C(f"({{ {found} (u64)(entry != 0); }})", "bool")
+        c = f"({{ {found} entry ? entry->f{stored.index} : 0; }})"
+        return _Stack(c) if stored.kind == "stack" else _C(c, stored.kind)
 
     def _argument(self, argument: Argument) -> ex.Expression:
         value = self._operand(argument.operand)
         match argument.type:
             case "str" | "json":
                 return ex.Text(value, self.scope.string_size)
-            case "bytes":
-                return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
+            case "bytes" | "text" as type:
+                length = self._operand(argument.operand + 1)
+                return ex.Buffer(value, length, self.scope.string_size, text=type == "text")
             case "f64":
                 return _Float(value.c)
             case "f32":
@@ -351,6 +379,16 @@ class Renderer:
         """A constant, as a place that the loader fills."""
         self.parameters.append(value)
         return f"PARAMETER({len(self.parameters) - 1})"
+
+
+def store_name(number: int) -> str:
+    """The C name of a session's map, and of the struct of its values."""
+    return f"store_{number}"
+
+
+def store_key(key: str) -> str:
+    """A statement that declares `at`, where the entry of a key of this process is."""
+    return f"struct store_key at = {{ .pid = id >> 32, .key = {key} }};"
 
 
 # What names become: leaves that only the renderer knows.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from usdtkit.bpf.expressions import ANY_BYTE, ANY_BYTES, Glob, TextTest
 from usdtkit.errors import UsageError
+from usdtkit.records import dataclass
 
 # The words of a literal lie on the BPF stack, which has 512 bytes for everything.
 MAX_LITERAL = 128

@@ -8,23 +8,21 @@ server's probes and functions stands in `usdtkit.providers`.
 from __future__ import annotations
 
 import argparse
-import os
+import mmap
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from usdtkit import processes, targets
-from usdtkit.cli.run import Describe, milliseconds, new_session
-from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsageError
-from usdtkit.output.sql import Dialect, kind, normalise
+from usdtkit.cli.run import milliseconds, new_session, running
+from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
+from usdtkit.output.sql import Dialect
 from usdtkit.providers import mysql, postgresql
-from usdtkit.trace import Distribution, Expression, Pair, Session, arg, cstr, deref, uprobe, usdt
+from usdtkit.records import dataclass
+from usdtkit.trace import Expression, Pair, Session, arg, cstr, deref, tid, uprobe, usdt
 
 QUERY_SIZE = 256
-Label = Literal["statement", "kind", "pid", "user", "database"]
 
 
 @dataclass(frozen=True)
@@ -42,156 +40,42 @@ class Engine:
     without: str  # what to do when a program has neither probes nor functions
 
 
-def add_query_options(parser: argparse.ArgumentParser) -> None:
-    """-m, -x and --raw-text of the tools that show or count queries."""
-    parser.add_argument(
-        *("-m", "--min-ms", "--threshold"),
-        dest="min_ms",
-        type=milliseconds,
-        metavar="MS",
-        help="only queries that take so long",
-    )
+def add_query_options(parser: argparse.ArgumentParser, *, threshold: bool = True) -> None:
+    """-x and --raw-text of the tools for databases, and with `threshold` -m."""
+    if threshold:
+        flags = ("-m", "--min-ms", "--threshold")
+        parser.add_argument(*flags, dest="min_ms", type=milliseconds, metavar="MS", help="only what takes so long")
     parser.add_argument("-x", "--exe", metavar="PATH", help="the server's program, for servers that start later")
     parser.add_argument("--raw-text", action="store_true", help="statements as sent, with the data in them")
 
 
 @contextmanager
-def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[Pair]]]:
-    """A session for the options, with the queries of all servers that they mean."""
+def tracing_servers(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[str]]]:
+    """A session for the options, and the programs of the servers that they mean."""
     pids: list[int] | None = options.pid
-    if options.command:
-        programs = options.command[:1]
-    elif options.exe:
-        programs = [options.exe]
+    if named := options.exe or (options.command or [""])[0]:
+        programs = [targets.resolve(named)[0].path]
     else:
-        found = pids or _running(engine)
-        programs = _programs(found)
+        found = running(options, *engine.servers) or []
+        # As they can be opened from here, also where the server lives in a container.
+        programs = [targets.resolve(program, found)[0].path for program in _programs(found)]
         if engine.forks and pids:
             _refuse_parents(pids, engine)
-        elif engine.forks:
-            programs = [targets.resolve(program, found)[0].path for program in programs]
-        else:
-            pids = found
+        pids = pids if engine.forks else found
     with new_session(options, pids=pids) as session:
+        yield session, programs
+
+
+@contextmanager
+def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[Pair]]]:
+    """A session for the options, with the queries of all servers that they mean."""
+    with tracing_servers(options, engine) as (session, programs):
         queries = [pair for program in programs for pair in engine.queries(session, program)]
         if not queries:
             raise NotFoundError(
                 f"{' and '.join(programs)}: neither the probes nor the functions of {engine.name}", hint=engine.without
             )
         yield session, queries
-
-
-def shown(text: str | None, engine: Engine, *, raw: bool) -> str | None:
-    """A statement as it may be shown: without its data, or with `raw` as it was sent."""
-    return text if raw or text is None else normalise(text, engine.dialect)
-
-
-def row_maker(engine: Engine, options: argparse.Namespace) -> Describe:
-    """For `follow`: rows of events that have a `query`, with the text as it may be shown."""
-
-    def describe(event: Any) -> dict[str, Any]:
-        return {**event._asdict(), "query": shown(event.query, engine, raw=options.raw_text)}
-
-    return describe
-
-
-def backend_title(pid: int) -> re.Match[str] | None:
-    """What the title of a backend of PostgreSQL says, by the names in BACKEND_TITLE; None of anything else."""
-    try:
-        title = Path(f"/proc/{pid}/cmdline").read_text(errors="surrogateescape")
-    except OSError:  # it has ended
-        return None
-    return re.match(postgresql.BACKEND_TITLE, title)
-
-
-class Groups:
-    """Latencies of queries by what `label` says of their events, since the last look.
-
-    Of more than LIMIT labels the later ones are one group, OTHERS: statements are as many as a client likes.
-    """
-
-    LIMIT, OTHERS = 10_000, "(all others)"
-
-    def __init__(self, label: Callable[[Any], str]) -> None:
-        self._label = label
-        self._groups: dict[str, Group] = {}
-
-    def take(self, event: Any) -> None:
-        """Add an event."""
-        label = self._label(event)
-        if label not in self._groups and len(self._groups) >= self.LIMIT:
-            label = self.OTHERS
-        group = self._groups.setdefault(label, Group())
-        group.distribution.add(event.latency_ns)
-        group.greatest = max(group.greatest, event.latency_ns)
-
-    def flush(self) -> list[tuple[str, Group]]:
-        """All groups, the one with the longest time in all first; then begin anew."""
-        groups, self._groups = self._groups, {}
-        return sorted(groups.items(), key=lambda item: (-item[1].distribution.sum, item[0]))
-
-
-@dataclass
-class Group:
-    """The latencies that have one label, and the greatest of them, in nanoseconds."""
-
-    distribution: Distribution = field(default_factory=Distribution)
-    greatest: int = 0
-
-    def row(self, **labels: str) -> dict[str, Any]:
-        """As a row of a table."""
-        total = self.distribution
-        times = {"total_ns": total.sum, "average_ns": round(total.average), "max_ns": self.greatest}
-        return {"count": total.count, **times, **labels}
-
-
-def labels(engine: Engine, queries: Sequence[Pair], by: Label, *, raw: bool) -> Callable[[Any], str]:
-    """What says of an event with the fields `query_fields` which statement it is, what kind, whose.
-
-    UnsupportedError where the server does not tell.
-    """
-    if by == "statement":
-        return lambda event: shown(event.query, engine, raw=raw) or "?"
-    if by == "kind":
-        return lambda event: kind(shown(event.query, engine, raw=False) or "")
-    if by == "pid":
-        return lambda event: str(event.pid)
-    if engine.forks:
-        return Backends(by).of
-    if any(by not in pair.keeps for pair in queries):
-        raise UnsupportedError(
-            f"this server says no {by} with a query", hint="only builds with the probes of MySQL 5.7 do; --by kind"
-        )
-    return lambda event: str(getattr(event, by))
-
-
-def query_fields(pair: Pair) -> list[str]:
-    """All that a pair knows of a query, for `emit`."""
-    return ["latency", *(name for name in pair.keeps if name in ("query", "database", "user"))]
-
-
-class Backends:
-    """PostgreSQL's backends by their titles, each looked at once, when its first query arrives."""
-
-    def __init__(self, by: Literal["user", "database"]) -> None:
-        self._by = by
-        self._known: dict[int, str] = {}
-
-    def of(self, event: Any) -> str:
-        """The user or database of the backend that an event comes from; "?" where it had ended already."""
-        if event.pid not in self._known:
-            title = backend_title(event.pid)
-            self._known[event.pid] = title[self._by] if title else "?"
-        return self._known[event.pid]
-
-
-def _running(engine: Engine) -> list[int]:
-    if found := processes.named(*engine.servers):
-        return found
-    names = " or ".join(engine.servers[:2])
-    if os.geteuid() != 0:
-        raise PrivilegeError(f"no {names} among the processes that may be looked into", hint="run as root")
-    raise NotFoundError(f"no {names} runs here", hint="start it first, or give its PID")
 
 
 def _programs(pids: Sequence[int]) -> list[str]:
@@ -256,7 +140,31 @@ def _packet(dispatch: mysql.Dispatch) -> Expression:
 
 
 def _postgresql(session: Session, program: str) -> list[Pair]:
-    return _by_probes(session, program, "postgresql:query__start", "postgresql:query__done", ())
+    """Queries of the simple protocol by the probes, and executions of the extended one by PortalRun, where we know how
+    this version declares it; each until the backend is ready for more, or failed."""
+    ready = uprobe(program, postgresql.READY)
+    start = usdt("postgresql:query__start", program)
+    try:
+        found = [session.pair(start, ready, key=tid, keep={"query": cstr("query", QUERY_SIZE)})]
+    except NotFoundError:  # a server without symbols, or without probes
+        return _by_probes(session, program, "postgresql:query__start", "postgresql:query__done", ())
+    version = _version(program)
+    for portal_run in postgresql.PORTAL_RUN:
+        if version in portal_run.versions:
+            keep = {
+                "query": cstr(deref(1, portal_run.source), QUERY_SIZE),
+                "destination": deref(portal_run.dest, postgresql.DEST_KIND, "i32"),
+            }
+            runs = session.pair(uprobe(program, "PortalRun"), ready, key=tid, keep=keep)
+            found.append(runs.where(runs.kept("destination") == postgresql.DEST_REMOTE_EXECUTE))
+    return found
+
+
+def _version(program: str) -> int:
+    """The major version of a PostgreSQL; 0 where it does not say."""
+    with Path(program).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = re.search(postgresql.VERSION, content)
+        return int(found[1]) if found else 0
 
 
 MYSQL = Engine(

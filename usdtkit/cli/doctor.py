@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import asdict, dataclass
 
 from usdtkit import features
 from usdtkit._ffi import PRIVILEGE_HINT
 from usdtkit.bpf import bundle, cache, compiler
 from usdtkit.directories import application_directories
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
+from usdtkit.records import asdict, dataclass
 
 # Without these nothing can be traced; the others only make it better.
 NEEDED = ("uprobes", "bpf", "ring buffer", "compiler")

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 from usdtkit.errors import UnsupportedError
 
@@ -112,7 +111,8 @@ def _run(names: list[str], at_once: int) -> tuple[list[str], bool]:
     if found is None or found.origin is None or not sys.executable:
         raise UnsupportedError("demangled names need the package pycxxfilt", hint="pip install pycxxfilt")
     limits = _MEMORY, 1 + len(names) // _NAMES_A_SECOND, _LONGEST_RESULT, at_once
-    command = [sys.executable, "-I", "-S", "-c", _CHILD, *map(str, limits), str(Path(found.origin).parent.parent)]
+    packages = found.origin.rpartition("/")[0].rpartition("/")[0]
+    command = [sys.executable, "-I", "-S", "-c", _CHILD, *map(str, limits), packages]
     lines = "".join(f"{name}\n" for name in names)
     done = subprocess.run(command, input=lines, capture_output=True, encoding="ascii", errors="replace")
     if done.returncode > 0:

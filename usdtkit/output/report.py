@@ -10,11 +10,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from usdtkit.output import histogram
 from usdtkit.output.text import is_cut, jsonable, printable, show
+from usdtkit.records import dataclass
 from usdtkit.trace import Summary, wall_time
 from usdtkit.trace.aggregations import Distribution
 
@@ -65,9 +65,9 @@ class Report:
     def __init__(
         self, tool: str, columns: Sequence[Column], format: Format = "table", *, in_blocks: bool = False
     ) -> None:
+        self.format = format
         self._tool = tool
         self._columns = columns
-        self._format = format
         self._block: dict[str, Any] = {}
         self._csv: tuple[Any, list[str]] | None = None
         if format == "json":
@@ -76,10 +76,11 @@ class Report:
             self._line([column.heading for column in columns])
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too."""
-        if self._format == "table":
+        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too; a list is the labels of a
+        stack, innermost first, and in CSV a folded line."""
+        if self.format == "table":
             self._line([column.format(values[column.key]) for column in self._columns])
-        elif self._format == "json":
+        elif self.format == "json":
             self._json(flatten(values))
         else:
             self._csv_row(flatten(values))
@@ -88,12 +89,12 @@ class Report:
         """Begin what belongs together, such as the counts of an interval: its rows carry the time of now, which the
         table shows before them with `timestamp`."""
         self._block = {"time_ns": time.monotonic_ns()}
-        if timestamp and self._format == "table":
+        if timestamp and self.format == "table":
             print(f"\n{time.strftime('%H:%M:%S')}")
 
     def block(self, rows: Iterable[Mapping[str, Any]], *, title: str = "") -> None:
         """Write the rows of a block, in the table under a heading of their own, and perhaps a title."""
-        if self._format == "table":
+        if self.format == "table":
             print(f"\n{printable(title)}" if title else "")
             self._line([column.heading for column in self._columns])
         for row in rows:
@@ -119,11 +120,11 @@ class Report:
             for bucket, number in counts
         ]
         row = {**self._block, **labels, "value": value}
-        if self._format == "json":
+        if self.format == "json":
             totals = {"count": distribution.count, "sum": distribution.sum}
             bounds = {f"p{percent}": distribution.percentile(percent) for percent in percentiles}
             self._json({**flatten(row), **totals, **bounds, "buckets": buckets})
-        elif self._format == "csv":
+        elif self.format == "csv":
             for bucket in buckets:
                 self._csv_row(flatten({**row, **bucket}))
         else:
@@ -137,7 +138,7 @@ class Report:
 
     def summary(self, summary: Summary) -> None:
         """Write the account of the session: as the last JSON object, else to standard error."""
-        if self._format == "json":
+        if self.format == "json":
             self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
         else:
             note(account(summary))
@@ -169,10 +170,16 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     if "time_ns" in values:
         row["time"] = _iso(wall_time(values["time_ns"]))
     for name, value in values.items():
-        row[name] = flatten(value) if isinstance(value, Mapping) else jsonable(value)
+        row[name] = _plain(value)
         if is_cut(value):
             row[f"{name}_truncated"] = True
     return row
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return flatten(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else jsonable(value)
 
 
 def account(summary: Summary) -> str:
@@ -195,8 +202,12 @@ def note(text: str) -> None:
 
 
 def _csv_cell(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, list)):
         return json.dumps(value)
+    if isinstance(value, list):
+        from usdtkit.output.folded import fold  # only for rows with stacks
+
+        return ";".join(map(fold, reversed(value)))
     if isinstance(value, str):
         value = printable(value)
         return f"'{value}" if value.startswith(FORMULA) else value

@@ -50,9 +50,42 @@ def jsonable(value: Any) -> Any:
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)  # JSON has no such numbers
+    if isinstance(value, (list, tuple)):
+        return [jsonable(one) for one in value]
     return value
 
 
 def is_cut(value: Any) -> bool:
     """Whether only the beginning of a string or of bytes was read."""
     return isinstance(value, (Truncated, TruncatedBytes))
+
+
+def hexdump(data: bytes | None) -> str:
+    """Bytes as lines below a row: offset, 16 of them, and the ASCII among them."""
+    rows = [(at, data[at : at + 16]) for at in range(0, len(data), 16)] if data else []
+    return _below([f"  {at:04x}  {row.hex(' '):<47}  {''.join(map(_ascii, row))}" for at, row in rows], data)
+
+
+def decoded(data: bytes | None) -> str | None:
+    """Bytes as a string, cut off where they are."""
+    if data is None:
+        return None
+    text = data.decode(errors="surrogateescape")
+    return Truncated(text) if isinstance(data, TruncatedBytes) else text
+
+
+def paragraph(text: str | None) -> str:
+    """A string as lines below a row, each of them printable."""
+    return _below([f"  {printable(line)}" for line in (text or "").splitlines()], text)
+
+
+def _ascii(code: int) -> str:
+    return chr(code) if 0x20 <= code < 0x7F else "."
+
+
+def _below(lines: list[str], data: str | bytes | None) -> str:
+    if data is None:
+        lines = ["  ?"]
+    elif is_cut(data):
+        lines.append("  …")
+    return "".join(f"\n{line}" for line in lines)

@@ -9,8 +9,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from usdtkit.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from usdtkit.trace.privileges import Identity
 
 CANNOT_EXEC = 127
 
@@ -18,7 +22,8 @@ CANNOT_EXEC = 127
 class Command:
     """One child process, waiting to become `program`."""
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], identity: Identity | None = None) -> None:
+        """`identity`: who runs it, where that is not who runs this."""
         if not words:
             raise UsageError("an empty command cannot be traced")
         import shutil  # which costs more than all else here
@@ -31,7 +36,7 @@ class Command:
         gate, self._go = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(program, words, gate, self._go)
+            _become(program, words, gate, self._go, identity)
         os.close(gate)
 
     def go(self) -> None:
@@ -54,11 +59,13 @@ class Command:
             self._go = -1
 
 
-def _become(program: str, words: Sequence[str], gate: int, go: int) -> None:
+def _become(program: str, words: Sequence[str], gate: int, go: int, identity: Identity | None) -> None:
     """In the child: wait, then exec. Where the tracer has died meanwhile, end."""
     try:
         os.close(go)
         if os.read(gate, 1):
+            if identity is not None:
+                identity.assume()
             os.execv(program, list(words))
     finally:
         os._exit(CANNOT_EXEC)

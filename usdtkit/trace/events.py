@@ -1,14 +1,13 @@
 """Records from the ring buffer → Python objects with named fields, or columns.
 
-Input: chunks from `bpf.ringbuf`, and the layouts of `bpf.program`. Output: one namedtuple class for each `emit`, with
+Input: the memory of a `bpf.ringbuf`, and the layouts of `bpf.program`. Output: events of one type for each `emit`, with
 `time_ns` (CLOCK_MONOTONIC), `pid`, `tid` and `probe` (the probe's or function's name) before its own fields. The work
-is done in C (native/events.c), a chunk at a time; only the stacks' ids become `Stack`s here.
+is done in C (native/events.c), many events at a time.
 """
 
 from __future__ import annotations
 
 import time
-from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,10 +16,12 @@ from usdtkit.bpf.actions import SIZES
 from usdtkit.bpf.layout import Field, Layout, Truncated, TruncatedBytes
 from usdtkit.bpf.program import Program
 
+Event = _events.Event
+
 HEADER = ("time_ns", "pid", "tid", "probe")
 # Fields say their units.
 UNITS = {"latency": "latency_ns", "time": "time_ns"}
-_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "Q", "probe": "Q"}
+_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "S", "probe": "Q"}
 _ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d", "probe": "Q"}  # of a column
 
 
@@ -60,43 +61,24 @@ class Decoders:
         self._probes = tuple(probes)
         records = {kind: layout.with_probes(probes) for kind, layout in program.records.items()}
         self._fields = [records[number * SIZES].fields for number in range(types)]
-        self._classes = [_event_class([*HEADER, *(field.name for field in fields)]) for fields in self._fields]
+        self._stack = stack
         # Every kind has a decoder, also those that a type of few sizes never sends.
         self._decoders = tuple(
-            _decoder(self._classes[kind // SIZES], records.get(kind) or records[kind // SIZES * SIZES])
-            for kind in range(types * SIZES)
+            _decoder(records.get(kind) or records[kind // SIZES * SIZES], stack) for kind in range(types * SIZES)
         )
-        self._stack = stack
-        # Of the types with stacks, by class: where in the event.
-        self._stacked = {
-            event: [len(HEADER) + n for n, field in enumerate(fields) if field.kind == "stack"]
-            for event, fields in zip(self._classes, self._fields, strict=True)
-            if any(field.kind == "stack" for field in fields)
-        }
         self._groups = bytes(kind // SIZES for kind in range(types * SIZES))
 
-    def events(self, chunk: bytearray, end: int) -> list[Any]:
-        """The events in the first `end` bytes of a drained chunk."""
-        events = _events.decode(chunk, end, self._decoders, self._probes)
-        if self._stacked:
-            return [self._with_stacks(event, self._stacked.get(type(event))) for event in events]
-        return events
+    def events(self, data: Any, enough: int) -> tuple[list[Event], int]:
+        """The events in a ring's memory, until `enough` bytes of it, and how many bytes they were."""
+        return _events.decode(data, enough, self._decoders, self._probes)
 
-    def columns(self, chunk: bytearray, end: int) -> list[Columns | None]:
+    def columns(self, data: Any, enough: int) -> tuple[list[Columns | None], int]:
         """The same as columns, one for each type; None for a type without events."""
-        found = _events.columns(chunk, end, self._decoders, self._probes, self._groups)
+        found, taken = _events.columns(data, enough, self._decoders, self._probes, self._groups)
         return [
             None if raw is None else Columns(dict(self._typed(fields, raw)))
             for fields, raw in zip(self._fields, found, strict=False)
-        ]
-
-    def _with_stacks(self, event: Any, positions: Sequence[int] | None) -> Any:
-        if positions is None or self._stack is None:
-            return event
-        values = list(event)
-        for position in positions:
-            values[position] = self._stack(values[position])
-        return event._make(values)
+        ], taken
 
     def _typed(self, fields: Sequence[Field], raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
         time_ns, pid, tid, probe, *own = raw
@@ -110,17 +92,14 @@ class Decoders:
                 yield field.name, column if field.is_text else memoryview(column).cast(_ITEMS[field.kind])
 
 
-def _event_class(fields: Sequence[str]) -> Any:
-    return namedtuple("Event", fields)
-
-
-def _decoder(event: Any, layout: Layout) -> _events.Decoder:
+def _decoder(layout: Layout, stack: Callable[[int], Any] | None) -> _events.Decoder:
     fields = zip(layout.fields, layout.offsets, layout.rooms, strict=True)
     described = tuple(
         (_CODES[field.kind], offset, field.size, room, {number: name for name, number in field.names} or None)
         for field, offset, room in fields
     )
-    return _events.Decoder(event, described, Truncated, TruncatedBytes)
+    names = (*HEADER, *(field.name for field in layout.fields))
+    return _events.Decoder(names, described, Truncated, TruncatedBytes, stack)
 
 
 def wall_time(time_ns: int) -> float:

@@ -11,7 +11,8 @@ import os
 import select
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from itertools import chain, islice
+from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +24,32 @@ from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
-from usdtkit.bpf.pairs import Matching
+from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
-from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
+from usdtkit.errors import (
+    NotFoundError,
+    PrivilegeError,
+    ProgramError,
+    UnsupportedError,
+    UsageError,
+    UsdtkitError,
+)
 from usdtkit.model import Function, Probe
+from usdtkit.records import replace
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
-from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
+from usdtkit.trace.kernelmap import KernelMap, Kind
+from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, planned
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
+from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
     from usdtkit.trace.memory import Frame
+    from usdtkit.trace.privileges import Identity
     from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
@@ -53,6 +65,9 @@ class Session:
 
     `ring_size`: bytes for events in the kernel, a power of two. `string_size`: bytes read of a string argument.
     `method`: how to attach, one of `usdtkit.bpf.links.METHODS`; None takes the best that the kernel has.
+    `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
+    `batches` keep the buffer's. `drop`: when all is attached, give up every privilege, and become this user (a name or
+    number), or with True who called sudo, else nobody; a `command` is run by that user too.
     """
 
     def __init__(
@@ -64,6 +79,8 @@ class Session:
         ring_size: int = 8 << 20,
         string_size: int = 128,
         method: str | None = None,
+        ordered: bool = False,
+        drop: bool | str = False,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
@@ -75,7 +92,8 @@ class Session:
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         # Where to look for probes and functions; what a command will map, nobody knows yet.
         self._search_pids = self.pids
-        self._command = None if command is None else Command(command)
+        self._identity = None if drop is False else _identity(None if drop is True else drop)
+        self._command = None if command is None else Command(command, self._identity)
         if self._command is not None:
             self.pids = (self._command.pid,)
         self.duration = duration
@@ -87,11 +105,14 @@ class Session:
         self._places: list[Resolved] = []  # of each hook
         self._event_types = 0
         self._aggregations: list[Aggregation] = []
-        self._decoders: Decoders | None = None
+        self._maps: list[KernelMap] = []
+        self._stream: Stream | None = None
+        self._ordered = ordered
         self._waiting: Iterator[Any] = iter(())
         self._loaded: Loaded | None = None
         self._links: Links | None = None
-        self._ring: RingBuffer | None = None
+        self._poller: select.epoll | None = None
+        self._more = -1  # readable while `poll` has left events in hand
         self._stacks: Stacks | None = None
         self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
@@ -125,15 +146,19 @@ class Session:
         *,
         keep: Keep = (),
         key: Key | tuple[Key, Key] | None = None,
+        nesting: int = NESTING,
     ) -> Pair:
         """From `start` to `end`; without `end`, a function from entry to return.
 
         They meet in the same thread, innermost first; with `key` by its value, which is a name or an expression of an
         integer, or two of them where the ends have another than the starts: in any thread of the process. A start that
-        comes again before its end replaces the one before.
+        comes again before its end replaces the one before. Of probes that nest in a thread, the one that goes deeper
+        than `nesting` shows that the ends of those before it will not come: they are dropped, and counted.
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
+        if not 1 <= nesting <= MOST_NESTING:
+            raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
         first = self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
@@ -142,11 +167,19 @@ class Session:
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
         start_hook, end_hook = self._add_hook(first), self._add_hook(second)
+        start_hook.nesting = nesting
         for hook, own in zip((start_hook, end_hook), keys, strict=True):
             hook.matching, hook.key = matching, None if own is None else as_value(own)
         start_hook.start = kept_fields(keep)
         end_hook.after = start_hook
-        return Pair(self, second, start_hook, end_hook)
+        return Pair(self, second, Source(self, first, start_hook), end_hook)
+
+    def map(self, *, room: int = 10_240, **fields: Kind) -> KernelMap:
+        """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
+        sources' `put` and `delete` keep. It has room for so many entries."""
+        self.check_open()
+        self._maps.append(KernelMap(len(self._maps), room, fields))
+        return self._maps[-1]
 
     def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
         """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
@@ -215,18 +248,22 @@ class Session:
 
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled."""
-        return programs.build(self._hooks)
+        return programs.build(self._hooks, [one.layout for one in self._maps])
 
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
-        return [
-            Planned(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, self.pids)
-            for hook, resolved in zip(self._hooks, self._places, strict=True)
-            for place in resolved.places
-        ]
+        return planned(self._hooks, self._places, self.pids)
 
     def start(self) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing."""
+        try:
+            self._start()
+        except ProgramError as error:
+            from usdtkit.bpf.blame import blame  # what a program that is taken does without
+
+            raise blame(self._hooks, error) from None
+
+    def _start(self) -> None:
         self._check_not_closed()
         if self._loaded is not None:
             return
@@ -242,6 +279,7 @@ class Session:
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
             "operands": len(plan.operands),
             GLOBS: len(program.globs),
+            **{one.name: one.room for one in self._maps},
         }
         self._loaded = Loaded(bytecode, program.parameters, sizes)
         try:
@@ -250,11 +288,13 @@ class Session:
                 for index, packed in enumerate(entries):
                     maps[name][index.to_bytes(4, "little")] = packed
             stack = None if self._stacks is None else self._stacks.get
-            self._decoders = Decoders(program, self._event_types, plan.probe_names, stack)
+            decoders = Decoders(program, self._event_types, plan.probe_names, stack)
+            for one in self._maps:
+                one.bind(maps[one.name], self._decoding(one.layout, plan))
             for number, aggregation in enumerate(self._aggregations):
                 table = program.tables[number]
                 aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys, plan)))
-            self._ring = RingBuffer(maps["events"])
+            self._stream = Stream(RingBuffer(maps["events"]), self._ring_size, decoders, ordered=self._ordered)
             if self._stacks is not None:
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             self._links = Links(self._loaded, self._method)
@@ -262,6 +302,9 @@ class Session:
             for function, tracepoint in program.tracepoints:
                 self._links.attach_tracepoint(function, tracepoint)
             self._attach(plan, self._links)
+            self._poller = self._new_poller()
+            if self._identity is not None:
+                self._drop(self._identity)
             if self._command is not None:
                 self._command.go()
         except BaseException:
@@ -273,16 +316,55 @@ class Session:
 
         return Stacks(self.pids, [place.path for resolved in self._places for place in resolved.places])
 
+    def _new_poller(self) -> select.epoll:
+        assert self._stream is not None
+        poller = select.epoll()
+        rings = (self._stream.fd,) if self._stacks is None else (self._stream.fd, self._stacks.fd)
+        self._more = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        for descriptor in (*rings, self._wake, self._more, *self._pidfds):
+            poller.register(descriptor, select.EPOLLIN)
+        return poller
+
+    def drop_privileges(self, user: str | None = None) -> None:
+        """Give up every privilege of this process: become `user` (a name or number; None is who called sudo, else
+        nobody), without groups and capabilities and with no way back. What is attached goes on.
+
+        Names in stacks are then known of the processes that were looked at before, and of those of that user. Raises
+        UnsupportedError where the kernel (before Linux 5.19) does not let such a process read what it counts.
+        """
+        self._check_not_closed()
+        if self._loaded is None:
+            raise UsageError("the session has not started", hint="session.start(), or Session(drop=True)")
+        if self._command is not None:
+            raise UsageError(
+                "a command that was started as another user could not be ended", hint="Session(command=…, drop=True)"
+            )
+        self._drop(_identity(user))
+
+    def _drop(self, identity: Identity) -> None:
+        from usdtkit.trace.privileges import drop
+
+        assert self._loaded is not None
+        if self._stacks is not None:
+            self._stacks.prepare()
+        drop(identity)
+        try:
+            self._loaded.maps["stats"][bytes(4)]
+        except PrivilegeError:
+            raise UnsupportedError(
+                "this kernel lets nobody without privileges read the maps of a BPF program",
+                hint="keep them, or take Linux 5.19, or the sysctl kernel.unprivileged_bpf_disabled=0",
+            ) from None
+
     def _decoding(self, layout: Layout, plan: Plan) -> Layout:
         layout = layout.with_probes(plan.probe_names)
         return layout if self._stacks is None else self._stacks.decoding(layout)
 
     def _attach(self, plan: Plan, links: Links) -> None:
         attached = 0
-        for (hook_index, path), sites in plan.sites.items():
-            hook = self._hooks[hook_index]
+        for (path, on_return), sites in plan.sites.items():
             for pid in self.pids or (0,):
-                attached += links.attach(hook.function, path, sites, on_return=hook.kind == "return", pid=pid)
+                attached += links.attach(path, sites, on_return=on_return, pid=pid)
         if not attached:
             first = links.refused[0]
             where = f"{first.path}+{first.file_offset:#x}"
@@ -298,37 +380,60 @@ class Session:
         return [] if self._links is None else list(dict.fromkeys(self._links.refused))
 
     def __iter__(self) -> Iterator[Any]:
-        for _ in self._rounds():
-            yield from self.drain()
+        return chain.from_iterable(self.drain() for _ in self._rounds())
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         import asyncio
 
         self.start()
-        loop, ready = asyncio.get_running_loop(), asyncio.Event()
-        watched = (*self._ring_fds(), self._wake, *self._pidfds)
-        for descriptor in watched:
-            loop.add_reader(descriptor, ready.set)
+        loop, ready, descriptor = asyncio.get_running_loop(), asyncio.Event(), self.fileno()
+        loop.add_reader(descriptor, ready.set)
         try:
             while True:
                 for event in self.drain():
                     yield event
                 ready.clear()
-                left = self._left()
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(ready.wait(), left)
-                before = set(self._pidfds)
-                finished = self._finished(0)
-                for descriptor in before - self._pidfds:
-                    loop.remove_reader(descriptor)
-                if finished:
+                    await asyncio.wait_for(ready.wait(), self._left())
+                if self._wake < 0:  # closed by whoever took the last event
+                    return
+                if self._finished(0):
                     break
         finally:
-            for descriptor in watched:
-                loop.remove_reader(descriptor)
+            loop.remove_reader(descriptor)
         self.detach()
         for event in self.drain():
             yield event
+
+    def fileno(self) -> int:
+        """A descriptor that is readable (select, poll, epoll) when `poll` has something to do; once started."""
+        if self._poller is None:
+            raise UsageError("the session is not running", hint="session.start()")
+        return self._poller.fileno()
+
+    def poll(self, callback: Callable[[Any], object], *, timeout: float | None = 0.0, budget: int | None = None) -> int:
+        """For an event loop of one's own: call `callback` with each event that waits, with `budget` of them at most.
+
+        Where none waits, first wait for one: `timeout` seconds, or with None as long as it takes. Returns how many
+        there were; 0 from a session that has `ended` means that there are no more.
+        """
+        self.start()
+        if not self.ended:
+            waits = [wait for wait in (HOUR_S if timeout is None else timeout, self._left()) if wait is not None]
+            if self._finished(min(waits) * 1000):
+                self.detach()
+        number = 0
+        for event in islice(self.drain(), budget):
+            number += 1
+            callback(event)
+        if self._more >= 0 and length_hint(self._waiting):
+            os.eventfd_write(self._more, 1)
+        return number
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything is detached: events that were sent before may still wait."""
+        return self._ended_at > 0
 
     def batches(self) -> Iterator[Columns]:
         """As iteration, for heavy streams: columns of many events at a time, of one type each."""
@@ -375,48 +480,41 @@ class Session:
             return None
         return max(0.0, self._started_at + self.duration - time.monotonic())
 
-    def _finished(self, timeout_ms: float | None) -> bool:
+    def _finished(self, timeout_ms: float) -> bool:
         """Wait for something to happen; whether that is the end."""
-        poller = select.poll()
-        for descriptor in (*self._ring_fds(), self._wake, *self._pidfds):
-            poller.register(descriptor, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poller.poll(timeout_ms)}
+        assert self._poller is not None
+        ready = {descriptor for descriptor, _ in self._poller.poll(timeout_ms / 1000)}
         for pidfd in ready & self._pidfds:
             self._pidfds.discard(pidfd)
+            self._poller.unregister(pidfd)
             os.close(pidfd)
         return self._wake in ready or (bool(self.pids) and not self._pidfds) or self._left() == 0.0
 
-    def _ring_fds(self) -> tuple[int, ...]:
-        """What is readable when records wait."""
-        assert self._ring is not None
-        return (self._ring.fd,) if self._stacks is None else (self._ring.fd, self._stacks.fd)
-
     def drain(self) -> Iterator[Any]:
         """The events that wait in the buffer now; a fast writer does not make it endless."""
-        yield from self._waiting
-        for chunk, end, decoders in self._chunks():
-            events = decoders.events(chunk, end)
+        # Not by one generator within the other: each would cost every event a step.
+        return chain.from_iterable(self._lists())
+
+    def _lists(self) -> Iterator[Iterator[Any]]:
+        if self._more >= 0:
+            with contextlib.suppress(BlockingIOError):  # it is 0
+                os.eventfd_read(self._more)
+        yield self._waiting
+        if self._stacks is not None:
+            self._stacks.collect()
+        for events in () if self._stream is None else self._stream.events(last=self.ended):
             self.received += len(events)
             # Kept, for a reader that stops in the midst of them and comes back.
             self._waiting = iter(events)
-            yield from self._waiting
+            yield self._waiting
 
     def drain_columns(self) -> Iterator[Columns]:
         """As `drain`, in columns."""
-        for chunk, end, decoders in self._chunks():
-            for columns in decoders.columns(chunk, end):
-                if columns is not None:
-                    self.received += len(columns)
-                    yield columns
-
-    def _chunks(self) -> Iterator[tuple[bytearray, int, Decoders]]:
-        """Records out of the ring buffer: where they are now, how many bytes, and what they mean."""
         if self._stacks is not None:
             self._stacks.collect()
-        left = self._ring_size
-        while self._ring is not None and self._decoders is not None and left > 0 and (end := self._ring.refill()):
-            left -= end
-            yield self._ring.chunk, end, self._decoders
+        for columns in () if self._stream is None else self._stream.columns():
+            self.received += len(columns)
+            yield columns
 
     def stop(self) -> None:
         """End the iteration, after the events that are already there. Safe in signal handlers and other threads."""
@@ -458,9 +556,14 @@ class Session:
         if self._stacks is not None:
             self._stacks.close()
             self._stacks = None
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        if self._poller is not None:
+            self._poller.close()
+            self._poller = None
+            os.close(self._more)
+            self._more = -1
         for _ in self._waiting:  # whoever iterates gets no more of them
             continue
         for descriptor in (wake, *self._pidfds):
@@ -476,6 +579,12 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _identity(user: str | None) -> Identity:
+    from usdtkit.trace.privileges import Identity  # what most sessions do without
+
+    return Identity.of(user)
 
 
 def _open_pids(pids: tuple[int, ...], wake: int) -> set[int]:

@@ -5,18 +5,19 @@ Input: resolved places (`specs`) and expressions. Output: hooks with blocks, whi
 
 from __future__ import annotations
 
-import copy
 import keyword
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Action, Block, Count, Emit, Hist, Linear, Log2, Stats
+from usdtkit.bpf.actions import Action, Block, Count, Delete, Emit, Hist, Linear, Log2, Put, Raw, Stats
+from usdtkit.bpf.layout import Field, Kind
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
 from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable, Sums
 from usdtkit.trace.events import HEADER, UNITS
+from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="Source")
 Keep = Mapping[str, ex.Expression] | Sequence[str]
 Key = ex.Expression | str
+# A struct of an event has members of 64 bits.
+RAW_NUMBERS: dict[str, Kind] = {
+    **dict.fromkeys(("u8", "u16", "u32", "u64"), "u64"),
+    **dict.fromkeys(("i8", "i16", "i32", "i64"), "i64"),
+    **{"bool": "bool", "f64": "f64"},
+}
 
 
 class Source:
@@ -47,7 +54,8 @@ class Source:
 
     def where(self: Self, condition: ex.Expression) -> Self:
         """The same source, with only the hits for which `condition` is true."""
-        filtered = copy.copy(self)
+        filtered = object.__new__(type(self))
+        filtered.__dict__.update(self.__dict__)
         filtered._condition = condition if self._condition is None else self._condition & condition
         return filtered
 
@@ -104,6 +112,31 @@ class Source:
         self._act(Stats(self._session.add_aggregation(table), as_value(value), wanted))
         return table
 
+    def raw(
+        self: Self, text: str, fields: Mapping[str, str], /, *, declarations: str = "", **values: ex.Expression | str
+    ) -> Self:
+        """Send an event that C of your own fills: statements that set the members of `event`.
+
+        `fields` are their names and types: u8 to u64, i8 to i64, bool, f64, and str or bytes, which are an array NAME
+        of the session's `string_size` and NAME_length. `values` are names or expressions that the text finds as
+        variables; of a string, its address. `declarations` stands before all functions: maps, structs, functions.
+        `goto drop;` sends nothing. Unlike everywhere else, what stands here is compiled as it is.
+        """
+        layout = tuple(self._raw_field(name, type) for name, type in fields.items())
+        wanted = {name: as_value(value) for name, value in values.items()}
+        self._act(Raw(self._session.add_event_type(), layout, text, declarations, wanted))
+        return self
+
+    def put(self: Self, into: KernelMap, key: ex.Expression, **values: ex.Operand) -> Self:
+        """Make an entry of a map of the session, or replace it; every field of the map needs its value."""
+        self._act(Put(into.number, key, into.in_order(values)))
+        return self
+
+    def delete(self: Self, from_: KernelMap, key: ex.Expression) -> Self:
+        """Take an entry from a map of the session; nothing happens where there is none."""
+        self._act(Delete(from_.number, key))
+        return self
+
     def everything(self) -> dict[str, ex.Expression]:
         """All that is known of a hit besides its header, as fields for `emit`; names that are taken get a prefix."""
         if self._hook.kind == "return":
@@ -121,6 +154,15 @@ class Source:
             wanted[name] = ex.lift(value)
         return wanted
 
+    def _raw_field(self, name: str, type: str) -> Field:
+        if not name.isidentifier() or not name.isascii() or name.startswith("_") or name in HEADER:
+            raise UsageError(f"a field cannot be called {name!r} here", hint="a name that C and Python allow")
+        if type in ("str", "bytes"):
+            return Field(name, "str" if type == "str" else "bytes", self._hook.string_size)
+        if type not in RAW_NUMBERS:
+            raise UsageError(f"a field {name!r} of type {type!r}", hint=f"one of {', '.join(RAW_NUMBERS)}, str, bytes")
+        return Field(name, RAW_NUMBERS[type])
+
     def _names(self) -> set[str]:
         """Names that come before the builtin ones."""
         return {argument.name for argument in self._hook.arguments}
@@ -135,9 +177,11 @@ class Pair(Source):
 
     latency = ex.latency
 
-    def __init__(self, session: Session, resolved: Resolved, start: Hook, end: Hook) -> None:
+    def __init__(self, session: Session, resolved: Resolved, start: Source, end: Hook) -> None:
         super().__init__(session, resolved, end)
-        self._start = start
+        self.start = start
+        """The start as a source of its own: its actions come behind what `keep` takes."""
+        self._start = start._hook
 
     @property
     def keeps(self) -> tuple[str, ...]:

@@ -85,6 +85,10 @@ class Stacks:
         """Take over the ring buffer through which definitions come."""
         self._ring = ring
 
+    def prepare(self) -> None:
+        """Open what only a privileged process can, and what is not asked for before."""
+        self._files.vdso()
+
     @property
     def fd(self) -> int:
         """Readable (poll) when new stacks wait."""
@@ -129,7 +133,7 @@ class Stacks:
         if self._ring is not None:
             self._ring.close()
 
-    def _stack(self, payload: memoryview) -> tuple[int, Stack]:
+    def _stack(self, payload: bytes) -> tuple[int, Stack]:
         id, pid, depth, place, built_size = _HEAD.unpack_from(payload)
         addresses = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
         memory = self._memory(pid, addresses)

@@ -1,0 +1,68 @@
+"""Show the commands that are entered in bash, and with -s in all programs that use GNU readline.
+
+Traces what returns the entered line: readline in bash, which has its own copy of the library, and in libreadline the
+function behind both of its interfaces, so that psql and gdb are seen as well as Python's prompt. Where bash uses the
+library, that is traced for it. People type secrets too: treat the output accordingly.
+
+examples:
+  usdtkit bashreadline
+  usdtkit bashreadline -p 1234
+  usdtkit bashreadline -s                       psql, gdb, python3 … with libreadline
+  usdtkit bashreadline -s /opt/lib/libreadline.so.8
+"""
+
+import argparse
+
+from usdtkit import targets
+from usdtkit.cli.run import add_filter_options, add_session_options, filtered, follow, new_session
+from usdtkit.errors import NotFoundError
+from usdtkit.output.report import COMM, PID, TIME, Column
+from usdtkit.providers.readline import CALLBACK_TOO, READLINE
+from usdtkit.trace import comm, cstr, retval, uretprobe
+
+TOPIC = "names, logins and secrets"
+VARIANTS = ("", "-s")
+
+LINE_SIZE = 1024
+COLUMNS = [TIME, PID, Column("COMMAND", "command", 0)]
+WITH_COMM = [TIME, PID, COMM, Column("COMMAND", "command", 0)]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `usdtkit bashreadline`."""
+    parser.add_argument(
+        *("-s", "--shared"),
+        nargs="?",
+        const="readline",
+        metavar="LIB",
+        help="programs that use libreadline, or this file, instead of bash",
+    )
+    add_filter_options(parser)
+    add_session_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trace until told to stop."""
+    with new_session(options) as session:
+        for path, function in places(options):
+            lines = session.source(uretprobe(path, function)).where(retval != 0)
+            filtered(lines, options).emit(comm=comm, command=cstr(retval, LINE_SIZE))
+        return follow(session, options, "bashreadline", WITH_COMM if options.shared else COLUMNS)
+
+
+def places(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Files and the function in each that returns an entered line."""
+    if options.pid and not options.shared:
+        found = targets.defining((READLINE, CALLBACK_TOO), pids=options.pid).items()
+        best = [(path, CALLBACK_TOO if "libreadline" in path else READLINE) for path, names in found]
+        if best:
+            return best
+        raise NotFoundError("these processes have no readline in them", hint="usdtkit list -p PID shows what they map")
+    if options.shared:
+        return [(options.shared, CALLBACK_TOO)]
+    try:
+        targets.find_functions("bash", (READLINE,))
+    except NotFoundError:
+        options.comm = options.comm or ["bash"]
+        return [("readline", CALLBACK_TOO)]
+    return [("bash", READLINE)]

@@ -1,0 +1,70 @@
+"""A program that the compiler or the kernel refuses → which action of which source is the reason.
+
+Input: the hooks, and the `ProgramError`, which names a function of the program or a place in a user's raw C. Output: an
+error in the user's words. Nothing of it costs a program that is taken: an action is found out by trying each alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from usdtkit.bpf import actions
+from usdtkit.bpf.actions import Block
+from usdtkit.bpf.compiler import compile_program
+from usdtkit.bpf.loader import ATTACH_TYPE_NONE, Loaded
+from usdtkit.bpf.program import Hook, build
+from usdtkit.errors import ProgramError, UsageError, UsdtkitError
+
+TOO_LARGE = "too large"  # as the kernel says it
+
+
+def blame(hooks: Sequence[Hook], error: ProgramError) -> UsdtkitError:
+    """The same error with the name of what the user asked for."""
+    for hook in hooks:
+        if hook.function == error.function:
+            return UsdtkitError(f"{_culprit(hooks, hook)}: {error.message}", hint=_hint(error))
+        for block in hook.blocks:
+            action = block.action
+            if isinstance(action, actions.Raw) and error.function in (action.body_name, action.declarations_name):
+                return _in_raw(hook, action, error)
+    return error
+
+
+def _hint(error: ProgramError) -> str | None:
+    if TOO_LARGE in error.message:
+        return "read less of the strings that contains, endswith and matches look through, or use fewer of them"
+    return error.hint
+
+
+def _in_raw(hook: Hook, action: actions.Raw, error: ProgramError) -> UsageError:
+    is_body = error.function == action.body_name
+    lines = (action.text if is_body else action.declarations).splitlines()
+    line = lines[error.line - 1].strip() if 0 < error.line <= len(lines) else "the end"
+    what = "raw C" if is_body else "declarations of the raw C"
+    return UsageError(f"{what} of {hook.what}, line {error.line}: {error.message}, in: {line}")
+
+
+def _culprit(hooks: Sequence[Hook], hook: Hook) -> str:
+    for block in hook.blocks:
+        name = actions.describe(block.action)
+        if _refused(hooks, hook, Block(None, block.action)):
+            return f"{name} of {hook.what}"
+        if block.condition is not None and _refused(hooks, hook, block):
+            return f"where(…) of {name} of {hook.what}"
+    return f"what the pair keeps of {hook.what}" if hook.start is not None else f"the actions of {hook.what} together"
+
+
+def _refused(hooks: Sequence[Hook], hook: Hook, block: Block) -> bool:
+    program = build([replace(each, blocks=[block] if each is hook else []) for each in hooks])
+    try:
+        loaded = Loaded(compile_program(program.text), program.parameters)
+    except ProgramError:
+        return True
+    try:
+        loaded.program(hook.function, ATTACH_TYPE_NONE, cookie=0)
+    except ProgramError:
+        return True
+    finally:
+        loaded.close()
+    return False

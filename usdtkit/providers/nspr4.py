@@ -1,0 +1,14 @@
+"""NSPR, through whose files NSS reads and writes: leading arguments of its functions (prio.h)."""
+
+_TRANSFER = (("fd", "pointer"), ("buffer", "pointer"), ("size", "i32"))
+_SOCKET = (*_TRANSFER, ("flags", "i32"), ("timeout", "u32"))
+
+FUNCTIONS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+    "nspr4": {
+        "PR_Read": _TRANSFER,
+        "PR_Write": _TRANSFER,
+        "PR_Recv": _SOCKET,
+        "PR_Send": _SOCKET,
+        "PR_Close": (("fd", "pointer"),),
+    },
+}
