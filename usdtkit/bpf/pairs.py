@@ -29,7 +29,7 @@ Matching = Literal["frame", "nesting", "key"]
 PAIR_ENTRIES, PAIR_BYTES = 10_240, 4 << 20
 KEY_ENTRIES, KEY_BYTES = 65_536, 8 << 20
 PROCESSES = 4096
-MAX_NESTING = 32
+NESTING, MOST_NESTING = 32, PAIR_ENTRIES
 MAX_CALLS = 64  # the kernel follows as many pending returns of a thread
 MAX_DROPPED = 16  # at one hit, for the verifier goes through all of them
 TRACEPOINTS = (("thread_ends", "sched_process_exit"), ("thread_execs", "sched_process_exec"))
@@ -56,6 +56,7 @@ class Pairs:
         matching: Matching,
         keep: dict[str, ex.Expression],
         key: ex.Expression | None,
+        nesting: int,
         renderer: Renderer,
         count: Counter,
     ) -> list[str]:
@@ -69,7 +70,7 @@ class Pairs:
         elif matching == "frame":
             opening = self._start_by_frame(number, renderer.scope.kind, renderer.scope.machine, count)
         else:
-            opening = self._start_by_depth(number, count)
+            opening = self._start_by_depth(number, renderer.parameter(nesting), count)
         name = f"pair_{number}"
         lines = [
             *opening,
@@ -172,19 +173,19 @@ class Pairs:
             f"BPF_HASH(threads_{number}, u32, u32, {PAIR_ENTRIES});",
         ]
         self.at_thread_end += [
-            f"{{ u32 *depth = threads_{number}.lookup(&thread); if (depth) {{",
-            "struct pair_key key = { .thread = thread }; u64 n = *depth, dropped = n;",
-            f"for (u32 i = 0; i < {MAX_CALLS} && i < n; i++) {{",
-            # Without a branch, or the verifier would follow each number that there could be.
+            f"{{ volatile u32 *depth = threads_{number}.lookup(&thread); if (depth) {{",
+            "struct pair_key key = { .thread = thread }; u64 dropped = *depth;",
+            # Neither the depth in a register nor a branch on what is dropped: the verifier would follow each value.
+            f"for (u32 i = 0; i < {MAX_CALLS} && i < *depth; i++) {{",
             f"key.depth = i; dropped += (s64){name}.delete(&key) >> 63; }}",
             f"{count('dropped', 'dropped')} threads_{number}.delete(&thread); }} }}",
         ]
 
-    def _start_by_depth(self, number: int, count: Counter) -> list[str]:
+    def _start_by_depth(self, number: int, most: str, count: Counter) -> list[str]:
         return [
             *_thread(number, count),
             # A start that is too deep opens a new stack: those that never end do not hide all that come.
-            f"if (*depth >= {MAX_NESTING}) {{ {count('overflow', str(MAX_NESTING))} *depth = 0; }}",
+            f"if (*depth >= {most}) {{ {count('overflow', '*depth')} *depth = 0; }}",
             "struct pair_key key = { .thread = thread, .depth = *depth };",
             "*depth += 1;",  # also where it is not stored: its end must not take the start before it
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -19,7 +20,8 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider")
+COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "run")
+ALIASES = {"tplist": "list"}  # bcc's name for it
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -137,6 +139,8 @@ def _dispatch(arguments: list[str]) -> int:
         options = parser.parse_args(rest)
     except SystemExit:  # it has shown its help
         return 0
+    gc.freeze()  # all that was imported
+    gc.enable()
     code: int = module.run(options)
     return code
 
@@ -179,8 +183,10 @@ def tool_names() -> list[str]:
 
 
 def _module(name: str) -> ModuleType:
+    name = ALIASES.get(name, name)
     if name in COMMANDS:
-        return importlib.import_module(f"usdtkit.cli.{name}")
+        # What `python -m usdtkit.run` runs too lies where that finds it.
+        return importlib.import_module("usdtkit.run" if name == "run" else f"usdtkit.cli.{name}")
     if name.isidentifier() and not name.startswith("_"):
         try:
             return importlib.import_module(f"usdtkit.tools.{name}")

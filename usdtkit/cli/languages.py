@@ -27,6 +27,7 @@ from usdtkit.providers.languages import BY_NAME, LANGUAGES, Calls, Language, Swi
 from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr, usdt
 
 NAME_SIZE = 80
+DEEPEST = 4096  # calls that are open in one thread
 
 
 def add_language_options(parser: argparse.ArgumentParser, *languages: str) -> None:
@@ -133,7 +134,10 @@ class Runtime:
     def pairs(self, calls: Calls, keep: Mapping[str, Expression]) -> list[Pair]:
         """Calls from entry to return, one pair for each file that has the probes."""
         start, done = calls.entry, calls.done
-        return [self.session.pair(usdt(start, path), usdt(done, path), keep=keep) for path in self.paths(start)]
+        return [
+            self.session.pair(usdt(start, path), usdt(done, path), keep=keep, nesting=DEEPEST)
+            for path in self.paths(start)
+        ]
 
     def _started_as(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
         """The words and the environment of each process, or those that the command will have."""
