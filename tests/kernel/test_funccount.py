@@ -32,7 +32,7 @@ def counted(compile_c, ready, spawn):
         ("{}:^(work|begin|main)$", ["-r"], ["begin", "work"]),
         ("u:{}:work:done", [], ["work:done"]),
         ("u:{}:done", [], ["jobs:done", "other:done", "work:done"]),
-        ("u:{}:^(jobs|work):", ["-r"], ["jobs:done", "jobs:start", "work:done"]),
+        ("u:{}:^(jobs|work):.", ["-r"], ["jobs:done", "jobs:start", "work:done"]),
         ("u::jobs:*", [], ["jobs:done", "jobs:start"]),
         ("{}:work", ["--comm", "other"], []),
     ],

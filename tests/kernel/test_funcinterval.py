@@ -46,6 +46,7 @@ def test_the_table(spawn):
 
 
 def test_errors():
-    assert_explained(usdtkit("funcinterval", "no_such:probe"), 4, "no probe no_such:probe")
+    assert "no probe no_such:probe" in usdtkit("funcinterval", "no_such:probe").stderr
+    assert_explained(usdtkit("funcinterval", "p:c:no_such_function"), 4, "no function no_such_function")
     assert usdtkit("funcinterval", "vfs_read").returncode == 2
     assert "only a target belongs here" in usdtkit("funcinterval", 'c:open "%d", arg1').stderr

@@ -78,12 +78,12 @@ class Loaded:
         ranges = tuple(sorted((min(own), max(own), name) for name, own in cookies.items()))
         if ranges not in self._programs:
             try:
-                code = _one_after_the_other(ranges, [self._link(self._bytecode.programs[name]) for *_, name in ranges])
+                code = _one_after_the_other(ranges, [self._code(name) for *_, name in ranges])
             except (LookupError, struct.error):
                 return None
-            flags = SLEEPABLE if self._sleepable else 0
+            flags, type = SLEEPABLE if self._sleepable else 0, ATTACH_TYPE_UPROBE_MULTI
             descriptor = lib.usdtkit_prog_load(
-                code, len(code) // 8, flags, ATTACH_TYPE_UPROBE_MULTI, b"hooks", ffi.NULL, 0
+                PROG_TYPE_KPROBE, code, len(code) // 8, flags, type, b"hooks", ffi.NULL, 0
             )
             if descriptor < 0:
                 return None
@@ -94,11 +94,11 @@ class Loaded:
         """Load a program for a tracepoint of the kernel, as `program`."""
         key = (name, ATTACH_TYPE_NONE, None)
         if key not in self._programs:
-            code = self._code(name, None)
+            code = self._code(name)
             self._programs[key] = _load(PROG_TYPE_RAW_TRACEPOINT, name, code, 0, ATTACH_TYPE_NONE)
         return self._programs[key]
 
-    def _code(self, name: str, cookie: int | None) -> bytes:
+    def _code(self, name: str, cookie: int | None = None) -> bytes:
         try:
             return self._link(self._bytecode.programs[name], cookie)
         except (LookupError, struct.error):
@@ -111,7 +111,7 @@ class Loaded:
         for map_ in self.maps.values():
             map_.close()
 
-    def _link(self, code: bytes, cookie: int | None = None) -> bytes:
+    def _link(self, code: bytes, cookie: int | None) -> bytes:
         maps = [self.maps[description.name] for description in self._bytecode.maps]
         linked = bytearray(code)
         at = 0

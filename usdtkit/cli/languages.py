@@ -109,7 +109,7 @@ class Runtime:
     def paths(self, probe: str) -> list[str]:
         """The files that have the probe; NotFoundError says why there is none, or why it would not fire."""
         found = {each.path for each in self._search(probe)}
-        firing = sorted(path for path in found if not is_silent(self.language, path, probe))
+        firing = sorted(path for path in found if not self._is_silent(path, probe))
         if not firing:
             raise NotFoundError(
                 f"{self.what}: {os.path.basename(min(found))} has {probe}, and never fires it", hint=self.language.hint
@@ -146,6 +146,10 @@ class Runtime:
         if self.program is not None:
             yield self.words, [f"{name}={value}" for name, value in os.environ.items()]
 
+    def _is_silent(self, path: str, probe: str) -> bool:
+        silent = any(fnmatchcase(os.path.basename(path), glob) and probe in of for glob, of in self.language.silent)
+        return silent and not self.has(self.language.unless)
+
     @property
     def what(self) -> str:
         return f"process {self.pids[0]}" if self.pids else str(self.program)
@@ -170,11 +174,6 @@ class Runtime:
             yield beside
         if self.language.linked:
             yield from libraries.installed(self.language.linked)
-
-
-def is_silent(language: Language, path: str, probe: str) -> bool:
-    """Whether a file has the probe and never fires it."""
-    return any(fnmatchcase(os.path.basename(path), glob) and probe in of for glob, of in language.silent)
 
 
 def names_of(calls: Calls, size: int = NAME_SIZE) -> dict[str, Expression]:

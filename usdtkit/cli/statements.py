@@ -19,7 +19,7 @@ from usdtkit.output.sql import kind, normalise
 from usdtkit.providers import postgresql
 from usdtkit.providers.postgresql import PHASES
 from usdtkit.records import dataclass, field
-from usdtkit.trace import Distribution, Pair, Session, cstr
+from usdtkit.trace import Distribution, Pair, Session, arg, cstr
 
 MAX_STATEMENTS, OTHERS = 10_000, "(all others)"  # statements are as many as a client likes
 Label = Literal["statement", "kind", "pid", "user", "database"]
@@ -124,14 +124,13 @@ class Current:
     @classmethod
     def trace(cls, session: Session, program: str) -> None:
         """Send what `take` takes."""
-        session.usdt(cls.PROBE, program).emit(query=cstr("status", QUERY_SIZE))
+        reports = session.usdt(cls.PROBE, program)
+        # NULL: it waits for the next message.
+        reports.where(arg("status").cast("u64") != 0).emit(query=cstr("status", QUERY_SIZE))
 
     def take(self, event: Any) -> None:
         """Note what a backend is at now."""
-        if event.query is None:  # it waits for the next message
-            self._at.pop(event.pid, None)
-        else:
-            self._at[event.pid] = shown(event.query, POSTGRES, raw=self._raw)
+        self._at[event.pid] = shown(event.query, POSTGRES, raw=self._raw)
 
     def of(self, event: Any) -> str | None:
         """What the backend is at that an event comes from; None where that began before the trace."""
@@ -173,9 +172,12 @@ class Phases:
             own[:] = [phase for phase in own if phase.time_ns <= start]
             own.append(event)
             return
-        for phase in self._open.pop(event.pid, ()):
-            self._add(self._current.of(phase) or "?", phase)
+        self._close(event.pid)
         self._current.take(event)
+
+    def _close(self, pid: int) -> None:
+        for phase in self._open.pop(pid, ()):
+            self._add(self._current.of(phase) or "?", phase)
 
     def _add(self, statement: str, event: Any) -> None:
         if statement not in self._totals and len(self._totals) >= MAX_STATEMENTS:
@@ -187,6 +189,8 @@ class Phases:
 
     def flush(self) -> Iterator[Mapping[str, Any]]:
         """Rows, the costliest statement first; then begin anew."""
+        for pid in [*self._open]:
+            self._close(pid)
         totals, self._totals = self._totals, {}
         for statement, total in sorted(totals.items(), key=lambda item: -sum(item[1][phase] for phase in PHASES)):
             times = {f"{phase}_ns": total[phase] for phase in PHASES}

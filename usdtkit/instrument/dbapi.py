@@ -111,6 +111,13 @@ def _sqlite(module: ModuleType) -> None:
         def cursor(self, factory: Any = traced_cursor) -> Any:
             return super().cursor(factory)
 
+        # The short ways, which do not ask `cursor` in C.
+        def execute(self, *args: Any) -> Any:
+            return self.cursor().execute(*args)
+
+        def executemany(self, *args: Any) -> Any:
+            return self.cursor().executemany(*args)
+
     original = module.dbapi2.connect
 
     @wraps(original)

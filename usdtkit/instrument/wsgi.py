@@ -65,7 +65,7 @@ class _Request:
         self._method = str(environ.get("REQUEST_METHOD", ""))
         # As the client has sent it: WSGI has bytes in it, as Latin-1.
         self._path = str(environ.get("PATH_INFO", "")).encode("latin-1", "replace").decode("utf-8", "replace")
-        self._status = 0
+        self._status, self._route = 0, ""
         self._body: Iterable[bytes] = ()
         _start(self._method, self._path)
         self._began = time.monotonic_ns()
@@ -74,6 +74,9 @@ class _Request:
         def start(status: str, *more: Any, **keywords: Any) -> Any:
             code = status[:3]
             self._status = int(code) if code.isdecimal() else 0
+            # Now: Flask takes it out of there when it is done.
+            rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
+            self._route = str(getattr(rule, "rule", ""))
             return start_response(status, *more, **keywords)
 
         try:
@@ -96,9 +99,7 @@ class _Request:
             self._end()
 
     def _end(self) -> None:
-        latency = time.monotonic_ns() - self._began
-        rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
-        _done(self._method, self._path, str(getattr(rule, "rule", "")), self._status, latency)
+        _done(self._method, self._path, self._route, self._status, time.monotonic_ns() - self._began)
 
 
 def _wrap_result(module: ModuleType, name: str) -> None:

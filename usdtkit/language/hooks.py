@@ -153,7 +153,8 @@ class Distributed:
         for table in self.tables:
             if isinstance(table, Counts):
                 total.update(table.read() if cumulative else table.delta())
-        return sorted(((key, count) for key, count in total.items() if count), key=lambda item: item[1])
+        counted = [(key, count) for key, count in total.items() if count]
+        return sorted(counted, key=lambda item: (item[1], repr(item[0])))
 
     def distribution(self, *, cumulative: bool) -> Distribution:
         """All values since the start, or the last call."""
