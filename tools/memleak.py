@@ -81,12 +81,13 @@ def write(report: Report, heap: Heap, options: argparse.Namespace) -> None:
     if report.format == "table" and not options.folded:
         print(f"Top {options.top} stacks with outstanding allocations:")
         rows.reverse()
+    folded.learn(row.stack for row in rows)
     for row in rows:
         labels = folded.labels(row.stack, offsets=not options.folded)
         if report.format != "table":
             whole = [{"bytes": row.size, "count": row.count}]
             blocks = [{"bytes": one.size, "address": hex(one.key), "since_ns": one.since} for one in row.blocks]
-            same = {"pid": row.pid, "stack": list(labels)}
+            same = {"pid": row.pid, "stack": folded.cell(labels, report.format)}
             report.block({**one, **same} for one in (blocks if options.show_allocs else whole))
         elif options.folded:
             print(folded.line(reversed(labels), getattr(row, options.sort)))

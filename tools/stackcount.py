@@ -78,8 +78,7 @@ def _write(report: Report, row: Row, count: int, options: argparse.Namespace) ->
     labels, process, command = row
     if options.format != "table":
         whose = {} if process is None else {"pid": process, "comm": command}
-        stack = list(map(printable, labels)) if options.format == "json" else folded.joined(reversed(labels))
-        report.block([{**whose, "count": count, "stack": stack}])
+        report.block([{**whose, "count": count, "stack": folded.cell(labels, options.format)}])
     elif options.folded:
         print(folded.line((*([] if process is None else [f"{command}-{process}"]), *reversed(labels)), count))
     else:

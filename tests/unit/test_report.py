@@ -166,11 +166,3 @@ def test_times_and_latencies():
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", clock(1_000_000_007))
     assert milliseconds(50_528_000) == "50.53"
     assert milliseconds(0) == "0.00"
-
-
-def test_the_labels_of_a_stack(capsys):
-    row = {"bytes": 31, "stack": ["in;ner", "out\x1b[2Jer\udc80"]}
-    Report("tool", [], "json").row(row)
-    assert json.loads(capsys.readouterr().out.splitlines()[1])["stack"] == ["in;ner", "out\x1b[2Jer\\x80"]
-    Report("tool", [], "csv").row(row)
-    assert capsys.readouterr().out == "bytes,stack\n31,out\\x1b[2Jer\\x80;in:ner\n"

@@ -25,6 +25,12 @@ def joined(labels: Iterable[str]) -> str:
     return ";".join(map(fold, labels))
 
 
+def cell(labels: Iterable[str], format: str) -> list[str] | str:
+    """Labels, innermost first, as a row has them: a list, in CSV a folded line."""
+    shown = list(map(printable, labels))
+    return joined(reversed(shown)) if format == "csv" else shown
+
+
 def fold(label: str) -> str:
     """A frame as a part of a folded line."""
     return printable(label).replace(";", ":")

@@ -76,8 +76,7 @@ class Report:
             self._line([column.heading for column in columns])
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too; a list is the labels of a
-        stack, innermost first, and in CSV a folded line."""
+        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too."""
         if self.format == "table":
             self._line([column.format(values[column.key]) for column in self._columns])
         elif self.format == "json":
@@ -204,10 +203,6 @@ def note(text: str) -> None:
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, (Mapping, list)):
         return json.dumps(value)
-    if isinstance(value, list):
-        from usdtkit.output.folded import fold  # only for rows with stacks
-
-        return ";".join(map(fold, reversed(value)))
     if isinstance(value, str):
         value = printable(value)
         return f"'{value}" if value.startswith(FORMULA) else value
