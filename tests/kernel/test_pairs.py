@@ -192,6 +192,20 @@ def test_starts_of_threads_that_ended_are_dropped_counted_and_leave_room(compile
     assert (summary.hits, summary.full, summary.unmatched, summary.dropped) == (0, 0, 1, 2 * threads)
 
 
+def test_a_thread_that_ends_leaves_nothing_of_what_it_had_too_much_of(compile_c, ready):
+    path = str(compile_c(LEFT % 37, "-pthread"))
+    threads = PAIR_ENTRIES // (32 - 5) + 97  # whose leftovers would fill the table
+    process = ready([path, threads])
+    with trace.Session(pid=process.pid) as session:
+        session.pair(trace.usdt("left:start"), trace.usdt("left:end")).count()
+        session.start()
+        go(process)
+        for _ in session:
+            pass
+    summary = session.summary()
+    assert (summary.full, summary.overflow, summary.dropped) == (0, 32 * threads, 5 * threads)
+
+
 def test_more_open_starts_than_the_table_holds_are_counted(compile_c, ready, wait_for_line):
     path = str(compile_c(LEFT % 31, "-pthread"))
     process = ready([path, 41, 1])
