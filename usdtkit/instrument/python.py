@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import gc
 import sys
+import sysconfig
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Set
@@ -139,13 +140,13 @@ def _own_probes() -> dict[str, list[int]]:
 
     To publish them as well would have every event twice.
     """
+    if not sysconfig.get_config_var("WITH_DTRACE"):
+        return {}
+    # Only then, for a start has to wait for them.
     from usdtkit.elf.image import Image
+    from usdtkit.elf.notes import read_probes
 
     with Image.open(native.interpreter()) as image:
-        if image.section(".note.stapsdt") is None:
-            return {}
-        from usdtkit.elf.notes import read_probes
-
         probes = read_probes(image)
     return {probe.name: [site.address for site in probe.sites] for probe in probes if probe.provider == PROVIDER}
 

@@ -6,7 +6,7 @@ this one hides is run after it. Every start of Python pays for what is imported 
 
 import os
 import sys
-from importlib._bootstrap import module_from_spec  # type: ignore[import-not-found]
+from importlib._bootstrap import module_from_spec
 from importlib.machinery import PathFinder
 
 HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
