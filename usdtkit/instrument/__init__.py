@@ -9,7 +9,6 @@ Output: probes of `usdtkit.probes`, at the cost of one comparison each while nob
 from __future__ import annotations
 
 import importlib
-import json
 from typing import Any
 
 from usdtkit.errors import UsageError
@@ -23,7 +22,12 @@ def install_named(wanted: str) -> None:
     Raises UsageError for an unknown name, and what the modules raise.
     """
     options: dict[str, dict[str, Any]]
-    options = json.loads(wanted) if wanted.startswith("{") else {name.strip(): {} for name in wanted.split(",")}
+    if wanted.startswith("{"):
+        import json  # a start that needs none should not wait for it
+
+        options = json.loads(wanted)
+    else:
+        options = {name.strip(): {} for name in wanted.split(",")}
     check_names(options)
     for name, more in options.items():
         importlib.import_module(f"usdtkit.instrument.{name}").install(**more)

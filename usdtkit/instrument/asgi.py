@@ -1,7 +1,7 @@
 """ASGI applications: asgi:request__start and asgi:request__done, for every HTTP request.
 
-In: an application, wrapped by `wrap`, or by `install` where uvicorn takes it. Out: method, path, route (of FastAPI as
-it was declared, of Starlette the endpoint's name), status and nanoseconds until the application returns.
+In: an application, wrapped by `wrap`, or by `install` where uvicorn takes it. Out: method, path, route (of Starlette
+and FastAPI as it was declared, else the name of who answers), status and nanoseconds until the application returns.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
 """Run by Python at its start where this directory is on PYTHONPATH: installs what USDTKIT_INSTRUMENT names.
 
 Nothing here may keep a program from running: what cannot be installed is said on standard error. A sitecustomize that
-this one hides is run after it.
+this one hides is run after it. Every start of Python pays for what is imported here: so os.path, and no importlib.util.
 """
 
 import os
 import sys
+from importlib._bootstrap import module_from_spec  # type: ignore[import-not-found]
 from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
 
 
 def _load(name: str, places: "list[str]") -> None:
@@ -24,7 +23,7 @@ def _load(name: str, places: "list[str]") -> None:
 def _install(wanted: str) -> None:
     try:
         # The package that this file is part of, wherever the service has its own.
-        _load("usdtkit", [str(HERE.parents[2])])
+        _load("usdtkit", [os.path.abspath(os.path.join(HERE, "..", "..", ".."))])  # noqa: PTH100, PTH118
         from usdtkit.instrument import install_named
 
         install_named(wanted)
@@ -34,4 +33,4 @@ def _install(wanted: str) -> None:
 
 if wanted := os.environ.get("USDTKIT_INSTRUMENT"):
     _install(wanted)
-_load("sitecustomize", [place for place in sys.path if Path(place).resolve() != HERE])
+_load("sitecustomize", [place for place in sys.path if os.path.realpath(place) != HERE])
