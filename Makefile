@@ -4,6 +4,7 @@
 # Each installs what it needs, once; `make help` lists the rest.
 
 PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr/local
 venv := .venv
 bin := $(venv)/bin
 
@@ -52,7 +53,7 @@ lint: $(venv)/.dev ## ruff, mypy, import edges
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
 
-docs/tools/README.md: $(venv)/.built $(wildcard tools/*.py) .ci/tool-index ## the list of the tools
+docs/tools/README.md: $(venv)/.built $(wildcard tools/*.py) .ci/tool-index
 	$(bin)/python .ci/tool-index > $@
 
 man: $(venv)/.built ## manual pages, to $(DESTDIR)$(PREFIX)/share/man/man8
