@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
 
-LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
+LIBRARIES = Path(f"/usr/lib/{os.uname().machine}-linux-gnu")
 JEMALLOC, TCMALLOC = LIBRARIES / "libjemalloc.so.2", LIBRARIES / "libtcmalloc_minimal.so.4"
 # What the C library keeps of a thread.
 OF_THREADS = {"pthread_create", "allocate_dtv", "_dl_allocate_tls", "calloc", "allocate_stack"}

@@ -38,7 +38,11 @@ class Requests:
             url = type(pieces[-1])("".join(pieces))  # which says whether it was cut
             self._open[stream].append((event, url))
         elif event.head[9:10] != "1":  # not yet: 100 Continue, 103 Early Hints
-            return self._answered(event, self._open[stream].popleft() if self._open.get(stream) else None)
+            waiting = self._open.pop(stream, deque())
+            asked = waiting.popleft() if waiting else None
+            if waiting:  # so that nothing is kept of connections that have gone
+                self._open[stream] = waiting
+            return self._answered(event, asked)
         return None
 
     def _answered(self, event: Any, asked: tuple[Any, str] | None) -> Mapping[str, Any] | None:
