@@ -633,7 +633,7 @@ static int create(void) {
     return failed;
 }
 
-static int start_watching(void *Py_UNUSED(nothing)) {
+static int start_watching(void) {
     pthread_mutex_lock(&watcher.lock);
     int failed = 0;
     if (!watcher.running) {
@@ -663,7 +663,7 @@ static PyObject *start(PyObject *Py_UNUSED(module), PyObject *switcher) {
     }
     watcher.switcher = Py_NewRef(switcher);
     new_condition();
-    if (start_watching(NULL) < 0) return NULL;
+    if (start_watching() < 0) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -696,10 +696,16 @@ static PyObject *again(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
  * It stops before a fork, because Python counts the threads of the process then, and warns when there is one more. In
  * the parent it goes on only when the call of fork has returned, for the same reason.
  */
+static int go_on_watching(void *Py_UNUSED(nothing)) {
+    /* No thread to be had: the program goes on, and those who come to trace it are told why they see nothing. */
+    if (start_watching() < 0) PyErr_WriteUnraisable(watcher.switcher);
+    return 0;
+}
+
 static PyObject *after_fork_in_parent(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
     /* Pending calls are made by the main thread, which may be waiting for the one that has forked. */
-    int later = syscall(SYS_gettid) == getpid() && Py_AddPendingCall(start_watching, NULL) == 0;
-    if (!later && start_watching(NULL) < 0) return NULL;
+    int later = syscall(SYS_gettid) == getpid() && Py_AddPendingCall(go_on_watching, NULL) == 0;
+    if (!later) go_on_watching(NULL);
     Py_RETURN_NONE;
 }
 
@@ -708,7 +714,7 @@ static PyObject *after_fork_in_child(PyObject *Py_UNUSED(module), PyObject *Py_U
     watcher.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     new_condition();
     watcher.running = 0;
-    if (start_watching(NULL) < 0) return NULL;
+    go_on_watching(NULL);
     Py_RETURN_NONE;
 }
 

@@ -10,6 +10,7 @@ from programs import language
 from pythons import environment, tree_for, versions
 
 from usdtkit import trace
+from usdtkit.trace.perfmap import PerfMap
 
 PROGRAM = Path(language.__file__)
 PLACES = ("function__entry", "function__return")
@@ -321,3 +322,17 @@ def test_a_program_that_is_not_edited(trees, spawn, wait_for_line, tmp_path):
     assert process.wait(20) == 0
     assert list(by_pid.values()) == [language.CALLS + language.THREADS]
     assert process.pid not in by_pid
+
+
+def test_the_names_that_perf_trampolines_have(trees, start, wait_for_line):
+    """With -X perf every function has code of its own, and the map that names it is read."""
+    for version in versions((3, 12)):
+        path, tree = trees(version)
+        process = start((path, environment(tree)), "-X", "perf", PROGRAM, "install")
+        say(process)
+        wait_for_line(process, "done", timeout=60)
+        lines = Path(f"/tmp/perf-{process.pid}.map").read_text().splitlines()
+        [(begin, size)] = [line.split()[:2] for line in lines if line.split()[2].startswith("py::leaf:")]
+        name, offset = PerfMap.of(process.pid).find(int(begin, 16) + int(size, 16) // 2)
+        assert (name, offset > 0) == (f"py::leaf:{PROGRAM}", True)
+        Path(f"/tmp/perf-{process.pid}.map").unlink()
