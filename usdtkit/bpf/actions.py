@@ -296,7 +296,7 @@ class ActionRenderer:
             "{",
             *(f"{type} value_{index} = {c};" for index, (type, c) in enumerate(variables)),
             *self._reserve(kind, "event", renderer, count),
-            *("{", "__label__ drop, sent;", f"const u32 unreadable = {renderer.stat};"),
+            *("{", "__label__ drop, sent;", f"u64 *const unreadable = {renderer.stat};"),
             *(f"event->{field.name}{'_length' if field.is_text else ''} = 0;" for field in action.fields),
             "{",
             *(f"{type} {name} = value_{n};" for n, (name, (type, _)) in enumerate(named)),

@@ -33,7 +33,7 @@ static __always_inline u64 glob_block(struct glob *g, u64 state, u8 *block, s64 
 }
 
 /* Whether the first `size` bytes match, and nothing follows them, or anything may. */
-static __always_inline u64 glob_match(u32 number, u32 kind, u64 from, s64 length, u32 size, u32 unreadable) {
+static __always_inline u64 glob_match(u32 number, u32 kind, u64 from, s64 length, u32 size, u64 *unreadable) {
   u32 zero = 0, is_kernel = kind == KERNEL_STRING || kind == KERNEL_BYTES;
   struct glob *g = globs.lookup(&number);
   struct scratch *scratch = scratches.lookup(&zero);

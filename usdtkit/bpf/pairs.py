@@ -32,7 +32,7 @@ PROCESSES = 4096
 NESTING, MOST_NESTING = 32, PAIR_ENTRIES
 MAX_CALLS = 64  # the kernel follows as many pending returns of a thread
 MOST_DROPPED = 1024  # at the end of a thread whose probes may nest deeper
-MAX_DROPPED = 16  # at one hit, for the verifier goes through all of them
+MAX_DROPPED = 8  # at one hit, for the verifier goes through all of them
 TRACEPOINTS = (("thread_ends", "sched_process_exit"), ("thread_execs", "sched_process_exec"))
 
 HEADERS: dict[Matching, tuple[tuple[str, str], ...]] = {
@@ -165,7 +165,8 @@ class Pairs:
             ]
             self.at_process_end += [
                 f"{{ struct process *p = processes_{number}.lookup(&process);",
-                f"if (p) {{ if (p->open > 0) {count('dropped', 'p->open')} processes_{number}.delete(&process); }} }}",
+                f"if (p) {{ if (p->open > 0) {_of(number, count('dropped', 'p->open'))}",
+                f"processes_{number}.delete(&process); }} }}",
             ]
             return
         entries = max(64, min(PAIR_ENTRIES, PAIR_BYTES // layout.size))
@@ -174,13 +175,24 @@ class Pairs:
             # How many starts are open in a thread and, where there were too many once, how many have been.
             f"BPF_HASH(threads_{number}, u32, u64, {PAIR_ENTRIES});",
         ]
+        if matching == "frame":
+            # Without a branch, for the verifier goes through all of it at every start.
+            self.at_thread_end += [
+                f"if (threads_{number}.lookup(&thread)) {{",
+                f"struct pair_key key = {{ .thread = thread }}; u64 dropped = {MAX_CALLS};",
+                '_Pragma("clang loop unroll(disable)")',
+                f"for (u32 i = 0; i < {MAX_CALLS}; i++) {{",
+                f"key.depth = i; dropped += (s64){name}.delete(&key) >> 63; }}",
+                f"{_of(number, count('dropped', 'dropped'))} threads_{number}.delete(&thread); }}",
+            ]
+            return
         self.at_thread_end += [
             f"{{ volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread); if (depth) {{",
             "struct pair_key key = { .thread = thread }; u64 dropped = *depth;",
             # Neither the depth in a register nor a branch on what is dropped: the verifier would follow each value.
             f"for (u32 i = 0; i < {most} && i < (*depth | depth[1]); i++) {{",
             f"key.depth = i; dropped += (s64){name}.delete(&key) >> 63 & (s64)((u64)i - *depth) >> 63; }}",
-            f"{count('dropped', 'dropped')} threads_{number}.delete(&thread); }} }}",
+            f"{_of(number, count('dropped', 'dropped'))} threads_{number}.delete(&thread); }} }}",
         ]
 
     def _start_by_depth(self, number: int, most: str, count: Counter) -> list[str]:
@@ -216,6 +228,11 @@ class Pairs:
         ]
 
 
+def _of(hook: int, statement: str) -> str:
+    """A statement that counts for a hook, in a program that is none."""
+    return f"{{ u32 hook = {hook}; struct counters *counters = stats.lookup(&hook); if (counters) {statement} }}"
+
+
 def _thread(number: int, count: Counter) -> list[str]:
     return [
         f"u64 none = 0; u32 thread = id; volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread);",
@@ -234,9 +251,11 @@ def _drop_ended(number: int, live: str, count: Counter) -> list[str]:
     """Drop the innermost open calls until one is `live`, which is `s` then.
 
     How many are left is read from the map each time: of a number in a register the verifier would follow every value.
+    Not unrolled, because what a program costs at its start grows faster than its length.
     """
     name = f"pair_{number}"
     return [
+        '_Pragma("clang loop unroll(disable)")',
         f"for (u32 i = 0; i < {MAX_DROPPED} && *depth; i++) {{",
         f"key.depth = *depth - 1; s = {name}.lookup(&key);",
         f"if (s && ({live})) break;",

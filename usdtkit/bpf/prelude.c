@@ -9,21 +9,17 @@
 struct pair_key { u64 thread, depth; };
 struct process_key { u64 process, since, value; };
 struct process { u64 since; s64 open; };
+struct counters { u64 n[8]; }; /* of one hook; looked up once a hit, for each look-up costs every start */
 struct operand { s64 value; s16 base, index; u8 scale, memory, size, is_signed; };
 
 BPF_RINGBUF_OUTPUT(events, 64);
-BPF_PERCPU_ARRAY(stats, u64, 8);
+BPF_PERCPU_ARRAY(stats, struct counters, 1);
 BPF_ARRAY(operands, struct operand, 1);
 
-static __always_inline void add(u32 counter, u64 amount) {
-  u64 *sum = stats.lookup(&counter);
-  if (sum) __sync_fetch_and_add(sum, amount);
-}
-
-static __always_inline void count(u32 counter) { add(counter, 1); }
+static __always_inline void count(u64 *counter) { __sync_fetch_and_add(counter, 1); }
 
 /* What a read has returned; an error is counted. */
-static __always_inline long counted(long result, u32 unreadable) {
+static __always_inline long counted(long result, u64 *unreadable) {
   if (result < 0) count(unreadable);
   return result;
 }
@@ -46,7 +42,7 @@ static __always_inline long read_string(void *into, u32 room, u64 address) {
   return length;
 }
 
-static __always_inline u64 read_user(u64 address, u32 size, u32 unreadable) {
+static __always_inline u64 read_user(u64 address, u32 size, u64 *unreadable) {
   u64 value = 0;
   long error = bpf_probe_read_user(&value, size, (void *)address);
   if (error && !bring_in(address, size)) error = bpf_probe_read_user(&value, size, (void *)address);
@@ -64,7 +60,7 @@ static __always_inline s32 read_buffer(void *into, u64 room, u64 address, u64 le
   return error ? error : length > 0x7fffffff ? 0x7fffffff : (s32)length;
 }
 
-static __always_inline u64 usdt_operand(struct pt_regs *ctx, u32 at, u32 unreadable) {
+static __always_inline u64 usdt_operand(struct pt_regs *ctx, u32 at, u64 *unreadable) {
   struct operand *o = operands.lookup(&at);
   if (!o) return 0;
   u64 value = o->value, part = 0;

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import BACK, SCRATCH, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import BACK, SCRATCH, ActionRenderer, Block, Table
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import (
@@ -33,7 +33,7 @@ from usdtkit.records import dataclass, field, replace
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
 COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "dropped", "unreadable", "no_stack")
-COUNTERS_ROOM = 8
+COUNTERS_SIZE = 8 * 8  # of struct counters
 
 STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
 MAX_LISTS = AT_ENTRY_BIT  # the list's highest bit says where the site is
@@ -136,23 +136,18 @@ class _Builder:
     def _function(self, hook: Hook) -> None:
         kept = self.pairs.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size)
-        counters = hook.index * COUNTERS_ROOM
-        unreadable, no_stack = (counters + COUNTERS.index(name) for name in ("unreadable", "no_stack"))
-        renderer = Renderer(scope, unreadable, no_stack, self.parameters, self.globs)
-
-        def count(name: str, amount: str = "1") -> str:
-            return f"add({counters + COUNTERS.index(name)}, {amount});"
+        renderer = Renderer(scope, _counter("unreadable"), _counter("no_stack"), self.parameters, self.globs)
 
         body: list[str] = []
         closing: list[str] = []
         if hook.start is not None:
-            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, count)
+            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, _count)
         elif hook.after is not None:
             # What the key names is not what the start kept, which it finds.
             keys = replace(renderer, scope=replace(scope, kept=None))
-            body, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, count)
-        body.append(count("hits"))
-        actions = [self._block(block, renderer, count) for block in hook.blocks]
+            body, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, _count)
+        body.append(_count("hits"))
+        actions = [self._block(block, renderer) for block in hook.blocks]
         # A walk is long, and one a hit is enough: within the condition of the one action that asks, else before all.
         asking = [lines for _, lines in actions if any(renderer.stack in line for line in lines)]
         if len(asking) == 1:
@@ -164,12 +159,30 @@ class _Builder:
         opening = [line for name, line in OPENING.items() if name in renderer.uses]
         body = _walked_once(body, renderer)
         self.functions.append(
-            "\n".join([f"int {hook.function}(struct pt_regs *ctx) {{", *opening, *body, "return 0;", "}"])
+            "\n".join(
+                [
+                    f"int {hook.function}(struct pt_regs *ctx) {{",
+                    f"u32 hook = {hook.index}; struct counters *counters = stats.lookup(&hook);",
+                    "if (!counters) return 0;",
+                    *opening,
+                    *body,
+                    *("return 0;", "}"),
+                ]
+            )
         )
 
-    def _block(self, block: Block, renderer: Renderer, count: Counter) -> tuple[str, list[str]]:
-        lines = self.actions.render(block.action, renderer, count)
+    def _block(self, block: Block, renderer: Renderer) -> tuple[str, list[str]]:
+        lines = self.actions.render(block.action, renderer, _count)
         return "" if block.condition is None else renderer.integer(block.condition)[0], lines
+
+
+def _counter(name: str) -> str:
+    """The address of a counter of the hook that runs."""
+    return f"&counters->n[{COUNTERS.index(name)}]"
+
+
+def _count(name: str, amount: str = "1") -> str:
+    return f"__sync_fetch_and_add({_counter(name)}, {amount});"
 
 
 def _numbered(text: str) -> str:

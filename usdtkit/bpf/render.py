@@ -85,8 +85,8 @@ class Renderer:
     """Renders for one hook. `stat`, `no_stack`: its counters of values, and of stacks, that could not be read."""
 
     scope: Scope
-    stat: int
-    no_stack: int
+    stat: str
+    no_stack: str
     parameters: list[int]
     globs: list[bytes]
     uses: set[str] = field(default_factory=set)

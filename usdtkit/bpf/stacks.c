@@ -106,7 +106,7 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
 }
 
 /* The id of the current stack; 0 where there is none to be had, which `no_stack` counts. */
-static __always_inline u64 user_stack(struct pt_regs *ctx, u32 place, u32 no_stack) {
+static __always_inline u64 user_stack(struct pt_regs *ctx, u32 place, u64 *no_stack) {
   if (IS_NARROW(ctx)) { count(no_stack); return 0; } /* a 32-bit process has other frames */
   u64 id = walk(ctx, place, 0), sent = 1;
   if (stacks_sent.lookup(&id)) return id;

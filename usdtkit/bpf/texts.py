@@ -33,7 +33,7 @@ class TextPlace:
     opening: str = ""
 
 
-def render_test(test: TextTest, place: TextPlace, parameter: Callable[[int], str], unreadable: int) -> str:
+def render_test(test: TextTest, place: TextPlace, parameter: Callable[[int], str], unreadable: str) -> str:
     """The C of whether the text is `test.literal`, or begins with it; `unreadable` is a counter."""
     literal, is_text = test.literal, place.kind != "USER_BYTES" and place.kind != "KERNEL_BYTES"
     if len(literal) > MAX_LITERAL:
@@ -67,7 +67,7 @@ def render_test(test: TextTest, place: TextPlace, parameter: Callable[[int], str
     return f"({{ {place.opening} u64 w[{words}] = {{}}; long n = {read}; (u64)({fits} && {same}); }})"
 
 
-def render_glob(number: int, place: TextPlace, unreadable: int) -> str:
+def render_glob(number: int, place: TextPlace, unreadable: str) -> str:
     """The C of whether the text matches the glob with this number in the map."""
     where = f"(u64)({place.address}), {place.length}, {place.size}"
     return f"({{ {place.opening} glob_match({number}, {place.kind}, {where}, {unreadable}); }})"

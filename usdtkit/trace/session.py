@@ -276,7 +276,7 @@ class Session:
         plan = make_plan(self._hooks, self._places, self._stacks)
         sizes = {
             "events": self._ring_size,
-            "stats": len(self._hooks) * programs.COUNTERS_ROOM,
+            "stats": len(self._hooks),
             "operands": len(plan.operands),
             GLOBS: len(program.globs),
             **{one.name: one.room for one in self._maps},
@@ -534,10 +534,12 @@ class Session:
         totals = dict.fromkeys(programs.COUNTERS, 0)
         if self._loaded is not None:
             for key, values in self._loaded.maps["stats"].items():
-                hook, counter = divmod(int.from_bytes(key, "little"), programs.COUNTERS_ROOM)
-                # A pair's hits are its ends.
-                if counter < len(programs.COUNTERS) and not (counter == 0 and self._hooks[hook].start is not None):
-                    totals[programs.COUNTERS[counter]] += sum(memoryview(values).cast("Q"))
+                numbers = memoryview(values).cast("Q")  # of each CPU in turn
+                room = programs.COUNTERS_SIZE // numbers.itemsize
+                for counter, name in enumerate(programs.COUNTERS):
+                    # A pair's hits are its ends.
+                    if name != "hits" or self._hooks[int.from_bytes(key, "little")].start is None:
+                        totals[name] += sum(numbers[counter::room])
         ended = self._ended_at or time.monotonic()
         return Summary(
             **totals, received=self.received, duration_s=ended - self._started_at if self._started_at else 0.0
