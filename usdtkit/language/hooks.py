@@ -100,16 +100,14 @@ class Messages:
         for hook in self._setup.hooks(spec):
             lowering = hook.lowering
             condition = None if spec.predicate is None else lowering.condition(spec.predicate)
+            values: list[tuple[str, Expression]] | None = None
             if format is not None:
                 pairs = zip(spec.values, format.conversions, strict=True)
                 values = [(printer.expression(node), conversion.lower(lowering, node)) for node, conversion in pairs]
-                source = hook.source()
-            elif spec.parameters and hook.entry is None:
-                named = [one for one in spec.parameters if one.name]
-                values = [(one.name, lowering.shown(n.Name(one.name))) for one in named]
-                source = hook.source()
-            else:
-                source = hook.source()
+            elif hook.entry is None and any(one.name for one in spec.parameters):
+                values = [(one.name, lowering.shown(n.Name(one.name))) for one in spec.parameters if one.name]
+            source = hook.source()  # which must know all that was asked for
+            if values is None:
                 values = [*source.everything().items()]
             self._emit(source if condition is None else source.where(condition), values, format)
 

@@ -128,7 +128,7 @@ def parse_target(text: str, start: int, end: int) -> n.Target:
         library, name = kind, rest
     if not library:
         raise SpecError(_KERNEL, text, start, hint="LIBRARY:FUNCTION, such as c:open")
-    if not colon or not name or name.startswith(":"):
+    if not colon or not name or name.startswith(":") or re.search(r"(?<!:):(?!:)", name):
         raise SpecError(f"{spelled!r} is no target", text, start, hint=f"{TARGETS}; a C++ name needs its library too")
     offset = 0
     if match := _OFFSET.search(name):

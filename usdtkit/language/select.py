@@ -59,8 +59,9 @@ def _named(session: Session, text: str, target: n.Target) -> list[Resolved]:
         if is_glob:
             with contextlib.suppress(NotFoundError):
                 return [_functions(session, text, target, False)]
-            raise
-        raise NotFoundError(f"no probe {spec}, and {missing}", hint=error.hint) from None
+        if missing is None or not missing.message.startswith("no function"):
+            raise  # there is no such library
+        raise NotFoundError(f"no probe {spec}, and {missing.message}", hint=error.hint) from None
 
 
 def matching(session: Session, text: str, *, regexp: bool = False) -> Resolved:
