@@ -71,6 +71,10 @@ setup(
             # Elsewhere than on Linux probes do nothing, and there is nothing to trace: both can do that without it.
             optional=sys.platform != "linux",
         )
-        for name, source in (("_probe", "native/probe.c"), ("_events", "native/events.c"))
+        for name, source in (
+            ("_probe", "native/probe.c"),
+            ("_events", "native/events.c"),
+            ("_python", "native/python.c"),
+        )
     ],
 )

@@ -43,9 +43,9 @@ class Argument:
     """One argument of a probe or a function as a user sees it.
 
     `type` is one of u8…u64, i8…i64, bool, f32 and f64 (the bits of an IEEE number in an integer operand), str (pointer
-    to a NUL-terminated string), json (the same), bytes (pointer, and the length in the operand after it), enum (i32;
-    `names` are those of its numbers), pointer. `operand` is the index, from 0, of its (first) operand. `unit` and `doc`
-    are for people.
+    to a NUL-terminated string), json (the same), bytes (pointer, and the length in the operand after it), text (a
+    string given so), enum (i32; `names` are those of its numbers), pointer. `operand` is the index, from 0, of its
+    (first) operand. `unit` and `doc` are for people.
     """
 
     name: str
@@ -54,6 +54,16 @@ class Argument:
     unit: str = field(default="", compare=False)
     doc: str = field(default="", compare=False)
     names: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def width(self) -> int:
+        """How many operands it takes."""
+        return width_of(self.type)
+
+
+def width_of(type: str) -> int:
+    """How many operands an argument of this type takes: those that have a length take two."""
+    return 2 if type in ("bytes", "text") else 1
 
 
 @dataclass(frozen=True, slots=True)

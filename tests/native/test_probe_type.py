@@ -4,6 +4,7 @@ import array
 import ctypes
 import enum
 import gc
+import inspect
 import json
 import math
 import os
@@ -604,6 +605,8 @@ def test_an_exception_of_the_loader_passes():
 def both_ways(shop):
     """A provider's probe(), compiled and as Python says it."""
     assert type(shop.probe) is _probe.Declarer
+    assert inspect.signature(shop.probe) == inspect.signature(shop.probe.__wrapped__)
+    assert inspect.getdoc(shop.probe) == inspect.getdoc(Provider.probe)
     return shop.probe, shop.probe.__wrapped__
 
 

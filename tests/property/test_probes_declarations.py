@@ -16,7 +16,7 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
 from usdtkit.errors import UsageError
 from usdtkit.probes import image, provider
-from usdtkit.probes.declaration import STABILITIES, TYPES, argument
+from usdtkit.probes.declaration import STABILITIES, TYPES, ProbeSpec, argument, check_arguments
 
 COUNTER = iter(range(10**9))
 ANY_TEXT = st.text(max_size=80)
@@ -100,6 +100,23 @@ def test_what_was_declared_is_what_is_read(tmp_path, name, arguments, doc, stabi
     ]
     assert len(probe.sites[0].operands) == operands(arguments)
     assert all(operand.kind != "unreadable" for operand in probe.sites[0].operands)
+
+
+# Few and alike, so that what is not kept apart shows.
+TEXTS = st.sampled_from(["", "a", "b", "a\n", "\na", "a u8", "', '", "('', '')"])
+ALIKE = st.builds(
+    lambda name, doc, arguments, stability: ProbeSpec(name, doc, check_arguments(name, arguments), stability),
+    st.sampled_from("ab"),
+    TEXTS,
+    st.dictionaries(st.sampled_from("ab"), st.builds(argument, st.sampled_from(["u8", "str"]), unit=TEXTS, doc=TEXTS)),
+    st.sampled_from(STABILITIES[:3]),
+)
+
+
+@SETTINGS
+@given(st.lists(ALIKE, max_size=3), st.lists(ALIKE, max_size=3))
+def test_files_have_the_same_name_for_the_same_declarations_only(one, other):
+    assert (image.canonical_of(one) == image.canonical_of(other)) == (one == other)
 
 
 @SETTINGS

@@ -131,7 +131,8 @@ def test_it_stays_the_file_that_was_opened(store):
 
 
 def test_every_truncation_is_an_error_or_leaves_a_smaller_file(store):
-    data = build("shop", [ProbeSpec("order", "", (("id", "u64"), ("body", "bytes")))])
+    # Without the checksum that follows it.
+    data = build("shop", [ProbeSpec("order", "", (("id", "u64"), ("body", "bytes")))])[:-4]
     for size in {*range(0, 0x200), *range(0, len(data), 7), len(data) - 1}:
         with pytest.raises(UsdtkitError):
             with Image.open(store(data[:size])) as image:

@@ -152,4 +152,6 @@ def test_the_compiled_type_knows_every_declared_type():
     shop = Provider("shop")
     for kind in TYPES:
         declared = argument("enum", names=["new"]) if kind == "enum" else kind
-        assert shop.probe(f"with_{kind}", value=declared).arguments == (("value", kind),)
+        probe = shop.probe(f"with_{kind}", value=declared)
+        assert probe.arguments == (("value", kind),)
+        assert repr(probe) == f"<Probe shop:with_{kind}(value: {kind})>"  # by the compiled type's own table

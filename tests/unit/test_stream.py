@@ -14,7 +14,7 @@ class Ring:
     fd = -1
 
     def __init__(self, monkeypatch, most=3):
-        self.records, self.read, self.chunk, self.most = [], 0, [], most
+        self.records, self.position, self.most = [], 0, most
         self.now = 0
         monkeypatch.setattr(stream.time, "monotonic_ns", self.tick)
         self.while_read = lambda: None
@@ -39,15 +39,15 @@ class Ring:
 
     @property
     def taken(self):
-        return 8 * self.read
+        return 8 * self.position
 
-    def refill(self):
-        self.chunk = []
-        while self.read < len(self.records) and self.records[self.read][2] and len(self.chunk) < self.most:
-            self.chunk.append(self.records[self.read])
-            self.read += 1
+    def read(self, decode):
+        found = []
+        while self.position < len(self.records) and self.records[self.position][2] and len(found) < self.most:
+            found.append(self.records[self.position])
+            self.position += 1
             self.while_read()
-        return 8 * len(self.chunk)
+        return decode(found, 8 * len(found)) if found else None
 
 
 @pytest.fixture
@@ -56,8 +56,10 @@ def ring(monkeypatch):
 
 
 def opened(ring, size=1 << 20, **options):
-    decoders = SimpleNamespace(events=lambda chunk, end: [SimpleNamespace(time_ns=record[0]) for record in chunk])
-    reading = stream.Stream(ring, size, decoders, **{"ordered": True} | options)
+    def events(records, enough):
+        return [SimpleNamespace(time_ns=record[0]) for record in records], enough
+
+    reading = stream.Stream(ring, size, SimpleNamespace(events=events), **{"ordered": True} | options)
     return lambda **now: [event.time_ns for events in reading.events(**now) for event in events]
 
 

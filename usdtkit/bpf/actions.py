@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Kind, Layout
-from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer
+from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer, store_key, store_name
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass
 
@@ -19,7 +19,8 @@ MAX_RECORD = 1 << 16
 # An event of a type comes in up to SIZES sizes: with this room for each of its texts, or with all that they may need.
 TEXT_ROOMS = (28, 124)
 SIZES = len(TEXT_ROOMS) + 1
-# Where the length of a string is found out. Threads that share a CPU may write to it at once: nobody reads it.
+# Where the length of a string is found out, and pages are brought in. Threads that share a CPU may write to it at once:
+# nobody reads it.
 SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
 MAX_KEY = 256
 AGGREGATION_ENTRIES = 10_240
@@ -149,7 +150,24 @@ class Raw:
         return f"declarations_{self.number}"
 
 
-Action = Emit | Count | Hist | Stats | Raw
+@dataclass(eq=False, repr=False)
+class Put:
+    """Make, or replace, the entry of `key` in the session's map `number`."""
+
+    number: int
+    key: ex.Expression
+    values: tuple[ex.Expression, ...]
+
+
+@dataclass(eq=False, repr=False)
+class Delete:
+    """Take the entry of `key` from the session's map `number`, if there is one."""
+
+    number: int
+    key: ex.Expression
+
+
+Action = Emit | Count | Hist | Stats | Raw | Put | Delete
 
 
 def describe(action: Action) -> str:
@@ -165,6 +183,8 @@ def describe(action: Action) -> str:
             return f"stats({', '.join(['…', *keys])})"
         case Raw():
             return "raw C"
+        case Put() | Delete():
+            return f"{type(action).__name__.lower()}(…)"
 
 
 @dataclass(eq=False, repr=False)
@@ -194,6 +214,7 @@ class ActionRenderer:
 
     def __init__(self) -> None:
         self.declarations: list[str] = []
+        self.needs_scratch = False
         # By kind: an event of type n has the kind n * SIZES, or one of the SIZES - 1 after it, by its size.
         self.records: dict[int, Layout] = {}
         self.tables: dict[int, Table] = {}
@@ -211,6 +232,16 @@ class ActionRenderer:
                 return self._stats(action, renderer, count)
             case Raw():
                 return self._raw(action, renderer, count)
+            case Put(number, key, values):
+                name, lines = store_name(number), []
+                for index, value in enumerate(values):
+                    lines += renderer.store(value, f"value.f{index}", 8)
+                opening = ["{", store_key(renderer.integer(key)[0]), f"struct {name} value = {{}};"]
+                renderer.uses.add("id")
+                return [*opening, *lines, f"if ({name}.update(&at, &value)) {{ {count('full')} }} }}"]
+            case Delete(number, key):
+                renderer.uses.add("id")
+                return ["{", store_key(renderer.integer(key)[0]), f"{store_name(number)}.delete(&at); }}"]
 
     def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
         wanted = [renderer.field(name, value) for name, value in fields.items()]
@@ -226,8 +257,7 @@ class ActionRenderer:
         if not rooms:
             return self._send(number * SIZES, full, fields, renderer, count)
         # How long the texts are decides how large a record is: what is not read does not travel.
-        if SCRATCH not in self.declarations:
-            self.declarations.append(SCRATCH)
+        self.needs_scratch = True
         lines = [
             "{ u32 none = 0; s32 n, longest = 0;",
             "struct scratch *scratch = scratches.lookup(&none);",
@@ -266,7 +296,7 @@ class ActionRenderer:
             "{",
             *(f"{type} value_{index} = {c};" for index, (type, c) in enumerate(variables)),
             *self._reserve(kind, "event", renderer, count),
-            *("{", "__label__ drop, sent;"),
+            *("{", "__label__ drop, sent;", f"const u32 unreadable = {renderer.stat};"),
             *(f"event->{field.name}{'_length' if field.is_text else ''} = 0;" for field in action.fields),
             "{",
             *(f"{type} {name} = value_{n};" for n, (name, (type, _)) in enumerate(named)),

@@ -191,6 +191,16 @@ class Buffer(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class Stored(Expression):
+    """A value of an entry of the session's map `number`, 0 where there is none; with the kind bool, if there is one."""
+
+    number: int
+    index: int
+    kind: Literal["u64", "i64", "stack", "bool"]
+    key: Expression
+
+
+@dataclass(eq=False, repr=False)
 class TextTest(Expression):
     """Whether a string is `literal`, or with `whole` unset begins with it."""
 
@@ -209,6 +219,8 @@ class Glob(Expression):
 
 pid, tid, uid, gid, cpu = Name("pid"), Name("tid"), Name("uid"), Name("gid"), Name("cpu")
 comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
+# When the probe was hit: CLOCK_MONOTONIC, in nanoseconds.
+now = Name("time")
 # The number of the cgroup that the thread is in: the inode of its directory, in version 2 of the file system.
 cgroup = Name("cgroup")
 # Addresses of code: where the probe is (of a return probe: where the function returns to); and at a function's entry or

@@ -14,10 +14,19 @@ import os
 from collections.abc import Sequence
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import BACK, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import BACK, SCRATCH, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
-from usdtkit.bpf.render import AT_ENTRY_BIT, COOKIE_LIST_BITS, MAX_OPERANDS, HookKind, Renderer, Scope
+from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
+from usdtkit.bpf.render import (
+    AT_ENTRY_BIT,
+    COOKIE_LIST_BITS,
+    MAX_OPERANDS,
+    STORE_KEY,
+    HookKind,
+    Renderer,
+    Scope,
+    store_name,
+)
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 from usdtkit.records import dataclass, field, replace
@@ -48,6 +57,7 @@ class Hook:
     start: dict[str, ex.Expression] | None = None
     after: Hook | None = None
     matching: Matching = "nesting"
+    nesting: int = NESTING
     key: ex.Expression | None = None
     blocks: list[Block] = field(default_factory=list)
 
@@ -74,9 +84,9 @@ class Program:
     tracepoints: tuple[tuple[str, str], ...]
 
 
-def build(hooks: Sequence[Hook]) -> Program:
-    """Render hooks, in the order of their `index`, into one program."""
-    return _Builder().build(hooks)
+def build(hooks: Sequence[Hook], stores: Sequence[Layout] = ()) -> Program:
+    """Render hooks, in the order of their `index`, into one program with the session's maps, of these values."""
+    return _Builder().build(hooks, stores)
 
 
 def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
@@ -98,15 +108,20 @@ class _Builder:
         self.pairs = Pairs()
         self.has_stacks = False
 
-    def build(self, hooks: Sequence[Hook]) -> Program:
+    def build(self, hooks: Sequence[Hook], stores: Sequence[Layout]) -> Program:
+        declarations = [STORE_KEY] if stores else []
+        for number, layout in enumerate(stores):
+            name = store_name(number)
+            declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
         for hook in hooks:
             self._function(hook)
         parts = [STACKS] if self.has_stacks else []
+        parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         tracepoints = TRACEPOINTS if self.pairs.kept else ()
         if tracepoints:
             self.functions += self.pairs.functions()
-        declarations = [*self.pairs.declarations, *self.actions.declarations]
+        declarations += [*self.pairs.declarations, *self.actions.declarations]
         text = _numbered("\n".join([PRELUDE, *parts, *declarations, *self.functions, ""]))
         return Program(
             text,
@@ -131,7 +146,7 @@ class _Builder:
         body: list[str] = []
         closing: list[str] = []
         if hook.start is not None:
-            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, renderer, count)
+            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, count)
         elif hook.after is not None:
             # What the key names is not what the start kept, which it finds.
             keys = replace(renderer, scope=replace(scope, kept=None))

@@ -40,6 +40,8 @@ HookKind = Literal["usdt", "entry", "return"]
 COOKIE_LIST_BITS = 12
 # The bit of a cookie that says that a USDT site is its function's first instruction.
 AT_ENTRY_BIT = 1 << 11
+# The entries of a session's maps belong to a process.
+STORE_KEY = "struct store_key { u64 pid, key; };"
 # What a stack must know of its place, as stacks.c calls it.
 STACK_PLACE: dict[HookKind, str] = {
     "usdt": f"cookie & {AT_ENTRY_BIT} ? AT_ENTRY : 0",
@@ -274,18 +276,34 @@ class Renderer:
             return self._builtin(name)
         if isinstance(expression, ex.Arg):
             return self._argument(self.scope.argument(expression.which))
+        if isinstance(expression, ex.Text):
+            counted = self._resolve(expression.pointer)
+            if isinstance(counted, ex.Buffer) and counted.text:  # an argument that has its length beside it
+                return replace(counted, size=expression.size)
         if isinstance(expression, ex.Memory) and expression.type in ("f32", "f64"):
             bits = self._memory(expression)
             return _Float(bits if expression.type == "f64" else f"widen({bits})")
+        if isinstance(expression, ex.Stored):
+            return self._stored(expression)
         return expression
+
+    def _stored(self, stored: ex.Stored) -> ex.Expression:
+        self.uses.add("id")
+        name, at = store_name(stored.number), store_key(self.integer(stored.key)[0])
+        found = f"{at} struct {name} *entry = {name}.lookup(&at);"
+        if stored.kind == "bool":
+            return _C(f"({{ {found} (u64)(entry != 0); }})", "bool")
+        c = f"({{ {found} entry ? entry->f{stored.index} : 0; }})"
+        return _Stack(c) if stored.kind == "stack" else _C(c, stored.kind)
 
     def _argument(self, argument: Argument) -> ex.Expression:
         value = self._operand(argument.operand)
         match argument.type:
             case "str" | "json":
                 return ex.Text(value, self.scope.string_size)
-            case "bytes":
-                return ex.Buffer(value, self._operand(argument.operand + 1), self.scope.string_size)
+            case "bytes" | "text" as type:
+                length = self._operand(argument.operand + 1)
+                return ex.Buffer(value, length, self.scope.string_size, text=type == "text")
             case "f64":
                 return _Float(value.c)
             case "f32":
@@ -361,6 +379,16 @@ class Renderer:
         """A constant, as a place that the loader fills."""
         self.parameters.append(value)
         return f"PARAMETER({len(self.parameters) - 1})"
+
+
+def store_name(number: int) -> str:
+    """The C name of a session's map, and of the struct of its values."""
+    return f"store_{number}"
+
+
+def store_key(key: str) -> str:
+    """A statement that declares `at`, where the entry of a key of this process is."""
+    return f"struct store_key at = {{ .pid = id >> 32, .key = {key} }};"
 
 
 # What names become: leaves that only the renderer knows.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -19,7 +20,8 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("bundle", "cache", "doctor", "list", "provider")
+COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "run")
+ALIASES = {"tplist": "list"}  # bcc's name for it
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -28,6 +30,8 @@ TOPICS = (
     "memory and locks",
     "languages",
 )
+# Those of the tools for languages, u…, whose names may begin with a language instead: pythoncalls, javagc.
+LANGUAGE_TOOLS = ("calls", "flow", "gc", "objnew", "stat", "threads")
 EPILOG = """\
 usdtkit NAME -h tells more of each. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
 4 no such target or probe, 5 the kernel or a program lacks a feature, 6 more events lost than --max-lost."""
@@ -108,11 +112,14 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """As wide as the terminal. argparse would ask shutil, and import for it what unpacks archives, at every start."""
 
     def __init__(self, prog: str) -> None:
-        try:
-            columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
-        except (ValueError, OSError):
-            columns = 80
-        super().__init__(prog, width=columns - 2)
+        super().__init__(prog, width=_terminal_width() - 2)
+
+
+def _terminal_width() -> int:
+    try:
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (ValueError, OSError):
+        return 80
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,13 +142,16 @@ def _dispatch(arguments: list[str]) -> int:
         options = parser.parse_args(rest)
     except SystemExit:  # it has shown its help
         return 0
+    gc.freeze()  # all that was imported
+    gc.enable()
     code: int = module.run(options)
     return code
 
 
 def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
     """A command or tool, and the parser of its options. UsageError where there is none of this name."""
-    module = _module(name)
+    language = _language_of(name)
+    module = _module(f"u{name.removeprefix(language)}" if language else name)
     summary, _, details = (module.__doc__ or "").partition("\n")
     parser = _Parser(
         prog=f"usdtkit {name}",
@@ -151,7 +161,20 @@ def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
         allow_abbrev=False,
     )
     module.configure(parser)
+    if language:
+        parser.set_defaults(language=language)
     return module, parser
+
+
+def _language_of(name: str) -> str:
+    """The language in the short form of a tool's name (`javagc` is `ugc -l java`), "" in any other name."""
+    tool = next((tool for tool in LANGUAGE_TOOLS if name.endswith(tool) and not name.startswith("u")), None)
+    if tool is None or name in tool_names():
+        return ""
+    from usdtkit.providers.languages import BY_NAME
+
+    language = name.removesuffix(tool)
+    return language if language in BY_NAME else ""
 
 
 def tool_names() -> list[str]:
@@ -163,8 +186,10 @@ def tool_names() -> list[str]:
 
 
 def _module(name: str) -> ModuleType:
+    name = ALIASES.get(name, name)
     if name in COMMANDS:
-        return importlib.import_module(f"usdtkit.cli.{name}")
+        # What `python -m usdtkit.run` runs too lies where that finds it.
+        return importlib.import_module("usdtkit.run" if name == "run" else f"usdtkit.cli.{name}")
     if name.isidentifier() and not name.startswith("_"):
         try:
             return importlib.import_module(f"usdtkit.tools.{name}")
@@ -179,15 +204,18 @@ def _module(name: str) -> ModuleType:
 
 
 def _overview() -> str:
+    import textwrap
+
     tools = {name: _module(name) for name in tool_names()}
     groups = {"commands": {name: _module(name) for name in COMMANDS}}
     for topic in TOPICS:
         groups[topic] = {name: tool for name, tool in tools.items() if topic == tool.TOPIC}
+    width, indent = max(_terminal_width() - 2, 40), " " * 19
     lines = ["usage: usdtkit COMMAND [options]", "", "See inside running applications on Linux.", ""]
     for title, modules in groups.items():
-        if not modules:
-            continue
         lines.append(f"{title}:")
-        lines += [f"  {name:<16} {(module.__doc__ or '').partition(chr(10))[0]}" for name, module in modules.items()]
+        for name, module in modules.items():
+            summary = (module.__doc__ or "").partition("\n")[0]
+            lines.append(textwrap.fill(f"  {name:<16} {summary}", width, subsequent_indent=indent))
         lines.append("")
     return "\n".join([*lines, EPILOG])

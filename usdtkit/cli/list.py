@@ -144,7 +144,7 @@ def _explain(argument: Argument) -> str:
 def _problem(probe: Probe, argument: Argument) -> str:
     """Why no program can read the argument at one of the sites."""
     for site in probe.sites:
-        for operand in site.operands[argument.operand : argument.operand + (2 if argument.type == "bytes" else 1)]:
+        for operand in site.operands[argument.operand : argument.operand + argument.width]:
             if operand.kind == "unreadable":
                 return f" (unreadable: {operand.text}: {operand.reason})"
     return ""

@@ -37,8 +37,7 @@ def bpftrace(probes: Sequence[Probe]) -> str:
         _check(probe)
         shown, beyond = [], []
         for argument in probe.arguments:
-            operands = 2 if argument.type == "bytes" else 1
-            if argument.operand + operands > _BPFTRACE_OPERANDS:
+            if argument.operand + argument.width > _BPFTRACE_OPERANDS:
                 beyond.append(argument.name)
                 continue
             table = f"@{probe.provider}_{probe.name}_{argument.name}".replace("-", "_")
@@ -71,6 +70,8 @@ def _in_bpftrace(argument: Argument, table: str) -> _Printed:
     match argument.type:
         case "str" | "json":
             return _Printed("%s", f"str({value})")
+        case "text":
+            return _Printed("%s", f"str({value}, arg{argument.operand + 1})")
         case "bytes":
             return _Printed("%r", f"buf({value}, arg{argument.operand + 1})")
         case "f32" | "f64":
@@ -116,7 +117,7 @@ def printer(number, spec, arguments):
         values = []
         for name, kind in arguments:
             value = getattr(event, f"v_{{name}}")
-            if kind == "bytes":
+            if kind in ("bytes", "text"):
                 value = bytes(getattr(event, f"d_{{name}}"))[: max(0, min(value, {text}))]
             values.append(f"{{name}}={{shown(kind, value, spec + ':' + name)}}")
         print(event.pid_, spec, *values, flush=True)
@@ -208,7 +209,7 @@ def _in_bcc(argument: Argument) -> tuple[list[str], list[str]]:
                 read("u64", word, argument.operand),
                 f"bpf_probe_read_user_str(event->{name}, sizeof(event->{name}), (void *){word});",
             ]
-        case "bytes":
+        case "bytes" | "text":
             data, length = f"d_{argument.name}", f"l_{argument.name}"
             return [f"s64 {name};", f"u8 {data}[{_BCC_TEXT}];"], [
                 read("u64", word, argument.operand),

@@ -11,15 +11,15 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from usdtkit.elf import symbols
 from usdtkit.elf.arguments import parse
 from usdtkit.elf.arguments.common import SymbolResolver
 from usdtkit.elf.image import SHT_NOTE, Image
 from usdtkit.errors import ElfError
-from usdtkit.model import Argument, Operand, Probe, Site
-from usdtkit.records import replace
+from usdtkit.model import Argument, Operand, Probe, Site, width_of
+from usdtkit.records import NamedTuple, replace
 
 SECTION, OWNER, TYPE = ".note.stapsdt", b"stapsdt", 3
 METADATA_SECTION, METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = ".note.usdtkit", b"usdtkit", 1, 1
@@ -95,11 +95,11 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
 # Most probes of a file share their arguments with others, and to make an object costs more than to find one.
 @lru_cache(maxsize=1024)
 def name_operands(count: int, pairs: tuple[tuple[str, str], ...]) -> tuple[Argument, ...] | None:
-    """Lay (name, type) pairs over so many operands, two for `bytes`; None where they do not fit exactly."""
+    """Lay (name, type) pairs over so many operands, as many as each type takes; None where they do not fit exactly."""
     arguments, position = [], 0
     for name, kind in pairs:
         arguments.append(Argument(name, kind, position))
-        position += 2 if kind == "bytes" else 1
+        position += width_of(kind)
     return tuple(arguments) if position == count else None
 
 

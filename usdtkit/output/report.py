@@ -19,6 +19,7 @@ from usdtkit.trace import Summary, wall_time
 from usdtkit.trace.aggregations import Distribution
 
 Format = Literal["table", "json", "csv"]
+PERCENTILES = (50, 90, 99)
 # What a spreadsheet would take for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -64,9 +65,9 @@ class Report:
     def __init__(
         self, tool: str, columns: Sequence[Column], format: Format = "table", *, in_blocks: bool = False
     ) -> None:
+        self.format = format
         self._tool = tool
         self._columns = columns
-        self._format = format
         self._block: dict[str, Any] = {}
         self._csv: tuple[Any, list[str]] | None = None
         if format == "json":
@@ -76,9 +77,9 @@ class Report:
 
     def row(self, values: Mapping[str, Any]) -> None:
         """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too."""
-        if self._format == "table":
+        if self.format == "table":
             self._line([column.format(values[column.key]) for column in self._columns])
-        elif self._format == "json":
+        elif self.format == "json":
             self._json(flatten(values))
         else:
             self._csv_row(flatten(values))
@@ -87,36 +88,42 @@ class Report:
         """Begin what belongs together, such as the counts of an interval: its rows carry the time of now, which the
         table shows before them with `timestamp`."""
         self._block = {"time_ns": time.monotonic_ns()}
-        if timestamp and self._format == "table":
+        if timestamp and self.format == "table":
             print(f"\n{time.strftime('%H:%M:%S')}")
 
     def block(self, rows: Iterable[Mapping[str, Any]], *, title: str = "") -> None:
         """Write the rows of a block, in the table under a heading of their own, and perhaps a title."""
-        if self._format == "table":
+        if self.format == "table":
             print(f"\n{printable(title)}" if title else "")
             self._line([column.heading for column in self._columns])
         for row in rows:
             self.row({**self._block, **row})
 
-    def histogram(
-        self, distribution: Distribution, value: str = "latency_ns", *, percentiles: Sequence[int] = (), **labels: Any
-    ) -> None:
+    def histogram(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
         """Write the distribution of a value: its name, which ends in `_ns` where it is a duration, and what it is of.
 
-        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket. With
-        `percentiles` the table and JSON also have them, as the ends of their buckets, and the average.
+        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket.
         """
+        self._histogram(distribution, value, (), labels)
+
+    def distribution(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
+        """As `histogram`, with a line of the average and of PERCENTILES, as bounds; JSON has `p50` and so on."""
+        self._histogram(distribution, value, PERCENTILES, labels)
+
+    def _histogram(
+        self, distribution: Distribution, value: str, percentiles: Sequence[int], labels: Mapping[str, Any]
+    ) -> None:
         counts = sorted(distribution.buckets.items())
         buckets = [
             {**dict(zip(("low", "high"), distribution.scale.bounds(bucket), strict=True)), "count": number}
             for bucket, number in counts
         ]
         row = {**self._block, **labels, "value": value}
-        if self._format == "json":
+        if self.format == "json":
             totals = {"count": distribution.count, "sum": distribution.sum}
             bounds = {f"p{percent}": distribution.percentile(percent) for percent in percentiles}
             self._json({**flatten(row), **totals, **bounds, "buckets": buckets})
-        elif self._format == "csv":
+        elif self.format == "csv":
             for bucket in buckets:
                 self._csv_row(flatten({**row, **bucket}))
         else:
@@ -130,7 +137,7 @@ class Report:
 
     def summary(self, summary: Summary) -> None:
         """Write the account of the session: as the last JSON object, else to standard error."""
-        if self._format == "json":
+        if self.format == "json":
             self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
         else:
             note(account(summary))
@@ -162,10 +169,16 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     if "time_ns" in values:
         row["time"] = _iso(wall_time(values["time_ns"]))
     for name, value in values.items():
-        row[name] = flatten(value) if isinstance(value, Mapping) else jsonable(value)
+        row[name] = _plain(value)
         if is_cut(value):
             row[f"{name}_truncated"] = True
     return row
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return flatten(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else jsonable(value)
 
 
 def account(summary: Summary) -> str:
@@ -188,7 +201,7 @@ def note(text: str) -> None:
 
 
 def _csv_cell(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, list)):
         return json.dumps(value)
     if isinstance(value, str):
         value = printable(value)

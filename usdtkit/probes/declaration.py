@@ -1,7 +1,7 @@
 """What may be declared: names, argument types, limits. Keyword arguments of `Provider.probe` → checked specs.
 
-Pure. `provider` and `signature` call it, `image` writes what it returns; native/probe.c converts by the same names of
-types.
+Pure. `provider` and `signature` call it, `image` writes what it returns; native/probe.c has the table of types in the
+same order.
 """
 
 from __future__ import annotations

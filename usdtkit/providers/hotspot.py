@@ -4,21 +4,21 @@ Methods, objects and monitors are reported only by a JVM started with -XX:+DTrac
 +DTraceMonitorProbes (older: -XX:+ExtendedDTraceProbes). `thread` is Java's number of it.
 """
 
-_METHOD = (("thread", "u64"), ("class_name", "bytes"), ("method", "bytes"), ("signature", "bytes"))
+_METHOD = (("thread", "u64"), ("class_name", "text"), ("method", "text"), ("signature", "text"))
 _POOL = (
-    *(("manager", "bytes"), ("pool", "bytes")),
+    *(("manager", "text"), ("pool", "text")),
     *(("initial", "u64"), ("used", "u64"), ("committed", "u64"), ("maximum", "u64")),
 )
-_THREAD = (("name", "bytes"), ("thread", "u64"), ("native_thread", "u64"), ("daemon", "bool"))
-_CLASS = (("class_name", "bytes"), ("loader", "pointer"), ("shared", "bool"))
-_MONITOR = (("thread", "u64"), ("monitor", "pointer"), ("class_name", "bytes"))
-_COMPILE = (("compiler", "bytes"), ("class_name", "bytes"), ("method", "bytes"), ("signature", "bytes"))
-_LOADED = (("class_name", "bytes"), ("method", "bytes"), ("signature", "bytes"))
+_THREAD = (("name", "text"), ("thread", "u64"), ("native_thread", "u64"), ("daemon", "bool"))
+_CLASS = (("class_name", "text"), ("loader", "pointer"), ("shared", "bool"))
+_MONITOR = (("thread", "u64"), ("monitor", "pointer"), ("class_name", "text"))
+_COMPILE = (("compiler", "text"), ("class_name", "text"), ("method", "text"), ("signature", "text"))
+_LOADED = (("class_name", "text"), ("method", "text"), ("signature", "text"))
 
 PROBES: dict[str, tuple[tuple[str, str], ...]] = {
     "method__entry": _METHOD,
     "method__return": _METHOD,
-    "object__alloc": (("thread", "u64"), ("class_name", "bytes"), ("size", "u64")),
+    "object__alloc": (("thread", "u64"), ("class_name", "text"), ("size", "u64")),
     "gc__begin": (("full", "bool"),),
     "gc__end": (),
     "mem__pool__gc__begin": _POOL,

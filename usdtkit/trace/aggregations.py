@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from usdtkit.bpf.actions import Log2, Scale, Table
 from usdtkit.bpf.maps import Map
-from usdtkit.records import dataclass, field
+from usdtkit.records import dataclass, field, replace
 
 Key = tuple[Any, ...]
 
@@ -40,11 +40,15 @@ class Distribution:
         self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
         self.sum += value
 
+    def __add__(self, other: Distribution) -> Distribution:
+        return Distribution.total((self, other))
+
     @staticmethod
     def total(parts: Iterable[Distribution]) -> Distribution:
-        """The values of several distributions of powers of two, as one."""
+        """The values of several distributions of one scale, as one."""
         whole = Distribution()
         for part in parts:
+            whole.scale = part.scale
             whole.sum += part.sum
             for bucket, count in part.buckets.items():
                 whole.buckets[bucket] = whole.buckets.get(bucket, 0) + count
@@ -74,6 +78,10 @@ class Statistics:
     def average(self) -> float:
         """The mean of all values."""
         return self.sum / self.count
+
+    def __add__(self, other: Statistics) -> Statistics:
+        least, greatest = min(self.least, other.least), max(self.greatest, other.greatest)
+        return Statistics(self.count + other.count, self.sum + other.sum, least, greatest)
 
 
 class Aggregation:
@@ -174,11 +182,25 @@ class Histogram(Aggregation):
 class StatisticsTable(Aggregation):
     """Count, sum, least and greatest of a value for each combination of keys."""
 
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        super().__init__(keys)
+        self._before: dict[Key, Statistics] = {}
+
     def top(
         self, number: int, by: Literal["count", "sum", "average", "greatest"] = "sum"
     ) -> list[tuple[Key, Statistics]]:
         """The keys with the greatest sum, or count, average or value; the first first."""
         return sorted(self.read().items(), key=lambda item: (-getattr(item[1], by), repr(item[0])))[:number]
+
+    def delta(self) -> dict[Key, Statistics]:
+        """As `read`, since the last call of this (or since the start); but least and greatest are of all the time."""
+        now, before = self.read(), self._before
+        self._before = now
+        fresh = {
+            key: replace(one, count=one.count - old.count, sum=one.sum - old.sum) if (old := before.get(key)) else one
+            for key, one in now.items()
+        }
+        return {key: one for key, one in fresh.items() if one.count}
 
     def read(self) -> dict[Key, Statistics]:
         """Statistics by key; without keys, one entry with the key () once there was a value."""
@@ -189,13 +211,7 @@ class StatisticsTable(Aggregation):
         for key, row in self._rows():
             own = key if self.keys else ()
             for at in range(0, len(row), values.size):
-                count, total, least, greatest = values.decode(row[at : at + values.size])
-                if count:
-                    before = found.get(own, Statistics(0, 0, least, greatest))
-                    found[own] = Statistics(
-                        before.count + count,
-                        before.sum + total,
-                        min(before.least, least),
-                        max(before.greatest, greatest),
-                    )
+                one = Statistics(*values.decode(row[at : at + values.size]))
+                if one.count:
+                    found[own] = found[own] + one if own in found else one
         return found

@@ -24,7 +24,7 @@ from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
-from usdtkit.bpf.pairs import Matching
+from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
@@ -41,7 +41,8 @@ from usdtkit.records import replace
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
-from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
+from usdtkit.trace.kernelmap import KernelMap, Kind
+from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, planned
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 from usdtkit.trace.stream import Stream
@@ -104,6 +105,7 @@ class Session:
         self._places: list[Resolved] = []  # of each hook
         self._event_types = 0
         self._aggregations: list[Aggregation] = []
+        self._maps: list[KernelMap] = []
         self._stream: Stream | None = None
         self._ordered = ordered
         self._waiting: Iterator[Any] = iter(())
@@ -144,15 +146,19 @@ class Session:
         *,
         keep: Keep = (),
         key: Key | tuple[Key, Key] | None = None,
+        nesting: int = NESTING,
     ) -> Pair:
         """From `start` to `end`; without `end`, a function from entry to return.
 
         They meet in the same thread, innermost first; with `key` by its value, which is a name or an expression of an
         integer, or two of them where the ends have another than the starts: in any thread of the process. A start that
-        comes again before its end replaces the one before.
+        comes again before its end replaces the one before. Of probes that nest in a thread, the one that goes deeper
+        than `nesting` shows that the ends of those before it will not come: they are dropped, and counted.
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
+        if not 1 <= nesting <= MOST_NESTING:
+            raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
         first = self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
@@ -161,11 +167,19 @@ class Session:
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
         start_hook, end_hook = self._add_hook(first), self._add_hook(second)
+        start_hook.nesting = nesting
         for hook, own in zip((start_hook, end_hook), keys, strict=True):
             hook.matching, hook.key = matching, None if own is None else as_value(own)
         start_hook.start = kept_fields(keep)
         end_hook.after = start_hook
-        return Pair(self, second, start_hook, end_hook)
+        return Pair(self, second, Source(self, first, start_hook), end_hook)
+
+    def map(self, *, room: int = 10_240, **fields: Kind) -> KernelMap:
+        """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
+        sources' `put` and `delete` keep. It has room for so many entries."""
+        self.check_open()
+        self._maps.append(KernelMap(len(self._maps), room, fields))
+        return self._maps[-1]
 
     def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
         """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
@@ -234,15 +248,11 @@ class Session:
 
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled."""
-        return programs.build(self._hooks)
+        return programs.build(self._hooks, [one.layout for one in self._maps])
 
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
-        return [
-            Planned(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, self.pids)
-            for hook, resolved in zip(self._hooks, self._places, strict=True)
-            for place in resolved.places
-        ]
+        return planned(self._hooks, self._places, self.pids)
 
     def start(self) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing."""
@@ -269,6 +279,7 @@ class Session:
             "stats": len(self._hooks) * programs.COUNTERS_ROOM,
             "operands": len(plan.operands),
             GLOBS: len(program.globs),
+            **{one.name: one.room for one in self._maps},
         }
         self._loaded = Loaded(bytecode, program.parameters, sizes)
         try:
@@ -278,6 +289,8 @@ class Session:
                     maps[name][index.to_bytes(4, "little")] = packed
             stack = None if self._stacks is None else self._stacks.get
             decoders = Decoders(program, self._event_types, plan.probe_names, stack)
+            for one in self._maps:
+                one.bind(maps[one.name], self._decoding(one.layout, plan))
             for number, aggregation in enumerate(self._aggregations):
                 table = program.tables[number]
                 aggregation.bind(maps[table_name(number)], replace(table, keys=self._decoding(table.keys, plan)))
@@ -349,10 +362,9 @@ class Session:
 
     def _attach(self, plan: Plan, links: Links) -> None:
         attached = 0
-        for (hook_index, path), sites in plan.sites.items():
-            hook = self._hooks[hook_index]
+        for (path, on_return), sites in plan.sites.items():
             for pid in self.pids or (0,):
-                attached += links.attach(hook.function, path, sites, on_return=hook.kind == "return", pid=pid)
+                attached += links.attach(path, sites, on_return=on_return, pid=pid)
         if not attached:
             first = links.refused[0]
             where = f"{first.path}+{first.file_offset:#x}"

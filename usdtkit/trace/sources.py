@@ -5,19 +5,19 @@ Input: resolved places (`specs`) and expressions. Output: hooks with blocks, whi
 
 from __future__ import annotations
 
-import copy
 import keyword
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Action, Block, Count, Emit, Hist, Linear, Log2, Raw, Stats
+from usdtkit.bpf.actions import Action, Block, Count, Delete, Emit, Hist, Linear, Log2, Put, Raw, Stats
 from usdtkit.bpf.layout import Field, Kind
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
 from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable, Sums
 from usdtkit.trace.events import HEADER, UNITS
+from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Source:
 
     def where(self: Self, condition: ex.Expression) -> Self:
         """The same source, with only the hits for which `condition` is true."""
-        filtered = copy.copy(self)
+        filtered = object.__new__(type(self))
+        filtered.__dict__.update(self.__dict__)
         filtered._condition = condition if self._condition is None else self._condition & condition
         return filtered
 
@@ -126,6 +127,16 @@ class Source:
         self._act(Raw(self._session.add_event_type(), layout, text, declarations, wanted))
         return self
 
+    def put(self: Self, into: KernelMap, key: ex.Expression, **values: ex.Operand) -> Self:
+        """Make an entry of a map of the session, or replace it; every field of the map needs its value."""
+        self._act(Put(into.number, key, into.in_order(values)))
+        return self
+
+    def delete(self: Self, from_: KernelMap, key: ex.Expression) -> Self:
+        """Take an entry from a map of the session; nothing happens where there is none."""
+        self._act(Delete(from_.number, key))
+        return self
+
     def everything(self) -> dict[str, ex.Expression]:
         """All that is known of a hit besides its header, as fields for `emit`; names that are taken get a prefix."""
         if self._hook.kind == "return":
@@ -166,9 +177,11 @@ class Pair(Source):
 
     latency = ex.latency
 
-    def __init__(self, session: Session, resolved: Resolved, start: Hook, end: Hook) -> None:
+    def __init__(self, session: Session, resolved: Resolved, start: Source, end: Hook) -> None:
         super().__init__(session, resolved, end)
-        self._start = start
+        self.start = start
+        """The start as a source of its own: its actions come behind what `keep` takes."""
+        self._start = start._hook
 
     @property
     def keeps(self) -> tuple[str, ...]:

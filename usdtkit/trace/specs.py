@@ -65,14 +65,16 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
 
 
 def _readable(operands: Sequence[Operand], argument: Argument) -> bool:
-    """Whether a site has the argument, and where a program can get at it; one of type bytes is two operands."""
-    own = operands[argument.operand :][: 2 if argument.type == "bytes" else 1]
+    """Whether a site has the argument, and where a program can get at it; some are two operands."""
+    own = operands[argument.operand :][: argument.width]
     return bool(own) and all(operand.kind != "unreadable" for operand in own)
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
     """The entry, or the return, of functions (globs allowed) of a program or library.
+
+    A name with `::`, parentheses or a space is one of C++ or Rust as its source has it, with or without parameters.
 
     `library`: a path, a command on PATH, or a library's short name such as "c".
     """
@@ -89,7 +91,7 @@ class FunctionSpec:
             self.what,
             "return" if self.on_return else "entry",
             self.arguments_of(function.name for function in found),
-            tuple(Place(function.name, function.path, function.file_offset) for function in found),
+            tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found),
         )
 
     @property
@@ -129,7 +131,10 @@ def usdt(name: str, path: str | None = None) -> UsdtSpec:
 
 
 def uprobe(library: str, *functions: str) -> FunctionSpec:
-    """The entry of functions: uprobe("c", "getaddrinfo", "gethostby*"), or uprobe("c:getaddrinfo")."""
+    """The entry of functions: uprobe("c", "getaddrinfo", "gethostby*"), or uprobe("c:getaddrinfo").
+
+    Also by their names in C++ or Rust: uprobe("shopd", "shop::Cart::add(int)"), uprobe("shopd", "shop::Cart::*").
+    """
     return _function(library, functions, on_return=False)
 
 

@@ -1,0 +1,328 @@
+"""Ready-made probes in real services under load: counts, statuses and latencies agree with the client's own."""
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from usdtkit import trace
+
+ROOT = Path(__file__).parents[2]
+REQUESTS, CLIENTS, WORKERS = 2000, 8, 2
+RUN = [sys.executable, "-m", "usdtkit.run"]
+
+FLASK = """
+from flask import Flask
+app = Flask(__name__)
+
+@app.get("/order/<int:number>")
+def order(number):
+    return str(number), 404 if number % 10 == 7 else 200
+
+@app.post("/order/<int:number>")
+def created(number):
+    return str(number), 201
+
+@app.get("/fails/<int:number>")
+def fails(number):
+    raise ValueError(number)
+"""
+
+STARLETTE = """
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+async def order(request):
+    number = request.path_params["number"]
+    return PlainTextResponse(str(number), 404 if number % 10 == 7 else 200)
+
+async def created(request):
+    return PlainTextResponse("", 201)
+
+async def fails(request):
+    return PlainTextResponse("", 500)
+
+app = Starlette(routes=[
+    Route("/order/{number:int}", order, methods=["GET"]),
+    Route("/order/{number:int}", created, methods=["POST"]),
+    Route("/fails/{number:int}", fails),
+])
+"""
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, address):
+        super().__init__("localhost", timeout=60)
+        self.address = str(address)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(self.address)
+
+
+def request(address, number):
+    """(method, path, status, nanoseconds) of one request, by its own connection."""
+    method = "POST" if number % 10 == 3 else "GET"
+    path = f"/fails/{number}" if number % 100 == 9 else f"/order/{number}"
+    began = time.monotonic_ns()
+    connection = UnixConnection(address)
+    connection.request(method if "order" in path else "GET", path)
+    status = connection.getresponse().status
+    latency = time.monotonic_ns() - began
+    connection.close()
+    return (method if "order" in path else "GET", path, status), latency
+
+
+def load(address, requests=REQUESTS):
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        return dict(clients.map(lambda number: request(address, number), range(requests)))
+
+
+@pytest.fixture
+def service(spawn, tmp_path, wait_for_line):
+    """service(text, up, command…) -> a process that runs the text as module `web` with the ready-made probes."""
+
+    def start(text, up, *command, times=1, **environment):
+        (tmp_path / "web.py").write_text(text)
+        variables = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | environment
+        process = spawn([*RUN, *command], env=variables, cwd=tmp_path, stderr=subprocess.STDOUT)
+        for _ in range(times):
+            wait_for_line(process, up, timeout=60)
+        return process
+
+    return start
+
+
+def check_requests(provider, address, routes):
+    """Under load each request is seen once, with the client's status, and no later than the client saw its answer."""
+    with trace.Session(string_size=64, duration=120) as session:
+        started = session.usdt(f"{provider}:request__start").count("method")
+        session.usdt(f"{provider}:request__done").emit("method", "path", "route", "status", "latency_ns")
+        session.start()
+        asked = load(address)
+        seen = {}
+        # A request ends on the server just after its client has the answer.
+        for event in session:
+            seen[event.method, event.path, event.status] = event
+            if len(seen) >= len(asked):
+                break
+        assert sum(started.read().values()) == REQUESTS
+        summary = session.summary()
+    assert (summary.received, summary.lost) == (REQUESTS, 0)
+    assert seen.keys() == asked.keys()
+    assert Counter(status for _, _, status in seen) == {200: 1580, 201: 200, 404: 200, 500: 20}
+    # The application's part lies within the client's time; its end, after the last byte, may come a moment later.
+    within = sum(event.latency_ns <= asked[key] for key, event in seen.items())
+    assert within > 0.95 * REQUESTS
+    assert {event.route for event in seen.values()} == routes
+    return seen
+
+
+def test_gunicorn_and_flask(service, tmp_path):
+    address = tmp_path / "socket"
+    command = ["--with", "wsgi", "-m", "gunicorn", "--workers", str(WORKERS), "--bind", f"unix:{address}", "web:app"]
+    process = service(FLASK, "Booting worker", *command, times=WORKERS)
+    seen = check_requests("wsgi", address, {"/order/<int:number>", "/fails/<int:number>"})
+    assert len({event.pid for event in seen.values()}) == WORKERS
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def test_uvicorn_and_starlette(service, tmp_path):
+    address = tmp_path / "socket"
+    command = ["--with", "asgi", "-m", "uvicorn", "--uds", str(address), "--no-access-log", "web:app"]
+    process = service(STARLETTE, "Uvicorn running", *command)
+    check_requests("asgi", address, {"/order/{number:int}", "/fails/{number:int}"})
+    process.terminate()
+    assert process.wait(30) in (0, -15)
+
+
+QUERIES = """
+import sys, time
+connect, placeholder = sys.argv[1:]
+if connect == "sqlite":
+    import sqlite3
+    connection = sqlite3.connect(":memory:")
+    error = sqlite3.OperationalError
+else:
+    import psycopg
+    connection = psycopg.connect(connect, autocommit=True)
+    error = psycopg.errors.UndefinedTable
+from usdtkit.instrument import watcher
+print("ready", flush=True)
+sys.stdin.readline()
+while connect != "sqlite" and not watcher.traced(["dbapi:query__start", "dbapi:query__done"]):
+    time.sleep(0.001)
+cursor = connection.cursor()
+cursor.execute("CREATE TEMPORARY TABLE orders (id integer, customer text)")
+insert = f"INSERT INTO orders VALUES ({placeholder}, {placeholder})"
+for number in range(2000):
+    cursor.execute(insert, (number, "ada"))
+connection.execute("SELECT id FROM orders").fetchall()
+cursor.executemany(insert, [(number, "grace") for number in range(7)])
+cursor.execute("UPDATE orders SET customer = 'eve' WHERE id < 997")
+try:
+    cursor.execute("SELECT * FROM nothing")
+except error as raised:
+    print("failed", type(raised).__name__)
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+def check_queries(process, wait_for_line, system, placeholder, rows_of_select, error):
+    with trace.Session(pid=process.pid, string_size=64) as session:
+        started = session.usdt("dbapi:query__start").count("system")
+        session.usdt("dbapi:query__done").emit("system", "query", "rows", "latency_ns", "error")
+        session.start()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        wait_for_line(process, "done", timeout=120)
+        events = list(session.drain())
+        begun = started.read()
+    insert = f"INSERT INTO orders VALUES ({placeholder}, {placeholder})"
+    assert Counter((event.query, event.rows, event.error) for event in events) == {
+        ("CREATE TEMPORARY TABLE orders (id integer, customer text)", -1, ""): 1,
+        (insert, 1, ""): 2000,
+        ("SELECT id FROM orders", rows_of_select, ""): 1,
+        (insert, 7, ""): 1,
+        ("UPDATE orders SET customer = 'eve' WHERE id < 997", 997 + 7, ""): 1,
+        ("SELECT * FROM nothing", -1, error): 1,
+    }
+    assert begun == {(system,): len(events)}
+    assert all(0 < event.latency_ns < 60e9 and event.system == system for event in events)
+
+
+def test_sqlite(service, wait_for_line):
+    process = service("", "ready", "--with", "dbapi", "-c", QUERIES, "sqlite", "?")
+    check_queries(process, wait_for_line, "sqlite", "?", -1, "OperationalError")
+
+
+def test_psycopg_and_postgresql(service, wait_for_line, postgres):
+    place = postgres.environment
+    where = f"host={place['PGHOST']} user={place['PGUSER']} dbname={place['PGDATABASE']}"
+    process = service("", "ready", "--with", "dbapi", "-c", QUERIES, where, "%s")
+    check_queries(process, wait_for_line, "postgresql", "%s", 2000, "UndefinedTable")
+
+
+# Waits until somebody traces, does what it does, and prints what it counted itself.
+LIBRARIES = """
+import asyncio, gc, json, logging, sys, threading, time, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from usdtkit.instrument import watcher
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(204 if self.path == "/a" else 404)
+        self.end_headers()
+    def log_message(self, *args):
+        pass
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print("ready", server.server_port, flush=True)
+wanted = set(sys.stdin.readline().strip().split(","))
+while not wanted <= watcher.traced(wanted):
+    time.sleep(0.001)
+
+shop = logging.getLogger("shop.orders")
+logging.basicConfig(level=logging.INFO, handlers=[logging.NullHandler()])
+for number in range(97):
+    shop.info("order %d", number)
+    shop.debug("never")
+    shop.error("bad %s", "order")
+
+for path in ["/a"] * 31 + ["/b"] * 7:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{path}").read()
+    except urllib.error.HTTPError as error:
+        assert error.code == 404
+import urllib3
+for _ in range(11):
+    assert urllib3.request("GET", f"http://127.0.0.1:{server.server_port}/a").status == 204
+
+async def step():
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+async def blocks():
+    time.sleep(0.03)
+
+async def fails():
+    raise ValueError
+
+async def main():
+    await asyncio.gather(*(step() for _ in range(31)))
+    await asyncio.gather(blocks(), fails(), return_exceptions=True)
+    await asyncio.sleep(0.001)
+
+asyncio.run(main())
+
+gc.disable()
+for _ in range(13):
+    gc.collect()
+
+lock = threading.Lock()
+def waits():
+    with lock:
+        pass
+for _ in range(5):
+    with lock:
+        thread = threading.Thread(target=waits)
+        thread.start()
+        time.sleep(0.02)
+    thread.join()
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_libraries_do(service, wait_for_line):
+    process = service("", "ready", "--with", "asyncio,gc,http,locks,logging", "-c", LIBRARIES)
+    with trace.Session(pid=process.pid, string_size=48) as session:
+        records = session.usdt("logging:record").count("logger", "level", "message")
+        answers = session.usdt("http:request__done").count("method", "path", "status")
+        tasks = session.usdt("asyncio:task__create").count("coroutine")
+        ends = session.usdt("asyncio:task__done").count("coroutine", "error")
+        steps = session.usdt("asyncio:task__step").count("coroutine")
+        callbacks = session.usdt("asyncio:callback")
+        slow = callbacks.where(trace.arg("latency_ns") > trace.ms(25)).count("name")
+        lags = session.usdt("asyncio:lag").count()
+        collections = session.usdt("gc:collection").count("generation")
+        waits = session.usdt("locks:wait").where(trace.arg("latency_ns") > trace.ms(5)).count("made", "acquired")
+        session.start()
+        watched = "logging:record,http:request__done,asyncio:task__create,asyncio:lag,gc:collection"
+        process.stdin.write(f"{watched}\n")
+        process.stdin.flush()
+        wait_for_line(process, "done", timeout=120)
+        messages = records.read()
+        assert sum(count for (_, level, _), count in messages.items() if level == 20) == 97
+        assert messages["shop.orders", 40, "bad order"] == 97
+        assert len([1 for (logger, _, _) in messages if logger == "shop.orders"]) == 98
+        assert answers.read() == {("GET", "/a", 204): 42, ("GET", "/b", 404): 7}
+        assert {name: count for (name,), count in tasks.read().items()} == {
+            "main": 1,
+            "step": 31,
+            "blocks": 1,
+            "fails": 1,
+        } | {name: count for (name,), count in tasks.read().items() if "shutdown" in name}
+        ended = ends.read()
+        assert (ended["step", ""], ended["fails", "ValueError"], ended["blocks", ""]) == (31, 1, 1)
+        assert steps.read()[("step",)] == 3 * 31
+        assert slow.read()[("blocks",)] == 1
+        assert sum(lags.read().values()) >= 1
+        assert collections.read()[(2,)] == 13
+        waited = waits.read()
+        assert sum(waited.values()) == 5 and all(acquired for _, acquired in waited), waited
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.wait(20) == 0

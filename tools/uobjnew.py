@@ -1,0 +1,73 @@
+"""Count the objects that a program makes, by type: Java, Python, Ruby, Tcl, and what C programs allocate.
+
+Java needs -XX:+DTraceAllocProbes, Python `usdtkit run --objects` and CPython 3.13. Of C: blocks of malloc, by their
+size. Ruby tells the bytes of strings, and how many elements an array or a hash is made for; the JVM tells sizes that
+are wrong (JDK 17), and they are left out.
+
+examples:
+  usdtkit uobjnew 1234
+  usdtkit uobjnew -S 10 1234 5       every 5 seconds the ten types with most bytes
+  usdtkit uobjnew -l c 1234
+"""
+
+import argparse
+
+from usdtkit.cli.languages import Runtime, add_language_options, add_trailing_interval, tracing
+from usdtkit.cli.run import follow_intervals, positive
+from usdtkit.errors import NotFoundError
+from usdtkit.output.report import Column, Report
+from usdtkit.trace import Counts, cstr, uprobe
+
+TOPIC = "languages"
+
+LANGUAGES = ("c", "java", "python", "ruby", "tcl")
+COLUMNS = [
+    Column("NAME/TYPE", "type", 46),
+    Column("# ALLOCS", "allocations", 12, right=True),
+    Column("# BYTES", "bytes", 14, right=True),
+]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `usdtkit uobjnew`."""
+    parser.add_argument("-C", "--top-count", type=positive, metavar="N", help="the N with most allocations")
+    parser.add_argument("-S", "--top-size", type=positive, metavar="N", help="the N with most bytes")
+    add_language_options(parser, *LANGUAGES)
+    add_trailing_interval(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Count until told to stop."""
+    with tracing(options) as runtime:
+        tables = allocations(runtime)
+
+        def write(report: Report) -> None:
+            rows = []
+            for kind, counts, sizes in tables:
+                total = sizes.delta() if sizes else None
+                for key, number in counts.delta().items():
+                    if number:
+                        size = None if total is None else total.get(key, 0)
+                        rows.append({"type": kind.format(*key), "allocations": number, "bytes": size})
+            first, top = ("bytes", options.top_size) if options.top_size else ("allocations", options.top_count)
+            rows.sort(key=lambda row: (row[first] or 0, row["allocations"], row["type"]))
+            report.block(rows[-(top or 0) :])
+
+        return follow_intervals(runtime.session, options, "uobjnew", COLUMNS, write)
+
+
+def allocations(runtime: Runtime) -> list[tuple[str, Counts, Counts | None]]:
+    """(how a key is shown, counts, bytes) of everything that the language makes."""
+    if runtime.language.name == "c":
+        malloc = runtime.session.source(uprobe("c", "malloc"))
+        return [("block of {0} bytes", malloc.count("size"), malloc.sum("size", "size"))]
+    tables: list[tuple[str, Counts, Counts | None]] = []
+    for made in runtime.language.objects:
+        keys = {"type": cstr(made.type, 128)} if made.type else {}
+        for source in runtime.sources(made.probe):
+            sizes = source.sum(made.size, **keys) if made.size else None
+            tables.append((made.fixed or "{0}", source.count(**keys), sizes))
+    if not tables:
+        what = f"{runtime.what}: {runtime.language.name} has no probes for objects"
+        raise NotFoundError(what, hint=runtime.language.hint)
+    return tables

@@ -1,0 +1,222 @@
+"""What the tools for languages share: the language of a process, where its probes are, and why there may be none.
+
+Input: the tools' options. Output: a `Runtime` in a session, whose sources and pairs the tools act on. What is known of
+each language stands in `usdtkit.providers.languages`.
+"""
+
+# Paths stay strings, as the model has them.
+# ruff: noqa: PTH110, PTH118, PTH119, PTH120
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from usdtkit import libraries, targets
+from usdtkit.cli.run import AnySource, add_session_options, new_session, pid, seconds
+from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
+from usdtkit.output.report import note
+from usdtkit.providers.languages import BY_NAME, LANGUAGES, Calls, Language, Switch
+from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr, usdt
+
+NAME_SIZE = 80
+DEEPEST = 4096  # calls that are open in one thread
+
+
+def add_language_options(parser: argparse.ArgumentParser, *languages: str) -> None:
+    """PID, -l, -v and the options of a session."""
+    parser.add_argument("process", nargs="?", type=pid, metavar="PID", help="the process to trace")
+    parser.add_argument("-l", "--language", choices=languages, help="its language, where it is not found out")
+    add_session_options(parser)
+    parser.set_defaults(languages=languages)
+
+
+def add_trailing_interval(parser: argparse.ArgumentParser) -> None:
+    """The number of seconds after the PID, as bcc's tools for languages have it."""
+    parser.add_argument("interval", nargs="?", type=seconds, metavar="INTERVAL", help="print every so many seconds")
+    parser.set_defaults(intervals=None, timestamp=False)
+
+
+def add_name_options(parser: argparse.ArgumentParser) -> None:
+    """-M and -C; `chosen` obeys them."""
+    parser.add_argument(
+        "-M", "--method", metavar="GLOB", help="only methods whose name begins so, or matches: 'get*Id'"
+    )
+    parser.add_argument("-C", "--class", dest="group", metavar="GLOB", help="only of such classes, files or packages")
+
+
+@contextmanager
+def tracing(options: argparse.Namespace, **more: Any) -> Iterator[Runtime]:
+    """A session for the options, and the language that it traces."""
+    pids = [*([options.process] if options.process else []), *(options.pid or [])]
+    if bool(pids) == bool(options.command):
+        raise UsageError("what should be traced?", hint="a PID, or a command to start: -c 'ruby app.rb'")
+    program = shutil.which(options.command[0]) if options.command else None
+    language = BY_NAME[options.language] if options.language else language_of(pids, program, options.languages)
+    with new_session(options, pids=pids or None, **more) as session:
+        yield Runtime(session, language, tuple(pids), program, options.command or ())
+
+
+def language_of(pids: Sequence[int], program: str | None, wanted: Sequence[str]) -> Language:
+    """The language of the first process, or of a program: by the name of its file, then by the libraries it maps."""
+    if program is not None:
+        what, names = program, [os.path.basename(program), os.path.basename(os.path.realpath(program))]
+    else:
+        what, names = f"process {pids[0]}", [os.path.basename(target.name) for target in targets.mapped_files(pids[0])]
+    language = _spoken(names)
+    if language.name in wanted:
+        return language
+    spoken = "no language that is known here" if language.name == "c" else language.name
+    hint = language.hint if language.name == "node" else f"-l one of {', '.join(wanted)}"
+    raise NotFoundError(f"{what} runs {spoken}", hint=hint)
+
+
+def _spoken(names: Sequence[str]) -> Language:
+    """By the names of files: programs tell more than the libraries that one may have embedded."""
+    for kind in ("programs", "libraries"):
+        for name in names:
+            for language in LANGUAGES:
+                if any(fnmatchcase(name, glob) for glob in getattr(language, kind)):
+                    return language
+    return BY_NAME["c"]
+
+
+@dataclass
+class Runtime:
+    """A language, and the processes or the program of a session that run it."""
+
+    session: Session
+    language: Language
+    pids: tuple[int, ...]
+    program: str | None
+    words: Sequence[str]
+
+    def has(self, probe: str) -> bool:
+        """Whether what is traced has a probe that can fire."""
+        try:
+            self.paths(probe)
+        except NotFoundError:
+            return False
+        return True
+
+    def paths(self, probe: str) -> list[str]:
+        """The files that have the probe; NotFoundError says why there is none, or why it would not fire."""
+        found = {each.path for each in self._search(probe)}
+        firing = sorted(path for path in found if not self._is_silent(path, probe))
+        if not firing:
+            raise NotFoundError(
+                f"{self.what}: {os.path.basename(min(found))} has {probe}, and never fires it", hint=self.language.hint
+            )
+        for switch in self.language.switches:
+            if probe in switch.probes and not all(_is_on(switch, *said) for said in self._started_as()):
+                raise NotFoundError(f"{self.what}: {probe} is there, but switched off", hint=switch.hint)
+        return firing
+
+    def calls(self) -> tuple[Calls, ...]:
+        """What the language calls a call; NotFoundError where it has no probes for them."""
+        if not self.language.calls:
+            raise NotFoundError(f"{self.what}: {self.language.name} has no probes for calls", hint=self.language.hint)
+        if self.language.calls_note:
+            note(f"usdtkit: {self.language.calls_note}")
+        return self.language.calls
+
+    def sources(self, probe: str) -> list[Source]:
+        """Hits of a probe, one source for each file that has it."""
+        return [self.session.source(usdt(probe, path)) for path in self.paths(probe)]
+
+    def pairs(self, calls: Calls, keep: Mapping[str, Expression]) -> list[Pair]:
+        """Calls from entry to return, one pair for each file that has the probes."""
+        start, done = calls.entry, calls.done
+        return [
+            self.session.pair(usdt(start, path), usdt(done, path), keep=keep, nesting=DEEPEST)
+            for path in self.paths(start)
+        ]
+
+    def _started_as(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+        """The words and the environment of each process, or those that the command will have."""
+        for number in self.pids:
+            yield _strings(number, "cmdline"), _strings(number, "environ")
+        if self.program is not None:
+            yield self.words, [f"{name}={value}" for name, value in os.environ.items()]
+
+    def _is_silent(self, path: str, probe: str) -> bool:
+        silent = any(fnmatchcase(os.path.basename(path), glob) and probe in of for glob, of in self.language.silent)
+        return silent and not self.has(self.language.unless)
+
+    @property
+    def what(self) -> str:
+        return f"process {self.pids[0]}" if self.pids else str(self.program)
+
+    def _search(self, probe: str) -> list[Any]:
+        if self.program is not None:
+            for path in self._files_of_program():
+                try:
+                    return targets.find_probes(probe, path=path)
+                except NotFoundError:
+                    continue
+        try:
+            return targets.find_probes(probe, pids=self.pids)
+        except NotFoundError as error:
+            raise NotFoundError(f"{self.what} has no {probe}", hint=self.language.hint) from error
+
+    def _files_of_program(self) -> Iterator[str]:
+        program = os.path.realpath(str(self.program))
+        yield program
+        beside = os.path.join(os.path.dirname(program), self.language.beside)
+        if self.language.beside and os.path.exists(beside):
+            yield beside
+        if self.language.linked:
+            yield from libraries.installed(self.language.linked)
+
+
+def names_of(calls: Calls, size: int = NAME_SIZE) -> dict[str, Expression]:
+    """What a call's entry says: `group` (a class, file or package; not of every language) and `name`."""
+    group = {"group": cstr(calls.group, size)} if calls.group else {}
+    return {**group, "name": cstr(calls.name, size)}
+
+
+def chosen(source: AnySource, calls: Calls, options: argparse.Namespace) -> AnySource:
+    """The calls that -M and -C leave, decided in the kernel at their entry."""
+    for argument, pattern in ((calls.name, options.method), (calls.group, options.group)):
+        if pattern and argument:
+            text = cstr(argument, NAME_SIZE)
+            source = source.where(text.matches(pattern) if set(pattern) & set("*?") else text.startswith(pattern))
+    return source
+
+
+def full_name(key: Sequence[str | None]) -> str:
+    """CLASS.METHOD, or the method alone, of the values of `names_of`."""
+    return ".".join(str(part) for part in key if part != "")
+
+
+def added_up(tables: Iterable[Counts]) -> Counter[tuple[Any, ...]]:
+    """What came to several tables since the last time, by their keys."""
+    total: Counter[tuple[Any, ...]] = Counter()
+    for table in tables:
+        total.update(table.delta())
+    return total
+
+
+def _is_on(switch: Switch, words: Sequence[str], environment: Sequence[str]) -> bool:
+    """Whether a process that was started with these words in this environment fires the probes of the switch."""
+    if switch.variable:
+        return switch.variable in environment
+    more = [line.partition("=")[2].split() for line in environment if line.partition("=")[0] in switch.read_from]
+    return any(option in words or any(option in of for of in more) for option in switch.options)
+
+
+def _strings(number: int, name: str) -> list[str]:
+    try:
+        with open(f"/proc/{number}/{name}", "rb") as file:  # noqa: PTH123
+            return [os.fsdecode(part) for part in file.read().split(b"\0")]
+    except PermissionError:
+        raise PrivilegeError(f"process {number} may not be looked into", hint="run as root") from None
+    except OSError:
+        raise NotFoundError(f"no process {number}") from None

@@ -1,0 +1,40 @@
+"""Ready-made probes for Python services: the language itself, and the libraries that services are made of.
+
+Each module here has `install()`, which publishes the probes of one thing in this process: `python` those of the
+language, the others of asyncio, locks, logging, databases, web servers and clients. Input: hooks of these libraries.
+Output: probes of `usdtkit.probes`, at the cost of one comparison each while nobody traces. `usdtkit.run` and
+`site/sitecustomize.py` install them by name in programs that are not edited.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from usdtkit.errors import UsageError
+
+NAMES = ("asyncio", "dbapi", "gc", "http", "locks", "logging", "python", "wsgi", "asgi")
+
+
+def install_named(wanted: str) -> None:
+    """Install what USDTKIT_INSTRUMENT says: names with commas between them, or JSON, {name: options of its install}.
+
+    Raises UsageError for an unknown name, and what the modules raise.
+    """
+    options: dict[str, dict[str, Any]]
+    if wanted.startswith("{"):
+        import json  # a start that needs none should not wait for it
+
+        options = json.loads(wanted)
+    else:
+        options = {name.strip(): {} for name in wanted.split(",")}
+    check_names(options)
+    for name, more in options.items():
+        importlib.import_module(f"usdtkit.instrument.{name}").install(**more)
+
+
+def check_names(names: Any) -> None:
+    """Raise UsageError where a name is none of NAMES."""
+    for name in names:
+        if name not in NAMES:
+            raise UsageError(f"there are no ready-made probes for {name!r}", hint=f"one of {', '.join(NAMES)}")

@@ -1,0 +1,90 @@
+"""ASGI applications: asgi:request__start and asgi:request__done, for every HTTP request.
+
+In: an application, wrapped by `wrap`, or by `install` where uvicorn takes it. Out: method, path, route (of Starlette
+and FastAPI as it was declared, else the name of who answers), status and nanoseconds until the application returns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import cache, wraps
+from types import ModuleType
+from typing import Any
+
+from usdtkit.instrument.imports import when_imported
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
+
+Scope = dict[str, Any]
+Send = Callable[[Any], Awaitable[None]]
+Application = Callable[[Scope, Any, Send], Awaitable[None]]
+
+_provider = Provider("asgi")
+_start = _provider.probe("request__start", doc="A request has come.", method="str", path="str")
+_done = _provider.probe(
+    "request__done",
+    doc="It is answered; status is 0 where an exception left the application before it had one.",
+    method="str",
+    path="str",
+    route="str",
+    status="u16",
+    latency_ns=argument("u64", unit="ns"),
+)
+_WRAPPED = "__usdtkit_asgi__"
+
+
+@cache
+def install() -> None:
+    """Wrap the applications that uvicorn loads in this process from here on."""
+    _provider.load()
+    when_imported("uvicorn.config", _wrap_loading)
+
+
+def wrap(application: Application) -> Application:
+    """The same application, with probes: one comparison a request while nobody traces."""
+    if hasattr(application, _WRAPPED):
+        return application
+
+    async def traced(scope: Scope, receive: Any, send: Send) -> None:
+        if scope["type"] != "http" or not (_start.enabled or _done.enabled):
+            await application(scope, receive, send)
+        else:
+            await _answer(application, scope, receive, send)
+
+    setattr(traced, _WRAPPED, application)
+    return traced
+
+
+async def _answer(application: Application, scope: Scope, receive: Any, send: Send) -> None:
+    method, path, status = scope["method"], scope["path"], 0
+
+    async def sent(message: Any) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        await send(message)
+
+    _start(method, path)
+    began = time.monotonic_ns()
+    try:
+        await application(scope, receive, sent)
+    finally:
+        _done(method, path, _route(scope), status, time.monotonic_ns() - began)
+
+
+def _route(scope: Scope) -> str:
+    """What frameworks leave in the scope when they have found who answers."""
+    declared = getattr(scope.get("route"), "path", None)
+    return str(declared or getattr(scope.get("endpoint"), "__name__", ""))
+
+
+def _wrap_loading(module: ModuleType) -> None:
+    original = module.Config.load
+
+    @wraps(original)
+    def load(self: Any) -> None:
+        original(self)
+        self.loaded_app = wrap(self.loaded_app)
+
+    module.Config.load = load

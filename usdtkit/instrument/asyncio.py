@@ -1,0 +1,96 @@
+"""What an event loop does: tasks made, stepped, done; callbacks that take long; how late the loop is.
+
+In: asyncio's BaseEventLoop.create_task and Handle._run, replaced only while somebody traces (not the
+handles of other loops, such as uvloop's). Out: asyncio:task__create, task__step, task__done, callback, lag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import cache, wraps
+from typing import Any
+
+from usdtkit.instrument import watcher
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
+
+_provider = Provider("asyncio")
+_ID = argument("u64", doc="the address of the task")
+_LATENCY = argument("u64", unit="ns")
+_create = _provider.probe("task__create", doc="A task is made.", task=_ID, name="str", coroutine="str")
+_step = _provider.probe(
+    "task__step",
+    doc="A task has run from one await to the next.",
+    task=_ID,
+    name="str",
+    coroutine="str",
+    latency_ns=_LATENCY,
+)
+_done = _provider.probe("task__done", doc="A task has ended.", task=_ID, name="str", coroutine="str", error="str")
+_callback = _provider.probe(
+    "callback",
+    doc="A callback of the loop has run, a step of a task included: how long the loop did nothing else.",
+    name=argument("str", doc="a task's coroutine, else the callback's name"),
+    latency_ns=_LATENCY,
+)
+_lag = _provider.probe("lag", doc="A timer is served: so late.", latency_ns=_LATENCY)
+
+
+@cache
+def install() -> None:
+    """Publish what the event loops of this process do; a second time does nothing."""
+    _provider.load()
+    creates = watcher.replaced(asyncio.BaseEventLoop, "create_task", _creating)
+    runs = watcher.replaced(asyncio.Handle, "_run", _running)
+    watcher.watch(creates, _create, _done)
+    watcher.watch(runs, _step, _callback, _lag)
+
+
+def _creating(create_task: Any) -> Any:
+    @wraps(create_task)
+    def traced(loop: Any, coroutine: Any, **keywords: Any) -> Any:
+        task = create_task(loop, coroutine, **keywords)
+        _create(*_described(task))
+        task.add_done_callback(_ended)
+        return task
+
+    return traced
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    if task.cancelled():
+        error = "CancelledError"
+    else:
+        # Not exception(): to ask for it is to have it retrieved, and asyncio would not tell of it.
+        raised = getattr(task, "_exception", None)
+        error = "" if raised is None else type(raised).__name__
+    _done(*_described(task), error)
+
+
+def _running(run: Any) -> Any:
+    @wraps(run)
+    def traced(handle: Any) -> Any:
+        owner = getattr(handle._callback, "__self__", None)
+        if isinstance(handle, asyncio.TimerHandle):
+            _lag.lazy(lambda: (max(0, int((asyncio.get_running_loop().time() - handle.when()) * 1e9)),))
+        callback, began = handle._callback, time.monotonic_ns()
+        try:
+            return run(handle)
+        finally:
+            latency = time.monotonic_ns() - began
+            if isinstance(owner, asyncio.Task):
+                _step(*_described(owner), latency)
+                _callback(_name(owner.get_coro()), latency)
+            else:
+                _callback(_name(callback), latency)
+
+    return traced
+
+
+def _described(task: asyncio.Task[Any]) -> tuple[int, str, str]:
+    return id(task), task.get_name(), _name(task.get_coro())
+
+
+def _name(thing: Any) -> str:
+    return str(getattr(thing, "__qualname__", None) or type(thing).__qualname__)

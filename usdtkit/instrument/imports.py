@@ -1,0 +1,56 @@
+"""Name of a module, function → the function called when the module is there: at once, or after its import.
+
+For the modules here that have to do with libraries which a service may import later, or not at all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+Callback = Callable[[ModuleType], object]
+
+_waiting: dict[str, list[Callback]] = {}
+
+
+def when_imported(name: str, callback: Callback) -> None:
+    """Call callback(module) as soon as this module has been imported."""
+    module = sys.modules.get(name)
+    if module is not None:
+        callback(module)
+        return
+    if not _waiting:
+        sys.meta_path.insert(0, _Finder())
+    _waiting.setdefault(name, []).append(callback)
+
+
+class _Finder:
+    """Finds nothing itself: of the modules that are waited for, it has the loader say when it is done."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in _waiting:
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(name, path, target)
+            if spec is not None:
+                _announce(name, spec)
+                return spec
+        return None
+
+
+def _announce(name: str, spec: ModuleSpec) -> None:
+    loader = spec.loader
+    if loader is None:
+        return
+    execute = loader.exec_module
+
+    def exec_module(module: ModuleType) -> None:
+        execute(module)
+        for callback in _waiting.pop(name, ()):
+            callback(module)
+
+    loader.exec_module = exec_module  # type: ignore[method-assign]

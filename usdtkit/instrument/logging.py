@@ -1,0 +1,52 @@
+"""Records of the standard logging: logging:record, whatever handlers they go to.
+
+In: logging.Logger.handle, replaced only while somebody traces. Out: logger, level, message, file, function, line of
+each record that its logger's level lets through.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache, wraps
+from typing import Any
+
+from usdtkit.instrument import watcher
+from usdtkit.probes.provider import Provider
+
+_provider = Provider("logging")
+_record = _provider.probe(
+    "record",
+    doc="A record that its logger's level lets through.",
+    logger="str",
+    level="u32",
+    message="str",
+    file="str",
+    function="str",
+    line="u32",
+)
+
+
+@cache
+def install() -> None:
+    """Publish the records of all loggers; a second time does nothing."""
+    _provider.load()
+    watcher.watch(watcher.replaced(logging.Logger, "handle", _traced), _record)
+
+
+def _traced(handle: Any) -> Any:
+    @wraps(handle)
+    def traced(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if _record.enabled:
+            _record(
+                record.name, record.levelno, _message(record), record.pathname, record.funcName or "", record.lineno
+            )
+        handle(logger, record)
+
+    return traced
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 arguments that do not fit: the handler will say so
+        return str(record.msg)

@@ -1,0 +1,270 @@
+"""The provider `python`: what CPython's own probes say, and more, on any CPython, built with them or not.
+
+In: sys.monitoring (3.12 and later), the profile and trace hooks (before), gc, importlib and _thread. Out: probes with
+the names and arguments of CPython's own, so that tools made for those work. `usdtkit._python` sees which of them are
+traced and calls `_switch`, which sets just the hooks that these need; its C functions fire.
+"""
+
+from __future__ import annotations
+
+import _thread
+import gc
+import sys
+import sysconfig
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Set
+from typing import Any
+
+from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
+from usdtkit.instrument import watcher
+from usdtkit.instrument.watcher import Switch, native
+from usdtkit.probes.image import symbol_name
+from usdtkit.probes.provider import Probe, Provider
+from usdtkit.providers.python import PROBES as CPYTHON
+
+PROVIDER = "python"
+# CPython's own, with the names that usdtkit gives to their arguments in other builds.
+_OWN = {
+    name: {argument: "u64" if kind == "pointer" else kind for argument, kind in arguments}
+    for name, arguments in CPYTHON.items()
+}
+_PLACE = _OWN["function__entry"]
+_EXCEPTION = {"type": "str", **_PLACE}
+_CALL = {**_PLACE, "owner": "str"}
+_THREAD = {"name": "str", "tid": "u32"}
+_OBJECT = {"type": "str", "address": "u64", "size": "u64"}
+
+_DOCS = {
+    "function__entry": "A function is called, or a generator or coroutine goes on.",
+    "function__return": "It returns, yields, or an exception leaves it.",
+    "line": "A line is about to run.",
+    "gc__start": "A garbage collection begins.",
+    "gc__done": "It has ended.",
+    "import__find__load__start": "A module that is not loaded is looked for.",
+    "import__find__load__done": "It was loaded, or not.",
+    "audit": "An audited event; arguments is the address of a tuple.",
+}
+_PROBES: dict[str, tuple[dict[str, str], str]] = {
+    **{name: (arguments, _DOCS[name]) for name, arguments in _OWN.items()},
+    "exception__raise": (_EXCEPTION, "An exception is raised."),
+    "exception__unwind": (_EXCEPTION, "An exception leaves a function."),
+    "exception__handled": (_EXCEPTION, "An except clause or a finally has it."),
+    "generator__resume": (_PLACE, "A generator goes on after a yield."),
+    "generator__yield": (_PLACE, "A generator yields."),
+    "coroutine__resume": (_PLACE, "A coroutine or an async generator goes on."),
+    "coroutine__yield": (_PLACE, "A coroutine or an async generator waits or yields."),
+    "cfunction__call": (_CALL, "A function written in C is called; file and line are the caller's."),
+    "cfunction__return": (_CALL, "It returns."),
+    "cfunction__raise": (_CALL, "An exception leaves it."),
+    "thread__start": (_THREAD, "A thread begins."),
+    "thread__stop": (_THREAD, "It ends."),
+    "object__new": (_OBJECT, "An object is made; size is its type's, in bytes."),
+    "object__delete": (_OBJECT, "An object goes away."),
+}
+_OBJECTS = {"object__new", "object__delete"}
+
+# Which event of sys.monitoring is needed for which probes.
+_EVENTS = {
+    "PY_START": {"function__entry"},
+    "PY_RESUME": {"function__entry", "generator__resume", "coroutine__resume"},
+    "PY_THROW": {"function__entry", "generator__resume", "coroutine__resume"},
+    "PY_RETURN": {"function__return"},
+    "PY_YIELD": {"function__return", "generator__yield", "coroutine__yield"},
+    "PY_UNWIND": {"function__return", "exception__unwind"},
+    "RAISE": {"exception__raise"},
+    "EXCEPTION_HANDLED": {"exception__handled"},
+    "LINE": {"line"},
+    "CALL": {"cfunction__call", "cfunction__return", "cfunction__raise"},
+}
+# What comes with CALL, and cannot be asked for by itself.
+_WITH_CALL = ("C_RETURN", "C_RAISE")
+# And of the older hooks.
+_TRACE_HOOK = {"line", "exception__raise", "exception__unwind"}
+_PROFILE_HOOK = set().union(*_EVENTS.values()) - {"line", "exception__raise", "exception__handled"}
+# 0 to 2 and 5 have names that debuggers, coverage, profilers and optimisers go by: those last.
+_TOOL_IDS = (4, 3, 5, 1, 2)
+_TOOL = "usdtkit"
+
+_installed: tuple[tuple[str, ...], tuple[str, ...], bool] | None = None
+
+
+def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool = False) -> None:
+    """Publish the provider `python` in this process and in those that it forks; a second time does nothing.
+
+    `only` and `skip` are globs of file names (`*/shop/*.py`; `*` matches slashes too): where there are any of `only`,
+    just code of these files is seen, and none of those of `skip`. `objects` publishes object__new and object__delete
+    too, from CPython 3.13 on. Raises UsageError for other filters than those of the first time, UnsupportedError.
+    """
+    global _installed
+    wanted = (tuple(only), tuple(skip), objects)
+    if _installed is not None:
+        if _installed != wanted:
+            raise UsageError("the Python probes are installed with other options", hint="install them in one place")
+        return
+    if sys.implementation.name != "cpython":
+        raise UnsupportedError(f"the Python probes need CPython, and this is {sys.implementation.name}")
+    if objects and sys.version_info < (3, 13):
+        raise UnsupportedError("this CPython does not tell of objects", hint="CPython 3.13 does")
+    own = _own_probes()
+    provider = Provider(PROVIDER)
+    probes = [
+        provider.probe(name, arguments, doc=doc)
+        for name, (arguments, doc) in _PROBES.items()
+        if name not in own and _can_fire(name, objects)
+    ]
+    provider.load()
+    try:
+        native.filter(*wanted[:2])
+        _bind(probes, own)
+    except (OSError, ValueError) as error:
+        raise UsdtkitError(f"the Python probes cannot be installed: {error}") from error
+    _installed = wanted
+    for switch in _all_switches(own.keys()):
+        watcher.add(switch)
+
+
+def traced() -> frozenset[str]:
+    """The probes that this process has set its hooks for: those that somebody traces, 50 ms ago or now."""
+    return watcher.traced(native.PROBES)
+
+
+def _can_fire(name: str, objects: bool) -> bool:
+    if name == "exception__handled":
+        return sys.version_info >= (3, 12)
+    return objects or name not in _OBJECTS
+
+
+def _own_probes() -> dict[str, list[int]]:
+    """The probes that the interpreter was built with, and the addresses of their sites in its file.
+
+    To publish them as well would have every event twice.
+    """
+    if not sysconfig.get_config_var("WITH_DTRACE"):
+        return {}
+    # Only then, for a start has to wait for them.
+    from usdtkit.elf.image import Image
+    from usdtkit.elf.notes import read_probes
+
+    with Image.open(native.interpreter()) as image:
+        probes = read_probes(image)
+    return {probe.name: [site.address for site in probe.sites] for probe in probes if probe.provider == PROVIDER}
+
+
+def _bind(probes: list[Probe[...]], own: dict[str, list[int]]) -> None:
+    pristine = watcher.pristine()
+    for probe in probes:
+        if probe.path is None:
+            raise OSError("their file is not loaded")
+        native.bind(probe.name, probe.path, symbol_name(PROVIDER, probe.name), pristine)
+    for name in own.keys() & _PROBES.keys():
+        # A tracer attaches to all sites of a probe: to look at one is enough.
+        native.look_at(name, own[name][0], pristine)
+
+
+# What follows runs in the watcher's thread, each time a tracer comes or goes.
+
+
+class _Monitoring:
+    """The events of sys.monitoring, each on while one of its probes is traced; a tool id is ours only meanwhile."""
+
+    def __init__(self, own: Set[str]) -> None:
+        self._own = own
+        self._tool: int | None = None
+
+    def set(self, names: Set[str], /) -> None:
+        monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+        needed = [event for event, probes in _EVENTS.items() if not probes.isdisjoint(names - self._own)]
+        if needed and self._tool is None:
+            self._tool = self._take(monitoring)
+        if self._tool is None:
+            return
+        events = monitoring.events
+        if needed:
+            for event in (*_EVENTS, *_WITH_CALL):
+                monitoring.register_callback(self._tool, getattr(events, event), getattr(native, event.lower()))
+        monitoring.set_events(self._tool, sum(getattr(events, event) for event in needed))
+        if not needed:
+            for event in (*_EVENTS, *_WITH_CALL):
+                monitoring.register_callback(self._tool, getattr(events, event), None)
+            if _installed is not None and any(_installed[:2]):
+                monitoring.restart_events()  # what the filters have left out is no business of the id's next owner
+            monitoring.free_tool_id(self._tool)
+            self._tool = None
+
+    @staticmethod
+    def _take(monitoring: Any) -> int | None:
+        for number in _TOOL_IDS:
+            try:
+                monitoring.use_tool_id(number, _TOOL)
+            except ValueError:
+                continue
+            return number
+        message = "sys.monitoring has no free tool id: Python functions cannot be traced"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return None
+
+
+class _Hooks:
+    """The profile and the trace hook of every thread, where there is no sys.monitoring."""
+
+    def __init__(self, own: Set[str]) -> None:
+        self._own = own
+        self._now = (False, False)
+
+    def set(self, names: Set[str], /) -> None:
+        names = names - self._own
+        now = (not _PROFILE_HOOK.isdisjoint(names), not _TRACE_HOOK.isdisjoint(names))
+        if now != self._now:
+            native.hook(*now)
+            self._now = now
+
+
+def _all_switches(own: Set[str]) -> list[Switch | _Monitoring | _Hooks]:
+    """The hooks that this interpreter needs; `own` are the probes that it was built with."""
+    if sys.version_info[:2] == (3, 11):
+        # Its own function probes fire only in threads that have some hook: what is missing is one.
+        own -= {"function__entry", "function__return", "line"}
+    threads = {"thread__start", "thread__stop"}
+    frames: _Monitoring | _Hooks
+    if sys.version_info >= (3, 12):
+        frames = _Monitoring(own)
+    else:
+        frames = _Hooks(own)
+        threads |= _PROFILE_HOOK | _TRACE_HOOK  # a new thread has no hooks
+    return [
+        Switch({"gc__start", "gc__done"} - own, _collections),
+        Switch({"import__find__load__start", "import__find__load__done"} - own, _imports()),
+        Switch({"audit"} - own, lambda on: native.audit()),
+        Switch(threads, _threads()),
+        Switch(_OBJECTS, native.objects),
+        frames,
+    ]
+
+
+def _collections(on: bool) -> None:
+    if on:
+        gc.callbacks.append(native.collection)
+    else:
+        gc.callbacks.remove(native.collection)
+
+
+def _imports() -> Callable[[bool], None]:
+    """The interpreter looks this function up at each import that finds nothing in sys.modules."""
+    module = sys.modules["_frozen_importlib"]
+    return watcher.replaced(module, "_find_and_load", lambda original: native.stand_in("find_and_load", original))
+
+
+def _threads() -> Callable[[bool], None]:
+    turns = [
+        watcher.replaced(module, name, lambda original: native.stand_in("start_thread", original))
+        for module in (_thread, threading)
+        for name in ("start_new_thread", "start_joinable_thread", "_start_new_thread", "_start_joinable_thread")
+        if hasattr(module, name)
+    ]
+
+    def turn(on: bool) -> None:
+        for each in turns:
+            each(on)
+
+    return turn

@@ -1,0 +1,126 @@
+"""WSGI applications: wsgi:request__start and wsgi:request__done, for every request.
+
+In: an application, wrapped by `wrap`, or by `install` where gunicorn, werkzeug or wsgiref take it. Out: method, path,
+route (of Flask, as it was declared), status and the nanoseconds until the body is closed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, wraps
+from types import ModuleType
+from typing import Any
+
+from usdtkit.instrument.imports import when_imported
+from usdtkit.probes.declaration import argument
+from usdtkit.probes.provider import Provider
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_provider = Provider("wsgi")
+_start = _provider.probe("request__start", doc="A request has come.", method="str", path="str")
+_done = _provider.probe(
+    "request__done",
+    doc="It is answered; status is 0 where an exception left the application before it had one.",
+    method="str",
+    path="str",
+    route="str",
+    status="u16",
+    latency_ns=argument("u64", unit="ns"),
+)
+_WRAPPED = "__usdtkit_wsgi__"
+
+
+@cache
+def install() -> None:
+    """Wrap the applications of the servers that this process has or will import."""
+    _provider.load()
+    when_imported("gunicorn.util", lambda module: _wrap_result(module, "import_app"))
+    when_imported("werkzeug.serving", lambda module: _wrap_argument(module.BaseWSGIServer, "__init__", 3, "app"))
+    when_imported(
+        "wsgiref.simple_server", lambda module: _wrap_argument(module.WSGIServer, "set_app", 1, "application")
+    )
+
+
+def wrap(application: Application) -> Application:
+    """The same application, with probes: one comparison a request while nobody traces."""
+    if hasattr(application, _WRAPPED):
+        return application
+
+    def traced(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not (_start.enabled or _done.enabled):
+            return application(environ, start_response)
+        return _Request(environ).answer(application, start_response)
+
+    setattr(traced, _WRAPPED, application)
+    return traced
+
+
+class _Request:
+    """One request that is traced; the server iterates over it, and closes it."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+        self._method = str(environ.get("REQUEST_METHOD", ""))
+        # As the client has sent it: WSGI has bytes in it, as Latin-1.
+        self._path = str(environ.get("PATH_INFO", "")).encode("latin-1", "replace").decode("utf-8", "replace")
+        self._status, self._route = 0, ""
+        self._body: Iterable[bytes] = ()
+        _start(self._method, self._path)
+        self._began = time.monotonic_ns()
+
+    def answer(self, application: Application, start_response: Callable[..., Any]) -> _Request:
+        def start(status: str, *more: Any, **keywords: Any) -> Any:
+            code = status[:3]
+            self._status = int(code) if code.isdecimal() else 0
+            # Now: Flask takes it out of there when it is done.
+            rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
+            self._route = str(getattr(rule, "rule", ""))
+            return start_response(status, *more, **keywords)
+
+        try:
+            self._body = application(self._environ, start)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        """The server's last word."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        _done(self._method, self._path, self._route, self._status, time.monotonic_ns() - self._began)
+
+
+def _wrap_result(module: ModuleType, name: str) -> None:
+    original = getattr(module, name)
+
+    @wraps(original)
+    def wrapped(*args: Any, **keywords: Any) -> Any:
+        return wrap(original(*args, **keywords))
+
+    setattr(module, name, wrapped)
+
+
+def _wrap_argument(place: Any, name: str, position: int, keyword: str) -> None:
+    original = getattr(place, name)
+
+    @wraps(original)
+    def wrapped(*args: Any, **keywords: Any) -> Any:
+        if keyword in keywords:
+            keywords[keyword] = wrap(keywords[keyword])
+        elif len(args) > position:
+            args = (*args[:position], wrap(args[position]), *args[position + 1 :])
+        return original(*args, **keywords)
+
+    setattr(place, name, wrapped)
