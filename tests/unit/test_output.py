@@ -5,7 +5,7 @@ import json
 import pytest
 
 from usdtkit.bpf.layout import Truncated, TruncatedBytes
-from usdtkit.output.text import is_cut, jsonable, printable, show
+from usdtkit.output.text import decoded, hexdump, is_cut, jsonable, paragraph, printable, show
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,15 @@ def test_what_was_cut_is_marked():
     assert is_cut(TruncatedBytes(b"a"))
     assert not is_cut("a")
     assert not is_cut(None)
+
+
+def test_content_below_a_row():
+    assert hexdump(b"GET /\r\n\x1b[2J" + bytes(8)).splitlines() == [
+        "",
+        "  0000  47 45 54 20 2f 0d 0a 1b 5b 32 4a 00 00 00 00 00  GET /...[2J.....",
+        "  0010  00 00 00                                         ...",
+    ]
+    assert paragraph(decoded(b"one\r\n\x1b[2J\xff")) == "\n  one\n  \\x1b[2J\\xff"
+    assert paragraph(decoded(TruncatedBytes(b"half"))) == "\n  half\n  …"
+    assert hexdump(None) == paragraph(decoded(None)) == "\n  ?"
+    assert hexdump(b"") == paragraph("") == ""
