@@ -4,6 +4,7 @@
 # Each installs what it needs, once; `make help` lists the rest.
 
 PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr/local
 venv := .venv
 bin := $(venv)/bin
 
@@ -11,9 +12,9 @@ bin := $(venv)/bin
 demo_packages := gcc libc6-dev python3-bpfcc python3-dev python3-venv
 cross_packages := $(foreach target,aarch64 arm i686 powerpc64le riscv64 s390x,gcc-$(target)-linux-gnu$(if $(filter arm,$(target)),eabihf)) \
 	$(foreach port,arm64 armhf i386 ppc64el riscv64 s390x,libc6-dev-$(port)-cross)
-test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) g++ gdb libcurl3-gnutls libcurl3-nss libjemalloc2 \
-	libreadline8 libruby3.1 libtcmalloc-minimal4 linux-perf mariadb-server nodejs openjdk-17-jre-headless openssl pamtester php8.2-cli \
-	postgresql-15 qemu-user ruby3.1 systemtap-sdt-dev xz-utils
+test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) fish g++ gdb groff-base libcurl3-gnutls libcurl3-nss \
+	libjemalloc2 libreadline8 libruby3.1 libtcmalloc-minimal4 linux-perf mariadb-server nodejs openjdk-17-jre-headless \
+	openssl pamtester php8.2-cli postgresql-15 qemu-user ruby3.1 systemtap-sdt-dev xz-utils zsh
 kernel_packages := busybox-static cpio kmod qemu-system-x86 zstd
 
 # Probing other programs needs root; building and linting do not.
@@ -24,7 +25,7 @@ tracefs := /sys/kernel/tracing
 built_from := pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kernels pythons lint bench clean demo-packages test-packages kernel-packages
+.PHONY: help setup demo test test-kernels pythons lint man bench clean demo-packages test-packages kernel-packages
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -51,6 +52,12 @@ lint: $(venv)/.dev ## ruff, mypy, import edges
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
+
+docs/tools/README.md: $(venv)/.built $(wildcard tools/*.py) .ci/tool-index
+	$(bin)/python .ci/tool-index > $@
+
+man: $(venv)/.built ## manual pages, to $(DESTDIR)$(PREFIX)/share/man/man8
+	$(bin)/usdtkit man --all '$(DESTDIR)$(PREFIX)/share/man/man8'
 
 bench: test-packages $(venv)/.dev ## measure against a baseline in the same run
 	$(as_root) sh -c 'missed=0; for each in benchmarks/bench_*.py; do $(bin)/python "$$each" || missed=1; done; exit $$missed'

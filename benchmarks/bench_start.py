@@ -30,7 +30,7 @@ uretprobe:{libc}:getaddrinfo /@start[tid]/ {{
 def tracers():
     """Name → command, of those that are installed."""
     libc = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so.6" in line)
-    found = {"usdtkit gethostlatency": [sys.executable, "-m", "usdtkit", "gethostlatency"]}
+    found = {"usdtkit gethostlatency": [str(Path(sys.executable).with_name("usdtkit")), "gethostlatency"]}
     for name, command in (
         ("bcc gethostlatency", ["gethostlatency-bpfcc"]),
         ("bpftrace, getaddrinfo only", ["bpftrace", "-e", BPFTRACE.format(libc=libc)]),

@@ -98,16 +98,19 @@ static inline PyObject *probe_name(const struct input *input, uint32_t probe) {
 /* Values */
 
 static inline size_t slot_of(const char *data, size_t length) {
-    uint64_t first = 0, last = 0;
+    uint64_t hash = length, word = 0;
     if (length < 8) {
-        memcpy(&first, data, length);
-    } else {
-        memcpy(&first, data, 8);
-        memcpy(&last, data + length - 8, 8);
+        memcpy(&word, data, length);
+        hash ^= word;
+    } else { /* whole words, the last of which may overlap the one before: no copy of a varying size */
+        for (size_t at = 0; at + 8 < length; at += 8) {
+            memcpy(&word, data + at, 8);
+            hash = (hash ^ word) * 0x9E3779B97F4A7C15U;
+        }
+        memcpy(&word, data + length - 8, 8);
+        hash = (hash ^ word) * 0x9E3779B97F4A7C15U;
     }
-    uint64_t mixed = (first * 31 + last + length) * 0x9E3779B97F4A7C15U;
-    mixed = (mixed ^ mixed >> 32) * 0xC2B2AE3D27D4EB4FU;
-    return mixed >> 56;
+    return ((hash ^ hash >> 32) * 0xC2B2AE3D27D4EB4FU) >> 56;
 }
 
 static inline PyObject *plain_text(Decoder *decoder, const char *data, size_t length) {

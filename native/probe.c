@@ -844,6 +844,15 @@ static void declarer_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
+static PyObject *declarer_doc(PyObject *object, void *Py_UNUSED(closure)) {
+    return PyObject_GetAttrString(((Declarer *)object)->general, "__doc__");
+}
+
+static PyGetSetDef declarer_getset[] = {
+    {"__doc__", declarer_doc, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMemberDef declarer_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Declarer, vectorcall), READONLY, NULL},
     {"__wrapped__", T_OBJECT, offsetof(Declarer, general), READONLY, "the function of Python that it stands for"},
@@ -852,12 +861,12 @@ static PyMemberDef declarer_members[] = {
 };
 
 static PyType_Slot declarer_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("Declares probes: Provider.probe, without the way through the interpreter.")},
     {Py_tp_new, declarer_new},
     {Py_tp_dealloc, declarer_dealloc},
     {Py_tp_traverse, declarer_traverse},
     {Py_tp_call, PyVectorcall_Call},
     {Py_tp_members, declarer_members},
+    {Py_tp_getset, declarer_getset},
     {0, NULL},
 };
 

@@ -78,7 +78,7 @@ def nothing_leaks(request):
 def compile_c(tmp_path_factory):
     """compile_c(source, *flags) -> Path: C text, or the name of a file in tests/programs, built once a session.
 
-    `compiler` names another than gcc. Warnings are errors.
+    `compiler` names another than gcc, and the language is C++ for g++. Warnings are errors.
     """
     folder = Path(LENT, "programs") if LENT else tmp_path_factory.mktemp("compiled")
     folder.mkdir(exist_ok=True)
@@ -89,7 +89,8 @@ def compile_c(tmp_path_factory):
         key = hashlib.sha256("\0".join([compiler, source, *flags]).encode()).hexdigest()[:16]
         binary = folder / key
         if not binary.exists():
-            command = [compiler, "-xc", "-", "-I", PROGRAMS, "-g", "-Wall", "-Werror", *flags, "-o", binary]
+            language = "-xc++" if compiler == "g++" else "-xc"
+            command = [compiler, language, "-", "-I", PROGRAMS, "-g", "-Wall", "-Werror", *flags, "-o", binary]
             done = subprocess.run(command, input=source, text=True, capture_output=True)
             assert done.returncode == 0, done.stderr
         return binary

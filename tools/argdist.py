@@ -25,7 +25,6 @@ from usdtkit.output.report import Column, Report
 from usdtkit.output.text import printable, show
 
 TOPIC = "any function or probe"
-PERCENTILES = (50, 90, 99)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             for found, histogram in chosen:
                 if histogram:
                     values = found.distribution(cumulative=options.cumulative)
-                    report.histogram(values, found.names[0], percentiles=PERCENTILES, spec=found.title)
+                    report.distribution(values, found.names[0], spec=found.title)
                     continue
                 rows = found.counts(cumulative=options.cumulative)[-(options.top or 0) :]
                 named = ({"key": dict(zip(found.names, key, strict=False)), "count": count} for key, count in rows)

@@ -78,21 +78,21 @@ def trace(session: Session, library: str, options: argparse.Namespace) -> None:
 
 def show(report: Report, cycles: list[Cycle]) -> None:
     """Each edge of the circles as a row; in the table with its stacks below."""
+    folded.learn(at.stack for cycle in cycles for edge in cycle for at in (edge.wanted_at, edge.held_at))
     for number, cycle in enumerate(cycles, 1):
         mutexes = {edge.held: f"M{n}" for n, edge in enumerate(cycle)}
         if report.format == "table":
             print(f"\nPotential deadlock: {' -> '.join([*mutexes.values(), 'M0'])}, each held while the next is wanted")
-            for mutex, name in mutexes.items():
-                print(f"  {name} = {mutex[1]:#x}")
+            print(*(f"  {name} = {mutex[1]:#x}" for mutex, name in mutexes.items()), sep="\n")
         for edge in cycle:
-            at, before = edge.wanted_at, edge.held_at
-            stacks = {"wanted_at": list(folded.labels(at.stack)), "held_at": list(folded.labels(before.stack))}
+            at, wanted, held = edge.wanted_at, folded.labels(edge.wanted_at.stack), folded.labels(edge.held_at.stack)
             if report.format == "table":
                 print(f"\nThread {at.tid} ({printable(at.comm)}) wanted {mutexes[edge.wanted]} at")
-                print(*(f"    {printable(label)}" for label in stacks["wanted_at"]), sep="\n")
+                print(*(f"    {printable(label)}" for label in wanted), sep="\n")
                 print(f"  while it held {mutexes[edge.held]}, since")
-                print(*(f"    {printable(label)}" for label in stacks["held_at"]), sep="\n")
-            else:
-                addresses = {"wanted": hex(edge.wanted[1]), "held": hex(edge.held[1])}
-                row = {name: getattr(at, name) for name in ("time_ns", "pid", "tid", "comm")}
-                report.row({**row, "cycle": number, **addresses, **stacks})
+                print(*(f"    {printable(label)}" for label in held), sep="\n")
+                continue
+            row = {name: getattr(at, name) for name in ("time_ns", "pid", "tid", "comm")} | {"cycle": number}
+            row |= {"wanted": hex(edge.wanted[1]), "held": hex(edge.held[1])}
+            row |= {"wanted_at": folded.cell(wanted, report.format), "held_at": folded.cell(held, report.format)}
+            report.row(row)

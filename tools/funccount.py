@@ -19,6 +19,7 @@ from usdtkit.output.report import Column, Report
 from usdtkit.output.text import show
 
 TOPIC = "any function or probe"
+VARIANTS = ("c:malloc",)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from usdtkit.language.select import one
 from usdtkit.output.report import Report
 
 TOPIC = "any function or probe"
-PERCENTILES = (50, 90, 99)
+VARIANTS = ("c:malloc",)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,6 @@ def run(options: argparse.Namespace) -> int:
 
         def write(report: Report) -> None:
             for found in histogram.delta().values():
-                report.histogram(found, options.unit_name.replace("latency", "interval"), percentiles=PERCENTILES)
+                report.distribution(found, options.unit_name.replace("latency", "interval"))
 
         return shared.follow_intervals(session, options, "funcinterval", (), write)

@@ -16,7 +16,7 @@ from usdtkit.language.select import calls
 from usdtkit.output.report import Report
 
 TOPIC = "any function or probe"
-PERCENTILES = (50, 90, 99)
+VARIANTS = ("c:malloc", "c:malloc -F")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,6 @@ def run(options: argparse.Namespace) -> int:
         def write(report: Report) -> None:
             for key, found in sorted(histogram.delta().items()):
                 of = dict(zip(("function", "pid"), key, strict=False))
-                report.histogram(found, options.unit_name, percentiles=PERCENTILES, **of)
+                report.distribution(found, options.unit_name, **of)
 
         return shared.follow_intervals(session, options, "funclatency", (), write)

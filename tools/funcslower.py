@@ -21,6 +21,7 @@ from usdtkit.output.text import show
 from usdtkit.trace import Expression, arg, comm, ms, retval, us, ustack
 
 TOPIC = "any function or probe"
+VARIANTS = ("c:malloc", "c:malloc -U", "c:malloc -a 3")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -12,8 +12,6 @@ examples:
 """
 
 import argparse
-import time
-from collections import defaultdict
 from typing import Any
 
 from usdtkit.cli import run as cli
@@ -21,10 +19,11 @@ from usdtkit.errors import UsageError
 from usdtkit.output import folded
 from usdtkit.output.report import PID, TIME, Column, Report
 from usdtkit.output.text import printable
-from usdtkit.trace import KernelMap, ms
+from usdtkit.trace import ms
 from usdtkit.trace.heap import Heap
 
 TOPIC = "memory and locks"
+VARIANTS = ("-p 1", "-p 1 -s 2", "-p 1 -t")
 
 EVENTS = [TIME, PID, Column("FUNCTION", "function", 16), Column("BYTES", "bytes", 12), Column("ADDRESS", "address", 0)]
 
@@ -58,13 +57,10 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("memleak needs a process", hint="-p PID, or -c CMD to start one")
     options.timestamp = not options.folded
     with cli.new_session(options) as session:
-        sizes = (options.min_size, options.max_size)
-        limits = {"sizes": sizes, "one_in": options.sample_rate, "room": options.room}
+        limits = {"sizes": (options.min_size, options.max_size), "one_in": options.sample_rate, "room": options.room}
         heap = Heap(session, options.obj, prefix=options.symbols_prefix, **limits)
         if not options.trace:
-            return cli.follow_intervals(
-                session, options, "memleak", (), lambda report: write(report, heap.blocks, options)
-            )
+            return cli.follow_intervals(session, options, "memleak", (), lambda report: write(report, heap, options))
         for source, address in heap.allocations:
             source.emit(address=address, bytes=source.kept("size"))
         for free, address in heap.frees:
@@ -78,33 +74,26 @@ def describe(event: Any) -> dict[str, Any]:
     return {**row, "function": event.probe, "bytes": getattr(event, "bytes", None), "address": hex(event.address)}
 
 
-def write(report: Report, blocks: KernelMap, options: argparse.Namespace) -> None:
-    """The stacks that have most, the last one most in the table, as bcc has it."""
+def write(report: Report, heap: Heap, options: argparse.Namespace) -> None:
+    """The stacks that have most, in the table the last one most, as bcc has it."""
     age = options.older if options.older is not None else 0 if options.command else 500
-    now = time.monotonic_ns()
-    stacks = defaultdict(list)
-    for block in blocks.entries():
-        if block.since <= now - ms(age):
-            stacks[block.pid, block.stack].append(block)
-    rows = [(sum(block.size for block in own), len(own), pid, stack, own) for (pid, stack), own in stacks.items()]
-    rows.sort(key=lambda row: (row[options.sort == "count"], row[2]), reverse=True)
-    rows = rows[: options.top]
+    rows = sorted(heap.outstanding(ms(age)), key=lambda row: getattr(row, options.sort), reverse=True)[: options.top]
     if report.format == "table" and not options.folded:
         print(f"Top {options.top} stacks with outstanding allocations:")
         rows.reverse()
-    for size, number, pid, stack, own in rows:
-        labels = folded.labels(stack, offsets=not options.folded)
-        each = [{"address": hex(b.key), "bytes": b.size, "count": 1, "age_ns": now - b.since} for b in own]
+    folded.learn(row.stack for row in rows)
+    for row in rows:
+        labels = folded.labels(row.stack, offsets=not options.folded)
         if report.format != "table":
-            same = {"pid": pid, "stack": list(labels)}
-            report.block(
-                [{**row, **same} for row in (each if options.show_allocs else [{"bytes": size, "count": number}])]
-            )
+            whole = [{"bytes": row.size, "count": row.count}]
+            blocks = [{"bytes": one.size, "address": hex(one.key), "since_ns": one.since} for one in row.blocks]
+            same = {"pid": row.pid, "stack": folded.cell(labels, report.format)}
+            report.block({**one, **same} for one in (blocks if options.show_allocs else whole))
         elif options.folded:
-            print(folded.line(reversed(labels), number if options.sort == "count" else size))
+            print(folded.line(reversed(labels), getattr(row, options.sort)))
         else:
-            print(f"\t{size} bytes in {number} allocations from stack")
+            print(f"\t{row.size} bytes in {row.count} allocations from stack")
             print(*(f"\t\t{printable(label)}" for label in labels), sep="\n")
-            if options.show_allocs:
-                print(*(f"\taddr = {row['address']} size = {row['bytes']}" for row in each), sep="\n")
+            for one in row.blocks if options.show_allocs else ():
+                print(f"\taddr = {one.key:#x} size = {one.size}")
     print(end="", flush=True)

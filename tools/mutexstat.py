@@ -17,20 +17,20 @@ from typing import Any
 from usdtkit.cli import run as cli
 from usdtkit.output import folded
 from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.output.text import printable
 from usdtkit.providers.libc import MUTEX_LIBRARIES
 from usdtkit.trace import Expression, Histogram, Source, StatisticsTable, pid, us
 from usdtkit.trace.mutexes import holds, waits
 
 TOPIC = "memory and locks"
+VARIANTS = ("", "-H", "--hold", "--hold -H")
 
 TIMES = (("TOTAL", "total"), ("AVG", "average"), ("MAX", "max"))
 COLUMNS = [
     *(Column("MUTEX", "mutex", 14), Column("COUNT", "count", 8, right=True)),
     *(Column(f"{heading}(ms)", f"{name}_ns", 10, milliseconds, right=True) for heading, name in TIMES),
 ]
-CALLER = Column("CALLER", "stack", 0, lambda labels: printable(labels[0]))
-STACK = Column("STACK", "stack", 0, lambda labels: " < ".join(map(printable, labels)))
+CALLER = Column("CALLER", "stack", 0, lambda labels: str(labels[0]))
+STACK = Column("STACK", "stack", 0, " < ".join)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -71,13 +71,16 @@ def write(report: Report, tables: Sequence[Histogram | StatisticsTable], options
     for table in tables:
         for key, one in table.delta().items():
             found[key] = found[key] + one if key in found else one
+    top = sorted(found.items(), key=lambda item: -item[1].sum)[: options.top]
+    folded.learn(stack for (_, _, *stacks), _ in top for stack in stacks)
     rows = []
-    for (process, mutex, *stack), one in sorted(found.items(), key=lambda item: -item[1].sum)[: options.top]:
+    for (process, mutex, *stacks), one in top:
         whose = {"pid": process, "mutex": hex(mutex)}
         if options.histogram:
             report.histogram(one, "hold_ns" if options.hold else "wait_ns", **whose)
-        else:
-            times = {"total_ns": one.sum, "average_ns": round(one.average), "max_ns": one.greatest}
-            rows.append({**whose, "count": one.count, **times, "stack": list(folded.labels(*stack, offsets=True))})
+            continue
+        times = {"total_ns": one.sum, "average_ns": round(one.average), "max_ns": one.greatest}
+        labels = folded.labels(*stacks, offsets=True)
+        rows.append({**whose, "count": one.count, **times, "stack": folded.cell(labels, report.format)})
     if rows:
         report.block(rows)

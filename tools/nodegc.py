@@ -20,6 +20,7 @@ from usdtkit.providers.node import COLLECT_GARBAGE, COLLECTION_REASONS, COLLECTO
 from usdtkit.trace import Pair, Session, arg, ms, uprobe
 
 TOPIC = "languages"
+VARIANTS = ("-p 1",)
 
 COLUMNS = [
     *(TIME, PID, Column("TID", "tid", 7, right=True), Column("PAUSE(ms)", "latency_ns", 9, as_ms, right=True)),

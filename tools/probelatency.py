@@ -21,7 +21,6 @@ from usdtkit.trace import Expression, Session, comm, ms
 from usdtkit.trace.specs import Resolved
 
 TOPIC = "any function or probe"
-PERCENTILES = (50, 90, 99)
 COLUMNS = [TIME, PID, COMM, LATENCY_MS, Column("END", "probe", 32)]
 
 
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
         def write(report: Report) -> None:
             for found in histogram.delta().values():
-                report.histogram(found, options.unit_name, percentiles=PERCENTILES)
+                report.distribution(found, options.unit_name)
 
         return shared.follow_intervals(session, options, "probelatency", (), write)
 

@@ -58,8 +58,10 @@ def run(options: argparse.Namespace) -> int:
 
         def write(report: Report) -> None:
             total: Counter[Row] = Counter()
+            found = counts.read()
+            folded.learn(stack for stack, *_ in found)
             # The same names in several processes are one row, unless each is asked for.
-            for (stack, *process), count in counts.read().items():
+            for (stack, *process), count in found.items():
                 labels = folded.labels(stack, offsets=options.offset, addresses=options.verbose)
                 owner, command = process or (None, None)
                 total[labels, owner, command] += count
@@ -76,8 +78,7 @@ def _write(report: Report, row: Row, count: int, options: argparse.Namespace) ->
     labels, process, command = row
     if options.format != "table":
         whose = {} if process is None else {"pid": process, "comm": command}
-        stack = list(map(printable, labels)) if options.format == "json" else folded.joined(reversed(labels))
-        report.block([{**whose, "count": count, "stack": stack}])
+        report.block([{**whose, "count": count, "stack": folded.cell(labels, options.format)}])
     elif options.folded:
         print(folded.line((*([] if process is None else [f"{command}-{process}"]), *reversed(labels)), count))
     else:

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         def narrow(source: Source) -> Source:
             source = shared.filtered(source, options)
             source = source if options.name is None else source.where(comm.contains(options.name))
-            return source if options.include_self or session.pids else source.where(pid != os.getpid())
+            return source if options.include_self else source.where(pid != os.getpid())
 
         messages = Messages(Setup(session, narrow, options.string_size, options.bin_cmp), extra)
         for spec in options.spec:

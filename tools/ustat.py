@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from usdtkit import targets
-from usdtkit.cli.languages import is_silent
 from usdtkit.cli.run import add_session_options, follow_intervals, new_session, positive, seconds
 from usdtkit.errors import NotFoundError
 from usdtkit.output.report import PID, Column, Report
@@ -76,7 +75,7 @@ def counting(session: Session, wanted: str | None, pids: list[int] | None) -> li
     for language in SPOKEN if wanted is None else [each for each in SPOKEN if each.name == wanted]:
         for category, (_, names) in CATEGORIES.items():
             for name in names(language):
-                found = [one for one in probes if one.spec == name and not is_silent(language, one.path, name)]
+                found = [one for one in probes if one.spec == name]
                 if found:
                     tables.append((category, session.source(resolve_probes(name, found)).count(process=process_id)))
     if not tables:

@@ -15,6 +15,9 @@ from functools import lru_cache
 _LIBRARY = re.compile(r"lib(?P<name>[^/]+?)(?P<version>-[0-9][0-9.]*)?\.so(?:\.[0-9A-Za-z.]*)?")
 _MUSL = re.compile(r"(?:libc\.musl-|ld-musl-)[^/]*\.so(?:\.[0-9.]*)?")
 
+# What has been a part of the C library since glibc 2.34, and of musl always.
+MERGED = frozenset(("pthread", "dl", "rt", "util", "anl"))
+
 _CACHE = "/etc/ld.so.cache"
 _CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 _CACHE_HEADER, _CACHE_ENTRY = struct.Struct("<20sII20x"), struct.Struct("<iII12x")

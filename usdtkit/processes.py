@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
 
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
 from usdtkit.model import Target
+from usdtkit.records import NamedTuple
 
 FileKey = tuple[int, int]
 """Device and inode: what makes two paths one file."""

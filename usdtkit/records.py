@@ -1,19 +1,37 @@
-"""What the module dataclasses does, in no time: it writes source code for each class and compiles it at every start.
+"""What dataclasses does, and NamedTuple of typing, in no time: those compile text for each class, at every start.
 
 Nothing in, classes out; for every module of ours that a start of the command imports. The names mean what they mean
-there, with fewer options, and the functions of dataclasses take these classes too. Imports nothing of ours.
+there, with fewer options; type checkers see the originals, and the functions of dataclasses take these classes too.
+Imports nothing of ours.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["asdict", "dataclass", "field", "replace"]
+__all__ = ["NamedTuple", "asdict", "dataclass", "field", "replace"]
 
 if TYPE_CHECKING:
     from dataclasses import asdict, dataclass, field, replace
+    from typing import NamedTuple
 else:
+
+    class _TupleMaker(type):
+        def __new__(cls, name, bases, namespace):
+            if not bases:
+                return super().__new__(cls, name, bases, namespace)
+            names = namespace["__annotations__"]
+            defaults = [namespace.pop(field) for field in names if field in namespace]
+            made = namedtuple(name, names, defaults=defaults, module=namespace["__module__"])
+            for name, value in namespace.items():
+                if name not in ("__annotations__", "__classcell__", "__module__", "__qualname__"):
+                    setattr(made, name, value)
+            return made
+
+    class NamedTuple(metaclass=_TupleMaker):
+        """A tuple whose fields have the names that the class annotates."""
 
     class field:
         """What there is to say of a field: its default, or what makes one, and whether it counts in comparisons."""

@@ -10,20 +10,23 @@ that comes out can be opened from here, also where the file lives in a container
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from usdtkit import libraries
-from usdtkit.elf import notes, symbols
+from usdtkit.elf import symbols
 from usdtkit.elf.image import Image
-from usdtkit.elf.sites import is_go
-from usdtkit.elf.walk import Progress, elf_files
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import Scan, all_mapped, file_key, mapped_files, named, running_pids
-from usdtkit.providers import known_arguments
+from usdtkit.processes import FileKey, Scan, all_mapped, file_key, mapped_files, named, running_pids
+
+if TYPE_CHECKING:
+    from usdtkit.elf.walk import Progress
 
 __all__ = [
     "all_mapped",
@@ -61,7 +64,14 @@ def probes_in(target: Target | str) -> tuple[Probe, ...]:
     """All probes of one file. ElfError where it is damaged, () where it has none."""
     path = target if isinstance(target, str) else target.path
     with Image.open(path) as image:
-        return notes.read_probes(image, known=known_arguments)
+        return _read_probes(image)
+
+
+def _read_probes(image: Image) -> tuple[Probe, ...]:
+    from usdtkit.elf import notes  # functions are found without reading operands
+    from usdtkit.providers import known_arguments
+
+    return notes.read_probes(image, known=known_arguments)
 
 
 def probes_of(targets: Iterable[Target]) -> list[Probe]:
@@ -69,13 +79,15 @@ def probes_of(targets: Iterable[Target]) -> list[Probe]:
 
     What is damaged, or may not be read, costs one warning.
     """
+    from usdtkit.elf.notes import SECTION
+
     probes: list[Probe] = []
     problems: list[str] = []
     for target in targets:
         try:
             with Image.open(target.path) as image:
-                if image.section(notes.SECTION):
-                    probes += notes.read_probes(image, known=known_arguments)
+                if image.section(SECTION):
+                    probes += _read_probes(image)
         except NotFoundError:
             continue  # unmapped since, or its last process ended
         except (ElfError, PrivilegeError) as error:
@@ -135,6 +147,16 @@ def find_functions(
 
     NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares.
     """
+    if library in libraries.MERGED:
+        with contextlib.suppress(NotFoundError):
+            return _functions_in(library, patterns, pids, aliases)
+        library = "c"
+    return _functions_in(library, patterns, pids, aliases)
+
+
+def _functions_in(
+    library: str, patterns: Sequence[symbols.Pattern], pids: Sequence[int], aliases: bool
+) -> list[Function]:
     targets = resolve(library, pids)
     found: list[Function] = []
     problems: list[str] = []
@@ -172,13 +194,21 @@ def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> dict[str, lis
 def refuse_go_returns(paths: Iterable[str]) -> None:
     """Raise UnsupportedError where one of the files is Go's: a return probe would end the program that runs it."""
     for path in dict.fromkeys(paths):
-        with Image.open(path) as image:
-            if is_go(image):
-                raise UnsupportedError(
-                    f"{path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
-                    "crash it",
-                    hint="trace the entry of the function, and the entry of what is called when it is done",
-                )
+        if _is_go(path, file_key(path), _modified(path)):
+            raise UnsupportedError(
+                f"{path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
+                "crash it",
+                hint="trace the entry of the function, and the entry of what is called when it is done",
+            )
+
+
+@lru_cache(maxsize=64)
+def _is_go(path: str, key: FileKey | None, changed: float) -> bool:
+    """Of a file as it was then: a tool asks about one library again and again."""
+    from usdtkit.elf.sites import is_go
+
+    with Image.open(path) as image:
+        return is_go(image)
 
 
 def _installed_as(name: str, progress: Progress | None) -> list[Target]:
@@ -205,6 +235,8 @@ def _installed_as(name: str, progress: Progress | None) -> list[Target]:
 
 
 def _below(directory: str, progress: Progress | None) -> list[Target]:
+    from usdtkit.elf.walk import elf_files
+
     found = [Target(path, path) for path in elf_files(os.path.abspath(directory), progress=progress)]
     if not found:
         raise NotFoundError(f"{directory}: no ELF file below this directory")

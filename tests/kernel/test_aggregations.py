@@ -228,3 +228,17 @@ def test_keys_that_are_too_long_together(numbers):
         with pytest.raises(UsageError, match="keys of") as raised:
             session.start()
     assert "cstr" in raised.value.hint
+
+
+def test_statistics_since_the_last_look(numbers):
+    with trace.Session() as session:
+        table = source_of(session, numbers).stats("n", "text")
+        session.start()
+        for n in (5, 97):
+            numbers(n, 0, "a", b"")
+        assert {key: (one.count, one.sum) for key, one in table.delta().items()} == {("a",): (2, 102)}
+        assert table.delta() == {}
+        numbers(7, 0, "a", b"")
+        numbers(11, 0, "b", b"")
+        assert table.delta() == {("a",): trace.Statistics(1, 7, 5, 97), ("b",): trace.Statistics(1, 11, 11, 11)}
+        assert table.read()["a",] + trace.Statistics(1, 1, 1, 1) == trace.Statistics(4, 110, 1, 97)

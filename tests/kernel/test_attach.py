@@ -1,7 +1,9 @@
 """The three ways to attach are one for the user: the same events, names, semaphores, filters and returns."""
 
+import os
 from collections import Counter
 
+import leaks
 import pytest
 
 from usdtkit import targets, trace
@@ -180,3 +182,18 @@ def test_an_unknown_method_is_refused(method, declare):
         with pytest.raises(UsageError, match=f"{method}s") as raised:
             session.start()
     assert method in raised.value.hint
+
+
+def test_the_hooks_of_a_file_share_two_links_and_count_for_themselves(method, stepper):
+    target = stepper()
+    with trace.Session(pid=target.pid, method=method) as session:
+        probes = [session.usdt("step:plain", path=target.path).count() for _ in range(2)]
+        entries = [session.uprobe(target.path, "work").count() for _ in range(3)]
+        returns = session.uretprobe(target.path, "work").count()
+        session.start()
+        links = [number for kind, number in leaks.bpf_objects(os.getpid()) if kind == "link_id"]
+        assert len(links) == 2 or method != "uprobe_multi"
+        target.fire(997)
+        session.detach()
+        for counted in (*probes, *entries, returns):
+            assert counted.read() == {(): 997}

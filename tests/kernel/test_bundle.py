@@ -12,6 +12,7 @@ from commandline import WITHOUT_BCC, assert_explained, stop_tracing, usdtkit
 
 from usdtkit.bpf import bundle
 from usdtkit.bpf.compiler import _decode, compile_afresh
+from usdtkit.cli import command, tool_names
 from usdtkit.cli.bundle import programs_of
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,18 @@ def test_texts_do_not_depend_on_the_machine():
     for name in ("gethostlatency", "pamtrace", "stackcount"):
         for line, text in programs_of(name):
             assert [(f"{line} -d 1", text)] == list(programs_of(f"{line} -d 1"))
+
+
+def test_of_what_a_tool_may_find_the_program_for_each(mariadb):
+    """Three ways into servers of its kind are known by heart; the one that runs here has one of them."""
+    [(_, real)] = programs_of(f"mysqld_qslower -p {mariadb.pid}")
+    known = [text for _, text in programs_of("mysqld_qslower")]
+    assert real in known and len(known) == len(set(known)) == 3
+
+
+@pytest.mark.parametrize("name", [name for name in tool_names() if hasattr(command(name)[0], "VARIANTS")])
+def test_variants_are_what_loads_a_program(name):
+    assert all(line.partition(" ")[0] == name and len(text) > 997 for line, text in programs_of(name))
 
 
 @pytest.mark.parametrize(

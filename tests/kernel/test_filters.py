@@ -1,5 +1,8 @@
 """The options that narrow what is traced: threads, users, names of threads, several processes."""
 
+import os
+from pathlib import Path
+
 import pytest
 from commandline import go, json_lines, start_tracing, stop_tracing, usdtkit
 
@@ -102,6 +105,27 @@ def test_a_user(threads, spawn, wait_for_line):
     assert found == {(theirs.pid, "first"): 997, (theirs.pid, "second"): 97}
 
 
+def test_a_cgroup_and_those_below_it(threads, spawn, wait_for_line):
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    root = Path(next(path for _, path, kind, *_ in mounts if kind == "cgroup2"))
+    above = root / f"usdtkit-test-{os.getpid()}"
+    below = above / "docker-0123456789abcdef.scope"
+    inside, outside = threads(), threads()
+    below.mkdir(parents=True)
+    try:
+        (below / "cgroup.procs").write_text(str(inside.pid))
+        for name in (above.name, str(below), "0123456789ab"):
+            done = usdtkit("trace", f"u:{inside.path}:two:hit", "--cgroup", name, "--explain")
+            assert done.returncode == 0, done.stderr
+        found = counted(spawn, wait_for_line, [inside, outside], "--cgroup", above.name)
+        assert found == {(inside.pid, "first"): 997, (inside.pid, "second"): 97}
+    finally:
+        inside.kill()
+        inside.wait()
+        below.rmdir()
+        above.rmdir()
+
+
 @pytest.mark.parametrize("spelling", ["{},{}", "{} -p {}"])
 def test_several_processes(spelling, threads, spawn, wait_for_line):
     one, two, other = threads(), threads(), threads()
@@ -116,9 +140,10 @@ def test_several_processes(spelling, threads, spawn, wait_for_line):
         (["--uid", "no such user"], "there is no user 'no such user'"),
         (["--tid", "0"], "'0' is not the number of a process"),
         (["-p", "1,x"], "'x' is not the number of a process"),
+        (["--cgroup", "no such cgroup"], "no cgroup or container 'no such cgroup'"),
     ],
 )
 def test_values_that_are_none(option, said):
-    done = usdtkit("trace", "two:hit", *option)
-    assert (done.returncode, done.stdout) == (2, "")
+    done = usdtkit("trace", "c:open", *option)
+    assert (done.returncode, done.stdout) == (4 if "cgroup" in said else 2, "")
     assert said in done.stderr

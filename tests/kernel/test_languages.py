@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +18,7 @@ ORDERS = {
     "java": ([*JAVA, "-XX:+DTraceMethodProbes", "-XX:+DTraceAllocProbes", PROGRAMS / "Work.java"], "Work."),
     "ruby": (["ruby", PROGRAMS / "work.rb"], "Order."),
     "php": (["php", PROGRAMS / "work.php"], "Order."),
+    "python": ([sys.executable, "-m", "usdtkit", "run", PROGRAMS / "work.py"], f"{PROGRAMS / 'work.py'}."),
 }
 
 
@@ -141,6 +143,15 @@ def test_collections_of_python(traced):
     assert header["schema"] == "usdtkit.ugc/1"
     assert [row["description"].split()[:2] for row in rows] == [["collection", "generation=2"]] * 13
     assert all(row["latency_ns"] > 0 for row in rows)
+
+
+def test_threads_and_exceptions_of_python(traced):
+    argv, prefix = ORDERS["python"]
+    _, rows, _ = json_lines(traced(argv, "pythonthreads", "--json"))
+    started = [row["name"] for row in rows if row["kind"] == "thread start"]
+    assert started == [f"worker-{number}" for number in range(31)]
+    flow = json_lines(traced(argv, "pythonflow", "--json", "-M", "leaf"))[1]
+    assert [row["flow"] for row in flow] == [f"-> {prefix}leaf", f"<- {prefix}leaf"] * 997
 
 
 def test_collections_of_java(traced):

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from usdtkit import trace
-from usdtkit.bpf.pairs import KEY_ENTRIES, MAX_NESTING, PAIR_ENTRIES
+from usdtkit.bpf.pairs import KEY_ENTRIES, NESTING, PAIR_ENTRIES
 from usdtkit.errors import UsageError
 
 
@@ -31,13 +31,14 @@ def pairs(compile_c, ready):
     """pairs(pattern, times=1, threads=1) -> (events, lines of the target as numbers, summary)."""
     path = str(compile_c("pairs.c", "-O2", "-pthread"))
 
-    def run(pattern, times=1, threads=1):
+    def run(pattern, times=1, threads=1, **options):
         process = ready([path, pattern, times, threads])
         with trace.Session(pid=process.pid) as session:
             pair = session.pair(
                 trace.usdt("nest:start"),
                 trace.usdt("nest:end"),
                 keep={"serial": trace.arg(1), "text": trace.cstr(2, 16)},
+                **options,
             )
             pair.emit("latency", "serial", "text", "tid", ended=trace.arg(1))
             session.start()
@@ -122,16 +123,22 @@ def test_a_start_without_an_end_does_not_shift_those_within(pairs):
 
 
 def test_too_many_open_starts_are_dropped_counted_and_then_all_is_right_again(pairs):
-    deep = MAX_NESTING + 1
+    deep = NESTING + 1
     events, lines, summary = pairs("(" * deep + ")" * deep + "(())" * 3)
     # The last start opened a new stack; its end comes first. Those before it were dropped.
     assert [event.serial for event in events] == [deep, *(line[1] for line in lines[deep:])]
     assert all(event.serial == event.ended for event in events)
-    assert (summary.hits, summary.overflow, summary.unmatched) == (1 + 6, MAX_NESTING, MAX_NESTING)
+    assert (summary.hits, summary.overflow, summary.unmatched) == (1 + 6, NESTING, NESTING)
+
+
+def test_starts_may_be_nested_deeper_where_that_is_asked_for(pairs):
+    events, lines, summary = pairs("(" * 997 + ")" * 997, nesting=997)
+    assert [event.serial for event in events] == [line[1] for line in lines]
+    assert (summary.hits, summary.overflow, summary.unmatched) == (997, 0, 0)
 
 
 def test_starts_that_never_end_neither_fill_the_table_nor_hide_the_others(pairs):
-    starts = 20 * MAX_NESTING
+    starts = 20 * NESTING
     events, _, summary = pairs("(" * starts + ".()")
     assert [event.serial for event in events] == [starts + 1]
     assert summary.full == 0
@@ -183,6 +190,20 @@ def test_starts_of_threads_that_ended_are_dropped_counted_and_leave_room(compile
             pass
     summary = session.summary()
     assert (summary.hits, summary.full, summary.unmatched, summary.dropped) == (0, 0, 1, 2 * threads)
+
+
+def test_a_thread_that_ends_leaves_nothing_of_what_it_had_too_much_of(compile_c, ready):
+    path = str(compile_c(LEFT % 37, "-pthread"))
+    threads = PAIR_ENTRIES // (32 - 5) + 97  # whose leftovers would fill the table
+    process = ready([path, threads])
+    with trace.Session(pid=process.pid) as session:
+        session.pair(trace.usdt("left:start"), trace.usdt("left:end")).count()
+        session.start()
+        go(process)
+        for _ in session:
+            pass
+    summary = session.summary()
+    assert (summary.full, summary.overflow, summary.dropped) == (0, 32 * threads, 5 * threads)
 
 
 def test_more_open_starts_than_the_table_holds_are_counted(compile_c, ready, wait_for_line):

@@ -15,7 +15,7 @@ event->odd = order & 1;
 event->half = bits;
 event->name_length = read_string(event->name, sizeof(event->name), text);
 event->raw_length = read_buffer(event->raw, sizeof(event->raw), text, 3);
-event->first = read_user(text, 1, 0);
+event->first = read_user(text, 1, unreadable);
 """
 
 
@@ -148,11 +148,15 @@ def test_fields_that_cannot_be(order, fields, complaint):
 
 def test_strings_that_lie_nowhere(declare):
     probe = declare("raw:nowhere", address="u64")
-    text = "event->text_length = read_string(event->text, sizeof(event->text), address);"
+    text = """
+    event->text_length = counted(read_string(event->text, sizeof(event->text), address), unreadable);
+    event->first = read_user(address, 1, unreadable);
+    """
     content = ctypes.create_string_buffer(b"somewhere")
     with trace.Session() as session:
-        session.usdt("raw:nowhere", path=probe.path).raw(text, {"text": "str"}, address="address")
+        session.usdt("raw:nowhere", path=probe.path).raw(text, {"text": "str", "first": "u8"}, address="address")
         session.start()
         probe(0)
         probe(ctypes.addressof(content))
-        assert [event.text for event in session.drain()] == [None, "somewhere"]
+        assert [event[4:] for event in session.drain()] == [(None, 0), ("somewhere", ord("s"))]
+        assert session.summary().unreadable == 2

@@ -606,6 +606,7 @@ def both_ways(shop):
     """A provider's probe(), compiled and as Python says it."""
     assert type(shop.probe) is _probe.Declarer
     assert inspect.signature(shop.probe) == inspect.signature(shop.probe.__wrapped__)
+    assert inspect.getdoc(shop.probe) == inspect.getdoc(Provider.probe)
     return shop.probe, shop.probe.__wrapped__
 
 

@@ -31,14 +31,9 @@ class Cluster:
 
     def bench(self, statement, times, protocol="prepared", clients=1):
         """Send a statement so often over each connection, in one of pgbench's protocols; :number is a parameter."""
+        how = f"--protocol={protocol}", f"--transactions={times}", f"--client={clients}"
         script = f"\\set number random(1, 9)\n{statement};\n"
-        options = [
-            "--no-vacuum",
-            f"--protocol={protocol}",
-            f"--transactions={times}",
-            f"--client={clients}",
-            "--file=/dev/stdin",
-        ]
+        options = ["--no-vacuum", *how, "--file=/dev/stdin"]
         pipes = {"input": script, "text": True, "capture_output": True}
         subprocess.run([BINARIES / "pgbench", *options], check=True, env=self.environment, **pipes)
 

@@ -1,11 +1,18 @@
 """Every relative link of every document leads somewhere."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BCC = (
+    *("trace", "argdist", "funccount", "funclatency", "funcslower", "funcinterval", "stackcount", "tplist"),
+    *("gethostlatency", "mysqld_qslower", "dbslower", "dbstat", "sslsniff", "bashreadline", "memleak", "deadlock"),
+    *("threadsnoop", "offcputime", "profile", "ucalls", "uflow", "ugc", "uobjnew", "ustat", "uthreads"),
+)
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
@@ -24,4 +31,16 @@ def test_documents_are_found():
 
 def test_every_tool_has_a_page():
     tools = {path.stem for path in (ROOT / "tools").glob("*.py")} - {"__init__"}
-    assert tools == {path.stem for path in (ROOT / "docs" / "tools").glob("*.md")}
+    assert tools == {path.stem for path in (ROOT / "docs" / "tools").glob("*.md")} - {"README"}
+
+
+def test_the_list_of_the_tools_is_made_from_them():
+    made = subprocess.run([sys.executable, ROOT / ".ci" / "tool-index"], text=True, capture_output=True, check=True)
+    assert (ROOT / "docs" / "tools" / "README.md").read_text() == made.stdout, "make docs/tools/README.md"
+
+
+def test_every_command_and_tool_is_compared_with_bccs():
+    text = (ROOT / "docs" / "bcc.md").read_text()
+    # What bcc has for user space.
+    for name in BCC:
+        assert re.search(rf"^\| `{name}` \|", text, re.M), name

@@ -50,3 +50,9 @@ def test_labels_of_frames():
 def test_no_stack():
     assert folded.labels(None) == (folded.NO_STACK,)
     assert re.fullmatch(r"\[no stack\] 3", folded.line(folded.labels(None), 3))
+
+
+def test_a_stack_in_a_row():
+    labels = ("in;ner", "out\x1b[2Jer\udc80")
+    assert folded.cell(labels, "json") == ["in;ner", "out\\x1b[2Jer\\x80"]
+    assert folded.cell(labels, "csv") == "out\\x1b[2Jer\\x80;in:ner"

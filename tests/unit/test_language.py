@@ -20,6 +20,7 @@ from usdtkit.model import Argument
         ("p:c:open", n.Target("entry", "c", "open")),
         ("p:/usr/lib/libc.so.6:open+0x1d", n.Target("entry", "/usr/lib/libc.so.6", "open", offset=0x1D)),
         ("./a.out:main+13", n.Target("named", "./a.out", "main", offset=13)),
+        (":c:open", n.Target("entry", "c", "open")),
         ("r:bash:readline", n.Target("return", "bash", "readline")),
         ("u:pthread:pthread_create", n.Target("usdt", "pthread", "pthread_create")),
         ("u:/opt/app:shop:order", n.Target("usdt", "/opt/app", "order", "shop")),

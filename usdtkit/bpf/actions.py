@@ -19,7 +19,8 @@ MAX_RECORD = 1 << 16
 # An event of a type comes in up to SIZES sizes: with this room for each of its texts, or with all that they may need.
 TEXT_ROOMS = (28, 124)
 SIZES = len(TEXT_ROOMS) + 1
-# Where the length of a string is found out. Threads that share a CPU may write to it at once: nobody reads it.
+# Where the length of a string is found out, and pages are brought in. Threads that share a CPU may write to it at once:
+# nobody reads it.
 SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
 MAX_KEY = 256
 AGGREGATION_ENTRIES = 10_240
@@ -213,6 +214,7 @@ class ActionRenderer:
 
     def __init__(self) -> None:
         self.declarations: list[str] = []
+        self.needs_scratch = False
         # By kind: an event of type n has the kind n * SIZES, or one of the SIZES - 1 after it, by its size.
         self.records: dict[int, Layout] = {}
         self.tables: dict[int, Table] = {}
@@ -255,8 +257,7 @@ class ActionRenderer:
         if not rooms:
             return self._send(number * SIZES, full, fields, renderer, count)
         # How long the texts are decides how large a record is: what is not read does not travel.
-        if SCRATCH not in self.declarations:
-            self.declarations.append(SCRATCH)
+        self.needs_scratch = True
         lines = [
             "{ u32 none = 0; s32 n, longest = 0;",
             "struct scratch *scratch = scratches.lookup(&none);",
@@ -295,7 +296,7 @@ class ActionRenderer:
             "{",
             *(f"{type} value_{index} = {c};" for index, (type, c) in enumerate(variables)),
             *self._reserve(kind, "event", renderer, count),
-            *("{", "__label__ drop, sent;"),
+            *("{", "__label__ drop, sent;", f"const u32 unreadable = {renderer.stat};"),
             *(f"event->{field.name}{'_length' if field.is_text else ''} = 0;" for field in action.fields),
             "{",
             *(f"{type} {name} = value_{n};" for n, (name, (type, _)) in enumerate(named)),

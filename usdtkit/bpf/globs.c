@@ -3,8 +3,9 @@
  *
  * Bit i of `state` is set while what was read so far matches the first i elements of the pattern. `step` has, for each
  * byte, the elements that it matches; `stay` those before which a star stands; `accept` the last one. A string is read
- * block by block and looked at once, without a branch for a byte: the verifier has one path to follow. No buffer could
- * hold the whole of it: the stack is small, and per-CPU memory is another thread's as soon as this one is preempted.
+ * block by block and looked at once: no buffer could hold the whole of it, as the stack is small, and per-CPU memory is
+ * another thread's as soon as this one is preempted. All is so written that the verifier has one way through a block: of
+ * the states in a loop it keeps none, and would go all of it again for each way that leads there.
  */
 #define GLOB_BLOCK 64
 #define USER_STRING 0
@@ -16,18 +17,14 @@
 struct glob { u64 stay, accept, step[256]; };
 BPF_ARRAY(globs, struct glob, 1);
 
-/*
- * The state behind a block: behind `n` bytes of it, or where a text ends by a NUL, which sets `ended`. Strings end by a NUL
- * wherever they were cut.
- */
-static __always_inline u64 glob_block(struct glob *g, u64 state, u8 *block, u32 kind, s64 n, u64 *ended) {
-  u64 nul = 0, is_counted = kind != USER_STRING && kind != KERNEL_STRING;
-  u64 is_text = kind != USER_BYTES && kind != KERNEL_BYTES;
+/* The state behind `n` bytes of a block, or behind those before a NUL, if one ends the text: that sets `ended`. */
+static __always_inline u64 glob_block(struct glob *g, u64 state, u8 *block, s64 n, u64 nul_ends, u64 *ended) {
+  u64 nul = 0;
 #pragma clang loop unroll(disable)
   for (u32 j = 0; j < GLOB_BLOCK; j++) {
-    u64 c = block[j], over = is_counted ? (u64)(--n) >> 63 : 0;
+    u64 c = block[j], over = (u64)(--n) >> 63;
     asm volatile("" : "+r"(c)); /* or clang would make a branch of the next line */
-    if (is_text) nul |= (c - 1) >> 63 & (over - 1);
+    if (nul_ends) nul |= (c - 1) >> 63 & (over - 1);
     over |= nul;
     state = (state << 1 & g->step[c] & (over - 1)) | (state & (g->stay | -over));
   }
@@ -37,29 +34,32 @@ static __always_inline u64 glob_block(struct glob *g, u64 state, u8 *block, u32 
 
 /* Whether the first `size` bytes match, and nothing follows them, or anything may. */
 static __always_inline u64 glob_match(u32 number, u32 kind, u64 from, s64 length, u32 size, u32 unreadable) {
+  u32 zero = 0, is_kernel = kind == KERNEL_STRING || kind == KERNEL_BYTES;
   struct glob *g = globs.lookup(&number);
-  u64 block[GLOB_BLOCK / 8 + 1] = {}, state = 1, ended = 0, is_string = kind == USER_STRING || kind == KERNEL_STRING;
-  if (!g || (kind >= KERNEL_STRING && length < 0)) return 0;
-  s64 end = is_string || (u64)length > size ? size : length;
+  struct scratch *scratch = scratches.lookup(&zero);
+  u64 block[2 * GLOB_BLOCK / 8] = {}, state = 1, ended = 0;
+  if (!g || !scratch || (is_kernel && length < 0)) return 0;
+  /* All of it once, for its length and for pages that are not there yet. */
+  if (kind == USER_STRING) length = read_string(scratch->data, size + 2, from);
+  else if (kind == KERNEL_STRING) length = bpf_probe_read_kernel_str(scratch->data, size + 2, (void *)from);
+  else if (kind != KERNEL_BYTES) length = read_buffer(scratch->data, size, from, length);
+  bpf_probe_read_kernel(&length, sizeof(length), &length); /* the verifier forgets how it came about */
+  if (length < 0) { count(unreadable); return 0; }
+  if (kind == USER_STRING || kind == KERNEL_STRING) length--;
 #pragma clang loop unroll(disable)
   for (u32 at = 0; at < size; at += GLOB_BLOCK) {
-    u32 part = size - at < GLOB_BLOCK ? size - at : GLOB_BLOCK;
-    long read;
-    if (!is_string && at >= end) break;
-    if (kind == USER_STRING) read = read_string(block, part + 2, from + at);
-    else if (kind == KERNEL_STRING) read = bpf_probe_read_kernel_str(block, part + 2, (void *)from + at);
-    else if (kind == KERNEL_BYTES) read = bpf_probe_read_kernel(block, part, (void *)from + at);
-    else read = read_buffer(block, part, from + at, end - at);
-    if (read < 0) { count(unreadable); return 0; }
-    if (is_string) ((u8 *)block)[part] = 0;
-    u64 nul = 0;
-    state = glob_block(g, state, (u8 *)block, kind, end - at, &nul);
-    ended |= is_string ? (u64)(read - part - 2) >> 63 : nul;
-    /* Branches on `state` and `ended` alone, so that the verifier need not remember how they came about. */
+    s64 part = size - at < GLOB_BLOCK ? size - at : GLOB_BLOCK, left = length - at;
+    long error;
+    if (left <= 0) break;
+    left += (part - left) & -((u64)(part - left) >> 63); /* the lesser */
+    if (is_kernel) error = bpf_probe_read_kernel(block, part, (void *)from + at);
+    else error = bpf_probe_read_user(block, left & (2 * GLOB_BLOCK - 1), (void *)from + at);
+    if (error) { count(unreadable); return 0; }
+    state = glob_block(g, state, (u8 *)block, left, kind == USER_TEXT, &ended);
     if (!state) return 0;
     if (ended) break;
   }
-  if (!is_string) ended |= (u64)(end - length) >> 63 ^ 1;
+  ended |= (u64)(size - length) >> 63 ^ 1;
   asm volatile("" : "+r"(ended));
   return (state & g->accept & (g->stay | -ended)) != 0;
 }

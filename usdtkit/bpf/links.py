@@ -6,9 +6,10 @@ kernel detaches when they are closed, also by the death of this process, and it 
 
 from __future__ import annotations
 
+import _thread  # threading takes longer to import than to detach
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from usdtkit._ffi import check, describe, ffi, lib
@@ -62,19 +63,21 @@ class Links:
         self.refused: list[Refusal] = []
         self.method = method or ("uprobe_multi" if has_uprobe_multi() else "perf_link")
 
-    def attach(self, program: str, path: str, sites: Sequence[Site], *, on_return: bool = False, pid: int = 0) -> int:
-        """Attach `program` to all sites of one file; `pid` 0 means every process, present and future.
+    def attach(self, path: str, sites: Mapping[str, list[Site]], *, on_return: bool = False, pid: int = 0) -> int:
+        """Attach each of these programs to its sites in one file; `pid` 0 means every process, present and future.
 
         Returns how many were attached; the others are in `refused`. Raises for what is not one site's fault.
         """
         before = len(self.refused)
         if self.method == "uprobe_multi":
-            # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
-            for group in _by_suspicion(path, sites):
-                self._attach_multi(program, path, group, on_return, pid)
+            for program, those in self._joined(sites):
+                # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
+                for group in _by_suspicion(path, those):
+                    self._attach_multi(program, path, group, on_return, pid)
         else:
-            self._attach_perf(program, path, sites, on_return, pid)
-        return len(sites) - (len(self.refused) - before)
+            for name, those in sites.items():
+                self._attach_perf(name, path, those, on_return, pid)
+        return sum(map(len, sites.values())) - (len(self.refused) - before)
 
     def attach_tracepoint(self, program: str, name: str) -> None:
         """Attach `program` to a tracepoint of the kernel."""
@@ -83,19 +86,30 @@ class Links:
 
     def close(self) -> None:
         """Detach. For each descriptor the kernel waits until no thread is in its probes; the waits overlap."""
-        import threading  # nothing of a start needs it
-
-        closing = [threading.Thread(target=os.close, args=(descriptor,)) for descriptor in self._descriptors]
+        if not self._descriptors:
+            return
+        last = self._descriptors.pop()
+        others = [(descriptor, _thread.allocate_lock()) for descriptor in self._descriptors]
         self._descriptors.clear()
-        for thread in closing:
-            thread.start()
-        for thread in closing:
-            thread.join()
+        for descriptor, closed in others:
+            closed.acquire()
+            _thread.start_new_thread(_close, (descriptor, closed))
+        os.close(last)
+        for _, closed in others:
+            closed.acquire()
 
-    def _attach_multi(self, program: str, path: str, sites: list[Site], on_return: bool, pid: int) -> None:
+    def _joined(self, sites: Mapping[str, list[Site]]) -> list[tuple[int, list[Site]]]:
+        """Programs to attach, and where: one of all of them, as what detaching costs is for each link, if it can be."""
+        if len(sites) > 1:
+            together = self._loaded.joined({name: {site.cookie for site in those} for name, those in sites.items()})
+            if together is not None:
+                return [(together, [site for those in sites.values() for site in those])]
+        return [(self._loaded.program(name, ATTACH_TYPE_UPROBE_MULTI), those) for name, those in sites.items()]
+
+    def _attach_multi(self, program: int, path: str, sites: list[Site], on_return: bool, pid: int) -> None:
         count = len(sites)
         result = lib.usdtkit_link_uprobe_multi(
-            self._loaded.program(program, ATTACH_TYPE_UPROBE_MULTI),
+            program,
             os.fsencode(path),
             ffi.new("uint64_t[]", [site.file_offset for site in sites]),
             ffi.new("uint64_t[]", [site.semaphore_offset for site in sites])
@@ -142,6 +156,13 @@ class Links:
                 own = self._loaded.program(program, ATTACH_TYPE_NONE, site.cookie)
                 check(lib.usdtkit_perf_set_program(own, event), f"attaching to {path}")
             check(lib.usdtkit_perf_enable(event), f"attaching to {path}")
+
+
+def _close(descriptor: int, closed: _thread.LockType) -> None:
+    try:
+        os.close(descriptor)
+    finally:
+        closed.release()
 
 
 def _reason(code: int) -> str:

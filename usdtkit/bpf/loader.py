@@ -12,6 +12,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
@@ -26,6 +27,8 @@ LOG_SIZE = (1 << 24) - 1  # the most that every kernel takes; what a smaller one
 SLEEPABLE_MAPS = {HASH, LRU_HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
 
 LD_IMM64, CALL, MOV32_IMM, MOV64_IMM = 0x18, 0x85, 0xB4, 0xB7
+MOV64, JUMP32_UP_TO = 0xBF, 0xB6
+_CODE = struct.Struct("<BBhi")
 PSEUDO_MAP_FD = 1
 GET_ATTACH_COOKIE, COPY_FROM_USER = 174, 148
 # Of what the verifier says: statistics, instructions, and states of registers.
@@ -42,7 +45,7 @@ class Loaded:
         require_bpf()
         self._bytecode = bytecode
         self._parameters = parameters
-        self._programs: dict[tuple[str, int, int | None], int] = {}
+        self._programs: dict[tuple[object, ...], int] = {}
         self.maps: dict[str, Map] = _Maps()
         # A sleepable program can bring in a page of the process that is not there yet. Not with every type of map.
         kinds = {description.type for description in bytecode.maps}
@@ -66,15 +69,36 @@ class Loaded:
             self._programs[key] = _load(PROG_TYPE_KPROBE, name, self._code(name, cookie), flags, attach_type)
         return self._programs[key]
 
+    def joined(self, cookies: Mapping[str, set[int]]) -> int | None:
+        """One program for a uprobe_multi link, which goes on with the one of those named whose cookie the site has.
+
+        Its descriptor, which this object keeps; None where they cannot be joined: each needs a range of cookies for
+        itself, and the verifier has to take it.
+        """
+        ranges = tuple(sorted((min(own), max(own), name) for name, own in cookies.items()))
+        if ranges not in self._programs:
+            try:
+                code = _one_after_the_other(ranges, [self._code(name) for *_, name in ranges])
+            except (LookupError, struct.error):
+                return None
+            flags, type = SLEEPABLE if self._sleepable else 0, ATTACH_TYPE_UPROBE_MULTI
+            descriptor = lib.usdtkit_prog_load(
+                PROG_TYPE_KPROBE, code, len(code) // 8, flags, type, b"hooks", ffi.NULL, 0
+            )
+            if descriptor < 0:
+                return None
+            self._programs[ranges] = descriptor
+        return self._programs[ranges]
+
     def tracepoint_program(self, name: str) -> int:
         """Load a program for a tracepoint of the kernel, as `program`."""
         key = (name, ATTACH_TYPE_NONE, None)
         if key not in self._programs:
-            code = self._code(name, None)
+            code = self._code(name)
             self._programs[key] = _load(PROG_TYPE_RAW_TRACEPOINT, name, code, 0, ATTACH_TYPE_NONE)
         return self._programs[key]
 
-    def _code(self, name: str, cookie: int | None) -> bytes:
+    def _code(self, name: str, cookie: int | None = None) -> bytes:
         try:
             return self._link(self._bytecode.programs[name], cookie)
         except (LookupError, struct.error):
@@ -110,6 +134,22 @@ class Loaded:
                     struct.pack_into("<BBhi", linked, at, MOV64_IMM, 0, 0, -errno.EFAULT)
             at += 8
         return bytes(linked)
+
+
+def _one_after_the_other(ranges: Sequence[tuple[int, int, str]], codes: Sequence[bytes]) -> bytes:
+    """One program that does what the one of these `codes` does in whose range of cookies the site's is.
+
+    LookupError where ranges overlap, struct.error where a jump would be too long.
+    """
+    if any(before[1] >= after[0] for before, after in pairwise(ranges)):
+        raise LookupError("no cookie is of two programs")
+    # r6 = r1; call bpf_get_attach_cookie; r1 = r6; then a jump to each, but for the last, which follows at once.
+    start = [_CODE.pack(MOV64, 0x16, 0, 0), _CODE.pack(CALL, 0, 0, GET_ATTACH_COOKIE), _CODE.pack(MOV64, 0x61, 0, 0)]
+    over = len(codes[-1]) // 8
+    for index, (_, last, _) in enumerate(ranges[:-1]):
+        start.append(_CODE.pack(JUMP32_UP_TO, 0, len(ranges) - 2 - index + over, (last + 2**31) % 2**32 - 2**31))
+        over += len(codes[index]) // 8
+    return b"".join([*start, codes[-1], *codes[:-1]])
 
 
 class _Maps(dict[str, Map]):

@@ -29,8 +29,9 @@ Matching = Literal["frame", "nesting", "key"]
 PAIR_ENTRIES, PAIR_BYTES = 10_240, 4 << 20
 KEY_ENTRIES, KEY_BYTES = 65_536, 8 << 20
 PROCESSES = 4096
-MAX_NESTING = 32
+NESTING, MOST_NESTING = 32, PAIR_ENTRIES
 MAX_CALLS = 64  # the kernel follows as many pending returns of a thread
+MOST_DROPPED = 1024  # at the end of a thread whose probes may nest deeper
 MAX_DROPPED = 16  # at one hit, for the verifier goes through all of them
 TRACEPOINTS = (("thread_ends", "sched_process_exit"), ("thread_execs", "sched_process_exec"))
 
@@ -56,20 +57,21 @@ class Pairs:
         matching: Matching,
         keep: dict[str, ex.Expression],
         key: ex.Expression | None,
+        nesting: int,
         renderer: Renderer,
         count: Counter,
     ) -> list[str]:
         """Statements of a pair's start: what it keeps is in `s` then."""
         fields = [renderer.field(name, expression) for name, expression in keep.items()]
         layout = self.kept[number] = Layout(fields, HEADERS[matching])
-        self._declare(number, matching, layout, count)
+        self._declare(number, matching, layout, MAX_CALLS if nesting <= MAX_CALLS else MOST_DROPPED, count)
         renderer.uses |= {"id", "cookie", "now"}
         if key is not None:
             opening = self._start_by_key(number, renderer.integer(key)[0], count)
         elif matching == "frame":
             opening = self._start_by_frame(number, renderer.scope.kind, renderer.scope.machine, count)
         else:
-            opening = self._start_by_depth(number, count)
+            opening = self._start_by_depth(number, renderer.parameter(nesting), count)
         name = f"pair_{number}"
         lines = [
             *opening,
@@ -104,22 +106,22 @@ class Pairs:
         elif matching == "frame":
             opening = [
                 *_frame(renderer.scope.kind, renderer.scope.machine),
-                f"u32 thread = id; volatile u32 *depth = threads_{number}.lookup(&thread);",
+                f"u32 thread = id; volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread);",
                 f"if (!depth) {unmatched}",
                 f"struct pair_key key = {{ .thread = thread }}; struct pair_{number} *s = 0;",
                 *_drop_ended(number, "s->frame > frame || (s->frame == frame && s->function == function)", count),
                 f"if (!s || s->frame != frame || s->function != function) {unmatched}",
                 "*depth -= 1;",
-                f"if (!*depth) threads_{number}.delete(&thread);",
+                f"if (!*depth && !depth[1]) threads_{number}.delete(&thread);",
             ]
             closing = [f"pair_{number}.delete(&key);"]
         else:
             opening = [
-                f"u32 thread = id, *depth = threads_{number}.lookup(&thread);",
+                f"u32 thread = id, *depth = (u32 *)threads_{number}.lookup(&thread);",
                 f"if (!depth || !*depth) {unmatched}",
                 "*depth -= 1;",
                 "struct pair_key key = { .thread = thread, .depth = *depth };",
-                f"if (!*depth) threads_{number}.delete(&thread);",
+                f"if (!*depth && !depth[1]) threads_{number}.delete(&thread);",
                 f"struct pair_{number} *s = pair_{number}.lookup(&key);",
                 f"if (!s) {unmatched}",
             ]
@@ -152,7 +154,7 @@ class Pairs:
             ),
         ]
 
-    def _declare(self, number: int, matching: Matching, layout: Layout, count: Counter) -> None:
+    def _declare(self, number: int, matching: Matching, layout: Layout, most: int, count: Counter) -> None:
         name = f"pair_{number}"
         self.declarations += [layout.c_struct(name), f"BPF_ARRAY(blank_{number}, struct {name}, 1);"]
         if matching == "key":
@@ -169,22 +171,23 @@ class Pairs:
         entries = max(64, min(PAIR_ENTRIES, PAIR_BYTES // layout.size))
         self.declarations += [
             f"BPF_HASH({name}, struct pair_key, struct {name}, {entries});",
-            f"BPF_HASH(threads_{number}, u32, u32, {PAIR_ENTRIES});",
+            # How many starts are open in a thread and, where there were too many once, how many have been.
+            f"BPF_HASH(threads_{number}, u32, u64, {PAIR_ENTRIES});",
         ]
         self.at_thread_end += [
-            f"{{ u32 *depth = threads_{number}.lookup(&thread); if (depth) {{",
-            "struct pair_key key = { .thread = thread }; u64 n = *depth, dropped = n;",
-            f"for (u32 i = 0; i < {MAX_CALLS} && i < n; i++) {{",
-            # Without a branch, or the verifier would follow each number that there could be.
-            f"key.depth = i; dropped += (s64){name}.delete(&key) >> 63; }}",
+            f"{{ volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread); if (depth) {{",
+            "struct pair_key key = { .thread = thread }; u64 dropped = *depth;",
+            # Neither the depth in a register nor a branch on what is dropped: the verifier would follow each value.
+            f"for (u32 i = 0; i < {most} && i < (*depth | depth[1]); i++) {{",
+            f"key.depth = i; dropped += (s64){name}.delete(&key) >> 63 & (s64)((u64)i - *depth) >> 63; }}",
             f"{count('dropped', 'dropped')} threads_{number}.delete(&thread); }} }}",
         ]
 
-    def _start_by_depth(self, number: int, count: Counter) -> list[str]:
+    def _start_by_depth(self, number: int, most: str, count: Counter) -> list[str]:
         return [
             *_thread(number, count),
             # A start that is too deep opens a new stack: those that never end do not hide all that come.
-            f"if (*depth >= {MAX_NESTING}) {{ {count('overflow', str(MAX_NESTING))} *depth = 0; }}",
+            f"if (*depth >= {most}) {{ {count('overflow', '*depth')} depth[1] = *depth; *depth = 0; }}",
             "struct pair_key key = { .thread = thread, .depth = *depth };",
             "*depth += 1;",  # also where it is not stored: its end must not take the start before it
         ]
@@ -215,8 +218,8 @@ class Pairs:
 
 def _thread(number: int, count: Counter) -> list[str]:
     return [
-        f"u32 thread = id, none = 0; volatile u32 *depth = threads_{number}.lookup(&thread);",
-        f"if (!depth) {{ threads_{number}.insert(&thread, &none); depth = threads_{number}.lookup(&thread); }}",
+        f"u64 none = 0; u32 thread = id; volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread);",
+        f"if (!depth) {{ threads_{number}.insert(&thread, &none); depth = (u32 *)threads_{number}.lookup(&thread); }}",
         f"if (!depth) {{ {count('full')} return 0; }}",
     ]
 

@@ -14,9 +14,9 @@ import os
 from collections.abc import Sequence
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import BACK, ActionRenderer, Block, Counter, Table
+from usdtkit.bpf.actions import BACK, SCRATCH, ActionRenderer, Block, Counter, Table
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.pairs import TRACEPOINTS, Matching, Pairs
+from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import (
     AT_ENTRY_BIT,
     COOKIE_LIST_BITS,
@@ -57,6 +57,7 @@ class Hook:
     start: dict[str, ex.Expression] | None = None
     after: Hook | None = None
     matching: Matching = "nesting"
+    nesting: int = NESTING
     key: ex.Expression | None = None
     blocks: list[Block] = field(default_factory=list)
 
@@ -115,6 +116,7 @@ class _Builder:
         for hook in hooks:
             self._function(hook)
         parts = [STACKS] if self.has_stacks else []
+        parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         tracepoints = TRACEPOINTS if self.pairs.kept else ()
         if tracepoints:
@@ -144,7 +146,7 @@ class _Builder:
         body: list[str] = []
         closing: list[str] = []
         if hook.start is not None:
-            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, renderer, count)
+            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, count)
         elif hook.after is not None:
             # What the key names is not what the start kept, which it finds.
             keys = replace(renderer, scope=replace(scope, kept=None))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -19,7 +20,8 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("bundle", "cache", "doctor", "list", "provider", "run")
+COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "run")
+ALIASES = {"tplist": "list"}  # bcc's name for it
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
     "any function or probe",
@@ -110,11 +112,14 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """As wide as the terminal. argparse would ask shutil, and import for it what unpacks archives, at every start."""
 
     def __init__(self, prog: str) -> None:
-        try:
-            columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
-        except (ValueError, OSError):
-            columns = 80
-        super().__init__(prog, width=columns - 2)
+        super().__init__(prog, width=_terminal_width() - 2)
+
+
+def _terminal_width() -> int:
+    try:
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (ValueError, OSError):
+        return 80
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,6 +142,8 @@ def _dispatch(arguments: list[str]) -> int:
         options = parser.parse_args(rest)
     except SystemExit:  # it has shown its help
         return 0
+    gc.freeze()  # all that was imported
+    gc.enable()
     code: int = module.run(options)
     return code
 
@@ -179,6 +186,7 @@ def tool_names() -> list[str]:
 
 
 def _module(name: str) -> ModuleType:
+    name = ALIASES.get(name, name)
     if name in COMMANDS:
         # What `python -m usdtkit.run` runs too lies where that finds it.
         return importlib.import_module("usdtkit.run" if name == "run" else f"usdtkit.cli.{name}")
@@ -196,15 +204,18 @@ def _module(name: str) -> ModuleType:
 
 
 def _overview() -> str:
+    import textwrap
+
     tools = {name: _module(name) for name in tool_names()}
     groups = {"commands": {name: _module(name) for name in COMMANDS}}
     for topic in TOPICS:
         groups[topic] = {name: tool for name, tool in tools.items() if topic == tool.TOPIC}
+    width, indent = max(_terminal_width() - 2, 40), " " * 19
     lines = ["usage: usdtkit COMMAND [options]", "", "See inside running applications on Linux.", ""]
     for title, modules in groups.items():
-        if not modules:
-            continue
         lines.append(f"{title}:")
-        lines += [f"  {name:<16} {(module.__doc__ or '').partition(chr(10))[0]}" for name, module in modules.items()]
+        for name, module in modules.items():
+            summary = (module.__doc__ or "").partition("\n")[0]
+            lines.append(textwrap.fill(f"  {name:<16} {summary}", width, subsequent_indent=indent))
         lines.append("")
     return "\n".join([*lines, EPILOG])

@@ -22,9 +22,12 @@ from pathlib import Path
 from usdtkit.bpf import bundle
 from usdtkit.bpf.compiler import cache_entry
 from usdtkit.cli import command, tool_names
-from usdtkit.errors import UsageError, UsdtkitError
+from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.output.report import note
 from usdtkit.trace.recording import Recorded, Recording
+
+# A tool that looks for probes, then for this function, then for that one, has so many programs at most.
+MOST_ALTERNATIVES = 8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +40,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compile, and write the file."""
-    used_by: dict[str, list[str]] = {}
+    used_by: dict[str, dict[str, None]] = {}
     for line in tool_names() if options.all else options.tool:
         try:
             for variant, text in programs_of(line):
-                used_by.setdefault(text, []).append(variant)
+                used_by.setdefault(text, {})[variant] = None
         except UsdtkitError as error:
             if not options.all:
                 raise
@@ -49,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     with ThreadPoolExecutor(os.cpu_count()) as compilers:  # processes, which the threads wait for
         entries = dict(zip(used_by, compilers.map(cache_entry, used_by), strict=True))
     packed = bundle.Bundle(
-        os.uname().machine, dict(entries.values()), {entries[text][0]: lines for text, lines in used_by.items()}
+        os.uname().machine, dict(entries.values()), {entries[text][0]: list(lines) for text, lines in used_by.items()}
     )
     bundle.write(options.output, packed)
     size = options.output.stat().st_size
@@ -64,22 +67,27 @@ def programs_of(line: str) -> Iterator[tuple[str, str]]:
     except ValueError as error:
         raise UsageError(f"{line!r} is no command line: {error}", hint="a TOOL, or 'TOOL OPTIONS'") from None
     if rest or name not in tool_names():
-        yield line, _text(name, rest, by_heart=False)
+        yield line, _text(name, rest)
         return
     for options in getattr(command(name)[0], "VARIANTS", ("",)):
-        yield f"{name} {options}".strip(), _text(name, shlex.split(options), by_heart=True)
+        yield f"{name} {options}".strip(), _text(name, shlex.split(options), lacking=0)
+        for lacking in range(1, MOST_ALTERNATIVES):
+            try:
+                text = _text(name, shlex.split(options), lacking=lacking)
+            except NotFoundError:
+                break  # there is nothing to do instead
+            yield f"{name} {options}".strip(), text
 
 
-def _text(name: str, arguments: list[str], *, by_heart: bool) -> str:
+def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str:
     module, parser = command(name)
     options = parser.parse_args(arguments)
     texts: list[str] = []
-    options.session = partial(Recording, texts, by_heart=by_heart)
+    options.session = partial(Recording, texts, lacking=lacking)
+    options.by_heart = lacking is not None
     try:
         if hasattr(options, "explain"):
             module.run(options)
     except Recorded:
         return texts[0]
-    raise UsageError(
-        f"{shlex.join([name, *arguments])!r} loads no program", hint="a tool, or usdtkit trace, without --explain"
-    )
+    raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="a tool, without --explain")

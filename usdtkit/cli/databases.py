@@ -13,18 +13,16 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
 
 from usdtkit import processes, targets
-from usdtkit.cli.run import Describe, milliseconds, new_session, running
-from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsageError
-from usdtkit.output.sql import Dialect, kind, normalise
+from usdtkit.cli.run import milliseconds, new_session, running
+from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
+from usdtkit.output.sql import Dialect
 from usdtkit.providers import mysql, postgresql
-from usdtkit.records import dataclass, field
-from usdtkit.trace import Distribution, Expression, Pair, Session, arg, cstr, deref, tid, uprobe, usdt
+from usdtkit.records import dataclass
+from usdtkit.trace import Expression, Pair, Session, arg, cstr, deref, tid, uprobe, usdt
 
 QUERY_SIZE = 256
-Label = Literal["statement", "kind", "pid", "user", "database"]
 
 
 @dataclass(frozen=True)
@@ -78,136 +76,6 @@ def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tup
                 f"{' and '.join(programs)}: neither the probes nor the functions of {engine.name}", hint=engine.without
             )
         yield session, queries
-
-
-def shown(text: str | None, engine: Engine, *, raw: bool) -> str | None:
-    """A statement as it may be shown: without its data, or with `raw` as it was sent."""
-    return text if raw or text is None else normalise(text, engine.dialect)
-
-
-def row_maker(engine: Engine, options: argparse.Namespace) -> Describe:
-    """For `follow`: rows of events that have a `query`, with the text as it may be shown."""
-
-    def describe(event: Any) -> dict[str, Any]:
-        return {**event._asdict(), "query": shown(event.query, engine, raw=options.raw_text)}
-
-    return describe
-
-
-def backend_title(pid: int) -> re.Match[str] | None:
-    """What the title of a backend of PostgreSQL says, by the names in BACKEND_TITLE; None of anything else."""
-    try:
-        title = Path(f"/proc/{pid}/cmdline").read_text(errors="surrogateescape")
-    except OSError:  # it has ended
-        return None
-    return re.match(postgresql.BACKEND_TITLE, title)
-
-
-class Groups:
-    """Latencies of queries by what `label` says of their events, since the last look.
-
-    Of more than LIMIT labels the later ones are one group, OTHERS: statements are as many as a client likes.
-    """
-
-    LIMIT, OTHERS = 10_000, "(all others)"
-
-    def __init__(self, label: Callable[[Any], str]) -> None:
-        self._label = label
-        self._groups: dict[str, Group] = {}
-
-    def take(self, event: Any) -> None:
-        """Add an event."""
-        label = self._label(event)
-        if label not in self._groups and len(self._groups) >= self.LIMIT:
-            label = self.OTHERS
-        group = self._groups.setdefault(label, Group())
-        group.distribution.add(event.latency_ns)
-        group.greatest = max(group.greatest, event.latency_ns)
-
-    def flush(self) -> list[tuple[str, Group]]:
-        """All groups, the one with the longest time in all first; then begin anew."""
-        groups, self._groups = self._groups, {}
-        return sorted(groups.items(), key=lambda item: (-item[1].distribution.sum, item[0]))
-
-
-@dataclass
-class Group:
-    """The latencies that have one label, and the greatest of them, in nanoseconds."""
-
-    distribution: Distribution = field(default_factory=Distribution)
-    greatest: int = 0
-
-    def row(self, **labels: str) -> dict[str, Any]:
-        """As a row of a table."""
-        total = self.distribution
-        times = {"total_ns": total.sum, "average_ns": round(total.average), "max_ns": self.greatest}
-        return {"count": total.count, **times, **labels}
-
-
-def labels(engine: Engine, queries: Sequence[Pair], by: Label, *, raw: bool) -> Callable[[Any], str]:
-    """What says of an event with the fields `query_fields` which statement it is, what kind, whose.
-
-    UnsupportedError where the server does not tell.
-    """
-    if by == "statement":
-        return lambda event: shown(event.query, engine, raw=raw) or "?"
-    if by == "kind":
-        return lambda event: kind(shown(event.query, engine, raw=False) or "")
-    if by == "pid":
-        return lambda event: str(event.pid)
-    if engine.forks:
-        return Backends(by).of
-    if any(by not in pair.keeps for pair in queries):
-        raise UnsupportedError(
-            f"this server says no {by} with a query", hint="only builds with the probes of MySQL 5.7 do; --by kind"
-        )
-    return lambda event: str(getattr(event, by))
-
-
-def query_fields(pair: Pair) -> list[str]:
-    """All that a pair knows of a query, for `emit`."""
-    return ["latency", *(name for name in pair.keeps if name in ("query", "database", "user"))]
-
-
-class Current:
-    """The statement that each backend is at, from the events of its probe statement__status."""
-
-    PROBE = "postgresql:statement__status"
-
-    def __init__(self, *, raw: bool) -> None:
-        self._raw = raw
-        self._at: dict[int, str | None] = {}
-
-    @classmethod
-    def trace(cls, session: Session, program: str) -> None:
-        """Send what `take` takes."""
-        session.usdt(cls.PROBE, program).emit(query=cstr("status", QUERY_SIZE))
-
-    def take(self, event: Any) -> None:
-        """Note what a backend is at now."""
-        if event.query is None:  # it waits for the next message
-            self._at.pop(event.pid, None)
-        else:
-            self._at[event.pid] = shown(event.query, POSTGRES, raw=self._raw)
-
-    def of(self, event: Any) -> str | None:
-        """What the backend is at that an event comes from; None where that began before the trace."""
-        return self._at.get(event.pid)
-
-
-class Backends:
-    """PostgreSQL's backends by their titles, each looked at once, when its first query arrives."""
-
-    def __init__(self, by: Literal["user", "database"]) -> None:
-        self._by = by
-        self._known: dict[int, str] = {}
-
-    def of(self, event: Any) -> str:
-        """The user or database of the backend that an event comes from; "?" where it had ended already."""
-        if event.pid not in self._known:
-            title = backend_title(event.pid)
-            self._known[event.pid] = title[self._by] if title else "?"
-        return self._known[event.pid]
 
 
 def _programs(pids: Sequence[int]) -> list[str]:

@@ -27,6 +27,7 @@ from usdtkit.providers.languages import BY_NAME, LANGUAGES, Calls, Language, Swi
 from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr, usdt
 
 NAME_SIZE = 80
+DEEPEST = 4096  # calls that are open in one thread
 
 
 def add_language_options(parser: argparse.ArgumentParser, *languages: str) -> None:
@@ -108,7 +109,7 @@ class Runtime:
     def paths(self, probe: str) -> list[str]:
         """The files that have the probe; NotFoundError says why there is none, or why it would not fire."""
         found = {each.path for each in self._search(probe)}
-        firing = sorted(path for path in found if not is_silent(self.language, path, probe))
+        firing = sorted(path for path in found if not self._is_silent(path, probe))
         if not firing:
             raise NotFoundError(
                 f"{self.what}: {os.path.basename(min(found))} has {probe}, and never fires it", hint=self.language.hint
@@ -133,7 +134,10 @@ class Runtime:
     def pairs(self, calls: Calls, keep: Mapping[str, Expression]) -> list[Pair]:
         """Calls from entry to return, one pair for each file that has the probes."""
         start, done = calls.entry, calls.done
-        return [self.session.pair(usdt(start, path), usdt(done, path), keep=keep) for path in self.paths(start)]
+        return [
+            self.session.pair(usdt(start, path), usdt(done, path), keep=keep, nesting=DEEPEST)
+            for path in self.paths(start)
+        ]
 
     def _started_as(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
         """The words and the environment of each process, or those that the command will have."""
@@ -141,6 +145,10 @@ class Runtime:
             yield _strings(number, "cmdline"), _strings(number, "environ")
         if self.program is not None:
             yield self.words, [f"{name}={value}" for name, value in os.environ.items()]
+
+    def _is_silent(self, path: str, probe: str) -> bool:
+        silent = any(fnmatchcase(os.path.basename(path), glob) and probe in of for glob, of in self.language.silent)
+        return silent and not self.has(self.language.unless)
 
     @property
     def what(self) -> str:
@@ -166,11 +174,6 @@ class Runtime:
             yield beside
         if self.language.linked:
             yield from libraries.installed(self.language.linked)
-
-
-def is_silent(language: Language, path: str, probe: str) -> bool:
-    """Whether a file has the probe and never fires it."""
-    return any(fnmatchcase(os.path.basename(path), glob) and probe in of for glob, of in language.silent)
 
 
 def names_of(calls: Calls, size: int = NAME_SIZE) -> dict[str, Expression]:

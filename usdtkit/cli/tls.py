@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from usdtkit import targets
@@ -17,6 +16,7 @@ from usdtkit.cli.run import filtered
 from usdtkit.errors import NotFoundError
 from usdtkit.processes import file_key
 from usdtkit.providers.tls import LIBRARIES, OPENSSL_STATE_MACHINE, Library
+from usdtkit.records import dataclass
 from usdtkit.trace import Expression, Session, arg, buffer, comm, deref, retval, uid, uprobe
 
 MAX_HANDLES = 10_000

@@ -11,9 +11,9 @@ import stat
 import struct
 from collections.abc import Iterator
 from types import TracebackType
-from typing import NamedTuple
 
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
+from usdtkit.records import NamedTuple
 
 SHT_NOTE, SHT_NOBITS = 7, 8
 PT_LOAD, PT_NOTE = 1, 4

@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from usdtkit.elf import symbols
 from usdtkit.elf.arguments import parse
@@ -19,7 +19,7 @@ from usdtkit.elf.arguments.common import SymbolResolver
 from usdtkit.elf.image import SHT_NOTE, Image
 from usdtkit.errors import ElfError
 from usdtkit.model import Argument, Operand, Probe, Site, width_of
-from usdtkit.records import replace
+from usdtkit.records import NamedTuple, replace
 
 SECTION, OWNER, TYPE = ".note.stapsdt", b"stapsdt", 3
 METADATA_SECTION, METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = ".note.usdtkit", b"usdtkit", 1, 1

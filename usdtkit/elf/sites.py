@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from usdtkit.elf.image import PT_NOTE, Image
 from usdtkit.elf.instructions import LONGEST, Cost, cost_of
-from usdtkit.elf.notes import sites_of
 from usdtkit.elf.tables import all_tables
 from usdtkit.errors import ElfError, UsageError
 
@@ -29,6 +28,8 @@ def check(image: Image, address: int) -> None:
     if (what := cost(image, image.file_offset(address))) in ("refused", "mistaken"):
         why = "puts no probe on" if what == "refused" else "would execute something else in place of"
         raise UsageError(f"{where}: the kernel {why} an instruction with this prefix", hint="probe the caller")
+    from usdtkit.elf.notes import sites_of  # what asks whether a file is Go's does without
+
     inside = _function_around(image, address)
     if inside is not None and address not in sites_of(image):
         name, start = inside

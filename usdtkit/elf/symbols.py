@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image
@@ -16,6 +17,7 @@ from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables
 from usdtkit.model import Function
 from usdtkit.records import replace
 
+_FEW = 64  # names, each of which is searched for by itself
 _SHORTEST_LITERAL = 3  # shorter ones are in most names
 _MOST_NEAR, _LONGEST_NEAR = 200_000, 256
 _MOST_NAMESAKES, _MOST_EFFORT = 256, 1 << 30  # symbols; bytes gone through
@@ -153,7 +155,9 @@ def _matches(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, s
             exact |= _offsets(table.strings, pattern.encode("utf-8", "surrogateescape"))
         else:
             plain.append(pattern)
-    if exact or plain:
+    if exact and not plain and len(exact) <= _FEW:
+        yield from ((index, "") for index in sorted(_indexes(table, exact)))
+    elif exact or plain:
         match = _matcher(plain)
         likely = _likely(table.strings, [_literal(pattern) for pattern in plain])
         size = len(table.strings)
@@ -162,6 +166,16 @@ def _matches(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, s
                 yield index, ""
     if demangled:
         yield from _demangled(table, demangled)
+
+
+def _indexes(table: Table, names: set[int]) -> Iterator[int]:
+    """The symbols whose names lie at these offsets, found without going through all of them here."""
+    for at in names:
+        index = -1
+        with suppress(ValueError):  # there is no further one
+            while True:
+                index = table.names.index(at, index + 1)
+                yield index
 
 
 def _demangled(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, str]]:

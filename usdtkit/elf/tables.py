@@ -11,10 +11,10 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from usdtkit.elf.image import LONGEST_NAME, Image, Section
 from usdtkit.errors import ElfError
+from usdtkit.records import NamedTuple
 
 SHT_SYMTAB, SHT_DYNSYM = 2, 11
 _SHT_VERDEF, _SHT_VERSYM = 0x6FFFFFFD, 0x6FFFFFFF

@@ -153,17 +153,13 @@ class Distributed:
         for table in self.tables:
             if isinstance(table, Counts):
                 total.update(table.read() if cumulative else table.delta())
-        return sorted(((key, count) for key, count in total.items() if count), key=lambda item: item[1])
+        counted = [(key, count) for key, count in total.items() if count]
+        return sorted(counted, key=lambda item: (item[1], repr(item[0])))
 
     def distribution(self, *, cumulative: bool) -> Distribution:
         """All values since the start, or the last call."""
-        whole = Distribution()
-        for table in self.tables:
-            if isinstance(table, Histogram):
-                one = (table.read() if cumulative else table.delta()).get((), Distribution(scale=table.scale))
-                buckets = Counter(whole.buckets) + Counter(one.buckets)
-                whole = Distribution(dict(buckets), whole.sum + one.sum, one.scale)
-        return whole
+        tables = [table for table in self.tables if isinstance(table, Histogram)]
+        return Distribution.total((table.read() if cumulative else table.delta())[()] for table in tables)
 
 
 def distribute(setup: Setup, text: str, *, histogram: bool, linear: tuple[int, int, int] | None = None) -> Distributed:

@@ -109,6 +109,8 @@ def parse_expression(text: str) -> n.ExpressionSpec:
 def parse_target(text: str, start: int, end: int) -> n.Target:
     """What stands from `start` to `end`; the names in it may hold `::`, and wildcards."""
     spelled = text[start:end]
+    if re.match(r":[^:]+:[^:]", spelled):  # bcc's way to leave out that it is an entry
+        spelled = f"p{spelled}"
     kind, colon, rest = spelled.partition(":")
     if not spelled or not colon:
         said = f"{spelled!r} says no library: {_KERNEL}" if spelled else "expected a target"

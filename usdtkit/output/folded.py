@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from usdtkit.output import demangled
 from usdtkit.output.text import printable
 from usdtkit.trace import Frame, Stack
 
@@ -24,15 +25,27 @@ def joined(labels: Iterable[str]) -> str:
     return ";".join(map(fold, labels))
 
 
+def cell(labels: Iterable[str], format: str) -> list[str] | str:
+    """Labels, innermost first, as a row has them: a list, in CSV a folded line."""
+    shown = list(map(printable, labels))
+    return joined(reversed(shown)) if format == "csv" else shown
+
+
 def fold(label: str) -> str:
     """A frame as a part of a folded line."""
     return printable(label).replace(";", ":")
+
+
+def learn(stacks: Iterable[Stack | None]) -> None:
+    """Demangle the names of many stacks at once: of each by itself, as `labels` does, takes a process each."""
+    demangled.learn(frame.name for stack in stacks if stack is not None for frame in stack)
 
 
 def labels(stack: Stack | None, *, offsets: bool = False, addresses: bool = False) -> tuple[str, ...]:
     """The frames of a stack as text, innermost first; (NO_STACK,) where none was taken."""
     if stack is None or not len(stack):
         return (NO_STACK,)
+    learn([stack])
     return tuple(label(frame, offsets=offsets, addresses=addresses) for frame in stack)
 
 
@@ -48,5 +61,6 @@ def shown(stack: Stack | None, *, offsets: bool = False, addresses: bool = False
 
 def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> str:
     """A frame's label; with the offset in its function, with its address before it."""
-    text = f"{frame.name}+{frame.offset:#x}" if offsets and frame.name else frame.label
+    name = demangled.plain(frame.name)
+    text = f"{name}+{frame.offset:#x}" if offsets and name else name or frame.label
     return f"{frame.address:#018x} {text}" if addresses else text

@@ -19,6 +19,7 @@ from usdtkit.trace import Summary, wall_time
 from usdtkit.trace.aggregations import Distribution
 
 Format = Literal["table", "json", "csv"]
+PERCENTILES = (50, 90, 99)
 # What a spreadsheet would take for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -75,8 +76,7 @@ class Report:
             self._line([column.heading for column in columns])
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too; a list is the labels of a
-        stack, innermost first, and in CSV a folded line."""
+        """Write one row. `time_ns` becomes wall-clock time in the JSON and CSV formats too."""
         if self.format == "table":
             self._line([column.format(values[column.key]) for column in self._columns])
         elif self.format == "json":
@@ -99,14 +99,20 @@ class Report:
         for row in rows:
             self.row({**self._block, **row})
 
-    def histogram(
-        self, distribution: Distribution, value: str = "latency_ns", *, percentiles: Sequence[int] = (), **labels: Any
-    ) -> None:
+    def histogram(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
         """Write the distribution of a value: its name, which ends in `_ns` where it is a duration, and what it is of.
 
-        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket. With
-        `percentiles` the table and JSON also have them, as the ends of their buckets, and the average.
+        JSON has one object with all `buckets`, CSV a row for each of them; `high` does not belong to its bucket.
         """
+        self._histogram(distribution, value, (), labels)
+
+    def distribution(self, distribution: Distribution, value: str = "latency_ns", **labels: Any) -> None:
+        """As `histogram`, with a line of the average and of PERCENTILES, as bounds; JSON has `p50` and so on."""
+        self._histogram(distribution, value, PERCENTILES, labels)
+
+    def _histogram(
+        self, distribution: Distribution, value: str, percentiles: Sequence[int], labels: Mapping[str, Any]
+    ) -> None:
         counts = sorted(distribution.buckets.items())
         buckets = [
             {**dict(zip(("low", "high"), distribution.scale.bounds(bucket), strict=True)), "count": number}
@@ -163,10 +169,16 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     if "time_ns" in values:
         row["time"] = _iso(wall_time(values["time_ns"]))
     for name, value in values.items():
-        row[name] = flatten(value) if isinstance(value, Mapping) else jsonable(value)
+        row[name] = _plain(value)
         if is_cut(value):
             row[f"{name}_truncated"] = True
     return row
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return flatten(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else jsonable(value)
 
 
 def account(summary: Summary) -> str:
@@ -189,12 +201,8 @@ def note(text: str) -> None:
 
 
 def _csv_cell(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, list)):
         return json.dumps(value)
-    if isinstance(value, list):
-        from usdtkit.output.folded import fold  # only for rows with stacks
-
-        return ";".join(map(fold, reversed(value)))
     if isinstance(value, str):
         value = printable(value)
         return f"'{value}" if value.startswith(FORMULA) else value

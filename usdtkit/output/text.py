@@ -50,8 +50,6 @@ def jsonable(value: Any) -> Any:
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return str(value)  # JSON has no such numbers
-    if isinstance(value, (list, tuple)):
-        return [jsonable(one) for one in value]
     return value
 
 

@@ -73,8 +73,9 @@ class Language(NamedTuple):
     loaded: tuple[str, ...] = ()
     exceptions: tuple[str, ...] = ()
     switches: tuple[Switch, ...] = ()
-    # Files whose probes of these names never fire: (glob of the file's name, probes).
+    # Files whose probes of these names never fire: (glob of the file's name, probes); but `unless` it has that one.
     silent: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    unless: str = ""
     beside: str = ""
     linked: str = ""
     hint: str = ""
@@ -133,8 +134,9 @@ LANGUAGES = (
         ),
         loaded=("python:import__find__load__start",),
         exceptions=("python:exception__raise",),
-        # Their code is there, and what calls it is not: CPython 3.11.
+        # Their code is there, and what calls it is not: CPython 3.11. `usdtkit run` hits them, and adds others.
         silent=(("*python3.11*", _PYTHON_CALLS),),
+        unless="python:exception__raise",
         hint="start it as usdtkit run PROGRAM.py …, which adds the probes to any CPython",
     ),
     Language(

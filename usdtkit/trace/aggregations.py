@@ -45,9 +45,10 @@ class Distribution:
 
     @staticmethod
     def total(parts: Iterable[Distribution]) -> Distribution:
-        """The values of several distributions of powers of two, as one."""
+        """The values of several distributions of one scale, as one."""
         whole = Distribution()
         for part in parts:
+            whole.scale = part.scale
             whole.sum += part.sum
             for bucket, count in part.buckets.items():
                 whole.buckets[bucket] = whole.buckets.get(bucket, 0) + count

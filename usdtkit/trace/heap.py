@@ -9,21 +9,38 @@ before its address can be given to another thread, and put back where realloc fa
 from __future__ import annotations
 
 import fnmatch
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from operator import mul
+from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf.expressions import Expression, arg, deref, now, retval, tid, ustack
-from usdtkit.errors import NotFoundError
 from usdtkit.providers import libc
+from usdtkit.records import dataclass
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import uprobe
+
+if TYPE_CHECKING:
+    from usdtkit.trace.stacks import Stack
 
 Sizes = Mapping[str, tuple[int, ...]]
 """Of functions, the numbers of the arguments whose product is the size."""
 BLOCK = ("size", "since", "stack")
 THREADS = 10_240
+
+
+@dataclass(frozen=True)
+class Outstanding:
+    """What one stack has allocated: so many bytes in so many blocks, and the blocks (`key` is the address)."""
+
+    pid: int
+    stack: Stack | None
+    size: int
+    count: int
+    blocks: list[Any]
 
 
 class Heap:
@@ -49,12 +66,12 @@ class Heap:
         self.frees: list[tuple[Source, Expression]] = []
         self._session, self._library, self._sizes, self._one_in = session, library, sizes, one_in
         self._allocating = session.map(room=THREADS, since="u64")  # threads that are within a function of the allocator
-        there = {function.name for function in session.find_functions(library, [f"{prefix}*"])}
-        if not {f"{prefix}malloc", f"{prefix}free"} <= there:
-            raise NotFoundError(
-                f"no {prefix}malloc and {prefix}free in {library}",
-                hint="-O names the library of the allocator, --symbols-prefix what its names begin with",
-            )
+        # Each asked for alone, so that the error names what is missing, and no more.
+        session.find_functions(library, [f"{prefix}malloc"])
+        session.find_functions(library, [f"{prefix}free"])
+        known = [*libc.ALLOCATE, *libc.POSIX_MEMALIGN, *libc.REALLOCATE, *libc.FREE]
+        wanted = [*(prefix + name for name in known), *libc.NEW, *libc.DELETE]
+        there = {function.name for function in session.find_functions(library, wanted)}
         self._allocate(_present({**_prefixed(prefix, libc.ALLOCATE), **libc.NEW}, there))
         self._allocate(_present(_prefixed(prefix, libc.POSIX_MEMALIGN), there), into=True)
         self._reallocate(_present(_prefixed(prefix, libc.REALLOCATE), there))
@@ -62,6 +79,17 @@ class Heap:
         for mapping in self._pairs("c", libc.MAP):
             self._put(mapping.where((retval != -1) & ~self._allocating.has(tid)), retval)
         self._free("c", libc.UNMAP)
+
+    def outstanding(self, min_age_ns: int = 0) -> list[Outstanding]:
+        """What is allocated now, by process and stack; without the blocks that are younger."""
+        now_ns = time.monotonic_ns()
+        found: dict[tuple[int, Stack | None], list[Any]] = defaultdict(list)
+        for block in self.blocks.entries():
+            if now_ns - block.since >= min_age_ns:
+                found[block.pid, block.stack].append(block)
+        return [
+            Outstanding(pid, stack, sum(one.size for one in own), len(own), own) for (pid, stack), own in found.items()
+        ]
 
     def _allocate(self, functions: Sizes, *, into: bool = False) -> None:
         """What returns a block, or with `into` 0 and the block where its first argument points to."""

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import Site
 from usdtkit.bpf.operands import pack_operands
-from usdtkit.records import dataclass
+from usdtkit.errors import UsdtkitError
+from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
+    from usdtkit.elf.instructions import Cost
+    from usdtkit.model import Argument
     from usdtkit.trace.stacks import Stacks
 
 
@@ -43,7 +46,12 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One site of a session: `kind` is usdt, entry or return; offsets are the file's; no `pids` means every process."""
+    """One site of a session: `kind` is usdt, entry or return; offsets are the file's; no `pids` means every process.
+
+    `arguments` are those that its source can be asked for. `cost` is what the kernel does at a hit: an instruction that
+    is "emulated" costs half a microsecond, one that is "stepped" 7 to 17; where it is "refused", or "mistaken" for
+    another, there must be no probe.
+    """
 
     kind: str
     name: str
@@ -51,28 +59,65 @@ class Planned:
     file_offset: int
     semaphore_offset: int
     pids: tuple[int, ...]
+    arguments: tuple[Argument, ...]
+    cost: Cost
+
+    def to_json(self) -> dict[str, object]:
+        """As an object of JSON."""
+        return {**asdict(self), "arguments": [{"name": each.name, "type": each.type} for each in self.arguments]}
 
 
 @dataclass
 class Plan:
-    """Where everything goes: sites by (hook, file), and the entries of the map `operands`."""
+    """Where everything goes: sites by file and direction, of each hook's function; and the entries of `operands`."""
 
-    sites: dict[tuple[int, str], list[Site]]
+    sites: dict[tuple[str, bool], dict[str, list[Site]]]
     operands: list[bytes]
     probe_names: list[str]
 
 
+def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int, ...]) -> list[Planned]:
+    """Every site of a session's hooks, with what a hit there costs."""
+    from usdtkit.elf.image import Image
+    from usdtkit.elf.sites import cost
+
+    costs: dict[tuple[str, int], Cost] = {}
+    wanted: dict[str, set[int]] = {}
+    for resolved in places:
+        for place in resolved.places:
+            wanted.setdefault(place.path, set()).add(place.file_offset)
+    for path, offsets in wanted.items():
+        try:
+            with Image.open(path) as image:
+                costs.update({(path, offset): cost(image, offset) for offset in offsets})
+        except UsdtkitError:
+            costs.update({(path, offset): "unknown" for offset in offsets})
+    return [
+        Planned(
+            *(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, pids),
+            *(hook.arguments, costs[place.path, place.file_offset]),
+        )
+        for hook, resolved in zip(hooks, places, strict=True)
+        for place in resolved.places
+    ]
+
+
 def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:
     """The plan of a session's hooks, each with its places; with `stacks`, functions' entries are marked for them."""
-    sites: dict[tuple[int, str], list[Site]] = {}
+    sites: dict[tuple[str, bool], dict[str, list[Site]]] = {}
     lists: dict[tuple[bytes, ...], int] = {}
-    names: dict[str, int] = {}
+    # Each hook has numbers of its own, in a row, so that a cookie says which hook is meant; a call's return has those
+    # of its entry, by which they meet.
+    names: dict[tuple[int, str], int] = {}
     for hook, resolved in zip(hooks, places, strict=True):
+        on_return = hook.kind == "return"
+        owner = hook.after if hook.after is not None and on_return else hook
         for place in resolved.places:
             packed = tuple(pack_operands(place.operands, hook.machine))
-            name, operands = names.setdefault(place.name, len(names)), lists.setdefault(packed, len(lists))
+            name = names.setdefault((owner.index, place.name), len(names))
+            operands = lists.setdefault(packed, len(lists))
             at_entry = stacks is not None and hook.kind == "usdt" and stacks.begins_function(place)
             cookie = programs.cookie(name, operands, at_entry)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
-            sites.setdefault((hook.index, place.path), []).append(site)
-    return Plan(sites, [entry for entries in lists for entry in entries], list(names))
+            sites.setdefault((place.path, on_return), {}).setdefault(hook.function, []).append(site)
+    return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names])

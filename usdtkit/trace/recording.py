@@ -6,11 +6,13 @@ its options, not on the machine, so that for software which `usdtkit.providers` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from usdtkit.elf.notes import name_operands
+from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError
-from usdtkit.model import width_of
+from usdtkit.model import Function, width_of
 from usdtkit.providers import known_arguments
 from usdtkit.trace.session import Session
 from usdtkit.trace.specs import Resolved, Spec, UsdtSpec
@@ -23,13 +25,14 @@ class Recorded(Exception):
 class Recording(Session):
     """Takes what a `Session` takes. `start` writes its program to `texts`, and raises `Recorded`.
 
-    With `by_heart`, nothing is looked for on this machine: sources are what `usdtkit.providers` knows of them.
+    With `lacking`, nothing is looked for on this machine: sources are what `usdtkit.providers` knows of them, and the
+    first so many that are asked for do not exist, which shows what a tool does instead.
     """
 
-    def __init__(self, texts: list[str], *, by_heart: bool, **options: Any) -> None:
+    def __init__(self, texts: list[str], *, lacking: int | None = None, **options: Any) -> None:
         super().__init__(**options)
         self._texts = texts
-        self._by_heart = by_heart
+        self._lacking = lacking
 
     def start(self) -> None:
         """Record, and raise `Recorded`."""
@@ -37,9 +40,19 @@ class Recording(Session):
         self._texts.append(self.program().text)
         raise Recorded
 
+    def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
+        if self._lacking is None:
+            return super().find_functions(library, patterns)
+        # Those that are asked for by their names, as if all were there.
+        names = [one for one in patterns if isinstance(one, str) and not set(one) & set("*?[")]
+        return [Function(library, name, 0, 0, 0) for name in names]
+
     def resolve(self, spec: Spec | Resolved) -> Resolved:
-        if isinstance(spec, Resolved) or not self._by_heart:
+        if isinstance(spec, Resolved) or self._lacking is None:
             return super().resolve(spec)
+        if self._lacking > 0:
+            self._lacking -= 1
+            raise NotFoundError("this one is said to be absent")
         if not isinstance(spec, UsdtSpec):
             return Resolved(spec.what, "return" if spec.on_return else "entry", spec.arguments_of(spec.functions), ())
         known = known_arguments(*spec.name.split(":", 1))

@@ -24,7 +24,7 @@ from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal
 from usdtkit.bpf.loader import Loaded, require_bpf
-from usdtkit.bpf.pairs import Matching
+from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.elf.symbols import Pattern
@@ -42,7 +42,7 @@ from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.kernelmap import KernelMap, Kind
-from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
+from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, planned
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 from usdtkit.trace.stream import Stream
@@ -146,15 +146,19 @@ class Session:
         *,
         keep: Keep = (),
         key: Key | tuple[Key, Key] | None = None,
+        nesting: int = NESTING,
     ) -> Pair:
         """From `start` to `end`; without `end`, a function from entry to return.
 
         They meet in the same thread, innermost first; with `key` by its value, which is a name or an expression of an
         integer, or two of them where the ends have another than the starts: in any thread of the process. A start that
-        comes again before its end replaces the one before.
+        comes again before its end replaces the one before. Of probes that nest in a thread, the one that goes deeper
+        than `nesting` shows that the ends of those before it will not come: they are dropped, and counted.
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
+        if not 1 <= nesting <= MOST_NESTING:
+            raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
         first = self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
@@ -163,6 +167,7 @@ class Session:
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
         start_hook, end_hook = self._add_hook(first), self._add_hook(second)
+        start_hook.nesting = nesting
         for hook, own in zip((start_hook, end_hook), keys, strict=True):
             hook.matching, hook.key = matching, None if own is None else as_value(own)
         start_hook.start = kept_fields(keep)
@@ -247,11 +252,7 @@ class Session:
 
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
-        return [
-            Planned(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, self.pids)
-            for hook, resolved in zip(self._hooks, self._places, strict=True)
-            for place in resolved.places
-        ]
+        return planned(self._hooks, self._places, self.pids)
 
     def start(self) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing."""
@@ -361,10 +362,9 @@ class Session:
 
     def _attach(self, plan: Plan, links: Links) -> None:
         attached = 0
-        for (hook_index, path), sites in plan.sites.items():
-            hook = self._hooks[hook_index]
+        for (path, on_return), sites in plan.sites.items():
             for pid in self.pids or (0,):
-                attached += links.attach(hook.function, path, sites, on_return=hook.kind == "return", pid=pid)
+                attached += links.attach(path, sites, on_return=on_return, pid=pid)
         if not attached:
             first = links.refused[0]
             where = f"{first.path}+{first.file_offset:#x}"

@@ -5,7 +5,6 @@ Input: resolved places (`specs`) and expressions. Output: hooks with blocks, whi
 
 from __future__ import annotations
 
-import copy
 import keyword
 import re
 from collections.abc import Mapping, Sequence
@@ -55,7 +54,8 @@ class Source:
 
     def where(self: Self, condition: ex.Expression) -> Self:
         """The same source, with only the hits for which `condition` is true."""
-        filtered = copy.copy(self)
+        filtered = object.__new__(type(self))
+        filtered.__dict__.update(self.__dict__)
         filtered._condition = condition if self._condition is None else self._condition & condition
         return filtered
 

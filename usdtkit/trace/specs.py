@@ -74,6 +74,8 @@ def _readable(operands: Sequence[Operand], argument: Argument) -> bool:
 class FunctionSpec:
     """The entry, or the return, of functions (globs allowed) of a program or library.
 
+    A name with `::`, parentheses or a space is one of C++ or Rust as its source has it, with or without parameters.
+
     `library`: a path, a command on PATH, or a library's short name such as "c".
     """
 
@@ -89,7 +91,7 @@ class FunctionSpec:
             self.what,
             "return" if self.on_return else "entry",
             self.arguments_of(function.name for function in found),
-            tuple(Place(function.name, function.path, function.file_offset) for function in found),
+            tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found),
         )
 
     @property
@@ -129,7 +131,10 @@ def usdt(name: str, path: str | None = None) -> UsdtSpec:
 
 
 def uprobe(library: str, *functions: str) -> FunctionSpec:
-    """The entry of functions: uprobe("c", "getaddrinfo", "gethostby*"), or uprobe("c:getaddrinfo")."""
+    """The entry of functions: uprobe("c", "getaddrinfo", "gethostby*"), or uprobe("c:getaddrinfo").
+
+    Also by their names in C++ or Rust: uprobe("shopd", "shop::Cart::add(int)"), uprobe("shopd", "shop::Cart::*").
+    """
     return _function(library, functions, on_return=False)
 
 

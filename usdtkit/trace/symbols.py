@@ -61,9 +61,13 @@ class Tables:
 class MappedFile:
     """One file that some process executes, held open: its inode stays what it is."""
 
-    def __init__(self, tables: Tables, number: int, name: str, descriptor: int) -> None:
-        """Take over `descriptor`; `name` is what the process calls the file, `number` its own in `tables`."""
+    def __init__(self, tables: Tables, number: int, name: str, descriptor: int, root: str = "") -> None:
+        """Take over `descriptor`; `name` is what the process calls the file, `number` its own in `tables`.
+
+        `root`: of a process in a container, where its root can be looked into, for debug files that lie there.
+        """
         self.name = name.removesuffix(" (deleted)")
+        self._root = root
         self._tables = tables
         self._number = number
         self._descriptor = descriptor
@@ -107,7 +111,7 @@ class MappedFile:
     def _image(self) -> Image:
         descriptor = os.dup(self._descriptor)
         try:
-            return Image(self.name, descriptor)
+            return Image(f"{self._root}{self.name}", descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -147,7 +151,7 @@ class Files:
             if "/root/" in path and os.fstat(descriptor).st_ino != key[1]:
                 os.close(descriptor)
                 continue
-            self._files[key] = self._file(key[2], descriptor)
+            self._files[key] = self._file(key[2], descriptor, _root_of(pid))
             return self._files[key]
         return None
 
@@ -184,8 +188,17 @@ class Files:
                         break
         return self._by_build_id.setdefault(build_id, None)
 
-    def _file(self, name: str, descriptor: int) -> MappedFile:
-        return MappedFile(self._tables, next(self._numbers), name, descriptor)
+    def _file(self, name: str, descriptor: int, root: str = "") -> MappedFile:
+        return MappedFile(self._tables, next(self._numbers), name, descriptor, root)
+
+
+def _root_of(pid: int) -> str:
+    """Where the root of a process lies, "" where it is ours."""
+    root = Path(f"/proc/{pid}/root")
+    try:
+        return "" if root.samefile("/") else str(root)
+    except OSError:  # it has ended, or may not be looked into
+        return ""
 
 
 def _mapped_now() -> list[str]:

@@ -6,10 +6,10 @@ Called by `x86_64` and `i386`, which bring their registers.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from usdtkit.elf.arguments.common import Place, SymbolResolver, Unreadable, displacement, number, signed
 from usdtkit.model import Operand
+from usdtkit.records import NamedTuple
 
 _MEMORY = re.compile(
     r"(?P<displacement>[^()%\s]*)\(\s*(?:%(?P<base>\w+))?\s*(?:,\s*%(?P<index>\w+)\s*(?:,\s*(?P<scale>\w*)\s*)?)?\)",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from usdtkit.model import Operand
+from usdtkit.records import NamedTuple
 
 SymbolResolver = Callable[[str], int | None]
 """Name → virtual address in the same file, or None where it is not known or not unique.

@@ -1,0 +1,124 @@
+"""argdist: counts and histograms of a program whose every value is known, in every format."""
+
+import csv
+import io
+import json
+
+import pytest
+from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, usdtkit
+
+WORK = "(int n, const char *name, const struct timespec *req, const unsigned char *data, size_t size)"
+
+
+@pytest.fixture
+def counted(compile_c, ready, spawn):
+    """counted(*options) -> the output of argdist over all that the program does; {} is the program's path."""
+    path = compile_c("work.c", "-O1")
+
+    def run(*options):
+        program = ready([path])
+        options = [str(option).replace("{}", str(path)) for option in options]
+        tracer = start_tracing(spawn, "argdist", *options, "-p", program.pid, "-i", "60")
+        go(program)
+        output, messages = end_of_tracing(tracer)
+        assert "--json" in options or messages.endswith("received 0, lost 0\n")
+        return output
+
+    return run
+
+
+COUNTS = [
+    (f"p:{{}}:work{WORK}:size_t:size", {"0": 200, "1": 200, "2": 199, "3": 199, "4": 199}),
+    (f"p:{{}}:work{WORK}:char*:name:n < 97", {"odd": 48, "even": 49}),
+    (f'p:{{}}:work{WORK}:char*:name:STRCMP("odd", name)', {"odd": 498}),
+    ("r:{}:work():int:$retval:(int)$retval < 0", {"-1": 498}),
+    ("r:{}:work(int n):int:$entry(n) % 2:$latency > 0", {"0": 499, "1": 498}),
+    ("u:{}:work:done():int:arg3", {"0": 200, "1": 200, "2": 199, "3": 199, "4": 199}),
+    ("u:{}:other:done():int:arg1", {str(65 - 7 + 8 - 9 + 10 + 11 + 116): 997}),
+    ("r:{}:work()", {"-1": 498} | {str(2 * n): 1 for n in range(0, 997, 2)}),
+    ("p:{}:work()", {"": 997}),
+]
+
+
+def test_counts(counted):
+    options = [option for number, (spec, _) in enumerate(COUNTS) for option in ("-C", f"{spec}#{number}")]
+    _, rows, summary = json_lines(counted(*options, "--json"))
+    found = {}
+    for row in rows:
+        found.setdefault(row["spec"], {})["".join(map(str, row["key"].values()))] = row["count"]
+    assert found == {str(number): counts for number, (_, counts) in enumerate(COUNTS)}
+    assert summary["full"] == 0
+
+
+def test_two_values_are_one_key_in_every_format(counted):
+    spec = f"p:{{}}:work{WORK}:char*,size_t:name,size"
+    _, rows, _ = json_lines(counted("-C", spec, "--json"))
+    found = {(row["key"]["name"], row["key"]["size"]): row["count"] for row in rows}
+    assert len(found) == 10
+    assert sum(found.values()) == 997
+    table = counted("-C", spec)
+    assert all(f"{count} name = {name}, size = {size}\n" in table for (name, size), count in found.items())
+    lines = csv.DictReader(io.StringIO(counted("-C", spec, "--csv")))
+    assert {tuple(json.loads(line["key"]).values()): int(line["count"]) for line in lines} == found
+
+
+def test_the_highest_counts_and_several_specs(counted):
+    _, rows, _ = json_lines(counted("-C", f"p:{{}}:work{WORK}:size_t:size", "-C", "p:{}:begin()", "-T", "2", "--json"))
+    assert [(row["key"], row["count"]) for row in rows] == [({"size": 0}, 200), ({"size": 1}, 200), ({}, 996)]
+
+
+def test_a_histogram(counted):
+    spec = f"p:{{}}:work{WORK}:long:req->tv_nsec / 1000#microseconds"
+    (row,) = json_lines(counted("-H", spec, "--json"))[1]
+    assert (row["spec"], row["count"], row["sum"]) == ("microseconds", 997, sum(range(997)))
+    assert (row["p50"], row["p99"]) == (512, 1024)
+    assert sum(bucket["count"] for bucket in row["buckets"] if bucket["low"] >= 512) == 997 - 512
+    table = counted("-H", spec)
+    assert "512 .. 1024     : 485" in table
+    assert "count 997, average 498, total 496506, p50 < 512, p90 < 1024, p99 < 1024\n" in table
+
+
+def test_a_histogram_of_equal_steps(counted):
+    (row,) = json_lines(counted("-H", f"p:{{}}:work{WORK}:int:n", "--linear", "0:1000:100", "--json"))[1]
+    assert [bucket["count"] for bucket in row["buckets"]] == [100] * 9 + [97]
+
+
+def test_intervals_are_new_or_cumulative(compile_c, stepper, spawn):
+    program = stepper()
+    for options, expected in (([], [7, 13]), (["-c"], [7, 20])):
+        spec = f"u:{program.path}:step:plain()"
+        tracer = start_tracing(
+            spawn, "argdist", "-C", spec, "-i", "1.5", "-n", "2", "-p", program.pid, "--json", *options
+        )
+        program.fire(7)
+        assert json.loads(tracer.stdout.readline())["schema"] == "usdtkit.argdist/1"
+        first = json.loads(tracer.stdout.readline())
+        program.fire(13)
+        second = json.loads(tracer.stdout.readline())
+        assert [first["count"], second["count"]] == expected
+        assert tracer.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ([], 2, "nothing to count"),
+        (["-H", "p:c:open(char *path):char*:path"], 2, "a histogram is of one number"),
+        (["-H", "p:c:open()"], 2, "a histogram is of one number"),
+        (["-C", "p:c:open"], 2, "expected ("),
+        (["-C", "p::open()"], 2, "kernel functions"),
+        (["-C", "p:c:open():int:nothing"], 2, "nothing here is called 'nothing'"),
+        (["-C", "p:c:no_such_function()"], 4, "no function no_such_function"),
+        (["-C", "p:c:open()", "--linear", "1:2"], 2, "is not LOW:HIGH:STEP"),
+    ],
+)
+def test_errors(options, code, said):
+    done = usdtkit("argdist", *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+
+
+def test_an_error_has_its_place():
+    done = usdtkit("argdist", "-C", "p:c:open(char *path):int:pth")
+    assert done.stderr.splitlines()[1:3] == ["  p:c:open(char *path):int:pth", "                           ^"]
+    assert_explained(usdtkit("argdist", "-n", "0"), 2, "'0' is not a number above 0")

@@ -1,0 +1,77 @@
+"""funccount: known numbers of calls and hits, of many functions at once, in every format."""
+
+import csv
+import io
+import json
+
+import pytest
+from commandline import end_of_tracing, go, json_lines, start_tracing, usdtkit
+
+CALLS = {"work": 997, "begin": 996, "finish": 996, "main": 0}
+
+
+@pytest.fixture
+def counted(compile_c, ready, spawn):
+    """counted(pattern, *options) -> (output, messages) of all that the program does; {} is its path."""
+    path = compile_c("work.c", "-O1")
+
+    def run(pattern, *options):
+        program = ready([path])
+        tracer = start_tracing(spawn, "funccount", pattern.replace("{}", str(path)), "-p", program.pid, *options)
+        go(program)
+        return end_of_tracing(tracer)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "names"),
+    [
+        ("{}:work", [], ["work"]),
+        ("p:{}:[bf]*", [], ["begin", "finish"]),
+        ("{}:^(work|begin|main)$", ["-r"], ["begin", "work"]),
+        ("u:{}:work:done", [], ["work:done"]),
+        ("u:{}:done", [], ["jobs:done", "other:done", "work:done"]),
+        ("u:{}:^(jobs|work):.", ["-r"], ["jobs:done", "jobs:start", "work:done"]),
+        ("u::jobs:*", [], ["jobs:done", "jobs:start"]),
+        ("{}:work", ["--comm", "other"], []),
+    ],
+)
+def test_patterns(pattern, options, names, counted):
+    _, rows, summary = json_lines(counted(pattern, "--json", *options)[0])
+    calls = CALLS | {"work:done": 997, "other:done": 997, "jobs:start": 996, "jobs:done": 996}
+    assert {row["function"]: row["count"] for row in rows} == {name: calls[name] for name in names}
+    assert summary["lost"] == summary["full"] == 0
+
+
+def test_the_table_and_csv(counted):
+    output, messages = counted("{}:[bw]*", "-T")
+    assert [line.split() for line in output.splitlines()[3:]] == [["FUNC", "COUNT"], ["begin", "996"], ["work", "997"]]
+    assert messages.endswith("received 0, lost 0\n")
+    rows = csv.DictReader(io.StringIO(counted("{}:[bw]*", "--csv")[0]))
+    assert {row["function"]: int(row["count"]) for row in rows} == {"begin": 996, "work": 997}
+
+
+def test_more_than_a_thousand_functions(spawn, wait_for_line):
+    done = usdtkit("funccount", "c:*", "--explain", "--json")
+    assert len(done.stdout.splitlines()) > 2000
+    done = usdtkit("funccount", "c:*", "-c", "cat /etc/hostname", "--json", prefix=["env", "LC_ALL=C"])
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"time"')]
+    assert len(rows) > 10
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["vfs_read"], 2, "kernel functions"),
+        (["t:sched:sched_fork"], 2, "kernel functions"),
+        (["c:no_such_*"], 4, "no function no_such_* in c"),
+        (["u:c:no:such"], 4, "no probe no:such"),
+        (["c:(", "-r"], 2, "no regular expression"),
+    ],
+)
+def test_errors(options, code, said):
+    done = usdtkit("funccount", *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr

@@ -1,0 +1,65 @@
+"""Count calls of a library's functions: how many, how long, and which errors.
+
+FUNCTION is a name or a glob, of the C library or of the one that -l names. Errors are told by what each function
+returns: an error's number (pthread_…, posix_…), or -1 or NULL. For those the name is the errno that the thread asks for
+next, which C and most languages do right after a failure; "-1" or "NULL" are those after which it did not ask.
+
+examples:
+  usdtkit libcalls open openat read -p 1234
+  usdtkit libcalls 'pthread_mutex_*' -i 1           every second
+  usdtkit libcalls -l ssl SSL_read SSL_write
+"""
+
+import argparse
+
+from usdtkit.cli.failures import Failures, by_failure
+from usdtkit.cli.run import (
+    add_filter_options,
+    add_interval_options,
+    add_session_options,
+    filtered,
+    follow_intervals,
+    new_session,
+)
+from usdtkit.output.report import Column, Report, milliseconds
+from usdtkit.trace import uprobe
+
+TOPIC = "any function or probe"
+VARIANTS = ("open", "malloc", "pthread_create", "getaddrinfo", "strlen")
+
+COLUMNS = [
+    *(Column("COUNT", "count", 9, right=True), Column("TOTAL(ms)", "total_ns", 11, milliseconds, right=True)),
+    *(Column("AVG(us)", "average_ns", 9, lambda ns: f"{ns / 1e3:.2f}", right=True), Column("FUNCTION", "function", 20)),
+    Column("ERRORS", "errors", 0, lambda errors: " ".join(f"{name}:{number}" for name, number in errors.items())),
+]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `usdtkit libcalls`."""
+    parser.add_argument("function", nargs="+", metavar="FUNCTION", help="names, globs allowed")
+    parser.add_argument("-l", "--library", default="c", metavar="LIB", help="a library, command or file (c)")
+    add_filter_options(parser)
+    add_interval_options(parser)
+    add_session_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Count until told to stop."""
+    with new_session(options) as session:
+        groups = by_failure(function.name for function in session.find_functions(options.library, options.function))
+        calls = {way: filtered(session.pair(uprobe(options.library, *names)), options) for way, names in groups.items()}
+        latencies = [each.hist("latency", "probe") for each in calls.values()]
+        failures = Failures(session, options, calls)
+
+        def write(report: Report) -> None:
+            found = [(function, taken) for table in latencies for (function,), taken in table.delta().items()]
+            failed = failures.flush()
+            report.block(
+                {
+                    **{"count": taken.count, "total_ns": taken.sum, "average_ns": round(taken.average)},
+                    **{"function": function, "errors": dict(failed[function].most_common())},
+                }
+                for function, taken in sorted(found, key=lambda row: -row[1].sum)
+            )
+
+        return follow_intervals(session, options, "libcalls", COLUMNS, write, take=failures.take)

@@ -1,0 +1,35 @@
+"""Names of functions as their compilers wrote them → as their programmers did.
+
+Used by `folded`, for stacks. Demangling takes a process with little memory (`usdtkit.elf.demangle`), so names are given
+in batches, and kept. Without pycxxfilt they stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from usdtkit.elf.demangle import demangle
+from usdtkit.errors import UnsupportedError
+
+MOST_NAMES = 1 << 16
+_MANGLED = ("_Z", "_R")
+_known: dict[str, str] = {}
+
+
+def learn(names: Iterable[str]) -> None:
+    """Demangle those that are mangled and not yet known, all at once."""
+    wanted = list(dict.fromkeys(name for name in names if name.startswith(_MANGLED) and name not in _known))
+    if not wanted:
+        return
+    if len(_known) + len(wanted) > MOST_NAMES:
+        _known.clear()
+    try:
+        found = demangle(wanted)
+    except UnsupportedError:
+        found = [""] * len(wanted)
+    _known.update({name: plain or name for name, plain in zip(wanted, found, strict=True)})
+
+
+def plain(name: str) -> str:
+    """A name as its programmer wrote it, if `learn` has seen it and it is mangled."""
+    return _known.get(name, name)
