@@ -104,9 +104,13 @@ class Worker:
         return float(self.process.stdout.readline()) * 1e3
 
 
+def bare():
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def instrumented():
     paths = [str(run_command.SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"USDTKIT_INSTRUMENT": PROVIDER, "PYTHONPATH": os.pathsep.join(paths)}
+    return bare() | {"USDTKIT_INSTRUMENT": PROVIDER, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def turns(rounds, *measures):
@@ -118,7 +122,7 @@ def turns(rounds, *measures):
 
 
 def untraced():
-    workers = [Worker(os.environ), Worker(instrumented())]
+    workers = [Worker(bare()), Worker(instrumented())]
     (_, with_probes), (_, ratio) = turns(ROUNDS, *workers)
     for worker in workers:
         worker.process.communicate()
@@ -129,7 +133,8 @@ def untraced():
         subprocess.run([sys.executable, "-c", "pass"], env=environment, check=True)
         return (time.perf_counter() - began) * 1e3
 
-    (_, started), (_, ratio) = turns(STARTS, lambda: start(os.environ), lambda: start(instrumented()))
+    start(instrumented())  # leaves compiled files
+    (_, started), (_, ratio) = turns(STARTS, lambda: start(bare()), lambda: start(instrumented()))
     figure("start of Python with the probes", started, "ms", "without them", ratio)
     return kept
 

@@ -283,6 +283,15 @@ for _ in range(5):
     thread.join()
 print("done", flush=True)
 sys.stdin.readline()
+while watcher.traced(wanted):
+    time.sleep(0.001)
+import http.client
+replaced = [
+    logging.Logger.handle, http.client.HTTPConnection.putrequest, http.client.HTTPConnection.getresponse,
+    asyncio.BaseEventLoop.create_task, asyncio.Handle._run,
+]
+assert not [function for function in replaced if hasattr(function, "__wrapped__")]
+assert not gc.callbacks
 """
 
 
