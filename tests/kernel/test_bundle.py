@@ -106,13 +106,13 @@ def test_a_cache_that_takes_nothing(tmp_path, monkeypatch):
 
 def test_bytecode_of_another_program_is_one_error(tmp_path):
     """A bundle whose entry is not what its key says."""
-    assert usdtkit("bundle", "pamtrace", "stackcount c:malloc", "-o", tmp_path / "file").returncode == 0
+    assert usdtkit("bundle", "gethostlatency", "stackcount c:malloc", "-o", tmp_path / "file").returncode == 0
     packed = bundle.read(tmp_path / "file")
     swapped = dict(zip(packed.entries, reversed(packed.entries.values()), strict=True))
     bundle.write(tmp_path / "swapped", bundle.Bundle(packed.machine, swapped, packed.used_by))
     environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cache")}
     assert usdtkit("cache", "--add", tmp_path / "swapped", env=environment).returncode == 0
-    for line in (["pamtrace"], ["stackcount", "c:malloc"]):
+    for line in (["gethostlatency"], ["stackcount", "c:malloc"]):
         assert_explained(usdtkit(*line, "-d", "1", env=environment), 1, "not that of this session", "--clear")
 
 

@@ -21,7 +21,7 @@ from usdtkit.cgroups import cgroup_ids
 from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.output.text import printable
-from usdtkit.trace import Session, Source, cgroup, comm, tid, uid
+from usdtkit.trace import Planned, Session, Source, cgroup, comm, tid, uid
 
 LOST_EVENTS = 6
 SHOWN = 5  # names in a warning
@@ -238,8 +238,7 @@ def follow_intervals(
 def _start(session: Session, options: argparse.Namespace) -> None:
     if options.program:
         note(session.program().text)
-    _warn_of_cost(session)
-    session.start()
+    session.start(_warn_of_cost)
 
 
 def _begin(session: Session) -> None:
@@ -257,9 +256,10 @@ def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
 def explain(session: Session, format: Format) -> int:
     """Write the plan of a session, a site a row; then what it would cost."""
     report = Report("explain", EXPLAINED, format)
-    for site in session.plan():
+    plan = session.plan()
+    for site in plan:
         report.row(site.to_json())
-    _warn_of_cost(session)
+    _warn_of_cost(plan)
     return 0
 
 
@@ -274,8 +274,8 @@ EXPLAINED = [
 ]
 
 
-def _warn_of_cost(session: Session) -> None:
-    sites = {(site.path, site.file_offset): site for site in session.plan()}
+def _warn_of_cost(plan: Sequence[Planned]) -> None:
+    sites = {(site.path, site.file_offset): site for site in plan}
     stepped = sorted({site.name for site in sites.values() if site.cost == "stepped"})
     if stepped:
         number = sum(site.cost == "stepped" for site in sites.values())

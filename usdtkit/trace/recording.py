@@ -6,7 +6,7 @@ its options, not on the machine, so that for software which `usdtkit.providers` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from usdtkit.elf.notes import name_operands
@@ -14,6 +14,7 @@ from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError
 from usdtkit.model import Function, width_of
 from usdtkit.providers import known_arguments
+from usdtkit.trace.plan import Planned
 from usdtkit.trace.session import Session
 from usdtkit.trace.specs import Resolved, Spec, UsdtSpec
 
@@ -34,7 +35,7 @@ class Recording(Session):
         self._texts = texts
         self._lacking = lacking
 
-    def start(self) -> None:
+    def start(self, announce: Callable[[list[Planned]], None] | None = None) -> None:
         """Record, and raise `Recorded`."""
         self.check_startable()
         self._texts.append(self.program().text)

@@ -254,16 +254,19 @@ class Session:
         """Every site that `start` would attach to, and nothing attached."""
         return planned(self._hooks, self._places, self.pids)
 
-    def start(self) -> None:
-        """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing."""
+    def start(self, announce: Callable[[list[Planned]], None] | None = None) -> None:
+        """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing.
+
+        `announce` is called with the plan when nothing is missing and nothing attached.
+        """
         try:
-            self._start()
+            self._start(announce)
         except ProgramError as error:
             from usdtkit.bpf.blame import blame  # what a program that is taken does without
 
             raise blame(self._hooks, error) from None
 
-    def _start(self) -> None:
+    def _start(self, announce: Callable[[list[Planned]], None] | None) -> None:
         self._check_not_closed()
         if self._loaded is not None:
             return
@@ -297,6 +300,8 @@ class Session:
             self._stream = Stream(RingBuffer(maps["events"]), self._ring_size, decoders, ordered=self._ordered)
             if self._stacks is not None:
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
+            if announce is not None:
+                announce(self.plan())
             self._links = Links(self._loaded, self._method)
             self._started_at = time.monotonic()
             for function, tracepoint in program.tracepoints:
