@@ -15,6 +15,17 @@ REQUIRE_KERNEL = os.environ.get("USDTKIT_REQUIRE_KERNEL", "") not in ("", "0")
 # Where tests find what an earlier run compiled, and leave what they compile: for a guest whose compilers are too slow.
 LENT = os.environ.get("USDTKIT_TEST_LENT")
 
+# Tests run in two processes at a time, those of one file in the same one. So do all that look at whatever runs on the
+# machine, or are looked at: services and servers by name, languages, libraries that everybody uses.
+MACHINE = {
+    *("bad_input", "bashreadline", "bcc_invocations", "demo", "docs", "list", "probes_traced", "provider_scripts"),
+    *("services", "shop", "trace_command", "trace_language", "peers_read_provider"),
+    *("dbslower", "dbstat", "mysqld_qslower", "pglockwaits", "pgphases", "programs"),
+    *("instrument_peers", "instrument_python", "instrument_services", "languages", "nodegc", "nodehttp"),
+    *("ssllatency", "sslsniff", "libcalls", "threadsnoop"),
+}
+IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
+
 pytest_plugins = ["programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls"]
 
 
@@ -29,6 +40,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
+        name = item.path.stem.removeprefix("test_")
+        item.add_marker(pytest.mark.xdist_group("machine" if name in MACHINE else name))
         if PROGRAMS.parent / "kernel" in item.path.parents:
             item.add_marker("kernel")
 
@@ -68,10 +81,24 @@ def nothing_leaks(request):
     if request.node.get_closest_marker("kernel") is None:
         yield
         return
-    before = leaks.snapshot()
+    before, events = leaks.snapshot(), leaks.uprobe_events()
     yield
-    if left := leaks.new_since(before):
+    left = leaks.new_since(before)
+    if not IN_PARALLEL:  # else they may be those of another test
+        left += sorted(leaks.uprobe_events() - events)
+    if left:
         pytest.fail(f"leaked: {'; '.join(left)}", pytrace=False)
+
+
+def pytest_sessionstart(session):
+    session.uprobe_events = leaks.uprobe_events()
+
+
+def pytest_sessionfinish(session):
+    """No test has left a uprobe event, in whichever process it ran."""
+    if not IN_PARALLEL and (left := leaks.uprobe_events() - session.uprobe_events):
+        print(f"\nleaked: {'; '.join(sorted(left))}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

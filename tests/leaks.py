@@ -18,7 +18,7 @@ GET_BY_ID = {"prog_id": 13, "map_id": 14, "link_id": 30}
 
 
 def snapshot():
-    """Names of all that this process holds now: descriptors, mapped BPF and perf buffers, children, uprobe events."""
+    """Names of all that this process holds now: descriptors, mapped BPF and perf buffers, children."""
     gc.collect()
     held = {}
     for fd in Path("/proc/self/fd").iterdir():
@@ -32,10 +32,13 @@ def snapshot():
             held[f"mapping {span}"] = name
     for pid in children(os.getpid()):
         held[f"child {pid}"] = Path(f"/proc/{pid}/comm").read_text().strip()
-    events = TRACEFS / "uprobe_events"
-    if events.exists():
-        held.update({f"uprobe event {line}": "" for line in events.read_text().splitlines()})
     return held
+
+
+def uprobe_events():
+    """Those of the whole machine: of the programs that tests compare with."""
+    events = TRACEFS / "uprobe_events"
+    return {f"uprobe event {line}" for line in events.read_text().splitlines()} if events.exists() else set()
 
 
 def children(parent):

@@ -15,7 +15,10 @@ def directories(tmp_path_factory):
     """Bytecode and provider files of this run; programs are compiled once for all tests that ask the same."""
     with pytest.MonkeyPatch.context() as patch:
         lent = os.environ.get("USDTKIT_TEST_LENT")  # see tests/conftest.py
-        bytecode = Path(lent) if lent else tmp_path_factory.mktemp("bytecode")
+        # Processes that run tests at the same time share what was compiled.
+        base = tmp_path_factory.getbasetemp()
+        bytecode = Path(lent) if lent else (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bytecode"
+        bytecode.mkdir(exist_ok=True, mode=0o700)
         patch.setenv("USDTKIT_CACHE", str(bytecode / "cache"))
         patch.setenv("USDTKIT_DIR", str(tmp_path_factory.mktemp("providers")))
         yield

@@ -23,7 +23,8 @@ def run_tests(tmp_path):
         command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-rA"]
         ours = {"PYTHONPATH": str(TESTS), "USDTKIT_REQUIRE_KERNEL": require_kernel, "COLUMNS": "200"}
         command += ["-o", "markers=kernel: attaches"]
-        return subprocess.run(command, cwd=tmp_path, env=os.environ | ours, capture_output=True, text=True).stdout
+        alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+        return subprocess.run(command, cwd=tmp_path, env=alone | ours, capture_output=True, text=True).stdout
 
     return run
 
