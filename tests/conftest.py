@@ -38,6 +38,7 @@ def pytest_configure(config):
         subprocess.run(["mount", "-t", "tracefs", "tracefs", leaks.TRACEFS], check=REQUIRE_KERNEL)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items):
     for item in items:
         name = item.path.stem.removeprefix("test_")
