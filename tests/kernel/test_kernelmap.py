@@ -48,8 +48,11 @@ def test_what_an_entry_holds_is_an_expression(calls):
         stacks = work.where(arg(2) == 996).count(stack=before.get("where", tid))
         work.put(before, tid, i=arg(2), where=ustack)
         run(session, process)
-        assert first.read() == {(): 10}
-        assert again.read() == {(1, process.pid): 9960}
+        # The kernel may refuse an entry for which threads compete; that is counted.
+        refused = session.summary().full
+        assert 10 <= first.read()[()] <= 10 + refused
+        assert sum(again.read().values()) == 9970 - first.read()[()]
+        assert refused or again.read() == {(1, process.pid): 9960}
         assert sum(stacks.read().values()) == 10
         assert {stack.frames[0].name for (stack,) in stacks.read()} == {"work"}
 
