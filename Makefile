@@ -39,7 +39,7 @@ demo: demo-packages $(venv)/.built ## trace the example order service, live
 	$(as_root) sh -c '[ -e $(tracefs)/uprobe_events ] || mount -t tracefs tracefs $(tracefs); exec $(bin)/python examples/shop/demo.py'
 
 test: test-packages lint ## lint, then every test; the kernel ones attach to real programs
-	$(as_root) USDTKIT_REQUIRE_KERNEL='$(USDTKIT_REQUIRE_KERNEL)' $(bin)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(as_root) USDTKIT_REQUIRE_KERNEL='$(USDTKIT_REQUIRE_KERNEL)' $(bin)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 test-kernels: kernel-packages $(venv)/.vng ## the tests of attaching, on Debian's 6.1 under QEMU
 	$(as_root) tests/kernels/run $(PYTEST_ARGS)

@@ -38,11 +38,20 @@ def pytest_configure(config):
         subprocess.run(["mount", "-t", "tracefs", "tracefs", leaks.TRACEFS], check=REQUIRE_KERNEL)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            name = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
+            return "machine" if name in MACHINE else name
+
+    return Files(config, log)
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
-        name = item.path.stem.removeprefix("test_")
-        item.add_marker(pytest.mark.xdist_group("machine" if name in MACHINE else name))
         if PROGRAMS.parent / "kernel" in item.path.parents:
             item.add_marker("kernel")
 
