@@ -22,7 +22,7 @@ MACHINE = {
     *("services", "shop", "trace_command", "trace_language", "peers_read_provider"),
     *("dbslower", "dbstat", "mysqld_qslower", "pglockwaits", "pgphases", "programs"),
     *("instrument_peers", "instrument_python", "instrument_services", "languages", "nodegc", "nodehttp"),
-    *("ssllatency", "sslsniff", "libcalls", "threadsnoop"),
+    *("ssllatency", "sslsniff", "libcalls", "targets", "threadsnoop"),
 }
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 

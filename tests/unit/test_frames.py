@@ -33,7 +33,7 @@ def test_a_program_takes_stacks_only_when_asked():
     assert "stack_records" not in program("entry", Count(0, {"pid": ex.pid})).text
     with_stacks = program("entry", Count(0, {"stack": ex.ustack}), Emit(0, {"calls": ex.ustack}))
     assert "stack_records" in with_stacks.text
-    assert with_stacks.text.count("user_stack(ctx, AT_ENTRY, 7)") == 1  # for both actions
+    assert with_stacks.text.count("user_stack(ctx, AT_ENTRY, &counters->n[7])") == 1  # for both actions
     assert [field.kind for field in with_stacks.tables[0].keys.fields] == ["stack"]
     assert [field.kind for field in with_stacks.records[0].fields] == ["stack"]
 
@@ -42,7 +42,7 @@ def test_a_program_takes_stacks_only_when_asked():
     ("kind", "place"), [("entry", "AT_ENTRY"), ("return", "AT_RETURN"), ("usdt", "cookie & 2048 ? AT_ENTRY : 0")]
 )
 def test_the_walk_knows_where_it_begins(kind, place):
-    assert f"user_stack(ctx, {place}, 7)" in program(kind, Count(0, {"stack": ex.ustack})).text
+    assert f"user_stack(ctx, {place}, &counters->n[7])" in program(kind, Count(0, {"stack": ex.ustack})).text
 
 
 @pytest.mark.parametrize("expression", [ex.ustack > 1, ex.ustack == "main", ex.deref(ex.ustack), ex.ustack + 1])

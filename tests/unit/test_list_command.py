@@ -140,7 +140,9 @@ def test_progress_is_for_terminals(monkeypatch, capsys):
         with Progress() as progress:
             progress.count(997)
             assert list(progress.over([1, 2])) == [1, 2]
-        written = os.read(ours, 4096).decode()
+        written = ""
+        while not written.endswith("\r\x1b[K"):  # what is written at once may be read in pieces
+            written += os.read(ours, 4096).decode()
     os.close(ours)
     assert "looking at files: 997" in written
     assert "[###############...............] 1 of 2 files" in written
