@@ -17,7 +17,7 @@ def go(process):
 
 def about(measured, expected):
     """Measured from outside, a call takes longer: by the probes, and by what a loaded machine puts between."""
-    return expected <= measured < expected + 20_000_000
+    return expected <= measured < expected + 1_000_000_000
 
 
 def nested(events):
