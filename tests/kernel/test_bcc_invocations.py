@@ -50,7 +50,7 @@ LIVE = [
     (r"""argdist -p $PID -C 'p:c:malloc(size_t size):size_t:size:size==16'""", r"EVENT\n +1 size = 16\n"),
     (r"""argdist -c -H 'p:c:write(int fd, void *buf, size_t len):size_t:len' -p $PID""", r" 4 \.\. 8 +: 3 "),
     (r"""argdist -c -H 'p:c:write(int fd, void *buf, size_t len):size_t:len:fd==-1' -p $PID""", r" 1 \.\. 2 +: 1 "),
-    (r"""argdist -i 10 -n 1 -C 'p:c:puts(char *str):char*:str'""", r"1 str = Press ENTER to start\."),
+    (r"""argdist -i 10 -n 1 -C 'p:c:puts(char *str):char*:str'""", r"[1-4] str = Press ENTER to start\."),
     (r"""argdist -i 10 -n 1 -C 'r:c:gets():char*:(char*)$retval:$retval!=0'""", r"1 \(char \*\)\$retval = go"),
     (r"""argdist -C 'r:c:gets():char*:$retval#snooped strings'""", r"snooped strings\n.*\n +1 \$retval = go"),
     (r"""argdist -i 10 -H 'r:c:read()' -p $PID""", r"average"),

@@ -84,7 +84,8 @@ def test_the_table_and_csv(wait_for_lock, stock, spawn):
 
 def test_lightweight_locks_under_load(postgres, spawn):
     tracer = start_tracing(spawn, "pglockwaits", "--lwlocks", "--json")
-    postgres.bench("select txid_current()", 200, clients=8)
+    for _ in range(7):  # one round may find the log free each time
+        postgres.bench("select txid_current()", 200, clients=8)
     events = waits(stop_tracing(tracer)[0])
     assert events, "eight writers never waited for the log"
     assert {"WALWrite", "XidGen", "ProcArray"} & {event["lock"] for event in events}
