@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--milliseconds", action="store_true", help="times in milliseconds, not microseconds")
     parser.add_argument("-T", "--top", type=positive, metavar="N", help="only the N with most calls, or most time")
     parser.add_argument("-S", "--syscalls", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--histogram", action="store_true", help="how the latencies of each method are distributed")
+    parser.add_argument("--histogram", action="store_true", help="the latencies of each method as a histogram, with percentiles")
     add_name_options(parser)
     add_language_options(parser, *LANGUAGES)
     add_trailing_interval(parser)
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
             if options.histogram:
                 for histogram in histograms:
                     for key, distribution in histogram.delta().items():
-                        report.histogram(distribution, method=full_name(key))
+                        report.distribution(distribution, method=full_name(key))
                 return
             called, took = added_up(counts), added_up(times)
             order = sorted(called, key=lambda key: (took[key], called[key], full_name(key)))
