@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--milliseconds", action="store_true", help="times in milliseconds, not microseconds")
     parser.add_argument("-T", "--top", type=positive, metavar="N", help="only the N with most calls, or most time")
     parser.add_argument("-S", "--syscalls", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--histogram", action="store_true", help="the latencies of each method as a histogram, with percentiles")
+    parser.add_argument("--histogram", action="store_true", help="histograms of each method, with percentiles")
     add_name_options(parser)
     add_language_options(parser, *LANGUAGES)
     add_trailing_interval(parser)
