@@ -10,13 +10,13 @@ from usdtkit.errors import UsageError
 
 @pytest.fixture
 def hit(declare):
-    return declare("own:hit", n="u64")
+    return declare("polled:hit", n="u64")
 
 
 @pytest.fixture
 def session(hit):
     with trace.Session() as session:
-        session.usdt("own:hit", path=hit.path).emit("n")
+        session.usdt("polled:hit", path=hit.path).emit("n")
         session.start()
         yield session
 
@@ -73,7 +73,7 @@ def test_waiting_for_an_event_and_for_the_duration(hit, compile_c, ready):
             assert session.poll(print, timeout=None) == 0
         assert session.summary().hits == 97
     with trace.Session(duration=0.1) as session:
-        session.usdt("own:hit", path=hit.path).emit()
+        session.usdt("polled:hit", path=hit.path).emit()
         assert session.poll(print, timeout=20) == 0 and session.ended
 
 
