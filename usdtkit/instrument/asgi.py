@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from usdtkit.instrument.imports import when_imported
-from usdtkit.probes.declaration import argument
+from usdtkit.instrument.served import request_probes
 from usdtkit.probes.provider import Provider
 
 Scope = dict[str, Any]
@@ -21,16 +21,7 @@ Send = Callable[[Any], Awaitable[None]]
 Application = Callable[[Scope, Any, Send], Awaitable[None]]
 
 _provider = Provider("asgi")
-_start = _provider.probe("request__start", doc="A request has come.", method="str", path="str")
-_done = _provider.probe(
-    "request__done",
-    doc="It is answered; status is 0 where an exception left the application before it had one.",
-    method="str",
-    path="str",
-    route="str",
-    status="u16",
-    latency_ns=argument("u64", unit="ns"),
-)
+_start, _done = request_probes(_provider)
 _WRAPPED = "__usdtkit_asgi__"
 
 

@@ -8,7 +8,8 @@ know), nanoseconds, and the name of the exception or "".
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, wraps
 from types import ModuleType
 from typing import Any
@@ -60,14 +61,8 @@ def _traced(system: str) -> Callable[[Any], Any]:
         def traced(cursor: Any, query: Any, *args: Any, **keywords: Any) -> Any:
             if not (_start.enabled or _done.enabled):
                 return execute(cursor, query, *args, **keywords)
-            text, began, error = _begin(system, query), time.monotonic_ns(), ""
-            try:
+            with _running(system, cursor, query):
                 return execute(cursor, query, *args, **keywords)
-            except BaseException as raised:
-                error = type(raised).__name__
-                raise
-            finally:
-                _end(system, text, cursor, began, error)
 
         return traced
 
@@ -78,29 +73,28 @@ def _traced_async(system: str) -> Callable[[Any], Any]:
     def make(execute: Any) -> Any:
         @wraps(execute)
         async def traced(cursor: Any, query: Any, *args: Any, **keywords: Any) -> Any:
-            text, began, error = _begin(system, query), time.monotonic_ns(), ""
-            try:
+            with _running(system, cursor, query):
                 return await execute(cursor, query, *args, **keywords)
-            except BaseException as raised:
-                error = type(raised).__name__
-                raise
-            finally:
-                _end(system, text, cursor, began, error)
 
         return traced
 
     return make
 
 
-def _begin(system: str, query: Any) -> str:
+@contextmanager
+def _running(system: str, cursor: Any, query: Any) -> Iterator[None]:
+    """A query that is traced, from its start to its end."""
     text = query.decode("utf-8", "replace") if isinstance(query, bytes) else str(query)
     _start(system, text)
-    return text
-
-
-def _end(system: str, text: str, cursor: Any, began: int, error: str) -> None:
-    rows = -1 if error else getattr(cursor, "rowcount", -1)
-    _done(system, text, rows if isinstance(rows, int) else -1, time.monotonic_ns() - began, error)
+    began, error = time.monotonic_ns(), ""
+    try:
+        yield
+    except BaseException as raised:
+        error = type(raised).__name__
+        raise
+    finally:
+        rows = -1 if error else getattr(cursor, "rowcount", -1)
+        _done(system, text, rows if isinstance(rows, int) else -1, time.monotonic_ns() - began, error)
 
 
 def _sqlite(module: ModuleType) -> None:
