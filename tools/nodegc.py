@@ -13,7 +13,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.run import add_session_options, first_found, follow, milliseconds, new_session, running
+from usdtkit.cli.arguments import add_session_options, milliseconds
+from usdtkit.cli.run import first_found, follow, new_session, running
 from usdtkit.output.report import PID, TIME, Column
 from usdtkit.output.report import milliseconds as as_ms
 from usdtkit.providers.node import COLLECT_GARBAGE, COLLECTION_REASONS, COLLECTORS, LIBRARIES, PROGRAMS

@@ -14,8 +14,9 @@ import argparse
 from collections import defaultdict
 from typing import Any
 
+from usdtkit.cli.arguments import milliseconds
 from usdtkit.cli.languages import Runtime, add_language_options, tracing
-from usdtkit.cli.run import follow, milliseconds
+from usdtkit.cli.run import follow
 from usdtkit.output.report import TIME, Column
 from usdtkit.output.text import show
 from usdtkit.providers.languages import Span

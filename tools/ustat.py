@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from usdtkit import targets
-from usdtkit.cli.run import add_session_options, follow_intervals, new_session, positive, seconds
+from usdtkit.cli.arguments import add_session_options, positive, seconds
+from usdtkit.cli.run import follow_intervals, new_session
 from usdtkit.errors import NotFoundError
 from usdtkit.output.report import PID, Column, Report
 from usdtkit.output.text import show
