@@ -18,19 +18,27 @@ from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
 from usdtkit.bpf.maps import ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
-from usdtkit.features import PROG_TYPE_KPROBE, SLEEPABLE, sleepable
+from usdtkit.features import (
+    ATTACH_TYPE_UPROBE_MULTI,
+    ATTACH_TYPE_UPROBE_SESSION,
+    PROG_TYPE_KPROBE,
+    SLEEPABLE,
+    sleepable,
+)
 
 PARAMETER_MAGIC = 0x75736474
-ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI = 0, 48
+ATTACH_TYPE_NONE = 0
 PROG_TYPE_RAW_TRACEPOINT = 17
 LOG_SIZE = (1 << 24) - 1  # the most that every kernel takes; what a smaller one cuts off is the reason
 SLEEPABLE_MAPS = {HASH, LRU_HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
 
 LD_IMM64, CALL, MOV32_IMM, MOV64_IMM = 0x18, 0x85, 0xB4, 0xB7
-MOV64, JUMP32_UP_TO = 0xBF, 0xB6
+MOV64, LOAD64, JUMP32_UP_TO, JUMP_UNEQUAL = 0xBF, 0x79, 0xB6, 0x5D
 _CODE = struct.Struct("<BBhi")
 PSEUDO_MAP_FD = 1
-GET_ATTACH_COOKIE, COPY_FROM_USER = 174, 148
+GET_ATTACH_COOKIE, COPY_FROM_USER, GET_FUNC_IP = 174, 148, 173
+# Where a program's context has the address of the instruction.
+INSTRUCTION_OFFSET = {"x86_64": 128, "aarch64": 256}
 # Of what the verifier says: statistics, instructions, and states of registers.
 _NO_REASON = re.compile(r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]")
 
@@ -69,26 +77,32 @@ class Loaded:
             self._programs[key] = _load(PROG_TYPE_KPROBE, name, self._code(name, cookie), flags, attach_type)
         return self._programs[key]
 
-    def joined(self, cookies: Mapping[str, set[int]]) -> int | None:
+    def joined(self, cookies: Mapping[str, set[int]], returns: Mapping[str, str] | None = None) -> int | None:
         """One program for a uprobe_multi link, which goes on with the one of those named whose cookie the site has.
 
+        With `returns`, for the link of a session: at returns it goes on with the one that is named for the entry's.
         Its descriptor, which this object keeps; None where they cannot be joined: each needs a range of cookies for
         itself, and the verifier has to take it.
         """
         ranges = tuple(sorted((min(own), max(own), name) for name, own in cookies.items()))
-        if ranges not in self._programs:
+        key = (ranges, returns is not None)
+        if key not in self._programs:
             try:
                 code = _one_after_the_other(ranges, [self._code(name) for *_, name in ranges])
+                if returns is not None:
+                    at_return = _one_after_the_other(ranges, [self._code(returns[name]) for *_, name in ranges])
+                    code = _one_or_the_other(code, at_return)
             except (LookupError, struct.error):
                 return None
-            flags, type = SLEEPABLE if self._sleepable else 0, ATTACH_TYPE_UPROBE_MULTI
+            flags = SLEEPABLE if self._sleepable else 0
+            type = ATTACH_TYPE_UPROBE_MULTI if returns is None else ATTACH_TYPE_UPROBE_SESSION
             descriptor = lib.usdtkit_prog_load(
                 PROG_TYPE_KPROBE, code, len(code) // 8, flags, type, b"hooks", ffi.NULL, 0
             )
             if descriptor < 0:
                 return None
-            self._programs[ranges] = descriptor
-        return self._programs[ranges]
+            self._programs[key] = descriptor
+        return self._programs[key]
 
     def tracepoint_program(self, name: str) -> int:
         """Load a program for a tracepoint of the kernel, as `program`."""
@@ -114,25 +128,21 @@ class Loaded:
     def _link(self, code: bytes, cookie: int | None) -> bytes:
         maps = [self.maps[description.name] for description in self._bytecode.maps]
         linked = bytearray(code)
-        at = 0
-        while at < len(linked):
-            opcode, registers, _, immediate = struct.unpack_from("<BBhi", linked, at)
+        # The second half of an `ld_imm64` has no opcode.
+        for index, (opcode, registers, _, immediate) in enumerate(_CODE.iter_unpack(code)):
             if opcode == LD_IMM64:
-                upper = struct.unpack_from("<i", linked, at + 12)[0]
+                at = index * 8
                 if registers >> 4 == PSEUDO_MAP_FD:
                     struct.pack_into("<i", linked, at + 4, maps[immediate].fd)
-                elif upper == PARAMETER_MAGIC:
+                elif struct.unpack_from("<i", linked, at + 12)[0] == PARAMETER_MAGIC:
                     value = self._parameters[immediate] & 0xFFFF_FFFF_FFFF_FFFF
                     struct.pack_into("<I", linked, at + 4, value & 0xFFFF_FFFF)
                     struct.pack_into("<I", linked, at + 12, value >> 32)
-                at += 16
-                continue
-            if opcode == CALL and registers == 0:
+            elif opcode == CALL and registers == 0:
                 if cookie is not None and immediate == GET_ATTACH_COOKIE:
-                    struct.pack_into("<BBhI", linked, at, MOV32_IMM, 0, 0, cookie)
+                    struct.pack_into("<BBhI", linked, index * 8, MOV32_IMM, 0, 0, cookie)
                 elif not self._sleepable and immediate == COPY_FROM_USER:  # "it cannot be read"
-                    struct.pack_into("<BBhi", linked, at, MOV64_IMM, 0, 0, -errno.EFAULT)
-            at += 8
+                    struct.pack_into("<BBhi", linked, index * 8, MOV64_IMM, 0, 0, -errno.EFAULT)
         return bytes(linked)
 
 
@@ -141,6 +151,8 @@ def _one_after_the_other(ranges: Sequence[tuple[int, int, str]], codes: Sequence
 
     LookupError where ranges overlap, struct.error where a jump would be too long.
     """
+    if len(codes) == 1:
+        return codes[0]
     if any(before[1] >= after[0] for before, after in pairwise(ranges)):
         raise LookupError("no cookie is of two programs")
     # r6 = r1; call bpf_get_attach_cookie; r1 = r6; then a jump to each, but for the last, which follows at once.
@@ -150,6 +162,18 @@ def _one_after_the_other(ranges: Sequence[tuple[int, int, str]], codes: Sequence
         start.append(_CODE.pack(JUMP32_UP_TO, 0, len(ranges) - 2 - index + over, (last + 2**31) % 2**32 - 2**31))
         over += len(codes[index]) // 8
     return b"".join([*start, codes[-1], *codes[:-1]])
+
+
+def _one_or_the_other(entry: bytes, at_return: bytes) -> bytes:
+    """One program for functions' entries and their returns, where the instruction is not the function's first.
+
+    LookupError on machines that are not known here, struct.error where the jump would be too long.
+    """
+    # r6 = r1; call bpf_get_func_ip; r2 = the instruction; r1 = r6; then a jump to the second.
+    start = [_CODE.pack(MOV64, 0x16, 0, 0), _CODE.pack(CALL, 0, 0, GET_FUNC_IP)]
+    start.append(_CODE.pack(LOAD64, 0x62, INSTRUCTION_OFFSET[os.uname().machine], 0))
+    start += [_CODE.pack(MOV64, 0x61, 0, 0), _CODE.pack(JUMP_UNEQUAL, 0x20, len(entry) // 8, 0)]
+    return b"".join([*start, entry, at_return])
 
 
 class _Maps(dict[str, Map]):

@@ -25,7 +25,7 @@ from usdtkit.bpf.render import COOKIE_LIST_BITS, RETURN_SLOT, HookKind, Renderer
 from usdtkit.records import dataclass, field
 
 Matching = Literal["frame", "nesting", "key"]
-# What pairs keep is allocated in advance.
+# What pairs keep by key, and on older kernels all that they keep, is allocated in advance.
 PAIR_ENTRIES, PAIR_BYTES = 10_240, 4 << 20
 KEY_ENTRIES, KEY_BYTES = 65_536, 8 << 20
 PROCESSES = 4096
@@ -171,9 +171,9 @@ class Pairs:
             return
         entries = max(64, min(PAIR_ENTRIES, PAIR_BYTES // layout.size))
         self.declarations += [
-            f"BPF_HASH({name}, struct pair_key, struct {name}, {entries});",
+            _hash(name, "struct pair_key", f"struct {name}", entries),
             # How many starts are open in a thread and, where there were too many once, how many have been.
-            f"BPF_HASH(threads_{number}, u32, u64, {PAIR_ENTRIES});",
+            _hash(f"threads_{number}", "u32", "u64", PAIR_ENTRIES),
         ]
         if matching == "frame":
             # Without a branch, for the verifier goes through all of it at every start.
@@ -226,6 +226,11 @@ class Pairs:
             "key.since = p->since;",
             f"if (pair_{number}.lookup(&key)) {{ {count('dropped')} }} else __sync_fetch_and_add(&p->open, 1);",
         ]
+
+
+def _hash(name: str, key: str, value: str, entries: int) -> str:
+    # Making room for all of them would take as long as loading the programs.
+    return f'BPF_F_TABLE("hash", {key}, {value}, {name}, {entries}, BPF_F_NO_PREALLOC);'
 
 
 def _of(hook: int, statement: str) -> str:

@@ -304,9 +304,7 @@ class Session:
                 announce(self.plan())
             self._links = Links(self._loaded, self._method)
             self._started_at = time.monotonic()
-            for function, tracepoint in program.tracepoints:
-                self._links.attach_tracepoint(function, tracepoint)
-            self._attach(plan, self._links)
+            self._attach(self._links, plan, program)
             self._poller = self._new_poller()
             if self._identity is not None:
                 self._drop(self._identity)
@@ -365,12 +363,8 @@ class Session:
         layout = layout.with_probes(plan.probe_names)
         return layout if self._stacks is None else self._stacks.decoding(layout)
 
-    def _attach(self, plan: Plan, links: Links) -> None:
-        attached = 0
-        for (path, on_return), sites in plan.sites.items():
-            for pid in self.pids or (0,):
-                attached += links.attach(path, sites, on_return=on_return, pid=pid)
-        if not attached:
+    def _attach(self, links: Links, plan: Plan, program: programs.Program) -> None:
+        if not links.attach(plan.sites, self.pids or (0,), program.tracepoints):
             first = links.refused[0]
             where = f"{first.path}+{first.file_offset:#x}"
             raise UnsupportedError(
