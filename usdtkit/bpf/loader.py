@@ -12,7 +12,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
@@ -33,9 +33,9 @@ LOG_SIZE = (1 << 24) - 1  # the most that every kernel takes; what a smaller one
 SLEEPABLE_MAPS = {HASH, LRU_HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
 
 LD_IMM64, CALL, MOV32_IMM, MOV64_IMM = 0x18, 0x85, 0xB4, 0xB7
-MOV64, LOAD64, JUMP32_UP_TO, JUMP_UNEQUAL = 0xBF, 0x79, 0xB6, 0x5D
+MOV64, LOAD64, JUMP32_BEYOND, JUMP_UNEQUAL, EXIT = 0xBF, 0x79, 0x26, 0x5D, 0x95
 _CODE = struct.Struct("<BBhi")
-PSEUDO_MAP_FD = 1
+PSEUDO_MAP_FD, PSEUDO_CALL = 1, 1
 GET_ATTACH_COOKIE, COPY_FROM_USER, GET_FUNC_IP = 174, 148, 173
 # Where a program's context has the address of the instruction.
 INSTRUCTION_OFFSET = {"x86_64": 128, "aarch64": 256}
@@ -88,10 +88,8 @@ class Loaded:
         key = (ranges, returns is not None)
         if key not in self._programs:
             try:
-                code = _one_after_the_other(ranges, [self._code(name) for *_, name in ranges])
-                if returns is not None:
-                    at_return = _one_after_the_other(ranges, [self._code(returns[name]) for *_, name in ranges])
-                    code = _one_or_the_other(code, at_return)
+                names = [*cookies, *(returns or {}).values()]
+                code = _dispatcher(ranges, {name: self._code(name) for name in names}, returns)
             except (LookupError, struct.error):
                 return None
             flags = SLEEPABLE if self._sleepable else 0
@@ -146,34 +144,39 @@ class Loaded:
         return bytes(linked)
 
 
-def _one_after_the_other(ranges: Sequence[tuple[int, int, str]], codes: Sequence[bytes]) -> bytes:
-    """One program that does what the one of these `codes` does in whose range of cookies the site's is.
+def _dispatcher(
+    ranges: Sequence[tuple[int, int, str]], codes: Mapping[str, bytes], returns: Mapping[str, str] | None
+) -> bytes:
+    """One program that calls that of these whose range of cookies the site's is in, or at a return its `returns`.
 
-    LookupError where ranges overlap, struct.error where a jump would be too long.
+    Calls, because the verifier's time grows faster than a function's length. LookupError where ranges overlap, or on
+    a machine that is not known here.
     """
-    if len(codes) == 1:
-        return codes[0]
     if any(before[1] >= after[0] for before, after in pairwise(ranges)):
         raise LookupError("no cookie is of two programs")
-    # r6 = r1; call bpf_get_attach_cookie; r1 = r6; then a jump to each, but for the last, which follows at once.
-    start = [_CODE.pack(MOV64, 0x16, 0, 0), _CODE.pack(CALL, 0, 0, GET_ATTACH_COOKIE), _CODE.pack(MOV64, 0x61, 0, 0)]
-    over = len(codes[-1]) // 8
-    for index, (_, last, _) in enumerate(ranges[:-1]):
-        start.append(_CODE.pack(JUMP32_UP_TO, 0, len(ranges) - 2 - index + over, (last + 2**31) % 2**32 - 2**31))
-        over += len(codes[index]) // 8
-    return b"".join([*start, codes[-1], *codes[:-1]])
-
-
-def _one_or_the_other(entry: bytes, at_return: bytes) -> bytes:
-    """One program for functions' entries and their returns, where the instruction is not the function's first.
-
-    LookupError on machines that are not known here, struct.error where the jump would be too long.
-    """
-    # r6 = r1; call bpf_get_func_ip; r2 = the instruction; r1 = r6; then a jump to the second.
-    start = [_CODE.pack(MOV64, 0x16, 0, 0), _CODE.pack(CALL, 0, 0, GET_FUNC_IP)]
-    start.append(_CODE.pack(LOAD64, 0x62, INSTRUCTION_OFFSET[os.uname().machine], 0))
-    start += [_CODE.pack(MOV64, 0x61, 0, 0), _CODE.pack(JUMP_UNEQUAL, 0x20, len(entry) // 8, 0)]
-    return b"".join([*start, entry, at_return])
+    names = [name for *_, name in ranges]
+    code = [_CODE.pack(MOV64, 0x16, 0, 0)]  # r6 = r1
+    if returns is not None:
+        # At an entry the instruction is the function's first: r7 = bpf_get_func_ip(), r8 = the instruction.
+        code += [_CODE.pack(CALL, 0, 0, GET_FUNC_IP), _CODE.pack(MOV64, 0x07, 0, 0)]
+        code += [_CODE.pack(LOAD64, 0x68, INSTRUCTION_OFFSET[os.uname().machine], 0), _CODE.pack(MOV64, 0x61, 0, 0)]
+    code.append(_CODE.pack(CALL, 0, 0, GET_ATTACH_COOKIE))
+    if returns is not None:
+        code.append(_CODE.pack(JUMP_UNEQUAL, 0x87, len(ranges) * 4 - 1, 0))
+    called = [names] if returns is None else [names, [returns[name] for name in names]]
+    start = {}
+    end = len(code) + len(called) * (len(ranges) * 4 - 1)
+    for name in chain.from_iterable(called):
+        start[name] = end
+        end += len(codes[name]) // 8
+    for those in called:
+        for (_, last, _), name in zip(ranges, those, strict=True):
+            if name is not those[-1]:
+                code.append(_CODE.pack(JUMP32_BEYOND, 0, 3, (last + 2**31) % 2**32 - 2**31))
+            code.append(_CODE.pack(MOV64, 0x61, 0, 0))  # r1 = r6
+            code.append(_CODE.pack(CALL, PSEUDO_CALL << 4, 0, start[name] - len(code) - 1))
+            code.append(_CODE.pack(EXIT, 0, 0, 0))
+    return b"".join([*code, *(codes[name] for name in start)])
 
 
 class _Maps(dict[str, Map]):
