@@ -35,6 +35,9 @@ MOST_DROPPED = 1024  # at the end of a thread whose probes may nest deeper
 MAX_DROPPED = 8  # at one hit, for the verifier goes through all of them
 TRACEPOINTS = (("thread_ends", "sched_process_exit"), ("thread_execs", "sched_process_exec"))
 
+# Of a call and the one that is hit: 1 where they are of different functions, else 0.
+OTHER = "(((s->function ^ function) | -(s->function ^ function)) >> 63)"
+
 HEADERS: dict[Matching, tuple[tuple[str, str], ...]] = {
     "frame": (("start", "u64"), ("frame", "u64"), ("function", "u64")),
     "nesting": (("start", "u64"),),
@@ -109,7 +112,7 @@ class Pairs:
                 f"u32 thread = id; volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread);",
                 f"if (!depth) {unmatched}",
                 f"struct pair_key key = {{ .thread = thread }}; struct pair_{number} *s = 0;",
-                *_drop_ended(number, "s->frame > frame || (s->frame == frame && s->function == function)", count),
+                *_drop_ended(number, f"1 - {OTHER}", count),
                 f"if (!s || s->frame != frame || s->function != function) {unmatched}",
                 "*depth -= 1;",
                 f"if (!*depth && !depth[1]) threads_{number}.delete(&thread);",
@@ -205,13 +208,12 @@ class Pairs:
         ]
 
     def _start_by_frame(self, number: int, kind: HookKind, machine: str, count: Counter) -> list[str]:
-        # In one frame there may be two calls: a function that ends by calling another leaves it its own.
-        live = "s->frame > frame || (s->frame == frame && s->function != function)"
         return [
             *_frame(kind, machine),
             *_thread(number, count),
             f"struct pair_key key = {{ .thread = thread }}; {{ struct pair_{number} *s = 0;",
-            *_drop_ended(number, live, count),
+            # In one frame there may be two calls: a function that ends by calling another leaves it its own.
+            *_drop_ended(number, OTHER, count),
             "}",
             "key.depth = *depth;",
             f"if (key.depth >= {MAX_CALLS}) {{ {count('overflow')} return 0; }}",
@@ -252,20 +254,21 @@ def _frame(kind: HookKind, machine: str) -> list[str]:
     return [f"u64 frame = ctx->sp - {slot}, function = cookie >> {COOKIE_LIST_BITS};"]
 
 
-def _drop_ended(number: int, live: str, count: Counter) -> list[str]:
-    """Drop the innermost open calls until one is `live`, which is `s` then.
+def _drop_ended(number: int, same_frame: str, count: Counter) -> list[str]:
+    """Drop the innermost open calls until one is live, which is `s` then: of an outer frame, or of the same one where
+    `same_frame` is 1.
 
     How many are left is read from the map each time: of a number in a register the verifier would follow every value.
-    Not unrolled, because what a program costs at its start grows faster than its length.
+    Not unrolled and with as few branches as can be, because that is what a start of the session spends its time on.
     """
     name = f"pair_{number}"
     return [
         '_Pragma("clang loop unroll(disable)")',
-        f"for (u32 i = 0; i < {MAX_DROPPED} && *depth; i++) {{",
-        f"key.depth = *depth - 1; s = {name}.lookup(&key);",
-        f"if (s && ({live})) break;",
-        f"if (s) {{ {name}.delete(&key); {count('dropped')} }}",
-        "*depth -= 1; s = 0;",
+        f"for (u64 i = 0; i < {MAX_DROPPED}; i++) {{",
+        "u64 open = *depth; if (!open) break;",
+        f"key.depth = open - 1; s = {name}.lookup(&key);",
+        f"if (!s || (s64)((s->frame - frame) * 2 + {same_frame}) > 0) break;",
+        f"*depth = open - 1; {name}.delete(&key); {count('dropped')} s = 0;",
         "}",
     ]
 
