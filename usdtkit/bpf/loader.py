@@ -40,7 +40,7 @@ GET_ATTACH_COOKIE, COPY_FROM_USER, GET_FUNC_IP = 174, 148, 173
 # Where a program's context has the address of the instruction.
 INSTRUCTION_OFFSET = {"x86_64": 128, "aarch64": 256}
 # Of what the verifier says: statistics, instructions, and states of registers.
-_NO_REASON = re.compile(r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]")
+_NO_REASON = r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]"
 
 
 class Loaded:
@@ -222,5 +222,5 @@ def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> in
     if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):
         raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
     words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
-    reason = next((line for line in reversed(words) if line and not _NO_REASON.match(line)), "")
+    reason = next((line for line in reversed(words) if line and not re.match(_NO_REASON, line)), "")
     raise ProgramError(f"the kernel's verifier refuses the program: {reason or describe(-descriptor)}", name)
