@@ -178,31 +178,32 @@ int main(int argc, char **argv)
 }"""
 
 
-def test_starts_of_threads_that_ended_are_dropped_counted_and_leave_room(compile_c, ready):
-    path = str(compile_c(LEFT % 2, "-pthread"))
+@pytest.fixture
+def left(compile_c, ready):
+    """left(starts, threads) -> summary, when so many threads have ended one after the other and left so many starts."""
+
+    def run(starts, threads):
+        process = ready([compile_c(LEFT % starts, "-pthread"), threads])
+        with trace.Session(pid=process.pid) as session:
+            session.pair(trace.usdt("left:start"), trace.usdt("left:end")).count()
+            session.start()
+            go(process)
+            for _ in session:
+                pass
+        return session.summary()
+
+    return run
+
+
+def test_starts_of_threads_that_ended_are_dropped_counted_and_leave_room(left):
     threads = PAIR_ENTRIES + 97
-    process = ready([path, threads])
-    with trace.Session(pid=process.pid) as session:
-        session.pair(trace.usdt("left:start"), trace.usdt("left:end")).count()
-        session.start()
-        go(process)
-        for _ in session:
-            pass
-    summary = session.summary()
+    summary = left(2, threads)
     assert (summary.hits, summary.full, summary.unmatched, summary.dropped) == (0, 0, 1, 2 * threads)
 
 
-def test_a_thread_that_ends_leaves_nothing_of_what_it_had_too_much_of(compile_c, ready):
-    path = str(compile_c(LEFT % 37, "-pthread"))
+def test_a_thread_that_ends_leaves_nothing_of_what_it_had_too_much_of(left):
     threads = PAIR_ENTRIES // (32 - 5) + 97  # whose leftovers would fill the table
-    process = ready([path, threads])
-    with trace.Session(pid=process.pid) as session:
-        session.pair(trace.usdt("left:start"), trace.usdt("left:end")).count()
-        session.start()
-        go(process)
-        for _ in session:
-            pass
-    summary = session.summary()
+    summary = left(37, threads)
     assert (summary.full, summary.overflow, summary.dropped) == (0, 32 * threads, 5 * threads)
 
 
