@@ -1,4 +1,4 @@
-"""A session that stops where it would load: its program's text, for whoever wants it compiled and no more.
+"""What stands in for a session and stops where one would load: its program's text, for whoever wants no more of it.
 
 Input: what a tool does with a session. Output: texts, for `usdtkit bundle`. What a program says depends on the tool and
 its options, not on the machine, so that for software which `usdtkit.providers` knows there need not be any here.
@@ -6,7 +6,7 @@ its options, not on the machine, so that for software which `usdtkit.providers` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from usdtkit.elf.notes import name_operands
@@ -14,8 +14,8 @@ from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError
 from usdtkit.model import Function, width_of
 from usdtkit.providers import known_arguments
+from usdtkit.trace.definition import Definition
 from usdtkit.trace.plan import Planned
-from usdtkit.trace.session import Session
 from usdtkit.trace.specs import Resolved, Spec, UsdtSpec
 
 
@@ -23,15 +23,25 @@ class Recorded(Exception):
     """Raised where a session would have started."""
 
 
-class Recording(Session):
-    """Takes what a `Session` takes. `start` writes its program to `texts`, and raises `Recorded`.
+class Recording(Definition):
+    """Takes what a `Session` takes, and starts nothing: `start` writes its program to `texts`, and raises `Recorded`.
 
     With `lacking`, nothing is looked for on this machine: sources are what `usdtkit.providers` knows of them, and the
     first so many that are asked for do not exist, which shows what a tool does instead.
     """
 
-    def __init__(self, texts: list[str], *, lacking: int | None = None, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(
+        self,
+        texts: list[str],
+        *,
+        lacking: int | None = None,
+        pid: int | Iterable[int] | None = None,
+        command: Sequence[str] | None = None,
+        string_size: int = 128,
+        **running: Any,
+    ) -> None:
+        """`running`: what a session takes besides, of which no program speaks."""
+        super().__init__(pid=pid, command=command, string_size=string_size)
         self._texts = texts
         self._lacking = lacking
 
@@ -40,6 +50,12 @@ class Recording(Session):
         self.check_startable()
         self._texts.append(self.program().text)
         raise Recorded
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing was opened."""
 
     def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
         if self._lacking is None:

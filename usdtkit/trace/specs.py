@@ -1,6 +1,6 @@
 """What to attach to, as declared (`…Spec`), and as found in files and processes (`Resolved`).
 
-Input: names from a user, and the pids of the session. Output: places with file offsets, for `sources` and `session`.
+Input: names from a user, and the pids of the session. Output: places with file offsets, for `sources` and `definition`.
 """
 
 from __future__ import annotations
