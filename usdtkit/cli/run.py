@@ -306,9 +306,7 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
 
 def pid(text: str) -> int:
     """For argparse: a process's number."""
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a process")
-    return int(text)
+    return _whole(text, "the number of a process")
 
 
 def pids(text: str) -> list[int]:
@@ -337,9 +335,7 @@ def count(text: str) -> int:
 
 def positive(text: str) -> int:
     """For argparse: a number of things, at least 1."""
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
+    return _whole(text, "a number above 0")
 
 
 def steps(text: str) -> tuple[int, int, int]:
@@ -363,21 +359,25 @@ def words(text: str) -> list[str]:
 
 def seconds(text: str) -> float:
     """For argparse: a positive number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return value
+    return _amount(text, "seconds", zero=False)
 
 
 def milliseconds(text: str) -> float:
     """For argparse: a threshold, 0 or more."""
+    return _amount(text, "milliseconds", zero=True)
+
+
+def _whole(text: str, what: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return int(text)
+
+
+def _amount(text: str, unit: str, *, zero: bool) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of milliseconds")
+    if not 0 <= value < 1e9 or (value == 0 and not zero):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit}")
     return value

@@ -52,7 +52,7 @@ class Command:
 
 
 def find_program(words: Sequence[str]) -> str:
-    """The file that a command runs. UsageError of no words, NotFoundError where there is no such command."""
+    """Where the command of these words is. UsageError of no words, NotFoundError where there is no such command."""
     if not words:
         raise UsageError("an empty command cannot be traced")
     import shutil  # which costs more than all else here
@@ -60,7 +60,7 @@ def find_program(words: Sequence[str]) -> str:
     program = shutil.which(words[0])
     if program is None:
         raise NotFoundError(f"no command {words[0]!r}", hint="a path, or a name in PATH")
-    return os.path.realpath(program)
+    return program
 
 
 def _become(program: str, words: Sequence[str], gate: int, go: int, identity: Identity | None) -> None:

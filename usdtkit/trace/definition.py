@@ -42,7 +42,7 @@ class Definition:
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         # Where to look for probes and functions; what a command will map, nobody knows yet.
         self._search_pids = self.pids
-        self._program = None if command is None else find_program(command)
+        self._program = None if command is None else os.path.realpath(find_program(command))
         self._string_size = string_size
         self._hooks: list[programs.Hook] = []
         self._places: list[Resolved] = []  # of each hook
