@@ -20,7 +20,7 @@ kernel_packages := busybox-static cpio kmod qemu-system-x86 zstd
 # Probing other programs needs root; building and linting do not.
 sudo := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo || echo false))
 as_root = @[ '$(sudo)' != false ] || { echo 'make $@: needs root: run it as root, or install sudo' >&2; exit 3; }; \
-	$(sudo) env PYTHONDONTWRITEBYTECODE=$(if $(sudo),1)
+	$(sudo) env PYTHONDONTWRITEBYTECODE=$(if $(sudo),1) USDTKIT_TEST_LENT='$(USDTKIT_TEST_LENT)'
 tracefs := /sys/kernel/tracing
 built_from := pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
 

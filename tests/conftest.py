@@ -1,5 +1,6 @@
 """What all tests share: no skip where none may be, no leak, compiled programs, and processes that end with the test."""
 
+import gc
 import hashlib
 import os
 import signal
@@ -48,6 +49,12 @@ def pytest_xdist_make_scheduler(config, log):
             return "machine" if name in MACHINE else name
 
     return Files(config, log)
+
+
+def pytest_collection_finish():
+    """What is there before the first test is no garbage of any: looking for that takes as long as there is of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
@@ -117,7 +124,9 @@ def compile_c(tmp_path_factory):
 
     `compiler` names another than gcc, and the language is C++ for g++. Warnings are errors.
     """
-    folder = Path(LENT, "programs") if LENT else tmp_path_factory.mktemp("compiled")
+    # Of each process that runs tests its own: one traces whoever runs a file.
+    own = f"programs{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+    folder = Path(LENT, own) if LENT else tmp_path_factory.mktemp(own)
     folder.mkdir(exist_ok=True)
 
     def build(source, *flags, compiler="gcc"):
