@@ -10,11 +10,15 @@ from programs import language
 from pythons import environment, tree_for, versions
 
 from usdtkit import trace
+from usdtkit.elf.image import Image
+from usdtkit.elf.notes import read_probes
 from usdtkit.trace.perfmap import PerfMap
 
 PROGRAM = Path(language.__file__)
 PLACES = ("function__entry", "function__return")
 HANDLED = (3, 12)
+# From then on builds with probes of their own fire them also where a generator or a coroutine is made.
+ENTERED_AT_CREATION = (3, 15)
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +79,11 @@ def test_calls_equal_entries_and_returns(python, start, wait_for_line):
         "worker": language.THREADS,
         "scenario": 1,
     }
-    for place in PLACES:
-        assert {name: found[place].get((name,), 0) for name in expected} == expected, place
+    returns, entries = ({name: found[place].get((name,), 0) for name in expected} for place in PLACES[::-1])
+    assert returns == expected
+    if version_of(python) >= ENTERED_AT_CREATION and has_own(python, "function__entry"):
+        expected |= {"each": 7, "waits": 4}
+    assert entries == expected
 
 
 def test_all_else_that_the_language_does(python, start, wait_for_line):
@@ -126,6 +133,11 @@ def version_of(python):
     return tuple(map(int, subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()))
 
 
+def has_own(python, probe):
+    with Image.open(python[0]) as image:
+        return probe in {each.name for each in read_probes(image)}
+
+
 # Says at each change what the hooks are set for, and when.
 CHANGES = """
 import sys, time
@@ -150,10 +162,10 @@ def test_hooks_come_and_go_with_the_tracer(python, start, wait_for_line):
     on, off = [], []
     for _ in range(5):
         with trace.Session(pid=process.pid) as session:
-            session.usdt("python:function__return").count()
+            session.usdt("python:generator__yield").count()
             before = time.monotonic()
             session.start()
-            on.append(float(wait_for_line(process, "function__return").split()[0]) - before)
+            on.append(float(wait_for_line(process, "generator__yield").split()[0]) - before)
             before = time.monotonic()
         when, names = wait_for_line(process, "").split(" ")
         assert names == ""
@@ -241,14 +253,14 @@ print("ready", flush=True)
 language.await_tracer()
 assert sys.monitoring.get_tool(5) == "usdtkit"
 for _ in range(97):
-    language.leaf()
+    list(language.each())
 print("done", flush=True)
 """
 
 
-def test_another_tool_has_our_id(fires):
-    for version in versions((3, 12)):
-        assert fires(version, TAKEN)["language.py", "leaf"] == 97
+@pytest.mark.parametrize("version", versions((3, 12)))
+def test_another_tool_has_our_id(version, fires):
+    assert fires(version, TAKEN, "generator__resume")["language.py", "each"] == 5 * 97
 
 
 PROFILED = """
@@ -261,6 +273,7 @@ profile = cProfile.Profile()
 profile.enable()
 for _ in range(97):
     language.leaf()
+    list(language.each())
 profile.disable()
 [entry] = [entry for entry in profile.getstats() if getattr(entry.code, "co_name", "") == "leaf"]
 assert entry.callcount == 97
@@ -268,9 +281,9 @@ print("done", flush=True)
 """
 
 
-def test_a_profiler_and_a_tracer_at_once(fires):
-    for version in versions((3, 12)):
-        assert fires(version, PROFILED)["language.py", "leaf"] == 97
+@pytest.mark.parametrize("version", versions((3, 12)))
+def test_a_profiler_and_a_tracer_at_once(version, fires):
+    assert fires(version, PROFILED, "generator__resume")["language.py", "each"] == 5 * 97
 
 
 OBJECTS = """
@@ -287,18 +300,18 @@ sys.stdin.readline()
 """
 
 
-def test_objects_by_type(trees, start, wait_for_line):
-    for version in versions((3, 13)):
-        path, tree = trees(version)
-        script = f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\nimport language\n{OBJECTS}"
-        process = start((path, environment(tree)), "-c", script)
-        with trace.Session(pid=process.pid) as session:
-            made, gone = (session.usdt(f"python:object__{what}").count("type") for what in ("new", "delete"))
-            session.start()
-            say(process, "object__new,object__delete")
-            wait_for_line(process, "done", timeout=60)
-            assert made.read()[("Order",)] == 997
-            assert gone.read()[("Order",)] == 900
+@pytest.mark.parametrize("version", versions((3, 13)))
+def test_objects_by_type(version, trees, start, wait_for_line):
+    path, tree = trees(version)
+    script = f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\nimport language\n{OBJECTS}"
+    process = start((path, environment(tree)), "-c", script)
+    with trace.Session(pid=process.pid) as session:
+        made, gone = (session.usdt(f"python:object__{what}").count("type") for what in ("new", "delete"))
+        session.start()
+        say(process, "object__new,object__delete")
+        wait_for_line(process, "done", timeout=60)
+        assert made.read()[("Order",)] == 997
+        assert gone.read()[("Order",)] == 900
 
 
 def test_a_program_that_is_not_edited(trees, spawn, wait_for_line, tmp_path):

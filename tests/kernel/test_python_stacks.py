@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commandline import json_lines
 from processes import among_own_mounts
+from pythons import framed_root
 
 ROOT = Path(__file__).parents[2]
 SOURCE = """
@@ -47,25 +48,23 @@ class Framed:
 
     def __init__(self, root):
         self.root = root
-        [self.program] = root.glob("usr/bin/python3.*")
-        [self.libraries] = root.glob("usr/lib/*-linux-gnu")
-        self.libc = self.libraries / "libc.so.6"
+        [self.here] = root.glob("usr/bin/python3.*-here")
+        self.inside = "/usr/bin/" + self.here.name.removesuffix("-here")
+        [self.libc] = root.glob("usr/lib/*-linux-gnu/libc.so.6")
 
     def command(self, place):
-        """What starts it on this machine's root directory, with its own C library; or in a container."""
-        if place == "container":
-            script = 'mount -t tmpfs none "$1/tmp"; exec unshare --pid --fork --kill-child chroot "$@"'
-            return [*among_own_mounts(script), "sh", self.root, f"/usr/bin/{self.program.name}"]
-        [loader] = self.root.glob("usr/lib*/ld-linux*")
-        return ["env", f"PYTHONHOME={self.root}/usr", loader, "--library-path", self.libraries, self.program]
+        """What starts it: on this machine's root directory, or in a container."""
+        script = 'mount -t tmpfs none "$1/tmp"; exec unshare --pid --fork --kill-child chroot "$@"'
+        container = [*among_own_mounts(script), "sh", self.root, self.inside]
+        return container if place == "container" else [self.here]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def framed():
-    done = subprocess.run([ROOT / ".ci/framed-python"], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(done.stderr)
-    return Framed(Path(done.stdout.strip()))
+    root = framed_root()
+    if root is None:
+        pytest.skip("there is no CPython with frame pointers: .ci/framed-python fetches one")
+    return Framed(root)
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_python_functions_that_lead_to_a_c_function(place, arguments, framed, st
 
 def test_python_functions_that_lead_to_a_probe(framed, stackcount):
     command = [*framed.command("container"), "-X", "perf", "-c", SOURCE]
-    counts, _ = stackcount(command, f"u:{framed.program}:python:gc__start")
+    counts, _ = stackcount(command, f"u:{framed.root}{framed.inside}:python:gc__start")
     found = python_functions(counts)
     del found[()]  # the interpreter collects at its own end too
     assert found == {tuple(CALLS): 97}
@@ -150,7 +149,7 @@ int main(void) {
 
 def test_what_to_do_where_no_python_function_is_seen(framed, stackcount, compile_c, tmp_path):
     _, errors = stackcount([*framed.command("host"), "-c", SOURCE], f"{framed.libc}:getppid")
-    assert f"{framed.program.name} does not show Python's functions in stacks: start it as python -X perf" in errors
+    assert f"{framed.here.name} does not show Python's functions in stacks: start it as python -X perf" in errors
     _, errors = stackcount(["/usr/bin/python3", "-X", "perf", "-c", SOURCE], "c:getppid")
     assert "in stacks: from CPython 3.12 on, python -X perf does; usdtkit run, and uflow or ucalls" in errors
     program = tmp_path / "python3.13"
