@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from commandline import json_lines, start_tracing, stop_tracing, usdtkit
 from programs import language
 from pythons import environment, tree_for, versions
 
@@ -287,31 +288,66 @@ def test_a_profiler_and_a_tracer_at_once(version, fires):
 
 
 OBJECTS = """
-from usdtkit.instrument import python
-python.install(objects=True)
 class Order:
     pass
 print("ready", flush=True)
 language.await_tracer()
 orders = [Order() for _ in range(997)]
+print("done of", Order.__basicsize__, flush=True)
+sys.stdin.readline()
 del orders[97:]
-print("done", flush=True)
+print("gone", flush=True)
 sys.stdin.readline()
 """
 
 
+@pytest.fixture
+def makes_objects(trees, start):
+    """makes_objects(version, *options) -> a process under `usdtkit run` that makes 997 objects when it is traced."""
+
+    def begin(version, *options):
+        path, tree = trees(version)
+        script = f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\nimport language\n{OBJECTS}"
+        return start((path, environment(tree)), "-m", "usdtkit.run", *options, "-c", script)
+
+    return begin
+
+
 @pytest.mark.parametrize("version", versions((3, 13)))
-def test_objects_by_type(version, trees, start, wait_for_line):
-    path, tree = trees(version)
-    script = f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\nimport language\n{OBJECTS}"
-    process = start((path, environment(tree)), "-c", script)
+def test_objects_by_type(version, makes_objects, wait_for_line):
+    process = makes_objects(version, "--objects")
     with trace.Session(pid=process.pid) as session:
         made, gone = (session.usdt(f"python:object__{what}").count("type") for what in ("new", "delete"))
         session.start()
         say(process, "object__new,object__delete")
         wait_for_line(process, "done", timeout=60)
         assert made.read()[("Order",)] == 997
+        say(process)
+        wait_for_line(process, "gone", timeout=60)
         assert gone.read()[("Order",)] == 900
+
+
+@pytest.mark.parametrize("version", versions((3, 13)))
+def test_uobjnew(version, makes_objects, spawn, wait_for_line):
+    process = makes_objects(version, "--objects")
+    tracer = start_tracing(spawn, "uobjnew", str(process.pid), "--json")
+    say(process, "object__new")
+    size = int(wait_for_line(process, "done", timeout=60).split()[2])
+    _, rows, summary = json_lines(stop_tracing(tracer)[0])
+    [orders] = [row for row in rows if row["type"] == "Order"]
+    assert (orders["allocations"], orders["bytes"], summary["lost"]) == (997, 997 * size, 0)
+
+
+def test_where_there_are_no_objects_to_see(makes_objects):
+    version = versions()[0]  # the one that runs the tests, Debian's 3.11
+    done = usdtkit("uobjnew", makes_objects(version).pid)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "has no python:object__new" in done.stderr
+    assert "usdtkit run --objects PROGRAM.py …, by CPython 3.13 or later" in done.stderr
+    if tuple(map(int, version.split(".")))[:2] < (3, 13):
+        done = usdtkit("run", "--objects", "-c", "print('is not run')")
+        assert (done.returncode, done.stdout) == (5, "")
+        assert "does not tell of objects" in done.stderr
 
 
 def test_a_program_that_is_not_edited(trees, spawn, wait_for_line, tmp_path):

@@ -164,7 +164,8 @@ class Runtime:
         try:
             return targets.find_probes(probe, pids=self.pids)
         except NotFoundError as error:
-            raise NotFoundError(f"{self.what} has no {probe}", hint=self.language.hint) from error
+            hint = dict(self.language.hints).get(probe, self.language.hint)
+            raise NotFoundError(f"{self.what} has no {probe}", hint=hint) from error
 
     def _files_of_program(self) -> Iterator[str]:
         program = os.path.realpath(str(self.program))
