@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from commandline import json_lines, start_tracing, stop_tracing, usdtkit
-from programs import language
+from programs import language, pools
 from pythons import environment, tree_for, versions
 
 from usdtkit import trace
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
+from usdtkit.trace import arg
 from usdtkit.trace.perfmap import PerfMap
 
 PROGRAM = Path(language.__file__)
@@ -371,6 +372,26 @@ def test_a_program_that_is_not_edited(trees, spawn, wait_for_line, tmp_path):
     assert process.wait(20) == 0
     assert list(by_pid.values()) == [language.CALLS + language.THREADS]
     assert process.pid not in by_pid
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("version", [versions()[0], *versions((3, 12))[-1:]])
+def test_pools_of_processes(version, method, trees, spawn, wait_for_line):
+    path, tree = trees(version)
+    command = [path, "-m", "usdtkit.run", "-W", "error", pools.__file__, method]
+    process = spawn(command, env=environment(tree), cwd="/", stderr=subprocess.PIPE)
+    wait_for_line(process, "ready")
+    with trace.Session() as session:
+        calls = session.usdt("python:function__entry").where(arg("function") == "leaf").count("pid", "file")
+        session.start()
+        say(process)
+        wait_for_line(process, "done 0 0", timeout=60)
+        counts = {pid: count for (pid, file), count in calls.read().items() if file == pools.__file__}
+        assert session.summary().lost == 0
+    assert sum(counts.values()) == (2 * pools.TASKS + pools.WORKERS) * pools.CALLS
+    assert process.pid not in counts
+    assert process.wait(20) == 0
+    assert process.communicate(timeout=20) == ("", "")  # which ends when all who could write there have ended
 
 
 def test_the_names_that_perf_trampolines_have(trees, start, wait_for_line):
