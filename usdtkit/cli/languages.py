@@ -165,7 +165,9 @@ class Runtime:
             return found if self.program is None else [one for one in found if one.path == found[0].path]
         if found := [one for one in self._elsewhere if one.spec == probe]:
             return found
-        raise NotFoundError(f"{self.what} has no {probe}", hint=self.language.hint)
+        raise NotFoundError(
+            f"{self.what} has no {probe}", hint=dict(self.language.hints).get(probe, self.language.hint)
+        )
 
     @cached_property
     def _probes(self) -> list[Probe]:

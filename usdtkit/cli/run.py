@@ -248,6 +248,8 @@ def _begin(session: Session) -> None:
 
 
 def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
+    for line in session.advice():
+        note(f"usdtkit: {line}")
     summary = session.summary()
     report.summary(summary)
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0

@@ -404,6 +404,10 @@ class Session(Definition):
             **totals, received=self.received, duration_s=ended - self._started_at if self._started_at else 0.0
         )
 
+    def advice(self) -> list[str]:
+        """What would give the stacks that were read more names, a line a kind of process; often nothing."""
+        return [] if self._stacks is None else self._stacks.advice()
+
     def close(self) -> None:
         """Detach and free everything. The summary stays."""
         if self._wake < 0:
