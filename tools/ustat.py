@@ -46,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-S", "--sort", choices=CATEGORIES, default="method", help="what the first line has most of")
     parser.add_argument("-r", "--maxrows", type=positive, default=20, metavar="ROWS", help="at most so many lines (20)")
     parser.add_argument("-C", "--noclear", action="store_true", help="accepted: the screen is never cleared")
+    parser.add_argument("-D", "--debug", dest="program", action="store_true", help="as --program")
     add_session_options(parser)
     parser.set_defaults(timestamp=True)
 
