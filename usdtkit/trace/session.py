@@ -22,7 +22,7 @@ from usdtkit.bpf.actions import table_name
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.links import Links, Refusal
+from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.bpf.ringbuf import RingBuffer
@@ -44,7 +44,7 @@ from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.kernelmap import KernelMap, Kind
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, planned
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
-from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
+from usdtkit.trace.specs import FunctionSpec, Place, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class Session:
         self._waiting: Iterator[Any] = iter(())
         self._loaded: Loaded | None = None
         self._links: Links | None = None
+        self._numbers: list[int] = []  # of each hook's probe, for the sites that come later
         self._poller: select.epoll | None = None
         self._more = -1  # readable while `poll` has left events in hand
         self._stacks: Stacks | None = None
@@ -280,7 +281,7 @@ class Session:
         sizes = {
             "events": self._ring_size,
             "stats": len(self._hooks),
-            "operands": len(plan.operands),
+            "operands": len(plan.operands) or 1,
             GLOBS: len(program.globs),
             **{one.name: one.room for one in self._maps},
         }
@@ -302,7 +303,7 @@ class Session:
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             if announce is not None:
                 announce(self.plan())
-            self._links = Links(self._loaded, self._method)
+            self._links, self._numbers = Links(self._loaded, self._method), plan.numbers
             self._started_at = time.monotonic()
             for function, tracepoint in program.tracepoints:
                 self._links.attach_tracepoint(function, tracepoint)
@@ -370,13 +371,30 @@ class Session:
         for (path, on_return), sites in plan.sites.items():
             for pid in self.pids or (0,):
                 attached += links.attach(path, sites, on_return=on_return, pid=pid)
-        if not attached:
+        if links.refused and not attached:
             first = links.refused[0]
             where = f"{first.path}+{first.file_offset:#x}"
             raise UnsupportedError(
                 f"the kernel takes none of the {len(links.refused)} sites; {where}: {first.reason}",
                 hint="some first instructions cannot be probed: try another function",
             )
+
+    def extend(self, source: Source, places: Sequence[Place]) -> None:
+        """Attach a source of the running session to more places, such as those in files that came after the start.
+
+        Their hits go by the name that the source has. UsageError of a pair, and of a source with arguments: where these
+        lie was settled at the start. What the kernel does not take is in `refused`.
+        """
+        hook = source._hook
+        if self._links is None or self.ended:
+            raise UsageError("the session is not running", hint="session.start()")
+        if hook.arguments or hook.start is not None or hook.after is not None:
+            raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
+        cookie = programs.cookie(self._numbers[hook.index], 0)
+        for path in dict.fromkeys(place.path for place in places):
+            sites = [Site(at.file_offset, at.semaphore_offset, cookie) for at in places if at.path == path]
+            for pid in self.pids or (0,):
+                self._links.attach(path, {hook.function: sites}, on_return=hook.kind == "return", pid=pid)
 
     @property
     def refused(self) -> list[Refusal]:
