@@ -157,6 +157,7 @@ class _Builder:
         body += closing
         self.has_stacks |= "stack" in renderer.uses
         opening = [line for name, line in OPENING.items() if name in renderer.uses]
+        opening += [f"u64 {variable} = ctx->{name};" for name, variable in renderer.registers.items()]
         body = _walked_once(body, renderer)
         self.functions.append(
             "\n".join(

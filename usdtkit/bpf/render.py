@@ -90,6 +90,7 @@ class Renderer:
     parameters: list[int]
     globs: list[bytes]
     uses: set[str] = field(default_factory=set)
+    registers: dict[str, str] = field(default_factory=dict)
 
     @property
     def stack(self) -> str:
@@ -160,7 +161,7 @@ class Renderer:
             case ex.Cast(inner, type):
                 return _cast(self.pointer(inner), type)
             case ex.Register(name):
-                return self._register(name), False
+                return self._named_register(name), False
             case ex.Binary():
                 return self._binary(resolved)
             case ex.Not(inner):
@@ -328,14 +329,15 @@ class Renderer:
             return _C(f"usdt_operand(ctx, layout + {index}, {self.stat})")
         registers, displacement = REGISTERS[self.scope.machine]
         if index < len(registers):
-            return _C(f"(u64)ctx->{registers[index]}")
-        return _C(f"read_user(ctx->sp + {displacement + 8 * (index - len(registers))}, 8, {self.stat})")
+            return _C(self.register(registers[index]))
+        above = displacement + 8 * (index - len(registers))
+        return _C(f"read_user({self.register('sp')} + {above}, 8, {self.stat})")
 
-    def _register(self, name: str) -> str:
+    def _named_register(self, name: str) -> str:
         known = PT_REGS[self.scope.machine]
         if name not in known:
             raise UsageError(f"{self.scope.what}: there is no register {name!r}", hint=f"one of {', '.join(known)}")
-        return f"(u64)ctx->{name}"
+        return self.register(name)
 
     def _builtin(self, name: str) -> ex.Expression:
         if name == "comm":
@@ -345,7 +347,7 @@ class Renderer:
         if name == "retval":
             if self.scope.kind != "return":
                 raise UsageError(f"{self.scope.what}: only a function's return has a return value")
-            return _C(f"(s64)ctx->{RETURN_REGISTER[self.scope.machine]}", "i64")
+            return _C(f"(s64){self.register(RETURN_REGISTER[self.scope.machine])}", "i64")
         if name == "ustack":
             self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
             return _Stack(self.stack)
@@ -353,15 +355,16 @@ class Renderer:
             self.uses.add("cookie")
             return _C(f"(cookie >> {COOKIE_LIST_BITS})", "probe")
         if name == "ip" or (name == "caller" and self.scope.kind == "return"):
-            return _C(f"(u64)ctx->{INSTRUCTION[self.scope.machine]}")
+            return _C(self.register(INSTRUCTION[self.scope.machine]))
         if name == "caller":
             if self.scope.kind == "usdt":
                 raise UsageError(
                     f"{self.scope.what}: where a probe's function was called from is not known there",
                     hint="ustack, or the function's entry",
                 )
-            on_stack = f"read_user(ctx->sp, 8, {self.stat})"
-            return _C(on_stack if self.scope.machine == "x86_64" else "(u64)ctx->regs[30]")
+            if self.scope.machine == "x86_64":
+                return _C(f"read_user({self.register('sp')}, 8, {self.stat})")
+            return _C(self.register("regs[30]"))
         code, uses = {
             "pid": ("(id >> 32)", "id"),
             "tid": ("(u64)(u32)id", "id"),
@@ -374,6 +377,14 @@ class Renderer:
         }[name]
         self.uses.add(uses)
         return _C(code)
+
+    def register(self, name: str) -> str:
+        """A register of the process, as struct pt_regs calls it: a variable that the hook opens with.
+
+        Read where it is needed, several reads would share an address within `ctx`, which the verifier refuses.
+        """
+        self.registers.setdefault(name, f"register_{len(self.registers)}")
+        return self.registers[name]
 
     def parameter(self, value: int) -> str:
         """A constant, as a place that the loader fills."""
