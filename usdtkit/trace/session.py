@@ -44,7 +44,17 @@ from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.kernelmap import KernelMap, Kind
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, planned
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
-from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
+from usdtkit.trace.specs import (
+    FunctionSpec,
+    Resolved,
+    Spec,
+    StrPath,
+    UsdtSpec,
+    resolve_probes,
+    uprobe,
+    uretprobe,
+    usdt,
+)
 from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
@@ -90,6 +100,8 @@ class Session:
             raise UsageError("a session traces processes, or a command, not both")
         # Each once: a process that is attached to twice would be counted twice.
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
+        if pid is not None and not self.pids:
+            raise UsageError("an empty list of processes to trace", hint="None stands for all")
         # Where to look for probes and functions; what a command will map, nobody knows yet.
         self._search_pids = self.pids
         self._identity = None if drop is False else _identity(None if drop is True else drop)
@@ -122,15 +134,15 @@ class Session:
 
     # Sources
 
-    def usdt(self, name: str, path: str | None = None) -> Source:
+    def usdt(self, name: str, path: StrPath | None = None) -> Source:
         """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""
         return self.source(usdt(name, path))
 
-    def uprobe(self, library: str, *functions: str) -> Source:
+    def uprobe(self, library: StrPath, *functions: str) -> Source:
         """Entries of functions."""
         return self.source(uprobe(library, *functions))
 
-    def uretprobe(self, library: str, *functions: str) -> Source:
+    def uretprobe(self, library: StrPath, *functions: str) -> Source:
         """Returns of functions."""
         return self.source(uretprobe(library, *functions))
 

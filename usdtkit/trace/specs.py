@@ -5,6 +5,7 @@ Input: names from a user, and the pids of the session. Output: places with file 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 from usdtkit import targets
@@ -119,18 +120,19 @@ class FunctionSpec:
 
 
 Spec = UsdtSpec | FunctionSpec
+StrPath = str | os.PathLike[str]
 
 
-def usdt(name: str, path: str | None = None) -> UsdtSpec:
+def usdt(name: str, path: StrPath | None = None) -> UsdtSpec:
     """A USDT probe: "PROVIDER:PROBE", globs allowed."""
     if ":" not in name:
         raise UsageError(
             f"{name!r} names no probe", hint="PROVIDER:PROBE, such as mysql:query__start; usdtkit list shows them"
         )
-    return UsdtSpec(name, path)
+    return UsdtSpec(name, None if path is None else os.fspath(path))
 
 
-def uprobe(library: str, *functions: str) -> FunctionSpec:
+def uprobe(library: StrPath, *functions: str) -> FunctionSpec:
     """The entry of functions: uprobe("c", "getaddrinfo", "gethostby*"), or uprobe("c:getaddrinfo").
 
     Also by their names in C++ or Rust: uprobe("shopd", "shop::Cart::add(int)"), uprobe("shopd", "shop::Cart::*").
@@ -138,12 +140,13 @@ def uprobe(library: str, *functions: str) -> FunctionSpec:
     return _function(library, functions, on_return=False)
 
 
-def uretprobe(library: str, *functions: str) -> FunctionSpec:
+def uretprobe(library: StrPath, *functions: str) -> FunctionSpec:
     """The return of functions, as `uprobe`."""
     return _function(library, functions, on_return=True)
 
 
-def _function(library: str, functions: tuple[str, ...], *, on_return: bool) -> FunctionSpec:
+def _function(library: StrPath, functions: tuple[str, ...], *, on_return: bool) -> FunctionSpec:
+    library = os.fspath(library)
     if not functions:
         library, _, function = library.partition(":")
         functions = (function,)
