@@ -18,10 +18,26 @@ from usdtkit.records import dataclass, field, replace
 MAX_OPERANDS = 12
 COMM_SIZE = 16
 
-# How x86-64 and aarch64 pass integers; further ones lie on the stack, from this displacement on.
-REGISTERS: dict[str, tuple[tuple[str, ...], int]] = {
-    "x86_64": (("di", "si", "dx", "cx", "r8", "r9"), 8),
-    "aarch64": (tuple(f"regs[{n}]" for n in range(8)), 0),
+
+@dataclass(frozen=True)
+class Calls:
+    """How functions get integers: in these registers; further ones lie on the stack, `word` bytes each, from
+    `displacement` on. A call pushes its return address, and the return has popped it when the return probe is hit:
+    `return_slot`."""
+
+    registers: tuple[str, ...]
+    displacement: int
+    word: int = 8
+    return_slot: int = 0
+
+
+# By machine and convention. Go's since 1.17.
+CALLS: dict[tuple[str, str], Calls] = {
+    ("x86_64", ""): Calls(("di", "si", "dx", "cx", "r8", "r9"), 8, return_slot=8),
+    ("x86_64", "i386"): Calls((), 4, word=4, return_slot=4),
+    ("x86_64", "go"): Calls(("ax", "bx", "cx", "di", "si", "r8", "r9", "r10", "r11"), 8, return_slot=8),
+    ("aarch64", ""): Calls(tuple(f"regs[{n}]" for n in range(8)), 0),
+    ("aarch64", "go"): Calls(tuple(f"regs[{n}]" for n in range(16)), 8),
 }
 # The registers that programs may ask for by name.
 PT_REGS: dict[str, tuple[str, ...]] = {
@@ -29,8 +45,6 @@ PT_REGS: dict[str, tuple[str, ...]] = {
     "aarch64": ("sp", "pc"),
 }
 RETURN_REGISTER = {"x86_64": "ax", "aarch64": "regs[0]"}
-# A call pushes its return address on x86-64, and the return has popped it when the return probe is hit.
-RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
 INSTRUCTION = {"x86_64": "ip", "aarch64": "pc"}
 
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
@@ -60,6 +74,18 @@ class Scope:
     arguments: tuple[Argument, ...] = ()
     kept: Layout | None = None
     string_size: int = 256
+    convention: str = ""
+
+    @property
+    def calls(self) -> Calls:
+        """How the functions here are called."""
+        try:
+            return CALLS[self.machine, self.convention]
+        except KeyError:
+            raise UsageError(
+                f"{self.what}: its functions are called in different ways, those of 32 bits, of Go and of C",
+                hint="trace the files apart: a path for each",
+            ) from None
 
     def argument(self, which: int | str) -> Argument:
         if self.kind == "return":
@@ -327,11 +353,11 @@ class Renderer:
         if self.scope.kind == "usdt":
             self.uses.add("layout")
             return _C(f"usdt_operand(ctx, layout + {index}, {self.stat})")
-        registers, displacement = REGISTERS[self.scope.machine]
-        if index < len(registers):
-            return _C(self.register(registers[index]))
-        above = displacement + 8 * (index - len(registers))
-        return _C(f"read_user({self.register('sp')} + {above}, 8, {self.stat})")
+        calls = self.scope.calls
+        if index < len(calls.registers):
+            return _C(self.register(calls.registers[index]))
+        above = calls.displacement + calls.word * (index - len(calls.registers))
+        return _C(f"read_user({self.register('sp')} + {above}, {calls.word}, {self.stat})")
 
     def _named_register(self, name: str) -> str:
         known = PT_REGS[self.scope.machine]
@@ -363,7 +389,7 @@ class Renderer:
                     hint="ustack, or the function's entry",
                 )
             if self.scope.machine == "x86_64":
-                return _C(f"read_user({self.register('sp')}, 8, {self.stat})")
+                return _C(f"read_user({self.register('sp')}, {self.scope.calls.word}, {self.stat})")
             return _C(self.register("regs[30]"))
         code, uses = {
             "pid": ("(id >> 32)", "id"),

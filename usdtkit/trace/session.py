@@ -227,6 +227,7 @@ class Session:
         hook = programs.Hook(
             len(self._hooks), resolved.what, resolved.kind, os.uname().machine, resolved.arguments, self._string_size
         )
+        hook.convention = resolved.convention
         self._hooks.append(hook)
         self._places.append(resolved)
         return hook

@@ -29,12 +29,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The places of a source, and the arguments that all of them share."""
+    """The places of a source, and the arguments that all of them share.
+
+    `convention`: how the functions are called, as `Function` has it; "mixed" where they differ.
+    """
 
     what: str
     kind: HookKind
     arguments: tuple[Argument, ...]
     places: tuple[Place, ...]
+    convention: str = ""
 
     def returning(self) -> Resolved:
         """Of functions' entries, their returns."""
@@ -88,11 +92,13 @@ class FunctionSpec:
         found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
         if self.on_return:
             targets.refuse_go_returns(function.path for function in found)
+        conventions = {function.convention for function in found}
         return Resolved(
             self.what,
             "return" if self.on_return else "entry",
             self.arguments_of(function.name for function in found),
             tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found),
+            conventions.pop() if len(conventions) == 1 else "mixed",
         )
 
     @property
