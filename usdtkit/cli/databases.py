@@ -61,7 +61,7 @@ def tracing_servers(options: argparse.Namespace, engine: Engine) -> Iterator[tup
         programs = [targets.resolve(program, found)[0].path for program in _programs(found)]
         if engine.forks and pids:
             _refuse_parents(pids, engine)
-        pids = pids if engine.forks else found
+        pids = pids if engine.forks else found or None
     with new_session(options, pids=pids) as session:
         yield session, programs
 
