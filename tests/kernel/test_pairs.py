@@ -20,10 +20,14 @@ def about(measured, expected):
     return expected <= measured < expected + 1_000_000_000
 
 
-def nested(events):
-    """Whether each call, in order of its end, holds an earlier one whole, or began after it."""
-    spans = [(event.time_ns - event.latency_ns, event.time_ns) for event in events]
-    return all(late[0] <= early[0] or late[0] >= early[1] for i, late in enumerate(spans) for early in spans[:i])
+def nested(calls):
+    """Whether each call, told as (level, latency) in order of its end, took longer than all those within it."""
+    within = Counter()
+    for level, latency in calls:
+        if latency <= within.pop(level + 1, 0):
+            return False
+        within[level] += latency
+    return True
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_a_recursive_function_measured_by_itself(compile_c, ready):
     assert [event.depth for event in events] == [depth for depth, _ in told] == list(range(1, 8)) * 13
     assert [event.below for event in events] == [depth - 1 for depth, _ in told]
     assert all(about(event.latency_ns, ns) for event, (_, ns) in zip(events, told, strict=True))
-    assert nested(events)
+    assert nested((-event.depth, event.latency_ns) for event in events)
     assert session.summary().unmatched == session.summary().overflow == 0
 
 
@@ -96,7 +100,8 @@ def test_probes_nested_in_one_thread(pairs):
     assert [event.serial for event in events] == [event.ended for event in events] == [line[1] for line in lines]
     assert all(about(event.latency_ns, line[2]) for event, line in zip(events, lines, strict=True))
     assert [event.text for event in events] == [f"start {event.serial}"[:16] for event in events]
-    assert nested(events)
+    level = (2, 0, 1, 1)  # by the serial modulo 4
+    assert nested((level[event.serial % 4], event.latency_ns) for event in events)
     assert (summary.hits, summary.received, summary.unmatched) == (97 * 4, 97 * 4, 0)
 
 

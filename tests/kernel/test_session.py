@@ -12,6 +12,7 @@ import pytest
 
 from usdtkit import trace
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
+from usdtkit.trace.specs import Resolved
 
 FIRING = Path(__file__).parents[1] / "programs" / "firing.py"
 
@@ -44,6 +45,29 @@ def test_a_python_service_with_an_integer_and_a_string(service, wait_for_line):
     assert {event.pid for event in events} == {process.pid}
     summary = session.summary()
     assert (summary.hits, summary.received, summary.lost) == (997, 997, 0)
+
+
+def test_a_source_that_comes_to_more_files_while_it_runs(stepper):
+    with trace.Session() as session:
+        source = session.source(Resolved("step", "usdt", (), ()))
+        counts = source.count(process=trace.pid)
+        with pytest.raises(UsageError, match="not running"):
+            session.extend(source, ())
+        session.start()
+        target = stepper()
+        session.extend(source, session.resolve(trace.usdt("step:plain", target.path)).places)
+        target.fire(997)
+        assert counts.read() == {(target.pid,): 997}
+
+
+def test_only_a_source_without_arguments_is_extended(stepper):
+    target = stepper()
+    with trace.Session(pid=target.pid) as session:
+        source = session.usdt("step:plain")
+        source.emit(number=trace.arg(1))
+        session.start()
+        with pytest.raises(UsageError, match="without arguments"):
+            session.extend(source, source.resolved.places)
 
 
 def test_a_c_program(stepper):
@@ -294,6 +318,19 @@ def test_unknown_names_are_answered_with_the_known(declare):
             with pytest.raises(UsageError, match="'order'") as raised:
                 session.start()
         assert "order_id, customer" in raised.value.hint
+
+
+def test_what_stands_in_the_wrong_place_is_said_at_once(declare):
+    probe = declare("own:places", n="u64")
+    with trace.Session() as session:
+        source = session.usdt("own:places", path=Path(probe.path))
+        for use in (source.emit, source.count, lambda wrong: source.sum("n", wrong)):
+            with pytest.raises(UsageError, match="where a name is expected"):
+                use(trace.arg("n") % 2)
+        with pytest.raises(UsageError, match="cannot stand in an expression"):
+            source.where("n > 2")
+    with pytest.raises(UsageError, match="empty list of processes"):
+        trace.Session(pid=[])
 
 
 def test_a_process_that_does_not_exist(spawn):

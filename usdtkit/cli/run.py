@@ -90,7 +90,7 @@ def follow(
     describe: Describe = lambda event: event._asdict(),
     finish: Finish | None = None,
 ) -> int:
-    """Trace until Ctrl-C, SIGTERM, the duration or the end of the traced processes, writing a row an event.
+    """Trace until Ctrl-C, SIGTERM, SIGHUP, the duration or the end of the traced processes, writing a row an event.
 
     `describe` makes a row of an event, or None to leave it out; `finish` adds what comes after the rows. Returns the
     exit code.
@@ -152,6 +152,8 @@ def _begin(session: Session) -> None:
 
 
 def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
+    for line in session.advice():
+        note(f"usdtkit: {line}")
     summary = session.summary()
     report.summary(summary)
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
@@ -200,7 +202,10 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
             signal.signal(number, before[number])
             signal.raise_signal(number)
 
-    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
