@@ -41,6 +41,9 @@ def is_called(path: str, wanted: str) -> bool:
     libpam.so.0 is the name of libpam.so.0.85.1 too, and libc.so.6 that of libc-2.31.so.
     """
     name = path.rpartition("/")[2]
+    stem = wanted.partition(".so")[0]
+    if not name.startswith((stem, f"lib{stem}")) and "musl" not in name:
+        return False  # most of a loader's cache, before it is looked at more closely
     if name == wanted or name.startswith(f"lib{wanted}.so") or library_name(name) == wanted:
         return True
     soname = _LIBRARY.fullmatch(wanted)
