@@ -31,7 +31,15 @@ MACHINE = {
     ),
     *("services", "shop", "trace_command", "trace_language", "peers_read_provider"),
     *("dbslower", "dbstat", "mysqld_qslower", "pglockwaits", "pgphases", "programs"),
-    *("instrument_peers", "instrument_python", "instrument_services", "languages", "nodegc", "nodehttp"),
+    *(
+        "instrument_peers",
+        "instrument_python",
+        "instrument_services",
+        "languages",
+        "languages_elsewhere",
+        "nodegc",
+        "nodehttp",
+    ),
     *("ssllatency", "sslsniff", "libcalls", "targets", "threadsnoop"),
 }
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
