@@ -1,5 +1,6 @@
 """What all tests share: no skip where none may be, no leak, compiled programs, and processes that end with the test."""
 
+import gc
 import hashlib
 import os
 import signal
@@ -18,28 +19,11 @@ LENT = os.environ.get("USDTKIT_TEST_LENT")
 # Tests run in two processes at a time, those of one file in the same one. So do all that look at whatever runs on the
 # machine, or are looked at: services and servers by name, languages, libraries that everybody uses.
 MACHINE = {
-    *(
-        "bad_input",
-        "bashreadline",
-        "bcc_invocations",
-        "bcc_languages",
-        "demo",
-        "docs",
-        "list",
-        "probes_traced",
-        "provider_scripts",
-    ),
+    *("bad_input", "bashreadline", "bcc_invocations", "bcc_languages", "demo", "docs", "list"),
+    *("probes_traced", "provider_scripts", "languages_elsewhere"),
     *("services", "shop", "trace_command", "trace_language", "peers_read_provider"),
     *("dbslower", "dbstat", "mysqld_qslower", "pglockwaits", "pgphases", "programs"),
-    *(
-        "instrument_peers",
-        "instrument_python",
-        "instrument_services",
-        "languages",
-        "languages_elsewhere",
-        "nodegc",
-        "nodehttp",
-    ),
+    *("instrument_peers", "instrument_python", "instrument_services", "languages", "nodegc", "nodehttp"),
     *("ssllatency", "sslsniff", "libcalls", "targets", "threadsnoop"),
 }
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
@@ -66,6 +50,12 @@ def pytest_xdist_make_scheduler(config, log):
             return "machine" if name in MACHINE else name
 
     return Files(config, log)
+
+
+def pytest_collection_finish():
+    """What is there before the first test is no garbage of any: looking for that takes as long as there is of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
@@ -135,7 +125,9 @@ def compile_c(tmp_path_factory):
 
     `compiler` names another than gcc, and the language is C++ for g++. Warnings are errors.
     """
-    folder = Path(LENT, "programs") if LENT else tmp_path_factory.mktemp("compiled")
+    # Of each process that runs tests its own: one traces whoever runs a file.
+    own = f"programs{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+    folder = Path(LENT, own) if LENT else tmp_path_factory.mktemp(own)
     folder.mkdir(exist_ok=True)
 
     def build(source, *flags, compiler="gcc"):
