@@ -14,18 +14,19 @@ cross_packages := $(foreach target,aarch64 arm i686 powerpc64le riscv64 s390x,gc
 	$(foreach port,arm64 armhf i386 ppc64el riscv64 s390x,libc6-dev-$(port)-cross)
 test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) fish g++ gdb groff-base libcurl3-gnutls libcurl3-nss \
 	libjemalloc2 libreadline8 libtcmalloc-minimal4 linux-perf mariadb-server nodejs openjdk-17-jre-headless \
-	openssl pamtester php8.2-cli postgresql-15 qemu-user ruby systemtap-sdt-dev xz-utils zsh
+	openssl pamtester patchelf php8.2-cli postgresql-15 qemu-user ruby systemtap-sdt-dev xz-utils zsh
 kernel_packages := busybox-static cpio kmod qemu-system-x86 zstd
 
 # Probing other programs needs root; building and linting do not.
 sudo := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo || echo false))
 as_root = @[ '$(sudo)' != false ] || { echo 'make $@: needs root: run it as root, or install sudo' >&2; exit 3; }; \
-	$(sudo) env PYTHONDONTWRITEBYTECODE=$(if $(sudo),1)
+	$(sudo) env PYTHONDONTWRITEBYTECODE=$(if $(sudo),1) USDTKIT_TEST_LENT='$(USDTKIT_TEST_LENT)'
 tracefs := /sys/kernel/tracing
 built_from := pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kernels pythons lint man bench clean demo-packages test-packages kernel-packages
+.PHONY: help setup demo test test-kernels pythons lint man bench clean demo-packages test-packages kernel-packages \
+	framed-python
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -38,7 +39,7 @@ setup: test-packages $(venv)/.dev ## install all that the other targets need
 demo: demo-packages $(venv)/.built ## trace the example order service, live
 	$(as_root) sh -c '[ -e $(tracefs)/uprobe_events ] || mount -t tracefs tracefs $(tracefs); exec $(bin)/python examples/shop/demo.py'
 
-test: test-packages lint ## lint, then every test; the kernel ones attach to real programs
+test: test-packages framed-python lint ## lint, then every test; the kernel ones attach to real programs
 	$(as_root) USDTKIT_REQUIRE_KERNEL='$(USDTKIT_REQUIRE_KERNEL)' $(bin)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 test-kernels: kernel-packages $(venv)/.vng ## the tests of attaching, on Debian's 6.1 under QEMU
@@ -72,6 +73,10 @@ demo-packages:
 
 test-packages:
 	@.ci/packages $(demo_packages) $(test_packages)
+
+# Without it some tests cannot run, and say so.
+framed-python: test-packages
+	$(as_root) .ci/framed-python >/dev/null || :
 
 kernel-packages:
 	@.ci/packages $(demo_packages) $(test_packages) $(kernel_packages)

@@ -19,7 +19,7 @@
  * distribution are often older than the kernel that runs (uprobe_multi is of Linux 6.6).
  */
 enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_KEY = 4, PROG_LOAD = 5, RAW_TRACEPOINT_OPEN = 17, MAP_LOOKUP_BATCH = 24, LINK_CREATE = 28 };
-enum { ATTACH_PERF_EVENT = 41, ATTACH_UPROBE_MULTI = 48, UPROBE_MULTI_RETURN = 1 };
+enum { ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
 
 struct map_create_attr {
   uint32_t map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node;
@@ -128,9 +128,9 @@ int usdtkit_raw_tracepoint_open(int program, const char *name) {
   return bpf(RAW_TRACEPOINT_OPEN, &a, sizeof a);
 }
 
-int usdtkit_link_uprobe_multi(int program, const char *path, const uint64_t *offsets, const uint64_t *refs,
-                              const uint64_t *cookies, uint32_t count, int on_return, int pid) {
-  struct link_uprobe_multi_attr a = {.prog_fd = (uint32_t)program, .attach_type = ATTACH_UPROBE_MULTI, .cnt = count, .pid = (uint32_t)pid};
+int usdtkit_link_uprobe_multi(int program, uint32_t attach_type, const char *path, const uint64_t *offsets,
+                              const uint64_t *refs, const uint64_t *cookies, uint32_t count, int on_return, int pid) {
+  struct link_uprobe_multi_attr a = {.prog_fd = (uint32_t)program, .attach_type = attach_type, .cnt = count, .pid = (uint32_t)pid};
   a.path = address(path);
   a.offsets = address(offsets);
   a.ref_ctr_offsets = address(refs);

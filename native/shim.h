@@ -25,8 +25,8 @@ int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, u
 int usdtkit_raw_tracepoint_open(int program, const char *name);
 
 /* One link for `count` offsets of one file; `refs` may be NULL; pid 0 means every process. */
-int usdtkit_link_uprobe_multi(int program, const char *path, const uint64_t *offsets, const uint64_t *refs,
-                              const uint64_t *cookies, uint32_t count, int on_return, int pid);
+int usdtkit_link_uprobe_multi(int program, uint32_t attach_type, const char *path, const uint64_t *offsets,
+                              const uint64_t *refs, const uint64_t *cookies, uint32_t count, int on_return, int pid);
 
 /* One perf event for one offset. `type`, `return_bit` and `ref_shift` are what sysfs says of the uprobe PMU. */
 int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, const char *path, uint64_t offset,

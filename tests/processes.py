@@ -57,6 +57,18 @@ def read_until(process, text, stream="stdout", timeout=20):
     pytest.fail(f"{process.args[0]} ended, or {timeout} s passed, before {text!r}; it wrote:\n{''.join(seen[-20:])}")
 
 
+@contextlib.contextmanager
+def serving(argv, text, **options):
+    """A server that runs, since it has said `text` on standard error. The few lines of later stay in the pipe."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([str(part) for part in argv], **pipes, text=True, start_new_session=True, **options)
+    try:
+        read_until(process, text, stream="stderr", timeout=60)
+        yield process
+    finally:
+        end(process, patience=60)
+
+
 def byte_in_memory(pid, path, file_offset):
     """What stands in the memory of a process where it maps this byte of a file: a breakpoint, if one is there."""
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():

@@ -1,7 +1,7 @@
 """The CPythons that are here, 3.10 and later, each with a tree that it can import usdtkit from.
 
 The one that runs the tests has the tree itself; for the others the Python files are copied, and the two modules that an
-application needs are compiled.
+application needs are compiled. `.ci/framed-python` fetches one that Debian 12 has not.
 """
 
 import json
@@ -21,12 +21,22 @@ print(json.dumps([version, sysconfig.get_path("include"), sysconfig.get_config_v
 """
 
 
+def framed_root():
+    """The root directory with a CPython that has frame pointers; None where .ci/framed-python has not run."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "usdtkit-test" / "framed-python"
+    return root if (root / "complete").exists() else None
+
+
 @cache
 def interpreters():
     """[(version, path)] of this interpreter and of others whose headers are here, as .ci/pythons finds them."""
     found = {tuple(_ask(sys.executable)): sys.executable}
-    home = Path.home() / ".pyenv" / "versions"
-    for path in [*Path("/usr/local/bin").glob("python3.1[0-9]"), *home.glob("3.1[0-9]*/bin/python")]:
+    home, framed = Path.home() / ".pyenv" / "versions", framed_root()
+    for path in [
+        *Path("/usr/local/bin").glob("python3.1[0-9]"),
+        *home.glob("3.1[0-9]*/bin/python"),
+        *(framed.glob("usr/bin/python3.*-here") if framed else ()),
+    ]:
         version, include, suffix = _ask(str(path))
         if Path(include, "Python.h").exists():
             found.setdefault((version, include, suffix), str(path))
@@ -54,7 +64,7 @@ def tree_for(version, folder):
         _, include, suffix = _ask(path)
         for name in NEEDED:
             target = tree / "usdtkit" / f"_{name}{suffix}"
-            compiler = ["gcc", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", f"-I{include}"]
+            compiler = ["gcc", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", f"-I{include}", f"-I{include}/.."]
             subprocess.run([*compiler, ROOT / "native" / f"{name}.c", "-o", target], check=True, capture_output=True)
     return path, str(tree)
 

@@ -18,7 +18,7 @@ from usdtkit.cli.run import add_filter_options, add_session_options, filtered, f
 from usdtkit.errors import NotFoundError
 from usdtkit.output.report import COMM, PID, TIME, Column
 from usdtkit.providers.readline import CALLBACK_TOO, READLINE
-from usdtkit.trace import comm, cstr, retval, uretprobe
+from usdtkit.trace import Session, comm, cstr, retval, uretprobe
 
 TOPIC = "names, logins and secrets"
 VARIANTS = ("", "-s")
@@ -44,13 +44,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trace until told to stop."""
     with new_session(options) as session:
-        for path, function in places(options):
+        for path, function in places(session, options):
             lines = session.source(uretprobe(path, function)).where(retval != 0)
             filtered(lines, options).emit(comm=comm, command=cstr(retval, LINE_SIZE))
         return follow(session, options, "bashreadline", WITH_COMM if options.shared else COLUMNS)
 
 
-def places(options: argparse.Namespace) -> list[tuple[str, str]]:
+def places(session: Session, options: argparse.Namespace) -> list[tuple[str, str]]:
     """Files and the function in each that returns an entered line."""
     if options.pid and not options.shared:
         found = targets.defining((READLINE, CALLBACK_TOO), pids=options.pid).items()
@@ -61,7 +61,7 @@ def places(options: argparse.Namespace) -> list[tuple[str, str]]:
     if options.shared:
         return [(options.shared, CALLBACK_TOO)]
     try:
-        targets.find_functions("bash", (READLINE,))
+        session.find_functions("bash", (READLINE,))
     except NotFoundError:
         options.comm = options.comm or ["bash"]
         return [("readline", CALLBACK_TOO)]

@@ -2,12 +2,14 @@
 
 A PATTERN is
   LIBRARY:FUNCTION           functions of a library ("c"), command or file; globs allowed: 'c:str*'
-  u:LIBRARY:PROVIDER:PROBE   USDT probes; without PROVIDER too; without LIBRARY (u::…) those of all that runs
+  PROVIDER:PROBE             USDT probes of all that runs, or of -p, where no LIBRARY has such a FUNCTION
+  u:LIBRARY:PROVIDER:PROBE   those of a library, command or file; without PROVIDER too
 Any number of functions can match. What was not called is not shown.
 
 examples:
   usdtkit funccount 'c:str*' -p 1234 -d 10
   usdtkit funccount -r 'c:^(read|write)$' -i 1 -T    every second, with the time
+  usdtkit funccount 'shop:*'
   usdtkit funccount 'u:mariadbd:mysql:query__*'
 """
 

@@ -2,14 +2,15 @@
 
 A PATTERN is
   LIBRARY:FUNCTION           functions of a library ("c"), command or file; globs allowed: c:pthread_*_lock
-  u:LIBRARY:PROVIDER:PROBE   USDT probes; without LIBRARY (u::…), those of provider files and running processes
+  PROVIDER:PROBE             USDT probes of all that runs, or of -p, where no LIBRARY has such a FUNCTION
+  u:LIBRARY:PROVIDER:PROBE   those of a library, command or file; without PROVIDER too
 Frames are found by frame pointers: what is compiled without them (-fomit-frame-pointer, the default of many) shows its
 own function and its caller, and then what frame pointers there are.
 
 examples:
   usdtkit stackcount c:malloc -p 1234
   usdtkit stackcount 'c:pthread_*_lock' -i 1 -T      every second, with the time
-  usdtkit stackcount u::shop:order__start -f > stacks.folded
+  usdtkit stackcount shop:order__start -f > stacks.folded
 """
 
 import argparse

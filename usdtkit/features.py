@@ -23,6 +23,7 @@ State = Literal["found", "missing", "unknown"]
 UPROBE_PMU = "/sys/bus/event_source/devices/uprobe"
 PROG_TYPE_KPROBE = 2
 SLEEPABLE = 1 << 4  # a flag of programs
+ATTACH_TYPE_UPROBE_MULTI, ATTACH_TYPE_UPROBE_SESSION = 48, 57
 _INVALID_FD = 0x7FFF_FFFF
 _MAP_ARRAY, _MAP_RINGBUF = 2, 27
 _GET_ATTACH_COOKIE = 174
@@ -54,9 +55,30 @@ NO_PRIVILEGE = Finding("missing", "not enough privilege")
 def has_uprobe_multi() -> bool:
     """Whether the kernel knows uprobe_multi links, found by asking it for an impossible one."""
     # A kernel with them goes on to the program's descriptor (EBADF); one without sees fields it does not know (EINVAL).
+    return _impossible_link(_INVALID_FD, ATTACH_TYPE_UPROBE_MULTI) == -errno.EBADF
+
+
+@cache
+def has_uprobe_session() -> bool:
+    """Whether one uprobe_multi link can be of functions' entries and returns both."""
+    program = _load_nothing(0, ATTACH_TYPE_UPROBE_SESSION)
+    if program < 0:
+        return False
+    try:
+        # A kernel with them goes on to the file, which is none (EBADF).
+        return _impossible_link(program, ATTACH_TYPE_UPROBE_SESSION) == -errno.EBADF
+    finally:
+        os.close(program)
+
+
+def _impossible_link(program: int, attach_type: int) -> int:
     nothing = ffi.new("uint64_t[]", [0])
-    result = lib.usdtkit_link_uprobe_multi(_INVALID_FD, b"/", nothing, ffi.NULL, ffi.NULL, 1, False, 0)
-    return bool(result == -errno.EBADF)
+    return int(lib.usdtkit_link_uprobe_multi(program, attach_type, b"/", nothing, ffi.NULL, ffi.NULL, 1, False, 0))
+
+
+def _load_nothing(flags: int, attach_type: int) -> int:
+    code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
+    return int(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, 2, flags, attach_type, b"usdtkit_try", ffi.NULL, 0))
 
 
 def _from_descriptor(result: int) -> Finding:
@@ -91,8 +113,7 @@ def _cookies() -> Finding:
 @cache
 def sleepable() -> Finding:
     """Whether a program may wait for a page of the process that is not in memory."""
-    code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
-    return _from_descriptor(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, 2, SLEEPABLE, 0, b"usdtkit_try", ffi.NULL, 0))
+    return _from_descriptor(_load_nothing(SLEEPABLE, 0))
 
 
 def _uprobes() -> Finding:
@@ -103,6 +124,12 @@ def _uprobe_multi() -> Finding:
     if _bpf().state != "found":
         return Finding("unknown", "not enough privilege to try")
     return Finding("found" if has_uprobe_multi() else "missing")
+
+
+def _uprobe_session() -> Finding:
+    if _bpf().state != "found":
+        return Finding("unknown", "not enough privilege to try")
+    return Finding("found" if has_uprobe_session() else "missing")
 
 
 def _semaphores() -> Finding:
@@ -120,4 +147,5 @@ KERNEL = (
     Feature("cookies", "one program at several sites", _cookies, "5.15", "nothing: usdtkit loads a copy for each site"),
     Feature("sleepable", "strings in untouched pages", sleepable, "6.0", "nothing: they arrive as unreadable"),
     Feature("uprobe_multi", "thousands of sites in one call", _uprobe_multi, "6.6", "nothing: attaching is slower"),
+    Feature("uprobe session", "entry and return in one link", _uprobe_session, "6.13", "nothing: leaving is slower"),
 )  # fmt: skip

@@ -50,13 +50,15 @@ class _Passed(argparse.Action):
 
 
 def run(options: argparse.Namespace) -> int:
-    """Become the program. Raises UsageError where there is none, or an unknown name."""
+    """Become the program. Raises UsageError where there is none, or an unknown name; UnsupportedError."""
     if options.print_site:
         print(SITE)
         return 0
     command = _command(options)
     names = ["python", *filter(None, (name.strip() for name in options.names.split(",")))]
     instrument.check_names(names)
+    if options.objects:
+        instrument.check_objects()
     wanted: dict[str, dict[str, object]] = {name: {} for name in names}
     wanted["python"] = {
         name: value

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,27 @@ def optimised(run):
     return run("print(first_byte())") == str(0xE8)
 
 
+@contextmanager
+def passing_tracers(path):
+    """Sessions that come and go, one after the other; the list grows by what each has counted."""
+    ended, rounds = threading.Event(), []
+
+    def come_and_go():
+        while not ended.is_set():
+            with trace.Session() as session:
+                session.usdt("shop:order", path).count()
+                session.start()
+                rounds.append(session.summary().hits)
+
+    tracer = threading.Thread(target=come_and_go)
+    tracer.start()
+    try:
+        yield rounds
+    finally:
+        ended.set()
+        tracer.join()
+
+
 def test_the_kernel_is_asked_what_it_does(service, traced):
     _, run = service
     assert optimised(run) is _probe.optimises()
@@ -125,45 +147,16 @@ def test_children_whose_file_is_gone_live_untraced(service, traced):
 
 def test_forks_while_tracers_come_and_go(service, traced):
     path, run = service
-    ended = threading.Event()
-    rounds = []
-
-    def come_and_go():
-        while not ended.is_set():
-            with trace.Session() as session:
-                session.usdt("shop:order", path).count()
-                session.start()
-                rounds.append(session.summary().hits)
-
-    tracer = threading.Thread(target=come_and_go)
-    tracer.start()
-    try:
-        good = run("print(fork_and_fire(200, 97))")
-    finally:
-        ended.set()
-        tracer.join()
-    assert good == "200"
+    with passing_tracers(path) as rounds:
+        assert run("print(fork_and_fire(200, 97))") == "200"
     assert len(rounds) > 3
     assert traced() == {"pool": 100, "parent": 200, "child": 200 * 97}
 
 
 def test_only_passing_tracers_while_it_forks(service):
     path, run = service
-    ended = threading.Event()
-
-    def come_and_go():
-        while not ended.is_set():
-            with trace.Session() as session:
-                session.usdt("shop:order", path).count()
-                session.start()
-
-    tracer = threading.Thread(target=come_and_go)
-    tracer.start()
-    try:
+    with passing_tracers(path):
         assert run("print(fork_and_fire(200, 97))") == "200"
-    finally:
-        ended.set()
-        tracer.join()
     assert run("print(order.enabled, first_byte() == 0x0f)") == "False True"
 
 

@@ -50,8 +50,24 @@ def outermost(events):
     return kept[::-1]
 
 
-def printed(process):
-    return [(name, host, int(result)) for name, host, result in map(str.split, process.stdout.read().splitlines())]
+@pytest.fixture
+def resolver(spawn, wait_for_line, look_ups):
+    """resolver(argv, by_pid=False) -> (calls that resolver.c printed, events of the tool)."""
+
+    def run(argv, by_pid=False):
+        process = spawn(argv)
+        wait_for_line(process, "ready")
+        lines = []
+
+        def resolve():
+            go(process)
+            lines.extend(process.stdout.read().splitlines())
+            return process.pid
+
+        events = look_ups(resolve, *(["-p", process.pid] if by_pid else []))
+        return [(name, host, int(result)) for name, host, result in map(str.split, lines)], events
+
+    return run
 
 
 def shown(event):
@@ -60,20 +76,12 @@ def shown(event):
     return event["function"], event["host"], int(not event["returned"]) if pointer else event["returned"]
 
 
-def test_every_function_with_its_host_and_result(compile_c, spawn, wait_for_line, look_ups):
-    process = spawn([compile_c("resolver.c")])
-    wait_for_line(process, "ready")
-    calls = []
-
-    def resolve():
-        go(process)
-        calls.extend(printed(process))
-        return process.pid
-
-    events = look_ups(resolve)
+def test_every_function_with_its_host_and_result(compile_c, resolver):
+    path = compile_c("resolver.c")
+    calls, events = resolver([path])
     assert len(calls) == 9
     assert [shown(event) for event in outermost(events)] == calls
-    assert {event["comm"] for event in events} == {Path(process.args[0]).name[:15]}
+    assert {event["comm"] for event in events} == {path.name[:15]}
     results = {(event["returned"], event["result"]) for event in events if event["function"] not in POINTER_FUNCTIONS}
     assert results == {(0, "ok"), (-2, "EAI_NONAME")}
 
@@ -158,7 +166,7 @@ def test_every_look_up_of_many_threads(look_ups):
     assert asked(events) == wanted
 
 
-def test_a_process_with_a_c_library_of_its_own(compile_c, tmp_path, spawn, wait_for_line, look_ups):
+def test_a_process_with_a_c_library_of_its_own(compile_c, tmp_path, resolver):
     binary = compile_c("resolver.c")
     listed = subprocess.run(["ldd", binary], text=True, capture_output=True, check=True).stdout
     files = [Path(word) for word in listed.split() if word.startswith("/")]
@@ -168,16 +176,7 @@ def test_a_process_with_a_c_library_of_its_own(compile_c, tmp_path, spawn, wait_
     shutil.copy(binary, tmp_path / "resolver")
 
     # By its pid its own library is found, also where the tracer has another one of that name.
-    process = spawn(["chroot", tmp_path, "/resolver"])
-    wait_for_line(process, "ready")
-    calls = []
-
-    def resolve():
-        go(process)
-        calls.extend(printed(process))
-        return process.pid
-
-    events = look_ups(resolve, "-p", process.pid)
+    calls, events = resolver(["chroot", tmp_path, "/resolver"], by_pid=True)
     assert [shown(event) for event in outermost(events)] == calls
     assert len(calls) == 9
 

@@ -6,15 +6,21 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from programs import language
+from commandline import json_lines, start_tracing, stop_tracing, usdtkit
+from programs import language, pools
 from pythons import environment, tree_for, versions
 
 from usdtkit import trace
+from usdtkit.elf.image import Image
+from usdtkit.elf.notes import read_probes
+from usdtkit.trace import arg
 from usdtkit.trace.perfmap import PerfMap
 
 PROGRAM = Path(language.__file__)
 PLACES = ("function__entry", "function__return")
 HANDLED = (3, 12)
+# From then on builds with probes of their own fire them also where a generator or a coroutine is made.
+ENTERED_AT_CREATION = (3, 15)
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +81,11 @@ def test_calls_equal_entries_and_returns(python, start, wait_for_line):
         "worker": language.THREADS,
         "scenario": 1,
     }
-    for place in PLACES:
-        assert {name: found[place].get((name,), 0) for name in expected} == expected, place
+    returns, entries = ({name: found[place].get((name,), 0) for name in expected} for place in PLACES[::-1])
+    assert returns == expected
+    if version_of(python) >= ENTERED_AT_CREATION and has_own(python, "function__entry"):
+        expected |= {"each": 7, "waits": 4}
+    assert entries == expected
 
 
 def test_all_else_that_the_language_does(python, start, wait_for_line):
@@ -126,6 +135,11 @@ def version_of(python):
     return tuple(map(int, subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()))
 
 
+def has_own(python, probe):
+    with Image.open(python[0]) as image:
+        return probe in {each.name for each in read_probes(image)}
+
+
 # Says at each change what the hooks are set for, and when.
 CHANGES = """
 import sys, time
@@ -150,10 +164,10 @@ def test_hooks_come_and_go_with_the_tracer(python, start, wait_for_line):
     on, off = [], []
     for _ in range(5):
         with trace.Session(pid=process.pid) as session:
-            session.usdt("python:function__return").count()
+            session.usdt("python:generator__yield").count()
             before = time.monotonic()
             session.start()
-            on.append(float(wait_for_line(process, "function__return").split()[0]) - before)
+            on.append(float(wait_for_line(process, "generator__yield").split()[0]) - before)
             before = time.monotonic()
         when, names = wait_for_line(process, "").split(" ")
         assert names == ""
@@ -241,14 +255,14 @@ print("ready", flush=True)
 language.await_tracer()
 assert sys.monitoring.get_tool(5) == "usdtkit"
 for _ in range(97):
-    language.leaf()
+    list(language.each())
 print("done", flush=True)
 """
 
 
-def test_another_tool_has_our_id(fires):
-    for version in versions((3, 12)):
-        assert fires(version, TAKEN)["language.py", "leaf"] == 97
+@pytest.mark.parametrize("version", versions((3, 12)))
+def test_another_tool_has_our_id(version, fires):
+    assert fires(version, TAKEN, "generator__resume")["language.py", "each"] == 5 * 97
 
 
 PROFILED = """
@@ -261,6 +275,7 @@ profile = cProfile.Profile()
 profile.enable()
 for _ in range(97):
     language.leaf()
+    list(language.each())
 profile.disable()
 [entry] = [entry for entry in profile.getstats() if getattr(entry.code, "co_name", "") == "leaf"]
 assert entry.callcount == 97
@@ -268,37 +283,72 @@ print("done", flush=True)
 """
 
 
-def test_a_profiler_and_a_tracer_at_once(fires):
-    for version in versions((3, 12)):
-        assert fires(version, PROFILED)["language.py", "leaf"] == 97
+@pytest.mark.parametrize("version", versions((3, 12)))
+def test_a_profiler_and_a_tracer_at_once(version, fires):
+    assert fires(version, PROFILED, "generator__resume")["language.py", "each"] == 5 * 97
 
 
 OBJECTS = """
-from usdtkit.instrument import python
-python.install(objects=True)
 class Order:
     pass
 print("ready", flush=True)
 language.await_tracer()
 orders = [Order() for _ in range(997)]
+print("done of", Order.__basicsize__, flush=True)
+sys.stdin.readline()
 del orders[97:]
-print("done", flush=True)
+print("gone", flush=True)
 sys.stdin.readline()
 """
 
 
-def test_objects_by_type(trees, start, wait_for_line):
-    for version in versions((3, 13)):
+@pytest.fixture
+def makes_objects(trees, start):
+    """makes_objects(version, *options) -> a process under `usdtkit run` that makes 997 objects when it is traced."""
+
+    def begin(version, *options):
         path, tree = trees(version)
         script = f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\nimport language\n{OBJECTS}"
-        process = start((path, environment(tree)), "-c", script)
-        with trace.Session(pid=process.pid) as session:
-            made, gone = (session.usdt(f"python:object__{what}").count("type") for what in ("new", "delete"))
-            session.start()
-            say(process, "object__new,object__delete")
-            wait_for_line(process, "done", timeout=60)
-            assert made.read()[("Order",)] == 997
-            assert gone.read()[("Order",)] == 900
+        return start((path, environment(tree)), "-m", "usdtkit.run", *options, "-c", script)
+
+    return begin
+
+
+@pytest.mark.parametrize("version", versions((3, 13)))
+def test_objects_by_type(version, makes_objects, wait_for_line):
+    process = makes_objects(version, "--objects")
+    with trace.Session(pid=process.pid) as session:
+        made, gone = (session.usdt(f"python:object__{what}").count("type") for what in ("new", "delete"))
+        session.start()
+        say(process, "object__new,object__delete")
+        wait_for_line(process, "done", timeout=60)
+        assert made.read()[("Order",)] == 997
+        say(process)
+        wait_for_line(process, "gone", timeout=60)
+        assert gone.read()[("Order",)] == 900
+
+
+@pytest.mark.parametrize("version", versions((3, 13)))
+def test_uobjnew(version, makes_objects, spawn, wait_for_line):
+    process = makes_objects(version, "--objects")
+    tracer = start_tracing(spawn, "uobjnew", str(process.pid), "--json")
+    say(process, "object__new")
+    size = int(wait_for_line(process, "done", timeout=60).split()[2])
+    _, rows, summary = json_lines(stop_tracing(tracer)[0])
+    [orders] = [row for row in rows if row["type"] == "Order"]
+    assert (orders["allocations"], orders["bytes"], summary["lost"]) == (997, 997 * size, 0)
+
+
+def test_where_there_are_no_objects_to_see(makes_objects):
+    version = versions()[0]  # the one that runs the tests, Debian's 3.11
+    done = usdtkit("uobjnew", makes_objects(version).pid)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "has no python:object__new" in done.stderr
+    assert "usdtkit run --objects PROGRAM.py …, by CPython 3.13 or later" in done.stderr
+    if tuple(map(int, version.split(".")))[:2] < (3, 13):
+        done = usdtkit("run", "--objects", "-c", "print('is not run')")
+        assert (done.returncode, done.stdout) == (5, "")
+        assert "does not tell of objects" in done.stderr
 
 
 def test_a_program_that_is_not_edited(trees, spawn, wait_for_line, tmp_path):
@@ -322,6 +372,26 @@ def test_a_program_that_is_not_edited(trees, spawn, wait_for_line, tmp_path):
     assert process.wait(20) == 0
     assert list(by_pid.values()) == [language.CALLS + language.THREADS]
     assert process.pid not in by_pid
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("version", [versions()[0], *versions((3, 12))[-1:]])
+def test_pools_of_processes(version, method, trees, spawn, wait_for_line):
+    path, tree = trees(version)
+    command = [path, "-m", "usdtkit.run", "-W", "error", pools.__file__, method]
+    process = spawn(command, env=environment(tree), cwd="/", stderr=subprocess.PIPE)
+    wait_for_line(process, "ready")
+    with trace.Session() as session:
+        calls = session.usdt("python:function__entry").where(arg("function") == "leaf").count("pid", "file")
+        session.start()
+        say(process)
+        wait_for_line(process, "done 0 0", timeout=60)
+        counts = {pid: count for (pid, file), count in calls.read().items() if file == pools.__file__}
+        assert session.summary().lost == 0
+    assert sum(counts.values()) == (2 * pools.TASKS + pools.WORKERS) * pools.CALLS
+    assert process.pid not in counts
+    assert process.wait(20) == 0
+    assert process.communicate(timeout=20) == ("", "")  # which ends when all who could write there have ended
 
 
 def test_the_names_that_perf_trampolines_have(trees, start, wait_for_line):

@@ -308,6 +308,7 @@ def test_what_a_build_or_a_start_lacks_is_said(working, argv, tool, words):
         (["ucalls", "-S", "1"], 2, ["system calls"]),
         (["ucalls", "99999999"], 4, ["99999999"]),
         (["uflow", "-c", "sleep 1"], 4, ["no language that is known"]),
+        (["uflow", "-c", "no-such-program"], 4, ["no command 'no-such-program'"]),
         (["uflow", "--chrome", "/nowhere/x", "-c", "php -v"], 1, ["/nowhere/x"]),
         (["nodecalls", "1"], 4, ["no probes for calls", "nodegc"]),
     ],

@@ -20,10 +20,14 @@ def about(measured, expected):
     return expected <= measured < expected + 1_000_000_000
 
 
-def nested(events):
-    """Whether each call, in order of its end, holds an earlier one whole, or began after it."""
-    spans = [(event.time_ns - event.latency_ns, event.time_ns) for event in events]
-    return all(late[0] <= early[0] or late[0] >= early[1] for i, late in enumerate(spans) for early in spans[:i])
+def nested(calls):
+    """Whether each call, told as (level, latency) in order of its end, took longer than all those within it."""
+    within = Counter()
+    for level, latency in calls:
+        if latency <= within.pop(level + 1, 0):
+            return False
+        within[level] += latency
+    return True
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_a_recursive_function_measured_by_itself(compile_c, ready):
     assert [event.depth for event in events] == [depth for depth, _ in told] == list(range(1, 8)) * 13
     assert [event.below for event in events] == [depth - 1 for depth, _ in told]
     assert all(about(event.latency_ns, ns) for event, (_, ns) in zip(events, told, strict=True))
-    assert nested(events)
+    assert nested((-event.depth, event.latency_ns) for event in events)
     assert session.summary().unmatched == session.summary().overflow == 0
 
 
@@ -96,7 +100,8 @@ def test_probes_nested_in_one_thread(pairs):
     assert [event.serial for event in events] == [event.ended for event in events] == [line[1] for line in lines]
     assert all(about(event.latency_ns, line[2]) for event, line in zip(events, lines, strict=True))
     assert [event.text for event in events] == [f"start {event.serial}"[:16] for event in events]
-    assert nested(events)
+    level = (2, 0, 1, 1)  # by the serial modulo 4
+    assert nested((level[event.serial % 4], event.latency_ns) for event in events)
     assert (summary.hits, summary.received, summary.unmatched) == (97 * 4, 97 * 4, 0)
 
 
@@ -178,31 +183,32 @@ int main(int argc, char **argv)
 }"""
 
 
-def test_starts_of_threads_that_ended_are_dropped_counted_and_leave_room(compile_c, ready):
-    path = str(compile_c(LEFT % 2, "-pthread"))
+@pytest.fixture
+def left(compile_c, ready):
+    """left(starts, threads) -> summary, when so many threads have ended one after the other and left so many starts."""
+
+    def run(starts, threads):
+        process = ready([compile_c(LEFT % starts, "-pthread"), threads])
+        with trace.Session(pid=process.pid) as session:
+            session.pair(trace.usdt("left:start"), trace.usdt("left:end")).count()
+            session.start()
+            go(process)
+            for _ in session:
+                pass
+        return session.summary()
+
+    return run
+
+
+def test_starts_of_threads_that_ended_are_dropped_counted_and_leave_room(left):
     threads = PAIR_ENTRIES + 97
-    process = ready([path, threads])
-    with trace.Session(pid=process.pid) as session:
-        session.pair(trace.usdt("left:start"), trace.usdt("left:end")).count()
-        session.start()
-        go(process)
-        for _ in session:
-            pass
-    summary = session.summary()
+    summary = left(2, threads)
     assert (summary.hits, summary.full, summary.unmatched, summary.dropped) == (0, 0, 1, 2 * threads)
 
 
-def test_a_thread_that_ends_leaves_nothing_of_what_it_had_too_much_of(compile_c, ready):
-    path = str(compile_c(LEFT % 37, "-pthread"))
+def test_a_thread_that_ends_leaves_nothing_of_what_it_had_too_much_of(left):
     threads = PAIR_ENTRIES // (32 - 5) + 97  # whose leftovers would fill the table
-    process = ready([path, threads])
-    with trace.Session(pid=process.pid) as session:
-        session.pair(trace.usdt("left:start"), trace.usdt("left:end")).count()
-        session.start()
-        go(process)
-        for _ in session:
-            pass
-    summary = session.summary()
+    summary = left(37, threads)
     assert (summary.full, summary.overflow, summary.dropped) == (0, 32 * threads, 5 * threads)
 
 

@@ -320,6 +320,19 @@ def test_unknown_names_are_answered_with_the_known(declare):
         assert "order_id, customer" in raised.value.hint
 
 
+def test_what_stands_in_the_wrong_place_is_said_at_once(declare):
+    probe = declare("own:places", n="u64")
+    with trace.Session() as session:
+        source = session.usdt("own:places", path=Path(probe.path))
+        for use in (source.emit, source.count, lambda wrong: source.sum("n", wrong)):
+            with pytest.raises(UsageError, match="where a name is expected"):
+                use(trace.arg("n") % 2)
+        with pytest.raises(UsageError, match="cannot stand in an expression"):
+            source.where("n > 2")
+    with pytest.raises(UsageError, match="empty list of processes"):
+        trace.Session(pid=[])
+
+
 def test_a_process_that_does_not_exist(spawn):
     process = spawn(["true"])
     process.wait()

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from processes import end, read_until
+from processes import serving
 
 
 class Server:
@@ -43,13 +43,7 @@ def mariadb():
         assert made.returncode == 0, made.stdout + made.stderr
         serve = ["mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", f"--socket={socket}"]
         serve += ["--skip-networking", f"--pid-file={home / 'pid'}"]
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(serve, **pipes, text=True, start_new_session=True)
-        try:
-            # It says so once it listens on the socket; the few lines that it writes later stay in the pipe.
-            read_until(process, "ready for connections", stream="stderr", timeout=60)
+        with serving(serve, "ready for connections") as process:  # which it says once it listens on the socket
             yield Server(process.pid, socket)
-        finally:
-            end(process, patience=60)
     finally:
         shutil.rmtree(home)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from processes import end, read_until
+from processes import serving
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 
@@ -49,12 +49,7 @@ def postgres():
         made = subprocess.run(install, capture_output=True, text=True, cwd=home, env=os.environ | {"LC_ALL": "C.UTF-8"})
         assert made.returncode == 0, made.stdout + made.stderr
         serve = [*become, BINARIES / "postgres", "-D", home / "data", "-k", home, "-c", "listen_addresses="]
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(list(map(str, serve)), **pipes, text=True, start_new_session=True, cwd=home)
-        try:
-            read_until(process, "ready to accept connections", stream="stderr", timeout=60)
+        with serving(serve, "ready to accept connections", cwd=home) as process:
             yield Cluster(process.pid, home)
-        finally:
-            end(process, patience=60)
     finally:
         shutil.rmtree(home)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from usdtkit.trace import perfmap
-from usdtkit.trace.perfmap import PerfMap
+from usdtkit.trace.perfmap import PerfMap, PerfMaps
 
 NOBODY = 65534
 
@@ -108,6 +108,31 @@ def test_only_so_much_is_read(path, monkeypatch):
     found = ours()
     assert found.find(0x2000) == ("secon", 0)
     assert found.find(0x3000) is None
+
+
+def test_a_forked_process_has_the_names_of_its_parent_and_a_started_one_has_not(path, spawn, wait_for_line):
+    path.write_text("1000 20 first\n2000 20 second\n")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    theirs = Path(f"/tmp/perf-{child}.map")
+    try:
+        found = PerfMaps(child)
+        assert found.find(0x1000) == ("first", 0)
+        theirs.write_text("1000 20 its own\n")
+        assert found.find(0x1000) == ("its own", 0)
+        assert found.find(0x2000) == ("second", 0)
+    finally:
+        theirs.unlink(missing_ok=True)
+        os.close(writer)
+        os.close(reader)
+        os.waitpid(child, 0)
+    process = spawn(["sh", "-c", "echo ready; read line"])
+    wait_for_line(process, "ready")
+    assert PerfMaps(process.pid).find(0x1000) is None
 
 
 def test_no_map():

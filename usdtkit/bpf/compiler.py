@@ -10,11 +10,11 @@ A warm start reads one file and starts no process.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import sys
+from binascii import a2b_base64  # all that we need of base64
 from functools import cache
 from typing import Any
 
@@ -168,7 +168,7 @@ def _decode(stored: bytes) -> Bytecode | None:
                 MapDescription(_name(m["name"]), *(_u32(m[of]) for of in ("type", "key", "value", "entries", "flags")))
                 for m in answer["maps"]
             ),
-            programs={_name(name): base64.b64decode(code) for name, code in answer["programs"].items()},
+            programs={_name(name): a2b_base64(code) for name, code in answer["programs"].items()},
             bcc_version=str(answer["bcc"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

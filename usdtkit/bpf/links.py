@@ -9,14 +9,22 @@ from __future__ import annotations
 import _thread  # threading takes longer to import than to detach
 import errno
 import os
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
+from itertools import chain
 
 from usdtkit._ffi import check, describe, ffi, lib
-from usdtkit.bpf.loader import ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI, Loaded
+from usdtkit.bpf.loader import ATTACH_TYPE_NONE, Loaded
 from usdtkit.elf.instructions import REFUSED_PREFIXES
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
-from usdtkit.features import UPROBE_PMU, has_uprobe_multi
+from usdtkit.features import (
+    ATTACH_TYPE_UPROBE_MULTI,
+    ATTACH_TYPE_UPROBE_SESSION,
+    UPROBE_PMU,
+    has_uprobe_multi,
+    has_uprobe_session,
+)
 from usdtkit.records import dataclass
 
 ENOTSUPP = 524
@@ -46,6 +54,21 @@ class Refusal:
     reason: str
 
 
+# Of each file and direction (true: on return), programs of the text, by name, and their sites.
+Wanted = Mapping[tuple[str, bool], Mapping[str, list[Site]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Multi:
+    """A uprobe_multi link to be made, of a program that is loaded."""
+
+    program: int
+    attach_type: int
+    path: str
+    sites: list[Site]
+    on_return: bool
+
+
 class Links:
     """All attachments of a session. `close` detaches everything."""
 
@@ -63,76 +86,101 @@ class Links:
         self.refused: list[Refusal] = []
         self.method = method or ("uprobe_multi" if has_uprobe_multi() else "perf_link")
 
-    def attach(self, path: str, sites: Mapping[str, list[Site]], *, on_return: bool = False, pid: int = 0) -> int:
-        """Attach each of these programs to its sites in one file; `pid` 0 means every process, present and future.
+    def attach(
+        self,
+        wanted: Wanted,
+        pids: Sequence[int] = (0,),
+        tracepoints: Sequence[tuple[str, str]] = (),
+    ) -> int:
+        """Attach programs to their sites in those processes (0: in every one, present and future), and to tracepoints.
 
-        Returns how many were attached; the others are in `refused`. Raises for what is not one site's fault.
+        `tracepoints` are pairs of a program and the kernel's name. Returns how many sites were attached; the others are
+        in `refused`. Raises for what is not one site's fault.
         """
-        before = len(self.refused)
-        if self.method == "uprobe_multi":
-            for program, those in self._joined(sites):
+        multi: list[_Multi] = []
+        with _beside(lambda: self._load_tracepoints(tracepoints)):
+            if self.method == "uprobe_multi":
+                # Loaded before the first is attached: the kernel's wait for that one serves all that follow at once.
+                paths = dict.fromkeys(path for path, _ in wanted)
+                multi = [link for path in paths for link in self._multi(path, wanted)]
+        for program, tracepoint in tracepoints:
+            descriptor = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), tracepoint.encode())
+            self._descriptors.append(check(descriptor, f"attaching to the kernel's {tracepoint}"))
+        attached = 0
+        for pid in pids:
+            for link in multi:
                 # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
-                for group in _by_suspicion(path, those):
-                    self._attach_multi(program, path, group, on_return, pid)
-        else:
-            for name, those in sites.items():
-                self._attach_perf(name, path, those, on_return, pid)
-        return sum(map(len, sites.values())) - (len(self.refused) - before)
+                for group in _by_suspicion(link.path, link.sites):
+                    attached += self._attach_multi(link, group, pid)
+            for (path, on_return), programs in {} if multi else wanted.items():
+                for name, sites in programs.items():
+                    attached += self._attach_perf(name, path, sites, on_return, pid)
+        return attached
 
-    def attach_tracepoint(self, program: str, name: str) -> None:
-        """Attach `program` to a tracepoint of the kernel."""
-        link = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), name.encode())
-        self._descriptors.append(check(link, f"attaching to the kernel's {name}"))
+    def _load_tracepoints(self, tracepoints: Sequence[tuple[str, str]]) -> None:
+        for program, _ in tracepoints:
+            self._loaded.tracepoint_program(program)
 
     def close(self) -> None:
         """Detach. For each descriptor the kernel waits until no thread is in its probes; the waits overlap."""
-        if not self._descriptors:
-            return
-        last = self._descriptors.pop()
-        others = [(descriptor, _thread.allocate_lock()) for descriptor in self._descriptors]
-        self._descriptors.clear()
-        for descriptor, closed in others:
-            closed.acquire()
-            _thread.start_new_thread(_close, (descriptor, closed))
-        os.close(last)
-        for _, closed in others:
-            closed.acquire()
+        with ExitStack() as closing:
+            while len(self._descriptors) > 1:
+                closing.enter_context(_beside(partial(os.close, self._descriptors.pop())))
+            if self._descriptors:
+                os.close(self._descriptors.pop())
 
-    def _joined(self, sites: Mapping[str, list[Site]]) -> list[tuple[int, list[Site]]]:
-        """Programs to attach, and where: one of all of them, as what detaching costs is for each link, if it can be."""
-        if len(sites) > 1:
-            together = self._loaded.joined({name: {site.cookie for site in those} for name, those in sites.items()})
-            if together is not None:
-                return [(together, [site for those in sites.values() for site in those])]
-        return [(self._loaded.program(name, ATTACH_TYPE_UPROBE_MULTI), those) for name, those in sites.items()]
+    def _multi(self, path: str, wanted: Wanted) -> list[_Multi]:
+        """The links of a file, their programs loaded: as few as can be, as what detaching costs is for each link."""
+        entries, returns = wanted.get((path, False), {}), wanted.get((path, True), {})
+        links = []
+        if entries and returns and has_uprobe_session():
+            of_sites = {tuple(sites): name for name, sites in returns.items()}
+            calls = {name: of_sites[tuple(sites)] for name, sites in entries.items() if tuple(sites) in of_sites}
+            both = {name: entries[name] for name in calls}
+            program = self._loaded.joined(_cookies(both), calls) if calls else None
+            if program is not None:
+                links.append(_Multi(program, ATTACH_TYPE_UPROBE_SESSION, path, [*chain(*both.values())], False))
+                entries = {name: sites for name, sites in entries.items() if name not in calls}
+                returns = {name: sites for name, sites in returns.items() if name not in calls.values()}
+        for sites, on_return in ((entries, False), (returns, True)):
+            together = self._loaded.joined(_cookies(sites)) if len(sites) > 1 else None
+            programs = (
+                [(together, [*chain(*sites.values())])]
+                if together is not None
+                else [(self._loaded.program(name, ATTACH_TYPE_UPROBE_MULTI), those) for name, those in sites.items()]
+            )
+            links += [_Multi(program, ATTACH_TYPE_UPROBE_MULTI, path, those, on_return) for program, those in programs]
+        return links
 
-    def _attach_multi(self, program: int, path: str, sites: list[Site], on_return: bool, pid: int) -> None:
+    def _attach_multi(self, link: _Multi, sites: list[Site], pid: int) -> int:
         count = len(sites)
         result = lib.usdtkit_link_uprobe_multi(
-            program,
-            os.fsencode(path),
+            link.program,
+            link.attach_type,
+            os.fsencode(link.path),
             ffi.new("uint64_t[]", [site.file_offset for site in sites]),
             ffi.new("uint64_t[]", [site.semaphore_offset for site in sites])
             if any(site.semaphore_offset for site in sites)
             else ffi.NULL,
             ffi.new("uint64_t[]", [site.cookie for site in sites]),
             count,
-            on_return,
+            link.on_return,
             pid,
         )
         if result >= 0:
             self._descriptors.append(result)
-        elif result in REFUSALS and count == 1:
-            self.refused.append(Refusal(path, sites[0].file_offset, _reason(-result)))
-        elif result in REFUSALS:
-            middle = count // 2
-            self._attach_multi(program, path, sites[:middle], on_return, pid)
-            self._attach_multi(program, path, sites[middle:], on_return, pid)
-        else:
-            _fail(result, path, pid)
+            return count
+        if result not in REFUSALS:
+            _fail(result, link.path, pid)
+        if count == 1:
+            self.refused.append(Refusal(link.path, sites[0].file_offset, _reason(-result)))
+            return 0
+        middle = count // 2
+        return self._attach_multi(link, sites[:middle], pid) + self._attach_multi(link, sites[middle:], pid)
 
-    def _attach_perf(self, program: str, path: str, sites: Sequence[Site], on_return: bool, pid: int) -> None:
+    def _attach_perf(self, program: str, path: str, sites: Sequence[Site], on_return: bool, pid: int) -> int:
         pmu = perf_pmu()
+        attached = 0
         for site in sites:
             event = lib.usdtkit_perf_uprobe(
                 *pmu, os.fsencode(path), site.file_offset, site.semaphore_offset, on_return, pid
@@ -156,13 +204,39 @@ class Links:
                 own = self._loaded.program(program, ATTACH_TYPE_NONE, site.cookie)
                 check(lib.usdtkit_perf_set_program(own, event), f"attaching to {path}")
             check(lib.usdtkit_perf_enable(event), f"attaching to {path}")
+            attached += 1
+        return attached
 
 
-def _close(descriptor: int, closed: _thread.LockType) -> None:
+@contextmanager
+def _beside(work: Callable[[], object]) -> Iterator[None]:
+    """Work in a thread of its own, which is over, or has failed, at the end of the block."""
+    over, failures = _thread.allocate_lock(), []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 raised where the block ends
+            failures.append(error)
+        finally:
+            over.release()
+
+    over.acquire()
+    _thread.start_new_thread(run, ())
     try:
-        os.close(descriptor)
+        yield
     finally:
-        closed.release()
+        try:
+            over.acquire()
+        except BaseException:  # Ctrl-C: what it has just attached must be known to be detached
+            over.acquire()
+            raise
+    if failures:
+        raise failures[0]
+
+
+def _cookies(sites: Mapping[str, list[Site]]) -> dict[str, set[int]]:
+    return {name: {site.cookie for site in those} for name, those in sites.items()}
 
 
 def _reason(code: int) -> str:

@@ -12,27 +12,35 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
 from usdtkit.bpf.maps import ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
-from usdtkit.features import PROG_TYPE_KPROBE, SLEEPABLE, sleepable
+from usdtkit.features import (
+    ATTACH_TYPE_UPROBE_MULTI,
+    ATTACH_TYPE_UPROBE_SESSION,
+    PROG_TYPE_KPROBE,
+    SLEEPABLE,
+    sleepable,
+)
 
 PARAMETER_MAGIC = 0x75736474
-ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI = 0, 48
+ATTACH_TYPE_NONE = 0
 PROG_TYPE_RAW_TRACEPOINT = 17
 LOG_SIZE = (1 << 24) - 1  # the most that every kernel takes; what a smaller one cuts off is the reason
 SLEEPABLE_MAPS = {HASH, LRU_HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, RINGBUF}
 
 LD_IMM64, CALL, MOV32_IMM, MOV64_IMM = 0x18, 0x85, 0xB4, 0xB7
-MOV64, JUMP32_UP_TO = 0xBF, 0xB6
+MOV64, LOAD64, JUMP32_BEYOND, JUMP_UNEQUAL, EXIT = 0xBF, 0x79, 0x26, 0x5D, 0x95
 _CODE = struct.Struct("<BBhi")
-PSEUDO_MAP_FD = 1
-GET_ATTACH_COOKIE, COPY_FROM_USER = 174, 148
+PSEUDO_MAP_FD, PSEUDO_CALL = 1, 1
+GET_ATTACH_COOKIE, COPY_FROM_USER, GET_FUNC_IP = 174, 148, 173
+# Where a program's context has the address of the instruction.
+INSTRUCTION_OFFSET = {"x86_64": 128, "aarch64": 256}
 # Of what the verifier says: statistics, instructions, and states of registers.
-_NO_REASON = re.compile(r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]")
+_NO_REASON = r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]"
 
 
 class Loaded:
@@ -69,26 +77,30 @@ class Loaded:
             self._programs[key] = _load(PROG_TYPE_KPROBE, name, self._code(name, cookie), flags, attach_type)
         return self._programs[key]
 
-    def joined(self, cookies: Mapping[str, set[int]]) -> int | None:
+    def joined(self, cookies: Mapping[str, set[int]], returns: Mapping[str, str] | None = None) -> int | None:
         """One program for a uprobe_multi link, which goes on with the one of those named whose cookie the site has.
 
+        With `returns`, for the link of a session: at returns it goes on with the one that is named for the entry's.
         Its descriptor, which this object keeps; None where they cannot be joined: each needs a range of cookies for
         itself, and the verifier has to take it.
         """
         ranges = tuple(sorted((min(own), max(own), name) for name, own in cookies.items()))
-        if ranges not in self._programs:
+        key = (ranges, returns is not None)
+        if key not in self._programs:
             try:
-                code = _one_after_the_other(ranges, [self._code(name) for *_, name in ranges])
+                names = [*cookies, *(returns or {}).values()]
+                code = _dispatcher(ranges, {name: self._code(name) for name in names}, returns)
             except (LookupError, struct.error):
                 return None
-            flags, type = SLEEPABLE if self._sleepable else 0, ATTACH_TYPE_UPROBE_MULTI
+            flags = SLEEPABLE if self._sleepable else 0
+            type = ATTACH_TYPE_UPROBE_MULTI if returns is None else ATTACH_TYPE_UPROBE_SESSION
             descriptor = lib.usdtkit_prog_load(
                 PROG_TYPE_KPROBE, code, len(code) // 8, flags, type, b"hooks", ffi.NULL, 0
             )
             if descriptor < 0:
                 return None
-            self._programs[ranges] = descriptor
-        return self._programs[ranges]
+            self._programs[key] = descriptor
+        return self._programs[key]
 
     def tracepoint_program(self, name: str) -> int:
         """Load a program for a tracepoint of the kernel, as `program`."""
@@ -114,42 +126,57 @@ class Loaded:
     def _link(self, code: bytes, cookie: int | None) -> bytes:
         maps = [self.maps[description.name] for description in self._bytecode.maps]
         linked = bytearray(code)
-        at = 0
-        while at < len(linked):
-            opcode, registers, _, immediate = struct.unpack_from("<BBhi", linked, at)
+        # The second half of an `ld_imm64` has no opcode.
+        for index, (opcode, registers, _, immediate) in enumerate(_CODE.iter_unpack(code)):
             if opcode == LD_IMM64:
-                upper = struct.unpack_from("<i", linked, at + 12)[0]
+                at = index * 8
                 if registers >> 4 == PSEUDO_MAP_FD:
                     struct.pack_into("<i", linked, at + 4, maps[immediate].fd)
-                elif upper == PARAMETER_MAGIC:
+                elif struct.unpack_from("<i", linked, at + 12)[0] == PARAMETER_MAGIC:
                     value = self._parameters[immediate] & 0xFFFF_FFFF_FFFF_FFFF
                     struct.pack_into("<I", linked, at + 4, value & 0xFFFF_FFFF)
                     struct.pack_into("<I", linked, at + 12, value >> 32)
-                at += 16
-                continue
-            if opcode == CALL and registers == 0:
+            elif opcode == CALL and registers == 0:
                 if cookie is not None and immediate == GET_ATTACH_COOKIE:
-                    struct.pack_into("<BBhI", linked, at, MOV32_IMM, 0, 0, cookie)
+                    struct.pack_into("<BBhI", linked, index * 8, MOV32_IMM, 0, 0, cookie)
                 elif not self._sleepable and immediate == COPY_FROM_USER:  # "it cannot be read"
-                    struct.pack_into("<BBhi", linked, at, MOV64_IMM, 0, 0, -errno.EFAULT)
-            at += 8
+                    struct.pack_into("<BBhi", linked, index * 8, MOV64_IMM, 0, 0, -errno.EFAULT)
         return bytes(linked)
 
 
-def _one_after_the_other(ranges: Sequence[tuple[int, int, str]], codes: Sequence[bytes]) -> bytes:
-    """One program that does what the one of these `codes` does in whose range of cookies the site's is.
+def _dispatcher(
+    ranges: Sequence[tuple[int, int, str]], codes: Mapping[str, bytes], returns: Mapping[str, str] | None
+) -> bytes:
+    """One program that calls that of these whose range of cookies the site's is in, or at a return its `returns`.
 
-    LookupError where ranges overlap, struct.error where a jump would be too long.
+    Calls, because the verifier's time grows faster than a function's length. LookupError where ranges overlap, or on
+    a machine that is not known here.
     """
     if any(before[1] >= after[0] for before, after in pairwise(ranges)):
         raise LookupError("no cookie is of two programs")
-    # r6 = r1; call bpf_get_attach_cookie; r1 = r6; then a jump to each, but for the last, which follows at once.
-    start = [_CODE.pack(MOV64, 0x16, 0, 0), _CODE.pack(CALL, 0, 0, GET_ATTACH_COOKIE), _CODE.pack(MOV64, 0x61, 0, 0)]
-    over = len(codes[-1]) // 8
-    for index, (_, last, _) in enumerate(ranges[:-1]):
-        start.append(_CODE.pack(JUMP32_UP_TO, 0, len(ranges) - 2 - index + over, (last + 2**31) % 2**32 - 2**31))
-        over += len(codes[index]) // 8
-    return b"".join([*start, codes[-1], *codes[:-1]])
+    names = [name for *_, name in ranges]
+    code = [_CODE.pack(MOV64, 0x16, 0, 0)]  # r6 = r1
+    if returns is not None:
+        # At an entry the instruction is the function's first: r7 = bpf_get_func_ip(), r8 = the instruction.
+        code += [_CODE.pack(CALL, 0, 0, GET_FUNC_IP), _CODE.pack(MOV64, 0x07, 0, 0)]
+        code += [_CODE.pack(LOAD64, 0x68, INSTRUCTION_OFFSET[os.uname().machine], 0), _CODE.pack(MOV64, 0x61, 0, 0)]
+    code.append(_CODE.pack(CALL, 0, 0, GET_ATTACH_COOKIE))
+    if returns is not None:
+        code.append(_CODE.pack(JUMP_UNEQUAL, 0x87, len(ranges) * 4 - 1, 0))
+    called = [names] if returns is None else [names, [returns[name] for name in names]]
+    start = {}
+    end = len(code) + len(called) * (len(ranges) * 4 - 1)
+    for name in chain.from_iterable(called):
+        start[name] = end
+        end += len(codes[name]) // 8
+    for those in called:
+        for (_, last, _), name in zip(ranges, those, strict=True):
+            if name is not those[-1]:
+                code.append(_CODE.pack(JUMP32_BEYOND, 0, 3, (last + 2**31) % 2**32 - 2**31))
+            code.append(_CODE.pack(MOV64, 0x61, 0, 0))  # r1 = r6
+            code.append(_CODE.pack(CALL, PSEUDO_CALL << 4, 0, start[name] - len(code) - 1))
+            code.append(_CODE.pack(EXIT, 0, 0, 0))
+    return b"".join([*code, *(codes[name] for name in start)])
 
 
 class _Maps(dict[str, Map]):
@@ -195,5 +222,5 @@ def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> in
     if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):
         raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
     words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
-    reason = next((line for line in reversed(words) if line and not _NO_REASON.match(line)), "")
+    reason = next((line for line in reversed(words) if line and not re.match(_NO_REASON, line)), "")
     raise ProgramError(f"the kernel's verifier refuses the program: {reason or describe(-descriptor)}", name)

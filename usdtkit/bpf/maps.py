@@ -12,9 +12,11 @@ from functools import cache
 
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.bpf.compiler import MapDescription
+from usdtkit.features import has_uprobe_multi
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, RINGBUF = 1, 2, 5, 6, 9, 27
 BATCH = 4096
+NO_PREALLOC = 1  # a flag: entries are allocated as they come
 
 
 @cache
@@ -34,9 +36,12 @@ class Map:
         self.key_size = description.key_size
         self.value_size = description.value_size
         self.max_entries = description.max_entries if max_entries is None else max_entries
+        flags = description.flags
+        if flags & NO_PREALLOC and not has_uprobe_multi():
+            flags &= ~NO_PREALLOC  # kernels before those allocate by ways that may hang in a program
         self.fd = check(
             lib.usdtkit_map_create(
-                self.type, self.key_size, self.value_size, self.max_entries, description.flags, self.name.encode()
+                self.type, self.key_size, self.value_size, self.max_entries, flags, self.name.encode()
             ),
             f"creating the BPF map {self.name}",
         )

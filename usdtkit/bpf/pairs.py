@@ -21,11 +21,11 @@ from typing import Literal
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Counter
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.render import COOKIE_LIST_BITS, RETURN_SLOT, HookKind, Renderer
+from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer
 from usdtkit.records import dataclass, field
 
 Matching = Literal["frame", "nesting", "key"]
-# What pairs keep is allocated in advance.
+# What pairs keep by key, and on older kernels all that they keep, is allocated in advance.
 PAIR_ENTRIES, PAIR_BYTES = 10_240, 4 << 20
 KEY_ENTRIES, KEY_BYTES = 65_536, 8 << 20
 PROCESSES = 4096
@@ -34,6 +34,9 @@ MAX_CALLS = 64  # the kernel follows as many pending returns of a thread
 MOST_DROPPED = 1024  # at the end of a thread whose probes may nest deeper
 MAX_DROPPED = 8  # at one hit, for the verifier goes through all of them
 TRACEPOINTS = (("thread_ends", "sched_process_exit"), ("thread_execs", "sched_process_exec"))
+
+# Of a call and the one that is hit: 1 where they are of different functions, else 0.
+OTHER = "(((s->function ^ function) | -(s->function ^ function)) >> 63)"
 
 HEADERS: dict[Matching, tuple[tuple[str, str], ...]] = {
     "frame": (("start", "u64"), ("frame", "u64"), ("function", "u64")),
@@ -69,7 +72,7 @@ class Pairs:
         if key is not None:
             opening = self._start_by_key(number, renderer.integer(key)[0], count)
         elif matching == "frame":
-            opening = self._start_by_frame(number, renderer.scope.kind, renderer.scope.machine, count)
+            opening = self._start_by_frame(number, renderer, count)
         else:
             opening = self._start_by_depth(number, renderer.parameter(nesting), count)
         name = f"pair_{number}"
@@ -105,11 +108,11 @@ class Pairs:
             closing = [f"if (!pair_{number}.delete(&key)) __sync_fetch_and_add(&p->open, -1);"]
         elif matching == "frame":
             opening = [
-                *_frame(renderer.scope.kind, renderer.scope.machine),
+                _frame(renderer),
                 f"u32 thread = id; volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread);",
                 f"if (!depth) {unmatched}",
                 f"struct pair_key key = {{ .thread = thread }}; struct pair_{number} *s = 0;",
-                *_drop_ended(number, "s->frame > frame || (s->frame == frame && s->function == function)", count),
+                *_drop_ended(number, f"1 - {OTHER}", count),
                 f"if (!s || s->frame != frame || s->function != function) {unmatched}",
                 "*depth -= 1;",
                 f"if (!*depth && !depth[1]) threads_{number}.delete(&thread);",
@@ -171,9 +174,9 @@ class Pairs:
             return
         entries = max(64, min(PAIR_ENTRIES, PAIR_BYTES // layout.size))
         self.declarations += [
-            f"BPF_HASH({name}, struct pair_key, struct {name}, {entries});",
+            _hash(name, "struct pair_key", f"struct {name}", entries),
             # How many starts are open in a thread and, where there were too many once, how many have been.
-            f"BPF_HASH(threads_{number}, u32, u64, {PAIR_ENTRIES});",
+            _hash(f"threads_{number}", "u32", "u64", PAIR_ENTRIES),
         ]
         if matching == "frame":
             # Without a branch, for the verifier goes through all of it at every start.
@@ -204,14 +207,13 @@ class Pairs:
             "*depth += 1;",  # also where it is not stored: its end must not take the start before it
         ]
 
-    def _start_by_frame(self, number: int, kind: HookKind, machine: str, count: Counter) -> list[str]:
-        # In one frame there may be two calls: a function that ends by calling another leaves it its own.
-        live = "s->frame > frame || (s->frame == frame && s->function != function)"
+    def _start_by_frame(self, number: int, renderer: Renderer, count: Counter) -> list[str]:
         return [
-            *_frame(kind, machine),
+            _frame(renderer),
             *_thread(number, count),
             f"struct pair_key key = {{ .thread = thread }}; {{ struct pair_{number} *s = 0;",
-            *_drop_ended(number, live, count),
+            # In one frame there may be two calls: a function that ends by calling another leaves it its own.
+            *_drop_ended(number, OTHER, count),
             "}",
             "key.depth = *depth;",
             f"if (key.depth >= {MAX_CALLS}) {{ {count('overflow')} return 0; }}",
@@ -228,6 +230,11 @@ class Pairs:
         ]
 
 
+def _hash(name: str, key: str, value: str, entries: int) -> str:
+    # Making room for all of them would take as long as loading the programs.
+    return f'BPF_F_TABLE("hash", {key}, {value}, {name}, {entries}, BPF_F_NO_PREALLOC);'
+
+
 def _of(hook: int, statement: str) -> str:
     """A statement that counts for a hook, in a program that is none."""
     return f"{{ u32 hook = {hook}; struct counters *counters = stats.lookup(&hook); if (counters) {statement} }}"
@@ -241,26 +248,27 @@ def _thread(number: int, count: Counter) -> list[str]:
     ]
 
 
-def _frame(kind: HookKind, machine: str) -> list[str]:
+def _frame(renderer: Renderer) -> str:
     """Which call this is: its frame, and of several functions the number."""
-    slot = RETURN_SLOT[machine] if kind == "return" else 0
-    return [f"u64 frame = ctx->sp - {slot}, function = cookie >> {COOKIE_LIST_BITS};"]
+    slot = renderer.scope.calls.return_slot if renderer.scope.kind == "return" else 0
+    return f"u64 frame = {renderer.register('sp')} - {slot}, function = cookie >> {COOKIE_LIST_BITS};"
 
 
-def _drop_ended(number: int, live: str, count: Counter) -> list[str]:
-    """Drop the innermost open calls until one is `live`, which is `s` then.
+def _drop_ended(number: int, same_frame: str, count: Counter) -> list[str]:
+    """Drop the innermost open calls until one is live, which is `s` then: of an outer frame, or of the same one where
+    `same_frame` is 1.
 
     How many are left is read from the map each time: of a number in a register the verifier would follow every value.
-    Not unrolled, because what a program costs at its start grows faster than its length.
+    Not unrolled and with as few branches as can be, because that is what a start of the session spends its time on.
     """
     name = f"pair_{number}"
     return [
         '_Pragma("clang loop unroll(disable)")',
-        f"for (u32 i = 0; i < {MAX_DROPPED} && *depth; i++) {{",
-        f"key.depth = *depth - 1; s = {name}.lookup(&key);",
-        f"if (s && ({live})) break;",
-        f"if (s) {{ {name}.delete(&key); {count('dropped')} }}",
-        "*depth -= 1; s = 0;",
+        f"for (u64 i = 0; i < {MAX_DROPPED}; i++) {{",
+        "u64 open = *depth; if (!open) break;",
+        f"key.depth = open - 1; s = {name}.lookup(&key);",
+        f"if (!s || (s64)((s->frame - frame) * 2 + {same_frame}) > 0) break;",
+        f"*depth = open - 1; {name}.delete(&key); {count('dropped')} s = 0;",
         "}",
     ]
 

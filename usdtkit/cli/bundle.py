@@ -1,12 +1,14 @@
 """Pack the compiled programs of tools into a file, for machines without a compiler.
 
 The other machine takes them with `usdtkit cache --add FILE`, and then needs neither bcc nor LLVM to run these tools. A
-TOOL by its name alone stands for every program that it is known to load; a command line, in quotes, for the one that it
-would load here, without attaching to anything. Thresholds and texts to compare with are no part of a program.
+TOOL by its name alone stands for every program that it is known to load; a command line, in quotes or after --line, for
+the one that it would load here, without attaching to anything. Thresholds and texts to compare with are no part of a
+program.
 
 examples:
   usdtkit bundle gethostlatency pamtrace -o tools.bundle
-  usdtkit bundle 'trace u:/usr/bin/shop:shop:*' -o shop.bundle
+  usdtkit bundle 'funcslower c:malloc c:free' 'stackcount c:read' -o tools.bundle
+  usdtkit bundle -o shop.bundle --line trace 'u:/usr/bin/shop:shop:order__start (arg1 > 3) "%s", arg2'
 """
 
 from __future__ import annotations
@@ -35,13 +37,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("tool", nargs="*", default=[], metavar="TOOL", help="a tool, or a command line in quotes")
     which.add_argument("--all", action="store_true", help="every tool whose programs are known without its target")
+    which.add_argument(
+        "--line", nargs=argparse.REMAINDER, metavar="TOOL …", help="all that follows, as one command line"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
 
 
 def run(options: argparse.Namespace) -> int:
     """Compile, and write the file."""
     used_by: dict[str, dict[str, None]] = {}
-    for line in tool_names() if options.all else options.tool:
+    lines = tool_names() if options.all else options.tool if options.line is None else [shlex.join(options.line)]
+    for line in lines:
         try:
             for variant, text in programs_of(line):
                 used_by.setdefault(text, {})[variant] = None
@@ -63,20 +69,27 @@ def run(options: argparse.Namespace) -> int:
 def programs_of(line: str) -> Iterator[tuple[str, str]]:
     """(command line, text of the program it would load); of a tool's name alone, all of its VARIANTS."""
     try:
-        name, *rest = shlex.split(line)
+        words = shlex.split(line)
     except ValueError as error:
         raise UsageError(f"{line!r} is no command line: {error}", hint="a TOOL, or 'TOOL OPTIONS'") from None
+    if not words:
+        raise UsageError("there is no command line", hint="a TOOL, or 'TOOL OPTIONS'")
+    name, *rest = words
     if rest or name not in tool_names():
         yield line, _text(name, rest)
         return
     for options in getattr(command(name)[0], "VARIANTS", ("",)):
-        yield f"{name} {options}".strip(), _text(name, shlex.split(options), lacking=0)
-        for lacking in range(1, MOST_ALTERNATIVES):
+        seen = set()
+        for lacking in range(MOST_ALTERNATIVES):
             try:
                 text = _text(name, shlex.split(options), lacking=lacking)
             except NotFoundError:
+                if not lacking:
+                    raise
                 break  # there is nothing to do instead
-            yield f"{name} {options}".strip(), text
+            if text not in seen:
+                yield f"{name} {options}".strip(), text
+            seen.add(text)
 
 
 def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str:

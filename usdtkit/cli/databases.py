@@ -51,17 +51,17 @@ def add_query_options(parser: argparse.ArgumentParser, *, threshold: bool = True
 
 @contextmanager
 def tracing_servers(options: argparse.Namespace, engine: Engine) -> Iterator[tuple[Session, list[str]]]:
-    """A session for the options, and the programs of the servers that they mean."""
+    """A session for the options, and the programs of the servers that they mean: paths, and by heart names alone."""
     pids: list[int] | None = options.pid
     if named := options.exe or (options.command or [""])[0]:
-        programs = [targets.resolve(named)[0].path]
+        programs = [named if options.by_heart else targets.resolve(named)[0].path]
     else:
         found = running(options, *engine.servers) or []
         # As they can be opened from here, also where the server lives in a container.
         programs = [targets.resolve(program, found)[0].path for program in _programs(found)]
         if engine.forks and pids:
             _refuse_parents(pids, engine)
-        pids = pids if engine.forks else found
+        pids = pids if engine.forks else found or None
     with new_session(options, pids=pids) as session:
         yield session, programs
 
@@ -148,23 +148,26 @@ def _postgresql(session: Session, program: str) -> list[Pair]:
         found = [session.pair(start, ready, key=tid, keep={"query": cstr("query", QUERY_SIZE)})]
     except NotFoundError:  # a server without symbols, or without probes
         return _by_probes(session, program, "postgresql:query__start", "postgresql:query__done", ())
-    version = _version(program)
-    for portal_run in postgresql.PORTAL_RUN:
-        if version in portal_run.versions:
-            keep = {
-                "query": cstr(deref(1, portal_run.source), QUERY_SIZE),
-                "destination": deref(portal_run.dest, postgresql.DEST_KIND, "i32"),
-            }
-            runs = session.pair(uprobe(program, "PortalRun"), ready, key=tid, keep=keep)
-            found.append(runs.where(runs.kept("destination") == postgresql.DEST_REMOTE_EXECUTE))
+    if portal_run := _portal_run(program):
+        keep = {
+            "query": cstr(deref(1, portal_run.source), QUERY_SIZE),
+            "destination": deref(portal_run.dest, postgresql.DEST_KIND, "i32"),
+        }
+        runs = session.pair(uprobe(program, "PortalRun"), ready, key=tid, keep=keep)
+        found.append(runs.where(runs.kept("destination") == postgresql.DEST_REMOTE_EXECUTE))
     return found
 
 
-def _version(program: str) -> int:
-    """The major version of a PostgreSQL; 0 where it does not say."""
+def _portal_run(program: str) -> postgresql.PortalRun | None:
+    """As the major version of a PostgreSQL declares it; None where it does not say which that is, or it is not known.
+
+    By heart there is no file: then any, as they make the same program, with other numbers in it.
+    """
+    if "/" not in program:
+        return postgresql.PORTAL_RUN[0]
     with Path(program).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         found = re.search(postgresql.VERSION, content)
-        return int(found[1]) if found else 0
+    return next((each for each in postgresql.PORTAL_RUN if found and int(found[1]) in each.versions), None)
 
 
 MYSQL = Engine(

@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 from usdtkit import libraries, targets
 from usdtkit.cli.run import AnySource, add_session_options, new_session, pid, seconds
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
+from usdtkit.model import Probe, Target
 from usdtkit.output.report import note
 from usdtkit.providers.languages import BY_NAME, LANGUAGES, Calls, Language, Switch
-from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr, usdt
+from usdtkit.records import dataclass
+from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr
+from usdtkit.trace.command import find_program
+from usdtkit.trace.specs import Resolved, resolve_probes
 
 NAME_SIZE = 80
 DEEPEST = 4096  # calls that are open in one thread
@@ -64,7 +67,7 @@ def tracing(options: argparse.Namespace, **more: Any) -> Iterator[Runtime]:
         pids = speaking(language)
     if bool(pids) == bool(options.command):
         raise UsageError("what should be traced?", hint="a PID, or a command to start: -c 'ruby app.rb'")
-    program = shutil.which(options.command[0]) if options.command else None
+    program = find_program(options.command) if options.command else None
     if language is None:
         language = language_of(pids, program, options.languages, options.otherwise)
     _tell_of_others(pids, language)
@@ -141,14 +144,16 @@ class Runtime:
     def has(self, probe: str) -> bool:
         """Whether what is traced has a probe that can fire."""
         try:
-            self.paths(probe)
+            self.places(probe)
         except NotFoundError:
             return False
         return True
 
-    def paths(self, probe: str) -> list[str]:
-        """The files that have the probe; NotFoundError says why there is none, or why it would not fire."""
-        found = {each.path for each in self._search(probe)}
+    def places(self, probe: str) -> dict[str, Resolved]:
+        """The probe in each file that has it; NotFoundError says why there is none, or why it would not fire."""
+        found: dict[str, list[Probe]] = {}
+        for one in self._search(probe):
+            found.setdefault(one.path, []).append(one)
         firing = sorted(path for path in found if not self._is_silent(path, probe))
         if not firing:
             raise NotFoundError(
@@ -157,7 +162,7 @@ class Runtime:
         for switch in self.language.switches:
             if probe in switch.probes and not all(_is_on(switch, *said) for said in self._started_as()):
                 raise NotFoundError(f"{self.what}: {probe} is there, but switched off", hint=switch.hint)
-        return firing
+        return {path: resolve_probes(probe, found[path]) for path in firing}
 
     def calls(self) -> tuple[Calls, ...]:
         """What the language calls a call; NotFoundError where it has no probes for them."""
@@ -169,15 +174,15 @@ class Runtime:
 
     def sources(self, probe: str) -> list[Source]:
         """Hits of a probe, one source for each file that has it."""
-        return [self.session.source(usdt(probe, path)) for path in self.paths(probe)]
+        return [self.session.source(place) for place in self.places(probe).values()]
 
     def pairs(self, calls: Calls, keep: Mapping[str, Expression]) -> list[Pair]:
         """Calls from entry to return, one pair for each file that has the probes."""
-        start, done = calls.entry, calls.done
-        return [
-            self.session.pair(usdt(start, path), usdt(done, path), keep=keep, nesting=DEEPEST)
-            for path in self.paths(start)
-        ]
+        entries, ends = self.places(calls.entry), self.places(calls.done)
+        if endless := entries.keys() - ends.keys():
+            name = os.path.basename(min(endless))
+            raise NotFoundError(f"{self.what}: {name} has no {calls.done}", hint=self.language.hint)
+        return [self.session.pair(entry, ends[path], keep=keep, nesting=DEEPEST) for path, entry in entries.items()]
 
     def _started_as(self) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
         """The words and the environment of each process, or those that the command will have."""
@@ -194,17 +199,32 @@ class Runtime:
     def what(self) -> str:
         return f"process {self.pids[0]}" if self.pids else str(self.program)
 
-    def _search(self, probe: str) -> list[Any]:
-        if self.program is not None:
-            for path in self._files_of_program():
-                try:
-                    return targets.find_probes(probe, path=path)
-                except NotFoundError:
-                    continue
+    def _search(self, probe: str) -> list[Probe]:
+        if found := [one for one in self._probes if one.spec == probe]:
+            # A program has it from the first of its files that it is in.
+            return found if self.program is None else [one for one in found if one.path == found[0].path]
+        if found := [one for one in self._elsewhere if one.spec == probe]:
+            return found
+        raise NotFoundError(
+            f"{self.what} has no {probe}", hint=dict(self.language.hints).get(probe, self.language.hint)
+        )
+
+    @cached_property
+    def _probes(self) -> list[Probe]:
+        """Of the processes, or of the files of the program in the order in which they count."""
+        if self.program is None:
+            return targets.probes_of(targets.mapped_by(self.pids))
+        return targets.probes_of(Target(path, path) for path in self._files_of_program())
+
+    @cached_property
+    def _elsewhere(self) -> list[Probe]:
+        """For a program, those of everything else here: it may load what others have mapped, or will map."""
+        if self.program is None:
+            return []
         try:
-            return targets.find_probes(probe, pids=self.pids)
-        except NotFoundError as error:
-            raise NotFoundError(f"{self.what} has no {probe}", hint=self.language.hint) from error
+            return targets.find_probes("*:*")
+        except NotFoundError:
+            return []
 
     def _files_of_program(self) -> Iterator[str]:
         program = os.path.realpath(str(self.program))

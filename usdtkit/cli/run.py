@@ -186,7 +186,7 @@ def follow(
     describe: Describe = lambda event: event._asdict(),
     finish: Finish | None = None,
 ) -> int:
-    """Trace until Ctrl-C, SIGTERM, the duration or the end of the traced processes, writing a row an event.
+    """Trace until Ctrl-C, SIGTERM, SIGHUP, the duration or the end of the traced processes, writing a row an event.
 
     `describe` makes a row of an event, or None to leave it out; `finish` adds what comes after the rows. Returns the
     exit code.
@@ -248,6 +248,8 @@ def _begin(session: Session) -> None:
 
 
 def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
+    for line in session.advice():
+        note(f"usdtkit: {line}")
     summary = session.summary()
     report.summary(summary)
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
@@ -296,7 +298,10 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
             signal.signal(number, before[number])
             signal.raise_signal(number)
 
-    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
@@ -306,9 +311,7 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
 
 def pid(text: str) -> int:
     """For argparse: a process's number."""
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a process")
-    return int(text)
+    return _whole(text, "the number of a process")
 
 
 def pids(text: str) -> list[int]:
@@ -337,9 +340,7 @@ def count(text: str) -> int:
 
 def positive(text: str) -> int:
     """For argparse: a number of things, at least 1."""
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return int(text)
+    return _whole(text, "a number above 0")
 
 
 def steps(text: str) -> tuple[int, int, int]:
@@ -363,21 +364,25 @@ def words(text: str) -> list[str]:
 
 def seconds(text: str) -> float:
     """For argparse: a positive number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return value
+    return _amount(text, "seconds", zero=False)
 
 
 def milliseconds(text: str) -> float:
     """For argparse: a threshold, 0 or more."""
+    return _amount(text, "milliseconds", zero=True)
+
+
+def _whole(text: str, what: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return int(text)
+
+
+def _amount(text: str, unit: str, *, zero: bool) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of milliseconds")
+    if not 0 <= value < 1e9 or (value == 0 and not zero):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit}")
     return value

@@ -8,7 +8,7 @@ container's library, or Node.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from usdtkit import targets
@@ -18,8 +18,11 @@ from usdtkit.processes import file_key
 from usdtkit.providers.tls import LIBRARIES, OPENSSL_STATE_MACHINE, Library
 from usdtkit.records import dataclass
 from usdtkit.trace import Expression, Session, arg, buffer, comm, deref, retval, uid, uprobe
+from usdtkit.trace.specs import Resolved
 
 MAX_HANDLES = 10_000
+Names = Sequence[str]
+File = tuple[Library, str, Names]
 Part = Callable[[Library], tuple[str, tuple[str, ...]]]
 """Of a library, the short name of a file and the functions in it that are wanted."""
 
@@ -48,19 +51,16 @@ def trace_transfers(session: Session, options: argparse.Namespace, size: int) ->
 
     NotFoundError where no file has the functions.
     """
-    for library, path, names in _files(options, _transfers):
-        for functions in ((*library.reads, *library.writes), (*library.counted_reads, *library.counted_writes)):
-            own = [name for name in functions if name in names]
-            if not own:
-                continue
-            counted = own[0] in (*library.counted_reads, *library.counted_writes)
-            kept: dict[str, Expression] = {"counted": arg(4)} if counted else {}
-            calls = session.pair(uprobe(path, *own), keep={**kept, **({"buffer": arg(2)} if size else {})})
-            returned = retval.cast("i32")
-            length: Expression = deref(calls.kept("counted")) if counted else returned
-            content = {"content": buffer(calls.kept("buffer"), length, size)} if size else {}
-            done = filtered(calls.where(returned == 1 if counted else returned > 0), options)
-            done.emit("latency", comm=comm, uid=uid, length=length, **content)
+    files = _files(options, _transfers)
+    for counted in (False, True):
+        functions = _together(session, files, _counted if counted else _plain)
+        kept: dict[str, Expression] = {"counted": arg(4)} if counted else {}
+        calls = session.pair(functions, keep={**kept, **({"buffer": arg(2)} if size else {})})
+        returned = retval.cast("i32")
+        length: Expression = deref(calls.kept("counted")) if counted else returned
+        content = {"content": buffer(calls.kept("buffer"), length, size)} if size else {}
+        done = filtered(calls.where(returned == 1 if counted else returned > 0), options)
+        done.emit("latency", comm=comm, uid=uid, length=length, **content)
 
 
 def trace_handshakes(session: Session, options: argparse.Namespace) -> None:
@@ -68,13 +68,11 @@ def trace_handshakes(session: Session, options: argparse.Namespace) -> None:
 
     NotFoundError where no file has the functions.
     """
-    for library, path, names in _files(options, _handshakes):
-        machine = [name for name in OPENSSL_STATE_MACHINE if name in names]
-        handshake = machine or [name for name in library.handshake if name in names]
-        calls = session.pair(uprobe(path, *handshake), keep={"handle": arg(1)})
-        filtered(calls, options).emit("latency", "handle", comm=comm, uid=uid, returned=retval.cast("i32"))
-        if ends := [name for name in library.ends if name in names]:
-            filtered(session.uprobe(path, *ends), options).emit(handle=arg(1))
+    files = _files(options, _handshakes)
+    calls = session.pair(_together(session, files, _steps), keep={"handle": arg(1)})
+    filtered(calls, options).emit("latency", "handle", comm=comm, uid=uid, returned=retval.cast("i32"))
+    ends = session.source(_together(session, files, lambda library, names: _among(names, library.ends)))
+    filtered(ends, options).emit(handle=arg(1))
 
 
 @dataclass
@@ -141,6 +139,35 @@ def library_of(function: str) -> str:
     return _BY_FUNCTION[function].name
 
 
+def _among(names: Names, wanted: Names) -> Names:
+    return [name for name in wanted if name in names]
+
+
+def _plain(library: Library, names: Names) -> Names:
+    return _among(names, (*library.reads, *library.writes))
+
+
+def _counted(library: Library, names: Names) -> Names:
+    return _among(names, (*library.counted_reads, *library.counted_writes))
+
+
+def _steps(library: Library, names: Names) -> Names:
+    """What carries a handshake on: the state machine where it can be seen, as all else goes through it."""
+    machine = OPENSSL_STATE_MACHINE if library.name == "openssl" else ()
+    return _among(names, machine) or _among(names, library.handshake)
+
+
+def _together(session: Session, files: Sequence[File], choose: Callable[[Library, Names], Names]) -> Resolved:
+    """The chosen functions of all files as one source: the program is the same, whichever libraries there are."""
+    places = [
+        place
+        for library, path, names in files
+        if (own := choose(library, names))
+        for place in session.resolve(uprobe(path, *own)).places
+    ]
+    return Resolved("the functions of TLS libraries", "entry", (), tuple(places))
+
+
 def _transfers(library: Library) -> tuple[str, tuple[str, ...]]:
     return library.library, (*library.reads, *library.writes, *library.counted_reads, *library.counted_writes)
 
@@ -155,13 +182,15 @@ _BY_FUNCTION = {
 }
 
 
-def _files(options: argparse.Namespace, part: Part) -> Iterator[tuple[Library, str, Sequence[str]]]:
-    """Each file with a library in it, and which of the wanted functions it has."""
+def _files(options: argparse.Namespace, part: Part) -> list[File]:
+    """Each file with a library in it, and which of the wanted functions it has; by heart there are none."""
+    if options.by_heart:
+        return []
     chosen = [library for library in LIBRARIES if not getattr(options, f"no_{library.name}")]
     wanted = [name for library in chosen for name in part(library)[1]]
     running = targets.defining(wanted, pids=options.pid or ())
     seen = {file_key(path) for path in running}
-    found = [
+    found: list[File] = [
         (library, path, own)
         for path, names in running.items()
         for library in chosen
@@ -188,4 +217,4 @@ def _files(options: argparse.Namespace, part: Part) -> Iterator[tuple[Library, s
             f"{'no such process' if options.pid else 'nothing here'} has the functions of {names}",
             hint="--extra-lib openssl:PATH names a file that has them; a stripped program does not say where they are",
         )
-    yield from found
+    return found

@@ -1,7 +1,8 @@
 """An address of an ELF file → what a probe there costs, and whether it must not be there at all.
 
-Input `usdtkit.elf.image.Image`; used by `usdtkit.targets` and `usdtkit.cli.list`. Stands on
-`usdtkit.elf.instructions`, which knows what the kernel does with one.
+Input `usdtkit.elf.image.Image`; used by `usdtkit.targets` and `usdtkit.cli.list`, and by `usdtkit.trace.symbols`, which
+asks what stacks below a function will lack. Stands on `usdtkit.elf.instructions`, which knows what the kernel does with
+an instruction.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from usdtkit.elf.instructions import LONGEST, Cost, cost_of
 from usdtkit.elf.tables import all_tables
 from usdtkit.errors import ElfError, UsageError
 
+_PROLOGUE = 64
+_SETS_FRAME_POINTER = b"\x48\x89\xe5"  # mov %rsp,%rbp
 _GO_SECTIONS = frozenset((".go.buildinfo", ".gopclntab", ".note.go.buildid", ".data.rel.ro.gopclntab"))
 
 
@@ -52,6 +55,16 @@ def is_go(image: Image) -> bool:
             except ElfError:  # damaged notes say nothing of Go
                 continue
     return False
+
+
+def keeps_frame_pointer(image: Image, function: str) -> bool | None:
+    """Whether a function begins with its frame pointer, as far as there is a choice: on x86-64; None of no function."""
+    from usdtkit.elf.symbols import functions  # what other questions do without
+
+    found = functions(image, function)
+    if not found:
+        return None
+    return image.machine != "x86_64" or _SETS_FRAME_POINTER in image.read(found[0].file_offset, _PROLOGUE)
 
 
 def _function_around(image: Image, address: int) -> tuple[str, int] | None:

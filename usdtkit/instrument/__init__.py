@@ -9,9 +9,10 @@ Output: probes of `usdtkit.probes`, at the cost of one comparison each while nob
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
-from usdtkit.errors import UsageError
+from usdtkit.errors import UnsupportedError, UsageError
 
 NAMES = ("asyncio", "dbapi", "gc", "http", "locks", "logging", "python", "wsgi", "asgi")
 
@@ -38,3 +39,10 @@ def check_names(names: Any) -> None:
     for name in names:
         if name not in NAMES:
             raise UsageError(f"there are no ready-made probes for {name!r}", hint=f"one of {', '.join(NAMES)}")
+
+
+def check_objects() -> None:
+    """Raise UnsupportedError where this interpreter does not tell of objects."""
+    if sys.version_info < (3, 13):
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise UnsupportedError(f"CPython {version} does not tell of objects", hint="CPython 3.13 and later do")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
-from usdtkit.instrument import watcher
+from usdtkit.instrument import check_objects, watcher
 from usdtkit.instrument.watcher import Switch, native
 from usdtkit.probes.image import symbol_name
 from usdtkit.probes.provider import Probe, Provider
@@ -104,8 +104,8 @@ def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool
         return
     if sys.implementation.name != "cpython":
         raise UnsupportedError(f"the Python probes need CPython, and this is {sys.implementation.name}")
-    if objects and sys.version_info < (3, 13):
-        raise UnsupportedError("this CPython does not tell of objects", hint="CPython 3.13 does")
+    if objects:
+        check_objects()
     own = _own_probes()
     provider = Provider(PROVIDER)
     probes = [

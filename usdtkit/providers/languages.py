@@ -88,6 +88,8 @@ class Language(NamedTuple):
     linked: str = ""
     code: tuple[str, ...] = ()
     hint: str = ""
+    # And without these: (probe, what to do).
+    hints: tuple[tuple[str, str], ...] = ()
     # What somebody should know who sees fewer calls than there are.
     calls_note: str = ""
 
@@ -147,6 +149,7 @@ LANGUAGES = (
         silent=(("*python3.11*", _PYTHON_CALLS),),
         unless="python:exception__raise",
         hint="start it as usdtkit run PROGRAM.py …, which adds the probes to any CPython",
+        hints=(("python:object__new", "start it as usdtkit run --objects PROGRAM.py …, by CPython 3.13 or later"),),
     ),
     Language(
         "ruby",

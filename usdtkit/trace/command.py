@@ -1,7 +1,7 @@
 """A command that is started for a session and traced from its first instruction.
 
-Input: its words. It exists as a process, to attach to, before it becomes the program; `Session` lets it go on when all
-is attached, and ends it when the session is closed before it has ended by itself.
+Input: its words, and the file that they run. It exists as a process, to attach to, before it becomes the program;
+`Session` lets it go on when all is attached, and ends it when the session is closed before it has ended by itself.
 """
 
 from __future__ import annotations
@@ -22,16 +22,8 @@ CANNOT_EXEC = 127
 class Command:
     """One child process, waiting to become `program`."""
 
-    def __init__(self, words: Sequence[str], identity: Identity | None = None) -> None:
+    def __init__(self, program: str, words: Sequence[str], identity: Identity | None = None) -> None:
         """`identity`: who runs it, where that is not who runs this."""
-        if not words:
-            raise UsageError("an empty command cannot be traced")
-        import shutil  # which costs more than all else here
-
-        program = shutil.which(words[0])
-        if program is None:
-            raise NotFoundError(f"no command {words[0]!r}", hint="a path, or a name in PATH")
-        self.program = os.path.realpath(program)
         self.exit_code: int | None = None
         gate, self._go = os.pipe()
         self.pid = os.fork()
@@ -57,6 +49,18 @@ class Command:
         if self._go >= 0:
             os.close(self._go)
             self._go = -1
+
+
+def find_program(words: Sequence[str]) -> str:
+    """Where the command of these words is. UsageError of no words, NotFoundError where there is no such command."""
+    if not words:
+        raise UsageError("an empty command cannot be traced")
+    import shutil  # which costs more than all else here
+
+    program = shutil.which(words[0])
+    if program is None:
+        raise NotFoundError(f"no command {words[0]!r}", hint="a path, or a name in PATH")
+    return program
 
 
 def _become(program: str, words: Sequence[str], gate: int, go: int, identity: Identity | None) -> None:

@@ -1,6 +1,6 @@
 """What a process had mapped to execute, at one moment → frames for the addresses of its stacks.
 
-Input: /proc/PID/maps, with the files behind it held open by `trace.symbols`, and the process's perf map. What was read
+Input: /proc/PID/maps, with the files behind it held open by `trace.symbols`, and the process's perf maps. What was read
 while the process lived answers after its end. Where it ended first, `Remains` does with what the kernel noted when the
 stack was taken. Output: `Frame`s, for `trace.stacks`.
 """
@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from usdtkit.trace.perfmap import PerfMap
+from usdtkit.trace.perfmap import PerfMaps
 from usdtkit.trace.symbols import Files, MappedFile
 
 PAGE = 4096
@@ -59,7 +59,7 @@ class Memory:
         self._regions = sorted(regions)
         self._starts = [region.start for region in self._regions]
         self._files = files
-        self._perf_map = PerfMap.of(pid)
+        self._perf_maps = PerfMaps(pid)
 
     @classmethod
     def of(cls, pid: int, files: Files) -> Memory | None:
@@ -73,6 +73,16 @@ class Memory:
         regions = [_region(pid, fields, files) for line in lines if len(fields := line.split(None, 5)) > 4]
         found = [region for region in regions if region is not None]
         return cls(pid, found, program, files) if found else None
+
+    @property
+    def files(self) -> list[MappedFile]:
+        """The files that are mapped, as far as they can be opened."""
+        return list(dict.fromkeys(region.file for region in self._regions if region.file is not None))
+
+    @property
+    def has_perf_map(self) -> bool:
+        """Whether there is a perf map for it that is believed."""
+        return any(self._perf_maps)
 
     def still_holds(self, addresses: Sequence[int]) -> bool:
         """Whether this is still what the process has mapped, as far as these addresses can tell."""
@@ -102,9 +112,7 @@ class Memory:
             name, offset = file.find(at - region.start + region.offset)
             if name or file.table() is not None:
                 return Frame(address, name, offset + shift, file.name)
-        if self._perf_map is None:  # it may have begun one since
-            self._perf_map = PerfMap.of(self.pid)
-        found = None if self._perf_map is None else self._perf_map.find(at)
+        found = self._perf_maps.find(at)
         if found is not None:
             return Frame(address, found[0], found[1] + shift, region.name)
         offset = address - region.start + region.offset if region.name else address

@@ -1,8 +1,9 @@
 """A perf map, the file in which a just-in-time compiler says what it has compiled → names of addresses.
 
-Input: /tmp/perf-PID.map as the process sees it (CPython's -X perf, Node's --perf-basic-prof, Java agents write it).
-Output: names for `trace.memory`. Its directory is everybody's, so it is believed only where it is a regular file of
-the process's own user or of root, reached through no symbolic link; it is read again where it has grown.
+Input: /tmp/perf-PID.map as the process sees it (CPython's -X perf, Node's --perf-basic-prof, Java agents write it), and
+those of the processes that it was forked from. Output: names for `trace.memory`. Their directory is everybody's, so one
+is believed only where it is a regular file of the process's own user or of root, reached through no symbolic link; it
+is read again where it has grown.
 """
 
 from __future__ import annotations
@@ -12,14 +13,43 @@ import stat
 import weakref
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 from pathlib import Path
 
 LARGEST = 64 << 20
 MOST_ENTRIES = 1 << 20
 LONGEST_NAME = 4096
 _CHUNK = 1 << 20
+_MOST_FORKS = 8
+_START_STACK = 25
+"""Which field of /proc/PID/stat, counted behind the name, says where the stack began: exec moves it, fork does not."""
 _OVERLAPPING = 16
 """How many entries before the nearest are looked at: compilers free code and use its place again."""
+
+
+class PerfMaps:
+    """What names the code of a process: its own map, and those of the processes that it was forked from.
+
+    A worker goes on below frames of its parent's, whose code is in its memory and in the parent's map only.
+    """
+
+    def __init__(self, pid: int) -> None:
+        """Open those that are there and believed."""
+        self._pid = pid
+        self._own = PerfMap.of(pid)
+        self._inherited = [found for parent in _forked_from(pid) if (found := PerfMap.of(parent)) is not None]
+
+    def __iter__(self) -> Iterator[PerfMap]:
+        """The process's own first, which knows best."""
+        if self._own is None:  # it may have begun one since
+            self._own = PerfMap.of(self._pid)
+        if self._own is not None:
+            yield self._own
+        yield from self._inherited
+
+    def find(self, address: int) -> tuple[str, int] | None:
+        """(name, offset) of the code at an address."""
+        return next((found for each in self if (found := each.find(address)) is not None), None)
 
 
 class PerfMap:
@@ -97,6 +127,26 @@ class PerfMap:
                     self._sizes.append(size)
                     self._names.append(at + len(line) - len(fields[2]))
             at += len(line)
+
+
+def _forked_from(pid: int) -> Iterator[int]:
+    """The parents of a process that run in the same program as it, the nearest first."""
+    parent, began = _stat(pid)
+    for _ in range(_MOST_FORKS):
+        before, parents_began = _stat(parent)
+        if not began or parents_began != began:
+            return
+        yield parent
+        parent = before
+
+
+def _stat(pid: int) -> tuple[int, int]:
+    """The parent of a process, and the address where its stack began; zeros of one that has ended, or is not ours."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0, 0
+    return int(fields[1]), int(fields[_START_STACK])
 
 
 def _open_below(root: str, *path: str) -> int | None:

@@ -1,6 +1,6 @@
 """What a session will attach to, and what became of every hit: the plan before, the account after.
 
-Input: the hooks and resolved places of `session`. Output: sites with cookies for `bpf.links`, and the values that a
+Input: the hooks and resolved places of `definition`. Output: sites with cookies for `bpf.links`, and the values that a
 session shows of itself.
 """
 

@@ -1,7 +1,8 @@
-"""One tracing session: sources → one program, loaded and attached → events, summaries, and an account of every hit.
+"""One tracing session: a definition, loaded and attached → events, summaries, and an account of every hit.
 
-Input: specs and actions. Output: iteration over events, bound aggregations, `Summary`. Everything in the kernel hangs
-on this object's descriptors: closing it, or the death of the process in whatever way, detaches all.
+Input: the hooks, places, maps and tables of `definition`. Output: iteration over events, bound aggregations, `Summary`.
+Everything in the kernel hangs on this object's descriptors: closing it, or the death of the process in whatever way,
+detaches all.
 """
 
 from __future__ import annotations
@@ -16,35 +17,22 @@ from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from usdtkit import targets
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.actions import table_name
 from usdtkit.bpf.compiler import compile_program
-from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
-from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
-from usdtkit.elf.symbols import Pattern
-from usdtkit.errors import (
-    NotFoundError,
-    PrivilegeError,
-    ProgramError,
-    UnsupportedError,
-    UsageError,
-    UsdtkitError,
-)
-from usdtkit.model import Function, Probe
+from usdtkit.errors import NotFoundError, PrivilegeError, ProgramError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.records import replace
-from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
+from usdtkit.trace.definition import Definition
 from usdtkit.trace.events import Columns, Decoders
-from usdtkit.trace.kernelmap import KernelMap, Kind
-from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, planned
-from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
-from usdtkit.trace.specs import FunctionSpec, Place, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
+from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
+from usdtkit.trace.sources import Source
+from usdtkit.trace.specs import Place
 from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
@@ -56,7 +44,7 @@ PAGE = 4096
 HOUR_S = 3600.0  # poll(2) counts milliseconds in an int
 
 
-class Session:
+class Session(Definition):
     """Trace the processes `pid` (one or several), or `command`, which is started for it and traced from its first
     instruction, or every process that maps what is traced, present and future.
 
@@ -84,28 +72,16 @@ class Session:
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
-        if not 1 <= string_size <= MAX_STRING:
-            raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {MAX_STRING}")
-        if pid is not None and command is not None:
-            raise UsageError("a session traces processes, or a command, not both")
-        # Each once: a process that is attached to twice would be counted twice.
-        self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
-        # Where to look for probes and functions; what a command will map, nobody knows yet.
-        self._search_pids = self.pids
+        super().__init__(pid=pid, command=command, string_size=string_size)
         self._identity = None if drop is False else _identity(None if drop is True else drop)
-        self._command = None if command is None else Command(command, self._identity)
-        if self._command is not None:
+        self._command: Command | None = None
+        if self._program is not None and command is not None:
+            self._command = Command(self._program, command, self._identity)
             self.pids = (self._command.pid,)
         self.duration = duration
         self.received = 0
         self._ring_size = ring_size
-        self._string_size = string_size
         self._method = method
-        self._hooks: list[programs.Hook] = []
-        self._places: list[Resolved] = []  # of each hook
-        self._event_types = 0
-        self._aggregations: list[Aggregation] = []
-        self._maps: list[KernelMap] = []
         self._stream: Stream | None = None
         self._ordered = ordered
         self._waiting: Iterator[Any] = iter(())
@@ -121,78 +97,6 @@ class Session:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._pidfds = _open_pids(self.pids, self._wake)
 
-    # Sources
-
-    def usdt(self, name: str, path: str | None = None) -> Source:
-        """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""
-        return self.source(usdt(name, path))
-
-    def uprobe(self, library: str, *functions: str) -> Source:
-        """Entries of functions."""
-        return self.source(uprobe(library, *functions))
-
-    def uretprobe(self, library: str, *functions: str) -> Source:
-        """Returns of functions."""
-        return self.source(uretprobe(library, *functions))
-
-    def source(self, spec: Spec | Resolved) -> Source:
-        """Hits of a spec, or of places that are already found."""
-        resolved = self.resolve(spec)
-        return Source(self, resolved, self._add_hook(resolved))
-
-    def pair(
-        self,
-        start: Spec | Resolved,
-        end: Spec | Resolved | None = None,
-        *,
-        keep: Keep = (),
-        key: Key | tuple[Key, Key] | None = None,
-        nesting: int = NESTING,
-    ) -> Pair:
-        """From `start` to `end`; without `end`, a function from entry to return.
-
-        They meet in the same thread, innermost first; with `key` by its value, which is a name or an expression of an
-        integer, or two of them where the ends have another than the starts: in any thread of the process. A start that
-        comes again before its end replaces the one before. Of probes that nest in a thread, the one that goes deeper
-        than `nesting` shows that the ends of those before it will not come: they are dropped, and counted.
-
-        `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
-        """
-        if not 1 <= nesting <= MOST_NESTING:
-            raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
-        first = self.resolve(start)
-        is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
-        if is_call and first.kind != "entry":
-            raise UsageError(f"a pair that starts with {first.what} needs its end", hint="session.pair(start, end)")
-        second = first.returning() if end is None or is_call else self.resolve(end)
-        matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
-        keys = key if isinstance(key, tuple) else (key, key)
-        start_hook, end_hook = self._add_hook(first), self._add_hook(second)
-        start_hook.nesting = nesting
-        for hook, own in zip((start_hook, end_hook), keys, strict=True):
-            hook.matching, hook.key = matching, None if own is None else as_value(own)
-        start_hook.start = kept_fields(keep)
-        end_hook.after = start_hook
-        return Pair(self, second, Source(self, first, start_hook), end_hook)
-
-    def map(self, *, room: int = 10_240, **fields: Kind) -> KernelMap:
-        """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
-        sources' `put` and `delete` keep. It has room for so many entries."""
-        self.check_open()
-        self._maps.append(KernelMap(len(self._maps), room, fields))
-        return self._maps[-1]
-
-    def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
-        """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
-        if self._command is not None and path is None:
-            with contextlib.suppress(NotFoundError):
-                return targets.find_probes(name, path=self._command.program)
-        return targets.find_probes(name, pids=self._search_pids, path=path)
-
-    def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
-        """The functions of a library that match any of the patterns, in what the session traces. NotFoundError."""
-        return targets.find_functions(library, patterns, pids=self._search_pids)
-
     def symbol(self, pid: int, address: int) -> Frame:
         """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
 
@@ -203,33 +107,6 @@ class Session:
             self._names = self._new_stacks()
         return self._names.frame(pid, address)
 
-    def resolve(self, spec: Spec | Resolved) -> Resolved:
-        """Where a spec leads in what the session traces. NotFoundError."""
-        if isinstance(spec, Resolved):
-            return spec
-        if isinstance(spec, UsdtSpec):
-            return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
-        return spec.resolve(self._search_pids)
-
-    def _add_hook(self, resolved: Resolved) -> programs.Hook:
-        self.check_open()
-        hook = programs.Hook(
-            len(self._hooks), resolved.what, resolved.kind, os.uname().machine, resolved.arguments, self._string_size
-        )
-        self._hooks.append(hook)
-        self._places.append(resolved)
-        return hook
-
-    def add_event_type(self) -> int:
-        """For `Source.emit`: the number of a new kind of event."""
-        self._event_types += 1
-        return self._event_types - 1
-
-    def add_aggregation(self, aggregation: Aggregation) -> int:
-        """For `Source.count` and `Source.hist`: the number of a new table."""
-        self._aggregations.append(aggregation)
-        return len(self._aggregations) - 1
-
     def check_open(self) -> None:
         """Raise UsageError when it is too late to add to the program."""
         self._check_not_closed()
@@ -239,21 +116,6 @@ class Session:
     def _check_not_closed(self) -> None:
         if self._wake < 0:
             raise UsageError("the session is closed", hint="make another one")
-
-    # Running
-
-    def check_startable(self) -> None:
-        """Raise UsageError where there is nothing to do."""
-        if not any(hook.blocks for hook in self._hooks):
-            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
-
-    def program(self) -> programs.Program:
-        """The program of the sources so far, as it would be compiled."""
-        return programs.build(self._hooks, [one.layout for one in self._maps])
-
-    def plan(self) -> list[Planned]:
-        """Every site that `start` would attach to, and nothing attached."""
-        return planned(self._hooks, self._places, self.pids)
 
     def start(self, announce: Callable[[list[Planned]], None] | None = None) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing.
@@ -305,9 +167,7 @@ class Session:
                 announce(self.plan())
             self._links, self._numbers = Links(self._loaded, self._method), plan.numbers
             self._started_at = time.monotonic()
-            for function, tracepoint in program.tracepoints:
-                self._links.attach_tracepoint(function, tracepoint)
-            self._attach(plan, self._links)
+            self._attach(self._links, plan, program)
             self._poller = self._new_poller()
             if self._identity is not None:
                 self._drop(self._identity)
@@ -366,12 +226,8 @@ class Session:
         layout = layout.with_probes(plan.probe_names)
         return layout if self._stacks is None else self._stacks.decoding(layout)
 
-    def _attach(self, plan: Plan, links: Links) -> None:
-        attached = 0
-        for (path, on_return), sites in plan.sites.items():
-            for pid in self.pids or (0,):
-                attached += links.attach(path, sites, on_return=on_return, pid=pid)
-        if links.refused and not attached:
+    def _attach(self, links: Links, plan: Plan, program: programs.Program) -> None:
+        if not links.attach(plan.sites, self.pids or (0,), program.tracepoints) and links.refused:
             first = links.refused[0]
             where = f"{first.path}+{first.file_offset:#x}"
             raise UnsupportedError(
@@ -391,10 +247,11 @@ class Session:
         if hook.arguments or hook.start is not None or hook.after is not None:
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
         cookie = programs.cookie(self._numbers[hook.index], 0)
-        for path in dict.fromkeys(place.path for place in places):
-            sites = [Site(at.file_offset, at.semaphore_offset, cookie) for at in places if at.path == path]
-            for pid in self.pids or (0,):
-                self._links.attach(path, {hook.function: sites}, on_return=hook.kind == "return", pid=pid)
+        wanted: dict[tuple[str, bool], dict[str, list[Site]]] = {}
+        for place in places:
+            sites = wanted.setdefault((place.path, hook.kind == "return"), {}).setdefault(hook.function, [])
+            sites.append(Site(place.file_offset, place.semaphore_offset, cookie))
+        self._links.attach(wanted, self.pids or (0,))
 
     @property
     def refused(self) -> list[Refusal]:
@@ -567,6 +424,10 @@ class Session:
         return Summary(
             **totals, received=self.received, duration_s=ended - self._started_at if self._started_at else 0.0
         )
+
+    def advice(self) -> list[str]:
+        """What would give the stacks that were read more names, a line a kind of process; often nothing."""
+        return [] if self._stacks is None else self._stacks.advice()
 
     def close(self) -> None:
         """Detach and free everything. The summary stays."""

@@ -1,6 +1,6 @@
 """A source of hits in a session, and what to do with them.
 
-Input: resolved places (`specs`) and expressions. Output: hooks with blocks, which `session` builds into a program.
+Input: resolved places (`specs`) and expressions. Output: hooks with blocks, which `definition` builds into a program.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
-    from usdtkit.trace.session import Session
+    from usdtkit.trace.definition import Definition
 
 Self = TypeVar("Self", bound="Source")
 Keep = Mapping[str, ex.Expression] | Sequence[str]
@@ -41,7 +41,7 @@ class Source:
     in a pair also latency and what it keeps), or as `name=expression`.
     """
 
-    def __init__(self, session: Session, resolved: Resolved, hook: Hook) -> None:
+    def __init__(self, session: Definition, resolved: Resolved, hook: Hook) -> None:
         self._session = session
         self._hook = hook
         self._condition: ex.Expression | None = None
@@ -56,6 +56,7 @@ class Source:
         """The same source, with only the hits for which `condition` is true."""
         filtered = object.__new__(type(self))
         filtered.__dict__.update(self.__dict__)
+        condition = ex.lift(condition)
         filtered._condition = condition if self._condition is None else self._condition & condition
         return filtered
 
@@ -144,6 +145,8 @@ class Source:
         return {_free_name(name): ex.arg(name) for name in self.arguments}
 
     def _named(self, names: Sequence[str], fields: Mapping[str, ex.Expression]) -> dict[str, ex.Expression]:
+        if not all(isinstance(name, str) for name in names):
+            raise UsageError("an expression stands where a name is expected", hint="give it one: name=expression")
         chosen_elsewhere = self._names()
         wanted: dict[str, ex.Expression] = {
             _free_name(name) if name in chosen_elsewhere else UNITS.get(name, name): ex.Name(name) for name in names
@@ -177,7 +180,7 @@ class Pair(Source):
 
     latency = ex.latency
 
-    def __init__(self, session: Session, resolved: Resolved, start: Source, end: Hook) -> None:
+    def __init__(self, session: Definition, resolved: Resolved, start: Source, end: Hook) -> None:
         super().__init__(session, resolved, end)
         self.start = start
         """The start as a source of its own: its actions come behind what `keep` takes."""

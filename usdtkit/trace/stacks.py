@@ -13,6 +13,7 @@ opened.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -57,6 +58,11 @@ class Stack:
                 for n, address in enumerate(self.addresses)
             )
         return self._frames
+
+    @property
+    def is_named(self) -> bool:
+        """Whether `frames` has been read."""
+        return self._frames is not None
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(self.frames)
@@ -115,6 +121,18 @@ class Stacks:
         self._looked_at.clear()
         memory = self._memory(pid, (address,))
         return Frame(address, "", address, "") if memory is None else memory.frame(address, address)
+
+    def advice(self) -> list[str]:
+        """What to do where frames that somebody has asked for lack names that they could have, a line each."""
+        from usdtkit.trace.pythons import NAMED, advice  # asked once, at the end
+
+        named: dict[int, bool] = {}
+        for stack in self._stacks.values():
+            if stack.is_named:
+                found = any(frame.name.startswith(NAMED) for frame in stack)
+                named[stack.pid] = found or named.get(stack.pid, False)
+        others = {pid: memory for pid, memory in self._memories.items() if pid != os.getpid()}
+        return advice(memory for pid, memory in others.items() if named.get(pid) is False)
 
     def begins_function(self, place: Place) -> bool:
         """Whether a site is a function's first instruction: then its caller is where the call has left it."""

@@ -19,6 +19,7 @@ from usdtkit import processes
 from usdtkit.elf.debugfiles import debug_images
 from usdtkit.elf.image import Image
 from usdtkit.elf.lookup import SymbolTable
+from usdtkit.elf.sites import keeps_frame_pointer
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsdtkitError
 
 MOST_FILES = 256
@@ -107,6 +108,14 @@ class MappedFile:
             except ElfError:
                 self._build_id = ""
         return self._build_id
+
+    def keeps_frame_pointer(self, function: str) -> bool | None:
+        """Whether a function of this name begins with its frame pointer; None of no function, or no ELF file."""
+        try:
+            with self._image() as image:
+                return keeps_frame_pointer(image, function)
+        except ElfError:
+            return None
 
     def _image(self) -> Image:
         descriptor = os.dup(self._descriptor)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number, unseen
 from usdtkit.model import Operand
 
 _REGISTERS: dict[str, tuple[str, int]] = {
@@ -34,7 +34,7 @@ def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Plac
             raise Unreadable("not a memory operand of this architecture")
         return _memory(memory[1], memory[2] or "0", memory[3], memory[4])
     if _VECTOR.fullmatch(body):
-        raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
+        raise unseen(body)
     return Place("constant", value=number(body.removeprefix("#"), "not an operand of this architecture"))
 
 

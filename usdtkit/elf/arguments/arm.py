@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number, unseen
 from usdtkit.model import Operand
 
 _NAMES = {"sb": "r9", "sl": "r10", "fp": "r11", "ip": "r12", "sp": "r13", "lr": "r14", "pc": "r15"}
@@ -30,7 +30,7 @@ def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Plac
         value = number(body[1:], "a constant that is only known to the linker")
         return Place("constant", size=4, value=value)
     if _VECTOR.fullmatch(body):
-        raise Unreadable(f"a floating-point register ({body}), which the kernel does not show")
+        raise unseen(body)
     if _SYMBOL.fullmatch(body):  # a constant here, and not memory as elsewhere
         raise Unreadable("an address that is only known where the file is loaded")
     raise Unreadable("not an operand of this architecture")

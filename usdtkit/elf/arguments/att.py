@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Place, SymbolResolver, Unreadable, displacement, number, signed
+from usdtkit.elf.arguments.common import Place, SymbolResolver, Unreadable, displacement, number, signed, unseen
 from usdtkit.model import Operand
 from usdtkit.records import NamedTuple
 
@@ -94,7 +94,7 @@ def _register(syntax: Syntax, name: str) -> Register:
     if name in syntax.registers:
         return syntax.registers[name]
     if _VECTOR.fullmatch(name) or name.startswith("st"):
-        raise Unreadable(f"a floating-point or vector register (%{name}), which the kernel does not show")
+        raise unseen(f"%{name}")
     raise Unreadable(f"no such register: %{name}")
 
 

@@ -46,6 +46,11 @@ class Unreadable(Exception):
     """The operand is well placed but no value can be read from it; the text says why. It never leaves this package."""
 
 
+def unseen(register: str) -> Unreadable:
+    """For a register that no probe is shown."""
+    return Unreadable(f"a floating-point or vector register ({register}), which the kernel does not show")
+
+
 def number(text: str, reason: str) -> int:
     """The integer that `text` spells in decimal or hex, within 64 bits; else Unreadable(reason)."""
     if not _NUMBER.fullmatch(text):

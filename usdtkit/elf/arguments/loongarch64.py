@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, number, unseen
 from usdtkit.model import Operand
 
 # By number, as the ABI calls them; register 21 belongs to the kernel.
@@ -36,7 +36,7 @@ def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Plac
     if pair and (pair[1] or pair[3]) and pair[2] in _REGISTERS:
         return _memory(_REGISTERS[pair[2]], pair[3] or "0")
     if _VECTOR.fullmatch(body):
-        raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
+        raise unseen(body)
     return Place("constant", value=number(body, "not an operand of this architecture"))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number, unseen
 from usdtkit.model import Operand
 
 _REGISTER = r"(?:%?r)?([0-9]{1,2})"
@@ -30,7 +30,7 @@ def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Plac
         first, second = None if int(both[1]) == 0 else _register(both[1]), _register(both[2])
         return Place("memory", base=first or second, index_register=second if first else None)
     if _VECTOR.fullmatch(body):
-        raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
+        raise unseen(body)
     raise Unreadable("not an operand of this architecture")
 
 

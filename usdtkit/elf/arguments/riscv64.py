@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number
+from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, number, unseen
 from usdtkit.model import Operand
 
 # By number, as the ABI calls them.
@@ -35,7 +35,7 @@ def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Plac
         value = number(memory[1] or "0", reason)
         return Place("memory", base=None if base == "zero" else base, value=value)
     if _VECTOR.fullmatch(body):
-        raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
+        raise unseen(body)
     return Place("constant", value=number(body, "not an operand of this architecture"))
 
 

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import re
 
-from usdtkit.elf.arguments.common import Grammar, Place, SymbolResolver, Unreadable, displacement, number, signed
+from usdtkit.elf.arguments.common import (
+    Grammar,
+    Place,
+    SymbolResolver,
+    Unreadable,
+    displacement,
+    number,
+    signed,
+    unseen,
+)
 from usdtkit.model import Operand
 
 _REGISTER = re.compile(r"%r([0-9]{1,2})", re.ASCII)
@@ -21,7 +30,7 @@ def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Plac
         index, base = (None if name in (None, "%r0") else _register(name) for name in (memory[2], memory[3]))
         return Place("memory", base=base or index, index_register=index if base else None, value=value)
     if _VECTOR.fullmatch(body):
-        raise Unreadable(f"a floating-point or vector register ({body}), which the kernel does not show")
+        raise unseen(body)
     if body.startswith("%"):
         return Place("register", base=_register(body))
     value, symbolic = displacement(body or "?", resolve_symbol)

@@ -1,0 +1,167 @@
+"""What a session is asked to trace, and to do at a hit: sources → hooks, their places, maps and tables; a program.
+
+Input: specs and actions. Output: `program`, to be compiled, and `plan`, to be read. Nothing here runs: `session` does
+that, and `recording` writes it down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+
+from usdtkit import targets
+from usdtkit.bpf import program as programs
+from usdtkit.bpf.expressions import MAX_STRING
+from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
+from usdtkit.elf.symbols import Pattern
+from usdtkit.errors import NotFoundError, UsageError
+from usdtkit.model import Function, Probe
+from usdtkit.trace.aggregations import Aggregation
+from usdtkit.trace.command import find_program
+from usdtkit.trace.kernelmap import KernelMap, Kind
+from usdtkit.trace.plan import Planned, planned
+from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
+from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, StrPath, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
+
+
+class Definition:
+    """What is traced of the processes `pid`, of a `command` that will be started, or of all.
+
+    `string_size`: bytes read of a string argument.
+    """
+
+    def __init__(
+        self, *, pid: int | Iterable[int] | None = None, command: Sequence[str] | None = None, string_size: int = 128
+    ) -> None:
+        if not 1 <= string_size <= MAX_STRING:
+            raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {MAX_STRING}")
+        if pid is not None and command is not None:
+            raise UsageError("a session traces processes, or a command, not both")
+        # Each once: a process that is attached to twice would be counted twice.
+        self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
+        if pid is not None and not self.pids:
+            raise UsageError("an empty list of processes to trace", hint="None stands for all")
+        # Where to look for probes and functions; what a command will map, nobody knows yet.
+        self._search_pids = self.pids
+        self._program = None if command is None else os.path.realpath(find_program(command))
+        self._string_size = string_size
+        self._hooks: list[programs.Hook] = []
+        self._places: list[Resolved] = []  # of each hook
+        self._event_types = 0
+        self._aggregations: list[Aggregation] = []
+        self._maps: list[KernelMap] = []
+
+    def usdt(self, name: str, path: StrPath | None = None) -> Source:
+        """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""
+        return self.source(usdt(name, path))
+
+    def uprobe(self, library: StrPath, *functions: str) -> Source:
+        """Entries of functions."""
+        return self.source(uprobe(library, *functions))
+
+    def uretprobe(self, library: StrPath, *functions: str) -> Source:
+        """Returns of functions."""
+        return self.source(uretprobe(library, *functions))
+
+    def source(self, spec: Spec | Resolved) -> Source:
+        """Hits of a spec, or of places that are already found."""
+        resolved = self.resolve(spec)
+        return Source(self, resolved, self._add_hook(resolved))
+
+    def pair(
+        self,
+        start: Spec | Resolved,
+        end: Spec | Resolved | None = None,
+        *,
+        keep: Keep = (),
+        key: Key | tuple[Key, Key] | None = None,
+        nesting: int = NESTING,
+    ) -> Pair:
+        """From `start` to `end`; without `end`, a function from entry to return.
+
+        They meet in the same thread, innermost first; with `key` by its value, which is a name or an expression of an
+        integer, or two of them where the ends have another than the starts: in any thread of the process. A start that
+        comes again before its end replaces the one before. Of probes that nest in a thread, the one that goes deeper
+        than `nesting` shows that the ends of those before it will not come: they are dropped, and counted.
+
+        `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
+        """
+        if not 1 <= nesting <= MOST_NESTING:
+            raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
+        first = self.resolve(start)
+        is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
+        if is_call and first.kind != "entry":
+            raise UsageError(f"a pair that starts with {first.what} needs its end", hint="session.pair(start, end)")
+        second = first.returning() if end is None or is_call else self.resolve(end)
+        matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
+        keys = key if isinstance(key, tuple) else (key, key)
+        start_hook, end_hook = self._add_hook(first), self._add_hook(second)
+        start_hook.nesting = nesting
+        for hook, own in zip((start_hook, end_hook), keys, strict=True):
+            hook.matching, hook.key = matching, None if own is None else as_value(own)
+        start_hook.start = kept_fields(keep)
+        end_hook.after = start_hook
+        return Pair(self, second, Source(self, first, start_hook), end_hook)
+
+    def map(self, *, room: int = 10_240, **fields: Kind) -> KernelMap:
+        """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
+        sources' `put` and `delete` keep. It has room for so many entries."""
+        self.check_open()
+        self._maps.append(KernelMap(len(self._maps), room, fields))
+        return self._maps[-1]
+
+    def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
+        """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
+        if self._program is not None and path is None:
+            with contextlib.suppress(NotFoundError):
+                return targets.find_probes(name, path=self._program)
+        return targets.find_probes(name, pids=self._search_pids, path=path)
+
+    def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
+        """The functions of a library that match any of the patterns, in what the session traces. NotFoundError."""
+        return targets.find_functions(library, patterns, pids=self._search_pids)
+
+    def resolve(self, spec: Spec | Resolved) -> Resolved:
+        """Where a spec leads in what the session traces. NotFoundError."""
+        if isinstance(spec, Resolved):
+            return spec
+        if isinstance(spec, UsdtSpec):
+            return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
+        return spec.resolve(self._search_pids)
+
+    def _add_hook(self, resolved: Resolved) -> programs.Hook:
+        self.check_open()
+        hook = programs.Hook(
+            len(self._hooks), resolved.what, resolved.kind, os.uname().machine, resolved.arguments, self._string_size
+        )
+        hook.convention = resolved.convention
+        self._hooks.append(hook)
+        self._places.append(resolved)
+        return hook
+
+    def add_event_type(self) -> int:
+        """For `Source.emit`: the number of a new kind of event."""
+        self._event_types += 1
+        return self._event_types - 1
+
+    def add_aggregation(self, aggregation: Aggregation) -> int:
+        """For `Source.count` and `Source.hist`: the number of a new table."""
+        self._aggregations.append(aggregation)
+        return len(self._aggregations) - 1
+
+    def check_open(self) -> None:
+        """Raise UsageError when it is too late to add to the program: it never is before something runs it."""
+
+    def check_startable(self) -> None:
+        """Raise UsageError where there is nothing to do."""
+        if not any(hook.blocks for hook in self._hooks):
+            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+
+    def program(self) -> programs.Program:
+        """The program of the sources so far, as it would be compiled."""
+        return programs.build(self._hooks, [one.layout for one in self._maps])
+
+    def plan(self) -> list[Planned]:
+        """Every site that `start` would attach to, and nothing attached."""
+        return planned(self._hooks, self._places, self.pids)
