@@ -5,10 +5,11 @@ Used through `usdtkit.targets`. A file is opened by its own path where the proce
 """
 
 # Thousands of paths at a time, where pathlib's cost shows.
-# ruff: noqa: PTH115, PTH116, PTH123
+# ruff: noqa: PTH115, PTH116, PTH123, PTH208
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -37,6 +38,17 @@ def named(*names: str) -> list[int]:
         if program.removesuffix(" (deleted)").rpartition("/")[2] in names:
             found.append(pid)
     return found
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, those that they have started, and so on."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):  # it has ended; so may its threads have
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                with contextlib.suppress(OSError), open(f"/proc/{parent}/task/{thread}/children", "rb") as file:
+                    found += map(int, file.read().split())
+    return found[1:]
 
 
 def numbers(pid: int) -> tuple[int, ...]:

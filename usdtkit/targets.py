@@ -23,13 +23,14 @@ from usdtkit.elf import symbols
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import FileKey, Scan, all_mapped, file_key, mapped_files, named, running_pids
+from usdtkit.processes import FileKey, Scan, all_mapped, below, file_key, mapped_files, named, running_pids
 
 if TYPE_CHECKING:
     from usdtkit.elf.walk import Progress
 
 __all__ = [
     "all_mapped",
+    "below",
     "defining",
     "everything",
     "find_functions",
