@@ -31,6 +31,7 @@ from usdtkit.trace import Counts, Histogram, Sums
 TOPIC = "languages"
 
 LANGUAGES = ("java", "perl", "php", "python", "ruby", "tcl")
+VARIANTS = tuple(f"-l {language} -p 1{more}" for language in LANGUAGES for more in ("", " -L"))
 METHOD, CALLS = Column("METHOD", "method", 52), Column("# CALLS", "calls", 9, right=True)
 TIMES = {False: ("TIME (us)", 1e3), True: ("TIME (ms)", 1e6)}
 

@@ -23,6 +23,7 @@ from usdtkit.providers.languages import Span
 TOPIC = "languages"
 
 LANGUAGES = ("java", "python", "ruby")
+VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
 HEADER = ("time_ns", "pid", "tid", "probe")
 MICROSECONDS = ("TIME(us)", 1e3)
 MILLISECONDS = ("TIME(ms)", 1e6)
