@@ -1,7 +1,8 @@
 """Show what all language runtimes here do: calls, collections, objects, classes, exceptions and threads a second.
 
-All processes that run Java, Python, Ruby, PHP, Perl or Tcl, as far as their builds have probes and these are switched
-on; what a process is, its files say, not its name. The probes stay in place between the intervals: no event is missed.
+All processes that run Java, Python, Ruby, PHP, Node, Perl or Tcl, as far as their builds have probes and these are
+switched on; what a process is, its files say, not its name. Of Node, which has no probes, the collections. The probes
+stay in place between the intervals, so that no event is missed; runtimes that come later are found between two of them.
 
 examples:
   usdtkit ustat                  every second
@@ -10,21 +11,28 @@ examples:
 """
 
 import argparse
+import shutil
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
-from usdtkit import targets
+from usdtkit import libraries, targets
+from usdtkit.cli.languages import Runtime
 from usdtkit.cli.run import add_session_options, follow_intervals, new_session, positive, seconds
 from usdtkit.errors import NotFoundError
-from usdtkit.output.report import PID, Column, Report
+from usdtkit.model import Target
+from usdtkit.output.report import PID, Column, Report, note
 from usdtkit.output.text import show
+from usdtkit.processes import file_key
 from usdtkit.providers.languages import LANGUAGES, Language
-from usdtkit.trace import Counts, Session
+from usdtkit.trace import Session
 from usdtkit.trace import pid as process_id
-from usdtkit.trace.specs import resolve_probes
+from usdtkit.trace.specs import Place, Resolved
 
 TOPIC = "languages"
+VARIANTS = ("",)
 
 Names = Callable[[Language], list[str]]
 CATEGORIES: dict[str, tuple[str, Names]] = {
@@ -36,6 +44,8 @@ CATEGORIES: dict[str, tuple[str, Names]] = {
     "thread": ("THR/s", lambda language: [one.probe for one in language.threads if one.kind.endswith("start")]),
 }
 SPOKEN = [language for language in LANGUAGES if language.programs]
+# Looking for new files costs as much as there are processes: no more than this share of the time.
+LOOKING = 0.05
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-S", "--sort", choices=CATEGORIES, default="method", help="what the first line has most of")
     parser.add_argument("-r", "--maxrows", type=positive, default=20, metavar="ROWS", help="at most so many lines (20)")
     parser.add_argument("-C", "--noclear", action="store_true", help="accepted: the screen is never cleared")
+    parser.add_argument("-D", "--debug", dest="program", action="store_true", help="as --program; bcc has -d")
     add_session_options(parser)
     parser.set_defaults(timestamp=True)
 
@@ -54,33 +65,104 @@ def run(options: argparse.Namespace) -> int:
     """Count until told to stop."""
     columns = [PID, Column("CMDLINE", "command", 16, lambda text: show(text[:16]))]
     columns += [Column(heading, name, 8, "{:.0f}".format, right=True) for name, (heading, _) in CATEGORIES.items()]
+    spoken = [each for each in SPOKEN if options.language in (None, each.name)]
     with new_session(options) as session:
-        tables = counting(session, options.language, options.pid)
+        files = Files(spoken)
+        found = files.new([*of_command(options, session, spoken), *([] if options.by_heart else in_use(options.pid))])
+        sources = {
+            category: session.source(
+                Resolved(
+                    category,
+                    "usdt",
+                    (),
+                    tuple(chain.from_iterable(at for (of, _), at in found.items() if of == category)),
+                )
+            )
+            for category in CATEGORIES
+        }
+        tables = {category: source.count(process=process_id) for category, source in sources.items()}
+        if not found and not options.by_heart:
+            note(f"usdtkit: no {options.language or 'runtime'} with probes runs here yet; usdtkit run adds Python's")
+        before = look_again = 0.0
 
         def write(report: Report) -> None:
+            nonlocal before, look_again
+            now = session.summary().duration_s
             rates: dict[int, dict[str, float]] = defaultdict(lambda: dict.fromkeys(CATEGORIES, 0.0))
-            for category, counts in tables:
+            for category, counts in tables.items():
                 for (process,), number in counts.delta().items():
-                    rates[process][category] += number / options.interval
+                    rates[process][category] = number / (now - before)
             order = sorted(rates, key=lambda process: -rates[process][options.sort])
-            report.block({"pid": each, "command": command(each), **rates[each]} for each in order[: options.maxrows])
+            rows = ({"pid": each, "command": command(each), **rates[each]} for each in order[: options.maxrows])
+            report.block({**row, "interval_s": now - before} for row in rows)
+            before = now
+            if now >= look_again and not (session.ended or options.drop or options.drop_to):
+                look()
+                after = session.summary().duration_s
+                look_again = after + (after - now) / LOOKING
+
+        def look() -> None:
+            with suppress(NotFoundError):  # one of the processes that were asked for has ended
+                found = files.new(in_use(options.pid, quiet=True))
+                for (category, _), places in found.items():
+                    with suppress(NotFoundError):  # so has the only one in whose container the file was
+                        session.extend(sources[category], places)
+                for path in dict.fromkeys(path for _, path in found):
+                    note(f"usdtkit: found {path}")
 
         return follow_intervals(session, options, "ustat", columns, write)
 
 
-def counting(session: Session, wanted: str | None, pids: list[int] | None) -> list[tuple[str, Counts]]:
-    """(category, counts by process) of every probe that a running runtime has."""
-    probes = targets.probes_of(targets.mapped_by(pids) if pids else targets.everything())
-    tables = []
-    for language in SPOKEN if wanted is None else [each for each in SPOKEN if each.name == wanted]:
+Found = dict[tuple[str, str], list[Place]]
+"""By category and file, where to count."""
+
+
+class Files:
+    """The files that have been looked into, for the probes and functions of these languages."""
+
+    def __init__(self, languages: Sequence[Language]) -> None:
+        self._languages = languages
+        self._known: set[object] = set()
+
+    def new(self, mapped: Iterable[Target]) -> Found:
+        """What is found in those of the files that were not looked into before."""
+        keys = {file_key(target.path): target for target in mapped}
+        fresh = [target for key, target in keys.items() if key is not None and key not in self._known]
+        self._known |= keys.keys()
+        probes = targets.probes_of(fresh)
+        found: Found = defaultdict(list)
         for category, (_, names) in CATEGORIES.items():
-            for name in names(language):
-                found = [one for one in probes if one.spec == name]
-                if found:
-                    tables.append((category, session.source(resolve_probes(name, found)).count(process=process_id)))
-    if not tables:
-        raise NotFoundError(f"no {wanted or 'runtime'} with probes runs here", hint="usdtkit run APP.py adds Python's")
-    return tables
+            for language in self._languages:
+                wanted = names(language)
+                for probe in probes:
+                    if probe.spec in wanted:
+                        found[category, probe.path] += [
+                            Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset)
+                            for site in probe.sites
+                        ]
+                functions = [name for name in wanted if ":" not in name]
+                for target in fresh if functions else ():
+                    if any(libraries.is_called(target.name, name) for name in language.code):
+                        with suppress(NotFoundError):  # Debian's program is a small one, beside its library
+                            at = targets.find_functions(target.path, functions)
+                            found[category, target.path] += [Place(one.name, one.path, one.file_offset) for one in at]
+        return found
+
+
+def in_use(pids: Sequence[int] | None, *, quiet: bool = False) -> list[Target]:
+    """What the processes map, or all of them, and then all provider files too. NotFoundError where one has ended."""
+    return targets.mapped_by(pids) if pids else targets.everything(quiet=quiet)
+
+
+def of_command(options: argparse.Namespace, session: Session, spoken: Sequence[Language]) -> Iterator[Target]:
+    """The files that a command will map, as far as they are known before it does: those with its language's probes."""
+    program = shutil.which(options.command[0]) if options.command else None
+    for language in spoken if program else ():
+        runtime = Runtime(session, language, (), program, options.command)
+        for _, names in CATEGORIES.values():
+            for probe in (name for name in names(language) if ":" in name):
+                with suppress(NotFoundError):
+                    yield from (Target(path, path) for path in runtime.places(probe))
 
 
 def command(process: int) -> str:

@@ -1,5 +1,7 @@
 """Show threads as they start and stop: Java's and Python's with their names, those of C programs with their function.
 
+Of a process in another language the threads are shown as those of a C program: Node's, Ruby's.
+
 examples:
   usdtkit uthreads 1234
   usdtkit javathreads 1234
@@ -27,7 +29,7 @@ COLUMNS = [
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit uthreads`."""
-    add_language_options(parser, *LANGUAGES)
+    add_language_options(parser, *LANGUAGES, otherwise="c")
 
 
 def run(options: argparse.Namespace) -> int:

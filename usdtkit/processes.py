@@ -60,10 +60,10 @@ def mapped_files(pid: int) -> list[Target]:
     return scan.targets()
 
 
-def all_mapped() -> list[Target]:
+def all_mapped(*, quiet: bool = False) -> list[Target]:
     """The same over all processes, each inode once with the processes that map it.
 
-    A process that ends meanwhile is left out; what may not be read costs one warning, and not the scan.
+    A process that ends meanwhile is left out; what may not be read costs one warning (none if `quiet`), not the scan.
     """
     scan = Scan()
     for pid in running_pids():
@@ -73,7 +73,8 @@ def all_mapped() -> list[Target]:
             continue
         except PrivilegeError:
             scan.unreadable += 1
-    scan.warn()
+    if not quiet:
+        scan.warn()
     return scan.targets()
 
 

@@ -284,9 +284,12 @@ def _command(name: str) -> str:
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 
 
-def everything() -> list[Target]:
-    """The provider files, also those that nobody maps, then what all processes map: each inode once."""
-    mapped = {file_key(target.path): target for target in all_mapped()}
+def everything(*, quiet: bool = False) -> list[Target]:
+    """The provider files, also those that nobody maps, then what all processes map: each inode once.
+
+    `quiet`: without a warning of what may not be read, for who has looked before.
+    """
+    mapped = {file_key(target.path): target for target in all_mapped(quiet=quiet)}
     found: dict[object, Target] = {}
     for path in _provider_files():
         key = file_key(path)

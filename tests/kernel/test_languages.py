@@ -4,13 +4,16 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from commandline import assert_explained, go, json_lines, start_tracing, stop_tracing, usdtkit
+from processes import read_until
 
 PROGRAMS = Path(__file__).parents[1] / "programs" / "languages"
 JAVA = ["java", "-XX:+UseSerialGC", "-Xshare:auto"]
@@ -239,11 +242,41 @@ def test_everything_that_runs(working, spawn, wait_for_line):
     totals = Counter()
     for row in rows:
         for category in ("method", "excp", "gc"):
-            totals[row["pid"], category] += row[category] * 0.3
+            totals[row["pid"], category] += row[category] * row["interval_s"]
     assert round(totals[php.pid, "method"]) == 2 * 997 + 97
     assert round(totals[php.pid, "excp"]) == round(totals[ruby.pid, "excp"]) == 31
     assert totals[ruby.pid, "gc"] >= 13
     assert {row["command"] for row in rows if row["pid"] == php.pid} == {f"php {PROGRAMS / 'work.php'}"}
+
+
+def test_runtimes_that_come_after_the_start(working, spawn, wait_for_line, tmp_path):
+    """Files that nobody has mapped: copies of PHP, by another name, and of Node."""
+    php = shutil.copy(os.path.realpath(shutil.which("php")), tmp_path / "php-fpm8.2")
+    node = shutil.copy(os.path.realpath(shutil.which("node")), tmp_path / "node")
+    linked = subprocess.run(["ldd", node], text=True, capture_output=True, check=True).stdout
+    for library in re.findall(r"/\S+/libnode\.so\S*", linked):  # with Debian's
+        shutil.copy(library, tmp_path)
+    tracer = start_tracing(spawn, "ustat", "0.2", "--json", "-r", "1000")
+    late = working([php, PROGRAMS / "work.php"])
+    read_until(tracer, "php-fpm8.2", stream="stderr", timeout=60)
+    go(late)
+    wait_for_line(late, "done")
+    later = working([node, "--expose-gc", PROGRAMS.parent / "collect.js"], LD_LIBRARY_PATH=str(tmp_path))
+    read_until(tracer, f"{tmp_path}/", stream="stderr", timeout=60)
+    go(later)
+    assert later.wait(60) == 0
+    _, rows, _ = json_lines(stop_tracing(tracer)[0])
+    counted = Counter()
+    for row in rows:
+        for category in ("method", "gc"):
+            counted[row["pid"], category] += row[category] * row["interval_s"]
+    assert round(counted[late.pid, "method"]) == 2 * 997 + 97
+    assert round(counted[later.pid, "gc"]) >= 20
+
+
+def test_no_runtime_at_all():
+    done = usdtkit("ustat", "-l", "tcl", "-d", "0.2")
+    assert done.returncode == 0 and "no tcl with probes runs here yet" in done.stderr
 
 
 def test_a_command_from_its_start():

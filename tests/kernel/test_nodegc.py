@@ -1,14 +1,16 @@
-"""nodegc on a real Node: collections of a known number, kind and reason, and V8's own account of them."""
+"""nodegc, which is ugc -l node: collections of a known number, kind and reason, and V8's own account of them."""
 
 import csv
 import io
 import re
+import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, usdtkit
 
+ASKED = "collection mark-compact reason=testing"
 PROGRAM = Path(__file__).parents[1] / "programs" / "collect.js"
 
 
@@ -30,10 +32,12 @@ def trace(spawn, node, *options):
 def test_every_collection_of_two_heaps(spawn, node):
     output, _, own = trace(spawn, node, "--json")
     header, events, summary = json_lines(output)
-    assert header["schema"] == "usdtkit.nodegc/1"
-    asked = [event for event in events if event["reason"] == "testing"]
+    assert header["schema"] == "usdtkit.ugc/1"
+    asked = [event for event in events if event["start"]["reason"] == "testing"]
     assert Counter(event["tid"] == node.pid for event in asked) == {True: 13, False: 7}
-    assert {(event["pid"], event["type"]) for event in asked} == {(node.pid, "mark-compact")}
+    assert {(event["pid"], event["description"]) for event in asked} == {(node.pid, ASKED)}
+    assert {event["start"]["collector"] for event in asked} == {"mark-compact"}
+    assert [event["time_ns"] for event in events] == sorted(event["time_ns"] for event in events)
     # V8's pause has more around it: the callbacks before and after.
     assert len(own) == 20
     assert all(
@@ -47,24 +51,40 @@ def test_every_collection_of_two_heaps(spawn, node):
 def test_the_table(spawn, node):
     output, messages, _ = trace(spawn, node)
     heading, *lines = output.splitlines()
-    assert heading.split() == ["TIME", "PID", "TID", "PAUSE(ms)", "TYPE", "REASON"]
-    assert sum(line.endswith("mark-compact       testing") for line in lines) == 20
-    assert max(map(len, lines)) < 80
+    assert heading.split() == ["TIME", "PID", "TID", "TIME(us)", "DESCRIPTION"]
+    assert sum(line.endswith(ASKED) for line in lines) == 20
+    assert max(map(len, lines)) < 100
     assert f"received {len(lines)}, lost 0" in messages
 
 
 def test_csv_and_a_threshold(spawn, node):
-    output, _, _ = trace(spawn, node, "--csv", "-m", "0.001")
+    output, _, _ = trace(spawn, node, "--csv", "-M", "0.001", "-F", "testing")
     rows = list(csv.DictReader(io.StringIO(output)))
-    assert sum(row["reason"] == "testing" for row in rows) == 20
+    assert [row["description"] for row in rows] == [ASKED] * 20
     assert min(int(row["latency_ns"]) for row in rows) >= 1000
+
+
+def test_the_language_is_found_out(spawn, node):
+    tracer = start_tracing(spawn, "ugc", str(node.pid), "-M", "60000")
+    go(node)
+    output, messages = end_of_tracing(tracer)
+    assert len(output.splitlines()) == 1 and "received 0" in messages
+
+
+def test_every_node_that_runs(spawn, node):
+    tracer = start_tracing(spawn, "nodegc", "--json")
+    go(node)
+    node.wait(60)
+    tracer.send_signal(signal.SIGINT)
+    _, events, _ = json_lines(end_of_tracing(tracer)[0])
+    assert sum((event["pid"], event["description"]) == (node.pid, ASKED) for event in events) == 20
 
 
 def test_a_command_from_its_start(spawn):
     command = "node --expose-gc -e 'for (let i = 0; i < 13; i++) global.gc()'"
     tracer = start_tracing(spawn, "nodegc", "--json", "-c", command)
     _, events, _ = json_lines(end_of_tracing(tracer)[0])
-    assert sum(event["reason"] == "testing" for event in events) == 13
+    assert sum(event["start"]["reason"] == "testing" for event in events) == 13
 
 
 def test_a_program_without_the_function(compile_c, ready):

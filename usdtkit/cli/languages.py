@@ -33,12 +33,15 @@ NAME_SIZE = 80
 DEEPEST = 4096  # calls that are open in one thread
 
 
-def add_language_options(parser: argparse.ArgumentParser, *languages: str) -> None:
-    """PID, -l, -v and the options of a session."""
-    parser.add_argument("process", nargs="?", type=pid, metavar="PID", help="the process to trace")
-    parser.add_argument("-l", "--language", choices=languages, help="its language, where it is not found out")
+def add_language_options(parser: argparse.ArgumentParser, *languages: str, otherwise: str = "") -> None:
+    """PID, -l, -v and the options of a session. `otherwise`: what is traced of processes in any other language."""
+    parser.add_argument("process", nargs="?", type=_process, metavar="PID", help="the process to trace")
+    parser.add_argument(
+        "-l", "--language", type=_language, choices=languages, help="its language, where it is not found out"
+    )
     add_session_options(parser)
-    parser.set_defaults(languages=languages)
+    parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
+    parser.set_defaults(languages=languages, otherwise=otherwise)
 
 
 def add_trailing_interval(parser: argparse.ArgumentParser) -> None:
@@ -59,15 +62,33 @@ def add_name_options(parser: argparse.ArgumentParser) -> None:
 def tracing(options: argparse.Namespace, **more: Any) -> Iterator[Runtime]:
     """A session for the options, and the language that it traces."""
     pids = [*([options.process] if options.process else []), *(options.pid or [])]
+    language = BY_NAME[options.language] if options.language else None
+    if language and language.programs and not pids and not options.command:
+        pids = speaking(language)
     if bool(pids) == bool(options.command):
         raise UsageError("what should be traced?", hint="a PID, or a command to start: -c 'ruby app.rb'")
     program = find_program(options.command) if options.command else None
-    language = BY_NAME[options.language] if options.language else language_of(pids, program, options.languages)
+    if language is None:
+        language = language_of(pids, program, options.languages, options.otherwise)
     with new_session(options, pids=pids or None, **more) as session:
         yield Runtime(session, language, tuple(pids), program, options.command or (), options.by_heart)
 
 
-def language_of(pids: Sequence[int], program: str | None, wanted: Sequence[str]) -> Language:
+def speaking(language: Language) -> list[int]:
+    """The processes that run a language now, but for this one. NotFoundError, PrivilegeError of none."""
+    files: dict[int, list[str]] = {}
+    for target in targets.all_mapped():
+        for number in target.pids:
+            files.setdefault(number, []).append(os.path.basename(target.name))
+    found = [number for number, names in files.items() if number != os.getpid() and _spoken(names) is language]
+    if found:
+        return sorted(found)
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"no {language.name} among the processes that may be looked into", hint="run as root")
+    raise NotFoundError(f"no process here runs {language.name}", hint="start it first, or -c CMD to start it")
+
+
+def language_of(pids: Sequence[int], program: str | None, wanted: Sequence[str], otherwise: str = "") -> Language:
     """The language of the first process, or of a program: by the name of its file, then by the libraries it maps."""
     if program is not None:
         what, names = program, [os.path.basename(program), os.path.basename(os.path.realpath(program))]
@@ -76,6 +97,8 @@ def language_of(pids: Sequence[int], program: str | None, wanted: Sequence[str])
     language = _spoken(names)
     if language.name in wanted:
         return language
+    if otherwise:
+        return BY_NAME[otherwise]
     spoken = "no language that is known here" if language.name == "c" else language.name
     hint = language.hint if language.name == "node" else f"-l one of {', '.join(wanted)}"
     raise NotFoundError(f"{what} runs {spoken}", hint=hint)
@@ -225,6 +248,16 @@ def added_up(tables: Iterable[Counts]) -> Counter[tuple[Any, ...]]:
     for table in tables:
         total.update(table.delta())
     return total
+
+
+def _process(text: str) -> int:
+    if text in BY_NAME:  # as the manuals of bcc's tools have it, and none of these tools
+        raise argparse.ArgumentTypeError(f"{text!r} is a language: -l {text}, and then the number of the process")
+    return pid(text)
+
+
+def _language(text: str) -> str:
+    return "c" if text == "none" else text  # bcc's word for a program without a runtime
 
 
 def _is_on(switch: Switch, words: Sequence[str], environment: Sequence[str]) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from usdtkit.providers import node
+
 
 class Calls(NamedTuple):
     """A call and its return: which argument names the class, file or package ("" none), and which the function."""
@@ -19,12 +21,17 @@ class Calls(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Something with a beginning and an end. With `key`, arguments that both have, several may be open at once."""
+    """Something with a beginning and an end. With `key`, arguments that both have, several may be open at once.
+
+    Without `done`, `start` is a function of one of the language's `code`; `numbers` says which of its arguments are
+    worth showing: name, index from 1, and the names of their values.
+    """
 
     start: str
     done: str
     what: str
     key: tuple[str, ...] = ()
+    numbers: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
 
 
 class Objects(NamedTuple):
@@ -60,7 +67,8 @@ class Switch(NamedTuple):
 class Language(NamedTuple):
     """One language. `programs` and `libraries` are globs of the names of files that its processes map.
 
-    The probes of a program that does not run yet are in its own file, in `beside` it, or in the library `linked`.
+    The probes of a program that does not run yet are in its own file, in `beside` it, or in the library `linked`. What
+    has no probes has functions, in the first of the files `code` that there is.
     """
 
     name: str
@@ -78,6 +86,7 @@ class Language(NamedTuple):
     unless: str = ""
     beside: str = ""
     linked: str = ""
+    code: tuple[str, ...] = ()
     hint: str = ""
     # And without these: (probe, what to do).
     hints: tuple[tuple[str, str], ...] = ()
@@ -188,9 +197,12 @@ LANGUAGES = (
     ),
     Language(
         "node",
-        programs=("node", "nodejs"),
+        programs=node.PROGRAMS,
         libraries=("libnode.so*",),
-        hint="Node has no probes since version 19: usdtkit nodegc and nodehttp trace its functions",
+        collections=(Span(node.COLLECT_GARBAGE, "", "collection", ("collector",), node.COLLECTION),),
+        code=node.LIBRARIES,
+        hint="Node has no probes since version 19: usdtkit nodegc and nodehttp trace its functions, and stackcount "
+        "shows those of JavaScript under node --perf-basic-prof",
     ),
     Language(
         "perl",
@@ -209,6 +221,10 @@ LANGUAGES = (
         linked="tcl8.6",
         hint="a Tcl has probes where it was built with --enable-dtrace, and Debian's was not",
     ),
-    Language("c", programs=()),
+    Language(
+        "c",
+        programs=(),
+        hint="usdtkit funccount PROGRAM:* counts the calls of a program's functions, funclatency times them",
+    ),
 )
 BY_NAME = {language.name: language for language in LANGUAGES}

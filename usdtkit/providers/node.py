@@ -22,6 +22,7 @@ COLLECTION_REASONS = (
     *("external finalize", "global allocation limit", "measure memory", "background allocation failure"),
     *("finalize concurrent minor mark-sweep", "C++ heap allocation failure"),
 )
+COLLECTION = (("collector", 2, COLLECTORS), ("reason", 3, COLLECTION_REASONS))
 
 # llhttp, whose functions begin with the parser: at the start of a connection; with (begin, end) of each piece of a
 # request's URL, which is one unless the network split it; and behind the last.

@@ -69,11 +69,15 @@ class Planned:
 
 @dataclass
 class Plan:
-    """Where everything goes: sites by file and direction, of each hook's function; and the entries of `operands`."""
+    """Where everything goes: sites by file and direction, of each hook's function; and the entries of `operands`.
+
+    `numbers` has the probe of each hook that its sites are given which come later.
+    """
 
     sites: dict[tuple[str, bool], dict[str, list[Site]]]
     operands: list[bytes]
     probe_names: list[str]
+    numbers: list[int]
 
 
 def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int, ...]) -> list[Planned]:
@@ -109,9 +113,12 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
     # Each hook has numbers of its own, in a row, so that a cookie says which hook is meant; a call's return has those
     # of its entry, by which they meet.
     names: dict[tuple[int, str], int] = {}
+    numbers: list[int] = []
     for hook, resolved in zip(hooks, places, strict=True):
         on_return = hook.kind == "return"
         owner = hook.after if hook.after is not None and on_return else hook
+        first = resolved.places[0].name if resolved.places else resolved.what
+        numbers.append(names.setdefault((owner.index, first), len(names)))
         for place in resolved.places:
             packed = tuple(pack_operands(place.operands, hook.machine))
             name = names.setdefault((owner.index, place.name), len(names))
@@ -120,4 +127,4 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
             cookie = programs.cookie(name, operands, at_entry)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             sites.setdefault((place.path, on_return), {}).setdefault(hook.function, []).append(site)
-    return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names])
+    return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers)

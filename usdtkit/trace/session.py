@@ -21,7 +21,7 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.actions import table_name
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.links import Links, Refusal
+from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
@@ -31,6 +31,8 @@ from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
+from usdtkit.trace.sources import Source
+from usdtkit.trace.specs import Place
 from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class Session(Definition):
         self._waiting: Iterator[Any] = iter(())
         self._loaded: Loaded | None = None
         self._links: Links | None = None
+        self._numbers: list[int] = []  # of each hook's probe, for the sites that come later
         self._poller: select.epoll | None = None
         self._more = -1  # readable while `poll` has left events in hand
         self._stacks: Stacks | None = None
@@ -140,7 +143,7 @@ class Session(Definition):
         sizes = {
             "events": self._ring_size,
             "stats": len(self._hooks),
-            "operands": len(plan.operands),
+            "operands": len(plan.operands) or 1,
             GLOBS: len(program.globs),
             **{one.name: one.room for one in self._maps},
         }
@@ -162,7 +165,7 @@ class Session(Definition):
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             if announce is not None:
                 announce(self.plan())
-            self._links = Links(self._loaded, self._method)
+            self._links, self._numbers = Links(self._loaded, self._method), plan.numbers
             self._started_at = time.monotonic()
             self._attach(self._links, plan, program)
             self._poller = self._new_poller()
@@ -224,13 +227,31 @@ class Session(Definition):
         return layout if self._stacks is None else self._stacks.decoding(layout)
 
     def _attach(self, links: Links, plan: Plan, program: programs.Program) -> None:
-        if not links.attach(plan.sites, self.pids or (0,), program.tracepoints):
+        if not links.attach(plan.sites, self.pids or (0,), program.tracepoints) and links.refused:
             first = links.refused[0]
             where = f"{first.path}+{first.file_offset:#x}"
             raise UnsupportedError(
                 f"the kernel takes none of the {len(links.refused)} sites; {where}: {first.reason}",
                 hint="some first instructions cannot be probed: try another function",
             )
+
+    def extend(self, source: Source, places: Sequence[Place]) -> None:
+        """Attach a source of the running session to more places, such as those in files that came after the start.
+
+        Their hits go by the name that the source has. UsageError of a pair, and of a source with arguments: where these
+        lie was settled at the start. What the kernel does not take is in `refused`.
+        """
+        hook = source._hook
+        if self._links is None or self.ended:
+            raise UsageError("the session is not running", hint="session.start()")
+        if hook.arguments or hook.start is not None or hook.after is not None:
+            raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
+        cookie = programs.cookie(self._numbers[hook.index], 0)
+        wanted: dict[tuple[str, bool], dict[str, list[Site]]] = {}
+        for place in places:
+            sites = wanted.setdefault((place.path, hook.kind == "return"), {}).setdefault(hook.function, [])
+            sites.append(Site(place.file_offset, place.semaphore_offset, cookie))
+        self._links.attach(wanted, self.pids or (0,))
 
     @property
     def refused(self) -> list[Refusal]:
