@@ -37,6 +37,7 @@ from usdtkit.errors import (
     UsdtkitError,
 )
 from usdtkit.model import Function, Probe
+from usdtkit.processes import process_of
 from usdtkit.records import replace
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import Command
@@ -617,5 +618,9 @@ def _open_pids(pids: tuple[int, ...], wake: int) -> set[int]:
             os.close(descriptor)
         if isinstance(error, (ProcessLookupError, OverflowError)):
             raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
+        if (process := process_of(pid)) not in (0, pid):
+            raise NotFoundError(
+                f"{pid} is a thread of process {process}", hint="trace that, where tid is this"
+            ) from None
         raise UsdtkitError(f"process {pid}: {error.strerror}") from None
     return opened
