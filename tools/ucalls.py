@@ -32,6 +32,8 @@ from usdtkit.trace import Counts, Histogram, Sums
 TOPIC = "languages"
 
 LANGUAGES = ("c", "java", "perl", "php", "python", "ruby", "tcl")
+# Of C there are none: that is said, with what to do.
+VARIANTS = tuple(f"-l {language} -p 1{more}" for language in LANGUAGES[1:] for more in ("", " -L"))
 METHOD, CALLS = Column("METHOD", "method", 52), Column("# CALLS", "calls", 9, right=True)
 TIMES = {False: ("TIME (us)", 1e3), True: ("TIME (ms)", 1e6)}
 

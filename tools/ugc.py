@@ -26,9 +26,9 @@ from usdtkit.providers.languages import Span
 from usdtkit.trace import Pair, arg, ms, uprobe
 
 TOPIC = "languages"
-VARIANTS = ("-l node -p 1",)
 
 LANGUAGES = ("java", "node", "python", "ruby")
+VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
 HEADER = ("time_ns", "pid", "tid", "probe")
 MICROSECONDS = ("TIME(us)", 1e3)
 MILLISECONDS = ("TIME(ms)", 1e6)

@@ -22,6 +22,7 @@ from usdtkit.trace import Counts, cstr, uprobe
 TOPIC = "languages"
 
 LANGUAGES = ("c", "java", "python", "ruby", "tcl")
+VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
 COLUMNS = [
     Column("NAME/TYPE", "type", 46),
     Column("# ALLOCS", "allocations", 12, right=True),

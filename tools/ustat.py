@@ -11,7 +11,6 @@ examples:
 """
 
 import argparse
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -30,6 +29,7 @@ from usdtkit.processes import file_key
 from usdtkit.providers.languages import LANGUAGES, Language
 from usdtkit.trace import Session
 from usdtkit.trace import pid as process_id
+from usdtkit.trace.command import find_program
 from usdtkit.trace.specs import Place, Resolved
 
 TOPIC = "languages"
@@ -157,7 +157,7 @@ def in_use(pids: Sequence[int] | None, *, quiet: bool = False) -> list[Target]:
 
 def of_command(options: argparse.Namespace, session: Session, spoken: Sequence[Language]) -> Iterator[Target]:
     """The files that a command will map, as far as they are known before it does: those with its language's probes."""
-    program = shutil.which(options.command[0]) if options.command else None
+    program = find_program(options.command) if options.command else None
     for language in spoken if program else ():
         runtime = Runtime(session, language, (), program, options.command)
         for _, names in CATEGORIES.values():

@@ -13,7 +13,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,7 @@ from usdtkit.model import Probe, Target
 from usdtkit.output.report import note
 from usdtkit.providers.languages import BY_NAME, LANGUAGES, Calls, Language, Switch
 from usdtkit.records import dataclass
-from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr
+from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr, usdt
 from usdtkit.trace.command import find_program
 from usdtkit.trace.specs import Resolved, resolve_probes
 
@@ -71,8 +71,9 @@ def tracing(options: argparse.Namespace, **more: Any) -> Iterator[Runtime]:
     program = find_program(options.command) if options.command else None
     if language is None:
         language = language_of(pids, program, options.languages, options.otherwise)
+    _tell_of_others(pids, language)
     with new_session(options, pids=pids or None, **more) as session:
-        yield Runtime(session, language, tuple(pids), program, options.command or ())
+        yield Runtime(session, language, tuple(pids), program, options.command or (), options.by_heart)
 
 
 def speaking(language: Language) -> list[int]:
@@ -94,7 +95,7 @@ def language_of(pids: Sequence[int], program: str | None, wanted: Sequence[str],
     if program is not None:
         what, names = program, [os.path.basename(program), os.path.basename(os.path.realpath(program))]
     else:
-        what, names = f"process {pids[0]}", [os.path.basename(target.name) for target in targets.mapped_files(pids[0])]
+        what, names = f"process {pids[0]}", _names_of_files(pids[0])
     language = _spoken(names)
     if language.name in wanted:
         return language
@@ -103,6 +104,22 @@ def language_of(pids: Sequence[int], program: str | None, wanted: Sequence[str],
     spoken = "no language that is known here" if language.name == "c" else language.name
     hint = language.hint if language.name == "node" else f"-l one of {', '.join(wanted)}"
     raise NotFoundError(f"{what} runs {spoken}", hint=hint)
+
+
+def _tell_of_others(pids: Sequence[int], language: Language) -> None:
+    """Say what is not traced where somebody might think so: workers of a server."""
+    others = []
+    for number in dict.fromkeys(child for each in pids for child in targets.below(each) if child not in pids):
+        with suppress(NotFoundError, PrivilegeError):
+            if language.programs and _spoken(_names_of_files(number)) is language:
+                others.append(number)
+    if others:
+        all_ = ",".join(map(str, [*pids, *others]))
+        note(f"usdtkit: {language.name} also runs below, and is not traced there: -p {all_} traces them all")
+
+
+def _names_of_files(number: int) -> list[str]:
+    return [os.path.basename(target.name) for target in targets.mapped_files(number)]
 
 
 def _spoken(names: Sequence[str]) -> Language:
@@ -124,6 +141,7 @@ class Runtime:
     pids: tuple[int, ...]
     program: str | None
     words: Sequence[str]
+    by_heart: bool = False
 
     def has(self, probe: str) -> bool:
         """Whether what is traced has a probe that can fire."""
@@ -135,6 +153,8 @@ class Runtime:
 
     def places(self, probe: str) -> dict[str, Resolved]:
         """The probe in each file that has it; NotFoundError says why there is none, or why it would not fire."""
+        if self.by_heart:
+            return {self.language.programs[0]: self.session.resolve(usdt(probe))}
         found: dict[str, list[Probe]] = {}
         for one in self._search(probe):
             found.setdefault(one.path, []).append(one)
@@ -152,7 +172,7 @@ class Runtime:
         """What the language calls a call; NotFoundError where it has no probes for them."""
         if not self.language.calls:
             raise NotFoundError(f"{self.what}: {self.language.name} has no probes for calls", hint=self.language.hint)
-        if self.language.calls_note:
+        if self.language.calls_note and not self.by_heart:
             note(f"usdtkit: {self.language.calls_note}")
         return self.language.calls
 

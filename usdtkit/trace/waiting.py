@@ -11,6 +11,7 @@ import os
 import select
 
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
+from usdtkit.processes import process_of
 
 
 class Waiter:
@@ -83,5 +84,9 @@ def _open_pids(pids: tuple[int, ...], stop: int) -> set[int]:
             os.close(descriptor)
         if isinstance(error, (ProcessLookupError, OverflowError)):
             raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
+        if (process := process_of(pid)) not in (0, pid):
+            raise NotFoundError(
+                f"{pid} is a thread of process {process}", hint="trace that, where tid is this"
+            ) from None
         raise UsdtkitError(f"process {pid}: {error.strerror}") from None
     return opened
