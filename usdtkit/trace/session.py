@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
-from usdtkit.bpf.actions import table_name
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
 from usdtkit.records import replace
