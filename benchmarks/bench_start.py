@@ -2,7 +2,8 @@
 
 The target calls getaddrinfo in a loop until the tracer has written the first of them; the time is from the tracer's
 start to that line. Medians, and ratios to usdtkit in the same run. bcc's own tool needs kernel headers: it is lent
-ours, and the one constant that it wants of linux/sched.h. Needs root; what is not installed is left out.
+ours, and the one constant that it wants of linux/sched.h. bpftrace's own script traces three functions (ours eight);
+the other is the least that shows a look-up. Needs root; what is not installed is left out.
 """
 
 import contextlib
@@ -33,9 +34,10 @@ def tracers():
     found = {"usdtkit gethostlatency": [str(Path(sys.executable).with_name("usdtkit")), "gethostlatency"]}
     for name, command in (
         ("bcc gethostlatency", ["gethostlatency-bpfcc"]),
+        ("bpftrace gethostlatency.bt", ["bpftrace", shutil.which("gethostlatency.bt") or ""]),
         ("bpftrace, getaddrinfo only", ["bpftrace", "-e", BPFTRACE.format(libc=libc)]),
     ):
-        if shutil.which(command[0]):
+        if shutil.which(command[0]) and all(command):
             found[name] = command
     return found
 

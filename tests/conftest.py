@@ -19,17 +19,8 @@ LENT = os.environ.get("USDTKIT_TEST_LENT")
 # Tests run in two processes at a time, those of one file in the same one. So do all that look at whatever runs on the
 # machine, or are looked at: services and servers by name, languages, libraries that everybody uses.
 MACHINE = {
-    *(
-        "bad_input",
-        "bashreadline",
-        "bcc_invocations",
-        "bcc_languages",
-        "demo",
-        "docs",
-        "list",
-        "probes_traced",
-        "provider_scripts",
-    ),
+    *("bad_input", "bashreadline", "bcc_invocations", "bcc_languages", "demo", "docs", "list"),
+    *("probes_traced", "provider_scripts", "languages_elsewhere"),
     *("services", "shop", "trace_command", "trace_language", "peers_read_provider"),
     *("dbslower", "dbstat", "mysqld_qslower", "pglockwaits", "pgphases", "programs"),
     *("instrument_peers", "instrument_python", "instrument_services", "languages", "nodegc", "nodehttp"),

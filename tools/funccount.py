@@ -2,18 +2,21 @@
 
 A PATTERN is
   LIBRARY:FUNCTION           functions of a library ("c"), command or file; globs allowed: 'c:str*'
-  u:LIBRARY:PROVIDER:PROBE   USDT probes; without PROVIDER too; without LIBRARY (u::…) those of all that runs
+  PROVIDER:PROBE             USDT probes of all that runs, or of -p, where no LIBRARY has such a FUNCTION
+  u:LIBRARY:PROVIDER:PROBE   those of a library, command or file; without PROVIDER too
 Any number of functions can match. What was not called is not shown.
 
 examples:
   usdtkit funccount 'c:str*' -p 1234 -d 10
   usdtkit funccount -r 'c:^(read|write)$' -i 1 -T    every second, with the time
+  usdtkit funccount 'shop:*'
   usdtkit funccount 'u:mariadbd:mysql:query__*'
 """
 
 import argparse
 
 from usdtkit.cli import run as shared
+from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
 from usdtkit.language.select import matching
 from usdtkit.output.report import Column, Report
 from usdtkit.output.text import show
@@ -27,9 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", metavar="PATTERN", help="functions or probes")
     parser.add_argument("-r", "--regexp", action="store_true", help="the names are a regular expression")
     parser.add_argument("-D", "--debug", dest="program", action="store_true", help="as --program")
-    shared.add_interval_options(parser)
-    shared.add_filter_options(parser)
-    shared.add_session_options(parser)
+    add_interval_options(parser)
+    add_filter_options(parser)
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

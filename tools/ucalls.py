@@ -13,6 +13,7 @@ examples:
 
 import argparse
 
+from usdtkit.cli.arguments import positive
 from usdtkit.cli.languages import (
     add_language_options,
     add_name_options,
@@ -23,7 +24,7 @@ from usdtkit.cli.languages import (
     names_of,
     tracing,
 )
-from usdtkit.cli.run import follow_intervals, positive
+from usdtkit.cli.run import follow_intervals
 from usdtkit.errors import UsageError
 from usdtkit.output.report import Column, Report
 from usdtkit.trace import Counts, Histogram, Sums

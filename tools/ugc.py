@@ -17,8 +17,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from usdtkit.cli.arguments import milliseconds
 from usdtkit.cli.languages import Runtime, add_language_options, tracing
-from usdtkit.cli.run import first_found, follow, milliseconds
+from usdtkit.cli.run import first_found, follow
 from usdtkit.output.report import PID, TIME, Column
 from usdtkit.output.text import show
 from usdtkit.providers.languages import Span

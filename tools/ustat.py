@@ -11,7 +11,6 @@ examples:
 """
 
 import argparse
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -19,8 +18,9 @@ from itertools import chain
 from pathlib import Path
 
 from usdtkit import libraries, targets
+from usdtkit.cli.arguments import add_session_options, positive, seconds
 from usdtkit.cli.languages import Runtime
-from usdtkit.cli.run import add_session_options, follow_intervals, new_session, positive, seconds
+from usdtkit.cli.run import follow_intervals, new_session
 from usdtkit.errors import NotFoundError
 from usdtkit.model import Target
 from usdtkit.output.report import PID, Column, Report, note
@@ -29,6 +29,7 @@ from usdtkit.processes import file_key
 from usdtkit.providers.languages import LANGUAGES, Language
 from usdtkit.trace import Session
 from usdtkit.trace import pid as process_id
+from usdtkit.trace.command import find_program
 from usdtkit.trace.specs import Place, Resolved
 
 TOPIC = "languages"
@@ -156,7 +157,7 @@ def in_use(pids: Sequence[int] | None, *, quiet: bool = False) -> list[Target]:
 
 def of_command(options: argparse.Namespace, session: Session, spoken: Sequence[Language]) -> Iterator[Target]:
     """The files that a command will map, as far as they are known before it does: those with its language's probes."""
-    program = shutil.which(options.command[0]) if options.command else None
+    program = find_program(options.command) if options.command else None
     for language in spoken if program else ():
         runtime = Runtime(session, language, (), program, options.command)
         for _, names in CATEGORIES.values():

@@ -130,7 +130,8 @@ class Function:
 
     `name` is as the symbol table has it, without `version` ("GLIBC_2.34"), `demangled` as its programmer wrote it,
     where it was looked for so. `aliases` are the other names at this address, where they were asked for. An `indirect`
-    function is only the resolver that chooses the real one.
+    function is only the resolver that chooses the real one. `convention` says how it is called: "go", "i386", or "" as
+    the machine's ABI has it for C.
     """
 
     path: str
@@ -142,6 +143,7 @@ class Function:
     demangled: str = ""
     aliases: tuple[str, ...] = ()
     indirect: bool = False
+    convention: str = ""
 
     def to_json(self) -> dict[str, object]:
         """As an object of JSON."""

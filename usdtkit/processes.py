@@ -5,10 +5,11 @@ Used through `usdtkit.targets`. A file is opened by its own path where the proce
 """
 
 # Thousands of paths at a time, where pathlib's cost shows.
-# ruff: noqa: PTH115, PTH116, PTH123
+# ruff: noqa: PTH115, PTH116, PTH123, PTH208
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -39,11 +40,31 @@ def named(*names: str) -> list[int]:
     return found
 
 
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, those that they have started, and so on."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):  # it has ended; so may its threads have
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                with contextlib.suppress(OSError), open(f"/proc/{parent}/task/{thread}/children", "rb") as file:
+                    found += map(int, file.read().split())
+    return found[1:]
+
+
 def numbers(pid: int) -> tuple[int, ...]:
     """The numbers of a process: ours, then those in the PID namespaces below, such as a container's; () of none."""
+    return _status(pid, b"NSpid:")
+
+
+def process_of(tid: int) -> int:
+    """The number of the process that a thread belongs to; 0 of none."""
+    return next(iter(_status(tid, b"Tgid:")), 0)
+
+
+def _status(pid: int, field: bytes) -> tuple[int, ...]:
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
-            line = next((line for line in file if line.startswith(b"NSpid:")), b"")
+            line = next((line for line in file if line.startswith(field)), b"")
     except OSError:
         return ()
     return tuple(int(number) for number in line.split()[1:])

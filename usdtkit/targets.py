@@ -23,13 +23,14 @@ from usdtkit.elf import symbols
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import FileKey, Scan, all_mapped, file_key, mapped_files, named, running_pids
+from usdtkit.processes import FileKey, Scan, all_mapped, below, file_key, mapped_files, named, running_pids
 
 if TYPE_CHECKING:
     from usdtkit.elf.walk import Progress
 
 __all__ = [
     "all_mapped",
+    "below",
     "defining",
     "everything",
     "find_functions",
@@ -275,7 +276,11 @@ def mapped_by(pids: Sequence[int]) -> list[Target]:
     for pid in dict.fromkeys(pids):
         scan.add(pid)
     scan.warn()
-    return scan.targets()
+    if found := scan.targets():
+        return found
+    raise NotFoundError(
+        f"{_processes(pids)}: no program to look into: has ended, or is the kernel's", hint="pgrep -a NAME finds others"
+    )
 
 
 def _command(name: str) -> str:

@@ -1,5 +1,7 @@
 """What is read of a probe's arguments equals what the program prints of them, in every form that its build has."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from usdtkit import trace
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
+from usdtkit.errors import UsageError
+from usdtkit.trace import arg, cstr, retval, uprobe
 
 BUILDS = [
     ("gcc", "-O0 -no-pie -fno-pie"),
@@ -71,3 +75,64 @@ def test_a_program_of_32_bits(compile_c, spawn, wait_for_line, tmp_path, flags):
         printed = process.communicate("go\n", timeout=20)[0].split()
         assert [str(value) for event in session for value in event[4:]] == printed
     assert session.summary().unreadable == 0
+
+
+def test_functions_of_32_bits(compile_c, spawn, wait_for_line):
+    source = """
+    #include "program.h"
+    NOINLINE int work(int n, const char *text) { return n < 0 ? n : work(n - 1, text); }
+    int main(void) { await_go(); return work(4, "four") != -1; }
+    """
+    flags = ["-static", "-O1", "-fno-optimize-sibling-calls"]
+    path = str(compile_c(source, *flags, compiler="i686-linux-gnu-gcc"))
+    process = spawn([path])
+    wait_for_line(process, "ready")
+    with trace.Session(pid=process.pid) as session:
+        calls = session.pair(uprobe(path, "work"), keep={"n": arg(1).cast("i32"), "text": cstr(2)})
+        calls.emit("n", "text", result=retval.cast("i32"))
+        session.start()
+        process.stdin.close()
+        assert [event[4:] for event in session] == [(n, "four", -1) for n in range(-1, 5)]
+    assert session.summary().unmatched == session.summary().dropped == 0
+
+
+GO = """
+#include "program.h"
+__attribute__((section(".go.buildinfo"), used)) char info[16];
+NOINLINE long work(void) { __asm__ volatile(""); return 7; }
+int main(void)
+{
+    long result = 997, second = -5, third = 3;
+    await_go();
+    __asm__ volatile("call work" : "+a"(result) : "b"(second), "c"(third) : "memory", "cc");
+    return result != 7;
+}
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="other machines' registers have other names")
+def test_functions_of_go(compile_c, spawn, wait_for_line):
+    path = str(compile_c(GO, "-O1", "-mno-red-zone"))
+    process = spawn([path])
+    wait_for_line(process, "ready")
+    with trace.Session(pid=process.pid) as session:
+        session.uprobe(path, "work").emit(first=arg(1), second=arg(2).cast("i64"), third=arg(3))
+        session.start()
+        process.stdin.close()
+        assert [event[4:] for event in session] == [(997, -5, 3)]
+    assert process.wait(20) == 0
+
+
+def test_files_whose_functions_are_called_in_different_ways(compile_c, tmp_path):
+    for name, source in (("go", GO), ("c", "work.c")):
+        shutil.copy(compile_c(source, "-O1", "-mno-red-zone"), tmp_path / name)
+    with trace.Session() as session:
+        work = session.uprobe(tmp_path, "work")
+        calls = work.count("probe")
+        session.start()
+        assert calls.read() == {}
+        assert len(session.plan()) == 2
+    with trace.Session() as session:
+        session.uprobe(tmp_path, "work").emit(first=arg(1))
+        with pytest.raises(UsageError, match="called in different ways"):
+            session.start()

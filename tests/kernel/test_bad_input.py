@@ -202,12 +202,14 @@ def test_no_output_at_all(arguments):
     assert_explained(done, 1, "standard output is closed")
 
 
-def test_no_messages(spawn):
-    done = usdtkit("gethostlatency", "-d", "0.1", prefix=["sh", "-c", 'exec "$@" 2>&-', "sh"])
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_no_messages(redirection):
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
+    done = usdtkit("gethostlatency", "-d", "0.1", prefix=shell)
     assert done.returncode == 0
     assert done.stdout.split()[0] == "TIME"
     assert len(done.stdout.splitlines()) == 1
-    assert usdtkit("nosuchtool", prefix=["sh", "-c", 'exec "$@" 2>&-', "sh"]).returncode == 2
+    assert usdtkit("nosuchtool", prefix=shell).returncode == 2
 
 
 def test_a_locale_without_our_letters():

@@ -612,3 +612,29 @@ def test_a_literal_that_is_too_long(declare):
         session.usdt("own:literal", path=probe.path).where(arg("text") == "x" * 129).count()
         with pytest.raises(UsageError, match="129 bytes"):
             session.start()
+
+
+def test_chains_of_pointers_from_a_functions_argument():
+    text = ctypes.create_string_buffer(b"at the end")
+    inner = struct.pack("<ibxxxqdf", -7, -56, -5 << 40, 2.5, 1.25)
+    members = ctypes.create_string_buffer(inner)
+    outer = ctypes.create_string_buffer(struct.pack("<QQQh", 42, ctypes.addressof(members), ctypes.addressof(text), -3))
+    member = deref(1, 8)
+    fields = {
+        "id": deref(1),
+        "int": deref(member, 0, "i32"),
+        "byte": deref(member, 4, "u8"),
+        "long": deref(member, 8, "i64"),
+        "double": deref(member, 16, "f64"),
+        "single": deref(member, 24, "f32"),
+        "text": cstr(deref(1, 16)),
+        "short": deref(1, 24, "i16"),
+        "address": arg(1).cast("u32"),
+    }
+    address = ctypes.addressof(outer)
+    with trace.Session(pid=os.getpid()) as session:
+        session.uprobe("c", "labs").emit(**fields)
+        session.start()
+        ctypes.CDLL("libc.so.6").labs(ctypes.c_long(address))
+        [event] = session.drain()
+    assert event[4:] == (42, -7, 200, -5 << 40, 2.5, 1.25, "at the end", -3, address & 0xFFFFFFFF)

@@ -34,6 +34,8 @@ def counted(compile_c, ready, spawn):
         ("u:{}:done", [], ["jobs:done", "other:done", "work:done"]),
         ("u:{}:^(jobs|work):.", ["-r"], ["jobs:done", "jobs:start", "work:done"]),
         ("u::jobs:*", [], ["jobs:done", "jobs:start"]),
+        ("jobs:*", [], ["jobs:done", "jobs:start"]),
+        ("work:done", [], ["work:done"]),
         ("{}:work", ["--comm", "other"], []),
     ],
 )

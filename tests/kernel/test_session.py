@@ -320,11 +320,40 @@ def test_unknown_names_are_answered_with_the_known(declare):
         assert "order_id, customer" in raised.value.hint
 
 
+def test_what_stands_in_the_wrong_place_is_said_at_once(declare):
+    probe = declare("own:places", n="u64")
+    with trace.Session() as session:
+        source = session.usdt("own:places", path=Path(probe.path))
+        for use in (source.emit, source.count, lambda wrong: source.sum("n", wrong)):
+            with pytest.raises(UsageError, match="where a name is expected"):
+                use(trace.arg("n") % 2)
+        with pytest.raises(UsageError, match="cannot stand in an expression"):
+            source.where("n > 2")
+    with pytest.raises(UsageError, match="empty list of processes"):
+        trace.Session(pid=[])
+
+
 def test_a_process_that_does_not_exist(spawn):
     process = spawn(["true"])
     process.wait()
     with pytest.raises(NotFoundError, match=f"no process {process.pid}"):
         trace.Session(pid=[1, process.pid])
+
+
+def test_a_thread_is_no_process():
+    thread = threading.Thread(target=(ended := threading.Event()).wait)
+    thread.start()
+    with pytest.raises(NotFoundError, match=f"{thread.native_id} is a thread of process {os.getpid()}"):
+        trace.Session(pid=thread.native_id)
+    ended.set()
+    thread.join()
+
+
+def test_what_runs_no_program(spawn):
+    ended = spawn(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # and stays a zombie
+    with trace.Session(pid=ended.pid) as session, pytest.raises(NotFoundError, match="no program to look into"):
+        session.uprobe("c", "write")
 
 
 @pytest.mark.parametrize("pid", [0, -1])

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ def stackcount(spawn, wait_for_line):
         target.stdin.close()
         output, errors = tool.communicate(timeout=30)
         assert tool.returncode == 0, errors
+        Path(f"/tmp/perf-{target.pid}.map").unlink(missing_ok=True)
         return output, errors
 
     return run
@@ -39,6 +42,14 @@ def stackcount(spawn, wait_for_line):
 @pytest.fixture
 def chains(compile_c):
     return [compile_c("chains.c", "-O2", "-fno-omit-frame-pointer"), "997"]
+
+
+JAVASCRIPT = """
+function inner() { return %GetOptimizationStatus(outer); }
+function outer() { return inner(); }
+process.stdin.once('data', () => { for (let n = 0; n < 997; n++) outer(); process.exit(0); });
+console.log('ready');
+"""
 
 
 def folded(output):
@@ -140,3 +151,22 @@ def test_errors(pattern, options, code, said):
     done = usdtkit("stackcount", pattern, *options)
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
+
+
+def test_functions_of_javascript(stackcount):
+    """By their names, with their counts, from a program that has ended: V8 tells perf of them while it runs."""
+    node = shutil.which("node")
+    linked = subprocess.run(["ldd", node], text=True, capture_output=True, check=True).stdout
+    [library] = re.findall(r"/\S+/libnode\.so\S*", linked) or [node]  # Debian's program is a small one
+    options = ("--perf-basic-prof", "--interpreted-frames-native-stack", "--allow-natives-syntax")
+    # Called by the code that V8 makes, so that nothing compiled without frame pointers lies between.
+    called = f"{library}:_ZN2v88internal29Runtime_GetOptimizationStatusE*"
+    output, errors = stackcount([node, *options, "-e", JAVASCRIPT], called, "-f")
+    found = Counter()
+    for line in output.splitlines():
+        stack, _, count = line.rpartition(" ")
+        script = [
+            name[1] for frame in stack.split(";") if (name := re.match(r"(?:JS|LazyCompile):[~*^]?(\w+) ", frame))
+        ]
+        found[tuple(script[-2:])] += int(count)
+    assert found == {("outer", "inner"): 997}, errors

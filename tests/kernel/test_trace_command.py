@@ -161,7 +161,7 @@ def test_it_ends_after_the_duration(service, spawn):
     assert summary["duration_s"] >= 0.2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_detaches_all(number, service, spawn):
     tracer = start_tracing(spawn, "trace", "-p", service.pid, "lab:hit")
     assert service("enabled", "enabled") == "enabled True"
@@ -170,6 +170,15 @@ def test_a_signal_ends_it_and_detaches_all(number, service, spawn):
     assert len(output.splitlines()) == 998
     assert messages == "received 997, lost 0\n"
     assert service("enabled", "enabled") == "enabled False"
+
+
+def test_nohup_lets_it_go_on(service, spawn):
+    tracer = start_tracing(spawn, "trace", "-p", service.pid, "lab:hit", prefix=["nohup"])
+    tracer.send_signal(signal.SIGHUP)
+    service("fire 997", "fired")
+    output, messages = stop_tracing(tracer)
+    assert len(output.splitlines()) == 998
+    assert messages == "received 997, lost 0\n"
 
 
 def test_a_reader_that_has_seen_enough(service, spawn, wait_for_line):

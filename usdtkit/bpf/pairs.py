@@ -21,7 +21,7 @@ from typing import Literal
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Counter
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.render import COOKIE_LIST_BITS, RETURN_SLOT, HookKind, Renderer
+from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer
 from usdtkit.records import dataclass, field
 
 Matching = Literal["frame", "nesting", "key"]
@@ -72,7 +72,7 @@ class Pairs:
         if key is not None:
             opening = self._start_by_key(number, renderer.integer(key)[0], count)
         elif matching == "frame":
-            opening = self._start_by_frame(number, renderer.scope.kind, renderer.scope.machine, count)
+            opening = self._start_by_frame(number, renderer, count)
         else:
             opening = self._start_by_depth(number, renderer.parameter(nesting), count)
         name = f"pair_{number}"
@@ -108,7 +108,7 @@ class Pairs:
             closing = [f"if (!pair_{number}.delete(&key)) __sync_fetch_and_add(&p->open, -1);"]
         elif matching == "frame":
             opening = [
-                *_frame(renderer.scope.kind, renderer.scope.machine),
+                _frame(renderer),
                 f"u32 thread = id; volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread);",
                 f"if (!depth) {unmatched}",
                 f"struct pair_key key = {{ .thread = thread }}; struct pair_{number} *s = 0;",
@@ -207,9 +207,9 @@ class Pairs:
             "*depth += 1;",  # also where it is not stored: its end must not take the start before it
         ]
 
-    def _start_by_frame(self, number: int, kind: HookKind, machine: str, count: Counter) -> list[str]:
+    def _start_by_frame(self, number: int, renderer: Renderer, count: Counter) -> list[str]:
         return [
-            *_frame(kind, machine),
+            _frame(renderer),
             *_thread(number, count),
             f"struct pair_key key = {{ .thread = thread }}; {{ struct pair_{number} *s = 0;",
             # In one frame there may be two calls: a function that ends by calling another leaves it its own.
@@ -248,10 +248,10 @@ def _thread(number: int, count: Counter) -> list[str]:
     ]
 
 
-def _frame(kind: HookKind, machine: str) -> list[str]:
+def _frame(renderer: Renderer) -> str:
     """Which call this is: its frame, and of several functions the number."""
-    slot = RETURN_SLOT[machine] if kind == "return" else 0
-    return [f"u64 frame = ctx->sp - {slot}, function = cookie >> {COOKIE_LIST_BITS};"]
+    slot = renderer.scope.calls.return_slot if renderer.scope.kind == "return" else 0
+    return f"u64 frame = {renderer.register('sp')} - {slot}, function = cookie >> {COOKIE_LIST_BITS};"
 
 
 def _drop_ended(number: int, same_frame: str, count: Counter) -> list[str]:

@@ -54,6 +54,7 @@ class Hook:
     machine: str
     arguments: tuple[Argument, ...]
     string_size: int = 256
+    convention: str = ""
     start: dict[str, ex.Expression] | None = None
     after: Hook | None = None
     matching: Matching = "nesting"
@@ -135,7 +136,7 @@ class _Builder:
 
     def _function(self, hook: Hook) -> None:
         kept = self.pairs.kept[hook.after.index] if hook.after else None
-        scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size)
+        scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size, hook.convention)
         renderer = Renderer(scope, _counter("unreadable"), _counter("no_stack"), self.parameters, self.globs)
 
         body: list[str] = []
@@ -157,6 +158,7 @@ class _Builder:
         body += closing
         self.has_stacks |= "stack" in renderer.uses
         opening = [line for name, line in OPENING.items() if name in renderer.uses]
+        opening += [f"u64 {variable} = ctx->{name};" for name, variable in renderer.registers.items()]
         body = _walked_once(body, renderer)
         self.functions.append(
             "\n".join(

@@ -18,10 +18,26 @@ from usdtkit.records import dataclass, field, replace
 MAX_OPERANDS = 12
 COMM_SIZE = 16
 
-# How x86-64 and aarch64 pass integers; further ones lie on the stack, from this displacement on.
-REGISTERS: dict[str, tuple[tuple[str, ...], int]] = {
-    "x86_64": (("di", "si", "dx", "cx", "r8", "r9"), 8),
-    "aarch64": (tuple(f"regs[{n}]" for n in range(8)), 0),
+
+@dataclass(frozen=True)
+class Calls:
+    """How functions get integers: in these registers; further ones lie on the stack, `word` bytes each, from
+    `displacement` on. A call pushes its return address, and the return has popped it when the return probe is hit:
+    `return_slot`."""
+
+    registers: tuple[str, ...]
+    displacement: int
+    word: int = 8
+    return_slot: int = 0
+
+
+# By machine and convention. Go's since 1.17.
+CALLS: dict[tuple[str, str], Calls] = {
+    ("x86_64", ""): Calls(("di", "si", "dx", "cx", "r8", "r9"), 8, return_slot=8),
+    ("x86_64", "i386"): Calls((), 4, word=4, return_slot=4),
+    ("x86_64", "go"): Calls(("ax", "bx", "cx", "di", "si", "r8", "r9", "r10", "r11"), 8, return_slot=8),
+    ("aarch64", ""): Calls(tuple(f"regs[{n}]" for n in range(8)), 0),
+    ("aarch64", "go"): Calls(tuple(f"regs[{n}]" for n in range(16)), 8),
 }
 # The registers that programs may ask for by name.
 PT_REGS: dict[str, tuple[str, ...]] = {
@@ -29,8 +45,6 @@ PT_REGS: dict[str, tuple[str, ...]] = {
     "aarch64": ("sp", "pc"),
 }
 RETURN_REGISTER = {"x86_64": "ax", "aarch64": "regs[0]"}
-# A call pushes its return address on x86-64, and the return has popped it when the return probe is hit.
-RETURN_SLOT = {"x86_64": 8, "aarch64": 0}
 INSTRUCTION = {"x86_64": "ip", "aarch64": "pc"}
 
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
@@ -60,6 +74,18 @@ class Scope:
     arguments: tuple[Argument, ...] = ()
     kept: Layout | None = None
     string_size: int = 256
+    convention: str = ""
+
+    @property
+    def calls(self) -> Calls:
+        """How the functions here are called."""
+        try:
+            return CALLS[self.machine, self.convention]
+        except KeyError:
+            raise UsageError(
+                f"{self.what}: its functions are called in different ways, those of 32 bits, of Go and of C",
+                hint="trace the files apart: a path for each",
+            ) from None
 
     def argument(self, which: int | str) -> Argument:
         if self.kind == "return":
@@ -90,6 +116,7 @@ class Renderer:
     parameters: list[int]
     globs: list[bytes]
     uses: set[str] = field(default_factory=set)
+    registers: dict[str, str] = field(default_factory=dict)
 
     @property
     def stack(self) -> str:
@@ -160,7 +187,7 @@ class Renderer:
             case ex.Cast(inner, type):
                 return _cast(self.pointer(inner), type)
             case ex.Register(name):
-                return self._register(name), False
+                return self._named_register(name), False
             case ex.Binary():
                 return self._binary(resolved)
             case ex.Not(inner):
@@ -326,16 +353,17 @@ class Renderer:
         if self.scope.kind == "usdt":
             self.uses.add("layout")
             return _C(f"usdt_operand(ctx, layout + {index}, {self.stat})")
-        registers, displacement = REGISTERS[self.scope.machine]
-        if index < len(registers):
-            return _C(f"(u64)ctx->{registers[index]}")
-        return _C(f"read_user(ctx->sp + {displacement + 8 * (index - len(registers))}, 8, {self.stat})")
+        calls = self.scope.calls
+        if index < len(calls.registers):
+            return _C(self.register(calls.registers[index]))
+        above = calls.displacement + calls.word * (index - len(calls.registers))
+        return _C(f"read_user({self.register('sp')} + {above}, {calls.word}, {self.stat})")
 
-    def _register(self, name: str) -> str:
+    def _named_register(self, name: str) -> str:
         known = PT_REGS[self.scope.machine]
         if name not in known:
             raise UsageError(f"{self.scope.what}: there is no register {name!r}", hint=f"one of {', '.join(known)}")
-        return f"(u64)ctx->{name}"
+        return self.register(name)
 
     def _builtin(self, name: str) -> ex.Expression:
         if name == "comm":
@@ -345,7 +373,7 @@ class Renderer:
         if name == "retval":
             if self.scope.kind != "return":
                 raise UsageError(f"{self.scope.what}: only a function's return has a return value")
-            return _C(f"(s64)ctx->{RETURN_REGISTER[self.scope.machine]}", "i64")
+            return _C(f"(s64){self.register(RETURN_REGISTER[self.scope.machine])}", "i64")
         if name == "ustack":
             self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
             return _Stack(self.stack)
@@ -353,15 +381,16 @@ class Renderer:
             self.uses.add("cookie")
             return _C(f"(cookie >> {COOKIE_LIST_BITS})", "probe")
         if name == "ip" or (name == "caller" and self.scope.kind == "return"):
-            return _C(f"(u64)ctx->{INSTRUCTION[self.scope.machine]}")
+            return _C(self.register(INSTRUCTION[self.scope.machine]))
         if name == "caller":
             if self.scope.kind == "usdt":
                 raise UsageError(
                     f"{self.scope.what}: where a probe's function was called from is not known there",
                     hint="ustack, or the function's entry",
                 )
-            on_stack = f"read_user(ctx->sp, 8, {self.stat})"
-            return _C(on_stack if self.scope.machine == "x86_64" else "(u64)ctx->regs[30]")
+            if self.scope.machine == "x86_64":
+                return _C(f"read_user({self.register('sp')}, {self.scope.calls.word}, {self.stat})")
+            return _C(self.register("regs[30]"))
         code, uses = {
             "pid": ("(id >> 32)", "id"),
             "tid": ("(u64)(u32)id", "id"),
@@ -374,6 +403,14 @@ class Renderer:
         }[name]
         self.uses.add(uses)
         return _C(code)
+
+    def register(self, name: str) -> str:
+        """A register of the process, as struct pt_regs calls it: a variable that the hook opens with.
+
+        Read where it is needed, several reads would share an address within `ctx`, which the verifier refuses.
+        """
+        self.registers.setdefault(name, f"register_{len(self.registers)}")
+        return self.registers[name]
 
     def parameter(self, value: int) -> str:
         """A constant, as a place that the loader fills."""

@@ -73,7 +73,10 @@ def _report(error: UsdtkitError) -> int:
 
 
 class _Messages(io.TextIOBase):
-    """Standard error. Messages quote names out of files and processes: what is not printable becomes an escape."""
+    """Standard error. Messages quote names out of files and processes: what is not printable becomes an escape.
+
+    Where it takes none (closed, a full disk) they are left out: the data does not depend on them.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -84,12 +87,14 @@ class _Messages(io.TextIOBase):
                 from usdtkit.output.text import printable
 
                 text = "\n".join(printable(line) for line in text.split("\n"))
-            self._stream.write(text)
+            with contextlib.suppress(OSError):
+                self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         if self._stream is not None:
-            self._stream.flush()
+            with contextlib.suppress(OSError):
+                self._stream.flush()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from usdtkit import processes, targets
-from usdtkit.cli.run import milliseconds, new_session, running
+from usdtkit.cli.arguments import milliseconds
+from usdtkit.cli.run import new_session, running
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
 from usdtkit.output.sql import Dialect
 from usdtkit.providers import mysql, postgresql
@@ -61,7 +62,7 @@ def tracing_servers(options: argparse.Namespace, engine: Engine) -> Iterator[tup
         programs = [targets.resolve(program, found)[0].path for program in _programs(found)]
         if engine.forks and pids:
             _refuse_parents(pids, engine)
-        pids = pids if engine.forks else found
+        pids = pids if engine.forks else found or None
     with new_session(options, pids=pids) as session:
         yield session, programs
 

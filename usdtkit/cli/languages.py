@@ -13,13 +13,14 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
 from usdtkit import libraries, targets
-from usdtkit.cli.run import AnySource, add_session_options, new_session, pid, seconds
+from usdtkit.cli.arguments import add_session_options, pid, seconds
+from usdtkit.cli.run import AnySource, new_session
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Probe, Target
 from usdtkit.output.report import note
@@ -70,6 +71,7 @@ def tracing(options: argparse.Namespace, **more: Any) -> Iterator[Runtime]:
     program = find_program(options.command) if options.command else None
     if language is None:
         language = language_of(pids, program, options.languages, options.otherwise)
+    _tell_of_others(pids, language)
     with new_session(options, pids=pids or None, **more) as session:
         yield Runtime(session, language, tuple(pids), program, options.command or (), options.by_heart)
 
@@ -93,7 +95,7 @@ def language_of(pids: Sequence[int], program: str | None, wanted: Sequence[str],
     if program is not None:
         what, names = program, [os.path.basename(program), os.path.basename(os.path.realpath(program))]
     else:
-        what, names = f"process {pids[0]}", [os.path.basename(target.name) for target in targets.mapped_files(pids[0])]
+        what, names = f"process {pids[0]}", _names_of_files(pids[0])
     language = _spoken(names)
     if language.name in wanted:
         return language
@@ -102,6 +104,22 @@ def language_of(pids: Sequence[int], program: str | None, wanted: Sequence[str],
     spoken = "no language that is known here" if language.name == "c" else language.name
     hint = language.hint if language.name == "node" else f"-l one of {', '.join(wanted)}"
     raise NotFoundError(f"{what} runs {spoken}", hint=hint)
+
+
+def _tell_of_others(pids: Sequence[int], language: Language) -> None:
+    """Say what is not traced where somebody might think so: workers of a server."""
+    others = []
+    for number in dict.fromkeys(child for each in pids for child in targets.below(each) if child not in pids):
+        with suppress(NotFoundError, PrivilegeError):
+            if language.programs and _spoken(_names_of_files(number)) is language:
+                others.append(number)
+    if others:
+        all_ = ",".join(map(str, [*pids, *others]))
+        note(f"usdtkit: {language.name} also runs below, and is not traced there: -p {all_} traces them all")
+
+
+def _names_of_files(number: int) -> list[str]:
+    return [os.path.basename(target.name) for target in targets.mapped_files(number)]
 
 
 def _spoken(names: Sequence[str]) -> Language:

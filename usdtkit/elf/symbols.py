@@ -13,6 +13,7 @@ from itertools import islice
 
 from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image
 from usdtkit.elf.instructions import LONGEST, is_safe
+from usdtkit.elf.sites import is_go
 from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables
 from usdtkit.model import Function
 from usdtkit.records import replace
@@ -98,6 +99,7 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
     others: dict[int, list[str]] = {}
     wanted = {pattern for pattern in patterns if isinstance(pattern, str) and not _IS_GLOB.search(pattern)}
     vector = image.machine in ("x86_64", "i386")
+    convention = "go" if is_go(image) else "i386" if image.machine == "i386" else ""
     only_names = len(wanted) == len(patterns)
     for table in all_tables(image):
         for index, demangled in _matches(table, patterns):
@@ -122,6 +124,7 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
                 version=table.version(index),
                 demangled=demangled,
                 indirect=kind == STT_GNU_IFUNC,
+                convention=convention,
             )
             wanted.discard(name)
         if aliases:

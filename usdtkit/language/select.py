@@ -13,7 +13,7 @@ from itertools import groupby
 
 from usdtkit.errors import NotFoundError, SpecError, UsageError, UsdtkitError
 from usdtkit.language import nodes as n
-from usdtkit.language.parser import parse_pattern
+from usdtkit.language.parser import parse_pattern, parse_target
 from usdtkit.model import Probe
 from usdtkit.trace import FunctionSpec, Session
 from usdtkit.trace.specs import Resolved, resolve_probes
@@ -66,10 +66,18 @@ def _named(session: Session, text: str, target: n.Target) -> list[Resolved]:
 
 def matching(session: Session, text: str, *, regexp: bool = False) -> Resolved:
     """The places of a pattern together, for what needs no arguments. SpecError, NotFoundError."""
-    target = parse_pattern(text)
+    target = parse_target(text, 0, len(text))
     if target.kind == "usdt":
         return resolve_probes(text, find_probes(session, target, regexp=regexp))
-    return _functions(session, text, target, regexp)
+    try:
+        return _functions(session, text, target, regexp)
+    except NotFoundError as missing:
+        if target.kind != "named" or regexp:
+            raise
+        try:
+            return resolve_probes(text, session.find_probes(f"{target.library}:{target.name}"))
+        except NotFoundError:
+            raise missing from None
 
 
 def find_probes(session: Session, target: n.Target, *, regexp: bool = False) -> list[Probe]:

@@ -22,7 +22,7 @@ from usdtkit.trace.command import find_program
 from usdtkit.trace.kernelmap import KernelMap, Kind
 from usdtkit.trace.plan import Planned, planned
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
-from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
+from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, StrPath, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 
 
 class Definition:
@@ -40,6 +40,8 @@ class Definition:
             raise UsageError("a session traces processes, or a command, not both")
         # Each once: a process that is attached to twice would be counted twice.
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
+        if pid is not None and not self.pids:
+            raise UsageError("an empty list of processes to trace", hint="None stands for all")
         # Where to look for probes and functions; what a command will map, nobody knows yet.
         self._search_pids = self.pids
         self._program = None if command is None else os.path.realpath(find_program(command))
@@ -50,15 +52,15 @@ class Definition:
         self._aggregations: list[Aggregation] = []
         self._maps: list[KernelMap] = []
 
-    def usdt(self, name: str, path: str | None = None) -> Source:
+    def usdt(self, name: str, path: StrPath | None = None) -> Source:
         """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""
         return self.source(usdt(name, path))
 
-    def uprobe(self, library: str, *functions: str) -> Source:
+    def uprobe(self, library: StrPath, *functions: str) -> Source:
         """Entries of functions."""
         return self.source(uprobe(library, *functions))
 
-    def uretprobe(self, library: str, *functions: str) -> Source:
+    def uretprobe(self, library: StrPath, *functions: str) -> Source:
         """Returns of functions."""
         return self.source(uretprobe(library, *functions))
 
@@ -133,6 +135,7 @@ class Definition:
         hook = programs.Hook(
             len(self._hooks), resolved.what, resolved.kind, os.uname().machine, resolved.arguments, self._string_size
         )
+        hook.convention = resolved.convention
         self._hooks.append(hook)
         self._places.append(resolved)
         return hook

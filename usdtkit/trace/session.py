@@ -26,6 +26,7 @@ from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import NotFoundError, PrivilegeError, ProgramError, UnsupportedError, UsageError, UsdtkitError
+from usdtkit.processes import process_of
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
@@ -483,5 +484,9 @@ def _open_pids(pids: tuple[int, ...], wake: int) -> set[int]:
             os.close(descriptor)
         if isinstance(error, (ProcessLookupError, OverflowError)):
             raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
+        if (process := process_of(pid)) not in (0, pid):
+            raise NotFoundError(
+                f"{pid} is a thread of process {process}", hint="trace that, where tid is this"
+            ) from None
         raise UsdtkitError(f"process {pid}: {error.strerror}") from None
     return opened

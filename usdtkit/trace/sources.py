@@ -56,6 +56,7 @@ class Source:
         """The same source, with only the hits for which `condition` is true."""
         filtered = object.__new__(type(self))
         filtered.__dict__.update(self.__dict__)
+        condition = ex.lift(condition)
         filtered._condition = condition if self._condition is None else self._condition & condition
         return filtered
 
@@ -144,6 +145,8 @@ class Source:
         return {_free_name(name): ex.arg(name) for name in self.arguments}
 
     def _named(self, names: Sequence[str], fields: Mapping[str, ex.Expression]) -> dict[str, ex.Expression]:
+        if not all(isinstance(name, str) for name in names):
+            raise UsageError("an expression stands where a name is expected", hint="give it one: name=expression")
         chosen_elsewhere = self._names()
         wanted: dict[str, ex.Expression] = {
             _free_name(name) if name in chosen_elsewhere else UNITS.get(name, name): ex.Name(name) for name in names

@@ -5,6 +5,7 @@ Input: names from a user, and the pids of the session. Output: places with file 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 from usdtkit import targets
@@ -28,12 +29,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The places of a source, and the arguments that all of them share."""
+    """The places of a source, and the arguments that all of them share.
+
+    `convention`: how the functions are called, as `Function` has it; "mixed" where they differ.
+    """
 
     what: str
     kind: HookKind
     arguments: tuple[Argument, ...]
     places: tuple[Place, ...]
+    convention: str = ""
 
     def returning(self) -> Resolved:
         """Of functions' entries, their returns."""
@@ -87,11 +92,13 @@ class FunctionSpec:
         found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
         if self.on_return:
             targets.refuse_go_returns(function.path for function in found)
+        conventions = {function.convention for function in found}
         return Resolved(
             self.what,
             "return" if self.on_return else "entry",
             self.arguments_of(function.name for function in found),
             tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found),
+            conventions.pop() if len(conventions) == 1 else "mixed",
         )
 
     @property
@@ -119,18 +126,19 @@ class FunctionSpec:
 
 
 Spec = UsdtSpec | FunctionSpec
+StrPath = str | os.PathLike[str]
 
 
-def usdt(name: str, path: str | None = None) -> UsdtSpec:
+def usdt(name: str, path: StrPath | None = None) -> UsdtSpec:
     """A USDT probe: "PROVIDER:PROBE", globs allowed."""
     if ":" not in name:
         raise UsageError(
             f"{name!r} names no probe", hint="PROVIDER:PROBE, such as mysql:query__start; usdtkit list shows them"
         )
-    return UsdtSpec(name, path)
+    return UsdtSpec(name, None if path is None else os.fspath(path))
 
 
-def uprobe(library: str, *functions: str) -> FunctionSpec:
+def uprobe(library: StrPath, *functions: str) -> FunctionSpec:
     """The entry of functions: uprobe("c", "getaddrinfo", "gethostby*"), or uprobe("c:getaddrinfo").
 
     Also by their names in C++ or Rust: uprobe("shopd", "shop::Cart::add(int)"), uprobe("shopd", "shop::Cart::*").
@@ -138,12 +146,13 @@ def uprobe(library: str, *functions: str) -> FunctionSpec:
     return _function(library, functions, on_return=False)
 
 
-def uretprobe(library: str, *functions: str) -> FunctionSpec:
+def uretprobe(library: StrPath, *functions: str) -> FunctionSpec:
     """The return of functions, as `uprobe`."""
     return _function(library, functions, on_return=True)
 
 
-def _function(library: str, functions: tuple[str, ...], *, on_return: bool) -> FunctionSpec:
+def _function(library: StrPath, functions: tuple[str, ...], *, on_return: bool) -> FunctionSpec:
+    library = os.fspath(library)
     if not functions:
         library, _, function = library.partition(":")
         functions = (function,)
