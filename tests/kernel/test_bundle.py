@@ -127,7 +127,7 @@ def test_a_cache_that_takes_nothing(tmp_path, monkeypatch):
 
 def test_bytecode_of_another_program_is_one_error(tmp_path):
     """A bundle whose entry is not what its key says."""
-    assert usdtkit("bundle", "gethostlatency", "stackcount c:malloc", "-o", tmp_path / "file").returncode == 0
+    assert usdtkit("bundle", "gethostlatency -d 1", "stackcount c:malloc", "-o", tmp_path / "file").returncode == 0
     packed = bundle.read(tmp_path / "file")
     swapped = dict(zip(packed.entries, reversed(packed.entries.values()), strict=True))
     bundle.write(tmp_path / "swapped", bundle.Bundle(packed.machine, swapped, packed.used_by))
@@ -153,7 +153,8 @@ def installed(tree, tmp_path_factory):
     place = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", place], check=True)
     [wheel] = (tree / "dist").glob("*.whl")
-    subprocess.run([place / "bin" / "pip", "install", "-q", "--no-index", "--no-deps", wheel], check=True)
+    pip = [place / "bin" / "python", "-I", "-m", "pip"]  # isolated: of a checkout on PYTHONPATH it would install nothing
+    subprocess.run([*pip, "install", "-q", "--no-index", "--no-deps", wheel], check=True)
     [packages] = place.glob("lib/python*/site-packages")
     ours = Path(sysconfig.get_paths()["platlib"])
     for dependency in (*ours.glob("cffi"), *ours.glob("_cffi_backend*"), *ours.glob("pycxxfilt*")):
