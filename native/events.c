@@ -18,7 +18,9 @@
 
 #include "records.h"
 
-enum { EVENT_HEADER = 24, HEADER_FIELDS = 4, MOST_FIELDS = 4096, GROUPS = 256 };
+enum { TIME, PID, TID, PROBE, HEADER_FIELDS }; /* the first fields of every event */
+enum { EVENT_HEADER = 24, MOST_FIELDS = 4096, GROUPS = 256 };
+enum mark { WHOLE = 0, CUT = 1, UNREADABLE = 2 }; /* what became of a text */
 enum kind { U64 = 'Q', I64 = 'q', BOOL = '?', F64 = 'd', STR = 's', BYTES = 'b', STACK = 'S' };
 /* Texts that come again and again (a thread's name, a host, a statement) are one object: the last ones, by a hash. */
 enum { KNOWN_TEXTS = 256, LONGEST_KNOWN = 64 };
@@ -62,8 +64,13 @@ struct header {
 struct event {
     const uint8_t *payload;
     Decoder *decoder;
-    struct header header;
 };
+
+static inline struct header header_of(const uint8_t *payload) {
+    struct header header;
+    memcpy(&header, payload, sizeof header);
+    return header;
+}
 
 /* The next event, until there is enough. 0 where there is none, -1 with an exception. */
 static inline int next_event(struct input *input, struct event *event) {
@@ -73,9 +80,9 @@ static inline int next_event(struct input *input, struct event *event) {
     if (more == 0) return 0;
     if (more > 0 && record.length >= EVENT_HEADER) {
         event->payload = record.payload;
-        memcpy(&event->header, record.payload, EVENT_HEADER);
-        if (event->header.kind < (uint64_t)PyTuple_GET_SIZE(input->decoders)) {
-            event->decoder = (Decoder *)PyTuple_GET_ITEM(input->decoders, event->header.kind);
+        uint32_t kind = header_of(record.payload).kind;
+        if (kind < (uint64_t)PyTuple_GET_SIZE(input->decoders)) {
+            event->decoder = (Decoder *)PyTuple_GET_ITEM(input->decoders, kind);
             if (record.length >= event->decoder->size) return 1;
         }
     }
@@ -96,6 +103,8 @@ static inline PyObject *probe_name(const struct input *input, uint32_t probe) {
 }
 
 /* Values */
+
+static inline int is_text(char kind) { return kind == STR || kind == BYTES; }
 
 static inline size_t slot_of(const char *data, size_t length) {
     uint64_t hash = length, word = 0;
@@ -130,19 +139,33 @@ static PyObject *cut_text(PyObject *cut_type, PyObject *plain) {
     return marked;
 }
 
-static inline PyObject *text_value(Decoder *decoder, const struct field *field, const uint8_t *payload) {
+/* What a record has of a text, which is never more than its field has room for. */
+struct text {
+    const char *data;
+    size_t length;
+    enum mark mark;
+};
+
+static inline struct text text_at(const struct field *field, const uint8_t *payload) {
     int32_t length;
     memcpy(&length, payload + field->offset, sizeof length);
-    if (length < 0) Py_RETURN_NONE; /* an errno: the pointer led nowhere */
-    const char *data = (const char *)payload + field->offset + 4;
-    size_t kept = (size_t)length < field->room ? (size_t)length : field->room;
-    if (field->kind == BYTES) {
-        PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)(kept < field->size ? kept : field->size));
-        return (size_t)length > field->size ? cut_text(decoder->truncated_bytes, bytes) : bytes;
+    if (length < 0) return (struct text){"", 0, UNREADABLE}; /* an errno: the pointer led nowhere */
+    struct text text = {.data = (const char *)payload + field->offset + 4};
+    text.length = (size_t)length < field->room ? (size_t)length : field->room;
+    if (field->kind == STR) text.length = strnlen(text.data, text.length);
+    text.mark = (field->kind == STR ? text.length : (size_t)length) > field->size ? CUT : WHOLE;
+    if (text.length > field->size) text.length = field->size;
+    return text;
+}
+
+static inline PyObject *text_object(Decoder *decoder, int kind, struct text text) {
+    if (text.mark == UNREADABLE) Py_RETURN_NONE;
+    if (kind == STR) {
+        PyObject *plain = plain_text(decoder, text.data, text.length);
+        return text.mark == CUT ? cut_text(decoder->truncated, plain) : plain;
     }
-    kept = strnlen(data, kept);
-    if (kept > field->size) return cut_text(decoder->truncated, plain_text(decoder, data, field->size));
-    return plain_text(decoder, data, kept);
+    PyObject *bytes = PyBytes_FromStringAndSize(text.data, (Py_ssize_t)text.length);
+    return text.mark == CUT ? cut_text(decoder->truncated_bytes, bytes) : bytes;
 }
 
 static PyObject *named_number(PyObject *names, PyObject *number) {
@@ -153,7 +176,7 @@ static PyObject *named_number(PyObject *names, PyObject *number) {
 }
 
 static inline PyObject *value_of(Decoder *decoder, const struct field *field, const uint8_t *payload) {
-    if (field->kind == STR || field->kind == BYTES) return text_value(decoder, field, payload);
+    if (is_text(field->kind)) return text_object(decoder, field->kind, text_at(field, payload));
     uint64_t raw;
     double real;
     memcpy(&raw, payload + field->offset, sizeof raw);
@@ -279,6 +302,7 @@ static PyType_Spec Event_spec = {
 struct state {
     PyObject *event; /* the base of all types of events */
     PyObject *types; /* a dict, names of fields → type */
+    PyTypeObject *texts;
 };
 
 static PyObject *new_event_type(PyObject *base, PyObject *fields) {
@@ -357,11 +381,12 @@ static inline PyObject *make_event(const struct input *input, const struct event
     Event *made = PyObject_New(Event, decoder->event);
     if (!made) return NULL;
     PyObject **values = made->values;
-    values[0] = PyLong_FromUnsignedLongLong(event->header.time);
-    values[1] = small_number(pid, event->header.pid);
-    values[2] = small_number(tid, event->header.tid);
-    values[3] = probe_name(input, event->header.probe);
-    int whole = values[0] && values[1] && values[2] && values[3];
+    struct header header = header_of(event->payload);
+    values[TIME] = PyLong_FromUnsignedLongLong(header.time);
+    values[PID] = small_number(pid, header.pid);
+    values[TID] = small_number(tid, header.tid);
+    values[PROBE] = probe_name(input, header.probe);
+    int whole = values[TIME] && values[PID] && values[TID] && values[PROBE];
     for (Py_ssize_t i = 0; i < decoder->count; i++) {
         values[HEADER_FIELDS + i] = whole ? value_of(decoder, &decoder->fields[i], event->payload) : NULL;
         whole = values[HEADER_FIELDS + i] != NULL;
@@ -401,79 +426,240 @@ static PyObject *decode(PyObject *module, PyObject *args) {
     return events ? Py_BuildValue("(NK)", events, input.at) : NULL;
 }
 
-/* Columns: for each group of kinds one buffer a number, one list a text. */
+/* Texts of a column: one behind the other, and made into objects when they are asked for. */
 
-union cell {
-    uint64_t number;
-    PyObject *object;
+typedef struct {
+    PyObject_HEAD
+    Decoder *decoder;
+    PyObject *data, *offsets, *marks; /* bytes: of all texts; where each begins, and the last ends; a mark each */
+    char kind;
+} Texts;
+
+static Py_ssize_t Texts_length(Texts *self) { return PyBytes_GET_SIZE(self->marks); }
+
+static PyObject *Texts_item(Texts *self, Py_ssize_t index) {
+    if (index < 0 || index >= Texts_length(self)) return PyErr_Format(PyExc_IndexError, "no text of this number");
+    int64_t ends[2];
+    memcpy(ends, PyBytes_AS_STRING(self->offsets) + index * 8, sizeof ends);
+    struct text text = {PyBytes_AS_STRING(self->data) + ends[0], (size_t)(ends[1] - ends[0]),
+                        (enum mark)PyBytes_AS_STRING(self->marks)[index]};
+    return text_object(self->decoder, self->kind, text);
+}
+
+static PyObject *Texts_subscript(Texts *self, PyObject *index) {
+    if (!PySlice_Check(index)) {
+        Py_ssize_t at = PyNumber_AsSsize_t(index, PyExc_IndexError);
+        if (at == -1 && PyErr_Occurred()) return NULL;
+        return Texts_item(self, at < 0 ? at + Texts_length(self) : at);
+    }
+    Py_ssize_t start, stop, step;
+    if (PySlice_Unpack(index, &start, &stop, &step) < 0) return NULL;
+    Py_ssize_t count = PySlice_AdjustIndices(Texts_length(self), &start, &stop, step);
+    PyObject *list = PyList_New(count);
+    for (Py_ssize_t i = 0; list && i < count; i++) {
+        PyObject *text = Texts_item(self, start + i * step);
+        if (text) PyList_SET_ITEM(list, i, text);
+        else Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *Texts_offsets(Texts *self, void *nothing) {
+    (void)nothing;
+    PyObject *memory = PyMemoryView_FromObject(self->offsets);
+    PyObject *numbers = memory ? PyObject_CallMethod(memory, "cast", "s", "q") : NULL;
+    Py_XDECREF(memory);
+    return numbers;
+}
+
+static void Texts_dealloc(Texts *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->decoder);
+    Py_XDECREF(self->data);
+    Py_XDECREF(self->offsets);
+    Py_XDECREF(self->marks);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(Texts_doc, "The texts of a column, a sequence of str (or bytes), which are made when they are asked for.");
+
+static PyMemberDef Texts_members[] = {
+    {"data", T_OBJECT_EX, offsetof(Texts, data), READONLY, "The bytes of all texts, one behind the other."},
+    {"marks", T_OBJECT_EX, offsetof(Texts, marks), READONLY, "A byte each: 1 where it was cut, 2 where it could not be read."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef Texts_getset[] = {
+    {"offsets", (getter)Texts_offsets, NULL, "Where in `data` each text begins, and behind them where the last ends.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot Texts_slots[] = {
+    {Py_tp_doc, (void *)Texts_doc},     {Py_tp_dealloc, Texts_dealloc},      {Py_tp_members, Texts_members},
+    {Py_tp_getset, Texts_getset},       {Py_sq_length, Texts_length},        {Py_sq_item, Texts_item},
+    {Py_mp_length, Texts_length},       {Py_mp_subscript, Texts_subscript},  {0, NULL},
+};
+
+static PyType_Spec Texts_spec = {
+    .name = "usdtkit.trace.Texts",
+    .basicsize = sizeof(Texts),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Texts_slots,
+};
+
+/* Columns: for each group of kinds one sequence a field. Records are taken in runs, and a run field by field. */
+
+enum { RUN = 128 };
+
+struct column {
+    char kind;
+    PyObject *object; /* of numbers a bytearray, of probes a list, of texts the bytes of their offsets */
+    union {
+        uint64_t *numbers;
+        PyObject **objects;
+    };
+    PyObject *data, *marks; /* of texts */
+    uint64_t used;          /* bytes of `data` */
 };
 
 struct group {
     Decoder *first;
     uint32_t size; /* of its shortest record */
     Py_ssize_t rows;
-    PyObject *columns;  /* a tuple, from the first row on */
-    union cell **cells; /* of each column, a cell a row */
+    struct column *columns; /* from the first record on: those of the header, and one a field */
+    struct event *run;      /* records that are not yet in the columns */
+    int waiting;            /* how many */
 };
 
-static int is_list(const Decoder *decoder, Py_ssize_t column) {
-    char kind = column < HEADER_FIELDS ? (column == 3 ? STR : U64) : decoder->fields[column - HEADER_FIELDS].kind;
-    return kind == STR || kind == BYTES;
+static int new_column(struct column *column, char kind, Py_ssize_t rows, uint32_t text_room) {
+    column->kind = kind;
+    column->object = is_text(kind) ? PyBytes_FromStringAndSize(NULL, (rows + 1) * 8) : PyByteArray_FromStringAndSize(NULL, rows * 8);
+    if (!column->object) return -1;
+    column->numbers = (void *)(is_text(kind) ? PyBytes_AS_STRING(column->object) : PyByteArray_AS_STRING(column->object));
+    if (!is_text(kind)) return 0;
+    column->numbers[0] = 0;
+    column->marks = PyBytes_FromStringAndSize(NULL, rows);
+    column->data = PyBytes_FromStringAndSize(NULL, rows * text_room);
+    return column->marks && column->data ? 0 : -1;
 }
 
-static union cell *cells_of(PyObject *column) {
-    return PyList_Check(column) ? (void *)((PyListObject *)column)->ob_item : (void *)PyByteArray_AS_STRING(column);
-}
-
-static int new_columns(struct group *group, Py_ssize_t room) {
+static int new_columns(struct group *group, Py_ssize_t rows) {
     Py_ssize_t count = HEADER_FIELDS + group->first->count;
-    group->columns = PyTuple_New(count);
-    group->cells = PyMem_Calloc((size_t)count, sizeof *group->cells);
-    if (group->columns && !group->cells) PyErr_NoMemory();
-    for (Py_ssize_t i = 0; !PyErr_Occurred() && i < count; i++) {
-        PyObject *column = is_list(group->first, i) ? PyList_New(room) : PyByteArray_FromStringAndSize(NULL, room * 8);
-        if (!column) break;
-        PyTuple_SET_ITEM(group->columns, i, column);
-        group->cells[i] = cells_of(column);
-    }
-    return PyErr_Occurred() ? -1 : 0;
-}
-
-static inline int add_row(const struct input *input, struct group *group, const struct event *event) {
-    Decoder *decoder = event->decoder;
-    union cell **cells = group->cells;
-    Py_ssize_t row = group->rows++;
-    cells[0][row].number = event->header.time;
-    cells[1][row].number = event->header.pid;
-    cells[2][row].number = event->header.tid;
-    cells[3][row].object = probe_name(input, event->header.probe);
-    if (!cells[3][row].object) return -1;
-    for (Py_ssize_t i = 0; i < decoder->count; i++) {
-        const struct field *field = &decoder->fields[i];
-        union cell *cell = &cells[HEADER_FIELDS + i][row];
-        if (field->kind == STR || field->kind == BYTES) {
-            cell->object = text_value(decoder, field, event->payload);
-            if (!cell->object) return -1;
-        } else {
-            memcpy(&cell->number, event->payload + field->offset, sizeof cell->number);
-            if (field->kind == BOOL) cell->number = cell->number != 0;
-        }
+    group->run = PyMem_Malloc(RUN * sizeof *group->run);
+    struct column *columns = group->columns = PyMem_Calloc((size_t)count, sizeof *columns);
+    if (!group->run || !columns) return PyErr_NoMemory(), -1;
+    columns[PROBE].object = PyList_New(rows);
+    if (!columns[PROBE].object) return -1;
+    columns[PROBE].objects = ((PyListObject *)columns[PROBE].object)->ob_item;
+    for (Py_ssize_t i = 0; i < PROBE; i++)
+        if (new_column(&columns[i], U64, rows, 0) < 0) return -1;
+    for (Py_ssize_t i = 0; i < group->first->count; i++) {
+        const struct field *field = &group->first->fields[i];
+        if (new_column(&columns[HEADER_FIELDS + i], field->kind, rows, field->room) < 0) return -1;
     }
     return 0;
 }
 
-/* The columns with as many cells as there are rows; None where there are none. Takes the group's reference. */
-static PyObject *finished(struct group *group) {
-    PyObject *columns = group->columns;
-    if (!columns) Py_RETURN_NONE;
-    group->columns = NULL;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(columns); i++) {
-        PyObject *column = PyTuple_GET_ITEM(columns, i);
-        if (PyList_Check(column)) Py_SET_SIZE(column, group->rows);
-        else if (PyByteArray_Resize(column, group->rows * 8) < 0) Py_CLEAR(columns);
-        if (!columns) break;
+static inline uint64_t word_at(const uint8_t *from) {
+    uint64_t word;
+    memcpy(&word, from, sizeof word);
+    return word;
+}
+
+/* Room for `more` bytes of texts: for those of short records it is there, others may have more of them. */
+static inline int text_room(struct column *column, uint64_t more) {
+    uint64_t room = (uint64_t)PyBytes_GET_SIZE(column->data);
+    return more <= room - column->used ? 0 : _PyBytes_Resize(&column->data, (Py_ssize_t)(2 * room + more));
+}
+
+static int add_texts(struct column *column, Py_ssize_t field, const struct event *run, int count, Py_ssize_t row) {
+    uint64_t *ends = column->numbers + row + 1;
+    uint8_t *marks = (uint8_t *)PyBytes_AS_STRING(column->marks) + row;
+    for (int i = 0; i < count; i++) {
+        struct text text = text_at(&run[i].decoder->fields[field], run[i].payload);
+        if (text_room(column, text.length) < 0) return -1;
+        memcpy(PyBytes_AS_STRING(column->data) + column->used, text.data, text.length);
+        column->used += text.length;
+        ends[i] = column->used;
+        marks[i] = (uint8_t)text.mark;
+    }
+    return 0;
+}
+
+static void add_numbers(struct column *column, Py_ssize_t field, const struct event *run, int count, Py_ssize_t row) {
+    uint64_t *numbers = column->numbers + row;
+    for (int i = 0; i < count; i++) numbers[i] = word_at(run[i].payload + run[i].decoder->fields[field].offset);
+    for (int i = 0; column->kind == BOOL && i < count; i++) numbers[i] = numbers[i] != 0;
+}
+
+/* Put the run into the columns. */
+static int add_run(const struct input *input, struct group *group) {
+    struct column *columns = group->columns;
+    const struct event *run = group->run;
+    Py_ssize_t row = group->rows;
+    int count = group->waiting;
+    uint64_t *times = columns[TIME].numbers + row, *pids = columns[PID].numbers + row, *tids = columns[TID].numbers + row;
+    for (int i = 0; i < count; i++) {
+        struct header header = header_of(run[i].payload);
+        times[i] = header.time;
+        pids[i] = header.pid;
+        tids[i] = header.tid;
+        PyObject *probe = columns[PROBE].objects[row + i] = probe_name(input, header.probe);
+        if (!probe) return -1;
+    }
+    for (Py_ssize_t i = 0; i < group->first->count; i++) {
+        struct column *column = &columns[HEADER_FIELDS + i];
+        if (!is_text(column->kind)) add_numbers(column, i, run, count, row);
+        else if (add_texts(column, i, run, count, row) < 0) return -1;
+    }
+    group->rows += count;
+    group->waiting = 0;
+    return 0;
+}
+
+/* The object of a column that is full to `rows`. */
+static PyObject *finished(PyTypeObject *texts_type, Decoder *decoder, struct column *column, Py_ssize_t rows) {
+    if (is_text(column->kind)) {
+        if (_PyBytes_Resize(&column->object, (rows + 1) * 8) < 0 || _PyBytes_Resize(&column->marks, rows) < 0 ||
+            _PyBytes_Resize(&column->data, (Py_ssize_t)column->used) < 0)
+            return NULL;
+        Texts *texts = PyObject_New(Texts, texts_type);
+        if (!texts) return NULL;
+        texts->decoder = (Decoder *)Py_NewRef(decoder);
+        texts->data = Py_NewRef(column->data);
+        texts->offsets = Py_NewRef(column->object);
+        texts->marks = Py_NewRef(column->marks);
+        texts->kind = column->kind;
+        return (PyObject *)texts;
+    }
+    if (PyList_Check(column->object)) Py_SET_SIZE(column->object, rows);
+    else if (PyByteArray_Resize(column->object, rows * 8) < 0) return NULL;
+    return Py_NewRef(column->object);
+}
+
+/* A tuple of the group's columns; None where it has no rows. */
+static PyObject *finished_columns(PyTypeObject *texts_type, const struct input *input, struct group *group) {
+    if (!group->columns) Py_RETURN_NONE;
+    if (add_run(input, group) < 0) return NULL;
+    Py_ssize_t count = HEADER_FIELDS + group->first->count;
+    PyObject *columns = PyTuple_New(count);
+    for (Py_ssize_t i = 0; columns && i < count; i++) {
+        PyObject *column = finished(texts_type, group->first, &group->columns[i], group->rows);
+        if (column) PyTuple_SET_ITEM(columns, i, column);
+        else Py_CLEAR(columns);
     }
     return columns;
+}
+
+static void free_columns(struct group *group) {
+    for (Py_ssize_t i = 0; group->columns && i < HEADER_FIELDS + group->first->count; i++) {
+        Py_XDECREF(group->columns[i].object);
+        Py_XDECREF(group->columns[i].data);
+        Py_XDECREF(group->columns[i].marks);
+    }
+    PyMem_Free(group->columns);
+    PyMem_Free(group->run);
 }
 
 static int same_fields(const Decoder *one, const Decoder *other) {
@@ -508,34 +694,33 @@ static Py_ssize_t sort_kinds(PyObject *decoders, PyObject *numbers, struct group
 PyDoc_STRVAR(columns_doc,
              "columns(data, enough, decoders, probes, groups) -> (list, taken)\n\n"
              "As decode, but for each group of kinds (`groups[kind]` is its number) a tuple of columns: time_ns, pid, tid\n"
-             "and numbers as bytearrays of 8-byte items, probe and texts as lists. None for a group without records.");
+             "and numbers as bytearrays of 8-byte items, probe as a list, texts as Texts. None for a group without records.");
 
 static PyObject *columns(PyObject *module, PyObject *args) {
-    (void)module;
     struct input input = {.at = 0};
     PyObject *numbers, *result = NULL;
     if (!PyArg_ParseTuple(args, "y*KO!O!O!", &input.data, &input.enough, &PyTuple_Type, &input.decoders, &PyTuple_Type,
                           &input.probes, &PyBytes_Type, &numbers))
         return NULL;
+    PyTypeObject *texts_type = ((struct state *)PyModule_GetState(module))->texts;
     struct group groups[GROUPS] = {0};
     Py_ssize_t count = sort_kinds(input.decoders, numbers, groups);
+    const uint8_t *group_of = (const uint8_t *)PyBytes_AS_STRING(numbers);
     struct event event;
-    int more = count;
-    while (more >= 0 && (more = next_event(&input, &event)) > 0) {
-        struct group *group = &groups[((const uint8_t *)PyBytes_AS_STRING(numbers))[event.header.kind]];
+    int more = count < 0 ? -1 : 1;
+    while (more > 0 && (more = next_event(&input, &event)) > 0) {
+        struct group *group = &groups[group_of[header_of(event.payload).kind]];
         if (!group->columns && new_columns(group, most_records(&input, group->size)) < 0) more = -1;
-        else more = add_row(&input, group, &event);
+        else group->run[group->waiting++] = event;
+        if (group->waiting == RUN && add_run(&input, group) < 0) more = -1;
     }
     if (more == 0) result = PyList_New(count);
     for (Py_ssize_t i = 0; result && i < count; i++) {
-        PyObject *made = finished(&groups[i]);
-        if (!made) Py_CLEAR(result);
-        else PyList_SET_ITEM(result, i, made);
+        PyObject *made = finished_columns(texts_type, &input, &groups[i]);
+        if (made) PyList_SET_ITEM(result, i, made);
+        else Py_CLEAR(result);
     }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        Py_XDECREF(groups[i].columns);
-        PyMem_Free(groups[i].cells);
-    }
+    for (Py_ssize_t i = 0; i < count; i++) free_columns(&groups[i]);
     PyBuffer_Release(&input.data);
     return result ? Py_BuildValue("(NK)", result, input.at) : NULL;
 }
@@ -570,7 +755,7 @@ static PyObject *Decoder_new(PyTypeObject *type, PyObject *args, PyObject *keywo
         if (kind > 127 || !strchr("Qq?dsbS", kind) || field->offset > 1 << 20 || field->room > 1 << 20 ||
             (field->names && !PyDict_Check(field->names)))
             PyErr_SetString(PyExc_ValueError, "a field of no known kind or size");
-        uint32_t end = field->offset + (kind == STR || kind == BYTES ? 4 + field->room : 8);
+        uint32_t end = field->offset + (is_text(field->kind) ? 4 + field->room : 8);
         if (end > self->size) self->size = end;
     }
     if (PyErr_Occurred()) Py_CLEAR(self);
@@ -621,8 +806,11 @@ static int module_exec(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     state->event = PyType_FromModuleAndSpec(module, &Event_spec, NULL);
     state->types = PyDict_New();
+    state->texts = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Texts_spec, NULL);
     PyObject *decoder = PyType_FromModuleAndSpec(module, &Decoder_spec, NULL);
-    int failed = !state->event || !state->types || !decoder || PyModule_AddObjectRef(module, "Event", state->event) ||
+    int failed = !state->event || !state->types || !state->texts || !decoder ||
+                 PyModule_AddObjectRef(module, "Event", state->event) ||
+                 PyModule_AddObjectRef(module, "Texts", (PyObject *)state->texts) ||
                  PyModule_AddObjectRef(module, "Decoder", decoder);
     Py_XDECREF(decoder);
     return failed ? -1 : 0;
@@ -632,6 +820,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct state *state = PyModule_GetState(module);
     Py_VISIT(state->event);
     Py_VISIT(state->types);
+    Py_VISIT(state->texts);
     return 0;
 }
 
@@ -639,6 +828,7 @@ static int module_clear(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     Py_CLEAR(state->event);
     Py_CLEAR(state->types);
+    Py_CLEAR(state->texts);
     return 0;
 }
 

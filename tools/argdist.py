@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usdtkit.cli import run as shared
+from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options, positive, seconds, steps
 from usdtkit.errors import UsageError
 from usdtkit.language.hooks import Setup, distribute
 from usdtkit.output.report import Column, Report
@@ -32,16 +33,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     both: dict[str, Any] = {"action": "append", "dest": "specs", "metavar": "SPEC"}
     parser.add_argument("-H", "--histogram", type=lambda text: (text, True), help="a histogram of one number", **both)
     parser.add_argument("-C", "--count", type=lambda text: (text, False), help="counts by one or more values", **both)
-    parser.add_argument("--linear", type=shared.steps, metavar="LOW:HIGH:STEP", help="histograms of equal steps")
+    parser.add_argument("--linear", type=steps, metavar="LOW:HIGH:STEP", help="histograms of equal steps")
     parser.add_argument("-z", "--string-size", type=int, default=80, metavar="N", help="bytes of a string (80)")
-    parser.add_argument("-i", "--interval", type=shared.seconds, default=1.0, metavar="SEC", help="seconds, else 1")
-    parser.add_argument("-n", "--number", dest="intervals", type=shared.positive, metavar="N", help="so many times")
+    parser.add_argument("-i", "--interval", type=seconds, default=1.0, metavar="SEC", help="seconds, else 1")
+    parser.add_argument("-n", "--number", dest="intervals", type=positive, metavar="N", help="so many times")
     parser.add_argument("-c", "--cumulative", action="store_true", help="since the start, not since the last output")
-    parser.add_argument("-T", "--top", type=shared.positive, metavar="N", help="only the N highest counts")
+    parser.add_argument("-T", "--top", type=positive, metavar="N", help="only the N highest counts")
     parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
-    shared.add_ignored_options(parser, {"-I --include": "types are known, or not needed"}, takes_value=True)
-    shared.add_filter_options(parser, tid="-t")
-    shared.add_session_options(parser, command=("--command",))
+    add_ignored_options(parser, {"-I --include": "types are known, or not needed"}, takes_value=True)
+    add_filter_options(parser, tid="-t")
+    add_session_options(parser, command=("--command",))
     parser.set_defaults(timestamp=True)
 
 

@@ -14,7 +14,8 @@ examples:
 import argparse
 
 from usdtkit import targets
-from usdtkit.cli.run import add_filter_options, add_session_options, filtered, follow, new_session
+from usdtkit.cli.arguments import add_filter_options, add_session_options
+from usdtkit.cli.run import filtered, follow, new_session
 from usdtkit.errors import NotFoundError
 from usdtkit.output.report import COMM, PID, TIME, Column
 from usdtkit.providers.readline import CALLBACK_TOO, READLINE

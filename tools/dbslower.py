@@ -12,8 +12,9 @@ examples:
 
 import argparse
 
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.databases import ENGINES, add_query_options, tracing_queries
-from usdtkit.cli.run import add_session_options, follow
+from usdtkit.cli.run import follow
 from usdtkit.cli.statements import row_maker
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
 from usdtkit.trace import ms

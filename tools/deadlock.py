@@ -14,7 +14,8 @@ examples:
 import argparse
 from typing import Any
 
-from usdtkit.cli.run import add_session_options, first_found, follow, new_session, pid
+from usdtkit.cli.arguments import add_session_options, pid
+from usdtkit.cli.run import first_found, follow, new_session
 from usdtkit.output import folded
 from usdtkit.output.report import Report
 from usdtkit.output.text import printable

@@ -16,6 +16,7 @@ examples:
 import argparse
 
 from usdtkit.cli import run as shared
+from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
 from usdtkit.language.select import matching
 from usdtkit.output.report import Column, Report
 from usdtkit.output.text import show
@@ -29,9 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", metavar="PATTERN", help="functions or probes")
     parser.add_argument("-r", "--regexp", action="store_true", help="the names are a regular expression")
     parser.add_argument("-D", "--debug", dest="program", action="store_true", help="as --program")
-    shared.add_interval_options(parser)
-    shared.add_filter_options(parser)
-    shared.add_session_options(parser)
+    add_interval_options(parser)
+    add_filter_options(parser)
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ examples:
 import argparse
 
 from usdtkit.cli import run as shared
+from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, add_unit_options
 from usdtkit.language.parser import parse_trace
 from usdtkit.language.select import one
 from usdtkit.output.report import Report
@@ -24,10 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit funcinterval`."""
     parser.add_argument("target", metavar="TARGET", help="a function or probe")
     parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
-    shared.add_unit_options(parser)
-    shared.add_interval_options(parser)
-    shared.add_filter_options(parser)
-    shared.add_session_options(parser)
+    add_unit_options(parser)
+    add_interval_options(parser)
+    add_filter_options(parser)
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

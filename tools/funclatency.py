@@ -12,6 +12,13 @@ examples:
 import argparse
 
 from usdtkit.cli import run as shared
+from usdtkit.cli.arguments import (
+    add_filter_options,
+    add_ignored_options,
+    add_interval_options,
+    add_session_options,
+    add_unit_options,
+)
 from usdtkit.language.select import calls
 from usdtkit.output.report import Report
 
@@ -25,13 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-r", "--regexp", action="store_true", help="the name is a regular expression")
     parser.add_argument("-F", "--function", action="store_true", help="a histogram for each function and process")
     parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
-    shared.add_unit_options(parser)
-    shared.add_ignored_options(
-        parser, {"-l --level": "nested calls are measured right, however deep"}, takes_value=True
-    )
-    shared.add_interval_options(parser)
-    shared.add_filter_options(parser)
-    shared.add_session_options(parser)
+    add_unit_options(parser)
+    add_ignored_options(parser, {"-l --level": "nested calls are measured right, however deep"}, takes_value=True)
+    add_interval_options(parser)
+    add_filter_options(parser)
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

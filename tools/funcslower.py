@@ -13,6 +13,7 @@ import argparse
 from typing import Any
 
 from usdtkit.cli import run as shared
+from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options, milliseconds
 from usdtkit.language.rows import seconds_column
 from usdtkit.language.select import calls
 from usdtkit.output import folded
@@ -28,17 +29,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit funcslower`."""
     parser.add_argument("function", nargs="+", metavar="FUNCTION", help="functions")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("-m", "--min-ms", type=shared.milliseconds, default=1.0, metavar="MS", help="milliseconds (1)")
-    group.add_argument("-u", "--min-us", type=shared.milliseconds, metavar="US", help="microseconds")
+    group.add_argument("-m", "--min-ms", type=milliseconds, default=1.0, metavar="MS", help="milliseconds (1)")
+    group.add_argument("-u", "--min-us", type=milliseconds, metavar="US", help="microseconds")
     parser.add_argument("-a", "--arguments", type=int, choices=range(7), default=0, metavar="N", help="N arguments")
     parser.add_argument("-T", "--time", action="store_true", help="the time of day")
     parser.add_argument("-t", "--timestamp", action="store_true", help="seconds since the start")
     parser.add_argument("-U", "--user-stack", action="store_true", help="the calls that led there")
     parser.add_argument("-f", "--folded", action="store_true", help="with -U, as folded lines with the microseconds")
     parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
-    shared.add_ignored_options(parser, {"-K --kernel-stack": "kernel functions are not traced here"})
-    shared.add_filter_options(parser)
-    shared.add_session_options(parser)
+    add_ignored_options(parser, {"-K --kernel-stack": "kernel functions are not traced here"})
+    add_filter_options(parser)
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,7 +15,8 @@ import errno
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.run import add_session_options, follow, milliseconds, new_session
+from usdtkit.cli.arguments import add_session_options, milliseconds
+from usdtkit.cli.run import follow, new_session
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
 from usdtkit.providers.libc import GAI_ERRORS
 from usdtkit.trace import Expression, Session, arg, buffer, comm, cstr, deref, ms, retval, uprobe

@@ -12,15 +12,9 @@ examples:
 
 import argparse
 
+from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
 from usdtkit.cli.failures import Failures, by_failure
-from usdtkit.cli.run import (
-    add_filter_options,
-    add_interval_options,
-    add_session_options,
-    filtered,
-    follow_intervals,
-    new_session,
-)
+from usdtkit.cli.run import filtered, follow_intervals, new_session
 from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.trace import uprobe
 

@@ -15,6 +15,7 @@ import argparse
 from typing import Any
 
 from usdtkit.cli import run as cli
+from usdtkit.cli.arguments import add_session_options, count, milliseconds, positive, seconds
 from usdtkit.errors import UsageError
 from usdtkit.output import folded
 from usdtkit.output.report import PID, TIME, Column, Report
@@ -31,24 +32,22 @@ EVENTS = [TIME, PID, Column("FUNCTION", "function", 16), Column("BYTES", "bytes"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit memleak`."""
     add = parser.add_argument
-    add("interval", nargs="?", type=cli.seconds, default=5.0, metavar="INTERVAL", help="seconds between two looks (5)")
-    add("intervals", nargs="?", type=cli.positive, metavar="COUNT", help="end after so many looks")
+    add("interval", nargs="?", type=seconds, default=5.0, metavar="INTERVAL", help="seconds between two looks (5)")
+    add("intervals", nargs="?", type=positive, metavar="COUNT", help="end after so many looks")
     add("-t", "--trace", action="store_true", help="show each allocation and free instead")
     add("-a", "--show-allocs", action="store_true", help="each block, not only the sums")
-    add("-o", "--older", type=cli.milliseconds, metavar="AGE_MS", help="only blocks of this age (500; with -c 0)")
-    add("-s", "--sample-rate", type=cli.positive, default=1, metavar="N", help="follow about one allocation in N")
-    add("-T", "--top", type=cli.positive, default=10, metavar="N", help="so many stacks (10)")
-    add("-z", "--min-size", type=cli.count, default=0, metavar="BYTES", help="only blocks of so many bytes or more")
-    add(
-        "-Z", "--max-size", type=cli.count, default=2**63, metavar="BYTES", help="only blocks of so many bytes or fewer"
-    )
+    add("-o", "--older", type=milliseconds, metavar="AGE_MS", help="only blocks of this age (500; with -c 0)")
+    add("-s", "--sample-rate", type=positive, default=1, metavar="N", help="follow about one allocation in N")
+    add("-T", "--top", type=positive, default=10, metavar="N", help="so many stacks (10)")
+    add("-z", "--min-size", type=count, default=0, metavar="BYTES", help="only blocks of so many bytes or more")
+    add("-Z", "--max-size", type=count, default=2**63, metavar="BYTES", help="only blocks of so many bytes or fewer")
     add("-O", "--obj", default="c", metavar="LIBRARY", help="where the allocator is: a path, or a name (jemalloc)")
     add("--symbols-prefix", default="", metavar="PREFIX", help="what the allocator's names begin with (je_)")
     add("--sort", choices=("size", "count"), default="size", help="which stacks come first, and what -f counts")
-    add("--room", type=cli.positive, default=500_000, metavar="N", help="follow so many blocks at a time (500,000)")
+    add("--room", type=positive, default=500_000, metavar="N", help="follow so many blocks at a time (500,000)")
     add("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
     add("--combined-only", "--wa-missing-free", action="store_true", help="accepted; bcc needs it")
-    cli.add_session_options(parser)
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from usdtkit.cli import run as cli
+from usdtkit.cli.arguments import add_interval_options, add_session_options, count, positive
 from usdtkit.output import folded
 from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.providers.libc import MUTEX_LIBRARIES
@@ -36,12 +37,12 @@ STACK = Column("STACK", "stack", 0, " < ".join)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit mutexstat`."""
     parser.add_argument("--hold", action="store_true", help="how long mutexes are held, not waited for")
-    parser.add_argument("-m", "--min-us", type=cli.count, metavar="US", help="only times this long (50; with --hold 0)")
+    parser.add_argument("-m", "--min-us", type=count, metavar="US", help="only times this long (50; with --hold 0)")
     parser.add_argument("-H", "--histogram", action="store_true", help="the distribution of each mutex")
     parser.add_argument("-s", "--stacks", action="store_true", help="whole stacks, not only the caller")
-    parser.add_argument("--top", type=cli.positive, default=20, metavar="N", help="so many rows (20)")
-    cli.add_interval_options(parser)
-    cli.add_session_options(parser)
+    parser.add_argument("--top", type=positive, default=20, metavar="N", help="so many rows (20)")
+    add_interval_options(parser)
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

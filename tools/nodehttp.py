@@ -13,8 +13,9 @@ examples:
 
 import argparse
 
+from usdtkit.cli.arguments import add_session_options, milliseconds
 from usdtkit.cli.requests import Requests
-from usdtkit.cli.run import add_session_options, first_found, follow, milliseconds, new_session, running
+from usdtkit.cli.run import first_found, follow, new_session, running
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
 from usdtkit.providers import node
 from usdtkit.trace import Session, arg, cstr, deref, ms

@@ -15,8 +15,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from usdtkit.cli.arguments import add_interval_options, add_session_options
 from usdtkit.cli.databases import POSTGRES, add_query_options, tracing_servers
-from usdtkit.cli.run import add_interval_options, add_session_options, follow, follow_intervals
+from usdtkit.cli.run import follow, follow_intervals
 from usdtkit.cli.statements import Current
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column, Report, milliseconds
 from usdtkit.providers.postgresql import LOCK_MODES, LOCK_TYPES, LWLOCK_MODES

@@ -12,8 +12,9 @@ examples:
 
 import argparse
 
+from usdtkit.cli.arguments import add_interval_options, add_session_options, positive
 from usdtkit.cli.databases import POSTGRES, add_query_options, tracing_servers
-from usdtkit.cli.run import add_interval_options, add_session_options, follow_intervals, positive
+from usdtkit.cli.run import follow_intervals
 from usdtkit.cli.statements import Current, Phases
 from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.providers.postgresql import PHASES

@@ -13,6 +13,13 @@ examples:
 import argparse
 
 from usdtkit.cli import run as shared
+from usdtkit.cli.arguments import (
+    add_filter_options,
+    add_interval_options,
+    add_session_options,
+    add_unit_options,
+    milliseconds,
+)
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import parse_expression, parse_trace
 from usdtkit.language.select import one
@@ -30,11 +37,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("end", metavar="END", help="where it ends")
     parser.add_argument("-k", "--key", metavar="EXPR", help="they belong together where this is equal")
     parser.add_argument("--end-key", metavar="EXPR", help="the key at END, where it is spelled otherwise there")
-    parser.add_argument("-m", "--min-ms", type=shared.milliseconds, metavar="MS", help="show each that takes so long")
-    shared.add_unit_options(parser, milliseconds="")
-    shared.add_interval_options(parser)
-    shared.add_filter_options(parser)
-    shared.add_session_options(parser)
+    parser.add_argument("-m", "--min-ms", type=milliseconds, metavar="MS", help="show each that takes so long")
+    add_unit_options(parser, milliseconds="")
+    add_interval_options(parser)
+    add_filter_options(parser)
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

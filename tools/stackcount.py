@@ -17,6 +17,7 @@ import argparse
 from collections import Counter
 
 from usdtkit.cli import run as shared
+from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, seconds
 from usdtkit.language.select import matching
 from usdtkit.output import folded
 from usdtkit.output.report import Report
@@ -33,7 +34,7 @@ Row = tuple[tuple[str, ...], int | None, str | None]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit stackcount`."""
     parser.add_argument("pattern", metavar="PATTERN", help="functions or probes")
-    parser.add_argument("-D", dest="duration", type=shared.seconds, metavar="SEC", help="as -d, which bcc spells -D")
+    parser.add_argument("-D", dest="duration", type=seconds, metavar="SEC", help="as -d, which bcc spells -D")
     parser.add_argument(
         "-r", "--regexp", action="store_true", help="FUNCTION or PROVIDER:PROBE is a regular expression"
     )
@@ -43,9 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
     parser.add_argument("--debug", dest="program", action="store_true", help="as --program")
     parser.add_argument("-U", "--user-stacks-only", action="store_true", help="which is all that there is here")
-    shared.add_interval_options(parser)
-    shared.add_filter_options(parser)
-    shared.add_session_options(parser)
+    add_interval_options(parser)
+    add_filter_options(parser)
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

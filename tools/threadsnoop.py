@@ -15,7 +15,8 @@ import errno
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.run import add_filter_options, add_session_options, filtered, first_found, follow, new_session
+from usdtkit.cli.arguments import add_filter_options, add_session_options
+from usdtkit.cli.run import filtered, first_found, follow, new_session
 from usdtkit.output.report import COMM, PID, TIME, Column
 from usdtkit.trace import Pair, arg, comm, retval, uprobe
 

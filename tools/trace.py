@@ -19,6 +19,7 @@ import argparse
 import os
 
 from usdtkit.cli import run as shared
+from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options, positive
 from usdtkit.errors import UsageError
 from usdtkit.language.hooks import Messages, Setup
 from usdtkit.language.rows import Rows, columns, seconds_column
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit trace`."""
     parser.add_argument("spec", nargs="+", metavar="SPEC", help="what to trace")
     parser.add_argument("-Z", "--string-size", type=int, default=128, metavar="N", help="bytes of a string (128)")
-    parser.add_argument("-M", "--max-events", type=shared.positive, metavar="N", help="end after so many events")
+    parser.add_argument("-M", "--max-events", type=positive, metavar="N", help="end after so many events")
     parser.add_argument("-t", "--timestamp", action="store_true", help="seconds since the start in place of the time")
     parser.add_argument("-u", "--unix-timestamp", action="store_true", help="with -t: seconds since 1970")
     parser.add_argument("-T", "--time", action="store_true", help="the time of day (which is shown in any case)")
@@ -44,13 +45,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-a", "--address", action="store_true", help="with -U: addresses")
     parser.add_argument("-A", "--aggregate", action="store_true", help="with -M: equal events once, with their count")
     parser.add_argument("-S", "--include-self", action="store_true", help="also what this tracer itself does")
-    parser.add_argument("-b", "--buffer-pages", type=shared.positive, metavar="N", help="pages of the ring buffer")
+    parser.add_argument("-b", "--buffer-pages", type=positive, metavar="N", help="pages of the ring buffer")
     parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
-    shared.add_ignored_options(parser, {"-K --kernel-stack": "kernel functions are not traced here"})
+    add_ignored_options(parser, {"-K --kernel-stack": "kernel functions are not traced here"})
     ignored = {"-s --sym_file_list": "symbols are found without", "-I --include": "types are known, or not needed"}
-    shared.add_ignored_options(parser, ignored, takes_value=True)
-    shared.add_filter_options(parser, tid="-L", cgroup="--cgroup-path")
-    shared.add_session_options(parser)
+    add_ignored_options(parser, ignored, takes_value=True)
+    add_filter_options(parser, tid="-L", cgroup="--cgroup-path")
+    add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:

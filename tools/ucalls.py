@@ -13,6 +13,7 @@ examples:
 
 import argparse
 
+from usdtkit.cli.arguments import positive
 from usdtkit.cli.languages import (
     add_language_options,
     add_name_options,
@@ -23,7 +24,7 @@ from usdtkit.cli.languages import (
     names_of,
     tracing,
 )
-from usdtkit.cli.run import follow_intervals, positive
+from usdtkit.cli.run import follow_intervals
 from usdtkit.errors import UsageError
 from usdtkit.output.report import Column, Report
 from usdtkit.trace import Counts, Histogram, Sums
@@ -31,6 +32,8 @@ from usdtkit.trace import Counts, Histogram, Sums
 TOPIC = "languages"
 
 LANGUAGES = ("c", "java", "perl", "php", "python", "ruby", "tcl")
+# Of C there are none: that is said, with what to do.
+VARIANTS = tuple(f"-l {language} -p 1{more}" for language in LANGUAGES[1:] for more in ("", " -L"))
 METHOD, CALLS = Column("METHOD", "method", 52), Column("# CALLS", "calls", 9, right=True)
 TIMES = {False: ("TIME (us)", 1e3), True: ("TIME (ms)", 1e6)}
 

@@ -34,6 +34,7 @@ from usdtkit.trace import cpu
 TOPIC = "languages"
 
 LANGUAGES = ("java", "perl", "php", "python", "ruby", "tcl")
+VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
 COLUMNS = [
     *(Column("CPU", "cpu", 3, right=True), PID, Column("TID", "tid", 7, right=True)),
     *(Column("TIME(s)", "seconds", 9, lambda value: f"{value:.6f}", right=True), Column("METHOD", "flow", 0)),

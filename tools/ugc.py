@@ -17,17 +17,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from usdtkit.cli.arguments import milliseconds
 from usdtkit.cli.languages import Runtime, add_language_options, tracing
-from usdtkit.cli.run import first_found, follow, milliseconds
+from usdtkit.cli.run import first_found, follow
 from usdtkit.output.report import PID, TIME, Column
 from usdtkit.output.text import show
 from usdtkit.providers.languages import Span
 from usdtkit.trace import Pair, arg, ms, uprobe
 
 TOPIC = "languages"
-VARIANTS = ("-l node -p 1",)
 
 LANGUAGES = ("java", "node", "python", "ruby")
+VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
 HEADER = ("time_ns", "pid", "tid", "probe")
 MICROSECONDS = ("TIME(us)", 1e3)
 MILLISECONDS = ("TIME(ms)", 1e6)

@@ -12,8 +12,9 @@ examples:
 
 import argparse
 
+from usdtkit.cli.arguments import positive
 from usdtkit.cli.languages import Runtime, add_language_options, add_trailing_interval, tracing
-from usdtkit.cli.run import follow_intervals, positive
+from usdtkit.cli.run import follow_intervals
 from usdtkit.errors import NotFoundError
 from usdtkit.output.report import Column, Report
 from usdtkit.trace import Counts, cstr, uprobe
@@ -21,6 +22,7 @@ from usdtkit.trace import Counts, cstr, uprobe
 TOPIC = "languages"
 
 LANGUAGES = ("c", "java", "python", "ruby", "tcl")
+VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
 COLUMNS = [
     Column("NAME/TYPE", "type", 46),
     Column("# ALLOCS", "allocations", 12, right=True),

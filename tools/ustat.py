@@ -18,8 +18,9 @@ from itertools import chain
 from pathlib import Path
 
 from usdtkit import libraries, targets
+from usdtkit.cli.arguments import add_session_options, positive, seconds
 from usdtkit.cli.languages import Runtime
-from usdtkit.cli.run import add_session_options, follow_intervals, new_session, positive, seconds
+from usdtkit.cli.run import follow_intervals, new_session
 from usdtkit.errors import NotFoundError
 from usdtkit.model import Target
 from usdtkit.output.report import PID, Column, Report, note

@@ -20,6 +20,7 @@ from usdtkit.trace import arg, cstr, uprobe
 TOPIC = "languages"
 
 LANGUAGES = ("c", "java", "python")
+VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
 COLUMNS = [
     *(TIME, Column("ID", "id", 18), Column("TYPE", "kind", 16)),
     Column("DESCRIPTION", "description", 0),

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, final, overload
 
 from typing_extensions import Buffer
 
@@ -13,6 +13,25 @@ class Event:
     def __iter__(self) -> Iterator[Any]: ...
     def __lt__(self, other: Event | tuple[Any, ...], /) -> bool: ...
     def _asdict(self) -> dict[str, Any]: ...
+
+@final
+class Texts:
+    """The texts of a column, a sequence of str (or bytes), which are made when they are asked for.
+
+    `data` has the bytes of all, one behind the other, `offsets` (8-byte items) where each begins, and behind them where
+    the last ends; `marks` a byte each: 1 where it was cut, 2 where it could not be read.
+    """
+
+    data: bytes
+    marks: bytes
+    @property
+    def offsets(self) -> memoryview: ...
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int, /) -> str | bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> list[str | bytes | None]: ...
+    def __iter__(self) -> Iterator[str | bytes | None]: ...
 
 @final
 class Decoder:

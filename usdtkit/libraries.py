@@ -68,11 +68,18 @@ def installed(wanted: str) -> list[str]:
 @lru_cache(maxsize=64)
 def _cached_as(wanted: str, changed: int) -> list[str]:
     """What the loader's cache, as it was then, has of that name: a tool asks for one library again and again."""
-    return [path for path in _cached() if is_called(path, wanted)]
+    return [path for path in _cached(_beginnings(wanted)) if is_called(path, wanted)]
 
 
-def _cached() -> list[str]:
-    """Every path of the loader's cache for this machine, in the loader's order; none where there is no such cache."""
+def _beginnings(wanted: str) -> tuple[bytes, ...]:
+    """How the names of files begin that may be called so; the C library of musl has other names."""
+    stem = os.fsencode(wanted.partition(".so")[0])
+    return stem, b"lib" + stem, b"ld-musl-"
+
+
+def _cached(beginnings: tuple[bytes, ...]) -> list[str]:
+    """Paths of the loader's cache for this machine, in the loader's order, of the names that begin so; none where
+    there is no such cache."""
     try:
         with open(_CACHE, "rb") as file:
             cache = file.read()
@@ -86,8 +93,8 @@ def _cached() -> list[str]:
     count = min(count, (len(cache) - entries) // _CACHE_ENTRY.size)
     wanted = _CACHE_FLAGS.get(os.uname().machine)
     paths = []
-    for flags, _, value in _CACHE_ENTRY.iter_unpack(cache[entries : entries + count * _CACHE_ENTRY.size]):
-        if flags == wanted:
+    for flags, name, value in _CACHE_ENTRY.iter_unpack(cache[entries : entries + count * _CACHE_ENTRY.size]):
+        if flags == wanted and cache.startswith(beginnings, start + name):
             end = cache.find(b"\0", start + value)
             paths.append(os.fsdecode(cache[start + value : end]))
     return paths

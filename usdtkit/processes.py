@@ -53,9 +53,18 @@ def below(pid: int) -> list[int]:
 
 def numbers(pid: int) -> tuple[int, ...]:
     """The numbers of a process: ours, then those in the PID namespaces below, such as a container's; () of none."""
+    return _status(pid, b"NSpid:")
+
+
+def process_of(tid: int) -> int:
+    """The number of the process that a thread belongs to; 0 of none."""
+    return next(iter(_status(tid, b"Tgid:")), 0)
+
+
+def _status(pid: int, field: bytes) -> tuple[int, ...]:
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
-            line = next((line for line in file if line.startswith(b"NSpid:")), b"")
+            line = next((line for line in file if line.startswith(field)), b"")
     except OSError:
         return ()
     return tuple(int(number) for number in line.split()[1:])

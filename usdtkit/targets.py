@@ -276,7 +276,11 @@ def mapped_by(pids: Sequence[int]) -> list[Target]:
     for pid in dict.fromkeys(pids):
         scan.add(pid)
     scan.warn()
-    return scan.targets()
+    if found := scan.targets():
+        return found
+    raise NotFoundError(
+        f"{_processes(pids)}: no program to look into: has ended, or is the kernel's", hint="pgrep -a NAME finds others"
+    )
 
 
 def _command(name: str) -> str:

@@ -340,6 +340,22 @@ def test_a_process_that_does_not_exist(spawn):
         trace.Session(pid=[1, process.pid])
 
 
+def test_a_thread_is_no_process():
+    thread = threading.Thread(target=(ended := threading.Event()).wait)
+    thread.start()
+    with pytest.raises(NotFoundError, match=f"{thread.native_id} is a thread of process {os.getpid()}"):
+        trace.Session(pid=thread.native_id)
+    ended.set()
+    thread.join()
+
+
+def test_what_runs_no_program(spawn):
+    ended = spawn(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # and stays a zombie
+    with trace.Session(pid=ended.pid) as session, pytest.raises(NotFoundError, match="no program to look into"):
+        session.uprobe("c", "write")
+
+
 @pytest.mark.parametrize("pid", [0, -1])
 def test_a_number_that_is_no_process(pid):
     with pytest.raises(UsdtkitError, match=f"process {pid}"):

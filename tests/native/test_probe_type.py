@@ -9,16 +9,14 @@ import json
 import math
 import os
 import pickle
-import shutil
 import struct
-import subprocess
 import sys
-import sysconfig
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from compiled import build, run_sanitised
 from stubs import forget_providers, poke, recorded, site_of
 
 import usdtkit
@@ -33,7 +31,6 @@ ROOT = Path(__file__).parents[2]
 def directory(tmp_path, monkeypatch):
     monkeypatch.setenv("USDTKIT_DIR", str(tmp_path))
     forget_providers(monkeypatch)
-    assert _probe.__file__ == os.environ.get("USDTKIT_SANITISED", _probe.__file__)
 
 
 def declare(**arguments):
@@ -724,35 +721,10 @@ def test_a_declarer_takes_what_it_can_use():
         make({}, shapes, False)("order", id="u64")
 
 
-def build(folder, *flags):
-    """A copy of the package in `folder` with the probe type compiled by these flags; returns its path."""
-    shutil.copytree(ROOT / "usdtkit", folder / "usdtkit", ignore=shutil.ignore_patterns("*.so", "__pycache__", "tools"))
-    module = folder / "usdtkit" / f"_probe{sysconfig.get_config_var('EXT_SUFFIX')}"
-    include = sysconfig.get_config_var("INCLUDEPY")
-    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-isystem", include, *flags]
-    done = subprocess.run([*command, ROOT / "native/probe.c", "-o", module], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    return module
-
-
 @pytest.mark.parametrize("level", ["-O0", "-O2", "-O3"])
 def test_it_compiles_without_a_warning(tmp_path, level):
-    build(tmp_path, level)
+    build(tmp_path, "probe", level)
 
 
 def test_all_of_this_under_address_and_undefined_behaviour_sanitisers(tmp_path):
-    module = build(tmp_path, "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
-    environment = os.environ | {
-        "LD_PRELOAD": runtime.strip(),
-        # The interpreter's own allocator hides overruns, and what it never frees is not ours.
-        "PYTHONMALLOC": "malloc",
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "USDTKIT_SANITISED": str(module),
-        "USDTKIT_REQUIRE_KERNEL": "",
-    }
-    chosen = "not compiles and not sanitisers"
-    pytest_ = ["-m", "pytest", "-q", "-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", "-k", chosen, __file__]
-    done = subprocess.run([sys.executable, *pytest_], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    run_sanitised(tmp_path, "probe", __file__, "not compiles and not sanitisers")

@@ -1,6 +1,7 @@
 """Records decoded in C are what the Python decoder makes of the same bytes, whatever they hold."""
 
 import copy
+import itertools
 import pickle
 import struct
 import tracemalloc
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdtkit.bpf.actions import RECORD_HEADER, SIZES, TEXT_ROOMS
-from usdtkit.bpf.layout import Field, Layout
+from usdtkit.bpf.layout import Field, Layout, Truncated
+from usdtkit.bpf.statements import RECORD_HEADER, SIZES, TEXT_ROOMS
 from usdtkit.trace.events import Decoders, Event
 
 NUMBER = struct.pack("<IIQIIQ", 0, 0, 1, 2, 3, 4)
@@ -57,6 +58,50 @@ def test_c_and_python_agree(wanted, size, data):
     assert len(columns) == 2 and list(columns)[:4] == ["time_ns", "pid", "tid", "probe"]
     as_rows = [tuple(columns[name][row] for name in columns) for row in range(2)]
     assert [repr(row) for row in as_rows] == [repr(tuple(int(v) if isinstance(v, bool) else v for v in events[0]))] * 2
+
+
+def test_texts_are_made_when_they_are_asked_for():
+    """Ten times as many bytes of text as the first record hints at, and every kind of them."""
+    long = [b"a" * length for length in (0, 1, 28, 124, 240)]
+    payloads = [struct.pack("<IIQIIi28s", 0, 0, 1, 2, 3, length, b"ada\0") for length in (4, -14)]
+    payloads += [struct.pack("<IIQIIi252s", 2, 0, 1, 2, 3, 252, text) for text in 20 * [*long, b"\xff", b"b" * 252]]
+    memory, size = ring_of(*payloads)
+    (columns,), _ = Decoders(program_of([("str", 244)]), 1, ["a:probe"]).columns(memory, size)
+    texts = columns["field0"]
+    expected = ["ada", None, *20 * [*(text.decode() for text in long), "\udcff", "b" * 244]]
+    assert (len(texts), list(texts), texts[-1], texts[1:-1:3]) == (142, expected, expected[-1], expected[1:-1:3])
+    assert [isinstance(text, Truncated) for text in texts] == [mark == 1 for mark in texts.marks]
+    assert [number for number, text in enumerate(texts) if text is None] == [texts.marks.index(2)] == [1]
+    ends = list(texts.offsets)
+    cut = [texts.data[start:end] for start, end in itertools.pairwise(ends)]
+    assert cut == [(text or "").encode(errors="surrogateescape") for text in expected]
+    assert len(texts.data) == ends[-1]
+    for index in (142, -143):
+        with pytest.raises(IndexError):
+            texts[index]
+    with pytest.raises(TypeError):
+        texts["a"]
+
+
+def test_more_records_than_are_taken_at_a_time_in_columns():
+    """Of three sizes and two types, one in the other."""
+    wanted = SimpleNamespace(records=program_of([("u64", 8), ("str", 200)]).records)
+    wanted.records |= {kind + SIZES: layout for kind, layout in program_of([("bytes", 200)]).records.items()}
+    decoders = Decoders(wanted, 2, ["a:probe", "b:probe"])
+    bodies = {kind: b"%d" % kind + bytes(layout.size - 24 - 1) for kind, layout in wanted.records.items()}
+    kinds = [number * number % 7 % 6 for number in range(997)]
+    memory, size = ring_of(
+        *(struct.pack("<IIQII", kind, kind % 2, row, row % 97, row) + bodies[kind] for row, kind in enumerate(kinds))
+    )
+    events, _ = decoders.events(memory, size)
+    tables, taken = decoders.columns(memory, size)
+    assert taken == size and [len(columns) for columns in tables] == [
+        sum(k < 3 for k in kinds),
+        sum(k > 2 for k in kinds),
+    ]
+    for columns in tables:
+        same = [tuple(event) for event in events if event._fields == tuple(columns)]
+        assert list(zip(*(columns[name] for name in columns), strict=True)) == same
 
 
 @given(st.binary(max_size=400))
@@ -117,7 +162,7 @@ def test_events_are_freed():
     def held():
         events, _ = decoders.events(memory, size)
         (columns,), _ = decoders.columns(memory, size)
-        assert [event.field1 for event in events] == columns["field1"] == texts
+        assert [event.field1 for event in events] == list(columns["field1"]) == texts
 
     held()
     tracemalloc.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from usdtkit import cli, errors
-from usdtkit.cli import run
+from usdtkit.cli import arguments
 from usdtkit.version import VERSION
 
 NAMES = [*cli.COMMANDS, *cli.tool_names()]
@@ -92,21 +92,21 @@ def test_an_option_that_does_not_exist(capsys):
 @pytest.mark.parametrize(
     ("parse", "text", "value"),
     [
-        (run.pid, "42", 42),
-        (run.count, "0", 0),
-        (run.seconds, "0.5", 0.5),
-        (run.milliseconds, "0", 0.0),
-        (run.milliseconds, "1e3", 1000.0),
+        (arguments.pid, "42", 42),
+        (arguments.count, "0", 0),
+        (arguments.seconds, "0.5", 0.5),
+        (arguments.milliseconds, "0", 0.0),
+        (arguments.milliseconds, "1e3", 1000.0),
     ],
 )
 def test_values_of_options(parse, text, value):
     assert parse(text) == value
 
 
-@pytest.mark.parametrize("parse", [run.pid, run.count, run.seconds, run.milliseconds])
+@pytest.mark.parametrize("parse", [arguments.pid, arguments.count, arguments.seconds, arguments.milliseconds])
 @pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "1e300", "²"])
 def test_values_that_are_none(parse, text):
-    with pytest.raises(run.argparse.ArgumentTypeError, match=f"^{text!r} is not"):
+    with pytest.raises(arguments.argparse.ArgumentTypeError, match=f"^{text!r} is not"):
         parse(text)
 
 

@@ -107,6 +107,20 @@ def test_a_reader_that_never_finds_the_buffer_empty_still_gets_events(ring):
     assert seen == sorted(seen)
 
 
+def test_a_full_buffer_is_sorted_once(ring, monkeypatch):
+    looks = []
+
+    def time_of(event):
+        looks.append(event)
+        return event.time_ns
+
+    monkeypatch.setattr(stream, "_time", time_of)
+    read = opened(ring)
+    sent = [ring.send() for _ in range(997)]
+    assert read() == sent
+    assert len(looks) < 2 * 997
+
+
 @pytest.mark.parametrize("seed", range(23))
 def test_any_order_of_events_becomes_that_of_time(ring, seed):
     chance = random.Random(seed)

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from usdtkit import processes, targets
-from usdtkit.cli.run import milliseconds, new_session, running
+from usdtkit.cli.arguments import milliseconds
+from usdtkit.cli.run import new_session, running
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
 from usdtkit.output.sql import Dialect
 from usdtkit.providers import mysql, postgresql

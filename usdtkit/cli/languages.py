@@ -19,13 +19,14 @@ from functools import cached_property
 from typing import Any
 
 from usdtkit import libraries, targets
-from usdtkit.cli.run import AnySource, add_session_options, new_session, pid, seconds
+from usdtkit.cli.arguments import add_session_options, pid, seconds
+from usdtkit.cli.run import AnySource, new_session
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Probe, Target
 from usdtkit.output.report import note
 from usdtkit.providers.languages import BY_NAME, LANGUAGES, Calls, Language, Switch
 from usdtkit.records import dataclass
-from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr
+from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr, usdt
 from usdtkit.trace.command import find_program
 from usdtkit.trace.specs import Resolved, resolve_probes
 
@@ -74,7 +75,7 @@ def tracing(options: argparse.Namespace, **more: Any) -> Iterator[Runtime]:
         language = language_of(pids, program, options.languages, options.otherwise)
     _tell_of_others(pids, language)
     with new_session(options, pids=pids or None, **more) as session:
-        yield Runtime(session, language, tuple(pids), program, options.command or ())
+        yield Runtime(session, language, tuple(pids), program, options.command or (), options.by_heart)
 
 
 def speaking(language: Language) -> list[int]:
@@ -142,6 +143,7 @@ class Runtime:
     pids: tuple[int, ...]
     program: str | None
     words: Sequence[str]
+    by_heart: bool = False
 
     def has(self, probe: str) -> bool:
         """Whether what is traced has a probe that can fire."""
@@ -153,6 +155,8 @@ class Runtime:
 
     def places(self, probe: str) -> dict[str, Resolved]:
         """The probe in each file that has it; NotFoundError says why there is none, or why it would not fire."""
+        if self.by_heart:
+            return {self.language.programs[0]: self.session.resolve(usdt(probe))}
         found: dict[str, list[Probe]] = {}
         for one in self._search(probe):
             found.setdefault(one.path, []).append(one)
@@ -170,7 +174,7 @@ class Runtime:
         """What the language calls a call; NotFoundError where it has no probes for them."""
         if not self.language.calls:
             raise NotFoundError(f"{self.what}: {self.language.name} has no probes for calls", hint=self.language.hint)
-        if self.language.calls_note:
+        if self.language.calls_note and not self.by_heart:
             note(f"usdtkit: {self.language.calls_note}")
         return self.language.calls
 

@@ -23,6 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from usdtkit import targets
+from usdtkit.cli.arguments import days
 from usdtkit.directories import provider_directories
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.model import Probe
@@ -51,18 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--bpftrace", action="store_true")
     kind.add_argument("--bcc", action="store_true", help="Python, for the bcc of the distribution")
     gc = commands.add_parser("gc", help="remove files that no process maps and that are old")
-    gc.add_argument("--days", type=_days, default=_DAYS, help="not used for so long (default: %(default)g)")
+    gc.add_argument("--days", type=days, default=_DAYS, help="not used for so long (default: %(default)g)")
     gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-
-
-def _days(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:

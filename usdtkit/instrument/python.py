@@ -21,20 +21,9 @@ from usdtkit.instrument import check_objects, watcher
 from usdtkit.instrument.watcher import Switch, native
 from usdtkit.probes.image import symbol_name
 from usdtkit.probes.provider import Probe, Provider
-from usdtkit.providers.python import PROBES as CPYTHON
+from usdtkit.providers.python import PROBES as ARGUMENTS
 
 PROVIDER = "python"
-# CPython's own, with the names that usdtkit gives to their arguments in other builds.
-_OWN = {
-    name: {argument: "u64" if kind == "pointer" else kind for argument, kind in arguments}
-    for name, arguments in CPYTHON.items()
-}
-_PLACE = _OWN["function__entry"]
-_EXCEPTION = {"type": "str", **_PLACE}
-_CALL = {**_PLACE, "owner": "str"}
-_THREAD = {"name": "str", "tid": "u32"}
-_OBJECT = {"type": "str", "address": "u64", "size": "u64"}
-
 _DOCS = {
     "function__entry": "A function is called, or a generator or coroutine goes on.",
     "function__return": "It returns, yields, or an exception leaves it.",
@@ -44,23 +33,24 @@ _DOCS = {
     "import__find__load__start": "A module that is not loaded is looked for.",
     "import__find__load__done": "It was loaded, or not.",
     "audit": "An audited event; arguments is the address of a tuple.",
+    "exception__raise": "An exception is raised.",
+    "exception__unwind": "An exception leaves a function.",
+    "exception__handled": "An except clause or a finally has it.",
+    "generator__resume": "A generator goes on after a yield.",
+    "generator__yield": "A generator yields.",
+    "coroutine__resume": "A coroutine or an async generator goes on.",
+    "coroutine__yield": "A coroutine or an async generator waits or yields.",
+    "cfunction__call": "A function written in C is called; file and line are the caller's.",
+    "cfunction__return": "It returns.",
+    "cfunction__raise": "An exception leaves it.",
+    "thread__start": "A thread begins.",
+    "thread__stop": "It ends.",
+    "object__new": "An object is made; size is its type's, in bytes.",
+    "object__delete": "An object goes away.",
 }
-_PROBES: dict[str, tuple[dict[str, str], str]] = {
-    **{name: (arguments, _DOCS[name]) for name, arguments in _OWN.items()},
-    "exception__raise": (_EXCEPTION, "An exception is raised."),
-    "exception__unwind": (_EXCEPTION, "An exception leaves a function."),
-    "exception__handled": (_EXCEPTION, "An except clause or a finally has it."),
-    "generator__resume": (_PLACE, "A generator goes on after a yield."),
-    "generator__yield": (_PLACE, "A generator yields."),
-    "coroutine__resume": (_PLACE, "A coroutine or an async generator goes on."),
-    "coroutine__yield": (_PLACE, "A coroutine or an async generator waits or yields."),
-    "cfunction__call": (_CALL, "A function written in C is called; file and line are the caller's."),
-    "cfunction__return": (_CALL, "It returns."),
-    "cfunction__raise": (_CALL, "An exception leaves it."),
-    "thread__start": (_THREAD, "A thread begins."),
-    "thread__stop": (_THREAD, "It ends."),
-    "object__new": (_OBJECT, "An object is made; size is its type's, in bytes."),
-    "object__delete": (_OBJECT, "An object goes away."),
+_PROBES = {
+    name: ({argument: "u64" if kind == "pointer" else kind for argument, kind in ARGUMENTS[name]}, doc)
+    for name, doc in _DOCS.items()
 }
 _OBJECTS = {"object__new", "object__delete"}
 

@@ -43,7 +43,7 @@ from usdtkit.bpf.expressions import (
 )
 from usdtkit.bpf.layout import Truncated, TruncatedBytes
 from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable, Sums
-from usdtkit.trace.events import Columns, Event, wall_time
+from usdtkit.trace.events import Columns, Event, Texts, wall_time
 from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
@@ -56,10 +56,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram", "KernelMap",
-    "Pair", "Planned", "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Truncated",
-    "TruncatedBytes", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr", "deref", "gid", "ip",
-    "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack",
-    "wall_time",
+    "Pair", "Planned", "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts",
+    "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr", "deref",
+    "gid", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt",
+    "ustack", "wall_time",
 ]  # fmt: skip
 
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from usdtkit import _events
-from usdtkit.bpf.actions import SIZES
 from usdtkit.bpf.layout import Field, Layout, Truncated, TruncatedBytes
 from usdtkit.bpf.program import Program
+from usdtkit.bpf.statements import SIZES
 
 Event = _events.Event
+Texts = _events.Texts
 
 HEADER = ("time_ns", "pid", "tid", "probe")
 # Fields say their units.
@@ -28,8 +29,8 @@ _ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d", "prob
 class Columns:
     """Many events of one type, a sequence for each field: `columns["latency_ns"]`.
 
-    Numbers are memoryviews of 8-byte items, which numpy.asarray takes without a copy; strings, stacks and `probe` are
-    lists.
+    Numbers are memoryviews of 8-byte items, which numpy.asarray takes without a copy; strings are `Texts`; stacks and
+    `probe` are lists.
     """
 
     def __init__(self, fields: dict[str, Any]) -> None:

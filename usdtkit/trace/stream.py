@@ -42,11 +42,10 @@ class Stream:
                 yield events
                 continue
             self._held += events
-            self._held.sort(key=_time)
             if ready := self._ready():
                 yield ready
         if self._held and (last or self._ring.taken >= self._ring.reserved):
-            ready, self._held, self._mark = self._held, [], None
+            ready, self._held, self._mark = sorted(self._held, key=_time), [], None
             yield ready
 
     def columns(self) -> Iterator[Columns]:
@@ -73,6 +72,7 @@ class Stream:
         """Of the events that are held, in order, those before which none can come any more."""
         if self._mark is None or self._ring.taken < self._mark[1]:
             return []
+        self._held.sort(key=_time)  # not sooner: of a full buffer, that would be once for each part of it
         count = bisect_right(self._held, self._mark[0], key=_time)
         ready, self._held, self._mark = self._held[:count], self._held[count:], None
         return ready
