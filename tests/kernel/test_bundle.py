@@ -153,7 +153,7 @@ def installed(tree, tmp_path_factory):
     place = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", place], check=True)
     [wheel] = (tree / "dist").glob("*.whl")
-    pip = [place / "bin" / "python", "-I", "-m", "pip"]  # isolated: of a checkout on PYTHONPATH it would install nothing
+    pip = [place / "bin" / "python", "-I", "-m", "pip"]  # isolated: a checkout on PYTHONPATH would do
     subprocess.run([*pip, "install", "-q", "--no-index", "--no-deps", wheel], check=True)
     [packages] = place.glob("lib/python*/site-packages")
     ours = Path(sysconfig.get_paths()["platlib"])
