@@ -64,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Count until told to stop."""
-    columns = [PID, Column("CMDLINE", "command", 16, lambda text: show(text[:16]))]
+    columns = [PID, Column("CMDLINE", "command", 16, shortened)]
     columns += [Column(heading, name, 8, "{:.0f}".format, right=True) for name, (heading, _) in CATEGORIES.items()]
     spoken = [each for each in SPOKEN if options.language in (None, each.name)]
     with new_session(options) as session:
@@ -85,16 +85,19 @@ def run(options: argparse.Namespace) -> int:
         if not found and not options.by_heart:
             note(f"usdtkit: no {options.language or 'runtime'} with probes runs here yet; usdtkit run adds Python's")
         before = look_again = 0.0
+        words: dict[int, str] = {}
 
         def write(report: Report) -> None:
-            nonlocal before, look_again
+            nonlocal before, look_again, words
             now = session.summary().duration_s
             rates: dict[int, dict[str, float]] = defaultdict(lambda: dict.fromkeys(CATEGORIES, 0.0))
             for category, counts in tables.items():
                 for (process,), number in counts.delta().items():
                     rates[process][category] = number / (now - before)
             order = sorted(rates, key=lambda process: -rates[process][options.sort])
-            rows = ({"pid": each, "command": command(each), **rates[each]} for each in order[: options.maxrows])
+            # What has ended since the last time is still known from then.
+            words = {each: command(each) or words.get(each, "") for each in rates}
+            rows = ({"pid": each, "command": words[each], **rates[each]} for each in order[: options.maxrows])
             report.block({**row, "interval_s": now - before} for row in rows)
             before = now
             if now >= look_again and not (session.ended or options.drop or options.drop_to):
@@ -166,8 +169,14 @@ def of_command(options: argparse.Namespace, session: Session, spoken: Sequence[L
                     yield from (Target(path, path) for path in runtime.places(probe))
 
 
+def shortened(command: str) -> str:
+    """The beginning of a command, without the directory of the program."""
+    program, *words = command.split(" ")
+    return show(" ".join([program.rpartition("/")[2], *words])[:16])
+
+
 def command(process: int) -> str:
-    """The words of a process, "" when it has ended."""
+    """The words of a process, "" where it has ended."""
     try:
         return " ".join(Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")).strip()
     except OSError:

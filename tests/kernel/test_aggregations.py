@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from usdtkit import trace
-from usdtkit.bpf.actions import AGGREGATION_ENTRIES
+from usdtkit.bpf.statements import AGGREGATION_ENTRIES
 from usdtkit.errors import UsageError
 
 VALUES = [0, 1, 2, 3, 4, 7, 8, 1000, 2**31, 2**32 - 1, 2**32, 2**53, 2**61, *range(97)]

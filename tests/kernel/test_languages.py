@@ -290,6 +290,19 @@ def test_runtimes_that_come_after_the_start(working, spawn, wait_for_line, tmp_p
     assert round(counted[later.pid, "gc"]) >= 20
 
 
+def test_a_runtime_that_has_ended_keeps_its_words(working, spawn):
+    source = 'function plain() {} echo "ready\\n"; for ($n = 0; fgets(STDIN); $n++) { plain(); if ($n) exit; }'
+    process = working(["php", "-r", source])
+    tracer = start_tracing(spawn, "ustat", "1", "-p", str(process.pid))
+    go(process)
+    rows = [read_until(tracer, str(process.pid), timeout=60)]
+    go(process)
+    assert process.wait(20) == 0
+    output, _ = tracer.communicate(timeout=60)
+    rows += [line for line in output.splitlines() if str(process.pid) in line]
+    assert [row.split()[1:4] for row in rows] == [["php", "-r", "function"]] * 2
+
+
 def test_no_runtime_at_all():
     done = usdtkit("ustat", "-l", "tcl", "-d", "0.2")
     assert done.returncode == 0 and "no tcl with probes runs here yet" in done.stderr

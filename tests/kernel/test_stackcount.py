@@ -18,11 +18,11 @@ CHAINS = {"main;left;work": 997, "main;right;deeper;work": 997, "main;descend;de
 
 
 @pytest.fixture
-def stackcount(spawn, wait_for_line):
+def stackcount(spawn, wait_for_line, tmp_path):
     """stackcount(program, *options) -> (standard output, standard error), of the tool over all that a program does."""
 
     def run(program, *options):
-        target = spawn(program)
+        target = spawn(program, cwd=tmp_path)  # where Node may leave its logs
         wait_for_line(target, "ready")
         arguments = [str(option) for option in options]
         command = [sys.executable, "-m", "usdtkit", "stackcount", "-p", target.pid, *arguments]

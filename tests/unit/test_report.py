@@ -47,6 +47,18 @@ def test_a_table(capsys):
     assert err == "received 2, lost 0\n"
 
 
+def test_what_is_too_long_moves_no_more_than_it_must(capsys):
+    report = Report("shop", [Column("NAME", "name", 6), Column("CALLS", "calls", 7, right=True), PID])
+    for name in ("ada", "grace hop", "grace hopper lee"):
+        report.row({"name": name, "calls": 13, "pid": 42})
+    assert capsys.readouterr().out.splitlines() == [
+        "NAME     CALLS     PID",
+        "ada         13      42",
+        "grace hop   13      42",
+        "grace hopper lee 13 42",
+    ]
+
+
 def test_json_lines(capsys):
     out, err = written(capsys, "json", {**ROW, "query": Truncated("sel")}, end=summary(hits=1, received=1))
     header, event, last = map(json.loads, out.splitlines())

@@ -19,9 +19,9 @@ from __future__ import annotations
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Counter
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer
+from usdtkit.bpf.statements import Counter
 from usdtkit.records import dataclass, field
 
 Matching = Literal["frame", "nesting", "key"]

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import BACK, SCRATCH, ActionRenderer, Block, Table
+from usdtkit.bpf.actions import Block
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import (
@@ -27,6 +27,7 @@ from usdtkit.bpf.render import (
     Scope,
     store_name,
 )
+from usdtkit.bpf.statements import BACK, SCRATCH, ActionRenderer, Table
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 from usdtkit.records import dataclass, field, replace

@@ -30,7 +30,9 @@ from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr, usdt
 from usdtkit.trace.command import find_program
 from usdtkit.trace.specs import Resolved, resolve_probes
 
-NAME_SIZE = 80
+# Bytes of names: of those that a pattern is compared with; in keys of a table, which have room for so much.
+NAME_SIZE = 512
+GROUP_IN_KEY, NAME_IN_KEY = 152, 80
 DEEPEST = 4096  # calls that are open in one thread
 
 
@@ -241,10 +243,10 @@ class Runtime:
             yield from libraries.installed(self.language.linked)
 
 
-def names_of(calls: Calls, size: int = NAME_SIZE) -> dict[str, Expression]:
+def names_of(calls: Calls, group_size: int = GROUP_IN_KEY, name_size: int = NAME_IN_KEY) -> dict[str, Expression]:
     """What a call's entry says: `group` (a class, file or package; not of every language) and `name`."""
-    group = {"group": cstr(calls.group, size)} if calls.group else {}
-    return {**group, "name": cstr(calls.name, size)}
+    group = {"group": cstr(calls.group, group_size)} if calls.group else {}
+    return {**group, "name": cstr(calls.name, name_size)}
 
 
 def chosen(source: AnySource, calls: Calls, options: argparse.Namespace) -> AnySource:
@@ -258,7 +260,7 @@ def chosen(source: AnySource, calls: Calls, options: argparse.Namespace) -> AnyS
 
 def full_name(key: Sequence[str | None]) -> str:
     """CLASS.METHOD, or the method alone, of the values of `names_of`."""
-    return ".".join(str(part) for part in key if part != "")
+    return ".".join("?" if part is None else str(part) for part in key if part != "")
 
 
 def added_up(tables: Iterable[Counts]) -> Counter[tuple[Any, ...]]:

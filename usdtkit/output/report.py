@@ -143,11 +143,12 @@ class Report:
             note(account(summary))
 
     def _line(self, cells: Sequence[str]) -> None:
-        shown = [
-            cell if not column.width else f"{cell:>{column.width}}" if column.right else f"{cell:<{column.width}}"
-            for cell, column in zip(cells, self._columns, strict=True)
-        ]
-        print(" ".join(shown).rstrip(), flush=True)
+        line, edge = "", 0
+        for cell, column in zip(cells, self._columns, strict=True):
+            line, edge = f"{line} ", edge + 1 + column.width
+            room = max(edge - len(line), 0)  # less, behind one that is too long: those after it stay in their columns
+            line += f"{cell:>{room}}" if column.right else f"{cell:<{room}}"
+        print(line[1:].rstrip(), flush=True)
 
     def _json(self, value: Mapping[str, Any]) -> None:
         print(json.dumps(value), flush=True)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from usdtkit import _events
-from usdtkit.bpf.actions import SIZES
 from usdtkit.bpf.layout import Field, Layout, Truncated, TruncatedBytes
 from usdtkit.bpf.program import Program
+from usdtkit.bpf.statements import SIZES
 
 Event = _events.Event
 Texts = _events.Texts

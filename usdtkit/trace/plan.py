@@ -6,6 +6,7 @@ session shows of itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit.bpf import program as programs
@@ -128,3 +129,16 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             sites.setdefault((place.path, on_return), {}).setdefault(hook.function, []).append(site)
     return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers)
+
+
+def totals(hooks: Sequence[programs.Hook], stats: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
+    """What the hooks have counted, by COUNTERS, of the entries of the map `stats`."""
+    total = dict.fromkeys(programs.COUNTERS, 0)
+    for key, values in stats:
+        numbers = memoryview(values).cast("Q")  # of each CPU in turn
+        room = programs.COUNTERS_SIZE // numbers.itemsize
+        for counter, name in enumerate(programs.COUNTERS):
+            # A pair's hits are its ends.
+            if name != "hits" or hooks[int.from_bytes(key, "little")].start is None:
+                total[name] += sum(numbers[counter::room])
+    return total

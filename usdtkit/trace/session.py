@@ -8,8 +8,6 @@ detaches all.
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -18,23 +16,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
-from usdtkit.bpf.actions import table_name
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
-from usdtkit.errors import NotFoundError, PrivilegeError, ProgramError, UnsupportedError, UsageError, UsdtkitError
-from usdtkit.processes import process_of
+from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.events import Columns, Decoders
-from usdtkit.trace.plan import Plan, Planned, Summary, make_plan
+from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
 from usdtkit.trace.sources import Source
 from usdtkit.trace.specs import Place
 from usdtkit.trace.stream import Stream
+from usdtkit.trace.waiting import Waiter
 
 if TYPE_CHECKING:
     from usdtkit.trace.memory import Frame
@@ -89,14 +87,12 @@ class Session(Definition):
         self._loaded: Loaded | None = None
         self._links: Links | None = None
         self._numbers: list[int] = []  # of each hook's probe, for the sites that come later
-        self._poller: select.epoll | None = None
-        self._more = -1  # readable while `poll` has left events in hand
         self._stacks: Stacks | None = None
         self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
         self._final: Summary | None = None
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._pidfds = _open_pids(self.pids, self._wake)
+        self._waiter = Waiter(self.pids)
+        self._closed = False
 
     def symbol(self, pid: int, address: int) -> Frame:
         """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
@@ -115,7 +111,7 @@ class Session(Definition):
             raise UsageError("the session has started: sources and actions come before that")
 
     def _check_not_closed(self) -> None:
-        if self._wake < 0:
+        if self._closed:
             raise UsageError("the session is closed", hint="make another one")
 
     def start(self, announce: Callable[[list[Planned]], None] | None = None) -> None:
@@ -169,7 +165,7 @@ class Session(Definition):
             self._links, self._numbers = Links(self._loaded, self._method), plan.numbers
             self._started_at = time.monotonic()
             self._attach(self._links, plan, program)
-            self._poller = self._new_poller()
+            self._waiter.watch(self._stream.fd, *([] if self._stacks is None else [self._stacks.fd]))
             if self._identity is not None:
                 self._drop(self._identity)
             if self._command is not None:
@@ -182,15 +178,6 @@ class Session(Definition):
         from usdtkit.trace.stacks import Stacks  # what most sessions do without
 
         return Stacks(self.pids, [place.path for resolved in self._places for place in resolved.places])
-
-    def _new_poller(self) -> select.epoll:
-        assert self._stream is not None
-        poller = select.epoll()
-        rings = (self._stream.fd,) if self._stacks is None else (self._stream.fd, self._stacks.fd)
-        self._more = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        for descriptor in (*rings, self._wake, self._more, *self._pidfds):
-            poller.register(descriptor, select.EPOLLIN)
-        return poller
 
     def drop_privileges(self, user: str | None = None) -> None:
         """Give up every privilege of this process: become `user` (a name or number; None is who called sudo, else
@@ -276,7 +263,7 @@ class Session(Definition):
                 ready.clear()
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(ready.wait(), self._left())
-                if self._wake < 0:  # closed by whoever took the last event
+                if self._closed:  # by whoever took the last event
                     return
                 if self._finished(0):
                     break
@@ -288,9 +275,7 @@ class Session(Definition):
 
     def fileno(self) -> int:
         """A descriptor that is readable (select, poll, epoll) when `poll` has something to do; once started."""
-        if self._poller is None:
-            raise UsageError("the session is not running", hint="session.start()")
-        return self._poller.fileno()
+        return self._waiter.fileno()
 
     def poll(self, callback: Callable[[Any], object], *, timeout: float | None = 0.0, budget: int | None = None) -> int:
         """For an event loop of one's own: call `callback` with each event that waits, with `budget` of them at most.
@@ -301,14 +286,14 @@ class Session(Definition):
         self.start()
         if not self.ended:
             waits = [wait for wait in (HOUR_S if timeout is None else timeout, self._left()) if wait is not None]
-            if self._finished(min(waits) * 1000):
+            if self._finished(min(waits)):
                 self.detach()
         number = 0
         for event in islice(self.drain(), budget):
             number += 1
             callback(event)
-        if self._more >= 0 and length_hint(self._waiting):
-            os.eventfd_write(self._more, 1)
+        if length_hint(self._waiting):
+            self._waiter.leave()
         return number
 
     @property
@@ -339,19 +324,17 @@ class Session(Definition):
         Before the last one everything is detached.
         """
         self.start()
-        due = None if interval is None else self._started_at + interval
+        due, is_over = None if interval is None else self._started_at + interval, False
         while True:
-            yield False
-            if self._wake < 0:  # closed by whoever took the last event
+            yield is_over
+            if self._closed:  # by whoever took the last event
                 return
             waits = [HOUR_S, self._left(), None if due is None else max(0.0, due - time.monotonic())]
-            if self._finished(min(wait for wait in waits if wait is not None) * 1000):
+            if self._finished(min(wait for wait in waits if wait is not None)):
                 break
+            is_over = False
             if interval is not None and due is not None and time.monotonic() >= due:
-                due += interval
-                yield True
-                if self._wake < 0:
-                    return
+                due, is_over = due + interval, True
         self.detach()
         yield True
 
@@ -361,15 +344,9 @@ class Session(Definition):
             return None
         return max(0.0, self._started_at + self.duration - time.monotonic())
 
-    def _finished(self, timeout_ms: float) -> bool:
-        """Wait for something to happen; whether that is the end."""
-        assert self._poller is not None
-        ready = {descriptor for descriptor, _ in self._poller.poll(timeout_ms / 1000)}
-        for pidfd in ready & self._pidfds:
-            self._pidfds.discard(pidfd)
-            self._poller.unregister(pidfd)
-            os.close(pidfd)
-        return self._wake in ready or (bool(self.pids) and not self._pidfds) or self._left() == 0.0
+    def _finished(self, timeout: float) -> bool:
+        """Wait for something to happen, `timeout` seconds; whether that is the end."""
+        return self._waiter.wait(timeout) or self._left() == 0.0
 
     def drain(self) -> Iterator[Any]:
         """The events that wait in the buffer now; a fast writer does not make it endless."""
@@ -377,9 +354,7 @@ class Session(Definition):
         return chain.from_iterable(self._lists())
 
     def _lists(self) -> Iterator[Iterator[Any]]:
-        if self._more >= 0:
-            with contextlib.suppress(BlockingIOError):  # it is 0
-                os.eventfd_read(self._more)
+        self._waiter.take()
         yield self._waiting
         if self._stacks is not None:
             self._stacks.collect()
@@ -399,8 +374,8 @@ class Session(Definition):
 
     def stop(self) -> None:
         """End the iteration, after the events that are already there. Safe in signal handlers and other threads."""
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
+        if not self._closed:
+            self._waiter.stop()
 
     def detach(self) -> None:
         """Take all probes off; what was counted and sent stays readable until `close`."""
@@ -412,19 +387,9 @@ class Session(Definition):
         """The account so far."""
         if self._final is not None:
             return self._final
-        totals = dict.fromkeys(programs.COUNTERS, 0)
-        if self._loaded is not None:
-            for key, values in self._loaded.maps["stats"].items():
-                numbers = memoryview(values).cast("Q")  # of each CPU in turn
-                room = programs.COUNTERS_SIZE // numbers.itemsize
-                for counter, name in enumerate(programs.COUNTERS):
-                    # A pair's hits are its ends.
-                    if name != "hits" or self._hooks[int.from_bytes(key, "little")].start is None:
-                        totals[name] += sum(numbers[counter::room])
-        ended = self._ended_at or time.monotonic()
-        return Summary(
-            **totals, received=self.received, duration_s=ended - self._started_at if self._started_at else 0.0
-        )
+        counted = totals(self._hooks, () if self._loaded is None else self._loaded.maps["stats"].items())
+        duration = (self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0
+        return Summary(**counted, received=self.received, duration_s=duration)
 
     def advice(self) -> list[str]:
         """What would give the stacks that were read more names, a line a kind of process; often nothing."""
@@ -432,10 +397,10 @@ class Session(Definition):
 
     def close(self) -> None:
         """Detach and free everything. The summary stays."""
-        if self._wake < 0:
+        if self._closed:
             return
-        # First of all, so that a late `stop` does not write to what has this number next.
-        wake, self._wake = self._wake, -1
+        # First of all, so that a late `stop` does not write to what has its descriptor's number next.
+        self._closed = True
         self.detach()
         if self._loaded is not None:
             self._final = self.summary()
@@ -446,18 +411,11 @@ class Session(Definition):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-        if self._poller is not None:
-            self._poller.close()
-            self._poller = None
-            os.close(self._more)
-            self._more = -1
         for _ in self._waiting:  # whoever iterates gets no more of them
             continue
-        for descriptor in (wake, *self._pidfds):
-            os.close(descriptor)
+        self._waiter.close()
         if self._command is not None:
             self._command.close()
-        self._pidfds.clear()
 
     def __enter__(self) -> Session:
         return self
@@ -472,21 +430,3 @@ def _identity(user: str | None) -> Identity:
     from usdtkit.trace.privileges import Identity  # what most sessions do without
 
     return Identity.of(user)
-
-
-def _open_pids(pids: tuple[int, ...], wake: int) -> set[int]:
-    opened: set[int] = set()
-    try:
-        for pid in pids:
-            opened.add(os.pidfd_open(pid))
-    except (OSError, OverflowError) as error:
-        for descriptor in (*opened, wake):
-            os.close(descriptor)
-        if isinstance(error, (ProcessLookupError, OverflowError)):
-            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
-        if (process := process_of(pid)) not in (0, pid):
-            raise NotFoundError(
-                f"{pid} is a thread of process {process}", hint="trace that, where tid is this"
-            ) from None
-        raise UsdtkitError(f"process {pid}: {error.strerror}") from None
-    return opened

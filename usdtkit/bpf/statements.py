@@ -1,0 +1,248 @@
+"""One action at one hook → C statements, and how to read what they leave.
+
+Input: `actions`, and the `Renderer` of their hook. Output: statements and declarations for `program`, layouts of
+records and tables for the readers in `trace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from usdtkit.bpf import expressions as ex
+from usdtkit.bpf.actions import Action, Count, Delete, Emit, Hist, Put, Raw, Stats
+from usdtkit.bpf.layout import Field, Kind, Layout
+from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer, store_key, store_name
+from usdtkit.errors import UsageError
+from usdtkit.records import dataclass
+
+RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
+MAX_RECORD = 1 << 16
+# An event of a type comes in up to SIZES sizes: with this room for each of its texts, or with all that they may need.
+TEXT_ROOMS = (28, 124)
+SIZES = len(TEXT_ROOMS) + 1
+# Where the length of a string is found out, and pages are brought in. Threads that share a CPU may write to it at once:
+# nobody reads it.
+SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
+MAX_KEY = 256
+AGGREGATION_ENTRIES = 10_240
+
+# Behind a user's text: the lines are the program's own again. `program` puts the number in.
+BACK = '#line 0 "/virtual/main.c"'
+
+Counter = Callable[..., str]  # the name of a counter, and by how much → the statement that raises it
+
+
+@dataclass(eq=False, repr=False)
+class Table:
+    """How to read an aggregation: the layout of its keys, of its values, and whether what it sums up is signed."""
+
+    keys: Layout
+    signed: bool = False
+    values: Layout | None = None
+
+
+def table_name(number: int) -> str:
+    """The map of an aggregation."""
+    return f"table_{number}"
+
+
+class ActionRenderer:
+    """Renders the actions of all hooks; what it collects besides the statements stands in its attributes."""
+
+    def __init__(self) -> None:
+        self.declarations: list[str] = []
+        self.needs_scratch = False
+        # By kind: an event of type n has the kind n * SIZES, or one of the SIZES - 1 after it, by its size.
+        self.records: dict[int, Layout] = {}
+        self.tables: dict[int, Table] = {}
+
+    def render(self, action: Action, renderer: Renderer, count: Counter) -> list[str]:
+        """The statements of an action; `count` renders one that raises a counter of the hook."""
+        match action:
+            case Emit(number, fields):
+                return self._emit(number, fields, renderer, count)
+            case Count():
+                return self._count(action, renderer, count)
+            case Hist():
+                return self._hist(action, renderer, count)
+            case Stats():
+                return self._stats(action, renderer, count)
+            case Raw():
+                return self._raw(action, renderer, count)
+            case Put(number, key, values):
+                name, lines = store_name(number), []
+                for index, value in enumerate(values):
+                    lines += renderer.store(value, f"value.f{index}", 8)
+                opening = ["{", store_key(renderer.integer(key)[0]), f"struct {name} value = {{}};"]
+                renderer.uses.add("id")
+                return [*opening, *lines, f"if ({name}.update(&at, &value)) {{ {count('full')} }} }}"]
+            case Delete(number, key):
+                renderer.uses.add("id")
+                return ["{", store_key(renderer.integer(key)[0]), f"{store_name(number)}.delete(&at); }}"]
+
+    def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
+        wanted = [renderer.field(name, value) for name, value in fields.items()]
+        full = Layout(wanted, RECORD_HEADER)
+        if full.size > MAX_RECORD:
+            raise UsageError(
+                f"{renderer.scope.what}: an event of {full.size} bytes",
+                hint=f"at most {MAX_RECORD}: shorten its strings",
+            )
+        renderer.uses |= {"id", "cookie"}
+        most = max((one.room for one in wanted if one.is_text), default=0)
+        rooms = [room for room in TEXT_ROOMS if 2 * room <= most]
+        if not rooms:
+            return self._send(number * SIZES, full, fields, renderer, count)
+        # How long the texts are decides how large a record is: what is not read does not travel.
+        self.needs_scratch = True
+        lines = [
+            "{ u32 none = 0; s32 n, longest = 0;",
+            "struct scratch *scratch = scratches.lookup(&none);",
+            "if (scratch) {",
+        ]
+        for expression, one in zip(fields.values(), wanted, strict=True):
+            if one.is_text:
+                lines.append(f"n = {renderer.length(expression, 'scratch->data')}; if (n > longest) longest = n;")
+        for index, room in enumerate(rooms):
+            layout = Layout(wanted, RECORD_HEADER, longest=room)
+            send = self._send(number * SIZES + index, layout, fields, renderer, count)
+            lines += [f"if (longest <= {room}) {{", *send, "} else"]
+        largest = self._send(number * SIZES + len(rooms), full, fields, renderer, count)
+        return [*lines, "{", *largest, f"}} }} else {{ {count('lost')} }} }}"]
+
+    def _send(
+        self, kind: int, layout: Layout, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter
+    ) -> list[str]:
+        self.records[kind] = layout
+        self.declarations.append(layout.c_struct(f"record_{kind}"))
+        lines = self._reserve(kind, "r", renderer, count)
+        for index, (expression, room) in enumerate(zip(fields.values(), layout.rooms, strict=True)):
+            lines += renderer.store(expression, f"r->f{index}", room)
+        return ["{", *lines, "events.ringbuf_submit(r, 0);", "}", "}"]
+
+    def _raw(self, action: Raw, renderer: Renderer, count: Counter) -> list[str]:
+        kind = action.number * SIZES
+        layout = self.records[kind] = Layout(action.fields, RECORD_HEADER)
+        self.declarations.append(layout.c_struct(f"record_{kind}", named=True))
+        if action.declarations:
+            self.declarations += [f'#line 1 "{action.declarations_name}"', action.declarations, BACK]
+        # In two steps, because a variable may have the name of something that another is made of.
+        variables = [renderer.variable(value) for value in action.values.values()]
+        named = zip(action.values, variables, strict=True)
+        return [
+            "{",
+            *(f"{type} value_{index} = {c};" for index, (type, c) in enumerate(variables)),
+            *self._reserve(kind, "event", renderer, count),
+            *("{", "__label__ drop, sent;", f"u64 *const unreadable = {renderer.stat};"),
+            *(f"event->{field.name}{'_length' if field.is_text else ''} = 0;" for field in action.fields),
+            "{",
+            *(f"{type} {name} = value_{n};" for n, (name, (type, _)) in enumerate(named)),
+            *(f'#line 1 "{action.body_name}"', action.text, BACK, "}"),
+            *(
+                "events.ringbuf_submit(event, 0); goto sent;",
+                "drop: events.ringbuf_discard(event, 0);",
+                "sent:;",
+                "} } }",
+            ),
+        ]
+
+    def _reserve(self, kind: int, name: str, renderer: Renderer, count: Counter) -> list[str]:
+        renderer.uses |= {"id", "cookie"}
+        return [
+            f"struct record_{kind} *{name} = events.ringbuf_reserve(sizeof(struct record_{kind}));",
+            f"if (!{name}) {{ {count('lost')} }} else {{",
+            f"{name}->kind = {kind}; {name}->probe = cookie >> {COOKIE_LIST_BITS};",
+            # The time after the reservation: `trace.stream` puts events in order by that.
+            f"{name}->time = bpf_ktime_get_ns(); {name}->pid = id >> 32; {name}->tid = id;",
+        ]
+
+    def _key(
+        self, name: str, keys: dict[str, ex.Expression], extra: Sequence[Field], renderer: Renderer
+    ) -> tuple[Layout, list[str]]:
+        layout = Layout([*(renderer.field(key, value) for key, value in keys.items()), *extra])
+        if layout.size > MAX_KEY:
+            raise UsageError(
+                f"{renderer.scope.what}: keys of {layout.size} bytes together",
+                hint=f"at most {MAX_KEY}: cstr(…, 64) shortens a string",
+            )
+        self.declarations.append(layout.c_struct(name))
+        lines = [f"struct {name} key = {{}};"]
+        for index, (expression, part) in enumerate(zip(keys.values(), layout.fields, strict=False)):
+            lines += renderer.store(expression, f"key.f{index}", part.room)
+        return layout, lines
+
+    def _count(self, action: Count, renderer: Renderer, count: Counter) -> list[str]:
+        name, keys = table_name(action.number), action.keys
+        amount, signed = ("1", False) if action.amount is None else renderer.integer(action.amount)
+        if not keys:
+            self.tables[action.number] = Table(Layout([]), signed)
+            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, 1);")
+            return _add_to_slot(name, "0", amount)
+        layout, lines = self._key(f"{name}_key", keys, (), renderer)
+        self.tables[action.number] = Table(layout, signed)
+        self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
+        return ["{", f"u64 amount = {amount};", *lines, *_add_to_key(name, "amount", count("full")), "}"]
+
+    def _hist(self, action: Hist, renderer: Renderer, count: Counter) -> list[str]:
+        name, scale = table_name(action.number), action.scale
+        measured, signed = renderer.integer(action.value)
+        opening = ["{", f"u64 value = {measured};"]
+        bucket, sum_slot = scale.render("value", renderer.parameter), scale.buckets
+        if not action.keys:
+            self.tables[action.number] = Table(Layout([]), signed)
+            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, {sum_slot + 1});")
+            return [*opening, *_add_to_slot(name, bucket, "1"), *_add_to_slot(name, str(sum_slot), "value"), "}"]
+        layout, lines = self._key(f"{name}_key", action.keys, [Field("bucket", "u64")], renderer)
+        self.tables[action.number] = Table(layout, signed)
+        self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
+        slot, full = f"key.f{len(action.keys)}", count("full")
+        # What has no bucket does not go into the sum either, so that the average stays right.
+        add_to_sum = [f"{slot} = {sum_slot};", *_add_to_key(name, "value", full)]
+        return [*opening, *lines, f"{slot} = {bucket};", *_add_to_key(name, "1", full, add_to_sum), "}"]
+
+    def _stats(self, action: Stats, renderer: Renderer, count: Counter) -> list[str]:
+        name = table_name(action.number)
+        measured, signed = renderer.integer(action.value)
+        kind: Kind = "i64" if signed else "u64"
+        values = Layout([Field("count", "u64"), Field("sum", kind), Field("least", kind), Field("greatest", kind)])
+        self.declarations.append(values.c_struct(f"{name}_value"))
+        # Summed on each CPU by itself, so that the least and the greatest need no lock.
+        if action.keys:
+            layout, lines = self._key(f"{name}_key", action.keys, (), renderer)
+            entries = AGGREGATION_ENTRIES
+            self.declarations.append(f"BPF_PERCPU_HASH({name}, struct {name}_key, struct {name}_value, {entries});")
+            make = (
+                f"if (!v) {{ struct {name}_value none = {{}}; {name}.insert(&key, &none); v = {name}.lookup(&key); }}"
+            )
+        else:
+            layout, lines = Layout([]), ["u32 key = 0;"]
+            self.declarations.append(f"BPF_PERCPU_ARRAY({name}, struct {name}_value, 1);")
+            make = ""
+        self.tables[action.number] = Table(layout, signed, values)
+        return [
+            *("{", f"{'s64' if signed else 'u64'} value = {measured};", *lines),
+            *(f"struct {name}_value *v = {name}.lookup(&key);", make, f"if (!v) {{ {count('full')} }} else {{"),
+            "if (!v->f0 || value < v->f2) v->f2 = value;",
+            "if (!v->f0 || value > v->f3) v->f3 = value;",
+            *("__sync_fetch_and_add(&v->f1, value);", "__sync_fetch_and_add(&v->f0, 1);", "} }"),
+        ]
+
+
+# bcc does not see its map functions inside macros, so these are spelled out at each place.
+
+
+def _add_to_slot(table: str, slot: str, amount: str) -> list[str]:
+    return [
+        f"{{ u32 at = {slot}; u64 *sum = {table}.lookup(&at);",
+        f"if (sum) __sync_fetch_and_add(sum, {amount}); }}",
+    ]
+
+
+def _add_to_key(table: str, amount: str, when_full: str, then: Sequence[str] = ()) -> list[str]:
+    return [
+        f"{{ u64 none = 0, *sum = {table}.lookup(&key);",
+        f"if (!sum) {{ {table}.insert(&key, &none); sum = {table}.lookup(&key); }}",
+        f"if (!sum) {{ {when_full} }} else {{ __sync_fetch_and_add(sum, {amount});",
+        *then,
+        "} }",
+    ]
