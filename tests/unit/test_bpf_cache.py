@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import stat
 import threading
 from types import SimpleNamespace
@@ -139,6 +140,18 @@ def test_where_it_lies(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
     assert str(cache.directory()) == "/home/ada/.cache/usdtkit/bytecode"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache.directory() == "/home/ada/.cache/usdtkit/bytecode"
+
+
+def test_without_a_home_it_is_not_where_one_happens_to_be(monkeypatch):
+    def no_such_user(uid):
+        raise KeyError(uid)
+
+    for name in ("USDTKIT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    assert cache.directory() == f"/var/tmp/usdtkit.{os.geteuid()}"
 
 
 def test_the_least_recently_used_go_when_it_is_too_large(place, monkeypatch):

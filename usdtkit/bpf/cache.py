@@ -1,9 +1,9 @@
 """Compiled bytecode on disk: key (a hash) → the compiler's answer. Used by `compiler`, shown by `usdtkit cache`.
 
-One file an entry in $USDTKIT_CACHE, else $XDG_CACHE_HOME/usdtkit/bytecode, else ~/.cache/usdtkit/bytecode. What is
-read from there runs in the kernel, so the directory must be ours and closed to everybody else; where it is not, or
-the disk is full, there is no cache, and the only difference is time. Beyond LIMIT bytes the entries go that were not
-used for longest.
+One file an entry in $USDTKIT_CACHE, else $XDG_CACHE_HOME/usdtkit/bytecode, else ~/.cache/usdtkit/bytecode, else, for
+users without a home, /var/tmp/usdtkit.UID. What is read from there runs in the kernel, so the directory must be ours
+and closed to everybody else; where it is not, or the disk is full, there is no cache, and the only difference is time.
+Beyond LIMIT bytes the entries go that were not used for longest.
 """
 
 # pathlib is dear, and a warm start comes by here.
@@ -21,8 +21,13 @@ LIMIT = 32 << 20
 
 def directory() -> str:
     """Where entries lie, whether or not it exists."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.environ.get("USDTKIT_CACHE") or f"{base}/usdtkit/bytecode"
+    if chosen := os.environ.get("USDTKIT_CACHE"):
+        return chosen
+    for base in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
+        if base.startswith("/"):  # elsewhere than in the directory where one happens to be
+            return f"{base}/usdtkit/bytecode"
+    # Not below a directory that another user could make first, and then exchange what is in it.
+    return f"/var/tmp/usdtkit.{os.geteuid()}"
 
 
 def load(key: str) -> bytes | None:
