@@ -19,7 +19,7 @@ from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.trace import uprobe
 
 TOPIC = "any function or probe"
-VARIANTS = ("open", "malloc", "pthread_create", "getaddrinfo", "strlen")
+VARIANTS = ("open", "malloc", "pthread_create", "getaddrinfo", "free")
 
 COLUMNS = [
     *(Column("COUNT", "count", 9, right=True), Column("TOTAL(ms)", "total_ns", 11, milliseconds, right=True)),

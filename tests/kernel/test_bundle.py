@@ -5,16 +5,24 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from commandline import WITHOUT_BCC, assert_explained, stop_tracing, usdtkit
 
 from usdtkit.bpf import bundle
-from usdtkit.bpf.compiler import _decode, compile_afresh
+from usdtkit.bpf.compiler import _decode, _key, compile_program
 from usdtkit.cli import command, tool_names
 from usdtkit.cli.bundle import programs_of
 
+# Tools that have no program before they are told what to trace.
+OF_A_USER = {"argdist", "probelatency", "trace"}
+# Tools whose targets every Debian has, or which are in this process.
+HERE = [
+    *("bashreadline", "deadlock", "funccount", "funcinterval", "funclatency", "funcslower", "gethostlatency"),
+    *("libcalls", "memleak", "mutexstat", "pamtrace", "ssllatency", "sslsniff", "stackcount", "threadsnoop"),
+]
 ROOT = Path(__file__).parents[2]
 NOT_COPIED = (
     ".git",
@@ -48,19 +56,36 @@ def test_a_machine_without_bcc_runs_what_is_in_a_bundle(tmp_path, elsewhere):
         assert done.returncode == 0, done.stderr
 
 
-def test_what_a_probe_s_trace_would_load(compile_c, tmp_path, elsewhere):
-    line = ["trace", f"u:{compile_c('mysql_usdt.c')}:mysql:query__start"]
-    assert usdtkit("bundle", " ".join(line), "-o", tmp_path / "trace.bundle").returncode == 0
-    assert elsewhere("cache", "--add", tmp_path / "trace.bundle").returncode == 0
-    done = elsewhere(*line, "-c", f"{compile_c('mysql_usdt.c')} 13")
-    assert done.returncode == 0 and "received 13, lost 0" in done.stderr, done.stderr
+def test_command_lines_with_words_of_a_user(compile_c, tmp_path, elsewhere):
+    """Each runs where the bundle was taken in, and there with other numbers and texts."""
+    program = compile_c("mysql_usdt.c")
+    probe = f"u:{program}:mysql:query__start"
+    lines = {
+        ("trace", f'{probe} (arg2 != 7) "query %s", arg1'): ("trace", f'{probe} (arg2 != 997) "it is %s", arg1'),
+        ("argdist", "-C", f"{probe}(): char*: arg1: arg2 > 7"): ("argdist", "-C", f"{probe}(): char*: arg1: arg2 > 0"),
+        ("probelatency", f"u:{program}:mysql:query__start", f"u:{program}:mysql:query__done"): None,
+        ("funccount", "c:str*"): ("funccount", "c:mem*"),
+        ("stackcount", probe): None,
+    }
+    for number, (packed, wanted) in enumerate(lines.items()):
+        file = tmp_path / f"{number}.bundle"
+        done = usdtkit("bundle", "-o", file, "--line", *packed)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{file}: 1 programs, ")
+        command = [*(wanted or packed), "--command", f"{program} 13"]
+        assert_explained(elsewhere(*command), 5, "compiled")
+        assert elsewhere("cache", "--add", file).returncode == 0
+        done = elsewhere(*command)
+        assert done.returncode == 0 and "lost 0" in done.stderr, done.stderr
 
 
-def test_texts_do_not_depend_on_the_machine():
-    """What a tool's name stands for was declared by heart; with options its libraries are looked for here."""
-    for name in ("gethostlatency", "pamtrace", "stackcount"):
-        for line, text in programs_of(name):
-            assert [(f"{line} -d 1", text)] == list(programs_of(f"{line} -d 1"))
+def test_what_is_known_by_heart_is_what_a_tool_loads_here():
+    """With options its libraries are looked for, in this process or on this machine."""
+    for name in HERE:
+        known = {text for _, text in programs_of(name)}
+        for options in getattr(command(name)[0], "VARIANTS", ("",)):
+            [(_, real)] = programs_of(f"{name} {options.replace('-p 1', f'-p {os.getpid()}')} -d 1")
+            assert real in known, f"{name} {options}"
 
 
 def test_of_what_a_tool_may_find_the_program_for_each(mariadb):
@@ -70,11 +95,6 @@ def test_of_what_a_tool_may_find_the_program_for_each(mariadb):
     assert real in known and len(known) == len(set(known)) == 3
 
 
-@pytest.mark.parametrize("name", [name for name in tool_names() if hasattr(command(name)[0], "VARIANTS")])
-def test_variants_are_what_loads_a_program(name):
-    assert all(line.partition(" ")[0] == name and len(text) > 997 for line, text in programs_of(name))
-
-
 @pytest.mark.parametrize(
     ("line", "code", "word"),
     [
@@ -82,6 +102,7 @@ def test_variants_are_what_loads_a_program(name):
         ("doctor", 2, "loads no program"),
         ("gethostlatency --explain", 2, "loads no program"),
         ("gethostlatency 'open", 2, "no command line"),
+        (" ", 2, "no command line"),
         ("gethostlatency --nonsense", 2, "--nonsense"),
         ("trace nosuch:probe", 4, "nosuch:probe"),
     ],
@@ -106,7 +127,7 @@ def test_a_cache_that_takes_nothing(tmp_path, monkeypatch):
 
 def test_bytecode_of_another_program_is_one_error(tmp_path):
     """A bundle whose entry is not what its key says."""
-    assert usdtkit("bundle", "gethostlatency", "stackcount c:malloc", "-o", tmp_path / "file").returncode == 0
+    assert usdtkit("bundle", "gethostlatency -d 1", "stackcount c:malloc", "-o", tmp_path / "file").returncode == 0
     packed = bundle.read(tmp_path / "file")
     swapped = dict(zip(packed.entries, reversed(packed.entries.values()), strict=True))
     bundle.write(tmp_path / "swapped", bundle.Bundle(packed.machine, swapped, packed.used_by))
@@ -132,7 +153,9 @@ def installed(tree, tmp_path_factory):
     place = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", place], check=True)
     [wheel] = (tree / "dist").glob("*.whl")
-    subprocess.run([place / "bin" / "pip", "install", "-q", "--no-index", "--no-deps", wheel], check=True)
+    # Isolated: of a checkout on PYTHONPATH it would install nothing.
+    pip = [place / "bin" / "python", "-I", "-m", "pip"]
+    subprocess.run([*pip, "install", "-q", "--no-index", "--no-deps", wheel], check=True)
     [packages] = place.glob("lib/python*/site-packages")
     ours = Path(sysconfig.get_paths()["platlib"])
     for dependency in (*ours.glob("cffi"), *ours.glob("_cffi_backend*"), *ours.glob("pycxxfilt*")):
@@ -151,14 +174,17 @@ def test_the_wheel_runs_without_bcc_and_cache(installed, tmp_path, spawn):
     assert '"host": "localhost"' in output
 
 
-def test_what_is_shipped_is_what_the_compiler_gives(installed):
+def test_what_is_shipped_is_what_the_compiler_gives_of_every_tool(installed):
+    """Every program of every tool that has any without a user's words, and nothing else."""
     [file] = installed.glob("lib/python*/site-packages/usdtkit/bpf/shipped.bundle")
     shipped = bundle.read(file)
-    texts = {line: text for name in ("gethostlatency", "pamtrace", "stackcount") for line, text in programs_of(name)}
-    lines = {line: shipped.entries[key] for key, lines in shipped.used_by.items() for line in lines}
-    assert texts.keys() <= lines.keys()
-    for line, text in texts.items():
-        assert _decode(lines[line]) == compile_afresh(text)
+    texts = {_key(text): text for name in set(tool_names()) - OF_A_USER for _, text in programs_of(name)}
+    assert texts.keys() == shipped.entries.keys()
+    with ThreadPoolExecutor(os.cpu_count()) as compilers:
+        given = compilers.map(compile_program, texts.values())
+    assert all(_decode(shipped.entries[key]) == bytecode for key, bytecode in zip(texts, given, strict=True))
+    named = {line.partition(" ")[0] for lines in shipped.used_by.values() for line in lines}
+    assert named == set(tool_names()) - OF_A_USER
 
 
 def test_a_wheel_that_is_built_without_bcc_says_so_and_has_none(tree):

@@ -15,6 +15,9 @@ import pytest
 from commandline import assert_explained, go, json_lines, start_tracing, stop_tracing, usdtkit
 from processes import read_until
 
+from usdtkit.cli import command
+from usdtkit.cli.bundle import programs_of
+
 PROGRAMS = Path(__file__).parents[1] / "programs" / "languages"
 JAVA = ["java", "-XX:+UseSerialGC", "-Xshare:auto"]
 ORDERS = {
@@ -62,6 +65,19 @@ def scripted(request, compile_c, tmp_path):
 
 def methods(rows):
     return {row["method"]: row["calls"] for row in rows}
+
+
+@pytest.mark.parametrize("language", ORDERS)
+def test_programs_that_are_known_by_heart_are_those_that_are_loaded(working, language):
+    """What a wheel carries, on a machine that had none of the languages."""
+    pid = working(ORDERS[language][0]).pid
+    tools = {name: command(name)[0] for name in ("ucalls", "uflow", "ugc", "uobjnew", "uthreads")}
+    for name in [name for name, tool in tools.items() if language in tool.LANGUAGES]:
+        if (name, language) != ("uobjnew", "python"):  # which takes a CPython 3.13
+            [(_, real)] = programs_of(f"{name} -p {pid}")
+            assert real in {text for _, text in programs_of(name)}, name
+    [(_, real)], [(_, known)] = programs_of(f"ustat -p {pid}"), programs_of("ustat")
+    assert real == known
 
 
 @pytest.mark.parametrize("language", ORDERS)

@@ -29,7 +29,10 @@ except ImportError:
 
 HEADERS = f"{os.path.dirname(__file__)}/headers"
 CHILD = f"{os.path.dirname(__file__)}/_bcc_child.py"
-BCC_HINT = "install it: apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora)"
+BCC_HINT = (
+    "install it: apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora); "
+    "or compile elsewhere: usdtkit bundle"
+)
 FORMAT = 1  # raise it when the child's answer or the patching in `loader` changes
 COMPILE_TIMEOUT_S = 120
 

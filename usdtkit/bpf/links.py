@@ -16,7 +16,7 @@ from itertools import chain
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, Loaded
-from usdtkit.elf.instructions import REFUSED_PREFIXES
+from usdtkit.elf.instructions import LONGEST, cost_of
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.features import (
     ATTACH_TYPE_UPROBE_MULTI,
@@ -30,8 +30,7 @@ from usdtkit.records import dataclass
 ENOTSUPP = 524
 # What one site refuses, others need not: bisect. Anything else is the call's own failure.
 REFUSALS = (-errno.EINVAL, -errno.EILSEQ, -errno.EIO, -ENOTSUPP)
-# A function of libc begins with `lock`.
-SUSPECT = REFUSED_PREFIXES if os.uname().machine == "x86_64" else frozenset()
+MACHINE = os.uname().machine
 # The best first: Linux 6.6; 5.15; 4.20, with a copy of the program for each cookie, as those links carry none.
 METHODS = ("uprobe_multi", "perf_link", "perf_ioctl")
 
@@ -109,7 +108,7 @@ class Links:
         attached = 0
         for pid in pids:
             for link in multi:
-                # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
+                # A step of a bisection visits every process that maps the file: so what is easily suspected goes apart.
                 for group in _by_suspicion(link.path, link.sites):
                     attached += self._attach_multi(link, group, pid)
             for (path, on_return), programs in {} if multi else wanted.items():
@@ -246,17 +245,17 @@ def _reason(code: int) -> str:
 
 
 def _by_suspicion(path: str, sites: Sequence[Site]) -> list[list[Site]]:
-    """The sites whose first byte the kernel may refuse, and the others; no empty group."""
-    suspect: list[Site] = []
+    """All sites but those that the kernel will refuse as far as we know, and each of these alone; no empty group."""
+    alone: list[list[Site]] = []
     others: list[Site] = []
     try:
         with open(path, "rb") as file:  # noqa: PTH123 pathlib is dear at the start
             for site in sites:
-                first = os.pread(file.fileno(), 1, site.file_offset)
-                (suspect if first and first[0] in SUSPECT else others).append(site)
+                refused = cost_of(os.pread(file.fileno(), LONGEST, site.file_offset), MACHINE) == "refused"
+                (alone.append([site]) if refused else others.append(site))
     except (OSError, OverflowError):
         return [list(sites)]  # the kernel says better what is wrong
-    return [group for group in (suspect, others) if group]
+    return [*alone, others] if others else alone
 
 
 def _fail(result: int, path: str, pid: int) -> None:

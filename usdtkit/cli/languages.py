@@ -73,7 +73,8 @@ def tracing(options: argparse.Namespace, **more: Any) -> Iterator[Runtime]:
     program = find_program(options.command) if options.command else None
     if language is None:
         language = language_of(pids, program, options.languages, options.otherwise)
-    _tell_of_others(pids, language)
+    if not options.by_heart:
+        _tell_of_others(pids, language)
     with new_session(options, pids=pids or None, **more) as session:
         yield Runtime(session, language, tuple(pids), program, options.command or (), options.by_heart)
 
