@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         if not found and not options.by_heart:
             note(f"usdtkit: no {options.language or 'runtime'} with probes runs here yet; usdtkit run adds Python's")
         before = look_again = 0.0
-        words: dict[int, str] = {}
+        words = {each: " ".join(options.command or ()) or command(each) for each in session.pids}
 
         def write(report: Report) -> None:
             nonlocal before, look_again, words
@@ -163,10 +163,7 @@ def of_command(options: argparse.Namespace, session: Session, spoken: Sequence[L
     program = find_program(options.command) if options.command else None
     for language in spoken if program else ():
         runtime = Runtime(session, language, (), program, options.command)
-        for _, names in CATEGORIES.values():
-            for probe in (name for name in names(language) if ":" in name):
-                with suppress(NotFoundError):
-                    yield from (Target(path, path) for path in runtime.places(probe))
+        yield from (Target(path, path) for path in runtime.files_of_program())
 
 
 def shortened(command: str) -> str:

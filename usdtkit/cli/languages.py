@@ -221,7 +221,7 @@ class Runtime:
         """Of the processes, or of the files of the program in the order in which they count."""
         if self.program is None:
             return targets.probes_of(targets.mapped_by(self.pids))
-        return targets.probes_of(Target(path, path) for path in self._files_of_program())
+        return targets.probes_of(Target(path, path) for path in self.files_of_program())
 
     @cached_property
     def _elsewhere(self) -> list[Probe]:
@@ -233,7 +233,8 @@ class Runtime:
         except NotFoundError:
             return []
 
-    def _files_of_program(self) -> Iterator[str]:
+    def files_of_program(self) -> Iterator[str]:
+        """The files that may have the probes, as far as they are known before it runs."""
         program = os.path.realpath(str(self.program))
         yield program
         beside = os.path.join(os.path.dirname(program), self.language.beside)
