@@ -168,7 +168,8 @@ def _portal_run(program: str) -> postgresql.PortalRun | None:
         return postgresql.PORTAL_RUN[0]
     with Path(program).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         found = re.search(postgresql.VERSION, content)
-    return next((each for each in postgresql.PORTAL_RUN if found and int(found[1]) in each.versions), None)
+        major = int(found[1]) if found else 0
+    return next((each for each in postgresql.PORTAL_RUN if major in each.versions), None)
 
 
 MYSQL = Engine(
