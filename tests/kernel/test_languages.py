@@ -315,6 +315,16 @@ def test_a_command_from_its_start():
     assert methods(rows)["Order.leaf"] == 997
 
 
+def test_what_a_command_does_from_its_start():
+    command = f"php {PROGRAMS / 'work.php'}"
+    done = usdtkit("ustat", "--json", "-c", command, env=os.environ | {"USE_ZEND_DTRACE": "1"})
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"time"')]
+    calls = 2 * 997 + 97 + 1  # the script itself
+    assert round(sum(row["method"] * row["interval_s"] for row in rows)) == calls
+    assert {row["command"] for row in rows} == {command}
+
+
 @pytest.mark.parametrize(
     ("argv", "tool", "words"),
     [
