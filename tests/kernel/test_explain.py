@@ -1,6 +1,7 @@
 """What a trace would do, told before it does it: every site, its arguments and semaphore, and what a hit costs."""
 
 import json
+import os
 
 import pytest
 from commandline import assert_described, usdtkit
@@ -63,6 +64,13 @@ def test_single_steps_are_warned_of_before_attaching(program):
 def test_nothing_is_said_where_nothing_is_slow(program):
     done = usdtkit("trace", f"p:{program}:quick", "-c", program)
     assert done.stderr.splitlines()[0].startswith("Tracing")
+
+
+def test_thousands_of_places_in_every_process_are_warned_of():
+    everywhere, here = (usdtkit("funccount", "c:*", "--explain", *where) for where in ((), ("-p", os.getpid())))
+    assert everywhere.returncode == here.returncode == 0
+    assert "sites in every process" in everywhere.stderr and "-p PID" in everywhere.stderr
+    assert "every process" not in here.stderr
 
 
 def test_nothing_is_attached(program):

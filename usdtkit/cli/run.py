@@ -25,6 +25,7 @@ from usdtkit.output.text import printable
 from usdtkit.trace import Planned, Session, Source, cgroup, comm, tid, uid
 
 SHOWN = 5  # names in a warning
+MANY = 1000  # places, such as all functions of libc, at which a machine comes to a standstill
 # timeout(1) and others send one signal to the process and the same to its group.
 TWICE_S = 0.2
 COMM_LENGTH = 15  # the kernel keeps so much of a thread's name
@@ -187,6 +188,8 @@ def _warn_of_cost(plan: Sequence[Planned]) -> None:
         number = sum(site.cost == "stepped" for site in sites.values())
         names = ", ".join(stepped[:SHOWN]) + (", …" if len(stepped) > SHOWN else "")
         note(f"usdtkit: {number} of {len(sites)} sites are single-stepped, 7 to 17 µs a hit instead of 0.5: {names}")
+    if len(sites) > MANY and not plan[0].pids:
+        note(f"usdtkit: {len(sites):,} sites in every process, all of which become slower; -p PID traces one")
 
 
 @contextmanager
