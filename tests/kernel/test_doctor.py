@@ -1,6 +1,7 @@
 """`usdtkit doctor` as root, as nobody, and without bcc."""
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -45,6 +46,11 @@ def test_as_nobody():
     for name in ("ring buffer", "cookies", "uprobe_multi"):
         assert found[name]["state"] == "unknown"
     assert {"root" in found[name]["fix"] for name in ("bpf", "ring buffer", "uprobe_multi")} == {True}
+
+
+def test_a_directory_that_cannot_even_be_looked_at():
+    found = rows(env=os.environ | {"USDTKIT_DIR": f"/{'long' * 99}"})
+    assert found["providers"]["state"] == "found"
 
 
 def test_without_bcc():

@@ -98,7 +98,7 @@ def _provider_directory() -> Row:
     """The first directory that this user's services can put their probes into; nothing is made there."""
     purpose = "probes of Python applications"
     for place in application_directories():
-        existing = next(parent for parent in (place, *place.parents) if parent.is_dir())
+        existing = next(parent for parent in (place, *place.parents) if os.path.isdir(parent))  # noqa: PTH112 never raises
         if os.access(existing, os.W_OK | os.X_OK) and not os.statvfs(existing).f_flag & os.ST_NOEXEC:
             return Row("providers", "found", purpose, f"{purpose}, in {place}", "")
     fix = "let USDTKIT_DIR name a directory of your own on a file system that is mounted executable"
