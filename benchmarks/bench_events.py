@@ -2,6 +2,9 @@
 
 A burst waits in a ring buffer that holds all of it; then the CPU time of this process for reading it is taken, every
 field of every event being read once, and nothing done with it. Needs root, gcc, bcc and systemtap-sdt-dev.
+
+Texts of columns are made into objects when they are looked at, so columns are measured with and without a look at them.
+bcc's events have one text, and it is the same to bcc whether a text repeats: its cost is the baseline of all.
 """
 
 import contextlib
@@ -15,7 +18,9 @@ from usdtkit import trace
 
 EVENTS, ROUNDS = 100_003, 7
 BURST = 1_000_003
-RING_SIZE = 16 << 20
+RING_SIZE = 32 << 20
+NUMBER_AND_TEXT = {"n": trace.arg(1), "text": trace.cstr(2, 32)}
+FOUR_TEXTS = NUMBER_AND_TEXT | {f"text_{more}": trace.cstr(2, 32) for more in range(3)}
 
 BCC = """
 #include <uapi/linux/ptrace.h>
@@ -37,10 +42,10 @@ int hit(struct pt_regs *ctx) {
 
 
 @contextlib.contextmanager
-def objects(target):
+def objects(target, ordered=False):
     """usdtkit's events."""
-    with trace.Session(pid=target.pid, ring_size=RING_SIZE) as session:
-        session.usdt(PROBE).emit(n=trace.arg(1), text=trace.cstr(2, 32))
+    with trace.Session(pid=target.pid, ring_size=RING_SIZE, ordered=ordered) as session:
+        session.usdt(PROBE).emit(**NUMBER_AND_TEXT)
         session.start()
 
         def read():
@@ -54,12 +59,17 @@ def objects(target):
 
 
 @contextlib.contextmanager
-def columns(target):
-    """usdtkit's events, as columns: made, and not looked at."""
+def columns(target, emitted=NUMBER_AND_TEXT, look=len):
+    """usdtkit's events, as columns; `look` at them is how many they are."""
     with trace.Session(pid=target.pid, ring_size=RING_SIZE) as session:
-        session.usdt(PROBE).emit(n=trace.arg(1), text=trace.cstr(2, 32))
+        session.usdt(PROBE).emit(**emitted)
         session.start()
-        yield lambda: sum(map(len, session.drain_columns())), lambda: session.summary().lost
+        yield lambda: sum(map(look, session.drain_columns())), lambda: session.summary().lost
+
+
+def all_texts(batch):
+    """Make an object of each text of the columns."""
+    return len(list(batch["text"]))
 
 
 @contextlib.contextmanager
@@ -91,25 +101,38 @@ def bcc_objects(target):
 
 
 # A consumer is a context manager of a target, which yields a function that reads all that waits and returns how many
-# that were, and one that says how many were lost, or None where nobody knows. Its bound: of its CPU time to bcc's.
+# that were, and one that says how many were lost, or None where nobody knows. With it: how many texts take turns, and
+# the bound of its CPU time to bcc's.
 BASELINE = "bcc, ring_buffer_poll"
 CONSUMERS = {
-    BASELINE: (bcc_objects, None),
-    "usdtkit, events": (objects, 1 / 10),
-    "usdtkit, columns": (columns, 1 / 50),
+    BASELINE: (bcc_objects, 13, None),
+    "usdtkit, events": (objects, 13, 1 / 10),
+    "usdtkit, events in order": (partial(objects, ordered=True), 13, 1 / 5),
+    "usdtkit, columns": (columns, 13, 0.015),
+    "usdtkit, columns, no text twice": (columns, EVENTS, 0.015),
+    "usdtkit, columns of four texts": (partial(columns, emitted=FOUR_TEXTS), EVENTS, 1 / 25),
+    "usdtkit, columns, each text looked at": (partial(columns, look=all_texts), EVENTS, 1 / 20),
 }
+IN_A_BURST = (BASELINE, "usdtkit, events", "usdtkit, columns")
+TRACERS = (BASELINE, "usdtkit, events")
 
 
-def cost(target, consumer):
+def cost(target, consumer, texts):
     """CPU nanoseconds of this process for an event, all of EVENTS waiting."""
     with consumer(target) as (read, _):
-        target.fire(EVENTS)
+        target.fire(EVENTS, texts)
         started = time.process_time_ns()
         received = read()
         spent = time.process_time_ns() - started
     if received != EVENTS:
         raise SystemExit(f"{received} of {EVENTS} events arrived although there is room for them")
     return spent / EVENTS
+
+
+def hit(target, consumer):
+    """CPU nanoseconds of the target for a hit that nobody reads meanwhile."""
+    with consumer(target):
+        return target.fire(EVENTS)
 
 
 def burst(target, consumer):
@@ -128,11 +151,15 @@ def burst(target, consumer):
 def main():
     kept = []
     with workplace() as target:
-        costs = medians(ROUNDS, {name: partial(cost, target, each) for name, (each, _) in CONSUMERS.items()})
-        for name, (_, bound) in CONSUMERS.items():
+        costs = medians(ROUNDS, {name: partial(cost, target, *each[:2]) for name, each in CONSUMERS.items()})
+        for name, (_, _, bound) in CONSUMERS.items():
             ratio = costs[name] / costs[BASELINE]
             kept.append(figure(f"CPU an event: {name}", costs[name], "ns", BASELINE, ratio, bound))
-        for name, (consumer, _) in CONSUMERS.items():
+        hits = medians(ROUNDS, {name: partial(hit, target, CONSUMERS[name][0]) for name in TRACERS})
+        for name in TRACERS:
+            figure(f"a hit costs the target: {name}", hits[name], "ns", BASELINE, hits[name] / hits[BASELINE])
+        for name in IN_A_BURST:
+            consumer = CONSUMERS[name][0]
             received, lost = burst(target, consumer)
             unaccounted = BURST - received - (lost or 0)
             figure(f"burst of {BURST:,}, received: {name}", received, "")

@@ -36,9 +36,9 @@ class Target:
             memory.seek(self._address)
             return memory.read(1) == b"\xcc"
 
-    def send(self, times):
-        """Tell it to fire."""
-        self._process.stdin.write(f"{times}\n")
+    def send(self, times, texts=13):
+        """Tell it to fire, so many texts taking turns."""
+        self._process.stdin.write(f"{times} {texts}\n")
         self._process.stdin.flush()
 
     def fired(self):
@@ -46,9 +46,9 @@ class Target:
         _, times, _, nanoseconds = self._process.stdout.readline().split()
         return int(times), int(nanoseconds) / int(times)
 
-    def fire(self, times):
+    def fire(self, times, texts=13):
         """Nanoseconds of CPU time a hit."""
-        self.send(times)
+        self.send(times, texts)
         return self.fired()[1]
 
 
