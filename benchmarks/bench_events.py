@@ -108,8 +108,8 @@ CONSUMERS = {
     BASELINE: (bcc_objects, 13, None),
     "usdtkit, events": (objects, 13, 1 / 10),
     "usdtkit, events in order": (partial(objects, ordered=True), 13, 1 / 5),
-    "usdtkit, columns": (columns, 13, 0.015),
-    "usdtkit, columns, no text twice": (columns, EVENTS, 0.015),
+    "usdtkit, columns": (columns, 13, 1 / 50),
+    "usdtkit, columns, no text twice": (columns, EVENTS, 1 / 50),
     "usdtkit, columns of four texts": (partial(columns, emitted=FOUR_TEXTS), EVENTS, 1 / 25),
     "usdtkit, columns, each text looked at": (partial(columns, look=all_texts), EVENTS, 1 / 20),
 }
