@@ -43,7 +43,7 @@ LIVE = [
     ("java", "javastat -S thread -r 8 5 10", r" java .*\n"),
     ("node", "ugc $PID", r"(.*collection mark-compact reason=testing\n){13}"),
     ("node", "nodegc -m -M 0.001 -F mark $PID", r"(?s)TIME\(ms\).*collection mark-compact"),
-    ("node", "uthreads $PID", r"pthread .*[Ww]orker"),
+    ("node", "uthreads $PID", r"pthread .*([Ww]orker|libnode)"),  # Debian's has no symbols
     ("node", "nodestat 5", r"  [1-9]\d*        0        0        0        0\n"),
     ("php", "ucalls -l php $PID -L", r"Order\.leaf +997 +[\d.]+\n"),
     ("php", "phpflow -M leaf -v $PID", r"-> Order\.leaf\n"),

@@ -58,8 +58,9 @@ def tracing_servers(options: argparse.Namespace, engine: Engine) -> Iterator[tup
         programs = [named if options.by_heart else targets.resolve(named)[0].path]
     else:
         found = running(options, *engine.servers) or []
-        # As they can be opened from here, also where the server lives in a container.
-        programs = [targets.resolve(program, found)[0].path for program in _programs(found)]
+        # As they can be opened from here, also where servers live in containers, each with a file of this name.
+        mapped = [target.path for program in _programs(found) for target in targets.resolve(program, found)]
+        programs = list(dict.fromkeys(mapped))
         if engine.forks and pids:
             _refuse_parents(pids, engine)
         pids = pids if engine.forks else found or None
