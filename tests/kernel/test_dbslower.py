@@ -1,9 +1,11 @@
 """dbslower on real MariaDB and PostgreSQL servers: every query by count, literals hidden, errors in words."""
 
 import csv
+import shutil
 
 import pytest
 from commandline import assert_explained, json_lines, start_tracing, stop_tracing, usdtkit
+from programs.postgres import BINARIES, cluster
 
 
 def queries_of(output, tool="dbslower"):
@@ -65,6 +67,19 @@ def test_text_that_was_cut_within_a_literal(postgres, spawn):
     postgres.query("select '" + "secret" * 100 + "' as a")
     (event,) = queries_of(stop_tracing(tracer)[0])
     assert (event["query"], event["query_truncated"]) == ("select ?", True)
+
+
+def test_servers_with_files_of_one_name(postgres, spawn, tmp_path):
+    """As containers have them: the second finds a copy of the program where the first finds the program."""
+    program = BINARIES / "postgres"
+    copy = shutil.copy(program, tmp_path)
+    mounted = ["unshare", "--mount", "sh", "-c", f'mount --bind {copy} {program} && exec "$@"', "sh"]
+    with cluster(*mounted) as second:
+        tracer = start_tracing(spawn, "dbslower", "postgres", "-m", "0", "--json")
+        postgres.query(*["select 1"] * 97)
+        second.query(*["select 1, 2"] * 31)
+        events = queries_of(stop_tracing(tracer)[0])
+    assert sorted(event["query"] for event in events) == ["select ?"] * 97 + ["select ?, ?"] * 31
 
 
 def test_a_postmaster_runs_no_queries(postgres):

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,9 @@ class Cluster:
         subprocess.run([BINARIES / "pgbench", *options], check=True, env=self.environment, **pipes)
 
 
-@pytest.fixture(scope="session")
-def postgres():
+@contextmanager
+def cluster(*before):
+    """A new cluster and its server, which the command `before` starts."""
     # Not under pytest's own directory: that is closed to the user postgres.
     home = Path(tempfile.mkdtemp(prefix="usdtkit-postgres-"))
     become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
@@ -48,8 +50,14 @@ def postgres():
         install = [*become, BINARIES / "initdb", "--no-sync", "--auth=trust", f"--pgdata={home / 'data'}"]
         made = subprocess.run(install, capture_output=True, text=True, cwd=home, env=os.environ | {"LC_ALL": "C.UTF-8"})
         assert made.returncode == 0, made.stdout + made.stderr
-        serve = [*become, BINARIES / "postgres", "-D", home / "data", "-k", home, "-c", "listen_addresses="]
+        serve = [*before, *become, BINARIES / "postgres", "-D", home / "data", "-k", home, "-c", "listen_addresses="]
         with serving(serve, "ready to accept connections", cwd=home) as process:
             yield Cluster(process.pid, home)
     finally:
         shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    with cluster() as server:
+        yield server
