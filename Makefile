@@ -15,7 +15,7 @@ cross_packages := $(foreach target,aarch64 arm i686 powerpc64le riscv64 s390x,gc
 test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) fish g++ gdb groff-base libcurl3-gnutls libcurl3-nss \
 	libjemalloc2 libreadline8 libtcmalloc-minimal4 linux-perf mariadb-server nodejs openjdk-17-jre-headless \
 	openssl pamtester patchelf php8.2-cli postgresql-15 qemu-user ruby systemtap-sdt-dev xz-utils zsh
-kernel_packages := busybox-static cpio kmod qemu-system-x86 zstd
+kernel_packages := busybox-static cpio file kmod qemu-system-x86 zstd
 
 # Probing other programs needs root; building and linting do not.
 sudo := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo || echo false))
