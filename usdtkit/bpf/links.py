@@ -105,12 +105,12 @@ class Links:
         for program, tracepoint in tracepoints:
             descriptor = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), tracepoint.encode())
             self._descriptors.append(check(descriptor, f"attaching to the kernel's {tracepoint}"))
+        # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
+        groups = [(link, group) for link in multi for group in _by_suspicion(link.path, link.sites)]
         attached = 0
         for pid in pids:
-            for link in multi:
-                # A step of a bisection visits every process that maps the file: so what is easily suspected goes apart.
-                for group in _by_suspicion(link.path, link.sites):
-                    attached += self._attach_multi(link, group, pid)
+            for link, group in groups:
+                attached += self._attach_multi(link, group, pid)
             for (path, on_return), programs in {} if multi else wanted.items():
                 for name, sites in programs.items():
                     attached += self._attach_perf(name, path, sites, on_return, pid)
