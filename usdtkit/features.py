@@ -121,15 +121,17 @@ def _uprobes() -> Finding:
 
 
 def _uprobe_multi() -> Finding:
-    if _bpf().state != "found":
-        return Finding("unknown", "not enough privilege to try")
-    return Finding("found" if has_uprobe_multi() else "missing")
+    return _links(has_uprobe_multi)
 
 
 def _uprobe_session() -> Finding:
+    return _links(has_uprobe_session)
+
+
+def _links(exist: Callable[[], bool]) -> Finding:
     if _bpf().state != "found":
         return Finding("unknown", "not enough privilege to try")
-    return Finding("found" if has_uprobe_session() else "missing")
+    return Finding("found" if exist() else "missing")
 
 
 def _semaphores() -> Finding:
