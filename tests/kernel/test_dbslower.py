@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from commandline import assert_explained, json_lines, start_tracing, stop_tracing, usdtkit
+from processes import among_own_mounts
 from programs.postgres import BINARIES, cluster
 
 
@@ -73,7 +74,7 @@ def test_servers_with_files_of_one_name(postgres, spawn, tmp_path):
     """As containers have them: the second finds a copy of the program where the first finds the program."""
     program = BINARIES / "postgres"
     copy = shutil.copy(program, tmp_path)
-    mounted = ["unshare", "--mount", "sh", "-c", f'mount --bind {copy} {program} && exec "$@"', "sh"]
+    mounted = [*among_own_mounts(f'mount --bind {copy} {program} && exec "$@"'), "sh"]
     with cluster(*mounted) as second:
         tracer = start_tracing(spawn, "dbslower", "postgres", "-m", "0", "--json")
         postgres.query(*["select 1"] * 97)

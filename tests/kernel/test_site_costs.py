@@ -21,6 +21,9 @@ CODE = {
     "jump16": ".byte 0x66, 0x0f, 0x84, 0, 0, 0, 0",
     "vex": ".byte 0xc5, 0xf9, 0x6e, 0xc6",
 }
+# A branch with this prefix takes 16 bits of displacement on AMD's processors and 32 on Intel's: there is no program of
+# one that does the same on both, so it is only attached to.
+NEVER_EXECUTED = {"jump16"}
 PROGRAM = """
 #include <stdio.h>
 #include <time.h>
@@ -63,7 +66,7 @@ def test_emulated_is_quicker_than_stepped(compile_c, spawn, wait_for_line):
         PROGRAM
         % {
             "declared": "".join(f"void form_{name}(void);" for name in CODE),
-            "table": ",".join(f'{{"{name}", form_{name}}}' for name in CODE),
+            "table": ",".join(f'{{"{name}", form_{name}}}' for name in CODE if name not in NEVER_EXECUTED),
             "code": "".join(FUNCTION.format(name, code) for name, code in CODE.items()),
         },
         "-O1",
@@ -82,5 +85,5 @@ def test_emulated_is_quicker_than_stepped(compile_c, spawn, wait_for_line):
     assert {name for name in CODE if found[f"form_{name}"].file_offset in refused} == {
         name for name in CODE if said[name] == "refused"
     }
-    emulated, stepped = ([took[name] for name in CODE if said[name] == kind] for kind in ("emulated", "stepped"))
+    emulated, stepped = ([took[name] for name in took if said[name] == kind] for kind in ("emulated", "stepped"))
     assert max(emulated) < min(stepped), took

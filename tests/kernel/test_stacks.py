@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from processes import among_own_mounts
 
 from usdtkit import trace
 from usdtkit.trace import ustack
@@ -320,8 +321,11 @@ for i in range(997):
 print("done", flush=True)
 sys.stdin.readline()
 """
-IN_A_CONTAINER = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
-                  'mount -t tmpfs none /tmp && exec "$@"', "sh")  # fmt: skip
+IN_A_CONTAINER = (
+    *("unshare", "--pid", "--fork", "--kill-child"),
+    *among_own_mounts('mount -t proc proc /proc && mount -t tmpfs none /tmp && exec "$@"'),
+    "sh",
+)
 
 
 if PYTHONS:  # Debian's own is older, and writes no perf map
