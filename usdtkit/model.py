@@ -9,6 +9,9 @@ from typing import Literal
 
 from usdtkit.records import dataclass, field
 
+RETURN_POLICIES = ("auto", "sites", "probes")
+"""How a session may see the returns of functions (see `usdtkit.trace.returns`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operand:

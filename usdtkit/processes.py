@@ -61,13 +61,23 @@ def process_of(tid: int) -> int:
     return next(iter(_status(tid, b"Tgid:")), 0)
 
 
+def runs(tid: int) -> bool:
+    """Whether there is a thread of this number that has not ended; a zombie has."""
+    return _field(tid, b"State:")[:1] not in ([], [b"Z"], [b"X"])
+
+
 def _status(pid: int, field: bytes) -> tuple[int, ...]:
+    return tuple(map(int, _field(pid, field)))
+
+
+def _field(pid: int, field: bytes) -> list[bytes]:
+    """The words of one line of a process's status, [] where there is none."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             line = next((line for line in file if line.startswith(field)), b"")
     except OSError:
-        return ()
-    return tuple(int(number) for number in line.split()[1:])
+        return []
+    return line.split()[1:]
 
 
 def mapped_files(pid: int) -> list[Target]:

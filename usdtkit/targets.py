@@ -15,15 +15,14 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from usdtkit import libraries
 from usdtkit.elf import symbols
 from usdtkit.elf.image import Image
-from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import FileKey, Scan, all_mapped, below, file_key, mapped_files, named, running_pids
+from usdtkit.processes import Scan, all_mapped, below, file_key, mapped_files, named, running_pids
 
 if TYPE_CHECKING:
     from usdtkit.elf.walk import Progress
@@ -40,7 +39,6 @@ __all__ = [
     "no_probe",
     "probes_in",
     "probes_of",
-    "refuse_go_returns",
     "resolve",
     "running_pids",
 ]
@@ -190,26 +188,6 @@ def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> dict[str, lis
         if own:
             found[target.path] = own
     return found
-
-
-def refuse_go_returns(paths: Iterable[str]) -> None:
-    """Raise UnsupportedError where one of the files is Go's: a return probe would end the program that runs it."""
-    for path in dict.fromkeys(paths):
-        if _is_go(path, file_key(path), _modified(path)):
-            raise UnsupportedError(
-                f"{path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
-                "crash it",
-                hint="trace the entry of the function, and the entry of what is called when it is done",
-            )
-
-
-@lru_cache(maxsize=64)
-def _is_go(path: str, key: FileKey | None, changed: float) -> bool:
-    """Of a file as it was then: a tool asks about one library again and again."""
-    from usdtkit.elf.sites import is_go
-
-    with Image.open(path) as image:
-        return is_go(image)
 
 
 def _installed_as(name: str, progress: Progress | None) -> list[Target]:

@@ -16,6 +16,7 @@ from itertools import chain
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, Loaded
+from usdtkit.bpf.render import EXIT_BIT
 from usdtkit.elf.instructions import LONGEST, cost_of
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.features import (
@@ -25,7 +26,7 @@ from usdtkit.features import (
     has_uprobe_multi,
     has_uprobe_session,
 )
-from usdtkit.records import dataclass
+from usdtkit.records import dataclass, field
 
 ENOTSUPP = 524
 # What one site refuses, others need not: bisect. Anything else is the call's own failure.
@@ -43,6 +44,11 @@ class Site:
     semaphore_offset: int
     cookie: int
 
+    @property
+    def is_exit(self) -> bool:
+        """Whether a function leaves here."""
+        return bool(self.cookie & EXIT_BIT)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -53,8 +59,44 @@ class Refusal:
     reason: str
 
 
-# Of each file and direction (true: on return), programs of the text, by name, and their sites.
-Wanted = Mapping[tuple[str, bool], Mapping[str, list[Site]]]
+@dataclass
+class FileSites:
+    """The sites of one file, by the program of the text that runs there: `plain` ones; those of `calls`, with the
+    programs of a function's entry and of the kernel's return probe; and `tails`, jumps from which on a return probe
+    takes over."""
+
+    plain: dict[str, list[Site]] = field(default_factory=dict)
+    calls: dict[tuple[str, str], list[Site]] = field(default_factory=dict)
+    tails: dict[str, list[Site]] = field(default_factory=dict)
+
+    def add(self, program: str, site: Site) -> None:
+        """Add a site of `plain`."""
+        self.plain.setdefault(program, []).append(site)
+
+    def add_call(self, entry: str, end: str, site: Site) -> None:
+        """Add a function of `calls`."""
+        self.calls.setdefault((entry, end), []).append(site)
+
+    def add_tail(self, program: str, site: Site) -> None:
+        """Add a jump of `tails`."""
+        self.tails.setdefault(program, []).append(site)
+
+    def by_direction(self) -> tuple[dict[str, list[Site]], dict[str, list[Site]]]:
+        """Programs and their sites where entry and return of `calls` go apart: those at the sites, those on return.
+
+        Exits of functions come first. The kernel runs what came last at an address first, and the only instruction of
+        a function may be its entry and its exit.
+        """
+        order = sorted(self.plain.items(), key=lambda item: not item[1][0].is_exit)
+        here = {program: list(sites) for program, sites in order}
+        on_return = {program: list(sites) for program, sites in self.tails.items()}
+        for (entry, end), sites in self.calls.items():
+            here.setdefault(entry, []).extend(sites)
+            on_return.setdefault(end, []).extend(sites)
+        return here, on_return
+
+
+Wanted = Mapping[str, FileSites]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +142,7 @@ class Links:
         with _beside(lambda: self._load_tracepoints(tracepoints)):
             if self.method == "uprobe_multi":
                 # Loaded before the first is attached: the kernel's wait for that one serves all that follow at once.
-                paths = dict.fromkeys(path for path, _ in wanted)
-                multi = [link for path in paths for link in self._multi(path, wanted)]
+                multi = [link for path, sites in wanted.items() for link in self._multi(path, sites)]
         for program, tracepoint in tracepoints:
             descriptor = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), tracepoint.encode())
             self._descriptors.append(check(descriptor, f"attaching to the kernel's {tracepoint}"))
@@ -111,9 +152,10 @@ class Links:
         for pid in pids:
             for link, group in groups:
                 attached += self._attach_multi(link, group, pid)
-            for (path, on_return), programs in {} if multi else wanted.items():
-                for name, sites in programs.items():
-                    attached += self._attach_perf(name, path, sites, on_return, pid)
+            for path, file in {} if multi else wanted.items():
+                for on_return, programs in enumerate(file.by_direction()):
+                    for name, sites in programs.items():
+                        attached += self._attach_perf(name, path, sites, on_return == 1, pid)
         return attached
 
     def _load_tracepoints(self, tracepoints: Sequence[tuple[str, str]]) -> None:
@@ -128,27 +170,25 @@ class Links:
             if self._descriptors:
                 os.close(self._descriptors.pop())
 
-    def _multi(self, path: str, wanted: Wanted) -> list[_Multi]:
+    def _multi(self, path: str, file: FileSites) -> list[_Multi]:
         """The links of a file, their programs loaded: as few as can be, as what detaching costs is for each link."""
-        entries, returns = wanted.get((path, False), {}), wanted.get((path, True), {})
         links = []
-        if entries and returns and has_uprobe_session():
-            of_sites = {tuple(sites): name for name, sites in returns.items()}
-            calls = {name: of_sites[tuple(sites)] for name, sites in entries.items() if tuple(sites) in of_sites}
-            both = {name: entries[name] for name in calls}
-            program = self._loaded.joined(_cookies(both), calls) if calls else None
+        if file.calls and has_uprobe_session():
+            cookies = {entry: {site.cookie for site in sites} for (entry, _), sites in file.calls.items()}
+            program = self._loaded.joined(cookies, dict(file.calls.keys()))
             if program is not None:
-                links.append(_Multi(program, ATTACH_TYPE_UPROBE_SESSION, path, [*chain(*both.values())], False))
-                entries = {name: sites for name, sites in entries.items() if name not in calls}
-                returns = {name: sites for name, sites in returns.items() if name not in calls.values()}
-        for sites, on_return in ((entries, False), (returns, True)):
-            together = self._loaded.joined(_cookies(sites)) if len(sites) > 1 else None
-            programs = (
-                [(together, [*chain(*sites.values())])]
+                sites = [*chain(*file.calls.values())]
+                links.append(_Multi(program, ATTACH_TYPE_UPROBE_SESSION, path, sites, False))
+                file = FileSites(file.plain, {}, file.tails)
+        for on_return, programs in enumerate(file.by_direction()):
+            together = self._loaded.joined(_cookies(programs)) if len(programs) > 1 else None
+            loaded = (
+                [(together, [*chain(*programs.values())])]
                 if together is not None
-                else [(self._loaded.program(name, ATTACH_TYPE_UPROBE_MULTI), those) for name, those in sites.items()]
+                else [(self._loaded.program(name, ATTACH_TYPE_UPROBE_MULTI), those) for name, those in programs.items()]
             )
-            links += [_Multi(program, ATTACH_TYPE_UPROBE_MULTI, path, those, on_return) for program, those in programs]
+            type = ATTACH_TYPE_UPROBE_MULTI
+            links += [_Multi(program, type, path, those, on_return == 1) for program, those in loaded]
         return links
 
     def _attach_multi(self, link: _Multi, sites: list[Site], pid: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from usdtkit import targets
 from usdtkit.bpf.render import HookKind
@@ -15,16 +16,28 @@ from usdtkit.model import Argument, Function, Operand, Probe
 from usdtkit.providers import known_function
 from usdtkit.records import dataclass, replace
 
+ReturnsBy = Literal["sites", "probes", "tail"]
+"""How a function's return is seen: by probes on the instructions with which it leaves, by return probes of the kernel,
+or by one that is set where the function jumps to its last callee."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One offset of one file, with the name that its events carry."""
+    """One offset of one file, with the name that its events carry.
+
+    Of a `function`'s entry or return, once `trace.returns` has decided: by what its `returns` are seen and `why`, and
+    the flags of the cookie (EXIT_… of `bpf.render`).
+    """
 
     name: str
     path: str
     file_offset: int
     semaphore_offset: int = 0
     operands: tuple[Operand, ...] = ()
+    function: Function | None = None
+    returns: ReturnsBy | Literal[""] = ""
+    why: str = ""
+    flags: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +54,7 @@ class Resolved:
     convention: str = ""
 
     def returning(self) -> Resolved:
-        """Of functions' entries, their returns."""
-        targets.refuse_go_returns(place.path for place in self.places)
+        """Of functions' entries, their returns; a session finds out how to see them."""
         return replace(self, kind="return", arguments=())
 
 
@@ -90,14 +102,12 @@ class FunctionSpec:
 
     def resolve(self, pids: Sequence[int]) -> Resolved:
         found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
-        if self.on_return:
-            targets.refuse_go_returns(function.path for function in found)
         conventions = {function.convention for function in found}
         return Resolved(
             self.what,
             "return" if self.on_return else "entry",
             self.arguments_of(function.name for function in found),
-            tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found),
+            tuple(Place(each.demangled or each.name, each.path, each.file_offset, function=each) for each in found),
             conventions.pop() if len(conventions) == 1 else "mixed",
         )
 

@@ -28,7 +28,7 @@ from usdtkit.trace.symbols import Files
 _HEAD = struct.Struct("<QIIIi")
 _ADDRESSES = struct.Struct("<128Q")
 _BUILT = struct.Struct("<i20sQ")
-_AT_ENTRY, _AT_RETURN = 1, 2
+_AT_ENTRY, _AT_RETURN, _AT_EXIT = 1, 2, 3
 _BUILD_ID_VALID = 1
 
 
@@ -154,16 +154,18 @@ class Stacks:
     def _stack(self, payload: bytes) -> tuple[int, Stack]:
         id, pid, depth, place, built_size = _HEAD.unpack_from(payload)
         addresses = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
-        memory = self._memory(pid, addresses)
+        memory, at_return = self._memory(pid, addresses), place in (_AT_RETURN, _AT_EXIT)
         if memory is not None:
-            return id, Stack(pid, tuple(memory.real(addresses)), place == _AT_RETURN, memory)
+            return id, Stack(pid, tuple(memory.real(addresses)), at_return, memory)
         notes = payload[_HEAD.size + _ADDRESSES.size :][: max(0, built_size)]
-        noted = [
+        noted: list[tuple[str, int] | None] = [
             (build_id.hex(), offset) if status == _BUILD_ID_VALID else None
             for status, build_id, offset in _BUILT.iter_unpack(notes)
         ]
+        if place == _AT_EXIT:
+            noted[:1] = [None]  # the kernel's walk begins with the function that returns, and ours with its caller
         remains = Remains(addresses, aligned(addresses, noted, place == _AT_ENTRY), self._files)
-        return id, Stack(pid, addresses, place == _AT_RETURN, remains)
+        return id, Stack(pid, addresses, at_return, remains)
 
     def _memory(self, pid: int, addresses: tuple[int, ...]) -> Memory | None:
         """What the process has mapped, read at most once a `collect`; of one that has ended, what is known."""
