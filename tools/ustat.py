@@ -141,7 +141,7 @@ class Files:
                 for probe in probes:
                     if probe.spec in wanted:
                         found[category, probe.path] += [
-                            Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset)
+                            Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, file=probe.file)
                             for site in probe.sites
                         ]
                 functions = [name for name in wanted if ":" not in name]
@@ -149,7 +149,9 @@ class Files:
                     if any(libraries.is_called(target.name, name) for name in language.code):
                         with suppress(NotFoundError):  # Debian's program is a small one, beside its library
                             at = targets.find_functions(target.path, functions)
-                            found[category, target.path] += [Place(one.name, one.path, one.file_offset) for one in at]
+                            found[category, target.path] += [
+                                Place(one.name, one.path, one.file_offset, file=one.file) for one in at
+                            ]
         return found
 
 

@@ -5,9 +5,12 @@ Made by `elf` (from files) and `targets` (from processes), read by `bpf`, `trace
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from usdtkit.records import dataclass, field
+
+if TYPE_CHECKING:
+    from usdtkit.files import OpenFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,11 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A USDT probe: all its sites in one file. Bytes of names that are not UTF-8 are kept as surrogate escapes."""
+    """A USDT probe: all its sites in one file. Bytes of names that are not UTF-8 are kept as surrogate escapes.
+
+    `file` is the file that it was read from, still open, so that the kernel attaches to that one and to no other that
+    has its path by then. Without it, `path` is opened when a session attaches.
+    """
 
     path: str
     provider: str
@@ -105,6 +112,7 @@ class Probe:
     doc: str = ""
     build_id: str = ""
     stability: str = ""
+    file: OpenFile | None = field(default=None, compare=False, repr=False)
 
     @property
     def spec(self) -> str:
@@ -131,7 +139,7 @@ class Function:
     `name` is as the symbol table has it, without `version` ("GLIBC_2.34"), `demangled` as its programmer wrote it,
     where it was looked for so. `aliases` are the other names at this address, where they were asked for. An `indirect`
     function is only the resolver that chooses the real one. `convention` says how it is called: "go", "i386", or "" as
-    the machine's ABI has it for C.
+    the machine's ABI has it for C. `file` is the file that it was read from, as `Probe` has it.
     """
 
     path: str
@@ -144,6 +152,7 @@ class Function:
     aliases: tuple[str, ...] = ()
     indirect: bool = False
     convention: str = ""
+    file: OpenFile | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, object]:
         """As an object of JSON."""

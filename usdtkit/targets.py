@@ -15,15 +15,15 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from usdtkit import libraries
 from usdtkit.elf import symbols
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
+from usdtkit.files import OpenFile
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import FileKey, Scan, all_mapped, below, file_key, mapped_files, named, running_pids
+from usdtkit.processes import Scan, all_mapped, below, file_key, mapped_files, named, running_pids
 
 if TYPE_CHECKING:
     from usdtkit.elf.walk import Progress
@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 _NEAR_FILES = 20  # in which names are compared when there is none of that name
+_MOST_KNOWN = 64  # files of which is known whether they are Go's
+_GO: dict[tuple[int, int, int], bool] = {}
 _PROVIDER_FILE_LIMIT = 10_000  # files looked at in one directory, which others may be able to fill
 
 
@@ -192,24 +194,30 @@ def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> dict[str, lis
     return found
 
 
-def refuse_go_returns(paths: Iterable[str]) -> None:
-    """Raise UnsupportedError where one of the files is Go's: a return probe would end the program that runs it."""
-    for path in dict.fromkeys(paths):
-        if _is_go(path, file_key(path), _modified(path)):
+def refuse_go_returns(files: Iterable[OpenFile | str]) -> None:
+    """Raise UnsupportedError where one of the files, open ones or paths, is Go's: a return probe would end the program
+    that runs it."""
+    for each in dict.fromkeys(files):
+        file = OpenFile.open(each) if isinstance(each, str) else each
+        if _is_go(file):
             raise UnsupportedError(
-                f"{path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
+                f"{file.path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
                 "crash it",
                 hint="trace the entry of the function, and the entry of what is called when it is done",
             )
 
 
-@lru_cache(maxsize=64)
-def _is_go(path: str, key: FileKey | None, changed: float) -> bool:
-    """Of a file as it was then: a tool asks about one library again and again."""
-    from usdtkit.elf.sites import is_go
+def _is_go(file: OpenFile) -> bool:
+    """Of a file as it is now; what was found out is kept, as a tool asks about one library again and again."""
+    known = _GO.get(file.version)
+    if known is None:
+        from usdtkit.elf.sites import is_go
 
-    with Image.open(path) as image:
-        return is_go(image)
+        if len(_GO) >= _MOST_KNOWN:
+            _GO.clear()
+        with Image(file.path, file) as image:
+            known = _GO[file.version] = is_go(image)
+    return known
 
 
 def _installed_as(name: str, progress: Progress | None) -> list[Target]:

@@ -25,6 +25,7 @@ from usdtkit.features import (
     has_uprobe_multi,
     has_uprobe_session,
 )
+from usdtkit.files import OpenFile
 from usdtkit.records import dataclass
 
 ENOTSUPP = 524
@@ -54,7 +55,7 @@ class Refusal:
 
 
 # Of each file and direction (true: on return), programs of the text, by name, and their sites.
-Wanted = Mapping[tuple[str, bool], Mapping[str, list[Site]]]
+Wanted = Mapping[tuple[OpenFile, bool], Mapping[str, list[Site]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class _Multi:
 
     program: int
     attach_type: int
-    path: str
+    file: OpenFile
     sites: list[Site]
     on_return: bool
 
@@ -100,20 +101,20 @@ class Links:
         with _beside(lambda: self._load_tracepoints(tracepoints)):
             if self.method == "uprobe_multi":
                 # Loaded before the first is attached: the kernel's wait for that one serves all that follow at once.
-                paths = dict.fromkeys(path for path, _ in wanted)
-                multi = [link for path in paths for link in self._multi(path, wanted)]
+                files = dict.fromkeys(file for file, _ in wanted)
+                multi = [link for file in files for link in self._multi(file, wanted)]
         for program, tracepoint in tracepoints:
             descriptor = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), tracepoint.encode())
             self._descriptors.append(check(descriptor, f"attaching to the kernel's {tracepoint}"))
         # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
-        groups = [(link, group) for link in multi for group in _by_suspicion(link.path, link.sites)]
+        groups = [(link, group) for link in multi for group in _by_suspicion(link.file, link.sites)]
         attached = 0
         for pid in pids:
             for link, group in groups:
                 attached += self._attach_multi(link, group, pid)
-            for (path, on_return), programs in {} if multi else wanted.items():
+            for (file, on_return), programs in {} if multi else wanted.items():
                 for name, sites in programs.items():
-                    attached += self._attach_perf(name, path, sites, on_return, pid)
+                    attached += self._attach_perf(name, file, sites, on_return, pid)
         return attached
 
     def _load_tracepoints(self, tracepoints: Sequence[tuple[str, str]]) -> None:
@@ -128,9 +129,9 @@ class Links:
             if self._descriptors:
                 os.close(self._descriptors.pop())
 
-    def _multi(self, path: str, wanted: Wanted) -> list[_Multi]:
+    def _multi(self, file: OpenFile, wanted: Wanted) -> list[_Multi]:
         """The links of a file, their programs loaded: as few as can be, as what detaching costs is for each link."""
-        entries, returns = wanted.get((path, False), {}), wanted.get((path, True), {})
+        entries, returns = wanted.get((file, False), {}), wanted.get((file, True), {})
         links = []
         if entries and returns and has_uprobe_session():
             of_sites = {tuple(sites): name for name, sites in returns.items()}
@@ -138,7 +139,7 @@ class Links:
             both = {name: entries[name] for name in calls}
             program = self._loaded.joined(_cookies(both), calls) if calls else None
             if program is not None:
-                links.append(_Multi(program, ATTACH_TYPE_UPROBE_SESSION, path, [*chain(*both.values())], False))
+                links.append(_Multi(program, ATTACH_TYPE_UPROBE_SESSION, file, [*chain(*both.values())], False))
                 entries = {name: sites for name, sites in entries.items() if name not in calls}
                 returns = {name: sites for name, sites in returns.items() if name not in calls.values()}
         for sites, on_return in ((entries, False), (returns, True)):
@@ -148,7 +149,7 @@ class Links:
                 if together is not None
                 else [(self._loaded.program(name, ATTACH_TYPE_UPROBE_MULTI), those) for name, those in sites.items()]
             )
-            links += [_Multi(program, ATTACH_TYPE_UPROBE_MULTI, path, those, on_return) for program, those in programs]
+            links += [_Multi(program, ATTACH_TYPE_UPROBE_MULTI, file, those, on_return) for program, those in programs]
         return links
 
     def _attach_multi(self, link: _Multi, sites: list[Site], pid: int) -> int:
@@ -156,7 +157,7 @@ class Links:
         result = lib.usdtkit_link_uprobe_multi(
             link.program,
             link.attach_type,
-            os.fsencode(link.path),
+            link.file.attach_path.encode(),
             ffi.new("uint64_t[]", [site.file_offset for site in sites]),
             ffi.new("uint64_t[]", [site.semaphore_offset for site in sites])
             if any(site.semaphore_offset for site in sites)
@@ -170,25 +171,23 @@ class Links:
             self._descriptors.append(result)
             return count
         if result not in REFUSALS:
-            _fail(result, link.path, pid)
+            _fail(result, link.file, pid)
         if count == 1:
-            self.refused.append(Refusal(link.path, sites[0].file_offset, _reason(-result)))
+            self.refused.append(Refusal(link.file.path, sites[0].file_offset, _reason(-result)))
             return 0
         middle = count // 2
         return self._attach_multi(link, sites[:middle], pid) + self._attach_multi(link, sites[middle:], pid)
 
-    def _attach_perf(self, program: str, path: str, sites: Sequence[Site], on_return: bool, pid: int) -> int:
-        pmu = perf_pmu()
+    def _attach_perf(self, program: str, file: OpenFile, sites: Sequence[Site], on_return: bool, pid: int) -> int:
+        pmu, path = perf_pmu(), file.attach_path.encode()
         attached = 0
         for site in sites:
-            event = lib.usdtkit_perf_uprobe(
-                *pmu, os.fsencode(path), site.file_offset, site.semaphore_offset, on_return, pid
-            )
+            event = lib.usdtkit_perf_uprobe(*pmu, path, site.file_offset, site.semaphore_offset, on_return, pid)
             if event in REFUSALS:
-                self.refused.append(Refusal(path, site.file_offset, _reason(-event)))
+                self.refused.append(Refusal(file.path, site.file_offset, _reason(-event)))
                 continue
             if event < 0:
-                _fail(event, path, pid)
+                _fail(event, file, pid)
             self._descriptors.append(event)
             if self.method == "perf_link":
                 shared = self._loaded.program(program, ATTACH_TYPE_NONE)
@@ -198,11 +197,11 @@ class Links:
                 elif link == -errno.EINVAL:
                     self.method = "perf_ioctl"
                 else:
-                    _fail(link, path, pid)
+                    _fail(link, file, pid)
             if self.method == "perf_ioctl":
                 own = self._loaded.program(program, ATTACH_TYPE_NONE, site.cookie)
-                check(lib.usdtkit_perf_set_program(own, event), f"attaching to {path}")
-            check(lib.usdtkit_perf_enable(event), f"attaching to {path}")
+                check(lib.usdtkit_perf_set_program(own, event), f"attaching to {file.path}")
+            check(lib.usdtkit_perf_enable(event), f"attaching to {file.path}")
             attached += 1
         return attached
 
@@ -244,27 +243,28 @@ def _reason(code: int) -> str:
     return describe(code) + also
 
 
-def _by_suspicion(path: str, sites: Sequence[Site]) -> list[list[Site]]:
+def _by_suspicion(file: OpenFile, sites: Sequence[Site]) -> list[list[Site]]:
     """All sites but those that the kernel will refuse as far as we know, and each of these alone; no empty group."""
     alone: list[list[Site]] = []
     others: list[Site] = []
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 pathlib is dear at the start
-            for site in sites:
-                refused = cost_of(os.pread(file.fileno(), LONGEST, site.file_offset), MACHINE) == "refused"
-                (alone.append([site]) if refused else others.append(site))
+        for site in sites:
+            refused = cost_of(os.pread(file.descriptor, LONGEST, site.file_offset), MACHINE) == "refused"
+            (alone.append([site]) if refused else others.append(site))
     except (OSError, OverflowError):
         return [list(sites)]  # the kernel says better what is wrong
     return [*alone, others] if others else alone
 
 
-def _fail(result: int, path: str, pid: int) -> None:
+def _fail(result: int, file: OpenFile, pid: int) -> None:
     if result == -errno.ESRCH:
         raise NotFoundError(f"process {pid} ended before it could be traced")
-    if result == -errno.ENOENT:
-        raise NotFoundError(f"{path} has gone", hint="was the program upgraded? start the trace again")
-    check(result, f"attaching to {path}")
-    raise UsdtkitError(f"attaching to {path} failed")
+    if result == -errno.ENOENT:  # the file is open, so it has not gone
+        raise UnsupportedError(
+            f"attaching to {file.path}: there is no {file.attach_path}", hint="mount -t proc proc /proc"
+        )
+    check(result, f"attaching to {file.path}")
+    raise UsdtkitError(f"attaching to {file.path} failed")
 
 
 @cache

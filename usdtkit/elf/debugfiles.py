@@ -101,10 +101,9 @@ def _unpacked(image: Image, section: Section) -> Image | None:
     if not unpacker.eof:
         return None
     descriptor = os.memfd_create("gnu_debugdata", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
     try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(data)
         return Image(f"{image.path} (.gnu_debugdata)", descriptor)
     except UsdtkitError:
-        os.close(descriptor)
         return None

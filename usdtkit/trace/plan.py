@@ -13,8 +13,9 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import Site
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.errors import UsdtkitError
+from usdtkit.files import OpenFile
 from usdtkit.records import asdict, dataclass
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace.specs import Place, Resolved
 
 if TYPE_CHECKING:
     from usdtkit.elf.instructions import Cost
@@ -75,7 +76,7 @@ class Plan:
     `numbers` has the probe of each hook that its sites are given which come later.
     """
 
-    sites: dict[tuple[str, bool], dict[str, list[Site]]]
+    sites: dict[tuple[OpenFile, bool], dict[str, list[Site]]]
     operands: list[bytes]
     probe_names: list[str]
     numbers: list[int]
@@ -86,21 +87,21 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
     from usdtkit.elf.image import Image
     from usdtkit.elf.sites import cost
 
-    costs: dict[tuple[str, int], Cost] = {}
-    wanted: dict[str, set[int]] = {}
+    costs: dict[Place, Cost] = {}
+    wanted: dict[OpenFile | str, list[Place]] = {}
     for resolved in places:
         for place in resolved.places:
-            wanted.setdefault(place.path, set()).add(place.file_offset)
-    for path, offsets in wanted.items():
+            wanted.setdefault(place.file or place.path, []).append(place)
+    for same in wanted.values():
         try:
-            with Image.open(path) as image:
-                costs.update({(path, offset): cost(image, offset) for offset in offsets})
+            with Image(same[0].path, same[0].opened) as image:
+                costs.update({place: cost(image, place.file_offset) for place in same})
         except UsdtkitError:
-            costs.update({(path, offset): "unknown" for offset in offsets})
+            costs.update(dict.fromkeys(same, "unknown"))
     return [
         Planned(
             *(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, pids),
-            *(hook.arguments, costs[place.path, place.file_offset]),
+            *(hook.arguments, costs[place]),
         )
         for hook, resolved in zip(hooks, places, strict=True)
         for place in resolved.places
@@ -109,7 +110,7 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
 
 def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:
     """The plan of a session's hooks, each with its places; with `stacks`, functions' entries are marked for them."""
-    sites: dict[tuple[str, bool], dict[str, list[Site]]] = {}
+    sites: dict[tuple[OpenFile, bool], dict[str, list[Site]]] = {}
     lists: dict[tuple[bytes, ...], int] = {}
     # Each hook has numbers of its own, in a row, so that a cookie says which hook is meant; a call's return has those
     # of its entry, by which they meet.
@@ -127,7 +128,7 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
             at_entry = stacks is not None and hook.kind == "usdt" and stacks.begins_function(place)
             cookie = programs.cookie(name, operands, at_entry)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
-            sites.setdefault((place.path, on_return), {}).setdefault(hook.function, []).append(site)
+            sites.setdefault((place.opened, on_return), {}).setdefault(hook.function, []).append(site)
     return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers)
 
 

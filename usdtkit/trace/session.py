@@ -24,6 +24,7 @@ from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
+from usdtkit.files import OpenFile
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
@@ -113,6 +114,11 @@ class Session(Definition):
     def _check_not_closed(self) -> None:
         if self._closed:
             raise UsageError("the session is closed", hint="make another one")
+
+    def plan(self) -> list[Planned]:
+        """Every site that `start` would attach to, and nothing attached. UsageError once the session is closed."""
+        self._check_not_closed()
+        return super().plan()
 
     def start(self, announce: Callable[[list[Planned]], None] | None = None) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing.
@@ -235,9 +241,9 @@ class Session(Definition):
         if hook.arguments or hook.start is not None or hook.after is not None:
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
         cookie = programs.cookie(self._numbers[hook.index], 0)
-        wanted: dict[tuple[str, bool], dict[str, list[Site]]] = {}
+        wanted: dict[tuple[OpenFile, bool], dict[str, list[Site]]] = {}
         for place in places:
-            sites = wanted.setdefault((place.path, hook.kind == "return"), {}).setdefault(hook.function, [])
+            sites = wanted.setdefault((place.opened, hook.kind == "return"), {}).setdefault(hook.function, [])
             sites.append(Site(place.file_offset, place.semaphore_offset, cookie))
         self._links.attach(wanted, self.pids or (0,))
 
@@ -402,6 +408,7 @@ class Session(Definition):
         # First of all, so that a late `stop` does not write to what has its descriptor's number next.
         self._closed = True
         self.detach()
+        self._places.clear()  # which lets the files go
         if self._loaded is not None:
             self._final = self.summary()
             self._loaded.close()

@@ -11,20 +11,27 @@ from collections.abc import Iterable, Sequence
 from usdtkit import targets
 from usdtkit.bpf.render import HookKind
 from usdtkit.errors import UsageError
+from usdtkit.files import OpenFile
 from usdtkit.model import Argument, Function, Operand, Probe
 from usdtkit.providers import known_function
-from usdtkit.records import dataclass, replace
+from usdtkit.records import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One offset of one file, with the name that its events carry."""
+    """One offset of one file, with the name that its events carry. `file` is the file, as `Function` has it."""
 
     name: str
     path: str
     file_offset: int
     semaphore_offset: int = 0
     operands: tuple[Operand, ...] = ()
+    file: OpenFile | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def opened(self) -> OpenFile:
+        """The file; where the place was made without, what is at its path now. NotFoundError, PrivilegeError."""
+        return self.file or OpenFile.open(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class Resolved:
 
     def returning(self) -> Resolved:
         """Of functions' entries, their returns."""
-        targets.refuse_go_returns(place.path for place in self.places)
+        targets.refuse_go_returns(place.opened for place in self.places)
         return replace(self, kind="return", arguments=())
 
 
@@ -62,7 +69,7 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
         if not all(_readable(site.operands, argument) for site in sites):
             common[index] = replace(argument, type="unreadable")
     places = tuple(
-        Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands)
+        Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands, probe.file)
         for probe in probes
         for site in probe.sites
     )
@@ -91,13 +98,13 @@ class FunctionSpec:
     def resolve(self, pids: Sequence[int]) -> Resolved:
         found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
         if self.on_return:
-            targets.refuse_go_returns(function.path for function in found)
+            targets.refuse_go_returns(function.file or function.path for function in found)
         conventions = {function.convention for function in found}
         return Resolved(
             self.what,
             "return" if self.on_return else "entry",
             self.arguments_of(function.name for function in found),
-            tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found),
+            tuple(Place(each.demangled or each.name, each.path, each.file_offset, file=each.file) for each in found),
             conventions.pop() if len(conventions) == 1 else "mixed",
         )
 
@@ -115,9 +122,9 @@ class FunctionSpec:
     def _one_name_each(self, functions: Sequence[Function]) -> list[Function]:
         """One function for each address, or each of its names would count every call: what was asked for by name first,
         then what looks public."""
-        chosen: dict[tuple[str, int], Function] = {}
+        chosen: dict[tuple[OpenFile | str, int], Function] = {}
         for function in sorted(functions, key=lambda f: (f.name not in self.functions, f.name.startswith("_"), f.name)):
-            chosen.setdefault((function.path, function.file_offset), function)
+            chosen.setdefault((function.file or function.path, function.file_offset), function)
         return list(chosen.values())
 
     def returning(self) -> FunctionSpec:
