@@ -7,6 +7,7 @@ see to that; a descriptor cannot. So a path is for messages as soon as the file 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -60,6 +61,17 @@ class OpenFile:
     def attach_path(self) -> str:
         """A path that leads the kernel to this very inode, whatever has become of `path`, as long as it is open."""
         return f"/proc/self/fd/{self.descriptor}"
+
+    def reopen(self, path: str) -> None:
+        """Hold it by another way that leads to it: the descriptor keeps its number. OSError where `path` does not."""
+        again = os.open(path, _FLAGS)
+        try:
+            status = os.fstat(again)
+            if (status.st_dev, status.st_ino) != self.key:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+            os.dup2(again, self.descriptor, inheritable=False)
+        finally:
+            os.close(again)
 
     @property
     def version(self) -> tuple[int, int, int]:

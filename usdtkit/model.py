@@ -173,12 +173,15 @@ class Function:
 class Target:
     """One ELF file to look into: `path` opens it from here, `name` is what the processes that map it call it.
 
-    The two differ in a container, or where the file was deleted. `pids` are those of the scan that map it.
+    The two differ in a container, or where the file was deleted. `pids` are those of the scan that map it, and `key`
+    the device and inode that it had then: `usdtkit.processes.open_target` opens that file or none. A path that a user
+    has named means whatever file is there, and has no key.
     """
 
     path: str
     name: str
     pids: tuple[int, ...] = ()
+    key: tuple[int, int] | None = field(default=None, compare=False, repr=False)
 
 
 def _text(text: str) -> str:

@@ -16,6 +16,7 @@ from itertools import chain
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, Loaded
+from usdtkit.bpf.mounts import leave_mount
 from usdtkit.elf.instructions import LONGEST, cost_of
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.features import (
@@ -53,6 +54,8 @@ class Refusal:
     file_offset: int
     reason: str
 
+
+REWRITTEN = "the file was written to after it was read"
 
 # Of each file and direction (true: on return), programs of the text, by name, and their sites.
 Wanted = Mapping[tuple[OpenFile, bool], Mapping[str, list[Site]]]
@@ -97,25 +100,52 @@ class Links:
         `tracepoints` are pairs of a program and the kernel's name. Returns how many sites were attached; the others are
         in `refused`. Raises for what is not one site's fault.
         """
+        files = dict.fromkeys(file for file, _ in wanted)
         multi: list[_Multi] = []
         with _beside(lambda: self._load_tracepoints(tracepoints)):
             if self.method == "uprobe_multi":
                 # Loaded before the first is attached: the kernel's wait for that one serves all that follow at once.
-                files = dict.fromkeys(file for file, _ in wanted)
                 multi = [link for file in files for link in self._multi(file, wanted)]
         for program, tracepoint in tracepoints:
             descriptor = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), tracepoint.encode())
             self._descriptors.append(check(descriptor, f"attaching to the kernel's {tracepoint}"))
+        for file in files:
+            leave_mount(file)
         # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
         groups = [(link, group) for link in multi for group in _by_suspicion(link.file, link.sites)]
-        attached = 0
+        steps = [(link.file, partial(self._attach_multi, link, group)) for link, group in groups]
+        steps += [
+            (file, partial(self._attach_perf, name, file, sites, on_return))
+            for (file, on_return), programs in ({} if multi else wanted).items()
+            for name, sites in programs.items()
+        ]
+        attached = dict.fromkeys(files, 0)
+        held: dict[OpenFile, list[int]] = {file: [] for file in files}
+        steps = [step for step in steps if not step[0].is_rewritten]
+        ended: list[NotFoundError] = []
         for pid in pids:
-            for link, group in groups:
-                attached += self._attach_multi(link, group, pid)
-            for (file, on_return), programs in {} if multi else wanted.items():
-                for name, sites in programs.items():
-                    attached += self._attach_perf(name, file, sites, on_return, pid)
-        return attached
+            try:
+                for file, attach in steps:
+                    before = len(self._descriptors)
+                    attached[file] += attach(pid)
+                    held[file] += self._descriptors[before:]
+            except NotFoundError as error:  # the others go on
+                ended.append(error)
+        if len(ended) == len(pids):
+            raise ended[0]
+        for file in files:
+            if file.is_rewritten:  # its offsets may lie anywhere now
+                self._give_up(file, held[file], wanted)
+                attached[file] = 0
+        return sum(attached.values())
+
+    def _give_up(self, file: OpenFile, descriptors: Sequence[int], wanted: Wanted) -> None:
+        """Detach from a file what hangs on these descriptors, and refuse all of its sites."""
+        self._descriptors = [each for each in self._descriptors if each not in descriptors]
+        for descriptor in descriptors:
+            os.close(descriptor)
+        sites = chain(*wanted.get((file, False), {}).values(), *wanted.get((file, True), {}).values())
+        self.refused += [Refusal(file.path, site.file_offset, REWRITTEN) for site in sites]
 
     def _load_tracepoints(self, tracepoints: Sequence[tuple[str, str]]) -> None:
         for program, _ in tracepoints:

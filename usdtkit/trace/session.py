@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.links import Links, Refusal, Site
+from usdtkit.bpf.links import REWRITTEN, Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.statements import table_name
@@ -183,7 +183,7 @@ class Session(Definition):
     def _new_stacks(self) -> Stacks:
         from usdtkit.trace.stacks import Stacks  # what most sessions do without
 
-        return Stacks(self.pids, [place.path for resolved in self._places for place in resolved.places])
+        return Stacks(self.pids, [place.opened for resolved in self._places for place in resolved.places])
 
     def drop_privileges(self, user: str | None = None) -> None:
         """Give up every privilege of this process: become `user` (a name or number; None is who called sudo, else
@@ -226,7 +226,9 @@ class Session(Definition):
             where = f"{first.path}+{first.file_offset:#x}"
             raise UnsupportedError(
                 f"the kernel takes none of the {len(links.refused)} sites; {where}: {first.reason}",
-                hint="some first instructions cannot be probed: try another function",
+                hint="start the trace again"
+                if first.reason == REWRITTEN
+                else "some first instructions cannot be probed: try another function",
             )
 
     def extend(self, source: Source, places: Sequence[Place]) -> None:

@@ -96,7 +96,12 @@ class FunctionSpec:
     on_return: bool = False
 
     def resolve(self, pids: Sequence[int]) -> Resolved:
-        found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
+        """The functions where they are found now. NotFoundError."""
+        return self.of(targets.find_functions(self.library, self.functions, pids=pids))
+
+    def of(self, functions: Sequence[Function]) -> Resolved:
+        """These functions, which somebody has found already, as those that are meant."""
+        found = self._one_name_each(functions)
         if self.on_return:
             targets.refuse_go_returns(function.file or function.path for function in found)
         conventions = {function.convention for function in found}
