@@ -16,6 +16,7 @@ from itertools import chain
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, Loaded
+from usdtkit.bpf.mounts import leave_mount
 from usdtkit.bpf.render import EXIT_BIT
 from usdtkit.elf.instructions import LONGEST, cost_of
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
@@ -26,6 +27,7 @@ from usdtkit.features import (
     has_uprobe_multi,
     has_uprobe_session,
 )
+from usdtkit.files import OpenFile
 from usdtkit.records import dataclass, field
 
 ENOTSUPP = 524
@@ -57,6 +59,9 @@ class Refusal:
     path: str
     file_offset: int
     reason: str
+
+
+REWRITTEN = "the file was written to after it was read"
 
 
 @dataclass
@@ -96,7 +101,7 @@ class FileSites:
         return here, on_return
 
 
-Wanted = Mapping[str, FileSites]
+Wanted = Mapping[OpenFile, FileSites]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ class _Multi:
 
     program: int
     attach_type: int
-    path: str
+    file: OpenFile
     sites: list[Site]
     on_return: bool
 
@@ -138,25 +143,53 @@ class Links:
         `tracepoints` are pairs of a program and the kernel's name. Returns how many sites were attached; the others are
         in `refused`. Raises for what is not one site's fault.
         """
+        files = list(wanted)
         multi: list[_Multi] = []
         with _beside(lambda: self._load_tracepoints(tracepoints)):
             if self.method == "uprobe_multi":
                 # Loaded before the first is attached: the kernel's wait for that one serves all that follow at once.
-                multi = [link for path, sites in wanted.items() for link in self._multi(path, sites)]
+                multi = [link for file, sites in wanted.items() for link in self._multi(file, sites)]
         for program, tracepoint in tracepoints:
             descriptor = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), tracepoint.encode())
             self._descriptors.append(check(descriptor, f"attaching to the kernel's {tracepoint}"))
+        for file in files:
+            leave_mount(file)
         # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
-        groups = [(link, group) for link in multi for group in _by_suspicion(link.path, link.sites)]
-        attached = 0
+        groups = [(link, group) for link in multi for group in _by_suspicion(link.file, link.sites)]
+        steps = [(link.file, partial(self._attach_multi, link, group)) for link, group in groups]
+        steps += [
+            (file, partial(self._attach_perf, name, file, those, on_return == 1))
+            for file, sites in ({} if multi else wanted).items()
+            for on_return, programs in enumerate(sites.by_direction())
+            for name, those in programs.items()
+        ]
+        attached = dict.fromkeys(files, 0)
+        held: dict[OpenFile, list[int]] = {file: [] for file in files}
+        steps = [step for step in steps if not step[0].is_rewritten]
+        ended: list[NotFoundError] = []
         for pid in pids:
-            for link, group in groups:
-                attached += self._attach_multi(link, group, pid)
-            for path, file in {} if multi else wanted.items():
-                for on_return, programs in enumerate(file.by_direction()):
-                    for name, sites in programs.items():
-                        attached += self._attach_perf(name, path, sites, on_return == 1, pid)
-        return attached
+            try:
+                for file, attach in steps:
+                    before = len(self._descriptors)
+                    attached[file] += attach(pid)
+                    held[file] += self._descriptors[before:]
+            except NotFoundError as error:  # the others go on
+                ended.append(error)
+        if len(ended) == len(pids):
+            raise ended[0]
+        for file in files:
+            if file.is_rewritten:  # its offsets may lie anywhere now
+                self._give_up(file, held[file], wanted)
+                attached[file] = 0
+        return sum(attached.values())
+
+    def _give_up(self, file: OpenFile, descriptors: Sequence[int], wanted: Wanted) -> None:
+        """Detach from a file what hangs on these descriptors, and refuse all of its sites."""
+        self._descriptors = [each for each in self._descriptors if each not in descriptors]
+        for descriptor in descriptors:
+            os.close(descriptor)
+        sites = chain.from_iterable(chain(*programs.values()) for programs in wanted[file].by_direction())
+        self.refused += [Refusal(file.path, site.file_offset, REWRITTEN) for site in sites]
 
     def _load_tracepoints(self, tracepoints: Sequence[tuple[str, str]]) -> None:
         for program, _ in tracepoints:
@@ -170,17 +203,17 @@ class Links:
             if self._descriptors:
                 os.close(self._descriptors.pop())
 
-    def _multi(self, path: str, file: FileSites) -> list[_Multi]:
+    def _multi(self, file: OpenFile, sites: FileSites) -> list[_Multi]:
         """The links of a file, their programs loaded: as few as can be, as what detaching costs is for each link."""
         links = []
-        if file.calls and has_uprobe_session():
-            cookies = {entry: {site.cookie for site in sites} for (entry, _), sites in file.calls.items()}
-            program = self._loaded.joined(cookies, dict(file.calls.keys()))
+        if sites.calls and has_uprobe_session():
+            cookies = {entry: {site.cookie for site in those} for (entry, _), those in sites.calls.items()}
+            program = self._loaded.joined(cookies, dict(sites.calls.keys()))
             if program is not None:
-                sites = [*chain(*file.calls.values())]
-                links.append(_Multi(program, ATTACH_TYPE_UPROBE_SESSION, path, sites, False))
-                file = FileSites(file.plain, {}, file.tails)
-        for on_return, programs in enumerate(file.by_direction()):
+                called = [*chain(*sites.calls.values())]
+                links.append(_Multi(program, ATTACH_TYPE_UPROBE_SESSION, file, called, False))
+                sites = FileSites(sites.plain, {}, sites.tails)
+        for on_return, programs in enumerate(sites.by_direction()):
             together = self._loaded.joined(_cookies(programs)) if len(programs) > 1 else None
             loaded = (
                 [(together, [*chain(*programs.values())])]
@@ -188,7 +221,7 @@ class Links:
                 else [(self._loaded.program(name, ATTACH_TYPE_UPROBE_MULTI), those) for name, those in programs.items()]
             )
             type = ATTACH_TYPE_UPROBE_MULTI
-            links += [_Multi(program, type, path, those, on_return == 1) for program, those in loaded]
+            links += [_Multi(program, type, file, those, on_return == 1) for program, those in loaded]
         return links
 
     def _attach_multi(self, link: _Multi, sites: list[Site], pid: int) -> int:
@@ -196,7 +229,7 @@ class Links:
         result = lib.usdtkit_link_uprobe_multi(
             link.program,
             link.attach_type,
-            os.fsencode(link.path),
+            link.file.attach_path.encode(),
             ffi.new("uint64_t[]", [site.file_offset for site in sites]),
             ffi.new("uint64_t[]", [site.semaphore_offset for site in sites])
             if any(site.semaphore_offset for site in sites)
@@ -210,25 +243,23 @@ class Links:
             self._descriptors.append(result)
             return count
         if result not in REFUSALS:
-            _fail(result, link.path, pid)
+            _fail(result, link.file, pid)
         if count == 1:
-            self.refused.append(Refusal(link.path, sites[0].file_offset, _reason(-result)))
+            self.refused.append(Refusal(link.file.path, sites[0].file_offset, _reason(-result)))
             return 0
         middle = count // 2
         return self._attach_multi(link, sites[:middle], pid) + self._attach_multi(link, sites[middle:], pid)
 
-    def _attach_perf(self, program: str, path: str, sites: Sequence[Site], on_return: bool, pid: int) -> int:
-        pmu = perf_pmu()
+    def _attach_perf(self, program: str, file: OpenFile, sites: Sequence[Site], on_return: bool, pid: int) -> int:
+        pmu, path = perf_pmu(), file.attach_path.encode()
         attached = 0
         for site in sites:
-            event = lib.usdtkit_perf_uprobe(
-                *pmu, os.fsencode(path), site.file_offset, site.semaphore_offset, on_return, pid
-            )
+            event = lib.usdtkit_perf_uprobe(*pmu, path, site.file_offset, site.semaphore_offset, on_return, pid)
             if event in REFUSALS:
-                self.refused.append(Refusal(path, site.file_offset, _reason(-event)))
+                self.refused.append(Refusal(file.path, site.file_offset, _reason(-event)))
                 continue
             if event < 0:
-                _fail(event, path, pid)
+                _fail(event, file, pid)
             self._descriptors.append(event)
             if self.method == "perf_link":
                 shared = self._loaded.program(program, ATTACH_TYPE_NONE)
@@ -238,11 +269,11 @@ class Links:
                 elif link == -errno.EINVAL:
                     self.method = "perf_ioctl"
                 else:
-                    _fail(link, path, pid)
+                    _fail(link, file, pid)
             if self.method == "perf_ioctl":
                 own = self._loaded.program(program, ATTACH_TYPE_NONE, site.cookie)
-                check(lib.usdtkit_perf_set_program(own, event), f"attaching to {path}")
-            check(lib.usdtkit_perf_enable(event), f"attaching to {path}")
+                check(lib.usdtkit_perf_set_program(own, event), f"attaching to {file.path}")
+            check(lib.usdtkit_perf_enable(event), f"attaching to {file.path}")
             attached += 1
         return attached
 
@@ -284,27 +315,28 @@ def _reason(code: int) -> str:
     return describe(code) + also
 
 
-def _by_suspicion(path: str, sites: Sequence[Site]) -> list[list[Site]]:
+def _by_suspicion(file: OpenFile, sites: Sequence[Site]) -> list[list[Site]]:
     """All sites but those that the kernel will refuse as far as we know, and each of these alone; no empty group."""
     alone: list[list[Site]] = []
     others: list[Site] = []
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 pathlib is dear at the start
-            for site in sites:
-                refused = cost_of(os.pread(file.fileno(), LONGEST, site.file_offset), MACHINE) == "refused"
-                (alone.append([site]) if refused else others.append(site))
+        for site in sites:
+            refused = cost_of(os.pread(file.descriptor, LONGEST, site.file_offset), MACHINE) == "refused"
+            (alone.append([site]) if refused else others.append(site))
     except (OSError, OverflowError):
         return [list(sites)]  # the kernel says better what is wrong
     return [*alone, others] if others else alone
 
 
-def _fail(result: int, path: str, pid: int) -> None:
+def _fail(result: int, file: OpenFile, pid: int) -> None:
     if result == -errno.ESRCH:
         raise NotFoundError(f"process {pid} ended before it could be traced")
-    if result == -errno.ENOENT:
-        raise NotFoundError(f"{path} has gone", hint="was the program upgraded? start the trace again")
-    check(result, f"attaching to {path}")
-    raise UsdtkitError(f"attaching to {path} failed")
+    if result == -errno.ENOENT:  # the file is open, so it has not gone
+        raise UnsupportedError(
+            f"attaching to {file.path}: there is no {file.attach_path}", hint="mount -t proc proc /proc"
+        )
+    check(result, f"attaching to {file.path}")
+    raise UsdtkitError(f"attaching to {file.path} failed")
 
 
 @cache

@@ -51,11 +51,22 @@ def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
 
 
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:
-    """A session for the parsed options; `pids` in place of those of -p."""
+    """A session for the parsed options; `pids` in place of those of -p.
+
+    Of `pids` that nobody has named but that were found, those that have ended since are left out.
+    """
     found = options.pid if pids is None else pids
     drop = options.drop if options.drop_to is None else options.drop_to
     common = {"command": options.command, "duration": options.duration, "drop": drop, "returns": options.returns}
-    session: Session = (options.session or Session)(pid=found, ordered=True, **common, **more)
+    make = functools.partial(options.session or Session, ordered=True, **common, **more)
+    session: Session
+    try:
+        session = make(pid=found)
+    except NotFoundError:
+        left = [pid for pid in found or () if processes.process_of(pid) == pid]
+        if found == options.pid or not left or len(left) == len(found or ()):
+            raise
+        return new_session(options, pids=left, **more)
     return session
 
 

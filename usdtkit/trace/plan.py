@@ -13,8 +13,9 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import FileSites, Site
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.errors import UsdtkitError
+from usdtkit.files import OpenFile
 from usdtkit.records import asdict, dataclass
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace.specs import Place, Resolved
 
 if TYPE_CHECKING:
     from usdtkit.elf.instructions import Cost
@@ -81,7 +82,7 @@ class Plan:
     `numbers` has the probe of each hook that its sites are given which come later.
     """
 
-    sites: dict[str, FileSites]
+    sites: dict[OpenFile, FileSites]
     operands: list[bytes]
     probe_names: list[str]
     numbers: list[int]
@@ -92,21 +93,21 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
     from usdtkit.elf.image import Image
     from usdtkit.elf.sites import cost
 
-    costs: dict[tuple[str, int], Cost] = {}
-    wanted: dict[str, set[int]] = {}
+    costs: dict[Place, Cost] = {}
+    wanted: dict[OpenFile | str, list[Place]] = {}
     for resolved in places:
         for place in resolved.places:
-            wanted.setdefault(place.path, set()).add(place.file_offset)
-    for path, offsets in wanted.items():
+            wanted.setdefault(place.file or place.path, []).append(place)
+    for same in wanted.values():
         try:
-            with Image.open(path) as image:
-                costs.update({(path, offset): cost(image, offset) for offset in offsets})
+            with Image(same[0].path, same[0].opened) as image:
+                costs.update({place: cost(image, place.file_offset) for place in same})
         except UsdtkitError:
-            costs.update({(path, offset): "unknown" for offset in offsets})
+            costs.update(dict.fromkeys(same, "unknown"))
     return [
         Planned(
             *(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, pids),
-            *(hook.arguments, costs[place.path, place.file_offset], place.returns, place.why),
+            *(hook.arguments, costs[place], place.returns, place.why),
         )
         for hook, resolved in zip(hooks, places, strict=True)
         for place in resolved.places
@@ -115,7 +116,7 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
 
 def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:
     """The plan of a session's hooks, each with its places; with `stacks`, functions' entries are marked for them."""
-    sites: dict[str, FileSites] = {}
+    sites: dict[OpenFile, FileSites] = {}
     lists: dict[tuple[bytes, ...], int] = {}
     # Each hook has numbers of its own, in a row, so that a cookie says which hook is meant; a call's return has those
     # of its entry, by which they meet.
@@ -135,7 +136,7 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
                 is_exit = hook.kind == "return" and place.returns == "sites"
                 cookie = programs.function_cookie(name, place.flags, is_exit=is_exit)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
-            file = sites.setdefault(place.path, FileSites())
+            file = sites.setdefault(place.opened, FileSites())
             if place.returns == "tail":
                 file.add_tail(hook.function, site)
             elif place.returns != "probes":

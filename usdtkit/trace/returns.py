@@ -17,7 +17,7 @@ probes are only taken where the program cannot notice them:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit import targets
@@ -25,6 +25,7 @@ from usdtkit.bpf.render import EXIT_IS_BRANCH, EXIT_IS_SHARED, EXIT_LACKS_VALUE
 from usdtkit.elf.image import Image
 from usdtkit.elf.unwinding import RETURNS_TWICE, may_leave
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
+from usdtkit.files import OpenFile
 from usdtkit.model import RETURN_POLICIES
 from usdtkit.providers import returns_only
 from usdtkit.records import replace
@@ -54,16 +55,17 @@ class Returns:
         entries: list[Place] = []
         exits: list[Place] = []
         refused: list[UsdtkitError] = []
-        for path, places in _by_file(entered.places):
-            with _Finder(path) as finder:
-                for place in places:
-                    try:
-                        own, leaving = self._one(place, finder)
-                    except UnsupportedError as error:
-                        refused.append(error)
-                        continue
-                    entries.append(own)
-                    exits += leaving
+        finders: dict[OpenFile, _Finder] = {}
+        for place in entered.places:
+            file = place.opened
+            finder = finders.get(file) or finders.setdefault(file, _Finder(file))
+            try:
+                own, leaving = self._one(place, finder)
+            except UnsupportedError as error:
+                refused.append(error)
+                continue
+            entries.append(own)
+            exits += leaving
         if refused and not entries:
             raise refused[0]
         if refused:
@@ -130,10 +132,10 @@ class Returns:
 
 
 class _Finder:
-    """The exits of one file's functions. The file is opened when it is first asked about."""
+    """The exits of one file's functions. The file is read when it is first asked about."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, file: OpenFile) -> None:
+        self._file = file
         self._image: Image | None = None
         self._finder: ExitFinder | None = None
 
@@ -142,26 +144,11 @@ class _Finder:
         from usdtkit.elf import openssl  # imported only where returns are traced by their sites
         from usdtkit.elf.exits import ExitFinder
 
-        if self._finder is None:
-            self._image = Image.open(self._path)
+        if self._finder is None or self._image is None:
+            self._image = Image(self._file.path, self._file)
             self._finder = ExitFinder(self._image)
-        assert self._image is not None
         into = openssl.handshakes(self._image, self._finder) if function.name in openssl.SHAKES_HANDS else ()
         return self._finder.find(function, into)
-
-    def __enter__(self) -> _Finder:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._image is not None:
-            self._image.close()
-
-
-def _by_file(places: Iterable[Place]) -> Iterable[tuple[str, list[Place]]]:
-    files: dict[str, list[Place]] = {}
-    for place in places:
-        files.setdefault(place.path, []).append(place)
-    return files.items()
 
 
 def _ends_safely(name: str) -> bool:
@@ -177,9 +164,9 @@ def _probed(place: Place, why: str) -> tuple[Place, list[Place]]:
 def _why_harmless(pids: Sequence[int]) -> str:
     for target in targets.mapped_by(pids):
         try:
-            with Image.open(target.path) as image:
-                if may_leave(image):
-                    return ""
+            file = targets.open_target(target)
+            if file is None or may_leave(Image(file.path, file)):
+                return ""
         except UsdtkitError:
             return ""
     which = f"process {pids[0]}" if len(pids) == 1 else "these processes"

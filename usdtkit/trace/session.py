@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.links import FileSites, Links, Refusal, Site
+from usdtkit.bpf.links import REWRITTEN, FileSites, Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
 from usdtkit.bpf.pairs import open_calls
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
+from usdtkit.files import OpenFile
 from usdtkit.processes import runs
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
@@ -120,6 +121,11 @@ class Session(Definition):
         if self._closed:
             raise UsageError("the session is closed", hint="make another one")
 
+    def plan(self) -> list[Planned]:
+        """Every site that `start` would attach to, and nothing attached. UsageError once the session is closed."""
+        self._check_not_closed()
+        return super().plan()
+
     def start(self, announce: Callable[[list[Planned]], None] | None = None) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing.
 
@@ -183,7 +189,7 @@ class Session(Definition):
     def _new_stacks(self) -> Stacks:
         from usdtkit.trace.stacks import Stacks  # what most sessions do without
 
-        return Stacks(self.pids, [place.path for resolved in self._places for place in resolved.places])
+        return Stacks(self.pids, [place.opened for resolved in self._places for place in resolved.places])
 
     def drop_privileges(self, user: str | None = None) -> None:
         """Give up every privilege of this process: become `user` (a name or number; None is who called sudo, else
@@ -226,7 +232,9 @@ class Session(Definition):
             where = f"{first.path}+{first.file_offset:#x}"
             raise UnsupportedError(
                 f"the kernel takes none of the {len(links.refused)} sites; {where}: {first.reason}",
-                hint="some first instructions cannot be probed: try another function",
+                hint="start the trace again"
+                if first.reason == REWRITTEN
+                else "some first instructions cannot be probed: try another function",
             )
 
     def extend(self, source: Source, places: Sequence[Place]) -> None:
@@ -241,10 +249,10 @@ class Session(Definition):
         if hook.arguments or hook.start is not None or hook.after is not None or hook.kind == "return":
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
         cookie = programs.function_cookie(self._numbers[hook.index])
-        wanted: dict[str, FileSites] = {}
+        wanted: dict[OpenFile, FileSites] = {}
         for place in places:
             site = Site(place.file_offset, place.semaphore_offset, cookie)
-            wanted.setdefault(place.path, FileSites()).add(hook.function, site)
+            wanted.setdefault(place.opened, FileSites()).add(hook.function, site)
         self._links.attach(wanted, self.pids or (0,))
 
     @property
@@ -420,6 +428,7 @@ class Session(Definition):
         # First of all, so that a late `stop` does not write to what has its descriptor's number next.
         self._closed = True
         self.detach()
+        self._places.clear()  # which lets the files go
         if self._loaded is not None:
             self._final = self.summary()
             self._loaded.close()

@@ -20,6 +20,7 @@ from typing import Any
 
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.files import OpenFile
 from usdtkit.trace.memory import Frame, Memory, Remains, aligned
 from usdtkit.trace.specs import Place
 from usdtkit.trace.symbols import Files
@@ -77,10 +78,10 @@ class Stack:
 class Stacks:
     """All stacks of a session by their ids."""
 
-    def __init__(self, pids: Iterable[int], paths: Iterable[str]) -> None:
-        """`pids`: processes that are traced from the start. `paths`: the traced files."""
+    def __init__(self, pids: Iterable[int], traced: Iterable[OpenFile]) -> None:
+        """`pids`: processes that are traced from the start. `traced`: the traced files."""
         self._ring: RingBuffer | None = None
-        self._files = Files(paths)
+        self._files = Files(traced)
         self._stacks: dict[int, Stack] = {}
         self._memories: dict[int, Memory] = {}
         self._looked_at: set[int] = set()  # in this `collect`
@@ -136,8 +137,7 @@ class Stacks:
 
     def begins_function(self, place: Place) -> bool:
         """Whether a site is a function's first instruction: then its caller is where the call has left it."""
-        file = self._files.at_path(place.path)
-        table = None if file is None else file.table()
+        table = self._files.traced(place.opened).table()
         address = None if table is None else table.address(place.file_offset)
         return table is not None and address is not None and table.begins_function(address)
 
