@@ -12,7 +12,7 @@ Paths that come out are for messages, and for callers that hand them to the dyna
 """
 
 # A warm start comes by here, and pathlib is dear.
-# ruff: noqa: PTH109, PTH118, PTH120
+# ruff: noqa: PTH109, PTH116, PTH118, PTH120
 
 from __future__ import annotations
 
@@ -255,6 +255,25 @@ def read_all(descriptor: int, size: int) -> bytes:
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
+
+
+def stranger(path: str) -> int | None:
+    """The user who owns a file, where that is neither root nor we; None of our own, and where there is no file."""
+    try:
+        owner = os.stat(path).st_uid
+    except OSError:
+        return None
+    return None if owner in (0, os.geteuid()) else owner
+
+
+def user_name(uid: int) -> str:
+    """A user for a message: "ada (uid 1000)"."""
+    import pwd  # only messages need names
+
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _root(owners: Collection[int]) -> int:

@@ -61,6 +61,11 @@ def process_of(tid: int) -> int:
     return next(iter(_status(tid, b"Tgid:")), 0)
 
 
+def user_of(pid: int) -> int:
+    """The user as whom a process acts (its effective uid); -1 of none."""
+    return next(iter(_status(pid, b"Uid:")[1:]), -1)
+
+
 def _status(pid: int, field: bytes) -> tuple[int, ...]:
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
