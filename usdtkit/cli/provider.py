@@ -104,8 +104,11 @@ def _build(options: argparse.Namespace) -> int:
     module, colon, attribute = options.provider.partition(":")
     if not (module and colon and attribute):
         raise UsageError(f"{options.provider!r} names no provider", hint="MODULE:PROVIDER, such as shop.probes:shop")
-    # As `python -m` would find it.
-    sys.path.insert(0, str(Path.cwd()))
+    # As `python -m` would find it: the user wants this module to run, from here or from where PYTHONPATH says. The
+    # command itself imports nothing from there.
+    before = sys.path[:]
+    added = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(":") if path]  # noqa: PTH100
+    sys.path[:0] = [str(Path.cwd()), *added]
     try:
         found: object = importlib.import_module(module)
         for part in attribute.split("."):
@@ -119,7 +122,7 @@ def _build(options: argparse.Namespace) -> int:
             f"importing {module} failed: {type(error).__name__}: {error}", hint=f"python -m {module} shows where"
         ) from error
     finally:
-        del sys.path[0]
+        sys.path[:] = before
     if not isinstance(found, Provider):
         raise UsageError(f"{options.provider} is no Provider but a {type(found).__name__}")
     print(printable(str(found.build(options.output))))
