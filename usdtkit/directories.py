@@ -7,6 +7,7 @@ services that may not even run yet). Imports nothing of ours.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -66,10 +67,11 @@ def _glob(directory: Path, pattern: str) -> list[Path]:
 
 def _belongs_to(directory: Path, user: str) -> bool:
     try:
-        owner = directory.lstat().st_uid
-        return str(owner) == user or owner in (0, os.geteuid())
+        status = directory.lstat()
     except OSError:  # gone, or not to be seen
         return False
+    # No link, which its owner could point elsewhere once it was looked at.
+    return stat.S_ISDIR(status.st_mode) and (str(status.st_uid) == user or status.st_uid in (0, os.geteuid()))
 
 
 def _unique(paths: Iterable[Path]) -> list[Path]:

@@ -158,7 +158,7 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
 def _current(probes: Sequence[Probe], candidates: Sequence[Target]) -> list[Probe]:
     """Of each probe the versions that run; where none of root's or ours is among them, of those the newest as well."""
     used = {target.path for target in candidates if target.pids}
-    foreign = {target.path for target in candidates if stranger(target.path) is not None}
+    foreign = {target.path for target in candidates if _is_foreign(target.path)}
     versions: dict[str, list[Probe]] = {}
     for probe in probes:
         versions.setdefault(probe.spec, []).append(probe)
@@ -169,6 +169,11 @@ def _current(probes: Sequence[Probe], candidates: Sequence[Target]) -> list[Prob
             chosen.append(max(own, key=lambda probe: _modified(probe.path)))
         chosen += [probe for probe in same if probe.path in used]
     return chosen
+
+
+def _is_foreign(path: str) -> bool:
+    """Whether another user decides what file this is, or what is in it."""
+    return stranger(path) is not None or stranger(path.rpartition("/")[0]) is not None
 
 
 def _modified(path: str) -> float:
@@ -330,8 +335,9 @@ def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     """The provider files, also those that nobody maps, then what all processes map: each inode once.
 
     Whoever can put a file where provider files are looked for could pass it off as another application's. So of files
-    that belong neither to root nor to us only those count that a process of their owner maps, or one of root's or ours;
-    with `idle` all of them do, for who only shows them. The files of root and ours come first.
+    that belong neither to root nor to us, or lie in a directory that does not, only those count that a process of their
+    owner maps, or one of root's or ours; with `idle` all of them do, for who only shows them. The files of root and
+    ours come first.
 
     `quiet`: without a warning of what may not be read, for who has looked before.
     """
@@ -345,7 +351,9 @@ def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     own: list[Target] = []
     foreign: list[Target] = []
     for target in found.values():
-        if (owner := stranger(target.path)) is None:
+        owner = stranger(target.path.rpartition("/")[0])
+        owner = stranger(target.path) if owner is None else owner
+        if owner is None:
             own.append(target)
         elif idle or any(user_of(pid) in (owner, 0, os.geteuid()) for pid in target.pids):
             foreign.append(target)
@@ -359,12 +367,14 @@ def _provider_files() -> list[str]:
 
     paths: list[str] = []
     for directory in provider_directories():
+        # A link in another user's directory may lead to a file of root's now, and to one of that user's later.
+        linked = stranger(str(directory)) is None
         try:
             with os.scandir(directory) as entries:
                 names = sorted(
                     entry.path
                     for _, entry in zip(range(_PROVIDER_FILE_LIMIT), entries, strict=False)
-                    if entry.name.endswith(".so")
+                    if entry.name.endswith(".so") and (linked or not entry.is_symlink())
                 )
         except OSError:  # absent, or private to another user
             continue

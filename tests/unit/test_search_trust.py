@@ -116,6 +116,30 @@ def test_a_directory_that_is_called_as_another_users(place, provider_file, mappi
 
 
 @AS_ROOT
+def test_a_file_of_roots_in_a_strangers_directory_is_the_strangers(provider_file):
+    """Who owns a directory can have hard links there, or exchange what is in it."""
+    theirs = provider_file(STRANGER)
+    os.chown(theirs, 0, 0)
+    with pytest.raises(NotFoundError):
+        found()
+
+
+@AS_ROOT
+def test_links_of_a_stranger_are_not_followed(provider_file, place):
+    own = Path(provider_file(0))
+    hidden = place / "hidden"
+    own.parent.rename(hidden)
+    links = place / f"usdtkit-{STRANGER}"
+    links.mkdir()
+    (links / "spoofed997-0123456789abcdef.so").symlink_to(hidden / own.name)
+    (place / f"usdtkit-{ANOTHER}").symlink_to(hidden)
+    for path, owner in ((links, STRANGER), (links / own.name, STRANGER), (place / f"usdtkit-{ANOTHER}", ANOTHER)):
+        os.lchown(path, owner, owner)
+    with pytest.raises(NotFoundError):
+        found()
+
+
+@AS_ROOT
 def test_the_owner_is_named(provider_file, mapping, place, monkeypatch):
     theirs = provider_file(STRANGER)
     place = Path(f"/var/tmp/usdtkit-{STRANGER}")

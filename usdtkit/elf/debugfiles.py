@@ -1,7 +1,8 @@
 """A stripped ELF file → the files that have its symbols: its own .gnu_debugdata, or what its build-id or link names.
 
 Input `usdtkit.elf.image.Image`, output more of them; used by `usdtkit.elf.symbols`. Whatever is found must fit: a
-build-id is compared, the file of a link must have the checksum that the link says.
+build-id is compared, the file of a link must have the checksum that the link says. Both can be forged, and symbols
+decide where probes are put: so it must belong to root, to us, or to the owner of the file whose symbols are sought.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def _by_build_id(image: Image) -> Image | None:
     if not 4 <= len(number) <= 128:
         return None
     for root in _roots(image):
-        candidate = _open(f"{root}{_DIRECTORY}/.build-id/{number[:2]}/{number[2:]}.debug")
+        candidate = _open(f"{root}{_DIRECTORY}/.build-id/{number[:2]}/{number[2:]}.debug", image.owner)
         if candidate is not None:
             if candidate.build_id == number:
                 return candidate
@@ -61,7 +62,7 @@ def _by_link(image: Image) -> Image | None:
     directory = os.path.dirname(os.path.abspath(image.path))  # noqa: PTH100, PTH120
     inside = directory.removeprefix(root)
     for folder in (directory, f"{directory}/.debug", f"{root}{_DIRECTORY}{inside}"):
-        candidate = _open(f"{folder}/{name}")
+        candidate = _open(f"{folder}/{name}", image.owner)
         if candidate is not None:
             if candidate.size <= _LARGEST_LINKED and _checksum(candidate) == wanted:
                 return candidate
@@ -74,11 +75,15 @@ def _roots(image: Image) -> list[str]:
     return [above[0], ""] if above else [""]
 
 
-def _open(path: str) -> Image | None:
+def _open(path: str, owner: int) -> Image | None:
     try:
-        return Image.open(path)
+        candidate = Image.open(path)
     except UsdtkitError:
         return None
+    if candidate.owner in (0, os.geteuid(), owner):
+        return candidate
+    candidate.close()
+    return None
 
 
 def _checksum(image: Image) -> int:

@@ -82,7 +82,8 @@ class Image:
         """Take over `descriptor`, open for reading on `path`."""
         self.path = path
         self._descriptor = descriptor
-        self._file_size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        self._file_size, self.owner = status.st_size, status.st_uid
         self.bytes_read = 0
         self._build_id: str | None = None
         ident = self.read(0, 16) if self._file_size >= 16 else b""
