@@ -16,7 +16,7 @@ from typing import Any
 from usdtkit.elf import symbols
 from usdtkit.elf.arguments import parse
 from usdtkit.elf.arguments.common import SymbolResolver
-from usdtkit.elf.image import SHT_NOTE, Image
+from usdtkit.elf.image import MOST_NOTES, SHT_NOTE, Image
 from usdtkit.errors import ElfError
 from usdtkit.model import Argument, Operand, Probe, Site, width_of
 from usdtkit.records import NamedTuple, replace
@@ -110,14 +110,17 @@ def _numbered(types: tuple[str, ...]) -> tuple[Argument, ...]:
 
 def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[int, int, int], str]]:
     addresses = struct.Struct(image.byte_order + ("3Q" if image.bits == 64 else "3I"))
-    count, size, at = 0, 0, addresses.size
+    count, walked, size, at = 0, 0, 0, addresses.size
     for section in image.sections:
         if section.name != SECTION or section.type != SHT_NOTE:
             continue
         size += section.size
         if size > _LARGEST_NOTES:
             raise ElfError(f"{image.path}: damaged: {size} bytes of notes")
-        for owner, kind, description in image.notes(image.data(section), section.alignment):
+        for owner, kind, description in image.notes(section.offset, section.size, section.alignment):
+            walked += 1
+            if walked > MOST_NOTES:
+                raise ElfError(f"{image.path}: damaged: more than {MOST_NOTES} notes")
             if owner != OWNER or kind != TYPE:
                 continue
             count += 1
@@ -197,7 +200,7 @@ def _metadata(image: Image, problems: list[str]) -> dict[tuple[str, str], _Decla
     if section.size > _LARGEST_METADATA:
         problems.append(f"{METADATA_SECTION} is not read: {section.size} bytes")
         return declared
-    for owner, kind, description in image.notes(image.data(section), section.alignment):
+    for owner, kind, description in image.notes(section.offset, section.size, section.alignment):
         if owner == METADATA_OWNER and kind == METADATA_TYPE:
             try:
                 declared.update(_parse_metadata(description))
