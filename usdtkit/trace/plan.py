@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import Site
 from usdtkit.bpf.operands import pack_operands
+from usdtkit.bpf.rejections import REJECTED
 from usdtkit.errors import UsdtkitError
 from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Resolved
@@ -30,7 +31,8 @@ class Summary:
     ring buffer; entries that a full table did not take; ends without a start; starts dropped because too many were
     open in one thread (`overflow`), or because their end cannot come any more (`dropped`: the thread or process has
     ended, the call was left by an exception or longjmp, the key has started again); values that could not be read;
-    hits of which no stack could be taken, for want of room or because the process is a 32-bit one.
+    hits of which no stack could be taken, for want of room or because the process is a 32-bit one. `rejected` are calls
+    of probes that were not fired because their values did not fit, as programs that use usdtkit count them.
     """
 
     hits: int
@@ -42,6 +44,7 @@ class Summary:
     dropped: int
     unreadable: int
     no_stack: int
+    rejected: int
     duration_s: float
 
 
@@ -72,13 +75,15 @@ class Planned:
 class Plan:
     """Where everything goes: sites by file and direction, of each hook's function; and the entries of `operands`.
 
-    `numbers` has the probe of each hook that its sites are given which come later.
+    `numbers` has the probe of each hook that its sites are given which come later. `rejected` has of each number that the
+    site of calls has which could not be fired the name of its probe.
     """
 
     sites: dict[tuple[str, bool], dict[str, list[Site]]]
     operands: list[bytes]
     probe_names: list[str]
     numbers: list[int]
+    rejected: dict[int, str]
 
 
 def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int, ...]) -> list[Planned]:
@@ -128,7 +133,21 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
             cookie = programs.cookie(name, operands, at_entry)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             sites.setdefault((place.path, on_return), {}).setdefault(hook.function, []).append(site)
-    return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers)
+    rejected: dict[tuple[str, int], str] = {}  # once, however many sources have the probe
+    for resolved in places:
+        for place in resolved.places if resolved.kind == "usdt" else ():
+            if place.rejected_offset:
+                rejected.setdefault((place.path, place.rejected_offset), place.name)
+    by_number = dict(enumerate(rejected.values(), len(names)))
+    counting: dict[str, list[Site]] = {}
+    for number, (path, offset) in zip(by_number, rejected, strict=True):
+        counting.setdefault(path, []).append(Site(offset, 0, programs.cookie(number, 0)))
+    for path, those in counting.items():
+        # First of all, for a program may fire as soon as it sees that a probe is traced.
+        sites[path, False] = {REJECTED: those, **sites[path, False]}
+    return Plan(
+        sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers, by_number
+    )
 
 
 def totals(hooks: Sequence[programs.Hook], stats: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:

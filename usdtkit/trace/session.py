@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
+from usdtkit.bpf import rejections
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal, Site
@@ -87,6 +88,7 @@ class Session(Definition):
         self._loaded: Loaded | None = None
         self._links: Links | None = None
         self._numbers: list[int] = []  # of each hook's probe, for the sites that come later
+        self._rejected: dict[int, str] = {}  # numbers of sites for calls that are not fired, with their probes
         self._stacks: Stacks | None = None
         self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
@@ -144,7 +146,8 @@ class Session(Definition):
             GLOBS: len(program.globs),
             **{one.name: one.room for one in self._maps},
         }
-        self._loaded = Loaded(bytecode, program.parameters, sizes)
+        self._rejected = plan.rejected
+        self._loaded = Loaded(rejections.counting(bytecode, plan.rejected), program.parameters, sizes)
         try:
             maps = self._loaded.maps
             for name, entries in (("operands", plan.operands), (GLOBS, program.globs)):
@@ -389,11 +392,23 @@ class Session(Definition):
             return self._final
         counted = totals(self._hooks, () if self._loaded is None else self._loaded.maps["stats"].items())
         duration = (self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0
-        return Summary(**counted, received=self.received, duration_s=duration)
+        rejected = sum(self._rejections().values())
+        return Summary(**counted, received=self.received, rejected=rejected, duration_s=duration)
+
+    def _rejections(self) -> dict[str, int]:
+        """How many calls of each probe were not fired, where there were any."""
+        if self._loaded is None or not self._rejected:
+            return {}
+        return rejections.read(self._loaded.maps[rejections.REJECTED], self._rejected)
 
     def advice(self) -> list[str]:
-        """What would give the stacks that were read more names, a line a kind of process; often nothing."""
-        return [] if self._stacks is None else self._stacks.advice()
+        """What to look after: probes that the traced programs call with wrong values, and what would give the stacks
+        that were read more names. A line each; often nothing."""
+        wrong = [
+            f"{name} was called {count:,} times with values that do not fit, and not fired: the program's log says why"
+            for name, count in self._rejections().items()
+        ]
+        return [*wrong, *([] if self._stacks is None else self._stacks.advice())]
 
     def close(self) -> None:
         """Detach and free everything. The summary stays."""

@@ -25,6 +25,7 @@ class Place:
     file_offset: int
     semaphore_offset: int = 0
     operands: tuple[Operand, ...] = ()
+    rejected_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
         if not all(_readable(site.operands, argument) for site in sites):
             common[index] = replace(argument, type="unreadable")
     places = tuple(
-        Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands)
+        Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands, site.rejected_offset)
         for probe in probes
         for site in probe.sites
     )
