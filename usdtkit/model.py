@@ -72,7 +72,7 @@ class Site:
 
     `address` and `semaphore` are virtual addresses of the file, moved by the prelink base where that differs;
     `base` is as the note says. The offsets are what the kernel attaches by. `semaphore` is 0 where there is none.
-    `rejected_offset` is that of the site which is hit in place of this one by a call that could not be fired, as provider
+    `rejected_offset` is that of the site which a call that could not be fired hits in place of this one, as provider
     files of usdtkit have it, or 0.
     """
 

@@ -45,7 +45,7 @@ def warn(message: str) -> None:
         logging.getLogger(LOGGER).warning("%s", message)
     except (RecursionError, MemoryError):
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 no handler of the log may end whoever fires a probe
         if (own := of_the_program(error)) is not None:
             raise own from own.__cause__
 
@@ -90,7 +90,9 @@ def _code_of_handlers() -> set[CodeType]:
         handler = signal.getsignal(number)
         handler = getattr(handler, "func", handler)  # of a functools.partial
         handler = getattr(handler, "__func__", handler)
-        code = getattr(handler, "__code__", None) or getattr(getattr(type(handler), "__call__", None), "__code__", None)
+        code = getattr(handler, "__code__", None)
+        if code is None and callable(handler):
+            code = getattr(type(handler).__call__, "__code__", None)
         if code is not None:
             found.add(code)
     return found

@@ -75,8 +75,8 @@ class Planned:
 class Plan:
     """Where everything goes: sites by file and direction, of each hook's function; and the entries of `operands`.
 
-    `numbers` has the probe of each hook that its sites are given which come later. `rejected` has of each number that the
-    site of calls has which could not be fired the name of its probe.
+    `numbers` has the probe of each hook that its sites are given which come later. `rejected`: of each number of a site
+    for calls that could not be fired, the name of its probe.
     """
 
     sites: dict[tuple[str, bool], dict[str, list[Site]]]
