@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from usdtkit.errors import UsdtkitError
+
 if TYPE_CHECKING:
     from types import CodeType
 
@@ -42,7 +44,7 @@ def warn(message: str) -> None:
     try:
         import logging  # an application whose calls all fit does not wait for it
 
-        logging.getLogger(LOGGER).warning("%s", message)
+        logging.getLogger(LOGGER).warning("usdtkit: %s", message)
     except (RecursionError, MemoryError):
         raise
     except BaseException as error:  # noqa: BLE001 no handler of the log may end whoever fires a probe
@@ -52,6 +54,8 @@ def warn(message: str) -> None:
 
 def describe(error: BaseException) -> str:
     """The exception in one line, also where it cannot say what it is."""
+    if isinstance(error, UsdtkitError):
+        return error.message
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 an exception of the application's, and no better than its object

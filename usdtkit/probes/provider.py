@@ -222,7 +222,7 @@ class Provider:
         with _turn.lock:
             if not self._may_be_quick:
                 _give_way(self._name)
-            if self._unloaded:
+            if self._unloaded or self._is_silent_for_good():
                 _probe.silence(declared)
             _probe.set_recorder(declared, _recorder)
         return declared
@@ -397,8 +397,7 @@ class Provider:
                     raise
                 for probe in pending:
                     _probe.silence(probe)
-                reason = error.message if isinstance(error, UsdtkitError) else describe(error)
-                warning = f"{reason}; the probes of {self._name} stay silent"
+                warning = f"{describe(error)}; the probes of {self._name} stay silent"
             finally:
                 turn.taken = False
             self._settled += len(pending)
