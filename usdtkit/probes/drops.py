@@ -6,8 +6,9 @@ program's own. Nothing here raises anything else: whoever fires a probe goes on 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from usdtkit.errors import UsdtkitError
 
@@ -42,14 +43,25 @@ def complain(probe: Probe[...], error: BaseException) -> BaseException | None:
 def warn(message: str) -> None:
     """Write a line to the application's log. What its handlers raise stays here, but for what is the program's own."""
     try:
-        import logging  # an application whose calls all fit does not wait for it
-
-        logging.getLogger(LOGGER).warning("usdtkit: %s", message)
+        logging = _logging()
+        if logging is not None:
+            logging.getLogger(LOGGER).warning("usdtkit: %s", message)
+        elif sys.stderr is not None:
+            sys.stderr.write(f"usdtkit: {message}\n")
     except (RecursionError, MemoryError):
         raise
     except BaseException as error:  # noqa: BLE001 no handler of the log may end whoever fires a probe
         if (own := of_the_program(error)) is not None:
             raise own from own.__cause__
+
+
+def _logging() -> Any:
+    """The module; None where this process can open no file any more, and has not imported it."""
+    try:
+        import logging  # an application whose calls all fit does not wait for it
+    except (ImportError, OSError):
+        return None
+    return logging
 
 
 def describe(error: BaseException) -> str:
@@ -58,7 +70,9 @@ def describe(error: BaseException) -> str:
         return error.message
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 an exception of the application's, and no better than its object
+    except BaseException as raised:  # noqa: BLE001 an exception of the application's, and no better than its object
+        if (own := of_the_program(raised)) is not None:
+            raise own from own.__cause__
         return type(error).__name__
 
 
@@ -87,8 +101,9 @@ def _code_of(error: BaseException) -> Iterator[CodeType]:
 
 
 def _code_of_handlers() -> set[CodeType]:
-    import signal
-
+    signal = sys.modules.get("signal")
+    if signal is None:
+        return set()  # who has not imported it has no handler; to import it here may fail
     found = set()
     for number in range(1, signal.NSIG):
         handler = signal.getsignal(number)

@@ -393,8 +393,10 @@ class Provider:
                 return ""  # the caller is as deep as it may be: another use will load
             except BaseException as error:
                 # Whatever it is that this machine or this moment does not have, the application does without.
-                if not on_use or of_the_program(error) is not None:
+                if of_the_program(error) is not None or (isinstance(error, UsdtkitError) and not on_use):
                     raise
+                if not on_use:
+                    raise UsdtkitError(f"the probes of {self._name} cannot be loaded: {describe(error)}") from error
                 for probe in pending:
                     _probe.silence(probe)
                 warning = f"{describe(error)}; the probes of {self._name} stay silent"
