@@ -17,6 +17,7 @@ from usdtkit.elf import symbols
 from usdtkit.elf.arguments import parse
 from usdtkit.elf.arguments.common import SymbolResolver
 from usdtkit.elf.image import MOST_NOTES, SHT_NOTE, Image
+from usdtkit.elf.stubs import REJECTED
 from usdtkit.errors import ElfError
 from usdtkit.model import Argument, Operand, Probe, Site, width_of
 from usdtkit.records import NamedTuple, replace
@@ -85,6 +86,8 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
             _, arguments = numbered.get(id(operands)) or numbered.setdefault(
                 id(operands), (operands, _numbered(tuple(map(_type_of, operands))))
             )
+        if said:
+            sites = [_with_rejected(image, site) for site in sites]
         doc, stability = (said.doc, said.stability) if said else ("", "")
         probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, build_id, stability, image.file))
     if problems:
@@ -171,6 +174,15 @@ def _site(
             problems.append(f"semaphore: {error.message}")
     operands = parse(text, image.machine, site_address=address, resolve_symbol=resolve)
     return Site(address, offset, base, semaphore, semaphore_offset, text, operands)
+
+
+def _with_rejected(image: Image, site: Site) -> Site:
+    """The site with that of calls that cannot be fired, if its code is where usdtkit puts it."""
+    distance, code = REJECTED.get(image.machine, (0, b""))
+    offset = site.file_offset + distance
+    if not code or offset + len(code) > image.size or image.read(offset, len(code)) != code:
+        return site
+    return replace(site, rejected_offset=offset)
 
 
 def _widest(sites: list[Site]) -> tuple[Operand, ...]:
