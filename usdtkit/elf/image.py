@@ -141,6 +141,10 @@ class Image:
     ) -> None:
         self.close()
 
+    def fileno(self) -> int:
+        """The descriptor that it is read by."""
+        return self._descriptor
+
     @property
     def size(self) -> int:
         """Bytes of the file when it was opened."""
