@@ -31,6 +31,10 @@ class Summary:
     open in one thread (`overflow`), or because their end cannot come any more (`dropped`: the thread or process has
     ended, the call was left by an exception or longjmp, the key has started again); values that could not be read;
     hits of which no stack could be taken, for want of room or because the process is a 32-bit one.
+
+    `unarmed` is how many processes run what is traced but have no breakpoints there; `Session.unarmed` lists them.
+    `command_status` is how the session's command ended by itself: its exit status, or the negative number of the
+    signal. It is None while the command runs, and where there is none.
     """
 
     hits: int
@@ -42,6 +46,8 @@ class Summary:
     dropped: int
     unreadable: int
     no_stack: int
+    unarmed: int
+    command_status: int | None
     duration_s: float
 
 
