@@ -95,7 +95,7 @@ class Session(Definition):
         self._started_at = self._ended_at = 0.0
         self._final: Summary | None = None
         self._waiter = Waiter(self.pids)
-        self.presence = Presence(self.pids, self._command)
+        self.presence = Presence(self.pids, self._command, method)
         self._closed = False
 
     def symbol(self, pid: int, address: int) -> Frame:
@@ -246,6 +246,7 @@ class Session(Definition):
             sites = wanted.setdefault((place.path, hook.kind == "return"), {}).setdefault(hook.function, [])
             sites.append(Site(place.file_offset, place.semaphore_offset, cookie))
         self._links.attach(wanted, self.pids or (0,))
+        self.presence.extended(wanted)
 
     @property
     def refused(self) -> list[Refusal]:
