@@ -24,6 +24,7 @@ enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_
 enum { ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
 /* The system call open_tree (Linux 5.2, with one number on every architecture) and its flag, for the same reason. */
 enum { OPEN_TREE = 428, CLONE_TREE = 1 };
+enum { FORMAT_LOST = 1 << 4 }; /* of perf_event_attr's read_format, Linux 6.0 */
 
 struct map_create_attr {
   uint32_t map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node;
@@ -254,6 +255,31 @@ void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes) {
 
 uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring) { return __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE); }
 uint64_t usdtkit_ring_taken(const usdtkit_ring *ring) { return __atomic_load_n(ring->consumer, __ATOMIC_RELAXED); }
+
+int usdtkit_perf_mappings(int cpu) {
+  struct perf_event_attr a = {
+      .size = sizeof a, .type = PERF_TYPE_SOFTWARE, .config = PERF_COUNT_SW_DUMMY, .mmap = 1, .mmap2 = 1, .watermark = 1, .wakeup_watermark = 1};
+  a.read_format = FORMAT_LOST;
+  long fd = syscall(SYS_perf_event_open, &a, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  if (fd < 0 && errno == EINVAL) { /* before Linux 6.0 */
+    a.read_format = 0;
+    fd = syscall(SYS_perf_event_open, &a, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  }
+  return fd < 0 ? -errno : (int)fd;
+}
+
+uint64_t usdtkit_perf_take(void *ring, uint64_t size, void *out) {
+  struct perf_event_mmap_page *positions = ring;
+  const uint8_t *data = (const uint8_t *)ring + sysconf(_SC_PAGESIZE);
+  uint64_t head = __atomic_load_n(&positions->data_head, __ATOMIC_ACQUIRE), tail = positions->data_tail;
+  uint64_t waiting = head - tail, at = tail & (size - 1), first = size - at < waiting ? size - at : waiting;
+  memcpy(out, data + at, first);
+  memcpy((uint8_t *)out + first, data, waiting - first);
+  __atomic_store_n(&positions->data_tail, head, __ATOMIC_RELEASE);
+  return waiting;
+}
+
+int usdtkit_parent_death_signal(int number) { return prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) < 0 ? -errno : 0; }
 
 int usdtkit_drop_privileges(uint32_t uid, uint32_t gid) {
   /* Without CAP_SETPCAP the bounding set stays; no_new_privs makes it useless. */

@@ -52,6 +52,18 @@ uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring);
 uint64_t usdtkit_ring_taken(const usdtkit_ring *ring);
 
 /*
+ * One event of a CPU that counts nothing and tells of each executable mapping that a process there makes. Its ring is a
+ * page of positions and then 2^n pages of records, to be mapped by the caller; it is ready after each record. Reading
+ * the event gives two numbers, of which the second, since Linux 6.0, says how many records were lost so far.
+ */
+int usdtkit_perf_mappings(int cpu);
+/* Moves the records that wait in such a ring, of `size` bytes without its first page, to `out`, which has room for all. */
+uint64_t usdtkit_perf_take(void *ring, uint64_t size, void *out);
+
+/* The signal that this process gets when the thread that started it ends. */
+int usdtkit_parent_death_signal(int number);
+
+/*
  * Becomes this user (all threads), without groups; gives up the capabilities of the calling thread, those that it could
  * get back included.
  */

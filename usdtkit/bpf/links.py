@@ -74,6 +74,11 @@ class FileSites:
     calls: dict[tuple[str, str], list[Site]] = field(default_factory=dict)
     tails: dict[str, list[Site]] = field(default_factory=dict)
 
+    @property
+    def sites(self) -> list[Site]:
+        """All of them; a function's once, though two programs run there."""
+        return [site for group in (self.plain, self.calls, self.tails) for those in group.values() for site in those]
+
     def add(self, program: str, site: Site) -> None:
         """Add a site of `plain`."""
         self.plain.setdefault(program, []).append(site)

@@ -25,7 +25,9 @@ from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import stranger, user_name
 from usdtkit.trace import Planned, Session, Source, cgroup, comm, tid, uid
+from usdtkit.trace.command import ending
 
+STDERR = 2  # its descriptor
 SHOWN = 5  # names in a warning
 MANY = 1000  # places, such as all functions of libc, at which a machine comes to a standstill
 # timeout(1) and others send one signal to the process and the same to its group.
@@ -59,6 +61,8 @@ def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = Non
     found = options.pid if pids is None else pids
     drop = options.drop if options.drop_to is None else options.drop_to
     common = {"command": options.command, "duration": options.duration, "drop": drop, "returns": options.returns}
+    if options.format != "table" or getattr(options, "folded", False):
+        common["command_stdout"] = STDERR  # what a command writes must not stand among data for programs
     make = functools.partial(options.session or Session, ordered=True, **common, **more)
     session: Session
     try:
@@ -162,6 +166,7 @@ def _start(session: Session, options: argparse.Namespace) -> None:
 def _begin(session: Session) -> None:
     for refusal in session.refused:
         note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
+    session.presence.tell(lambda line: note(f"usdtkit: {line}"))
     note("Tracing… Ctrl-C ends.")
 
 
@@ -169,7 +174,9 @@ def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
     for line in session.advice():
         note(f"usdtkit: {line}")
     summary = session.summary()
-    report.summary(summary)
+    if summary.command_status:
+        note(f"usdtkit: {ending(summary.command_status)}")
+    report.summary(summary, [] if summary.hits or summary.received else session.presence.reasons())
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
 
 

@@ -35,6 +35,10 @@ class Summary:
     hits of which no stack could be taken, for want of room or because the process is a 32-bit one. `open` calls of
     functions had neither returned nor been seen to be left when this was read. `rejected` are calls of probes that were
     not fired because their values did not fit, as programs that use usdtkit count them.
+
+    `unarmed` is how many processes run what is traced but have no breakpoints there; `Session.unarmed` lists them.
+    `command_status` is how the session's command ended by itself: its exit status, or the negative number of the
+    signal. It is None while the command runs, and where there is none.
     """
 
     hits: int
@@ -48,6 +52,8 @@ class Summary:
     no_stack: int
     open: int
     rejected: int
+    unarmed: int
+    command_status: int | None
     duration_s: float
 
 

@@ -34,6 +34,7 @@ from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
+from usdtkit.trace.presence import Presence
 from usdtkit.trace.sources import Source
 from usdtkit.trace.specs import Place
 from usdtkit.trace.stream import Stream
@@ -59,9 +60,10 @@ class Session(Definition):
     `method`: how to attach, one of `usdtkit.bpf.links.METHODS`; None takes the best that the kernel has.
     `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
     `batches` keep the buffer's. `drop`: when all is attached, give up every privilege, and become this user (a name or
-    number), or with True who called sudo, else nobody; a `command` is run by that user too. `returns`: how the returns
-    of functions are seen. "auto" takes the kernel's return probes where these cannot harm the program, else probes on
-    the instructions with which a function leaves; "sites" always takes those, "probes" never.
+    number), or with True who called sudo, else nobody; a `command` is run by that user too. `command_stdout`: the
+    descriptor that the standard output of the command goes to, where that is not ours. `returns`: how the returns of
+    functions are seen. "auto" takes the kernel's return probes where these cannot harm the program, else probes on the
+    instructions with which a function leaves; "sites" always takes those, "probes" never.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Session(Definition):
         method: str | None = None,
         ordered: bool = False,
         drop: bool | str = False,
+        command_stdout: int | None = None,
         returns: str = "auto",
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
@@ -83,7 +86,7 @@ class Session(Definition):
         self._identity = None if drop is False else _identity(None if drop is True else drop)
         self._command: Command | None = None
         if self._program is not None and command is not None:
-            self._command = Command(self._program, command, self._identity)
+            self._command = Command(self._program, command, self._identity, stdout=command_stdout)
             self.pids = (self._command.pid,)
         self.duration = duration
         self.received = 0
@@ -101,6 +104,7 @@ class Session(Definition):
         self._started_at = self._ended_at = 0.0
         self._final: Summary | None = None
         self._waiter = Waiter(self.pids)
+        self.presence = Presence(self.pids, self._command, method)
         self._closed = False
 
     def symbol(self, pid: int, address: int) -> Frame:
@@ -177,14 +181,15 @@ class Session(Definition):
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             if announce is not None:
                 announce(self.plan())
+            self.presence.attaching(plan.sites)
             self._links, self._numbers = Links(self._loaded, self._method), plan.numbers
             self._started_at = time.monotonic()
             self._attach(self._links, plan, program)
+            self.presence.attached(plan.sites, self.refused)
             self._waiter.watch(self._stream.fd, *([] if self._stacks is None else [self._stacks.fd]))
             if self._identity is not None:
                 self._drop(self._identity)
-            if self._command is not None:
-                self._command.go()
+            self.presence.begin()
         except BaseException:
             self.close()
             raise
@@ -216,6 +221,7 @@ class Session(Definition):
         assert self._loaded is not None
         if self._stacks is not None:
             self._stacks.prepare()
+        self.presence.before_drop()
         drop(identity)
         try:
             self._loaded.maps["stats"][bytes(4)]
@@ -257,12 +263,18 @@ class Session(Definition):
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             wanted.setdefault(place.opened, FileSites()).add(hook.function, site)
         self._links.attach(wanted, self.pids or (0,))
+        self.presence.extended(wanted)
 
     @property
     def refused(self) -> list[Refusal]:
         """Sites that the kernel did not take; all others are attached."""
         # Each once, where several processes are attached to one by one.
         return [] if self._links is None else list(dict.fromkeys(self._links.refused))
+
+    @property
+    def command_status(self) -> int | None:
+        """How the command ended by itself: its exit status, or the negative number of the signal; None of none."""
+        return self.presence.command_status
 
     def __iter__(self) -> Iterator[Any]:
         return chain.from_iterable(self.drain() for _ in self._rounds())
@@ -396,19 +408,29 @@ class Session(Definition):
 
     def detach(self) -> None:
         """Take all probes off; what was counted and sent stays readable until `close`."""
+        if not self.ended:
+            self.presence.detach(nothing_came=self.received == 0 and self._totals()["hits"] == 0)
         if self._links is not None:
             self._links.close()
         self._ended_at = self._ended_at or time.monotonic()
+
+    def _totals(self) -> dict[str, int]:
+        stats = () if self._loaded is None else self._loaded.maps["stats"].items()
+        return totals(self._hooks, stats, self._open_calls())
 
     def summary(self) -> Summary:
         """The account so far."""
         if self._final is not None:
             return self._final
-        stats = () if self._loaded is None else self._loaded.maps["stats"].items()
-        counted = totals(self._hooks, stats, self._open_calls())
         duration = (self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0
         rejected = sum(self._rejections().values())
-        return Summary(**counted, received=self.received, rejected=rejected, duration_s=duration)
+        return Summary(
+            **self._totals(),
+            **self.presence.account(),
+            received=self.received,
+            rejected=rejected,
+            duration_s=duration,
+        )
 
     def _rejections(self) -> dict[str, int]:
         """How many calls of each probe were not fired, where there were any."""
@@ -456,8 +478,7 @@ class Session(Definition):
         for _ in self._waiting:  # whoever iterates gets no more of them
             continue
         self._waiter.close()
-        if self._command is not None:
-            self._command.close()
+        self.presence.close()
 
     def __enter__(self) -> Session:
         return self
