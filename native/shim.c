@@ -23,6 +23,7 @@ enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_
 enum { ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
 /* The system call open_tree (Linux 5.2, with one number on every architecture) and its flag, for the same reason. */
 enum { OPEN_TREE = 428, CLONE_TREE = 1 };
+enum { HANDLE_TO_COMPARE = 0x200 }; /* AT_HANDLE_FID, Linux 6.5 */
 
 struct map_create_attr {
   uint32_t map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node;
@@ -159,6 +160,28 @@ int usdtkit_link_perf(int program, int event, uint64_t cookie) {
 
 int usdtkit_perf_set_program(int program, int event) {
   return ioctl(event, PERF_EVENT_IOC_SET_BPF, program) < 0 ? -errno : 0;
+}
+
+struct any_handle {
+  struct file_handle head;
+  uint8_t bytes[MAX_HANDLE_SZ];
+};
+
+int usdtkit_file_handle(int file, int *type, uint8_t *handle) {
+  struct any_handle found = {.head.handle_bytes = MAX_HANDLE_SZ};
+  int mount;
+  if (name_to_handle_at(file, "", &found.head, &mount, AT_EMPTY_PATH | HANDLE_TO_COMPARE) < 0) return -errno;
+  *type = found.head.handle_type;
+  memcpy(handle, found.head.f_handle, found.head.handle_bytes);
+  return (int)found.head.handle_bytes;
+}
+
+int usdtkit_open_by_handle(int beside, int type, const uint8_t *handle, uint32_t size) {
+  struct any_handle wanted = {.head.handle_bytes = size, .head.handle_type = type};
+  if (size > MAX_HANDLE_SZ) return -EINVAL;
+  memcpy(wanted.head.f_handle, handle, size);
+  int fd = open_by_handle_at(beside, &wanted.head, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  return fd < 0 ? -errno : fd;
 }
 
 int usdtkit_clone_mount(int file) {

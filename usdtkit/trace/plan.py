@@ -116,19 +116,26 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
     # of its entry, by which they meet.
     names: dict[tuple[int, str], int] = {}
     numbers: list[int] = []
+    # Of each hook, as two paths may lead to one file: a place that was attached to twice would count twice.
+    placed: set[tuple[int, OpenFile, int, str]] = set()
     for hook, resolved in zip(hooks, places, strict=True):
         on_return = hook.kind == "return"
         owner = hook.after if hook.after is not None and on_return else hook
         first = resolved.places[0].name if resolved.places else resolved.what
         numbers.append(names.setdefault((owner.index, first), len(names)))
         for place in resolved.places:
+            file = place.opened
+            where = hook.index, file, place.file_offset, place.name
+            if where in placed:
+                continue
+            placed.add(where)
             packed = tuple(pack_operands(place.operands, hook.machine))
             name = names.setdefault((owner.index, place.name), len(names))
             operands = lists.setdefault(packed, len(lists))
             at_entry = stacks is not None and hook.kind == "usdt" and stacks.begins_function(place)
             cookie = programs.cookie(name, operands, at_entry)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
-            sites.setdefault((place.opened, on_return), {}).setdefault(hook.function, []).append(site)
+            sites.setdefault((file, on_return), {}).setdefault(hook.function, []).append(site)
     return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers)
 
 
