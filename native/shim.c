@@ -25,6 +25,7 @@ enum { ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
 /* The system call open_tree (Linux 5.2, with one number on every architecture) and its flag, for the same reason. */
 enum { OPEN_TREE = 428, CLONE_TREE = 1 };
 enum { FORMAT_LOST = 1 << 4 }; /* of perf_event_attr's read_format, Linux 6.0 */
+enum { HANDLE_TO_COMPARE = 0x200 }; /* AT_HANDLE_FID, Linux 6.5 */
 
 struct map_create_attr {
   uint32_t map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node;
@@ -196,6 +197,28 @@ static int perf_ioctl(int event, unsigned long request, int value) {
 
 int usdtkit_perf_set_program(int program, int event) { return perf_ioctl(event, PERF_EVENT_IOC_SET_BPF, program); }
 int usdtkit_perf_enable(int event) { return perf_ioctl(event, PERF_EVENT_IOC_ENABLE, 0); }
+
+struct any_handle {
+  struct file_handle head;
+  uint8_t bytes[MAX_HANDLE_SZ];
+};
+
+int usdtkit_file_handle(int file, int *type, uint8_t *handle) {
+  struct any_handle found = {.head.handle_bytes = MAX_HANDLE_SZ};
+  int mount;
+  if (name_to_handle_at(file, "", &found.head, &mount, AT_EMPTY_PATH | HANDLE_TO_COMPARE) < 0) return -errno;
+  *type = found.head.handle_type;
+  memcpy(handle, found.head.f_handle, found.head.handle_bytes);
+  return (int)found.head.handle_bytes;
+}
+
+int usdtkit_open_by_handle(int beside, int type, const uint8_t *handle, uint32_t size) {
+  struct any_handle wanted = {.head.handle_bytes = size, .head.handle_type = type};
+  if (size > MAX_HANDLE_SZ) return -EINVAL;
+  memcpy(wanted.head.f_handle, handle, size);
+  int fd = open_by_handle_at(beside, &wanted.head, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  return fd < 0 ? -errno : fd;
+}
 
 int usdtkit_clone_mount(int file) {
   long fd = syscall(OPEN_TREE, file, "", CLONE_TREE | AT_EMPTY_PATH | O_CLOEXEC);

@@ -36,6 +36,10 @@ int usdtkit_link_perf(int program, int event, uint64_t cookie);
 int usdtkit_perf_set_program(int program, int event);
 int usdtkit_perf_enable(int event);
 
+/* The handle of an open file, up to 128 bytes, and its type; also where it is good for comparing only. Its size. */
+int usdtkit_file_handle(int file, int *type, uint8_t *handle);
+/* A descriptor, for reading, of the file with this handle, in the file system of another descriptor. */
+int usdtkit_open_by_handle(int beside, int type, const uint8_t *handle, uint32_t size);
 /* An O_PATH descriptor of an open file, in a mount that nobody but it is in. */
 int usdtkit_clone_mount(int file);
 

@@ -16,6 +16,7 @@ import stat
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
 from usdtkit.files import FileKey, OpenFile
 from usdtkit.model import Target
+from usdtkit.overlays import forget_mounts, layers, real_key
 from usdtkit.records import NamedTuple
 
 
@@ -94,16 +95,17 @@ def mapped_files(pid: int) -> list[Target]:
     return scan.targets()
 
 
-def open_target(target: Target) -> OpenFile:
-    """Open the file of a target: of one that was found in processes the very file that was found there.
+def open_target(target: Target) -> list[OpenFile]:
+    """Open the file of a target, or on an overlay the files of `usdtkit.overlays.layers`: of a target that was found in
+    processes the very file that was found there.
 
     Meanwhile another may have its path, or the process by which it was reached may have ended: then it is opened as one
     of the processes that still run has it mapped. NotFoundError where none has, PrivilegeError, ElfError.
     """
     try:
-        file = OpenFile.open(target.path)
-        if target.key in (None, file.key):
-            return file
+        found = layers(OpenFile.open(target.path))
+        if target.key is None or any(file.key == target.key for file in found):
+            return found
     except NotFoundError:
         if target.key is None:
             raise
@@ -114,17 +116,17 @@ def open_target(target: Target) -> OpenFile:
         except OSError:  # it has ended
             continue
         for mapping in mappings:
-            if target.key is None or mapping.inode != target.key[1]:
+            if target.key is None or (mapping.inode != target.key[1] and mapping.path != target.name):
                 continue
             try:
-                file = OpenFile.open(f"/proc/{pid}/map_files/{mapping.span}")
+                found = layers(OpenFile.open(f"/proc/{pid}/map_files/{mapping.span}"))
             except NotFoundError:
                 continue
             except PrivilegeError:
                 denied = True
                 continue
-            if file.key == target.key:
-                return file
+            if any(file.key == target.key for file in found):
+                return found
     if denied:
         raise PrivilegeError(
             f"{target.name} was replaced, and may not be opened as process {target.pids[0]} has it mapped",
@@ -161,9 +163,11 @@ class Scan:
             raise UnsupportedError(
                 f"processes cannot be looked at: /proc/self/ns/mnt: {error.strerror}", hint="mount -t proc proc /proc"
             ) from None
+        forget_mounts()
         self.unreadable = 0
         self._unopened: list[str] = []
         self._files: dict[FileKey, tuple[str, str, list[int]]] = {}
+        self._real_keys: dict[FileKey, FileKey] = {}  # of those that were seen, which differ on overlays
         # (mounts of the process, its mapping) → path and file: a library is looked up once, and not once a process
         self._known: dict[tuple[str, int, int, str], tuple[str, FileKey]] = {}
 
@@ -195,7 +199,10 @@ class Scan:
             path, key = found
             inside = root != "/" and mapping.path.startswith(f"{root}/")
             name = mapping.path.removeprefix(root) if inside else mapping.path
-            pids = self._files.setdefault(key, (path, name, []))[2]
+            real = self._real_keys.get(key)
+            if real is None:
+                real = self._real_keys[key] = real_key(path, key)
+            pids = self._files.setdefault(real, (path, name, []))[2]
             if pid not in pids[-1:]:
                 pids.append(pid)
 
@@ -268,8 +275,10 @@ def _file(path: str) -> FileKey | None:
 
 
 def file_key(path: str) -> FileKey | None:
-    """Device and inode of a regular file; None where there is none that we may see."""
+    """Device and inode of a regular file, on an overlay of the file that it shows, as `Target.key`; None where there is
+    none that we may see."""
     try:
-        return _file(path)
+        key = _file(path)
     except OSError:
         return None
+    return None if key is None else real_key(path, key)

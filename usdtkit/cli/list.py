@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
         found = _targets(names, pids, progress)
         strict = len(names) == 1 == len(found)
         probes = targets.probes_in(found[0]) if strict else targets.probes_of(progress.over(found), hold=False)
-    chosen = _choose(probes, globs, names, pids)
+    # On an overlay a file and what it was copied from may both be run; they differ in nothing that is shown.
+    chosen = _choose(list(dict.fromkeys(probes)), globs, names, pids)
     users = {target.path: target.pids for target in found}
     owners = {path: stranger(path) for path in {probe.path for probe in chosen}}
     if options.json:

@@ -164,8 +164,7 @@ def _probed(place: Place, why: str) -> tuple[Place, list[Place]]:
 def _why_harmless(pids: Sequence[int]) -> str:
     for target in targets.mapped_by(pids):
         try:
-            file = targets.open_target(target)
-            if file is None or may_leave(Image(file.path, file)):
+            if any(may_leave(Image(file.path, file)) for file in targets.open_target(target)):
                 return ""
         except UsdtkitError:
             return ""

@@ -22,6 +22,7 @@ from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import REWRITTEN, FileSites, Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
+from usdtkit.bpf.mounts import leave_mount
 from usdtkit.bpf.pairs import open_calls
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.statements import table_name
@@ -186,6 +187,10 @@ class Session(Definition):
             self._started_at = time.monotonic()
             self._attach(self._links, plan, program)
             self.presence.attached(plan.sites, self.refused)
+            # A file that was found twice is open twice, and attached to once.
+            opened = (place.file for resolved in self._places for place in resolved.places)
+            for file in {id(file): file for file in opened if file is not None}.values():
+                leave_mount(file)
             self._waiter.watch(self._stream.fd, *([] if self._stacks is None else [self._stacks.fd]))
             if self._identity is not None:
                 self._drop(self._identity)
