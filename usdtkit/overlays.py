@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from usdtkit._ffi import ffi, lib
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import FileKey, OpenFile
 
@@ -57,6 +56,8 @@ def forget_mounts() -> None:
 
 def _below(file: OpenFile) -> OpenFile | None:
     """The file that one on an overlay shows, or was copied from; None where there is none, or it is not to be had."""
+    from usdtkit._ffi import ffi, lib  # what takes longer to load than most looks at processes without overlays
+
     kind, handle = ffi.new("int *"), ffi.new("uint8_t[]", _LARGEST_HANDLE)
     size = lib.usdtkit_file_handle(file.descriptor, kind, handle)
     said = bytes(handle)[: max(size, 0)]

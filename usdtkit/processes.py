@@ -113,13 +113,18 @@ def open_target(target: Target) -> list[OpenFile]:
     for pid in target.pids:
         try:
             mappings = _executable_mappings(pid)
+        except PermissionError:
+            denied = True
+            continue
         except OSError:  # it has ended
             continue
         for mapping in mappings:
             if target.key is None or (mapping.inode != target.key[1] and mapping.path != target.name):
                 continue
             try:
-                found = layers(OpenFile.open(f"/proc/{pid}/map_files/{mapping.span}"))
+                file = OpenFile.open(f"/proc/{pid}/map_files/{mapping.span}")
+                file.path = target.path  # what has been found in it is known by that
+                found = layers(file)
             except NotFoundError:
                 continue
             except PrivilegeError:

@@ -175,6 +175,23 @@ def test_a_file_of_memory_only(method, compile_c, spawn, wait_for_line):
         assert counted(session) == each(target, 997)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_of_several_processes_one_ends_before_it_is_attached_to(method, stepper, caplog):
+    left, gone = stepper(), stepper()
+    with trace.Session(pid=[gone.pid, left.pid], method=method) as session:
+        both(session, left.path)
+        gone.finish()
+        session.start()
+        left.fire(997)
+        assert counted(session) == each(left, 997)
+        assert f"left out: process {gone.pid} ended" in caplog.text
+    with trace.Session(pid=left.pid, method=method) as session:
+        both(session, left.path)
+        left.finish()
+        with pytest.raises(NotFoundError, match="ended before it could be traced"):
+            session.start()
+
+
 @pytest.mark.parametrize("by_pid", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_two_overlays_over_one_file_count_once(method, by_pid, inside, compile_c, tmp_path):

@@ -180,8 +180,12 @@ class Links:
                     held[file] += self._descriptors[before:]
             except NotFoundError as error:  # the others go on
                 ended.append(error)
-        if len(ended) == len(pids):
-            raise ended[0]
+        if ended:
+            if len(ended) == len(pids):
+                raise ended[0]
+            import logging  # dear, and hardly ever needed
+
+            logging.getLogger(__name__).warning("left out: %s", "; ".join(error.message for error in ended))
         for file in files:
             if file.is_rewritten:  # its offsets may lie anywhere now
                 self._give_up(file, held[file], wanted)
