@@ -59,6 +59,11 @@ class Description(NamedTuple):
     until: int
     common: _Common
 
+    @property
+    def size(self) -> int:
+        """Bytes of the range."""
+        return self.end - self.start
+
 
 class _Common(NamedTuple):
     """What descriptions share (a CIE)."""

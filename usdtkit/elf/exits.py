@@ -159,9 +159,13 @@ class ExitFinder:
 
     def starts(self, function: Function) -> list[int] | None:
         """Where the instructions of a function begin, in bytes from its start; None where it cannot be decoded."""
+        return self.starts_of(function.address, function.size)
+
+    def starts_of(self, start: int, size: int) -> list[int] | None:
+        """As `starts`, of code of `size` bytes at the virtual address `start`."""
         if not self._is_supported:
             return None
-        code = self._decode(function.address, self._size(function.address, function.size))
+        code = self._decode(start, self._size(start, size))
         inside = range(code.start, code.start + len(code.begins))
         if code.problem not in ("", _RUNS_ON) or any(
             flow.target in inside and not code.begins[flow.target - code.start]
@@ -170,6 +174,10 @@ class ExitFinder:
         ):
             return None
         return [at for at, begins in enumerate(code.begins) if begins == 1]
+
+    def around(self, address: int) -> Destination | None:
+        """The function of this file that a virtual address lies in, by its symbols and call frame information."""
+        return self._callees.around(address)
 
     def _sites(self, body: _Body, start: int) -> tuple[dict[int, Exit], list[str]]:
         """The exit sites of a body and of the functions that it ends in; and what else it ends in, each name once."""

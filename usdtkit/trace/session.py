@@ -30,7 +30,7 @@ from usdtkit.trace.definition import Definition
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
 from usdtkit.trace.sources import Source
-from usdtkit.trace.specs import Place
+from usdtkit.trace.specs import Place, check_places
 from usdtkit.trace.stream import Stream
 from usdtkit.trace.waiting import Waiter
 
@@ -234,6 +234,8 @@ class Session(Definition):
             raise UsageError("the session is not running", hint="session.start()")
         if hook.arguments or hook.start is not None or hook.after is not None:
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
+        if hook.kind != "usdt":
+            check_places(places)
         cookie = programs.cookie(self._numbers[hook.index], 0)
         wanted: dict[tuple[str, bool], dict[str, list[Site]]] = {}
         for place in places:

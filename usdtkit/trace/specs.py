@@ -31,7 +31,8 @@ class Place:
 class Resolved:
     """The places of a source, and the arguments that all of them share.
 
-    `convention`: how the functions are called, as `Function` has it; "mixed" where they differ.
+    `convention`: how the functions are called, as `Function` has it; "mixed" where they differ. `is_checked`: the
+    places are known to be beginnings of instructions; a session looks at others before it takes them.
     """
 
     what: str
@@ -39,11 +40,25 @@ class Resolved:
     arguments: tuple[Argument, ...]
     places: tuple[Place, ...]
     convention: str = ""
+    is_checked: bool = False
 
     def returning(self) -> Resolved:
         """Of functions' entries, their returns."""
         targets.refuse_go_returns(place.path for place in self.places)
         return replace(self, kind="return", arguments=())
+
+
+def check_places(places: Iterable[Place]) -> None:
+    """Raise UsageError where a place is in the middle of an instruction: a probe there changes what a program does."""
+    from usdtkit.elf.image import Image  # lazy: the places of most sessions are found by their names
+    from usdtkit.elf.sites import check
+
+    files: dict[str, set[int]] = {}
+    for place in places:
+        files.setdefault(place.path, set()).add(place.file_offset)
+    for path, offsets in files.items():
+        with Image.open(path) as image:
+            check(image, *(image.address(offset) for offset in sorted(offsets)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +114,7 @@ class FunctionSpec:
             self.arguments_of(function.name for function in found),
             tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found),
             conventions.pop() if len(conventions) == 1 else "mixed",
+            is_checked=True,
         )
 
     @property
