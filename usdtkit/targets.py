@@ -146,6 +146,7 @@ def find_functions(
 ) -> list[Function]:
     """The functions of `library` (see `resolve`) that match any of the patterns (see `symbols.Pattern`).
 
+    A name of which there is no symbol means the copies that the compiler has made of that function in its place.
     NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares.
     """
     if library in libraries.MERGED:
@@ -164,7 +165,7 @@ def _functions_in(
     for target in targets:
         try:
             with Image.open(target.path) as image:
-                found += symbols.functions(image, *patterns, aliases=aliases)
+                found += symbols.functions(image, *patterns, aliases=aliases, copies=True)
         except (ElfError, NotFoundError, PrivilegeError) as error:
             if len(targets) == 1:
                 raise
