@@ -14,16 +14,27 @@ import contextlib
 import fnmatch
 import os
 import re
+import time
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from usdtkit import libraries
 from usdtkit.elf import symbols
 from usdtkit.elf.image import Image
-from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import FileKey, Scan, all_mapped, below, file_key, mapped_files, named, running_pids
+from usdtkit.privatedirs import stranger
+from usdtkit.processes import (
+    Scan,
+    all_mapped,
+    below,
+    file_key,
+    mapped_files,
+    named,
+    open_target,
+    running_pids,
+    user_of,
+)
 
 if TYPE_CHECKING:
     from usdtkit.elf.walk import Progress
@@ -35,17 +46,20 @@ __all__ = [
     "everything",
     "find_functions",
     "find_probes",
+    "functions_in",
     "mapped_by",
     "mapped_files",
     "no_probe",
+    "open_target",
     "probes_in",
     "probes_of",
-    "refuse_go_returns",
     "resolve",
     "running_pids",
 ]
 
 _NEAR_FILES = 20  # in which names are compared when there is none of that name
+# What a search for a bare name may spend on files of other users: a machine with hundreds of them takes a tenth of it.
+_SEARCH_S, _BYTES_A_SECOND = 5.0, 100e6
 _PROVIDER_FILE_LIMIT = 10_000  # files looked at in one directory, which others may be able to fill
 
 
@@ -63,9 +77,19 @@ def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = 
 
 def probes_in(target: Target | str) -> tuple[Probe, ...]:
     """All probes of one file. ElfError where it is damaged, () where it has none."""
-    path = target if isinstance(target, str) else target.path
-    with Image.open(path) as image:
+    with _open(Target(target, target) if isinstance(target, str) else target) as image:
         return _read_probes(image)
+
+
+def functions_in(target: Target, *names: symbols.Pattern) -> list[Function]:
+    """The functions of one file that match (see `symbols.functions`), [] where there are none. As `probes_in`."""
+    with _open(target) as image:
+        return symbols.functions(image, *names)
+
+
+def _open(target: Target) -> Image:
+    file = open_target(target)
+    return Image(file.path, file)
 
 
 def _read_probes(image: Image) -> tuple[Probe, ...]:
@@ -75,26 +99,47 @@ def _read_probes(image: Image) -> tuple[Probe, ...]:
     return notes.read_probes(image, known=known_arguments)
 
 
-def probes_of(targets: Iterable[Target]) -> list[Probe]:
+def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = True) -> list[Probe]:
     """The probes of many files, of which most have none and some are no ELF files at all.
 
-    What is damaged, or may not be read, costs one warning.
+    What is damaged, or may not be read, costs one warning. Files of other users, who could have made them to keep us
+    busy, are read until together they have taken so many seconds, or a hundred megabytes for each of these. Those that
+    are left then cost a warning as well. Without `hold` the files are closed, for who only wants to show what is in
+    them: of a directory there may be more than a process can have open.
     """
     from usdtkit.elf.notes import SECTION
 
     probes: list[Probe] = []
     problems: list[str] = []
+    left_seconds, left_bytes, passed = seconds, seconds * _BYTES_A_SECOND, 0
     for target in targets:
+        foreign = stranger(target.path) is not None
+        if foreign and (left_seconds <= 0 or left_bytes <= 0):
+            passed += 1
+            continue
+        began = time.monotonic()
         try:
-            with Image.open(target.path) as image:
-                if image.section(SECTION):
-                    probes += _read_probes(image)
+            with _open(target) as image:
+                try:
+                    if image.section(SECTION):
+                        probes += _read_probes(image)
+                    if not hold:
+                        image.file.close()
+                finally:
+                    left_bytes -= foreign * image.bytes_read
         except NotFoundError:
-            continue  # unmapped since, or its last process ended
+            continue  # no process has it any more: as if this had come a moment later
         except (ElfError, PrivilegeError) as error:
             if not error.message.endswith("not an ELF file"):
                 problems.append(error.message)
+        finally:
+            left_seconds -= foreign * (time.monotonic() - began)
     _warn(problems)
+    if passed:
+        _log(
+            f"the search ended early: {passed} files of other users were not read, because those before them took "
+            f"{seconds - left_seconds:.1f} s and {(seconds * _BYTES_A_SECOND - left_bytes) / 1e6:.0f} MB"
+        )
     return probes
 
 
@@ -103,7 +148,8 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
 
     They are looked for in the file that `path` names (see `resolve`), else in what the processes `pids` map, else in
     all provider files and everything that runs: then a probe that runs is preferred to files of other versions of it,
-    and of files that nobody uses the newest is taken. NotFoundError names the nearest.
+    and of files that nobody uses the newest is taken. A file that belongs neither to root nor to us is only taken where
+    it runs (see `everything`), and never in place of one of root's or ours. NotFoundError names the nearest.
     """
     provider, _, name = spec.partition(":")
     if not provider or not name or ":" in name:
@@ -114,7 +160,8 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
     elif pids:
         where, probes = _processes(pids), probes_of(mapped_by(pids))
     else:
-        where, probes = "provider files and running processes", probes_of(candidates := everything())
+        where = "provider files and running processes"
+        probes = probes_of(candidates := everything(), seconds=_SEARCH_S)
     match = re.compile(fnmatch.translate(spec)).match
     if found := [probe for probe in probes if match(probe.spec)]:
         return found if path is not None or pids else _current(found, candidates)
@@ -122,16 +169,24 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
 
 
 def _current(probes: Sequence[Probe], candidates: Sequence[Target]) -> list[Probe]:
-    """Of each probe the versions that run; of one that does not run, the newest."""
+    """Of each probe the versions that run; where none of root's or ours is among them, of those the newest as well."""
     used = {target.path for target in candidates if target.pids}
+    foreign = {target.path for target in candidates if _is_foreign(target.path)}
     versions: dict[str, list[Probe]] = {}
     for probe in probes:
         versions.setdefault(probe.spec, []).append(probe)
     chosen: list[Probe] = []
     for same in versions.values():
-        running = [probe for probe in same if probe.path in used]
-        chosen += running or [max(same, key=lambda probe: _modified(probe.path))]
+        own = [probe for probe in same if probe.path not in foreign]
+        if own and not any(probe.path in used for probe in own):
+            chosen.append(max(own, key=lambda probe: _modified(probe.path)))
+        chosen += [probe for probe in same if probe.path in used]
     return chosen
+
+
+def _is_foreign(path: str) -> bool:
+    """Whether another user decides what file this is, or what is in it."""
+    return stranger(path) is not None or stranger(path.rpartition("/")[0]) is not None
 
 
 def _modified(path: str) -> float:
@@ -142,30 +197,38 @@ def _modified(path: str) -> float:
 
 
 def find_functions(
-    library: str, patterns: Sequence[symbols.Pattern], *, pids: Sequence[int] = (), aliases: bool = False
+    library: str,
+    patterns: Sequence[symbols.Pattern],
+    *,
+    pids: Sequence[int] = (),
+    aliases: bool = False,
+    hold: bool = True,
 ) -> list[Function]:
     """The functions of `library` (see `resolve`) that match any of the patterns (see `symbols.Pattern`).
 
     A name of which there is no symbol means the copies that the compiler has made of that function in its place.
-    NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares.
+    NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares. `hold` as
+    in `probes_of`.
     """
     if library in libraries.MERGED:
         with contextlib.suppress(NotFoundError):
-            return _functions_in(library, patterns, pids, aliases)
+            return _functions_of(library, patterns, pids, aliases, hold)
         library = "c"
-    return _functions_in(library, patterns, pids, aliases)
+    return _functions_of(library, patterns, pids, aliases, hold)
 
 
-def _functions_in(
-    library: str, patterns: Sequence[symbols.Pattern], pids: Sequence[int], aliases: bool
+def _functions_of(
+    library: str, patterns: Sequence[symbols.Pattern], pids: Sequence[int], aliases: bool, hold: bool
 ) -> list[Function]:
     targets = resolve(library, pids)
     found: list[Function] = []
     problems: list[str] = []
     for target in targets:
         try:
-            with Image.open(target.path) as image:
+            with _open(target) as image:
                 found += symbols.functions(image, *patterns, aliases=aliases, copies=True)
+                if not hold:
+                    image.file.close()
         except (ElfError, NotFoundError, PrivilegeError) as error:
             if len(targets) == 1:
                 raise
@@ -176,41 +239,20 @@ def _functions_in(
     raise _no_function(library, patterns, targets)
 
 
-def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> dict[str, list[str]]:
-    """Which of these functions the files have that processes map (`pids`, else all), by path; () of most.
+def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> list[list[Function]]:
+    """Of each file that processes map (`pids`, else all) and that has any of these functions, those that it has.
 
     For functions that may be in a library or linked into a program. What is damaged or gone has none.
     """
-    found: dict[str, list[str]] = {}
+    found = []
     for target in mapped_by(pids) if pids else all_mapped():
         try:
-            with Image.open(target.path) as image:
-                own = sorted({function.name for function in symbols.functions(image, *names)})
+            own = functions_in(target, *names)
         except (ElfError, NotFoundError, PrivilegeError):
             continue
         if own:
-            found[target.path] = own
+            found.append(own)
     return found
-
-
-def refuse_go_returns(paths: Iterable[str]) -> None:
-    """Raise UnsupportedError where one of the files is Go's: a return probe would end the program that runs it."""
-    for path in dict.fromkeys(paths):
-        if _is_go(path, file_key(path), _modified(path)):
-            raise UnsupportedError(
-                f"{path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
-                "crash it",
-                hint="trace the entry of the function, and the entry of what is called when it is done",
-            )
-
-
-@lru_cache(maxsize=64)
-def _is_go(path: str, key: FileKey | None, changed: float) -> bool:
-    """Of a file as it was then: a tool asks about one library again and again."""
-    from usdtkit.elf.sites import is_go
-
-    with Image.open(path) as image:
-        return is_go(image)
 
 
 def _installed_as(name: str, progress: Progress | None) -> list[Target]:
@@ -259,7 +301,7 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
         for target in mapped
         # A file that was replaced since is still what the process runs.
         if target.name.removesuffix(" (deleted)") == name
-        or (here is not None and file_key(target.path) == here)
+        or (here is not None and target.key == here)
         or ("/" not in name and libraries.is_called(target.name.removesuffix(" (deleted)"), name))
     ]
     if found:
@@ -272,13 +314,23 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
 
 
 def mapped_by(pids: Sequence[int]) -> list[Target]:
-    """What the processes map, each inode once. NotFoundError, PrivilegeError."""
+    """What the processes map, each inode once. NotFoundError, PrivilegeError.
+
+    Of several processes, those that have ended cost one warning.
+    """
     scan = Scan()
+    ended: list[NotFoundError] = []
     for pid in dict.fromkeys(pids):
-        scan.add(pid)
+        try:
+            scan.add(pid)
+        except NotFoundError as error:
+            ended.append(error)
     scan.warn()
     if found := scan.targets():
+        _warn([error.message for error in ended], "processes")
         return found
+    if ended:
+        raise ended[0]
     raise NotFoundError(
         f"{_processes(pids)}: no program to look into: has ended, or is the kernel's", hint="pgrep -a NAME finds others"
     )
@@ -290,19 +342,35 @@ def _command(name: str) -> str:
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 
 
-def everything(*, quiet: bool = False) -> list[Target]:
+def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     """The provider files, also those that nobody maps, then what all processes map: each inode once.
+
+    Whoever can put a file where provider files are looked for could pass it off as another application's. So of files
+    that belong neither to root nor to us, or lie in a directory that does not, only those count that a process of their
+    owner maps, or one of root's or ours; with `idle` all of them do, for who only shows them. The files of root and
+    ours come first.
 
     `quiet`: without a warning of what may not be read, for who has looked before.
     """
-    mapped = {file_key(target.path): target for target in all_mapped(quiet=quiet)}
+    mapped = {target.key: target for target in all_mapped(quiet=quiet)}
     found: dict[object, Target] = {}
     for path in _provider_files():
         key = file_key(path)
         if key is not None and key not in found:
             running = mapped.pop(key, None)
-            found[key] = Target(path, path, running.pids if running else ())
-    return [*found.values(), *mapped.values()]
+            found[key] = Target(path, path, running.pids, key) if running else Target(path, path)
+    own: list[Target] = []
+    foreign: list[Target] = []
+    for target in found.values():
+        owner = stranger(target.path.rpartition("/")[0])
+        owner = stranger(target.path) if owner is None else owner
+        if owner is None:
+            own.append(target)
+        elif idle or any(user_of(pid) in (owner, 0, os.geteuid()) for pid in target.pids):
+            foreign.append(target)
+    for target in mapped.values():
+        (own if stranger(target.path) is None else foreign).append(target)
+    return own + foreign
 
 
 def _provider_files() -> list[str]:
@@ -310,12 +378,14 @@ def _provider_files() -> list[str]:
 
     paths: list[str] = []
     for directory in provider_directories():
+        # A link in another user's directory may lead to a file of root's now, and to one of that user's later.
+        linked = stranger(str(directory)) is None
         try:
             with os.scandir(directory) as entries:
                 names = sorted(
                     entry.path
                     for _, entry in zip(range(_PROVIDER_FILE_LIMIT), entries, strict=False)
-                    if entry.name.endswith(".so")
+                    if entry.name.endswith(".so") and (linked or not entry.is_symlink())
                 )
         except OSError:  # absent, or private to another user
             continue
@@ -323,12 +393,15 @@ def _provider_files() -> list[str]:
     return paths
 
 
-def _warn(problems: list[str]) -> None:
+def _warn(problems: list[str], what: str = "files") -> None:
     if problems:
-        import logging
+        _log(f"left out: {problems[0]}" + (f" (and {len(problems) - 1} more {what})" if len(problems) > 1 else ""))
 
-        more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
-        logging.getLogger(__name__).warning("left out: %s%s", problems[0], more)
+
+def _log(text: str) -> None:
+    import logging
+
+    logging.getLogger(__name__).warning("%s", text)
 
 
 def _processes(pids: Sequence[int]) -> str:
@@ -348,7 +421,7 @@ def no_probe(spec: str, where: str, probes: Sequence[Probe], path: str | None, p
 def _no_function(library: str, patterns: Sequence[symbols.Pattern], targets: list[Target]) -> NotFoundError:
     names: set[str] = set()
     for target in targets[:_NEAR_FILES]:
-        with Image.open(target.path) as image:
+        with contextlib.suppress(ElfError, NotFoundError, PrivilegeError), _open(target) as image:
             if indirect := symbols.indirect_functions(image, *patterns):
                 return NotFoundError(
                     f"{indirect[0].name} in {target.path} is an indirect function: its symbol is only called at start",

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from usdtkit._ffi import ffi, lib
 from usdtkit.elf.callframes import CallFrames
-from usdtkit.elf.image import SHT_NOBITS, Image, Section
+from usdtkit.elf.image import PT_LOAD, SHT_NOBITS, Image, Section
 from usdtkit.elf.sites import is_go
 from usdtkit.elf.tables import SHT_DYNSYM, SHT_SYMTAB, Table
 from usdtkit.errors import ElfError, UsdtkitError
@@ -128,6 +128,16 @@ class Callees:
         if described is None:
             return None
         return Destination(f"a function without a name at {described.start:#x}", described.start, described.size)
+
+    def pointer(self, address: int) -> int:
+        """The address of the function that the file, or the loader, puts at this address of data; 0 where none is."""
+        found = self._relocation(address)
+        if found is not None:
+            return found[2] if found[0] == _RELATIVE.get(self._image.machine) else 0
+        for segment in self._image.segments:
+            if segment.type == PT_LOAD and 0 <= address - segment.address <= segment.file_size - 8:
+                return int.from_bytes(self._image.read(address - segment.address + segment.offset, 8), "little")
+        return 0
 
     def _of_stub(self, address: int, section: Section) -> Destination | None:
         """What a stub of a procedure linkage table jumps to."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Literal
 
 from usdtkit._ffi import ffi, lib
@@ -40,7 +41,7 @@ _PROBLEMS = {
 _RUNS_ON = "it runs on into what comes after it"
 _MISFIT = "its call frame information does not fit its code"
 _THUNKS = ("__x86_indirect_thunk", "__x86_return_thunk", "__llvm_retpoline")
-_REGISTER, _POINTER = "an address in a register", "an address in memory"
+_REGISTER, _POINTER = _COMPUTED = "an address in a register", "an address in memory"
 
 Kind = Literal["return", "jump", "branch"]
 
@@ -50,7 +51,7 @@ class Exit(NamedTuple):
 
     `kind` is "return", "jump" (a tail call) or "branch" (a conditional one, taken by the x86 `condition` code, the low
     four bits of its opcode; else 0). A `shared` one also runs in calls of other functions. The return value is in its
-    register where it is `final`; at a jump to what could not be followed it is still to come.
+    register where it is `final`; at a jump to what could not be followed, whose name is `to`, it is still to come.
     """
 
     file_offset: int
@@ -58,6 +59,7 @@ class Exit(NamedTuple):
     condition: int
     shared: bool
     final: bool
+    to: str = ""
 
 
 class Exits(NamedTuple):
@@ -128,8 +130,11 @@ class ExitFinder:
         self._bodies: dict[int, _Body] = {}
         self._flows = ffi.new("usdtkit_flow[]", 1024)
 
-    def find(self, function: Function) -> Exits:
-        """The exits of a function of this file. UnsupportedError where not all of them are known, says why."""
+    def find(self, function: Function, into: Sequence[int] = ()) -> Exits:
+        """The exits of a function of this file. UnsupportedError where not all of them are known, says why.
+
+        `into`: addresses of all functions that it calls last through a pointer, for who knows them.
+        """
         if not self._is_supported:
             raise UnsupportedError(
                 f"where {function.name} in {function.path} returns cannot be told: its {self._image.machine} code "
@@ -145,7 +150,7 @@ class ExitFinder:
         body = _Body(problem) if problem else self._body(function.address, function.size)
         if body.problem:
             raise _refusal(function, body.problem)
-        sites, ends = self._sites(body, function.address)
+        sites, ends = self._sites(body, function.address, into)
         if not sites:
             raise _refusal(function, "it does not return")
         if len(sites) > MOST_SITES:
@@ -156,6 +161,10 @@ class ExitFinder:
             code = self._decode(function.address, function.size)
             entry += golang.stack_check(code.start, [(f.at, f.length, f.kind, f.target) for f in code.flows])
         return Exits(tuple(sites[offset] for offset in sorted(sites)), is_leaf, tuple(ends), entry)
+
+    def pointer(self, address: int) -> int:
+        """The address of the function that the file, or the loader, puts at this address of data; 0 where none is."""
+        return self._callees.pointer(address)
 
     def starts(self, function: Function) -> list[int] | None:
         """Where the instructions of a function begin, in bytes from its start; None where it cannot be decoded."""
@@ -179,7 +188,7 @@ class ExitFinder:
         """The function of this file that a virtual address lies in, by its symbols and call frame information."""
         return self._callees.around(address)
 
-    def _sites(self, body: _Body, start: int) -> tuple[dict[int, Exit], list[str]]:
+    def _sites(self, body: _Body, start: int, into: Sequence[int]) -> tuple[dict[int, Exit], list[str]]:
         """The exit sites of a body and of the functions that it ends in; and what else it ends in, each name once."""
         sites: dict[int, Exit] = {}
         ends: dict[str, None] = {}
@@ -188,24 +197,32 @@ class ExitFinder:
         for each in queue:  # which grows meanwhile
             for leave in each.leaves:
                 to = leave.to
-                if to is not None and to.start:
-                    if to.start in followed:
-                        continue
-                    callee = self._callee(to)
-                    if (
-                        not callee.problem
-                        and len(followed) < _MOST_FOLLOWED
-                        and len(sites) + len(callee.leaves) <= MOST_SITES
-                    ):
-                        followed.add(to.start)
-                        queue.append(callee)
-                        continue
+                if to is not None and self._follow(to, into, followed, queue, MOST_SITES - len(sites)):
+                    continue
                 if to is not None:
                     ends[to.name] = None
                 offset = self._image.file_offset(leave.at)
                 shared = each is not body or leave.in_fragment
-                sites[offset] = Exit(offset, leave.kind, leave.condition, shared, to is None)
+                name = "" if to is None else to.name
+                sites[offset] = Exit(offset, leave.kind, leave.condition, shared, to is None, name)
         return sites, list(ends)
+
+    def _follow(self, to: Destination, into: Sequence[int], followed: set[int], queue: list[_Body], room: int) -> bool:
+        """Whether the exits of what is jumped to, which go to the queue, are exits of the function that jumps."""
+        wanted = [to] if to.start else [Destination(to.name, start) for start in into if to.name in _COMPUTED]
+        wanted = [one for one in wanted if one.start not in followed]
+        callees = [self._callee(one) for one in wanted]
+        if not wanted:
+            return to.start in followed or (bool(into) and to.name in _COMPUTED)
+        if (
+            any(callee.problem for callee in callees)
+            or len(followed) >= _MOST_FOLLOWED
+            or sum(len(callee.leaves) for callee in callees) > room
+        ):
+            return False
+        followed.update(one.start for one in wanted)
+        queue += callees
+        return True
 
     def _callee(self, to: Destination) -> _Body:
         """The body of what is jumped to, or one with a problem where it must not be followed."""

@@ -7,12 +7,12 @@ importing that takes longer than opening every file of a process (a test compare
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from types import TracebackType
 
-from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
+from usdtkit.errors import ElfError
+from usdtkit.files import OpenFile
 from usdtkit.records import NamedTuple
 
 SHT_NOTE, SHT_NOBITS = 7, 8
@@ -26,6 +26,9 @@ LONGEST_NAME = 1 << 13
 # debug file; node's symbol names are 13 MB.
 _LARGEST_READ = 64 << 20
 _LARGEST_BUILD_ID = 1 << 20  # among other notes
+MOST_NOTES = 1 << 16
+"""Notes of one section that are gone through. A virtual machine for Java has six hundred."""
+_PIECE_OF_NOTES = 1 << 18
 # More than any linker makes, and as much as can be gone through in a moment.
 _MOST_SECTIONS, _MOST_SEGMENTS, _LONGEST_SECTION_NAME = 1 << 17, 128, 256
 # By number, width and whether they are little-endian. x86-64's programs of 32 bits have its registers.
@@ -70,16 +73,17 @@ class Section(NamedTuple):
 
 
 class Image:
-    """An ELF file held open, so that it stays the same inode until `close`.
+    """An open ELF file. `file` stays open for those who keep what was read of it, also after `close`.
 
     It is read by pread and not mapped: whoever truncates a mapped file kills its reader by SIGBUS.
     """
 
-    def __init__(self, path: str, descriptor: int) -> None:
-        """Take over `descriptor`, open for reading on `path`."""
+    def __init__(self, path: str, file: OpenFile | int) -> None:
+        """Read the headers of `file`, which messages call `path`; a number is a descriptor that is taken over."""
         self.path = path
-        self._descriptor = descriptor
-        self._file_size = os.fstat(descriptor).st_size
+        self._file: OpenFile | None = OpenFile(path, file) if isinstance(file, int) else file
+        self._file_size = self.file.size
+        self.bytes_read = 0
         self._build_id: str | None = None
         ident = self.read(0, 16) if self._file_size >= 16 else b""
         if ident[:4] != b"\x7fELF":
@@ -107,31 +111,12 @@ class Image:
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Image:
         """Open the file at `path`; NotFoundError, PrivilegeError or ElfError where that cannot be."""
-        path = os.fspath(path)
-        try:
-            # Non-blocking, for the path may name a pipe.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
-            raise NotFoundError(f"{path!r}: no such file") from None
-        except PermissionError:
-            raise PrivilegeError(
-                f"{path}: permission denied", hint="run as root, or as the owner of the file"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ElfError(f"{path!r}: cannot open: {getattr(error, 'strerror', None) or error}") from None
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ElfError(f"{path}: not a regular file")
-            return cls(path, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        file = OpenFile.open(path)
+        return cls(file.path, file)
 
     def close(self) -> None:
-        """Close the file; again is harmless."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Read no more of it; again is harmless. The file is closed when nothing that was read of it has it."""
+        self._file = None
 
     def __enter__(self) -> Image:
         return self
@@ -140,6 +125,13 @@ class Image:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def file(self) -> OpenFile:
+        """The file that is read. ElfError after `close`."""
+        if self._file is None:
+            raise ElfError(f"{self.path}: is closed")
+        return self._file
 
     @property
     def size(self) -> int:
@@ -152,10 +144,12 @@ class Image:
             raise ElfError(f"{self.path}: truncated: {size} bytes at {offset:#x} lie beyond the end of the file")
         if size > _LARGEST_READ:
             raise ElfError(f"{self.path}: {size} bytes at {offset:#x} are too much to read at once")
+        self.bytes_read += size
         parts = []
+        descriptor = self.file.descriptor
         while size:
             try:
-                part = os.pread(self._descriptor, size, offset)
+                part = os.pread(descriptor, size, offset)
             except OSError as error:
                 raise ElfError(f"{self.path}: cannot read: {error.strerror}") from None
             if not part:
@@ -172,22 +166,39 @@ class Image:
         """The bytes of a section; none where it occupies no space in the file."""
         return b"" if section.type == SHT_NOBITS else self.read(section.offset, section.size)
 
-    def notes(self, data: bytes, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
-        """Walk the notes in `data`: (owner without its NUL, type, description)."""
+    def notes(self, offset: int, size: int, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
+        """Walk the notes in `size` bytes of the file from `offset`: (owner without its NUL, type, description).
+
+        The file is read piece by piece, and ElfError is raised at the note that is one too many: an empty note takes 12
+        bytes, of a sparse file no room on the disk, and a walk over millions of them would take seconds.
+        """
         padding = 7 if alignment == 8 else 3
-        head = struct.Struct(self.byte_order + "III")
-        position, size, unpack = 0, len(data), head.unpack_from
-        while position + 12 <= size:
-            owner_size, description_size, kind = unpack(data, position)
-            owner_at = position + 12
-            at = position + (12 + owner_size + padding & ~padding)
-            end = at + description_size
-            if end > size:
-                raise ElfError(
-                    f"{self.path}: damaged note: {owner_size} + {description_size} bytes at {position} of {size}"
-                )
-            yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[at:end]
-            position = position + (end - position + padding & ~padding)
+        unpack = struct.Struct(self.byte_order + "III").unpack_from
+        count, done = 0, 0  # `done` bytes were walked over
+        wanted = _PIECE_OF_NOTES
+        while done + 12 <= size:
+            data = self.read(offset + done, min(wanted, size - done))
+            position, available = 0, len(data)
+            wanted = _PIECE_OF_NOTES
+            while position + 12 <= available:
+                owner_size, description_size, kind = unpack(data, position)
+                owner_at = position + 12
+                at = position + (12 + owner_size + padding & ~padding)
+                end = at + description_size
+                if end > available:
+                    if done + end > size:
+                        raise ElfError(
+                            f"{self.path}: damaged note: {owner_size} + {description_size} bytes at {done + position} "
+                            f"of {size}"
+                        )
+                    wanted = max(wanted, end - position)
+                    break
+                count += 1
+                if count > MOST_NOTES:
+                    raise ElfError(f"{self.path}: damaged: more than {MOST_NOTES} notes")
+                yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[at:end]
+                position = position + (end - position + padding & ~padding)
+            done += position
 
     @property
     def build_id(self) -> str:
@@ -231,7 +242,7 @@ class Image:
         for offset, size, alignment in places:
             if size > _LARGEST_BUILD_ID:
                 continue
-            for owner, kind, description in self.notes(self.read(offset, size), alignment):
+            for owner, kind, description in self.notes(offset, size, alignment):
                 if owner == b"GNU" and kind == 3:
                     return description.hex()
         return ""

@@ -114,19 +114,15 @@ def _functions(session: Session, text: str, target: n.Target, regexp: bool) -> R
     resolved = session.resolve(spec)
     if not target.offset:
         return resolved
-    found = session.find_functions(target.library, spec.functions)
-    functions = {(one.path, one.file_offset): one for one in found}
-    for path, places in groupby(resolved.places, lambda place: place.path):
-        with Image.open(path) as image:
+    for file, places in groupby(resolved.places, lambda place: place.opened):
+        with Image(file.path, file) as image:
             for place in places:
-                function = functions.get((path, place.file_offset))
-                if function is None:
-                    raise NotFoundError(f"{path} has changed while it was looked at", hint="start again")
                 try:
-                    check_offset(image, function, target.offset)
+                    if place.function is not None:
+                        check_offset(image, place.function, target.offset)
                 except UsageError as error:
                     raise SpecError(error.message, text, target.at, hint=error.hint) from None
-    moved = (replace(place, file_offset=place.file_offset + target.offset) for place in resolved.places)
+    moved = (replace(each, file_offset=each.file_offset + target.offset, function=None) for each in resolved.places)
     return replace(resolved, places=tuple(moved), arguments=())
 
 
