@@ -1,6 +1,7 @@
 /* native/decode.c over bytes of standard input: decode MACHINE ROOM reads blocks of "LENGTH\n" and so many bytes, each
-   of which is decoded in memory of exactly its size, so that a sanitiser sees what is read beside it. For each it prints
-   "END STOPPED FALLS_THROUGH", where instructions begin as digits, and "AT LENGTH KIND CONDITION FLAGS TARGET" of flows. */
+   of which is decoded in memory of exactly its size, so that a sanitiser sees what is read beside it. For each block it
+   prints "END STOPPED FALLS_THROUGH", the marks of where instructions begin as digits, and a line for each flow:
+   "AT LENGTH KIND CONDITION FLAGS TARGET". */
 #include "decode.c"
 
 #include <inttypes.h>

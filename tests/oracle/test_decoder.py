@@ -2,6 +2,7 @@
 
 import subprocess
 
+import iced_x86 as iced
 import pytest
 
 from usdtkit._ffi import ffi, lib
@@ -23,7 +24,6 @@ FILES = [
 
 @pytest.mark.parametrize("path", FILES)
 def test_lengths_and_kinds_are_those_of_iced(path):
-    iced = pytest.importorskip("iced_x86")
     flow, odd = iced.FlowControl, iced.Mnemonic
     kinds = {
         **{flow.NEXT: 0, flow.RETURN: RETURN, flow.UNCONDITIONAL_BRANCH: JUMP, flow.CONDITIONAL_BRANCH: BRANCH},

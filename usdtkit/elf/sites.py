@@ -28,8 +28,8 @@ def cost(image: Image, file_offset: int) -> Cost:
 
 def check(image: Image, *addresses: int) -> None:
     """Raise where no probe may be put at one of the virtual addresses: ElfError outside of the file's code; UsageError
-    in a function at what is not the first byte of an instruction (a USDT site always is), and at an instruction that
-    the kernel refuses or mistakes for another."""
+    in a function at what is not the first byte of an instruction, and at an instruction that the kernel refuses or
+    mistakes for another. In a function that cannot be decoded its USDT sites are believed to be such bytes."""
     from usdtkit.elf.exits import ExitFinder  # lazy: needs the compiled shim, which `cost` and `is_go` do not
 
     finder = ExitFinder(image)
@@ -44,7 +44,7 @@ def check(image: Image, *addresses: int) -> None:
             continue
         from usdtkit.elf.notes import sites_of  # lazy: only needed to refuse
 
-        if address not in sites_of(image):
+        if starts is not None or address not in sites_of(image):
             where = f"{image.path}: {address:#x} lies inside of {name}, {address - start} bytes from its start"
             raise _within_instruction(f"{where}, and", name, address - start, starts)
 
