@@ -207,6 +207,7 @@ def find_functions(
 ) -> list[Function]:
     """The functions of `library` (see `resolve`) that match any of the patterns (see `symbols.Pattern`).
 
+    A name of which there is no symbol means the copies that the compiler has made of that function in its place.
     NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares. `hold` as
     in `probes_of`.
     """
@@ -226,7 +227,7 @@ def _functions_of(
     for target in targets:
         try:
             for image in _opened(target):
-                found += symbols.functions(image, *patterns, aliases=aliases)
+                found += symbols.functions(image, *patterns, aliases=aliases, copies=True)
                 if not hold:
                     image.file.close()
         except (ElfError, NotFoundError, PrivilegeError) as error:

@@ -23,7 +23,18 @@ from usdtkit.trace.kernelmap import KernelMap, Kind
 from usdtkit.trace.plan import Planned, planned
 from usdtkit.trace.returns import Returns
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
-from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, StrPath, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
+from usdtkit.trace.specs import (
+    FunctionSpec,
+    Resolved,
+    Spec,
+    StrPath,
+    UsdtSpec,
+    check_places,
+    resolve_probes,
+    uprobe,
+    uretprobe,
+    usdt,
+)
 
 
 class Definition:
@@ -134,8 +145,10 @@ class Definition:
         return targets.find_functions(library, patterns, pids=self._search_pids)
 
     def resolve(self, spec: Spec | Resolved) -> Resolved:
-        """Where a spec leads in what the session traces. NotFoundError."""
+        """Where a spec leads in what the session traces. NotFoundError; UsageError of a place within an instruction."""
         if isinstance(spec, Resolved):
+            if spec.kind != "usdt":  # whose sites are said by its file
+                check_places(spec.places)
             return spec
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))

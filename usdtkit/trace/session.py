@@ -37,7 +37,7 @@ from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.sources import Source
-from usdtkit.trace.specs import Place
+from usdtkit.trace.specs import Place, check_places
 from usdtkit.trace.stream import Stream
 from usdtkit.trace.waiting import Waiter
 
@@ -262,6 +262,8 @@ class Session(Definition):
             raise UsageError("the session is not running", hint="session.start()")
         if hook.arguments or hook.start is not None or hook.after is not None or hook.kind == "return":
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
+        if hook.kind != "usdt":
+            check_places(places)
         cookie = programs.function_cookie(self._numbers[hook.index])
         wanted: dict[OpenFile, FileSites] = {}
         for place in places:
