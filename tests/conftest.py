@@ -120,29 +120,49 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture(scope="session")
-def compile_c(tmp_path_factory):
-    """compile_c(source, *flags) -> Path: C text, or the name of a file in tests/programs, built once a session.
+def compiled(tmp_path_factory):
+    """compiled(command, source) -> Path: what `command -o PATH` makes of the source on its standard input.
 
-    `compiler` names another than gcc, and the language is C++ for g++. Warnings are errors.
+    Built once a session. `file`: a source that the command reads itself.
     """
     # Of each process that runs tests its own: one traces whoever runs a file.
     own = f"programs{os.environ.get('PYTEST_XDIST_WORKER', '')}"
     folder = Path(LENT, own) if LENT else tmp_path_factory.mktemp(own)
     folder.mkdir(exist_ok=True)
 
-    def build(source, *flags, compiler="gcc"):
-        if source.endswith(".c"):
-            source = (PROGRAMS / source).read_text()
-        key = hashlib.sha256("\0".join([compiler, source, *flags]).encode()).hexdigest()[:16]
+    def build(command, source, file=None):
+        words = [str(word) for word in command]
+        key = hashlib.sha256("\0".join([*words, source]).encode()).hexdigest()[:16]
         binary = folder / key
         if not binary.exists():
-            language = "-xc++" if compiler == "g++" else "-xc"
-            command = [compiler, language, "-", "-I", PROGRAMS, "-g", "-Wall", "-Werror", *flags, "-o", binary]
-            done = subprocess.run(command, input=source, text=True, capture_output=True)
+            last = [] if file is None else [str(file)]
+            done = subprocess.run([*words, "-o", str(binary), *last], input=source, text=True, capture_output=True)
             assert done.returncode == 0, done.stderr
         return binary
 
     return build
+
+
+@pytest.fixture(scope="session")
+def compile_c(compiled):
+    """compile_c(source, *flags) -> Path: C text, or the name of a .c or .cc file in tests/programs, built once a session.
+
+    `compiler` names another than gcc, and the language is C++ for g++. Warnings are errors.
+    """
+
+    def build(source, *flags, compiler="gcc"):
+        if source.endswith((".c", ".cc")):
+            source = (PROGRAMS / source).read_text()
+        language = "-xc++" if compiler == "g++" else "-xc"
+        return compiled([compiler, language, "-", "-I", PROGRAMS, "-g", "-Wall", "-Werror", *flags], source)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def compile_file(compiled):
+    """compile_file(command, file) -> Path: for compilers that want a file, such as those of Rust and Go."""
+    return lambda command, file: compiled(command, file.read_text(), file)
 
 
 @pytest.fixture
