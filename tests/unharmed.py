@@ -21,7 +21,7 @@ from processes import end, kill_group
 
 SOURCES = Path(__file__).parent / "programs" / "unharmed"
 MOMENTS = ("before", "middle", "until_middle")
-PATIENCE_S = 60
+PATIENCE_S = 30
 
 
 @dataclass(frozen=True)
@@ -181,9 +181,12 @@ class Program:
 
 
 def instructions(path, function, most):
-    """Offsets in a function of the first bytes of its instructions, from the second on: `most` of them, spread over it."""
+    """Offsets in a function of the first bytes of its instructions, from the second on: `most` of them, spread over it.
+
+    System calls are left out, where there must be no probe.
+    """
     bounds = [f"--start-address={function.address:#x}", f"--stop-address={function.address + function.size:#x}"]
     command = ["objdump", "--disassemble", "--no-show-raw-insn", *bounds, path]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = [int(at, 16) - function.address for at in re.findall(r"^ *([0-9a-f]+):\t", listing, re.M)][1:]
+    found = [int(at, 16) - function.address for at in re.findall(r"^ *([0-9a-f]+):\t(?!syscall)", listing, re.M)][1:]
     return found[:: -(-len(found) // most)] if found else []

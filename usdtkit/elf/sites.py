@@ -26,11 +26,17 @@ def cost(image: Image, file_offset: int) -> Cost:
 def check(image: Image, address: int) -> None:
     """Raise where no probe may be put at the virtual address `address`: ElfError outside of the file's code, UsageError
     in the middle of a function, which may be that of an instruction (a USDT site is a place of its own), and at an
-    instruction that the kernel refuses or mistakes for another."""
+    instruction that the kernel refuses, mistakes for another, or lets no signal interrupt."""
     where = f"{image.path}: {address:#x}"
-    if (what := cost(image, image.file_offset(address))) in ("refused", "mistaken"):
+    what = cost(image, image.file_offset(address))
+    if what in ("refused", "mistaken"):
         why = "puts no probe on" if what == "refused" else "would execute something else in place of"
         raise UsageError(f"{where}: the kernel {why} an instruction with this prefix", hint="probe the caller")
+    if what == "held":
+        raise UsageError(
+            f"{where} is a system call: with a probe there no signal could interrupt it",
+            hint="probe the function that makes the call, at its entry",
+        )
     from usdtkit.elf.notes import sites_of  # what asks whether a file is Go's does without
 
     inside = _function_around(image, address)

@@ -50,8 +50,8 @@ class Planned:
     """One site of a session: `kind` is usdt, entry or return; offsets are the file's; no `pids` means every process.
 
     `arguments` are those that its source can be asked for. `cost` is what the kernel does at a hit: an instruction that
-    is "emulated" costs half a microsecond, one that is "stepped" 7 to 17; where it is "refused", or "mistaken" for
-    another, there must be no probe.
+    is "emulated" costs half a microsecond, one that is "stepped" 7 to 17; where it is "refused", "mistaken" for
+    another, or "held" (a system call, which no signal could then interrupt), there must be no probe.
     """
 
     kind: str
