@@ -28,7 +28,7 @@ MACHINE = {
 }
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 
-pytest_plugins = ["programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls"]
+pytest_plugins = ["programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls", "unharmed"]
 
 
 def pytest_configure(config):
@@ -145,7 +145,7 @@ def compiled(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def compile_c(compiled):
-    """compile_c(source, *flags) -> Path: C text, or the name of a .c or .cc file in tests/programs, built once a session.
+    """compile_c(source, *flags) -> Path: C text, or the name of a file in tests/programs, built once a session.
 
     `compiler` names another than gcc, and the language is C++ for g++. Warnings are errors.
     """

@@ -3,6 +3,8 @@
 A program is run once untraced: that is what it does, and tells which of its functions to trace. Then all its cases run
 at once, each in a process of its own, and a tracer is attached to these before they begin, or in the middle of a call,
 or until the middle of a call.
+
+Input: the fixture `unharmed` gives a Program. Output: an Outcome for each of its cases, and in words what differs.
 """
 
 import contextlib
@@ -10,18 +12,48 @@ import functools
 import os
 import re
 import select
+import shutil
 import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
+import pytest
 from processes import end, kill_group
+
+from usdtkit.elf.image import Image
+from usdtkit.elf.sites import cost
 
 SOURCES = Path(__file__).parent / "programs" / "unharmed"
 MOMENTS = ("before", "middle", "until_middle")
 PATIENCE_S = 30
+CASES = {
+    "calls.c": (
+        *("deep", "tail", "big_frame", "results", "sort", "signals", "alternate_stack", "timer", "vfork", "clone_vm"),
+        *("fork", "spawn", "exec", "exit", "signal_death", "seccomp_strict", "seccomp_filter", "threads"),
+    ),
+    "jumps.c": ("longjmp", "deep_longjmp", "siglongjmp", "alternate_stack", "timer", "sort", "family"),
+    "contexts.c": ("swap", "generator", "threads", "resume"),
+    "by_hand.c": ("switch",),
+    "threads.c": (
+        *("cancel", "cancel_at_once", "cancel_storm", "cancel_wait", "thread_exit", "first_exits", "backtrace"),
+    ),
+    "throws.cc": (
+        *("caught_above", "through", "rethrow", "deep", "sort", "through_c", "constructors", "uncaught", "noexcept"),
+        *("exception_ptr", "signal", "threads"),
+    ),
+    "panics.rs": ("caught", "resumed", "deep", "dropping", "threads", "uncaught"),
+    "goroutines.go": ("grow", "many", "recovering"),
+    "fibers.rb": ("fibers", "generators", "exceptions", "threads"),
+    "fibers.php": ("fibers", "exceptions", "sorting"),
+    "stacks.py": ("greenlets", "gevents", "exceptions", "daemons"),
+}
+
+# Cleanup handlers are then run by the unwinder, and signals can become exceptions.
+FLAGS = {"threads.c": ["-fexceptions"], "throws.cc": ["-fnon-call-exceptions"]}
 
 
 @dataclass(frozen=True)
@@ -51,7 +83,7 @@ class Outcome:
         for what, own, right in (("wrote", self.output, expected.output), ("complained", self.errors, expected.errors)):
             if own != right:
                 lines, others = own.splitlines(), right.splitlines()
-                same = len(os.path.commonprefix([lines, others]))
+                same = next((n for n, (a, b) in enumerate(zip_longest(lines, others)) if a != b), 0)
                 found.append(f"{what} {lines[same : same + 3]} instead of {others[same : same + 3]}")
         return ", ".join(found)
 
@@ -180,13 +212,39 @@ class Program:
         return [f"{self.name}/{case}: {difference}" for case, difference in found if difference]
 
 
-def instructions(path, function, most):
-    """Offsets in a function of the first bytes of its instructions, from the second on: `most` of them, spread over it.
-
-    System calls are left out, where there must be no probe.
-    """
+def instructions(function, most):
+    """Offsets in a function of its instructions from the second on, where there may be a probe: `most`, spread over it."""
     bounds = [f"--start-address={function.address:#x}", f"--stop-address={function.address + function.size:#x}"]
-    command = ["objdump", "--disassemble", "--no-show-raw-insn", *bounds, path]
+    command = ["objdump", "--disassemble", "--no-show-raw-insn", *bounds, function.path]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = [int(at, 16) - function.address for at in re.findall(r"^ *([0-9a-f]+):\t(?!syscall)", listing, re.M)][1:]
+    found = [int(at, 16) - function.address for at in re.findall(r"^ *([0-9a-f]+):\t", listing, re.M)][1:]
+    with Image.open(function.path) as image:
+        found = [at for at in found if cost(image, function.file_offset + at) in ("emulated", "stepped")]
     return found[:: -(-len(found) // most)] if found else []
+
+
+@pytest.fixture(scope="session")
+def unharmed(compile_c, compile_file):
+    """unharmed(file of tests/programs/unharmed) -> a Program, compiled and run untraced once a session."""
+    interpreters = {
+        ".rb": ("ruby", [*Path("/usr/lib").glob("*/libruby-3.1.so.3.1")]),
+        ".php": ("php", [shutil.which("php")]),
+        ".py": ("/usr/bin/python3", ["/usr/bin/python3"]),
+    }
+
+    @functools.cache
+    def make(name):
+        kind = Path(name).suffix
+        if kind in interpreters:
+            interpreter, [image] = interpreters[kind]
+            return Program(name, CASES[name], (interpreter, str(SOURCES / name)), os.path.realpath(image), 5)
+        if kind == ".rs":
+            path = compile_file(["rustc", "-O", "-g"], SOURCES / name)
+        elif kind == ".go":
+            path = compile_file(["go", "build"], SOURCES / name)
+        else:
+            flags = ["-O2", "-rdynamic", f"-I{SOURCES}", *FLAGS.get(name, [])]
+            path = compile_c(f"unharmed/{name}", *flags, compiler="g++" if kind == ".cc" else "gcc")
+        return Program(name, CASES[name], (str(path),), str(path), 8 if kind == ".go" else 16)
+
+    return make

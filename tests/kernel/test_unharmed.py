@@ -8,68 +8,15 @@ calls is what the tracer counts.
 
 import contextlib
 import functools
-import glob
-import os
-import shutil
-from pathlib import Path
 
 import pytest
-from unharmed import MOMENTS, SOURCES, Program, instructions
+from unharmed import CASES, MOMENTS, instructions
 
 from usdtkit import targets, trace
 from usdtkit.bpf.links import METHODS
 from usdtkit.records import replace
 
-CASES = {
-    "calls.c": (
-        *("deep", "tail", "big_frame", "results", "sort", "signals", "alternate_stack", "timer", "vfork", "clone_vm"),
-        *("fork", "spawn", "exec", "exit", "signal_death", "seccomp_strict", "seccomp_filter", "threads"),
-    ),
-    "jumps.c": ("longjmp", "deep_longjmp", "siglongjmp", "alternate_stack", "timer", "sort", "family"),
-    "contexts.c": ("swap", "generator", "threads", "resume"),
-    "by_hand.c": ("switch",),
-    "threads.c": (
-        *("cancel", "cancel_at_once", "cancel_storm", "cancel_wait", "thread_exit", "first_exits", "backtrace"),
-    ),
-    "throws.cc": (
-        *("caught_above", "through", "rethrow", "deep", "sort", "through_c", "constructors", "uncaught", "noexcept"),
-        *("exception_ptr", "signal", "threads"),
-    ),
-    "panics.rs": ("caught", "resumed", "deep", "dropping", "threads", "uncaught"),
-    "goroutines.go": ("grow", "many", "recovering"),
-    "fibers.rb": ("fibers", "generators", "exceptions", "threads"),
-    "fibers.php": ("fibers", "exceptions", "sorting"),
-    "stacks.py": ("greenlets", "gevents", "exceptions", "daemons"),
-}
-COMPILED = [name for name in CASES if name.endswith((".c", ".cc", ".rs"))]
 KINDS = ("entry", "return", "pair", "instruction")
-
-
-@pytest.fixture(scope="session")
-def program(compile_c, compile_file):
-    """program(file of tests/programs/unharmed) -> a Program, compiled and run untraced once a session."""
-    interpreters = {
-        ".rb": ("ruby", glob.glob("/usr/lib/*/libruby-3.1.so.3.1")),
-        ".php": ("php", [shutil.which("php")]),
-        ".py": ("/usr/bin/python3", ["/usr/bin/python3"]),
-    }
-
-    @functools.cache
-    def make(name):
-        kind = Path(name).suffix
-        if kind in interpreters:
-            interpreter, [image] = interpreters[kind]
-            return Program(name, CASES[name], (interpreter, str(SOURCES / name)), os.path.realpath(image), 5)
-        if kind == ".rs":
-            path = compile_file(["rustc", "-O", "-g"], SOURCES / name)
-        elif kind == ".go":
-            path = compile_file(["go", "build"], SOURCES / name)
-        else:
-            flags = ["-O2", "-rdynamic", f"-I{SOURCES}", *(["-fnon-call-exceptions"] if kind == ".cc" else [])]
-            path = compile_c(f"unharmed/{name}", *flags, compiler="g++" if kind == ".cc" else "gcc")
-        return Program(name, CASES[name], (str(path),), str(path), 8 if kind == ".go" else 16)
-
-    return make
 
 
 class Tracer:
@@ -113,11 +60,13 @@ class Tracer:
 def within(session, program, library, names):
     """Instructions within functions, as places of a session."""
     found = session.resolve(trace.uprobe(library, *names))
-    sizes = {function.file_offset: function for function in targets.find_functions(library, names, pids=session.pids)}
+    functions_at = {
+        function.file_offset: function for function in targets.find_functions(library, names, pids=session.pids)
+    }
     places = [
         replace(place, file_offset=place.file_offset + offset)
         for place in found.places
-        for offset in offsets(place.path, sizes[place.file_offset], program.instructions)
+        for offset in offsets(functions_at[place.file_offset], program.instructions)
     ]
     return replace(found, places=tuple(places), arguments=())
 
@@ -169,5 +118,26 @@ def wrong_counts(program, kind, moment, counted, starts):
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CASES)
-def test_it_does_what_it_does_untraced(program, name, kind, moment):
-    check(program(name), kind, moment)
+def test_it_does_what_it_does_untraced(unharmed, name, kind, moment):
+    check(unharmed(name), kind, moment)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "uprobe_multi"])
+@pytest.mark.parametrize("kind", ["entry", "return", "pair"])
+@pytest.mark.parametrize("name", CASES)
+def test_in_another_way_to_attach(unharmed, name, kind, method):
+    check(unharmed(name), kind, "before", method=method)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("kind", ["entry", "return", "pair"])
+@pytest.mark.parametrize("name", CASES)
+def test_with_all_its_functions(unharmed, name, kind, moment):
+    """Those of the program, and of the libraries of C and C++."""
+    program = unharmed(name)
+    libraries = [program.image, "c", *(["stdc++"] if name.endswith(".cc") else [])]
+    everything = {library: ["*"] for library in libraries}
+    outcomes, _ = program.traced(
+        moment, lambda pids: Tracer.attached(program, kind, pids, functions=everything), Tracer.look
+    )
+    assert not program.differences(outcomes)

@@ -159,7 +159,7 @@ static void run_timer(void)
     sigaction(SIGALRM, &action, NULL);
     struct itimerval every = {{0, 500}, {0, 500}}, never = {{0, 0}, {0, 0}};
     setitimer(ITIMER_REAL, &every, NULL);
-    while (left < 100) {
+    while (left < 31) {
         if (sigsetjmp(signal_back, 1) == SIGALRM) {
             left++;
             continue;
