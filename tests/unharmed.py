@@ -213,7 +213,7 @@ class Program:
 
 
 def instructions(function, most):
-    """Offsets in a function of its instructions from the second on, where there may be a probe: `most`, spread over it."""
+    """Offsets in a function of its instructions from the second on, without those that no probe may be on: `most`."""
     bounds = [f"--start-address={function.address:#x}", f"--stop-address={function.address + function.size:#x}"]
     command = ["objdump", "--disassemble", "--no-show-raw-insn", *bounds, function.path]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -66,7 +66,7 @@ def within(session, program, library, names):
     places = [
         replace(place, file_offset=place.file_offset + offset)
         for place in found.places
-        for offset in offsets(functions_at[place.file_offset], program.instructions)
+        for offset in offsets(at[place.file_offset], program.instructions)
     ]
     return replace(found, places=tuple(places), arguments=())
 
