@@ -60,9 +60,8 @@ class Tracer:
 def within(session, program, library, names):
     """Instructions within functions, as places of a session."""
     found = session.resolve(trace.uprobe(library, *names))
-    functions_at = {
-        function.file_offset: function for function in targets.find_functions(library, names, pids=session.pids)
-    }
+    functions = targets.find_functions(library, names, pids=session.pids)
+    at = {function.file_offset: function for function in functions}
     places = [
         replace(place, file_offset=place.file_offset + offset)
         for place in found.places
