@@ -1,4 +1,5 @@
-"""cffi's build script: shim.h → the compiled module `usdtkit._shim` (API mode). Run by setuptools, see setup.py."""
+"""cffi's build script: shim.h and decode.h → the compiled module `usdtkit._shim` (API mode). Run by setuptools, see
+setup.py."""
 
 import re
 from pathlib import Path
@@ -6,15 +7,16 @@ from pathlib import Path
 from cffi import FFI
 
 here = Path(__file__).parent
-header = (here / "shim.h").read_text()
+headers = ["shim.h", "decode.h"]
+declarations = "".join((here / name).read_text() for name in headers)
 
 ffi = FFI()
-ffi.cdef(re.sub(r"^#.*$", "", header, flags=re.MULTILINE))
+ffi.cdef(re.sub(r"^#.*$", "", declarations, flags=re.MULTILINE))
 ffi.set_source(
     "usdtkit._shim",
-    '#include "shim.h"',
-    sources=["native/shim.c"],
+    "".join(f'#include "{name}"\n' for name in headers),
+    sources=["native/shim.c", "native/decode.c"],
     include_dirs=["native"],
-    depends=["native/shim.h"],
+    depends=[f"native/{name}" for name in headers],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"],
 )

@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/perf_event.h>
@@ -20,6 +21,8 @@
  */
 enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_KEY = 4, PROG_LOAD = 5, RAW_TRACEPOINT_OPEN = 17, MAP_LOOKUP_BATCH = 24, LINK_CREATE = 28 };
 enum { ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
+/* The system call open_tree (Linux 5.2, with one number on every architecture) and its flag, for the same reason. */
+enum { OPEN_TREE = 428, CLONE_TREE = 1 };
 
 struct map_create_attr {
   uint32_t map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node;
@@ -156,6 +159,11 @@ int usdtkit_link_perf(int program, int event, uint64_t cookie) {
 
 int usdtkit_perf_set_program(int program, int event) {
   return ioctl(event, PERF_EVENT_IOC_SET_BPF, program) < 0 ? -errno : 0;
+}
+
+int usdtkit_clone_mount(int file) {
+  long fd = syscall(OPEN_TREE, file, "", CLONE_TREE | AT_EMPTY_PATH | O_CLOEXEC);
+  return fd < 0 ? -errno : (int)fd;
 }
 
 int usdtkit_perf_enable(int event) { return ioctl(event, PERF_EVENT_IOC_ENABLE, 0) < 0 ? -errno : 0; }

@@ -36,6 +36,9 @@ int usdtkit_link_perf(int program, int event, uint64_t cookie);
 int usdtkit_perf_set_program(int program, int event);
 int usdtkit_perf_enable(int event);
 
+/* An O_PATH descriptor of an open file, in a mount that nobody but it is in. */
+int usdtkit_clone_mount(int file);
+
 /* A BPF ring buffer, mapped for reading. Used by one thread at a time. */
 typedef struct usdtkit_ring usdtkit_ring;
 int usdtkit_ring_open(int map, uint64_t size, usdtkit_ring **ring);

@@ -12,6 +12,7 @@ examples:
 """
 
 import argparse
+from collections.abc import Sequence
 
 from usdtkit import targets
 from usdtkit.cli.arguments import add_filter_options, add_session_options
@@ -19,7 +20,8 @@ from usdtkit.cli.run import filtered, follow, new_session
 from usdtkit.errors import NotFoundError
 from usdtkit.output.report import COMM, PID, TIME, Column
 from usdtkit.providers.readline import CALLBACK_TOO, READLINE
-from usdtkit.trace import Session, comm, cstr, retval, uretprobe
+from usdtkit.trace import FunctionSpec, Session, comm, cstr, retval, uretprobe
+from usdtkit.trace.specs import Resolved
 
 TOPIC = "names, logins and secrets"
 VARIANTS = ("", "-s")
@@ -45,25 +47,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trace until told to stop."""
     with new_session(options) as session:
-        for path, function in places(session, options):
-            lines = session.source(uretprobe(path, function)).where(retval != 0)
+        for where in places(session, options):
+            lines = session.source(where).where(retval != 0)
             filtered(lines, options).emit(comm=comm, command=cstr(retval, LINE_SIZE))
         return follow(session, options, "bashreadline", WITH_COMM if options.shared else COLUMNS)
 
 
-def places(session: Session, options: argparse.Namespace) -> list[tuple[str, str]]:
-    """Files and the function in each that returns an entered line."""
+def places(session: Session, options: argparse.Namespace) -> Sequence[FunctionSpec | Resolved]:
+    """The returns of the function in each file that returns an entered line."""
     if options.pid and not options.shared:
-        found = targets.defining((READLINE, CALLBACK_TOO), pids=options.pid).items()
-        best = [(path, CALLBACK_TOO if "libreadline" in path else READLINE) for path, names in found]
+        best = []
+        for functions in targets.defining((READLINE, CALLBACK_TOO), pids=options.pid):
+            path = functions[0].path
+            wanted = CALLBACK_TOO if "libreadline" in path else READLINE
+            if found := [function for function in functions if function.name == wanted]:
+                best.append(uretprobe(path, wanted).of(found))
         if best:
             return best
         raise NotFoundError("these processes have no readline in them", hint="usdtkit list -p PID shows what they map")
     if options.shared:
-        return [(options.shared, CALLBACK_TOO)]
+        return [uretprobe(options.shared, CALLBACK_TOO)]
     try:
         session.find_functions("bash", (READLINE,))
     except NotFoundError:
         options.comm = options.comm or ["bash"]
-        return [("readline", CALLBACK_TOO)]
-    return [("bash", READLINE)]
+        return [uretprobe("readline", CALLBACK_TOO)]
+    return [uretprobe("bash", READLINE)]

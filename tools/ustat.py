@@ -21,7 +21,7 @@ from usdtkit import libraries, targets
 from usdtkit.cli.arguments import add_session_options, positive, seconds
 from usdtkit.cli.languages import Runtime
 from usdtkit.cli.run import follow_intervals, new_session
-from usdtkit.errors import NotFoundError
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Target
 from usdtkit.output.report import PID, Column, Report, note
 from usdtkit.output.text import show
@@ -130,7 +130,7 @@ class Files:
 
     def new(self, mapped: Iterable[Target]) -> Found:
         """What is found in those of the files that were not looked into before."""
-        keys = {file_key(target.path): target for target in mapped}
+        keys = {target.key or file_key(target.path): target for target in mapped}
         fresh = [target for key, target in keys.items() if key is not None and key not in self._known]
         self._known |= keys.keys()
         probes = targets.probes_of(fresh)
@@ -141,15 +141,16 @@ class Files:
                 for probe in probes:
                     if probe.spec in wanted:
                         found[category, probe.path] += [
-                            Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset)
+                            Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, file=probe.file)
                             for site in probe.sites
                         ]
                 functions = [name for name in wanted if ":" not in name]
                 for target in fresh if functions else ():
                     if any(libraries.is_called(target.name, name) for name in language.code):
-                        with suppress(NotFoundError):  # Debian's program is a small one, beside its library
-                            at = targets.find_functions(target.path, functions)
-                            found[category, target.path] += [Place(one.name, one.path, one.file_offset) for one in at]
+                        with suppress(ElfError, NotFoundError, PrivilegeError):  # no process has it any more
+                            for one in targets.functions_in(target, *functions):
+                                place = Place(one.name, one.path, one.file_offset, file=one.file)
+                                found[category, target.path].append(place)
         return found
 
 

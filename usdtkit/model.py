@@ -5,9 +5,15 @@ Made by `elf` (from files) and `targets` (from processes), read by `bpf`, `trace
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from usdtkit.records import dataclass, field
+
+if TYPE_CHECKING:
+    from usdtkit.files import OpenFile
+
+RETURN_POLICIES = ("auto", "sites", "probes")
+"""How a session may see the returns of functions (see `usdtkit.trace.returns`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,11 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A USDT probe: all its sites in one file. Bytes of names that are not UTF-8 are kept as surrogate escapes."""
+    """A USDT probe: all its sites in one file. Bytes of names that are not UTF-8 are kept as surrogate escapes.
+
+    `file` is the file that it was read from, still open, so that the kernel attaches to that one and to no other that
+    has its path by then. Without it, `path` is opened when a session attaches.
+    """
 
     path: str
     provider: str
@@ -105,6 +115,7 @@ class Probe:
     doc: str = ""
     build_id: str = ""
     stability: str = ""
+    file: OpenFile | None = field(default=None, compare=False, repr=False)
 
     @property
     def spec(self) -> str:
@@ -131,7 +142,7 @@ class Function:
     `name` is as the symbol table has it, without `version` ("GLIBC_2.34"), `demangled` as its programmer wrote it,
     where it was looked for so. `aliases` are the other names at this address, where they were asked for. An `indirect`
     function is only the resolver that chooses the real one. `convention` says how it is called: "go", "i386", or "" as
-    the machine's ABI has it for C.
+    the machine's ABI has it for C. `file` is the file that it was read from, as `Probe` has it.
     """
 
     path: str
@@ -144,6 +155,7 @@ class Function:
     aliases: tuple[str, ...] = ()
     indirect: bool = False
     convention: str = ""
+    file: OpenFile | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, object]:
         """As an object of JSON."""
@@ -164,12 +176,15 @@ class Function:
 class Target:
     """One ELF file to look into: `path` opens it from here, `name` is what the processes that map it call it.
 
-    The two differ in a container, or where the file was deleted. `pids` are those of the scan that map it.
+    The two differ in a container, or where the file was deleted. `pids` are those of the scan that map it, and `key`
+    the device and inode that it had then: `usdtkit.processes.open_target` opens that file or none. A path that a user
+    has named means whatever file is there, and has no key.
     """
 
     path: str
     name: str
     pids: tuple[int, ...] = ()
+    key: tuple[int, int] | None = field(default=None, compare=False, repr=False)
 
 
 def _text(text: str) -> str:

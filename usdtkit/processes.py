@@ -14,11 +14,9 @@ import os
 import stat
 
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
+from usdtkit.files import FileKey, OpenFile
 from usdtkit.model import Target
 from usdtkit.records import NamedTuple
-
-FileKey = tuple[int, int]
-"""Device and inode: what makes two paths one file."""
 
 
 def running_pids() -> list[int]:
@@ -61,13 +59,23 @@ def process_of(tid: int) -> int:
     return next(iter(_status(tid, b"Tgid:")), 0)
 
 
+def runs(tid: int) -> bool:
+    """Whether there is a thread of this number that has not ended; a zombie has."""
+    return _field(tid, b"State:")[:1] not in ([], [b"Z"], [b"X"])
+
+
 def _status(pid: int, field: bytes) -> tuple[int, ...]:
+    return tuple(map(int, _field(pid, field)))
+
+
+def _field(pid: int, field: bytes) -> list[bytes]:
+    """The words of one line of a process's status, [] where there is none."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             line = next((line for line in file if line.startswith(field)), b"")
     except OSError:
-        return ()
-    return tuple(int(number) for number in line.split()[1:])
+        return []
+    return line.split()[1:]
 
 
 def mapped_files(pid: int) -> list[Target]:
@@ -79,6 +87,45 @@ def mapped_files(pid: int) -> list[Target]:
     scan.add(pid)
     scan.warn()
     return scan.targets()
+
+
+def open_target(target: Target) -> OpenFile:
+    """Open the file of a target: of one that was found in processes the very file that was found there.
+
+    Meanwhile another may have its path, or the process by which it was reached may have ended: then it is opened as one
+    of the processes that still run has it mapped. NotFoundError where none has, PrivilegeError, ElfError.
+    """
+    try:
+        file = OpenFile.open(target.path)
+        if target.key in (None, file.key):
+            return file
+    except NotFoundError:
+        if target.key is None:
+            raise
+    denied = False
+    for pid in target.pids:
+        try:
+            mappings = _executable_mappings(pid)
+        except OSError:  # it has ended
+            continue
+        for mapping in mappings:
+            if target.key is None or mapping.inode != target.key[1]:
+                continue
+            try:
+                file = OpenFile.open(f"/proc/{pid}/map_files/{mapping.span}")
+            except NotFoundError:
+                continue
+            except PrivilegeError:
+                denied = True
+                continue
+            if file.key == target.key:
+                return file
+    if denied:
+        raise PrivilegeError(
+            f"{target.name} was replaced, and may not be opened as process {target.pids[0]} has it mapped",
+            hint="run as root, or with CAP_CHECKPOINT_RESTORE",
+        )
+    raise NotFoundError(f"{target.name}: no process has it mapped any more", hint="start the trace again")
 
 
 def all_mapped(*, quiet: bool = False) -> list[Target]:
@@ -149,7 +196,7 @@ class Scan:
 
     def targets(self) -> list[Target]:
         """The files found so far."""
-        return [Target(path, name, tuple(pids)) for path, name, pids in self._files.values()]
+        return [Target(path, name, tuple(pids), key) for key, (path, name, pids) in self._files.items()]
 
     def warn(self) -> None:
         """Log, in one warning, what could not be read."""

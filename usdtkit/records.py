@@ -34,12 +34,13 @@ else:
         """A tuple whose fields have the names that the class annotates."""
 
     class field:
-        """What there is to say of a field: its default, or what makes one, and whether it counts in comparisons."""
+        """What there is to say of a field: its default, or what makes one; whether comparisons and repr() have it."""
 
-        def __init__(self, *, default=None, default_factory=None, compare=True) -> None:
+        def __init__(self, *, default=None, default_factory=None, compare=True, repr=True) -> None:
             self.default = default
             self.make = default_factory
             self.compare = compare
+            self.repr = repr
 
     def dataclass(cls=None, /, *, frozen=False, slots=False, eq=True, repr=True):
         """The class with an initialiser of its annotated names, and what else is asked for."""
@@ -49,7 +50,10 @@ else:
         fields = {name: _field(vars(cls)[name]) for name in names if name in vars(cls)}
         added = {"__match_args__": names, "__record__": fields, "__dataclass_fields__": _DataclassFields()}
         if repr:
-            added["__repr__"] = _repr
+            shown = [name for name in names if name not in fields or fields[name].repr]
+            added["__repr__"] = lambda one: (
+                f"{type(one).__qualname__}({', '.join(f'{name}={getattr(one, name)!r}' for name in shown)})"
+            )
         if eq:
             compared = [name for name in names if name not in fields or fields[name].compare]
             values = attrgetter(*compared) if compared else lambda _: ()
@@ -108,10 +112,6 @@ else:
 
     def _reduce(self):
         return type(self), tuple(getattr(self, name) for name in self.__match_args__)
-
-    def _repr(self):
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
-        return f"{type(self).__qualname__}({values})"
 
     def replace(one, /, **changes):
         """A copy with other values for some fields."""

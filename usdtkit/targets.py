@@ -15,15 +15,14 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from usdtkit import libraries
 from usdtkit.elf import symbols
 from usdtkit.elf.image import Image
-from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import FileKey, Scan, all_mapped, below, file_key, mapped_files, named, running_pids
+from usdtkit.processes import Scan, all_mapped, below, file_key, mapped_files, named, open_target, running_pids
 
 if TYPE_CHECKING:
     from usdtkit.elf.walk import Progress
@@ -35,12 +34,13 @@ __all__ = [
     "everything",
     "find_functions",
     "find_probes",
+    "functions_in",
     "mapped_by",
     "mapped_files",
     "no_probe",
+    "open_target",
     "probes_in",
     "probes_of",
-    "refuse_go_returns",
     "resolve",
     "running_pids",
 ]
@@ -63,9 +63,19 @@ def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = 
 
 def probes_in(target: Target | str) -> tuple[Probe, ...]:
     """All probes of one file. ElfError where it is damaged, () where it has none."""
-    path = target if isinstance(target, str) else target.path
-    with Image.open(path) as image:
+    with _open(Target(target, target) if isinstance(target, str) else target) as image:
         return _read_probes(image)
+
+
+def functions_in(target: Target, *names: symbols.Pattern) -> list[Function]:
+    """The functions of one file that match (see `symbols.functions`), [] where there are none. As `probes_in`."""
+    with _open(target) as image:
+        return symbols.functions(image, *names)
+
+
+def _open(target: Target) -> Image:
+    file = open_target(target)
+    return Image(file.path, file)
 
 
 def _read_probes(image: Image) -> tuple[Probe, ...]:
@@ -75,10 +85,11 @@ def _read_probes(image: Image) -> tuple[Probe, ...]:
     return notes.read_probes(image, known=known_arguments)
 
 
-def probes_of(targets: Iterable[Target]) -> list[Probe]:
+def probes_of(targets: Iterable[Target], *, hold: bool = True) -> list[Probe]:
     """The probes of many files, of which most have none and some are no ELF files at all.
 
-    What is damaged, or may not be read, costs one warning.
+    What is damaged, or may not be read, costs one warning. Without `hold` the files are closed, for who only wants to
+    show what is in them: of a directory there may be more than a process can have open.
     """
     from usdtkit.elf.notes import SECTION
 
@@ -86,11 +97,13 @@ def probes_of(targets: Iterable[Target]) -> list[Probe]:
     problems: list[str] = []
     for target in targets:
         try:
-            with Image.open(target.path) as image:
+            with _open(target) as image:
                 if image.section(SECTION):
                     probes += _read_probes(image)
+                if not hold:
+                    image.file.close()
         except NotFoundError:
-            continue  # unmapped since, or its last process ended
+            continue  # no process has it any more: as if this had come a moment later
         except (ElfError, PrivilegeError) as error:
             if not error.message.endswith("not an ELF file"):
                 problems.append(error.message)
@@ -142,29 +155,37 @@ def _modified(path: str) -> float:
 
 
 def find_functions(
-    library: str, patterns: Sequence[symbols.Pattern], *, pids: Sequence[int] = (), aliases: bool = False
+    library: str,
+    patterns: Sequence[symbols.Pattern],
+    *,
+    pids: Sequence[int] = (),
+    aliases: bool = False,
+    hold: bool = True,
 ) -> list[Function]:
     """The functions of `library` (see `resolve`) that match any of the patterns (see `symbols.Pattern`).
 
-    NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares.
+    NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares. `hold` as
+    in `probes_of`.
     """
     if library in libraries.MERGED:
         with contextlib.suppress(NotFoundError):
-            return _functions_in(library, patterns, pids, aliases)
+            return _functions_of(library, patterns, pids, aliases, hold)
         library = "c"
-    return _functions_in(library, patterns, pids, aliases)
+    return _functions_of(library, patterns, pids, aliases, hold)
 
 
-def _functions_in(
-    library: str, patterns: Sequence[symbols.Pattern], pids: Sequence[int], aliases: bool
+def _functions_of(
+    library: str, patterns: Sequence[symbols.Pattern], pids: Sequence[int], aliases: bool, hold: bool
 ) -> list[Function]:
     targets = resolve(library, pids)
     found: list[Function] = []
     problems: list[str] = []
     for target in targets:
         try:
-            with Image.open(target.path) as image:
+            with _open(target) as image:
                 found += symbols.functions(image, *patterns, aliases=aliases)
+                if not hold:
+                    image.file.close()
         except (ElfError, NotFoundError, PrivilegeError) as error:
             if len(targets) == 1:
                 raise
@@ -175,41 +196,20 @@ def _functions_in(
     raise _no_function(library, patterns, targets)
 
 
-def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> dict[str, list[str]]:
-    """Which of these functions the files have that processes map (`pids`, else all), by path; () of most.
+def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> list[list[Function]]:
+    """Of each file that processes map (`pids`, else all) and that has any of these functions, those that it has.
 
     For functions that may be in a library or linked into a program. What is damaged or gone has none.
     """
-    found: dict[str, list[str]] = {}
+    found = []
     for target in mapped_by(pids) if pids else all_mapped():
         try:
-            with Image.open(target.path) as image:
-                own = sorted({function.name for function in symbols.functions(image, *names)})
+            own = functions_in(target, *names)
         except (ElfError, NotFoundError, PrivilegeError):
             continue
         if own:
-            found[target.path] = own
+            found.append(own)
     return found
-
-
-def refuse_go_returns(paths: Iterable[str]) -> None:
-    """Raise UnsupportedError where one of the files is Go's: a return probe would end the program that runs it."""
-    for path in dict.fromkeys(paths):
-        if _is_go(path, file_key(path), _modified(path)):
-            raise UnsupportedError(
-                f"{path} is a Go program: Go moves its stacks, and a return probe's address on one of them would "
-                "crash it",
-                hint="trace the entry of the function, and the entry of what is called when it is done",
-            )
-
-
-@lru_cache(maxsize=64)
-def _is_go(path: str, key: FileKey | None, changed: float) -> bool:
-    """Of a file as it was then: a tool asks about one library again and again."""
-    from usdtkit.elf.sites import is_go
-
-    with Image.open(path) as image:
-        return is_go(image)
 
 
 def _installed_as(name: str, progress: Progress | None) -> list[Target]:
@@ -258,7 +258,7 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
         for target in mapped
         # A file that was replaced since is still what the process runs.
         if target.name.removesuffix(" (deleted)") == name
-        or (here is not None and file_key(target.path) == here)
+        or (here is not None and target.key == here)
         or ("/" not in name and libraries.is_called(target.name.removesuffix(" (deleted)"), name))
     ]
     if found:
@@ -271,13 +271,23 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
 
 
 def mapped_by(pids: Sequence[int]) -> list[Target]:
-    """What the processes map, each inode once. NotFoundError, PrivilegeError."""
+    """What the processes map, each inode once. NotFoundError, PrivilegeError.
+
+    Of several processes, those that have ended cost one warning.
+    """
     scan = Scan()
+    ended: list[NotFoundError] = []
     for pid in dict.fromkeys(pids):
-        scan.add(pid)
+        try:
+            scan.add(pid)
+        except NotFoundError as error:
+            ended.append(error)
     scan.warn()
     if found := scan.targets():
+        _warn([error.message for error in ended], "processes")
         return found
+    if ended:
+        raise ended[0]
     raise NotFoundError(
         f"{_processes(pids)}: no program to look into: has ended, or is the kernel's", hint="pgrep -a NAME finds others"
     )
@@ -294,13 +304,13 @@ def everything(*, quiet: bool = False) -> list[Target]:
 
     `quiet`: without a warning of what may not be read, for who has looked before.
     """
-    mapped = {file_key(target.path): target for target in all_mapped(quiet=quiet)}
+    mapped = {target.key: target for target in all_mapped(quiet=quiet)}
     found: dict[object, Target] = {}
     for path in _provider_files():
         key = file_key(path)
         if key is not None and key not in found:
             running = mapped.pop(key, None)
-            found[key] = Target(path, path, running.pids if running else ())
+            found[key] = Target(path, path, running.pids, key) if running else Target(path, path)
     return [*found.values(), *mapped.values()]
 
 
@@ -322,11 +332,11 @@ def _provider_files() -> list[str]:
     return paths
 
 
-def _warn(problems: list[str]) -> None:
+def _warn(problems: list[str], what: str = "files") -> None:
     if problems:
         import logging
 
-        more = f" (and {len(problems) - 1} more files)" if len(problems) > 1 else ""
+        more = f" (and {len(problems) - 1} more {what})" if len(problems) > 1 else ""
         logging.getLogger(__name__).warning("left out: %s%s", problems[0], more)
 
 
@@ -347,7 +357,7 @@ def no_probe(spec: str, where: str, probes: Sequence[Probe], path: str | None, p
 def _no_function(library: str, patterns: Sequence[symbols.Pattern], targets: list[Target]) -> NotFoundError:
     names: set[str] = set()
     for target in targets[:_NEAR_FILES]:
-        with Image.open(target.path) as image:
+        with contextlib.suppress(ElfError, NotFoundError, PrivilegeError), _open(target) as image:
             if indirect := symbols.indirect_functions(image, *patterns):
                 return NotFoundError(
                     f"{indirect[0].name} in {target.path} is an indirect function: its symbol is only called at start",

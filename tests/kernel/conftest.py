@@ -70,9 +70,9 @@ class Stepper:
 
 @pytest.fixture
 def stepper(compile_c, spawn, wait_for_line):
-    """stepper() -> a Stepper; all of them run the same file."""
-    path = compile_c("stepper.c", "-O2")
-    return lambda: Stepper(spawn([path]), path, wait_for_line)
+    """stepper() -> a Stepper; all of them run the same file, or with `path` the one there."""
+    program = compile_c("stepper.c", "-O2")
+    return lambda path=program: Stepper(spawn([path]), path, wait_for_line)
 
 
 @pytest.fixture

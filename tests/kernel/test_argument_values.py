@@ -87,7 +87,7 @@ def test_functions_of_32_bits(compile_c, spawn, wait_for_line):
     path = str(compile_c(source, *flags, compiler="i686-linux-gnu-gcc"))
     process = spawn([path])
     wait_for_line(process, "ready")
-    with trace.Session(pid=process.pid) as session:
+    with trace.Session(pid=process.pid, returns="probes") as session:
         calls = session.pair(uprobe(path, "work"), keep={"n": arg(1).cast("i32"), "text": cstr(2)})
         calls.emit("n", "text", result=retval.cast("i32"))
         session.start()

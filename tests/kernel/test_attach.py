@@ -1,6 +1,7 @@
 """The three ways to attach are one for the user: the same events, names, semaphores, filters and returns."""
 
 import os
+import shutil
 from collections import Counter
 
 import leaks
@@ -8,7 +9,7 @@ import pytest
 
 from usdtkit import targets, trace
 from usdtkit.bpf.links import METHODS
-from usdtkit.errors import NotFoundError, UnsupportedError, UsageError
+from usdtkit.errors import UnsupportedError, UsageError
 
 pytestmark = pytest.mark.parametrize("method", METHODS)
 
@@ -165,14 +166,22 @@ def test_it_is_an_error_when_the_kernel_takes_none(method, compile_c, ready):
     assert raised.value.hint
 
 
-def test_a_file_that_went_between_finding_and_attaching(method, compile_c, tmp_path):
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_went_between_finding_and_attaching(method, replaced, compile_c, tmp_path, stepper):
     copy = tmp_path / "copy"
-    copy.write_bytes(compile_c("stepper.c", "-O2").read_bytes())
+    shutil.copy(compile_c("stepper.c", "-O2"), copy)
+    target = stepper(copy)
     with trace.Session(method=method) as session:
-        session.usdt("step:plain", path=str(copy)).count()
-        copy.unlink()
-        with pytest.raises(NotFoundError, match="has gone"):
-            session.start()
+        session.usdt("step:plain", path=copy).emit("pid")
+        session.uprobe(copy, "work").emit("pid")
+        if replaced:
+            shutil.copy(compile_c("values.c", "-O1"), tmp_path / "other")
+            (tmp_path / "other").rename(copy)
+        else:
+            copy.unlink()
+        session.start()
+        target.fire(997)
+        assert counted(session) == {("step:plain", target.pid): 997, ("work", target.pid): 997}
 
 
 def test_an_unknown_method_is_refused(method, declare):

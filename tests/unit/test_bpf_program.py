@@ -138,10 +138,13 @@ def test_records_and_keys_have_a_limit():
 
 def test_cookies_hold_a_probe_and_its_list_of_operands():
     assert program.cookie(0, 0) == 0
-    assert program.cookie(program.MAX_PROBES - 1, program.MAX_LISTS - 1, at_entry=True) == 2**32 - 1
+    assert program.cookie(program.MAX_PROBES - 1, program.MAX_LISTS - 1, at_entry=True) == 2**31 - 1
+    assert program.function_cookie(program.MAX_PROBES - 1, program.MAX_LISTS, is_exit=True) >> 31 == 1
     for probe, operands in ((program.MAX_PROBES, 0), (0, program.MAX_LISTS)):
         with pytest.raises(UsageError, match="in one session"):
             program.cookie(probe, operands)
+    with pytest.raises(UsageError, match="in one session"):
+        program.function_cookie(program.MAX_PROBES)
 
 
 def test_operands_are_packed_where_the_kernel_keeps_the_registers():

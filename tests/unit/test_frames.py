@@ -39,7 +39,12 @@ def test_a_program_takes_stacks_only_when_asked():
 
 
 @pytest.mark.parametrize(
-    ("kind", "place"), [("entry", "AT_ENTRY"), ("return", "AT_RETURN"), ("usdt", "cookie & 2048 ? AT_ENTRY : 0")]
+    ("kind", "place"),
+    [
+        ("entry", "AT_ENTRY"),
+        ("return", "cookie & 2147483648u ? AT_EXIT : AT_RETURN"),
+        ("usdt", "cookie & 2048 ? AT_ENTRY : 0"),
+    ],
 )
 def test_the_walk_knows_where_it_begins(kind, place):
     assert f"user_stack(ctx, {place}, &counters->n[7])" in program(kind, Count(0, {"stack": ex.ustack})).text

@@ -37,6 +37,12 @@ class Positive:
             raise ValueError("not positive")
 
 
+@dataclass(frozen=True)
+class Held:
+    number: int
+    by: object = field(default=None, compare=False, repr=False)
+
+
 class Pair(NamedTuple):
     left: int
     right: int = 2
@@ -44,6 +50,11 @@ class Pair(NamedTuple):
     @property
     def sum(self):
         return self.left + self.right
+
+
+def test_fields_that_count_in_nothing():
+    assert Held(1, "a") == Held(1) and hash(Held(1, "a")) == hash(Held(1))
+    assert repr(Held(1, "a")) == "Held(number=1)" and replace(Held(1, "a"), number=2).by == "a"
 
 
 def test_fields_by_place_by_name_and_by_default():

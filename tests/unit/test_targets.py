@@ -12,7 +12,8 @@ from processes import among_own_mounts
 from usdtkit import processes, targets
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.probes.image import build
-from usdtkit.trace.specs import uprobe, uretprobe
+from usdtkit.trace.returns import Returns
+from usdtkit.trace.specs import uprobe
 
 WAITS = """
 #include <stdio.h>
@@ -361,16 +362,11 @@ input()
 
 def test_a_return_probe_in_a_go_program_is_refused(compile_c):
     go = compile_c('__attribute__((section(".go.buildinfo"), used)) char info[16]; int main(void) { return 0; }')
-    plain = compile_c("int main(void) { return 0; }")
-    targets.refuse_go_returns([str(plain)])
+    main = uprobe(str(go), "main").resolve(())
+    assert len(main.places) == 1
     with pytest.raises(UnsupportedError, match="is a Go program") as caught:
-        targets.refuse_go_returns([str(plain), str(go)])
+        Returns("probes", ()).of(main)
     assert caught.value.hint
-    assert len(uprobe(str(go), "main").resolve(()).places) == 1
-    with pytest.raises(UnsupportedError):
-        uretprobe(str(go), "main").resolve(())
-    with pytest.raises(UnsupportedError):
-        uprobe(str(go), "main").resolve(()).returning()
 
 
 def test_of_several_versions_the_one_that_runs_or_else_the_newest(monkeypatch, tmp_path, waiting, compile_c):

@@ -16,6 +16,8 @@ from itertools import chain
 
 from usdtkit._ffi import check, describe, ffi, lib
 from usdtkit.bpf.loader import ATTACH_TYPE_NONE, Loaded
+from usdtkit.bpf.mounts import leave_mount
+from usdtkit.bpf.render import EXIT_BIT
 from usdtkit.elf.instructions import LONGEST, cost_of
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.features import (
@@ -25,7 +27,8 @@ from usdtkit.features import (
     has_uprobe_multi,
     has_uprobe_session,
 )
-from usdtkit.records import dataclass
+from usdtkit.files import OpenFile
+from usdtkit.records import dataclass, field
 
 ENOTSUPP = 524
 # What one site refuses, others need not: bisect. Anything else is the call's own failure.
@@ -43,6 +46,11 @@ class Site:
     semaphore_offset: int
     cookie: int
 
+    @property
+    def is_exit(self) -> bool:
+        """Whether a function leaves here."""
+        return bool(self.cookie & EXIT_BIT)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -53,8 +61,47 @@ class Refusal:
     reason: str
 
 
-# Of each file and direction (true: on return), programs of the text, by name, and their sites.
-Wanted = Mapping[tuple[str, bool], Mapping[str, list[Site]]]
+REWRITTEN = "the file was written to after it was read"
+
+
+@dataclass
+class FileSites:
+    """The sites of one file, by the program of the text that runs there: `plain` ones; those of `calls`, with the
+    programs of a function's entry and of the kernel's return probe; and `tails`, jumps from which on a return probe
+    takes over."""
+
+    plain: dict[str, list[Site]] = field(default_factory=dict)
+    calls: dict[tuple[str, str], list[Site]] = field(default_factory=dict)
+    tails: dict[str, list[Site]] = field(default_factory=dict)
+
+    def add(self, program: str, site: Site) -> None:
+        """Add a site of `plain`."""
+        self.plain.setdefault(program, []).append(site)
+
+    def add_call(self, entry: str, end: str, site: Site) -> None:
+        """Add a function of `calls`."""
+        self.calls.setdefault((entry, end), []).append(site)
+
+    def add_tail(self, program: str, site: Site) -> None:
+        """Add a jump of `tails`."""
+        self.tails.setdefault(program, []).append(site)
+
+    def by_direction(self) -> tuple[dict[str, list[Site]], dict[str, list[Site]]]:
+        """Programs and their sites where entry and return of `calls` go apart: those at the sites, those on return.
+
+        Exits of functions come first. The kernel runs what came last at an address first, and the only instruction of
+        a function may be its entry and its exit.
+        """
+        order = sorted(self.plain.items(), key=lambda item: not item[1][0].is_exit)
+        here = {program: list(sites) for program, sites in order}
+        on_return = {program: list(sites) for program, sites in self.tails.items()}
+        for (entry, end), sites in self.calls.items():
+            here.setdefault(entry, []).extend(sites)
+            on_return.setdefault(end, []).extend(sites)
+        return here, on_return
+
+
+Wanted = Mapping[OpenFile, FileSites]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +110,7 @@ class _Multi:
 
     program: int
     attach_type: int
-    path: str
+    file: OpenFile
     sites: list[Site]
     on_return: bool
 
@@ -96,25 +143,53 @@ class Links:
         `tracepoints` are pairs of a program and the kernel's name. Returns how many sites were attached; the others are
         in `refused`. Raises for what is not one site's fault.
         """
+        files = list(wanted)
         multi: list[_Multi] = []
         with _beside(lambda: self._load_tracepoints(tracepoints)):
             if self.method == "uprobe_multi":
                 # Loaded before the first is attached: the kernel's wait for that one serves all that follow at once.
-                paths = dict.fromkeys(path for path, _ in wanted)
-                multi = [link for path in paths for link in self._multi(path, wanted)]
+                multi = [link for file, sites in wanted.items() for link in self._multi(file, sites)]
         for program, tracepoint in tracepoints:
             descriptor = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), tracepoint.encode())
             self._descriptors.append(check(descriptor, f"attaching to the kernel's {tracepoint}"))
+        for file in files:
+            leave_mount(file)
         # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
-        groups = [(link, group) for link in multi for group in _by_suspicion(link.path, link.sites)]
-        attached = 0
+        groups = [(link, group) for link in multi for group in _by_suspicion(link.file, link.sites)]
+        steps = [(link.file, partial(self._attach_multi, link, group)) for link, group in groups]
+        steps += [
+            (file, partial(self._attach_perf, name, file, those, on_return == 1))
+            for file, sites in ({} if multi else wanted).items()
+            for on_return, programs in enumerate(sites.by_direction())
+            for name, those in programs.items()
+        ]
+        attached = dict.fromkeys(files, 0)
+        held: dict[OpenFile, list[int]] = {file: [] for file in files}
+        steps = [step for step in steps if not step[0].is_rewritten]
+        ended: list[NotFoundError] = []
         for pid in pids:
-            for link, group in groups:
-                attached += self._attach_multi(link, group, pid)
-            for (path, on_return), programs in {} if multi else wanted.items():
-                for name, sites in programs.items():
-                    attached += self._attach_perf(name, path, sites, on_return, pid)
-        return attached
+            try:
+                for file, attach in steps:
+                    before = len(self._descriptors)
+                    attached[file] += attach(pid)
+                    held[file] += self._descriptors[before:]
+            except NotFoundError as error:  # the others go on
+                ended.append(error)
+        if len(ended) == len(pids):
+            raise ended[0]
+        for file in files:
+            if file.is_rewritten:  # its offsets may lie anywhere now
+                self._give_up(file, held[file], wanted)
+                attached[file] = 0
+        return sum(attached.values())
+
+    def _give_up(self, file: OpenFile, descriptors: Sequence[int], wanted: Wanted) -> None:
+        """Detach from a file what hangs on these descriptors, and refuse all of its sites."""
+        self._descriptors = [each for each in self._descriptors if each not in descriptors]
+        for descriptor in descriptors:
+            os.close(descriptor)
+        sites = chain.from_iterable(chain(*programs.values()) for programs in wanted[file].by_direction())
+        self.refused += [Refusal(file.path, site.file_offset, REWRITTEN) for site in sites]
 
     def _load_tracepoints(self, tracepoints: Sequence[tuple[str, str]]) -> None:
         for program, _ in tracepoints:
@@ -128,27 +203,25 @@ class Links:
             if self._descriptors:
                 os.close(self._descriptors.pop())
 
-    def _multi(self, path: str, wanted: Wanted) -> list[_Multi]:
+    def _multi(self, file: OpenFile, sites: FileSites) -> list[_Multi]:
         """The links of a file, their programs loaded: as few as can be, as what detaching costs is for each link."""
-        entries, returns = wanted.get((path, False), {}), wanted.get((path, True), {})
         links = []
-        if entries and returns and has_uprobe_session():
-            of_sites = {tuple(sites): name for name, sites in returns.items()}
-            calls = {name: of_sites[tuple(sites)] for name, sites in entries.items() if tuple(sites) in of_sites}
-            both = {name: entries[name] for name in calls}
-            program = self._loaded.joined(_cookies(both), calls) if calls else None
+        if sites.calls and has_uprobe_session():
+            cookies = {entry: {site.cookie for site in those} for (entry, _), those in sites.calls.items()}
+            program = self._loaded.joined(cookies, dict(sites.calls.keys()))
             if program is not None:
-                links.append(_Multi(program, ATTACH_TYPE_UPROBE_SESSION, path, [*chain(*both.values())], False))
-                entries = {name: sites for name, sites in entries.items() if name not in calls}
-                returns = {name: sites for name, sites in returns.items() if name not in calls.values()}
-        for sites, on_return in ((entries, False), (returns, True)):
-            together = self._loaded.joined(_cookies(sites)) if len(sites) > 1 else None
-            programs = (
-                [(together, [*chain(*sites.values())])]
+                called = [*chain(*sites.calls.values())]
+                links.append(_Multi(program, ATTACH_TYPE_UPROBE_SESSION, file, called, False))
+                sites = FileSites(sites.plain, {}, sites.tails)
+        for on_return, programs in enumerate(sites.by_direction()):
+            together = self._loaded.joined(_cookies(programs)) if len(programs) > 1 else None
+            loaded = (
+                [(together, [*chain(*programs.values())])]
                 if together is not None
-                else [(self._loaded.program(name, ATTACH_TYPE_UPROBE_MULTI), those) for name, those in sites.items()]
+                else [(self._loaded.program(name, ATTACH_TYPE_UPROBE_MULTI), those) for name, those in programs.items()]
             )
-            links += [_Multi(program, ATTACH_TYPE_UPROBE_MULTI, path, those, on_return) for program, those in programs]
+            type = ATTACH_TYPE_UPROBE_MULTI
+            links += [_Multi(program, type, file, those, on_return == 1) for program, those in loaded]
         return links
 
     def _attach_multi(self, link: _Multi, sites: list[Site], pid: int) -> int:
@@ -156,7 +229,7 @@ class Links:
         result = lib.usdtkit_link_uprobe_multi(
             link.program,
             link.attach_type,
-            os.fsencode(link.path),
+            link.file.attach_path.encode(),
             ffi.new("uint64_t[]", [site.file_offset for site in sites]),
             ffi.new("uint64_t[]", [site.semaphore_offset for site in sites])
             if any(site.semaphore_offset for site in sites)
@@ -170,25 +243,23 @@ class Links:
             self._descriptors.append(result)
             return count
         if result not in REFUSALS:
-            _fail(result, link.path, pid)
+            _fail(result, link.file, pid)
         if count == 1:
-            self.refused.append(Refusal(link.path, sites[0].file_offset, _reason(-result)))
+            self.refused.append(Refusal(link.file.path, sites[0].file_offset, _reason(-result)))
             return 0
         middle = count // 2
         return self._attach_multi(link, sites[:middle], pid) + self._attach_multi(link, sites[middle:], pid)
 
-    def _attach_perf(self, program: str, path: str, sites: Sequence[Site], on_return: bool, pid: int) -> int:
-        pmu = perf_pmu()
+    def _attach_perf(self, program: str, file: OpenFile, sites: Sequence[Site], on_return: bool, pid: int) -> int:
+        pmu, path = perf_pmu(), file.attach_path.encode()
         attached = 0
         for site in sites:
-            event = lib.usdtkit_perf_uprobe(
-                *pmu, os.fsencode(path), site.file_offset, site.semaphore_offset, on_return, pid
-            )
+            event = lib.usdtkit_perf_uprobe(*pmu, path, site.file_offset, site.semaphore_offset, on_return, pid)
             if event in REFUSALS:
-                self.refused.append(Refusal(path, site.file_offset, _reason(-event)))
+                self.refused.append(Refusal(file.path, site.file_offset, _reason(-event)))
                 continue
             if event < 0:
-                _fail(event, path, pid)
+                _fail(event, file, pid)
             self._descriptors.append(event)
             if self.method == "perf_link":
                 shared = self._loaded.program(program, ATTACH_TYPE_NONE)
@@ -198,11 +269,11 @@ class Links:
                 elif link == -errno.EINVAL:
                     self.method = "perf_ioctl"
                 else:
-                    _fail(link, path, pid)
+                    _fail(link, file, pid)
             if self.method == "perf_ioctl":
                 own = self._loaded.program(program, ATTACH_TYPE_NONE, site.cookie)
-                check(lib.usdtkit_perf_set_program(own, event), f"attaching to {path}")
-            check(lib.usdtkit_perf_enable(event), f"attaching to {path}")
+                check(lib.usdtkit_perf_set_program(own, event), f"attaching to {file.path}")
+            check(lib.usdtkit_perf_enable(event), f"attaching to {file.path}")
             attached += 1
         return attached
 
@@ -244,27 +315,28 @@ def _reason(code: int) -> str:
     return describe(code) + also
 
 
-def _by_suspicion(path: str, sites: Sequence[Site]) -> list[list[Site]]:
+def _by_suspicion(file: OpenFile, sites: Sequence[Site]) -> list[list[Site]]:
     """All sites but those that the kernel will refuse as far as we know, and each of these alone; no empty group."""
     alone: list[list[Site]] = []
     others: list[Site] = []
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 pathlib is dear at the start
-            for site in sites:
-                refused = cost_of(os.pread(file.fileno(), LONGEST, site.file_offset), MACHINE) == "refused"
-                (alone.append([site]) if refused else others.append(site))
+        for site in sites:
+            refused = cost_of(os.pread(file.descriptor, LONGEST, site.file_offset), MACHINE) == "refused"
+            (alone.append([site]) if refused else others.append(site))
     except (OSError, OverflowError):
         return [list(sites)]  # the kernel says better what is wrong
     return [*alone, others] if others else alone
 
 
-def _fail(result: int, path: str, pid: int) -> None:
+def _fail(result: int, file: OpenFile, pid: int) -> None:
     if result == -errno.ESRCH:
         raise NotFoundError(f"process {pid} ended before it could be traced")
-    if result == -errno.ENOENT:
-        raise NotFoundError(f"{path} has gone", hint="was the program upgraded? start the trace again")
-    check(result, f"attaching to {path}")
-    raise UsdtkitError(f"attaching to {path} failed")
+    if result == -errno.ENOENT:  # the file is open, so it has not gone
+        raise UnsupportedError(
+            f"attaching to {file.path}: there is no {file.attach_path}", hint="mount -t proc proc /proc"
+        )
+    check(result, f"attaching to {file.path}")
+    raise UsdtkitError(f"attaching to {file.path} failed")
 
 
 @cache

@@ -3,15 +3,20 @@
 Input: the two hooks of a pair, from `program`. Output: C that stores what the start keeps and finds it again, for
 `program`, which puts the actions behind it.
 
-Without a key they meet by thread: each thread has a stack of open starts. Starts and ends of a function are told apart
-by its stack frame, so that recursion comes out right, and calls that were left without a return (longjmp, an exception)
-are dropped when a call or return shows that they are over: the order of frames says so, to the kernel's own return
-probes as to us. All else nests by depth alone. With a key, a start waits for the end of the same value in the same
-process, in whatever thread.
+A call of a function and its return meet by the process and the stack frame ("frame"). The stack pointer at a function's
+first instruction is that at its exits, so recursion comes out right, and so do coroutines, which may return in another
+thread than they were called in. A call that is left in another way (an exception, longjmp, a cancelled thread) stays in
+the table until a call of the same function has the same frame, or until the table forgets what was longest unused;
+`trace.plan` finds out how many there were. Go moves its stacks, but the distance from a stack's end stays the same:
+there the frame is that distance, of a goroutine.
 
-The end of a thread, and exec, drop what it had open, at that moment and in the kernel: a thread that gets its number
-later finds nothing. Keys are a process's; they cannot be enumerated, but they carry the moment at which the process was
-first seen, so that they match no later process, and a table that forgets what was longest unused makes room.
+Other starts and ends meet by thread: each thread has a stack of open starts, which nest by depth alone. The end of a
+thread, and exec, drop what it had open, at that moment and in the kernel, so that a thread that gets its number later
+finds nothing.
+
+With a key, a start waits for the end of the same value in the same process, in whatever thread. Keys cannot be
+enumerated, but they carry the moment at which the process was first seen, so that they match no later process, and a
+table that forgets what was longest unused makes room.
 """
 
 from __future__ import annotations
@@ -20,7 +25,8 @@ from typing import Literal
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer
+from usdtkit.bpf.maps import Map
+from usdtkit.bpf.render import EXIT_BIT, EXIT_CONDITION, EXIT_IS_BRANCH, EXIT_IS_SHARED, PROBE_NUMBER, Renderer
 from usdtkit.bpf.statements import Counter
 from usdtkit.records import dataclass, field
 
@@ -30,16 +36,13 @@ PAIR_ENTRIES, PAIR_BYTES = 10_240, 4 << 20
 KEY_ENTRIES, KEY_BYTES = 65_536, 8 << 20
 PROCESSES = 4096
 NESTING, MOST_NESTING = 32, PAIR_ENTRIES
-MAX_CALLS = 64  # the kernel follows as many pending returns of a thread
-MOST_DROPPED = 1024  # at the end of a thread whose probes may nest deeper
-MAX_DROPPED = 8  # at one hit, for the verifier goes through all of them
+FEW_NESTED, MOST_DROPPED = 64, 1024  # at the end of a thread, by how deep its probes may nest
+LARGEST_ON_STACK = 256  # bytes of what a call keeps that are put together on the program's stack, which has 512
 TRACEPOINTS = (("thread_ends", "sched_process_exit"), ("thread_execs", "sched_process_exec"))
 
-# Of a call and the one that is hit: 1 where they are of different functions, else 0.
-OTHER = "(((s->function ^ function) | -(s->function ^ function)) >> 63)"
-
+# `thread` is the one that called, `back` where the call will return to, where that has to be compared.
 HEADERS: dict[Matching, tuple[tuple[str, str], ...]] = {
-    "frame": (("start", "u64"), ("frame", "u64"), ("function", "u64")),
+    "frame": (("start", "u64"), ("thread", "u64"), ("back", "u64")),
     "nesting": (("start", "u64"),),
     "key": (("start", "u64"),),
 }
@@ -67,28 +70,67 @@ class Pairs:
         """Statements of a pair's start: what it keeps is in `s` then."""
         fields = [renderer.field(name, expression) for name, expression in keep.items()]
         layout = self.kept[number] = Layout(fields, HEADERS[matching])
-        self._declare(number, matching, layout, MAX_CALLS if nesting <= MAX_CALLS else MOST_DROPPED, count)
-        renderer.uses |= {"id", "cookie", "now"}
+        self._declare(number, matching, layout, FEW_NESTED if nesting <= FEW_NESTED else MOST_DROPPED, renderer, count)
+        renderer.uses |= {"id", "cookie"}
+        stores: list[str] = []
+        for index, (expression, kept) in enumerate(zip(keep.values(), layout.fields, strict=True)):
+            stores += renderer.store(expression, f"s->f{index}", kept.room)
+        if matching == "frame":
+            return self._enter(number, layout, stores, renderer, count)
+        renderer.uses.add("now")
         if key is not None:
             opening = self._start_by_key(number, renderer.integer(key)[0], count)
-        elif matching == "frame":
-            opening = self._start_by_frame(number, renderer, count)
         else:
             opening = self._start_by_depth(number, renderer.parameter(nesting), count)
         name = f"pair_{number}"
-        lines = [
+        return [
             *opening,
-            "u32 zero = 0;",
-            f"struct {name} *blank = blank_{number}.lookup(&zero);",
-            f"if (!blank || {name}.update(&key, blank)) {{ {count('full')} return 0; }}",
-            f"struct {name} *s = {name}.lookup(&key);",
-            "if (!s) return 0;",
+            f"struct {name} *s = 0;",
+            *_insert_blank(number, count),
+            *stores,
+            "s->start = bpf_ktime_get_ns();",
         ]
-        if matching == "frame":
-            lines.append("s->frame = frame; s->function = function; *depth += 1;")
-        for index, (expression, kept) in enumerate(zip(keep.values(), layout.fields, strict=True)):
-            lines += renderer.store(expression, f"s->f{index}", kept.room)
-        return [*lines, "s->start = bpf_ktime_get_ns();"]
+
+    def _enter(self, number: int, layout: Layout, stores: list[str], renderer: Renderer, count: Counter) -> list[str]:
+        """Statements of a call's start. One of the same frame that is still there was left, and is replaced."""
+        name = f"pair_{number}"
+        back = f"s->back = cookie & {EXIT_IS_SHARED} ? {renderer.return_address()} : 0;"
+        opening = [*_call_key(renderer), f"struct {name} *s = 0;"]
+        if _fits_stack(layout):
+            return [
+                *opening,
+                f"struct {name} call = {{}}; s = &call; s->thread = (u32)id; {back}",
+                *stores,
+                "s->start = bpf_ktime_get_ns();",
+                f"if ({name}.update(&key, &call)) {{ {count('full')} return 0; }}",
+            ]
+        return [
+            *opening,
+            f"s = {name}.lookup(&key);",
+            *("if (!s) {", *_insert_blank(number, count), "}"),
+            f"s->thread = (u32)id; {back}",
+            *stores,
+            "s->start = bpf_ktime_get_ns();",
+        ]
+
+    def leave(self, number: int, renderer: Renderer, count: Counter) -> list[str]:
+        """Statements that find the call that ends here, as `s`, or end the hook where there is none.
+
+        An exit that other functions run through as well is one of theirs then, which is normal and not counted.
+        """
+        renderer.uses |= {"id", "cookie"}
+        return [
+            *_not_taken(renderer),
+            *_call_key(renderer),
+            f"struct pair_{number} *s = pair_{number}.lookup(&key);",
+            f"if (!s && !(cookie & {EXIT_IS_SHARED})) {count('unmatched')}",
+            "if (!s) return 0;",
+            f"if (cookie & {EXIT_IS_SHARED} && is_another(s->back, {renderer.returned_to()})) return 0;",
+        ]
+
+    def guard(self, number: int, renderer: Renderer, count: Counter) -> list[str]:
+        """Statements of a return that is no end of a call's pair: they let through only what was entered."""
+        return ["{", *self.leave(number, renderer, count), f"pair_{number}.delete(&key); }}"]
 
     def end(
         self, number: int, matching: Matching, key: ex.Expression | None, renderer: Renderer, count: Counter
@@ -96,7 +138,10 @@ class Pairs:
         """Statements that find what the start kept, `s`, and `latency`; and those that come last of all."""
         renderer.uses |= {"id", "cookie", "now"}
         unmatched = f"{{ {count('unmatched')} return 0; }}"
-        if key is not None:
+        closing = [f"pair_{number}.delete(&key);"]
+        if matching == "frame":
+            opening = self.leave(number, renderer, count)
+        elif key is not None:
             opening = [
                 *_key_of_process(renderer.integer(key)[0]),
                 f"struct process *p = processes_{number}.lookup(&process);",
@@ -106,18 +151,6 @@ class Pairs:
                 f"if (!s) {unmatched}",
             ]
             closing = [f"if (!pair_{number}.delete(&key)) __sync_fetch_and_add(&p->open, -1);"]
-        elif matching == "frame":
-            opening = [
-                _frame(renderer),
-                f"u32 thread = id; volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread);",
-                f"if (!depth) {unmatched}",
-                f"struct pair_key key = {{ .thread = thread }}; struct pair_{number} *s = 0;",
-                *_drop_ended(number, f"1 - {OTHER}", count),
-                f"if (!s || s->frame != frame || s->function != function) {unmatched}",
-                "*depth -= 1;",
-                f"if (!*depth && !depth[1]) threads_{number}.delete(&thread);",
-            ]
-            closing = [f"pair_{number}.delete(&key);"]
         else:
             opening = [
                 f"u32 thread = id, *depth = (u32 *)threads_{number}.lookup(&thread);",
@@ -128,7 +161,6 @@ class Pairs:
                 f"struct pair_{number} *s = pair_{number}.lookup(&key);",
                 f"if (!s) {unmatched}",
             ]
-            closing = [f"pair_{number}.delete(&key);"]
         return [*opening, "u64 latency = now - s->start;"], closing
 
     def functions(self) -> list[str]:
@@ -157,9 +189,13 @@ class Pairs:
             ),
         ]
 
-    def _declare(self, number: int, matching: Matching, layout: Layout, most: int, count: Counter) -> None:
+    def _declare(
+        self, number: int, matching: Matching, layout: Layout, most: int, renderer: Renderer, count: Counter
+    ) -> None:
         name = f"pair_{number}"
-        self.declarations += [layout.c_struct(name), f"BPF_ARRAY(blank_{number}, struct {name}, 1);"]
+        self.declarations.append(layout.c_struct(name))
+        if matching != "frame" or not _fits_stack(layout):
+            self.declarations.append(f"BPF_ARRAY(blank_{number}, struct {name}, 1);")
         if matching == "key":
             entries = max(1024, min(KEY_ENTRIES, KEY_BYTES // layout.size))
             self.declarations += [
@@ -173,22 +209,15 @@ class Pairs:
             ]
             return
         entries = max(64, min(PAIR_ENTRIES, PAIR_BYTES // layout.size))
+        if matching == "frame":
+            key = _call_key_type(renderer)
+            self.declarations.append(f'BPF_TABLE("lru_hash", {key}, struct {name}, {name}, {entries});')
+            return
         self.declarations += [
             _hash(name, "struct pair_key", f"struct {name}", entries),
             # How many starts are open in a thread and, where there were too many once, how many have been.
             _hash(f"threads_{number}", "u32", "u64", PAIR_ENTRIES),
         ]
-        if matching == "frame":
-            # Without a branch, for the verifier goes through all of it at every start.
-            self.at_thread_end += [
-                f"if (threads_{number}.lookup(&thread)) {{",
-                f"struct pair_key key = {{ .thread = thread }}; u64 dropped = {MAX_CALLS};",
-                '_Pragma("clang loop unroll(disable)")',
-                f"for (u32 i = 0; i < {MAX_CALLS}; i++) {{",
-                f"key.depth = i; dropped += (s64){name}.delete(&key) >> 63; }}",
-                f"{_of(number, count('dropped', 'dropped'))} threads_{number}.delete(&thread); }}",
-            ]
-            return
         self.at_thread_end += [
             f"{{ volatile u32 *depth = (u32 *)threads_{number}.lookup(&thread); if (depth) {{",
             "struct pair_key key = { .thread = thread }; u64 dropped = *depth;",
@@ -207,18 +236,6 @@ class Pairs:
             "*depth += 1;",  # also where it is not stored: its end must not take the start before it
         ]
 
-    def _start_by_frame(self, number: int, renderer: Renderer, count: Counter) -> list[str]:
-        return [
-            _frame(renderer),
-            *_thread(number, count),
-            f"struct pair_key key = {{ .thread = thread }}; {{ struct pair_{number} *s = 0;",
-            # In one frame there may be two calls: a function that ends by calling another leaves it its own.
-            *_drop_ended(number, OTHER, count),
-            "}",
-            "key.depth = *depth;",
-            f"if (key.depth >= {MAX_CALLS}) {{ {count('overflow')} return 0; }}",
-        ]
-
     def _start_by_key(self, number: int, value: str, count: Counter) -> list[str]:
         return [
             *_key_of_process(value),
@@ -228,6 +245,11 @@ class Pairs:
             "key.since = p->since;",
             f"if (pair_{number}.lookup(&key)) {{ {count('dropped')} }} else __sync_fetch_and_add(&p->open, 1);",
         ]
+
+
+def open_calls(table: Map) -> list[int]:
+    """The threads that have made the calls in the table of a pair that meets by frame."""
+    return [int.from_bytes(value[8:16], "little") for _, value in table.items()]
 
 
 def _hash(name: str, key: str, value: str, entries: int) -> str:
@@ -248,29 +270,51 @@ def _thread(number: int, count: Counter) -> list[str]:
     ]
 
 
-def _frame(renderer: Renderer) -> str:
-    """Which call this is: its frame, and of several functions the number."""
-    slot = renderer.scope.calls.return_slot if renderer.scope.kind == "return" else 0
-    return f"u64 frame = {renderer.register('sp')} - {slot}, function = cookie >> {COOKIE_LIST_BITS};"
-
-
-def _drop_ended(number: int, same_frame: str, count: Counter) -> list[str]:
-    """Drop the innermost open calls until one is live, which is `s` then: of an outer frame, or of the same one where
-    `same_frame` is 1.
-
-    How many are left is read from the map each time: of a number in a register the verifier would follow every value.
-    Not unrolled and with as few branches as can be, because that is what a start of the session spends its time on.
-    """
+def _insert_blank(number: int, count: Counter) -> list[str]:
+    """Statements that make an entry of the key, without values yet, and set `s` to it."""
     name = f"pair_{number}"
     return [
-        '_Pragma("clang loop unroll(disable)")',
-        f"for (u64 i = 0; i < {MAX_DROPPED}; i++) {{",
-        "u64 open = *depth; if (!open) break;",
-        f"key.depth = open - 1; s = {name}.lookup(&key);",
-        f"if (!s || (s64)((s->frame - frame) * 2 + {same_frame}) > 0) break;",
-        f"*depth = open - 1; {name}.delete(&key); {count('dropped')} s = 0;",
-        "}",
+        f"u32 zero = 0; struct {name} *blank = blank_{number}.lookup(&zero);",
+        f"if (!blank || {name}.update(&key, blank)) {{ {count('full')} return 0; }}",
+        f"s = {name}.lookup(&key);",
+        "if (!s) return 0;",
     ]
+
+
+def _fits_stack(layout: Layout) -> bool:
+    """Whether what a call keeps is put together on the program's stack: one look at the table less."""
+    return layout.size <= LARGEST_ON_STACK and not any(one.is_text for one in layout.fields)
+
+
+def _not_taken(renderer: Renderer) -> list[str]:
+    """Statements that end the hook at a conditional jump that goes on within the function."""
+    if renderer.scope.machine != "x86_64":  # elsewhere such exits are not looked for
+        return []
+    taken = f"is_taken({renderer.register('flags')}, cookie & {EXIT_CONDITION})"
+    return [f"if (cookie & {EXIT_IS_BRANCH} && !{taken}) return 0;"]
+
+
+def _is_go(renderer: Renderer) -> bool:
+    return renderer.scope.convention == "go"
+
+
+def _call_key_type(renderer: Renderer) -> str:
+    return "struct go_call_key" if _is_go(renderer) else "struct call_key"
+
+
+def _call_key(renderer: Renderer) -> list[str]:
+    """Statements that declare `key`: which call this is, of which process and function."""
+    frame = renderer.register("sp")
+    if renderer.scope.kind == "return" and (slot := renderer.scope.calls.return_slot):
+        frame += f" - (cookie & {EXIT_BIT}u ? 0 : {slot})"  # a return has taken its address from the stack
+    if _is_go(renderer):
+        # A goroutine's descriptor begins with the bounds of its stack.
+        routine = renderer.register(renderer.scope.calls.routine)
+        frame, more = f"read_user({routine} + 8, 8, {renderer.stat}) - ({frame})", f", .routine = {routine}"
+    else:
+        more = ""
+    owner = f"id >> 32 << 32 | {PROBE_NUMBER}"
+    return [f"{_call_key_type(renderer)} key = {{ .owner = {owner}, .frame = {frame}{more} }};"]
 
 
 def _key_of_process(value: str) -> list[str]:

@@ -7,6 +7,8 @@
 #define PARAMETER(n) ({ u64 p; asm volatile("%0 = %1 ll" : "=r"(p) : "i"(0x7573647400000000ULL | (n))); p; })
 
 struct pair_key { u64 thread, depth; };
+struct call_key { u64 owner, frame; };
+struct go_call_key { u64 owner, frame, routine; };
 struct process_key { u64 process, since, value; };
 struct process { u64 since; s64 open; };
 struct counters { u64 n[8]; }; /* of one hook; looked up once a hit, for each look-up costs every start */
@@ -50,11 +52,41 @@ static __always_inline u64 read_user(u64 address, u32 size, u64 *unreadable) {
   return value;
 }
 
+/* For a value that is not known here. */
+static __always_inline u64 missing(u64 *unreadable) {
+  count(unreadable);
+  return 0;
+}
+
+/*
+ * Whether two return addresses are of two calls. The trampoline of a return probe, which anybody may have put in place of
+ * the second since, begins a page.
+ */
+static __always_inline int is_another(u64 entered, u64 now) { return entered != now && now & 4095; }
+
+/* Whether x86 takes a conditional jump, by its flags and the four bits of the opcode that name the condition. */
+static __always_inline u64 is_taken(u64 flags, u32 condition) {
+  u64 carry = flags & 1, parity = flags >> 2 & 1, zero = flags >> 6 & 1, sign = flags >> 7 & 1;
+  u64 overflow = flags >> 11 & 1, holds = 0;
+  switch (condition >> 1) {
+  case 0: holds = overflow; break;
+  case 1: holds = carry; break;
+  case 2: holds = zero; break;
+  case 3: holds = carry | zero; break;
+  case 4: holds = sign; break;
+  case 5: holds = parity; break;
+  case 6: holds = sign ^ overflow; break;
+  default: holds = zero | (sign ^ overflow);
+  }
+  return holds ^ (condition & 1); /* the lowest bit says "not" */
+}
+
 static __always_inline s32 at_most(u64 length, u32 most) { return length < most ? (s32)length : (s32)most; }
 
 static __always_inline s32 read_buffer(void *into, u64 room, u64 address, u64 length) {
   u64 part = length < room ? length : room;
-  if (part > room) return -1; /* says it once more to the verifier */
+  asm volatile("" : "+r"(part)); /* else the compiler knows that the next line says nothing new; the verifier does not */
+  if (part > room) return -1;
   long error = bpf_probe_read_user(into, part, (void *)address);
   if (error && !bring_in(address, part)) error = bpf_probe_read_user(into, part, (void *)address);
   return error ? error : length > 0x7fffffff ? 0x7fffffff : (s32)length;

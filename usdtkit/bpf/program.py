@@ -20,6 +20,8 @@ from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import (
     AT_ENTRY_BIT,
     COOKIE_LIST_BITS,
+    COOKIE_PROBE_BITS,
+    EXIT_BIT,
     MAX_OPERANDS,
     STORE_KEY,
     HookKind,
@@ -38,7 +40,7 @@ COUNTERS_SIZE = 8 * 8  # of struct counters
 
 STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
 MAX_LISTS = AT_ENTRY_BIT  # the list's highest bit says where the site is
-MAX_PROBES = 1 << 32 - COOKIE_LIST_BITS
+MAX_PROBES = 1 << COOKIE_PROBE_BITS
 
 
 @dataclass
@@ -46,7 +48,8 @@ class Hook:
     """One function of the program, run at one kind of site.
 
     A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) sees it. Both say by what
-    they find each other, and which value is their `key` then.
+    they find each other, and which value is their `key` then. A return that is not the end of its own function's pair
+    has the hook of the calls that were `entered`: exits may be run through by calls of other functions.
     """
 
     index: int
@@ -58,6 +61,7 @@ class Hook:
     convention: str = ""
     start: dict[str, ex.Expression] | None = None
     after: Hook | None = None
+    entered: Hook | None = None
     matching: Matching = "nesting"
     nesting: int = NESTING
     key: ex.Expression | None = None
@@ -67,6 +71,16 @@ class Hook:
     def function(self) -> str:
         """The name of its function in the program."""
         return f"hook_{self.index}"
+
+    @property
+    def call(self) -> Hook | None:
+        """Of a return, the hook of its function's entry."""
+        return (self.entered or self.after) if self.kind == "return" else None
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether its hits are the calls of `call` that have returned, and nothing else decides."""
+        return self.call is not None and self.start is None and self.after in (None, self.call)
 
 
 @dataclass(frozen=True)
@@ -92,13 +106,24 @@ def build(hooks: Sequence[Hook], stores: Sequence[Layout] = ()) -> Program:
 
 
 def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
-    """A site's cookie: the number of its probe, of its list in the map `operands`, and if it begins a function."""
-    if probe >= MAX_PROBES or operand_list >= MAX_LISTS:
-        raise UsageError(
-            f"more than {MAX_PROBES} probes, or {MAX_LISTS} different argument layouts, in one session",
-            hint="narrow the pattern, or trace in several sessions",
-        )
-    return probe << COOKIE_LIST_BITS | at_entry * AT_ENTRY_BIT | operand_list
+    """A USDT site's cookie: the number of its probe, of its list in the map `operands`, and if it begins a function."""
+    if operand_list >= MAX_LISTS:
+        raise _too_many()
+    return function_cookie(probe, at_entry * AT_ENTRY_BIT | operand_list)
+
+
+def function_cookie(probe: int, flags: int = 0, *, is_exit: bool = False) -> int:
+    """The cookie of a function's entry or exit: the number of its probe, and the EXIT_… bits of `render`."""
+    if probe >= MAX_PROBES:
+        raise _too_many()
+    return is_exit * EXIT_BIT | probe << COOKIE_LIST_BITS | flags
+
+
+def _too_many() -> UsageError:
+    return UsageError(
+        f"more than {MAX_PROBES} probes, or {MAX_LISTS} different argument layouts, in one session",
+        hint="narrow the pattern, or trace in several sessions",
+    )
 
 
 class _Builder:
@@ -120,7 +145,7 @@ class _Builder:
         parts = [STACKS] if self.has_stacks else []
         parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
-        tracepoints = TRACEPOINTS if self.pairs.kept else ()
+        tracepoints = TRACEPOINTS if self.pairs.at_thread_end or self.pairs.at_process_end else ()
         if tracepoints:
             self.functions += self.pairs.functions()
         declarations += [*self.pairs.declarations, *self.actions.declarations]
@@ -142,12 +167,15 @@ class _Builder:
 
         body: list[str] = []
         closing: list[str] = []
+        if hook.entered is not None:
+            body += self.pairs.guard(hook.entered.index, renderer, _count)
         if hook.start is not None:
             body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, _count)
         elif hook.after is not None:
             # What the key names is not what the start kept, which it finds.
             keys = replace(renderer, scope=replace(scope, kept=None))
-            body, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, _count)
+            opening, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, _count)
+            body += opening
         body.append(_count("hits"))
         actions = [self._block(block, renderer) for block in hook.blocks]
         # A walk is long, and one a hit is enough: within the condition of the one action that asks, else before all.
@@ -158,8 +186,8 @@ class _Builder:
             body += [f"if ({condition}) {{", *lines, "}"] if condition else lines
         body += closing
         self.has_stacks |= "stack" in renderer.uses
-        opening = [line for name, line in OPENING.items() if name in renderer.uses]
-        opening += [f"u64 {variable} = ctx->{name};" for name, variable in renderer.registers.items()]
+        lines = [line for name, line in OPENING.items() if name in renderer.uses]
+        lines += [f"u64 {variable} = ctx->{name};" for name, variable in renderer.registers.items()]
         body = _walked_once(body, renderer)
         self.functions.append(
             "\n".join(
@@ -167,7 +195,7 @@ class _Builder:
                     f"int {hook.function}(struct pt_regs *ctx) {{",
                     f"u32 hook = {hook.index}; struct counters *counters = stats.lookup(&hook);",
                     "if (!counters) return 0;",
-                    *opening,
+                    *lines,
                     *body,
                     *("return 0;", "}"),
                 ]

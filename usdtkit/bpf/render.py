@@ -23,21 +23,22 @@ COMM_SIZE = 16
 class Calls:
     """How functions get integers: in these registers; further ones lie on the stack, `word` bytes each, from
     `displacement` on. A call pushes its return address, and the return has popped it when the return probe is hit:
-    `return_slot`."""
+    `return_slot`. `routine` is Go's register with the goroutine that runs."""
 
     registers: tuple[str, ...]
     displacement: int
     word: int = 8
     return_slot: int = 0
+    routine: str = ""
 
 
 # By machine and convention. Go's since 1.17.
 CALLS: dict[tuple[str, str], Calls] = {
     ("x86_64", ""): Calls(("di", "si", "dx", "cx", "r8", "r9"), 8, return_slot=8),
     ("x86_64", "i386"): Calls((), 4, word=4, return_slot=4),
-    ("x86_64", "go"): Calls(("ax", "bx", "cx", "di", "si", "r8", "r9", "r10", "r11"), 8, return_slot=8),
+    ("x86_64", "go"): Calls(("ax", "bx", "cx", "di", "si", "r8", "r9", "r10", "r11"), 8, 8, 8, "r14"),
     ("aarch64", ""): Calls(tuple(f"regs[{n}]" for n in range(8)), 0),
-    ("aarch64", "go"): Calls(tuple(f"regs[{n}]" for n in range(16)), 8),
+    ("aarch64", "go"): Calls(tuple(f"regs[{n}]" for n in range(16)), 8, routine="regs[28]"),
 }
 # The registers that programs may ask for by name.
 PT_REGS: dict[str, tuple[str, ...]] = {
@@ -50,17 +51,26 @@ INSTRUCTION = {"x86_64": "ip", "aarch64": "pc"}
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 HookKind = Literal["usdt", "entry", "return"]
-# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant.
-COOKIE_LIST_BITS = 12
+# A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant. The
+# highest says that the site is an exit of a function, below is the number of the probe. The lowest bits of a USDT site
+# name its list of operands, those of a function's sites say what is special about them.
+COOKIE_LIST_BITS, COOKIE_PROBE_BITS = 12, 19
+EXIT_BIT = 1 << 31
 # The bit of a cookie that says that a USDT site is its function's first instruction.
 AT_ENTRY_BIT = 1 << 11
+# Of an exit: it is a conditional jump, whose condition is in the lowest four bits as the processor numbers them; it is
+# a jump to code that will set the return value. Of an exit, and of its function's entry: other functions run through
+# the exit as well, so that only a call with the same return address has ended there.
+EXIT_CONDITION, EXIT_IS_BRANCH, EXIT_LACKS_VALUE, EXIT_IS_SHARED = 15, 1 << 4, 1 << 5, 1 << 6
+# The number of the probe whose cookie this is.
+PROBE_NUMBER = f"(cookie >> {COOKIE_LIST_BITS} & {(1 << COOKIE_PROBE_BITS) - 1})"
 # The entries of a session's maps belong to a process.
 STORE_KEY = "struct store_key { u64 pid, key; };"
 # What a stack must know of its place, as stacks.c calls it.
 STACK_PLACE: dict[HookKind, str] = {
     "usdt": f"cookie & {AT_ENTRY_BIT} ? AT_ENTRY : 0",
     "entry": "AT_ENTRY",
-    "return": "AT_RETURN",
+    "return": f"cookie & {EXIT_BIT}u ? AT_EXIT : AT_RETURN",
 }
 
 
@@ -373,14 +383,18 @@ class Renderer:
         if name == "retval":
             if self.scope.kind != "return":
                 raise UsageError(f"{self.scope.what}: only a function's return has a return value")
-            return _C(f"(s64){self.register(RETURN_REGISTER[self.scope.machine])}", "i64")
+            self.uses.add("cookie")
+            value = self.register(RETURN_REGISTER[self.scope.machine])
+            return _C(f"(s64)(cookie & {EXIT_LACKS_VALUE} ? missing({self.stat}) : {value})", "i64")
         if name == "ustack":
-            self.uses |= {"stack", "cookie"} if self.scope.kind == "usdt" else {"stack"}
+            self.uses |= {"stack"} if self.scope.kind == "entry" else {"stack", "cookie"}
             return _Stack(self.stack)
         if name == "probe":
             self.uses.add("cookie")
-            return _C(f"(cookie >> {COOKIE_LIST_BITS})", "probe")
-        if name == "ip" or (name == "caller" and self.scope.kind == "return"):
+            return _C(PROBE_NUMBER, "probe")
+        if name in ("ip", "caller") and self.scope.kind == "return":
+            return _C(self.returned_to())
+        if name == "ip":
             return _C(self.register(INSTRUCTION[self.scope.machine]))
         if name == "caller":
             if self.scope.kind == "usdt":
@@ -388,9 +402,7 @@ class Renderer:
                     f"{self.scope.what}: where a probe's function was called from is not known there",
                     hint="ustack, or the function's entry",
                 )
-            if self.scope.machine == "x86_64":
-                return _C(f"read_user({self.register('sp')}, {self.scope.calls.word}, {self.stat})")
-            return _C(self.register("regs[30]"))
+            return _C(self.return_address())
         code, uses = {
             "pid": ("(id >> 32)", "id"),
             "tid": ("(u64)(u32)id", "id"),
@@ -403,6 +415,17 @@ class Renderer:
         }[name]
         self.uses.add(uses)
         return _C(code)
+
+    def returned_to(self) -> str:
+        """The C of where a function returns to: its return probe is hit there, its exits at the instruction before."""
+        self.uses.add("cookie")
+        return f"(cookie & {EXIT_BIT}u ? {self.return_address()} : {self.register(INSTRUCTION[self.scope.machine])})"
+
+    def return_address(self) -> str:
+        """The C of where a function will return to, at its first instruction and at its exits."""
+        if self.scope.machine == "x86_64":
+            return f"read_user({self.register('sp')}, {self.scope.calls.word}, {self.stat})"
+        return self.register("regs[30]")
 
     def register(self, name: str) -> str:
         """A register of the process, as struct pt_regs calls it: a variable that the hook opens with.

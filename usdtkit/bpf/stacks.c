@@ -12,6 +12,7 @@
 #define BUILT_DEPTH 64
 #define AT_ENTRY 1
 #define AT_RETURN 2
+#define AT_EXIT 3
 #define LONGEST_FUNCTION 0x10000
 #define LARGEST_STACK 0x800000
 
@@ -75,11 +76,23 @@ static __always_inline long read_frame(struct pt_regs *ctx, u64 frame[2]) {
   return error;
 }
 
+static __always_inline u64 return_address(struct pt_regs *ctx) {
+#if defined(__aarch64__) || defined(__TARGET_ARCH_arm64)
+  return PLAIN(ctx->regs[30]);
+#else
+  u64 address = 0;
+  if (bpf_probe_read_user(&address, 8, (void *)ctx->sp)) address = 0;
+  return address;
+#endif
+}
+
 /* Follows the chain of frames; the hash of what it finds, and the addresses themselves to `r` where that is given. */
 static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_record *r) {
   u64 hash = bpf_get_current_pid_tgid() >> 32, address = INSTRUCTION(ctx), frame[2] = { FRAME_POINTER(ctx), 0 };
   u64 caller = 0;
   u32 depth = 0;
+  /* A stack at a return begins with the caller, also where its function is about to return. */
+  if (place == AT_EXIT) address = return_address(ctx);
 #pragma clang loop unroll(disable)
   for (u32 n = 0; n < STACK_DEPTH; n++) {
     hash = (hash ^ address) * 0x9e3779b97f4a7c15ULL;
@@ -89,11 +102,7 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
     if (n == 1) caller = address;
     if (place == AT_ENTRY && n == 0) {
       /* The caller is not in the chain yet: the call has pushed it, or left it in the link register. */
-#if defined(__aarch64__) || defined(__TARGET_ARCH_arm64)
-      address = PLAIN(ctx->regs[30]);
-#else
-      if (bpf_probe_read_user(&address, 8, (void *)ctx->sp)) address = 0;
-#endif
+      address = return_address(ctx);
     } else {
       if (read_frame(ctx, frame)) break;
       address = PLAIN(frame[1]);

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Action, Count, Delete, Emit, Hist, Put, Raw, Stats
 from usdtkit.bpf.layout import Field, Kind, Layout
-from usdtkit.bpf.render import COOKIE_LIST_BITS, Renderer, store_key, store_name
+from usdtkit.bpf.render import PROBE_NUMBER, Renderer, store_key, store_name
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass
 
@@ -151,7 +151,7 @@ class ActionRenderer:
         return [
             f"struct record_{kind} *{name} = events.ringbuf_reserve(sizeof(struct record_{kind}));",
             f"if (!{name}) {{ {count('lost')} }} else {{",
-            f"{name}->kind = {kind}; {name}->probe = cookie >> {COOKIE_LIST_BITS};",
+            f"{name}->kind = {kind}; {name}->probe = {PROBE_NUMBER};",
             # The time after the reservation: `trace.stream` puts events in order by that.
             f"{name}->time = bpf_ktime_get_ns(); {name}->pid = id >> 32; {name}->tid = id;",
         ]

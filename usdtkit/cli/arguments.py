@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from usdtkit.model import RETURN_POLICIES
 from usdtkit.output.report import note
 
 LOST_EVENTS = 6  # the exit code where more were lost than are allowed
@@ -48,6 +49,13 @@ def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[st
         "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
     )
     parser.add_argument("--drop-to", metavar="USER", help="the same, and become this user")
+    parser.add_argument(
+        "--returns",
+        choices=RETURN_POLICIES,
+        default="auto",
+        help="how to see returns of functions: by probes where they leave (sites), or by the kernel's return probes, "
+        "which kill a program that throws exceptions or switches stacks; auto takes those only where they cannot",
+    )
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
     parser.add_argument("--program", action="store_true", help="show the BPF program before it runs")
     # `usdtkit bundle` puts what records in place of a session; by_heart, it does not matter what runs here.

@@ -18,6 +18,8 @@ from usdtkit import processes, targets
 from usdtkit.cli.arguments import milliseconds
 from usdtkit.cli.run import new_session, running
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
+from usdtkit.files import OpenFile
+from usdtkit.model import Target
 from usdtkit.output.sql import Dialect
 from usdtkit.providers import mysql, postgresql
 from usdtkit.records import dataclass
@@ -59,7 +61,7 @@ def tracing_servers(options: argparse.Namespace, engine: Engine) -> Iterator[tup
     else:
         found = running(options, *engine.servers) or []
         # As they can be opened from here, also where servers live in containers, each with a file of this name.
-        mapped = [target.path for program in _programs(found) for target in targets.resolve(program, found)]
+        mapped = [target.path for program in _programs(found) for target in _mapped(program, found)]
         programs = list(dict.fromkeys(mapped))
         if engine.forks and pids:
             _refuse_parents(pids, engine)
@@ -81,14 +83,28 @@ def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tup
 
 
 def _programs(pids: Sequence[int]) -> list[str]:
-    """What the processes run, each program once."""
+    """What the processes run, each program once. NotFoundError where all of them have ended."""
+    found = set()
+    for pid in pids:
+        try:
+            found.add(str(Path(f"/proc/{pid}/exe").readlink()))
+        except FileNotFoundError:  # a server that forks ends processes all the time
+            continue
+        except PermissionError as error:
+            raise PrivilegeError(f"{error.filename} may not be read", hint="run as root") from None
+    if pids and not found:
+        raise NotFoundError(f"no process {pids[0]}", hint="pgrep -a NAME finds the number of a process")
+    return sorted(found)
+
+
+def _mapped(program: str, pids: Sequence[int]) -> list[Target]:
+    """The files of this name that the processes run; none where the last of them that does has ended."""
     try:
-        return sorted({str(Path(f"/proc/{pid}/exe").readlink()) for pid in pids})
-    except FileNotFoundError as error:
-        number = str(error.filename).split("/")[2]
-        raise NotFoundError(f"no process {number}", hint="pgrep -a NAME finds the number of a process") from None
-    except PermissionError as error:
-        raise PrivilegeError(f"{error.filename} may not be read", hint="run as root") from None
+        return targets.resolve(program, pids)
+    except NotFoundError:
+        if len(pids) == 1:
+            raise
+        return []
 
 
 def _refuse_parents(pids: Sequence[int], engine: Engine) -> None:
@@ -167,7 +183,11 @@ def _portal_run(program: str) -> postgresql.PortalRun | None:
     """
     if "/" not in program:
         return postgresql.PORTAL_RUN[0]
-    with Path(program).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    try:
+        file = OpenFile.open(program)
+    except NotFoundError:  # its container has ended
+        return None
+    with mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ) as content:
         found = re.search(postgresql.VERSION, content)
         major = int(found[1]) if found else 0
     return next((each for each in postgresql.PORTAL_RUN if major in each.versions), None)

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     with Progress() as progress:
         found = _targets(names, pids, progress)
         strict = len(names) == 1 == len(found)
-        probes = targets.probes_in(found[0]) if strict else targets.probes_of(progress.over(found))
+        probes = targets.probes_in(found[0]) if strict else targets.probes_of(progress.over(found), hold=False)
     chosen = _choose(probes, globs, names, pids)
     users = {target.path: target.pids for target in found}
     if options.json:
@@ -166,7 +166,9 @@ def _pattern(options: argparse.Namespace) -> Pattern:
 
 def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int], options: argparse.Namespace) -> None:
     more = bool(options.verbose or options.json)
-    functions = [f for name in names for f in targets.find_functions(name, [pattern], pids=pids, aliases=more)]
+    functions = [
+        f for name in names for f in targets.find_functions(name, [pattern], pids=pids, aliases=more, hold=False)
+    ]
     if options.json:
         print(json.dumps({"schema": "usdtkit.functions/1"}))
     costs = _costs(functions) if more else [""] * len(functions)

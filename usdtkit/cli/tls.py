@@ -14,15 +14,15 @@ from typing import Any
 from usdtkit import targets
 from usdtkit.cli.run import filtered
 from usdtkit.errors import NotFoundError
-from usdtkit.processes import file_key
+from usdtkit.model import Function
 from usdtkit.providers.tls import LIBRARIES, OPENSSL_STATE_MACHINE, Library
 from usdtkit.records import dataclass
 from usdtkit.trace import Expression, Session, arg, buffer, comm, deref, retval, uid, uprobe
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace.specs import Place, Resolved
 
 MAX_HANDLES = 10_000
 Names = Sequence[str]
-File = tuple[Library, str, Names]
+File = tuple[Library, Sequence[Function]]
 Part = Callable[[Library], tuple[str, tuple[str, ...]]]
 """Of a library, the short name of a file and the functions in it that are wanted."""
 
@@ -53,7 +53,7 @@ def trace_transfers(session: Session, options: argparse.Namespace, size: int) ->
     """
     files = _files(options, _transfers)
     for counted in (False, True):
-        functions = _together(session, files, _counted if counted else _plain)
+        functions = _together(files, _counted if counted else _plain)
         kept: dict[str, Expression] = {"counted": arg(4)} if counted else {}
         calls = session.pair(functions, keep={**kept, **({"buffer": arg(2)} if size else {})})
         returned = retval.cast("i32")
@@ -69,9 +69,9 @@ def trace_handshakes(session: Session, options: argparse.Namespace) -> None:
     NotFoundError where no file has the functions.
     """
     files = _files(options, _handshakes)
-    calls = session.pair(_together(session, files, _steps), keep={"handle": arg(1)})
+    calls = session.pair(_together(files, _steps), keep={"handle": arg(1)})
     filtered(calls, options).emit("latency", "handle", comm=comm, uid=uid, returned=retval.cast("i32"))
-    ends = session.source(_together(session, files, lambda library, names: _among(names, library.ends)))
+    ends = session.source(_together(files, lambda library, names: _among(names, library.ends)))
     filtered(ends, options).emit(handle=arg(1))
 
 
@@ -157,14 +157,14 @@ def _steps(library: Library, names: Names) -> Names:
     return _among(names, machine) or _among(names, library.handshake)
 
 
-def _together(session: Session, files: Sequence[File], choose: Callable[[Library, Names], Names]) -> Resolved:
+def _together(files: Sequence[File], choose: Callable[[Library, Names], Names]) -> Resolved:
     """The chosen functions of all files as one source: the program is the same, whichever libraries there are."""
-    places = [
-        place
-        for library, path, names in files
-        if (own := choose(library, names))
-        for place in session.resolve(uprobe(path, *own)).places
-    ]
+    places: list[Place] = []
+    for library, functions in files:
+        own = choose(library, [function.name for function in functions])
+        chosen = [function for function in functions if function.name in own]
+        if chosen:
+            places += uprobe(chosen[0].path, *own).of(chosen).places
     return Resolved("the functions of TLS libraries", "entry", (), tuple(places))
 
 
@@ -183,18 +183,18 @@ _BY_FUNCTION = {
 
 
 def _files(options: argparse.Namespace, part: Part) -> list[File]:
-    """Each file with a library in it, and which of the wanted functions it has; by heart there are none."""
+    """Each file with a library in it, with the wanted functions that it has; by heart there are none."""
     if options.by_heart:
         return []
     chosen = [library for library in LIBRARIES if not getattr(options, f"no_{library.name}")]
     wanted = [name for library in chosen for name in part(library)[1]]
     running = targets.defining(wanted, pids=options.pid or ())
-    seen = {file_key(path) for path in running}
+    seen = {functions[0].file for functions in running}
     found: list[File] = [
-        (library, path, own)
-        for path, names in running.items()
+        (library, own)
+        for functions in running
         for library in chosen
-        if (own := [name for name in names if name in part(library)[1]])
+        if (own := [function for function in functions if function.name in part(library)[1]])
     ]
     named = [(library, path) for library in chosen for kind, path in options.extra_lib or () if kind == library.name]
     if not options.pid:
@@ -208,9 +208,9 @@ def _files(options: argparse.Namespace, part: Part) -> list[File]:
             if required:
                 raise
             continue
-        if file_key(functions[0].path) not in seen:
-            seen.add(file_key(functions[0].path))
-            found.append((library, functions[0].path, [function.name for function in functions]))
+        if functions[0].file not in seen:
+            seen.add(functions[0].file)
+            found.append((library, functions))
     if not found:
         names = " or ".join(library.name for library in chosen)
         raise NotFoundError(

@@ -1,7 +1,9 @@
 """A stripped ELF file → the files that have its symbols: its own .gnu_debugdata, or what its build-id or link names.
 
 Input `usdtkit.elf.image.Image`, output more of them; used by `usdtkit.elf.symbols`. Whatever is found must fit: a
-build-id is compared, the file of a link must have the checksum that the link says.
+build-id is compared, the file of a link must have the checksum that the link says. And it must be the file of somebody
+who may decide where probes go: of root, of the owner of the stripped file, or our own. A container's files can be
+mapped from outside of it, and a build-id is no secret.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 
 from usdtkit.elf.image import Image, Section
 from usdtkit.errors import UsdtkitError
+from usdtkit.files import OpenFile
 
 _DIRECTORY = "/usr/lib/debug"
 _LARGEST_DEBUGDATA = 48 << 20  # unpacked: ten times that of libc
@@ -38,7 +41,7 @@ def _by_build_id(image: Image) -> Image | None:
     if not 4 <= len(number) <= 128:
         return None
     for root in _roots(image):
-        candidate = _open(f"{root}{_DIRECTORY}/.build-id/{number[:2]}/{number[2:]}.debug")
+        candidate = _open(f"{root}{_DIRECTORY}/.build-id/{number[:2]}/{number[2:]}.debug", image)
         if candidate is not None:
             if candidate.build_id == number:
                 return candidate
@@ -61,7 +64,7 @@ def _by_link(image: Image) -> Image | None:
     directory = os.path.dirname(os.path.abspath(image.path))  # noqa: PTH100, PTH120
     inside = directory.removeprefix(root)
     for folder in (directory, f"{directory}/.debug", f"{root}{_DIRECTORY}{inside}"):
-        candidate = _open(f"{folder}/{name}")
+        candidate = _open(f"{folder}/{name}", image)
         if candidate is not None:
             if candidate.size <= _LARGEST_LINKED and _checksum(candidate) == wanted:
                 return candidate
@@ -74,9 +77,10 @@ def _roots(image: Image) -> list[str]:
     return [above[0], ""] if above else [""]
 
 
-def _open(path: str) -> Image | None:
+def _open(path: str, stripped: Image) -> Image | None:
     try:
-        return Image.open(path)
+        file = OpenFile.open(path)
+        return Image(path, file) if file.owner in (0, stripped.file.owner, os.geteuid()) else None
     except UsdtkitError:
         return None
 
@@ -101,10 +105,9 @@ def _unpacked(image: Image, section: Section) -> Image | None:
     if not unpacker.eof:
         return None
     descriptor = os.memfd_create("gnu_debugdata", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
     try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(data)
         return Image(f"{image.path} (.gnu_debugdata)", descriptor)
     except UsdtkitError:
-        os.close(descriptor)
         return None

@@ -7,12 +7,12 @@ importing that takes longer than opening every file of a process (a test compare
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from collections.abc import Iterator
 from types import TracebackType
 
-from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
+from usdtkit.errors import ElfError
+from usdtkit.files import OpenFile
 from usdtkit.records import NamedTuple
 
 SHT_NOTE, SHT_NOBITS = 7, 8
@@ -70,16 +70,16 @@ class Section(NamedTuple):
 
 
 class Image:
-    """An ELF file held open, so that it stays the same inode until `close`.
+    """An open ELF file. `file` stays open for those who keep what was read of it, also after `close`.
 
     It is read by pread and not mapped: whoever truncates a mapped file kills its reader by SIGBUS.
     """
 
-    def __init__(self, path: str, descriptor: int) -> None:
-        """Take over `descriptor`, open for reading on `path`."""
+    def __init__(self, path: str, file: OpenFile | int) -> None:
+        """Read the headers of `file`, which messages call `path`; a number is a descriptor that is taken over."""
         self.path = path
-        self._descriptor = descriptor
-        self._file_size = os.fstat(descriptor).st_size
+        self._file: OpenFile | None = OpenFile(path, file) if isinstance(file, int) else file
+        self._file_size = self.file.size
         self._build_id: str | None = None
         ident = self.read(0, 16) if self._file_size >= 16 else b""
         if ident[:4] != b"\x7fELF":
@@ -107,31 +107,12 @@ class Image:
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Image:
         """Open the file at `path`; NotFoundError, PrivilegeError or ElfError where that cannot be."""
-        path = os.fspath(path)
-        try:
-            # Non-blocking, for the path may name a pipe.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
-            raise NotFoundError(f"{path!r}: no such file") from None
-        except PermissionError:
-            raise PrivilegeError(
-                f"{path}: permission denied", hint="run as root, or as the owner of the file"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ElfError(f"{path!r}: cannot open: {getattr(error, 'strerror', None) or error}") from None
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ElfError(f"{path}: not a regular file")
-            return cls(path, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        file = OpenFile.open(path)
+        return cls(file.path, file)
 
     def close(self) -> None:
-        """Close the file; again is harmless."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Read no more of it; again is harmless. The file is closed when nothing that was read of it has it."""
+        self._file = None
 
     def __enter__(self) -> Image:
         return self
@@ -140,6 +121,13 @@ class Image:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def file(self) -> OpenFile:
+        """The file that is read. ElfError after `close`."""
+        if self._file is None:
+            raise ElfError(f"{self.path}: is closed")
+        return self._file
 
     @property
     def size(self) -> int:
@@ -153,9 +141,10 @@ class Image:
         if size > _LARGEST_READ:
             raise ElfError(f"{self.path}: {size} bytes at {offset:#x} are too much to read at once")
         parts = []
+        descriptor = self.file.descriptor
         while size:
             try:
-                part = os.pread(self._descriptor, size, offset)
+                part = os.pread(descriptor, size, offset)
             except OSError as error:
                 raise ElfError(f"{self.path}: cannot read: {error.strerror}") from None
             if not part:

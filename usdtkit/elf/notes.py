@@ -86,7 +86,7 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
                 id(operands), (operands, _numbered(tuple(map(_type_of, operands))))
             )
         doc, stability = (said.doc, said.stability) if said else ("", "")
-        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, build_id, stability))
+        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, build_id, stability, image.file))
     if problems:
         _warn(path, problems)
     return tuple(probes)

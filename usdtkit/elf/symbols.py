@@ -125,6 +125,7 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
                 demangled=demangled,
                 indirect=kind == STT_GNU_IFUNC,
                 convention=convention,
+                file=image.file,
             )
             wanted.discard(name)
         if aliases:

@@ -39,6 +39,13 @@ def known_function(library: str, function: str) -> Pairs | None:
     return None
 
 
+def returns_only(library: str, function: str) -> bool:
+    """Whether a function of a library, given as for `known_function`, is known to be left by its return and by nothing
+    else: no exception, cancellation or switch of stacks comes out of it."""
+    short = library_name(library)
+    return any(function in getattr(module, "RETURNS_ONLY", ()) for module in (_module(f"lib{short}"), _module(short)))
+
+
 @lru_cache(maxsize=256)
 def _module(name: str) -> ModuleType | None:
     # The name comes out of a file, which may have thousands of them: asking the import system costs more than looking.

@@ -53,6 +53,17 @@ FUNCTIONS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
     },
 }
 
+# Functions that call nothing of the program's and are never left but by their return.
+RETURNS_ONLY = frozenset((
+    *("malloc", "calloc", "realloc", "free", "posix_memalign", "aligned_alloc", "memalign", "valloc", "pvalloc"),
+    *("cfree", "reallocarray", "malloc_usable_size"),
+    *("pthread_mutex_lock", "pthread_mutex_trylock", "pthread_mutex_unlock", "pthread_mutex_timedlock"),
+    *("pthread_mutex_clocklock", "pthread_mutex_init", "pthread_mutex_destroy"),
+    *("memcpy", "memmove", "memset", "memcmp", "memchr", "mempcpy", "strlen", "strnlen", "strcmp", "strncmp"),
+    *("strcasecmp", "strncasecmp", "strcpy", "strncpy", "stpcpy", "strcat", "strncat", "strchr", "strrchr", "strstr"),
+    *("strspn", "strcspn", "strdup", "strndup", "__memcpy_chk", "__memmove_chk", "__memset_chk", "__strcpy_chk"),
+))  # fmt: skip
+
 # Members of structures that functions take, on 64-bit Linux: (bytes from the beginning, type).
 STRUCTURES: dict[str, dict[str, tuple[int, str]]] = {
     "timespec": {"tv_sec": (0, "i64"), "tv_nsec": (8, "i64")},

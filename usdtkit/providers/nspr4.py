@@ -12,3 +12,7 @@ FUNCTIONS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
         "PR_Close": (("fd", "pointer"),),
     },
 }
+
+# They end by a jump to the code that the descriptor chooses, so that the number of bytes can only be had from a return
+# probe. That code is C, which tells of its failures by its result.
+RETURNS_ONLY = frozenset(("PR_Read", "PR_Write", "PR_Recv", "PR_Send"))

@@ -21,6 +21,7 @@ from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import find_program
 from usdtkit.trace.kernelmap import KernelMap, Kind
 from usdtkit.trace.plan import Planned, planned
+from usdtkit.trace.returns import Returns
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, StrPath, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
 
@@ -28,11 +29,17 @@ from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, StrPath, UsdtSpec,
 class Definition:
     """What is traced of the processes `pid`, of a `command` that will be started, or of all.
 
-    `string_size`: bytes read of a string argument.
+    `string_size`: bytes read of a string argument. `returns`: how the returns of functions are seen, one of
+    `usdtkit.model.RETURN_POLICIES`.
     """
 
     def __init__(
-        self, *, pid: int | Iterable[int] | None = None, command: Sequence[str] | None = None, string_size: int = 128
+        self,
+        *,
+        pid: int | Iterable[int] | None = None,
+        command: Sequence[str] | None = None,
+        string_size: int = 128,
+        returns: str = "auto",
     ) -> None:
         if not 1 <= string_size <= MAX_STRING:
             raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {MAX_STRING}")
@@ -46,6 +53,7 @@ class Definition:
         self._search_pids = self.pids
         self._program = None if command is None else os.path.realpath(find_program(command))
         self._string_size = string_size
+        self._returns = Returns(returns, self.pids)
         self._hooks: list[programs.Hook] = []
         self._places: list[Resolved] = []  # of each hook
         self._event_types = 0
@@ -67,7 +75,7 @@ class Definition:
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
         resolved = self.resolve(spec)
-        return Source(self, resolved, self._add_hook(resolved))
+        return Source(self, resolved, self._add_source(resolved))
 
     def pair(
         self,
@@ -93,10 +101,13 @@ class Definition:
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
             raise UsageError(f"a pair that starts with {first.what} needs its end", hint="session.pair(start, end)")
-        second = first.returning() if end is None or is_call else self.resolve(end)
+        if end is None or is_call:
+            first, second = self._returns.of(first)
+        else:
+            second = self.resolve(end)
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
-        start_hook, end_hook = self._add_hook(first), self._add_hook(second)
+        start_hook, end_hook = self._add_source(first), self._add_hook(second) if is_call else self._add_source(second)
         start_hook.nesting = nesting
         for hook, own in zip((start_hook, end_hook), keys, strict=True):
             hook.matching, hook.key = matching, None if own is None else as_value(own)
@@ -129,6 +140,17 @@ class Definition:
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
         return spec.resolve(self._search_pids)
+
+    def _add_source(self, resolved: Resolved) -> programs.Hook:
+        """The hook of a source; that of returns comes behind one of the calls, which it tells from others."""
+        if resolved.kind != "return":
+            return self._add_hook(resolved)
+        entered, leaving = self._returns.of(resolved)
+        call = self._add_hook(entered)
+        call.start, call.matching = {}, "frame"
+        hook = self._add_hook(leaving)
+        hook.entered = call
+        return hook
 
     def _add_hook(self, resolved: Resolved) -> programs.Hook:
         self.check_open()

@@ -6,15 +6,16 @@ session shows of itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit.bpf import program as programs
-from usdtkit.bpf.links import Site
+from usdtkit.bpf.links import FileSites, Site
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.errors import UsdtkitError
+from usdtkit.files import OpenFile
 from usdtkit.records import asdict, dataclass
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace.specs import Place, Resolved
 
 if TYPE_CHECKING:
     from usdtkit.elf.instructions import Cost
@@ -30,7 +31,8 @@ class Summary:
     ring buffer; entries that a full table did not take; ends without a start; starts dropped because too many were
     open in one thread (`overflow`), or because their end cannot come any more (`dropped`: the thread or process has
     ended, the call was left by an exception or longjmp, the key has started again); values that could not be read;
-    hits of which no stack could be taken, for want of room or because the process is a 32-bit one.
+    hits of which no stack could be taken, for want of room or because the process is a 32-bit one. `open` calls of
+    functions had neither returned nor been seen to be left when this was read.
     """
 
     hits: int
@@ -42,6 +44,7 @@ class Summary:
     dropped: int
     unreadable: int
     no_stack: int
+    open: int
     duration_s: float
 
 
@@ -52,6 +55,9 @@ class Planned:
     `arguments` are those that its source can be asked for. `cost` is what the kernel does at a hit: an instruction that
     is "emulated" costs half a microsecond, one that is "stepped" 7 to 17; where it is "refused", "mistaken" for
     another, or "held" (a system call, which no signal could then interrupt), there must be no probe.
+    `returns` says how the returns of the function are seen, and `why`: by "sites",
+    which are probes on the instructions with which it leaves, by "probes", the kernel's return probes, or at a jump to
+    its last callee by a return probe that is set there ("tail").
     """
 
     kind: str
@@ -62,6 +68,8 @@ class Planned:
     pids: tuple[int, ...]
     arguments: tuple[Argument, ...]
     cost: Cost
+    returns: str
+    why: str
 
     def to_json(self) -> dict[str, object]:
         """As an object of JSON."""
@@ -70,12 +78,12 @@ class Planned:
 
 @dataclass
 class Plan:
-    """Where everything goes: sites by file and direction, of each hook's function; and the entries of `operands`.
+    """Where everything goes: sites by file, and the entries of `operands`.
 
     `numbers` has the probe of each hook that its sites are given which come later.
     """
 
-    sites: dict[tuple[str, bool], dict[str, list[Site]]]
+    sites: dict[OpenFile, FileSites]
     operands: list[bytes]
     probe_names: list[str]
     numbers: list[int]
@@ -86,21 +94,21 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
     from usdtkit.elf.image import Image
     from usdtkit.elf.sites import cost
 
-    costs: dict[tuple[str, int], Cost] = {}
-    wanted: dict[str, set[int]] = {}
+    costs: dict[Place, Cost] = {}
+    wanted: dict[OpenFile | str, list[Place]] = {}
     for resolved in places:
         for place in resolved.places:
-            wanted.setdefault(place.path, set()).add(place.file_offset)
-    for path, offsets in wanted.items():
+            wanted.setdefault(place.file or place.path, []).append(place)
+    for same in wanted.values():
         try:
-            with Image.open(path) as image:
-                costs.update({(path, offset): cost(image, offset) for offset in offsets})
+            with Image(same[0].path, same[0].opened) as image:
+                costs.update({place: cost(image, place.file_offset) for place in same})
         except UsdtkitError:
-            costs.update({(path, offset): "unknown" for offset in offsets})
+            costs.update(dict.fromkeys(same, "unknown"))
     return [
         Planned(
             *(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, pids),
-            *(hook.arguments, costs[place.path, place.file_offset]),
+            *(hook.arguments, costs[place], place.returns, place.why),
         )
         for hook, resolved in zip(hooks, places, strict=True)
         for place in resolved.places
@@ -109,36 +117,57 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
 
 def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:
     """The plan of a session's hooks, each with its places; with `stacks`, functions' entries are marked for them."""
-    sites: dict[tuple[str, bool], dict[str, list[Site]]] = {}
+    sites: dict[OpenFile, FileSites] = {}
     lists: dict[tuple[bytes, ...], int] = {}
     # Each hook has numbers of its own, in a row, so that a cookie says which hook is meant; a call's return has those
     # of its entry, by which they meet.
     names: dict[tuple[int, str], int] = {}
     numbers: list[int] = []
     for hook, resolved in zip(hooks, places, strict=True):
-        on_return = hook.kind == "return"
-        owner = hook.after if hook.after is not None and on_return else hook
+        owner = hook.call or hook
         first = resolved.places[0].name if resolved.places else resolved.what
         numbers.append(names.setdefault((owner.index, first), len(names)))
         for place in resolved.places:
-            packed = tuple(pack_operands(place.operands, hook.machine))
             name = names.setdefault((owner.index, place.name), len(names))
-            operands = lists.setdefault(packed, len(lists))
-            at_entry = stacks is not None and hook.kind == "usdt" and stacks.begins_function(place)
-            cookie = programs.cookie(name, operands, at_entry)
+            if hook.kind == "usdt":
+                packed = tuple(pack_operands(place.operands, hook.machine))
+                at_entry = stacks is not None and stacks.begins_function(place)
+                cookie = programs.cookie(name, lists.setdefault(packed, len(lists)), at_entry)
+            else:
+                is_exit = hook.kind == "return" and place.returns == "sites"
+                cookie = programs.function_cookie(name, place.flags, is_exit=is_exit)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
-            sites.setdefault((place.path, on_return), {}).setdefault(hook.function, []).append(site)
+            file = sites.setdefault(place.opened, FileSites())
+            if place.returns == "tail":
+                file.add_tail(hook.function, site)
+            elif place.returns != "probes":
+                file.add(hook.function, site)
+            elif hook.call is not None:  # its entries are the same places
+                file.add_call(hook.call.function, hook.function, site)
     return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers)
 
 
-def totals(hooks: Sequence[programs.Hook], stats: Iterable[tuple[bytes, bytes]]) -> dict[str, int]:
-    """What the hooks have counted, by COUNTERS, of the entries of the map `stats`."""
+def totals(
+    hooks: Sequence[programs.Hook], stats: Iterable[tuple[bytes, bytes]], calls: Mapping[int, int]
+) -> dict[str, int]:
+    """What the hooks have counted, by COUNTERS, of the entries of the map `stats`; and how many calls are `open`.
+
+    `calls` has the number of open ones by the hook of their entries. What was entered, has not returned and is not open
+    was left, which no hook has seen.
+    """
     total = dict.fromkeys(programs.COUNTERS, 0)
+    hits = [0] * len(hooks)
     for key, values in stats:
         numbers = memoryview(values).cast("Q")  # of each CPU in turn
         room = programs.COUNTERS_SIZE // numbers.itemsize
+        index = int.from_bytes(key, "little")
+        hits[index] = sum(numbers[programs.COUNTERS.index("hits") :: room])
         for counter, name in enumerate(programs.COUNTERS):
             # A pair's hits are its ends.
-            if name != "hits" or hooks[int.from_bytes(key, "little")].start is None:
+            if name != "hits" or hooks[index].start is None:
                 total[name] += sum(numbers[counter::room])
-    return total
+    for hook in hooks:
+        if hook.counts_calls and hook.call is not None:
+            entered = hook.call.index
+            total["dropped"] += max(0, hits[entered] - hits[hook.index] - calls.get(entered, 0))
+    return {**total, "open": sum(calls.values())}

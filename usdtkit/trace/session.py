@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain, islice
 from operator import length_hint
 from types import TracebackType
@@ -18,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.links import Links, Refusal, Site
+from usdtkit.bpf.links import REWRITTEN, FileSites, Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
+from usdtkit.bpf.pairs import open_calls
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
+from usdtkit.files import OpenFile
+from usdtkit.processes import runs
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
@@ -54,7 +58,9 @@ class Session(Definition):
     `method`: how to attach, one of `usdtkit.bpf.links.METHODS`; None takes the best that the kernel has.
     `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
     `batches` keep the buffer's. `drop`: when all is attached, give up every privilege, and become this user (a name or
-    number), or with True who called sudo, else nobody; a `command` is run by that user too.
+    number), or with True who called sudo, else nobody; a `command` is run by that user too. `returns`: how the returns
+    of functions are seen. "auto" takes the kernel's return probes where these cannot harm the program, else probes on
+    the instructions with which a function leaves; "sites" always takes those, "probes" never.
     """
 
     def __init__(
@@ -68,10 +74,11 @@ class Session(Definition):
         method: str | None = None,
         ordered: bool = False,
         drop: bool | str = False,
+        returns: str = "auto",
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
-        super().__init__(pid=pid, command=command, string_size=string_size)
+        super().__init__(pid=pid, command=command, string_size=string_size, returns=returns)
         self._identity = None if drop is False else _identity(None if drop is True else drop)
         self._command: Command | None = None
         if self._program is not None and command is not None:
@@ -113,6 +120,11 @@ class Session(Definition):
     def _check_not_closed(self) -> None:
         if self._closed:
             raise UsageError("the session is closed", hint="make another one")
+
+    def plan(self) -> list[Planned]:
+        """Every site that `start` would attach to, and nothing attached. UsageError once the session is closed."""
+        self._check_not_closed()
+        return super().plan()
 
     def start(self, announce: Callable[[list[Planned]], None] | None = None) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing.
@@ -177,7 +189,7 @@ class Session(Definition):
     def _new_stacks(self) -> Stacks:
         from usdtkit.trace.stacks import Stacks  # what most sessions do without
 
-        return Stacks(self.pids, [place.path for resolved in self._places for place in resolved.places])
+        return Stacks(self.pids, [place.opened for resolved in self._places for place in resolved.places])
 
     def drop_privileges(self, user: str | None = None) -> None:
         """Give up every privilege of this process: become `user` (a name or number; None is who called sudo, else
@@ -220,7 +232,9 @@ class Session(Definition):
             where = f"{first.path}+{first.file_offset:#x}"
             raise UnsupportedError(
                 f"the kernel takes none of the {len(links.refused)} sites; {where}: {first.reason}",
-                hint="some first instructions cannot be probed: try another function",
+                hint="start the trace again"
+                if first.reason == REWRITTEN
+                else "some first instructions cannot be probed: try another function",
             )
 
     def extend(self, source: Source, places: Sequence[Place]) -> None:
@@ -232,13 +246,13 @@ class Session(Definition):
         hook = source._hook
         if self._links is None or self.ended:
             raise UsageError("the session is not running", hint="session.start()")
-        if hook.arguments or hook.start is not None or hook.after is not None:
+        if hook.arguments or hook.start is not None or hook.after is not None or hook.kind == "return":
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
-        cookie = programs.cookie(self._numbers[hook.index], 0)
-        wanted: dict[tuple[str, bool], dict[str, list[Site]]] = {}
+        cookie = programs.function_cookie(self._numbers[hook.index])
+        wanted: dict[OpenFile, FileSites] = {}
         for place in places:
-            sites = wanted.setdefault((place.path, hook.kind == "return"), {}).setdefault(hook.function, [])
-            sites.append(Site(place.file_offset, place.semaphore_offset, cookie))
+            site = Site(place.file_offset, place.semaphore_offset, cookie)
+            wanted.setdefault(place.opened, FileSites()).add(hook.function, site)
         self._links.attach(wanted, self.pids or (0,))
 
     @property
@@ -387,9 +401,21 @@ class Session(Definition):
         """The account so far."""
         if self._final is not None:
             return self._final
-        counted = totals(self._hooks, () if self._loaded is None else self._loaded.maps["stats"].items())
+        stats = () if self._loaded is None else self._loaded.maps["stats"].items()
+        counted = totals(self._hooks, stats, self._open_calls())
         duration = (self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0
         return Summary(**counted, received=self.received, duration_s=duration)
+
+    def _open_calls(self) -> dict[int, int]:
+        """How many calls of functions are open, by the hook of their entries: those whose thread still runs."""
+        if self._loaded is None:
+            return {}
+        alive = cache(runs)
+        return {
+            hook.index: sum(alive(thread) for thread in open_calls(self._loaded.maps[f"pair_{hook.index}"]))
+            for hook in self._hooks
+            if hook.start is not None and hook.matching == "frame"
+        }
 
     def advice(self) -> list[str]:
         """What would give the stacks that were read more names, a line a kind of process; often nothing."""
@@ -402,6 +428,7 @@ class Session(Definition):
         # First of all, so that a late `stop` does not write to what has its descriptor's number next.
         self._closed = True
         self.detach()
+        self._places.clear()  # which lets the files go
         if self._loaded is not None:
             self._final = self.summary()
             self._loaded.close()

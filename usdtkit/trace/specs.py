@@ -7,24 +7,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from usdtkit import targets
 from usdtkit.bpf.render import HookKind
 from usdtkit.errors import UsageError
+from usdtkit.files import OpenFile
 from usdtkit.model import Argument, Function, Operand, Probe
 from usdtkit.providers import known_function
-from usdtkit.records import dataclass, replace
+from usdtkit.records import dataclass, field, replace
+
+ReturnsBy = Literal["sites", "probes", "tail"]
+"""How a function's return is seen: by probes on the instructions with which it leaves, by return probes of the kernel,
+or by one that is set where the function jumps to its last callee."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One offset of one file, with the name that its events carry."""
+    """One offset of one file, with the name that its events carry. `file` is the file, as `Function` has it.
+
+    Of a `function`'s entry or return, once `trace.returns` has decided: by what its `returns` are seen and `why`, and
+    the flags of the cookie (EXIT_… of `bpf.render`).
+    """
 
     name: str
     path: str
     file_offset: int
     semaphore_offset: int = 0
     operands: tuple[Operand, ...] = ()
+    file: OpenFile | None = field(default=None, compare=False, repr=False)
+    function: Function | None = None
+    returns: ReturnsBy | Literal[""] = ""
+    why: str = ""
+    flags: int = 0
+
+    @property
+    def opened(self) -> OpenFile:
+        """The file; where the place was made without, what is at its path now. NotFoundError, PrivilegeError."""
+        return self.file or OpenFile.open(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +61,7 @@ class Resolved:
     convention: str = ""
 
     def returning(self) -> Resolved:
-        """Of functions' entries, their returns."""
-        targets.refuse_go_returns(place.path for place in self.places)
+        """Of functions' entries, their returns; a session finds out how to see them."""
         return replace(self, kind="return", arguments=())
 
 
@@ -62,7 +81,7 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
         if not all(_readable(site.operands, argument) for site in sites):
             common[index] = replace(argument, type="unreadable")
     places = tuple(
-        Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands)
+        Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands, probe.file)
         for probe in probes
         for site in probe.sites
     )
@@ -89,15 +108,21 @@ class FunctionSpec:
     on_return: bool = False
 
     def resolve(self, pids: Sequence[int]) -> Resolved:
-        found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
-        if self.on_return:
-            targets.refuse_go_returns(function.path for function in found)
+        """The functions where they are found now. NotFoundError."""
+        return self.of(targets.find_functions(self.library, self.functions, pids=pids))
+
+    def of(self, functions: Sequence[Function]) -> Resolved:
+        """These functions, which somebody has found already, as those that are meant."""
+        found = self._one_name_each(functions)
         conventions = {function.convention for function in found}
         return Resolved(
             self.what,
             "return" if self.on_return else "entry",
             self.arguments_of(function.name for function in found),
-            tuple(Place(each.demangled or each.name, each.path, each.file_offset) for each in found),
+            tuple(
+                Place(each.demangled or each.name, each.path, each.file_offset, file=each.file, function=each)
+                for each in found
+            ),
             conventions.pop() if len(conventions) == 1 else "mixed",
         )
 
@@ -115,9 +140,9 @@ class FunctionSpec:
     def _one_name_each(self, functions: Sequence[Function]) -> list[Function]:
         """One function for each address, or each of its names would count every call: what was asked for by name first,
         then what looks public."""
-        chosen: dict[tuple[str, int], Function] = {}
+        chosen: dict[tuple[OpenFile | str, int], Function] = {}
         for function in sorted(functions, key=lambda f: (f.name not in self.functions, f.name.startswith("_"), f.name)):
-            chosen.setdefault((function.path, function.file_offset), function)
+            chosen.setdefault((function.file or function.path, function.file_offset), function)
         return list(chosen.values())
 
     def returning(self) -> FunctionSpec:

@@ -20,6 +20,7 @@ from typing import Any
 
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.files import OpenFile
 from usdtkit.trace.memory import Frame, Memory, Remains, aligned
 from usdtkit.trace.specs import Place
 from usdtkit.trace.symbols import Files
@@ -28,7 +29,7 @@ from usdtkit.trace.symbols import Files
 _HEAD = struct.Struct("<QIIIi")
 _ADDRESSES = struct.Struct("<128Q")
 _BUILT = struct.Struct("<i20sQ")
-_AT_ENTRY, _AT_RETURN = 1, 2
+_AT_ENTRY, _AT_RETURN, _AT_EXIT = 1, 2, 3
 _BUILD_ID_VALID = 1
 
 
@@ -77,10 +78,10 @@ class Stack:
 class Stacks:
     """All stacks of a session by their ids."""
 
-    def __init__(self, pids: Iterable[int], paths: Iterable[str]) -> None:
-        """`pids`: processes that are traced from the start. `paths`: the traced files."""
+    def __init__(self, pids: Iterable[int], traced: Iterable[OpenFile]) -> None:
+        """`pids`: processes that are traced from the start. `traced`: the traced files."""
         self._ring: RingBuffer | None = None
-        self._files = Files(paths)
+        self._files = Files(traced)
         self._stacks: dict[int, Stack] = {}
         self._memories: dict[int, Memory] = {}
         self._looked_at: set[int] = set()  # in this `collect`
@@ -136,8 +137,7 @@ class Stacks:
 
     def begins_function(self, place: Place) -> bool:
         """Whether a site is a function's first instruction: then its caller is where the call has left it."""
-        file = self._files.at_path(place.path)
-        table = None if file is None else file.table()
+        table = self._files.traced(place.opened).table()
         address = None if table is None else table.address(place.file_offset)
         return table is not None and address is not None and table.begins_function(address)
 
@@ -154,16 +154,18 @@ class Stacks:
     def _stack(self, payload: bytes) -> tuple[int, Stack]:
         id, pid, depth, place, built_size = _HEAD.unpack_from(payload)
         addresses = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
-        memory = self._memory(pid, addresses)
+        memory, at_return = self._memory(pid, addresses), place in (_AT_RETURN, _AT_EXIT)
         if memory is not None:
-            return id, Stack(pid, tuple(memory.real(addresses)), place == _AT_RETURN, memory)
+            return id, Stack(pid, tuple(memory.real(addresses)), at_return, memory)
         notes = payload[_HEAD.size + _ADDRESSES.size :][: max(0, built_size)]
-        noted = [
+        noted: list[tuple[str, int] | None] = [
             (build_id.hex(), offset) if status == _BUILD_ID_VALID else None
             for status, build_id, offset in _BUILT.iter_unpack(notes)
         ]
+        if place == _AT_EXIT:
+            noted[:1] = [None]  # the kernel's walk begins with the function that returns, and ours with its caller
         remains = Remains(addresses, aligned(addresses, noted, place == _AT_ENTRY), self._files)
-        return id, Stack(pid, addresses, place == _AT_RETURN, remains)
+        return id, Stack(pid, addresses, at_return, remains)
 
     def _memory(self, pid: int, addresses: tuple[int, ...]) -> Memory | None:
         """What the process has mapped, read at most once a `collect`; of one that has ended, what is known."""

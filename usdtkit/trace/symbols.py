@@ -6,13 +6,11 @@ process has ended or the file was deleted since. One `Files` a session; tables a
 
 from __future__ import annotations
 
-import itertools
 import os
-import stat
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import chain, count
 from pathlib import Path
 
 from usdtkit import processes
@@ -21,6 +19,8 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.lookup import SymbolTable
 from usdtkit.elf.sites import keeps_frame_pointer
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsdtkitError
+from usdtkit.files import OpenFile
+from usdtkit.model import Target
 
 MOST_FILES = 256
 MOST_TABLE_BYTES = 128 << 20
@@ -62,8 +62,8 @@ class Tables:
 class MappedFile:
     """One file that some process executes, held open: its inode stays what it is."""
 
-    def __init__(self, tables: Tables, number: int, name: str, descriptor: int, root: str = "") -> None:
-        """Take over `descriptor`; `name` is what the process calls the file, `number` its own in `tables`.
+    def __init__(self, tables: Tables, number: int, name: str, file: OpenFile, root: str = "") -> None:
+        """`name` is what the process calls the file, `number` its own in `tables`.
 
         `root`: of a process in a container, where its root can be looked into, for debug files that lie there.
         """
@@ -71,15 +71,13 @@ class MappedFile:
         self._root = root
         self._tables = tables
         self._number = number
-        self._descriptor = descriptor
-        self._finalizer = weakref.finalize(self, os.close, descriptor)
-        self.changed_at = os.fstat(descriptor).st_mtime_ns
+        self._file = file
         self._build_id: str | None = None
         self._damaged = False
 
     def has_changed(self) -> bool:
         """Whether somebody has written to it since it was opened."""
-        return os.fstat(self._descriptor).st_mtime_ns != self.changed_at
+        return self._file.is_rewritten
 
     def find(self, file_offset: int) -> tuple[str, int]:
         """(name, offset in it) of the function at an offset of the file; without a symbol ("", virtual address)."""
@@ -118,12 +116,7 @@ class MappedFile:
             return None
 
     def _image(self) -> Image:
-        descriptor = os.dup(self._descriptor)
-        try:
-            return Image(f"{self._root}{self.name}", descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        return Image(f"{self._root}{self.name}", self._file)
 
     def _load(self) -> SymbolTable:
         with ExitStack() as opened:
@@ -135,13 +128,13 @@ class MappedFile:
 class Files:
     """The mapped files of a session, and a bounded amount of what was read of them."""
 
-    def __init__(self, paths: Iterable[str] = ()) -> None:
-        """`paths`: files that are traced, which names may be asked of when no process maps them any more."""
-        self._paths = tuple(dict.fromkeys(paths))
+    def __init__(self, traced: Iterable[OpenFile | str] = ()) -> None:
+        """`traced`: files, open ones or paths, which names may be asked of when no process maps them any more."""
+        opened = (OpenFile.open(each) if isinstance(each, str) else each for each in traced)
+        self._traced: dict[OpenFile, MappedFile | None] = dict.fromkeys(opened)
         self._tables = Tables()
-        self._numbers = itertools.count()
+        self._numbers = count()
         self._files: dict[Key, MappedFile] = {}
-        self._at_path: dict[str, MappedFile | None] = {}
         self._by_build_id: dict[str, MappedFile | None] = {}
         self._vdso: MappedFile | None = None
 
@@ -154,22 +147,19 @@ class Files:
             return None
         # The first is the very inode, also when it was deleted or replaced, but asks for privilege.
         for path in (f"/proc/{pid}/map_files/{span}", f"/proc/{pid}/root{key[2]}"):
-            descriptor = _open_regular(path)
-            if descriptor is None:
-                continue
-            if "/root/" in path and os.fstat(descriptor).st_ino != key[1]:
-                os.close(descriptor)
-                continue
-            self._files[key] = self._file(key[2], descriptor, _root_of(pid))
-            return self._files[key]
+            with suppress(UsdtkitError):
+                file = OpenFile.open(path)
+                if "/root/" not in path or file.key[1] == key[1]:
+                    self._files[key] = self._mapped(key[2], file, _root_of(pid))
+                    return self._files[key]
         return None
 
-    def at_path(self, path: str) -> MappedFile | None:
-        """The file at a path, as it is when it is first asked for."""
-        if path not in self._at_path:
-            descriptor = _open_regular(path)
-            self._at_path[path] = None if descriptor is None else self._file(path, descriptor)
-        return self._at_path[path]
+    def traced(self, file: OpenFile) -> MappedFile:
+        """A file that is traced."""
+        known = self._traced.get(file)
+        if known is None:
+            known = self._traced[file] = self._mapped(file.path, file)
+        return known
 
     def vdso(self) -> MappedFile | None:
         """The functions that the kernel maps into every process: ours has the same."""
@@ -179,7 +169,7 @@ class Files:
                 return None
             descriptor = os.memfd_create("vdso", os.MFD_CLOEXEC)
             os.write(descriptor, image)
-            self._vdso = self._file("[vdso]", descriptor)
+            self._vdso = self._mapped("[vdso]", OpenFile("[vdso]", descriptor))
         return self._vdso
 
     def with_build_id(self, build_id: str) -> MappedFile | None:
@@ -188,17 +178,20 @@ class Files:
             for file in self._files.values():
                 self._by_build_id.setdefault(file.build_id(), file)
         if build_id not in self._by_build_id:
-            for path in dict.fromkeys([*self._paths, *_mapped_now()]):
-                descriptor = _open_regular(path)
-                if descriptor is not None:
-                    file = self._file(path, descriptor)
-                    if file.build_id() == build_id:
-                        self._by_build_id[build_id] = file
-                        break
+            for other in chain(map(self.traced, [*self._traced]), map(self._look_into, _mapped_now())):
+                if other is not None and other.build_id() == build_id:
+                    self._by_build_id[build_id] = other
+                    break
         return self._by_build_id.setdefault(build_id, None)
 
-    def _file(self, name: str, descriptor: int, root: str = "") -> MappedFile:
-        return MappedFile(self._tables, next(self._numbers), name, descriptor, root)
+    def _look_into(self, target: Target) -> MappedFile | None:
+        try:
+            return self._mapped(target.path, processes.open_target(target))
+        except UsdtkitError:  # no process has it any more, or it may not be opened
+            return None
+
+    def _mapped(self, name: str, file: OpenFile, root: str = "") -> MappedFile:
+        return MappedFile(self._tables, next(self._numbers), name, file, root)
 
 
 def _root_of(pid: int) -> str:
@@ -210,26 +203,15 @@ def _root_of(pid: int) -> str:
         return ""
 
 
-def _mapped_now() -> list[str]:
-    """Paths of all files that processes execute, as far as we may look."""
+def _mapped_now() -> list[Target]:
+    """All files that processes execute, as far as we may look."""
     scan = processes.Scan()
     for pid in processes.running_pids():
         try:
             scan.add(pid)
         except (NotFoundError, PrivilegeError):
             continue
-    return [target.path for target in scan.targets()]
-
-
-def _open_regular(path: str) -> int | None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return None
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    return None
+    return scan.targets()
 
 
 def _own_vdso() -> bytes | None:

@@ -1,0 +1,224 @@
+"""Where a jump out of a function leads: a part of it that was moved away, or a function that it ends in.
+
+Input `usdtkit.elf.image.Image` and its `CallFrames`; used by `usdtkit.elf.exits`. Symbols are searched by address in an
+index that the shim makes, and relocations by the bytes of their address, because going through the 150,000 symbols of a
+large program here takes longer than a tool's start.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_left, bisect_right
+from itertools import pairwise
+
+from usdtkit._ffi import ffi, lib
+from usdtkit.elf.callframes import CallFrames
+from usdtkit.elf.image import PT_LOAD, SHT_NOBITS, Image, Section
+from usdtkit.elf.sites import is_go
+from usdtkit.elf.tables import SHT_DYNSYM, SHT_SYMTAB, Table
+from usdtkit.errors import ElfError, UsdtkitError
+from usdtkit.records import NamedTuple
+
+_SHT_RELA = 4
+_STB_WEAK = 2
+_SHF_EXECUTABLE = 4
+_ENCLOSING = 16  # symbols before the nearest that are looked at for one that contains an address
+_LONGEST_STUB = 32
+_INDIRECT, _SLOT = 4, 32  # as native/decode.h has them
+# Relocations by machine: those of an entry that is the address of a symbol, and of one that is an address of the file.
+_SYMBOLIC = {"x86_64": (6, 7), "aarch64": (1025, 1026)}
+_RELATIVE = {"x86_64": 8, "aarch64": 1027}
+_INDIRECT_RELATIVE = {"x86_64": 37, "aarch64": 1032}  # the address that an indirect function's resolver gives
+# Other libraries are made to replace them: a call of libc's may end in jemalloc.
+_REPLACED = frozenset(
+    (
+        *("malloc", "calloc", "realloc", "free", "reallocarray", "memalign", "aligned_alloc", "posix_memalign"),
+        *("valloc", "pvalloc", "cfree", "malloc_usable_size"),
+    )
+)
+
+
+class Destination(NamedTuple):
+    """What a jump leads to. With `start` it is a function of this file, of `size` bytes (0: unknown)."""
+
+    name: str
+    start: int = 0
+    size: int = 0
+
+
+class Callees:
+    """The functions of one file by address; tables are read when they are first asked for."""
+
+    def __init__(self, image: Image, frames: CallFrames) -> None:
+        self._image = image
+        self._frames = frames
+        self.is_go = is_go(image)
+        self._table: Table | None = None
+        self._addresses: array[int] | None = None
+        self._indexes: array[int] = array("I")
+        self._dynamic: Table | None = None
+        self._relocations: list[bytes] | None = None
+        self._stubs = [s for s in image.sections if s.name.startswith((".plt", ".iplt")) and s.flags & _SHF_EXECUTABLE]
+        self._offset_tables = [s for s in image.sections if s.name.startswith(".got")]
+
+    def fragment(self, address: int, conditional: bool) -> tuple[int, int] | None:
+        """(start, size) of the part of a function that a jump leads to, None where it leads to another function.
+
+        Compilers move what is seldom run to another place. There it has a symbol whose name says so, or none, but call
+        frame information of its own, by which the stack is often not as at an entry.
+        """
+        if _within(self._stubs, address) is not None:
+            return None
+        symbol = self._covering(address)
+        if symbol is not None:
+            name, start, size = symbol
+            return (start, size) if ".cold" in name or ".warm" in name else None
+        described = self._frames.covering(address)
+        if described is None:
+            return None
+        if address != described.start or conditional or self._frames.rule(address) != self._frames.at_entry:
+            return described.start, described.end - described.start
+        return None
+
+    def destination(self, address: int) -> Destination | None:
+        """What a jump to an address ends in; None in the middle of a function, or where there is none."""
+        if (stub := _within(self._stubs, address)) is not None:
+            return self._of_stub(address, stub) or Destination("a function of another library")
+        symbol = self._covering(address)
+        if symbol is not None:
+            return Destination(*symbol) if symbol[1] == address else None
+        described = self._frames.covering(address)
+        if described is not None and described.start == address:
+            return Destination(f"a function without a name at {address:#x}", address, described.end - address)
+        return None
+
+    def of_slot(self, address: int) -> Destination | None:
+        """The function whose address the loader puts at `address`, if that is in a global offset table."""
+        if _within(self._offset_tables, address) is None:
+            return None
+        found = self._relocation(address)
+        if found is None:
+            return None
+        kind, index, addend = found
+        if kind == _RELATIVE.get(self._image.machine):
+            return self.destination(addend)
+        if kind == _INDIRECT_RELATIVE.get(self._image.machine):
+            resolver = self._covering(addend)
+            return Destination(resolver[0] if resolver is not None else "an indirect function")
+        if kind not in _SYMBOLIC.get(self._image.machine, ()) or self._dynamic is None:
+            return None
+        try:
+            symbol = self._dynamic[index]
+        except struct.error:
+            return None
+        name = self._dynamic.name(symbol.at)
+        # A symbol that another library or the program may define too is bound to theirs; in C++, what is weak is so.
+        replaced = name in _REPLACED or (name.startswith("_Z") and symbol.info >> 4 == _STB_WEAK)
+        if symbol.is_function and symbol.is_defined and not replaced:
+            return Destination(name, symbol.value, symbol.size)
+        return Destination(name)
+
+    def pointer(self, address: int) -> int:
+        """The address of the function that the file, or the loader, puts at this address of data; 0 where none is."""
+        found = self._relocation(address)
+        if found is not None:
+            return found[2] if found[0] == _RELATIVE.get(self._image.machine) else 0
+        for segment in self._image.segments:
+            if segment.type == PT_LOAD and 0 <= address - segment.address <= segment.file_size - 8:
+                return int.from_bytes(self._image.read(address - segment.address + segment.offset, 8), "little")
+        return 0
+
+    def _of_stub(self, address: int, section: Section) -> Destination | None:
+        """What a stub of a procedure linkage table jumps to."""
+        size = min(_LONGEST_STUB, section.address + section.size - address)
+        try:
+            code = self._image.read(self._image.file_offset(address), size)
+        except ElfError:
+            return None
+        if self._image.machine == "aarch64":
+            slot = _slot_of_aarch64(code, address)
+            return self.of_slot(slot) if slot else None
+        begins, flows, sweep = ffi.new("uint8_t[]", size), ffi.new("usdtkit_flow[]", 4), ffi.new("usdtkit_sweep *")
+        lib.usdtkit_sweep_x86_64(code, size, begins, flows, 4, sweep)
+        if sweep.flows and flows[0].kind == _INDIRECT and flows[0].flags & _SLOT:
+            return self.of_slot(address + flows[0].target)
+        return None
+
+    def _covering(self, address: int) -> tuple[str, int, int] | None:
+        """(name, start, size) of the function symbol that covers an address, the one that starts there if there is."""
+        starts = self._index()
+        table = self._table
+        if table is None:
+            return None
+        exact = bisect_left(starts, address)
+        if exact < len(starts) and starts[exact] == address:
+            symbol = table[self._indexes[exact]]
+            return table.name(symbol.at), symbol.value, symbol.size
+        nearest = bisect_right(starts, address) - 1
+        for at in range(nearest, max(-1, nearest - _ENCLOSING), -1):
+            symbol = table[self._indexes[at]]
+            if address < symbol.value + symbol.size:
+                return table.name(symbol.at), symbol.value, symbol.size
+        return None
+
+    def _index(self) -> array[int]:
+        """The addresses of all functions, in order."""
+        if self._addresses is None:
+            self._addresses = array("Q")
+            by_type = {section.type: section for section in reversed(self._image.sections)}
+            section = by_type.get(SHT_SYMTAB) or by_type.get(SHT_DYNSYM)
+            if section is not None and self._image.little_endian and self._image.bits == 64:
+                try:
+                    self._table = Table(self._image, section)
+                    data = self._image.data(section)
+                except UsdtkitError:  # damaged: as if there were none
+                    self._table = None
+                    return self._addresses
+                count = len(data) // 24
+                addresses, indexes = array("Q", bytes(8 * count)), array("I", bytes(4 * count))
+                found = lib.usdtkit_functions_by_address(
+                    data, count, ffi.from_buffer("uint64_t[]", addresses), ffi.from_buffer("uint32_t[]", indexes)
+                )
+                self._addresses, self._indexes = addresses[: max(0, found)], indexes
+        return self._addresses
+
+    def _relocation(self, address: int) -> tuple[int, int, int] | None:
+        """(type, index of the symbol, addend) of the relocation of the eight bytes at an address."""
+        if self._relocations is None:
+            self._relocations = []
+            dynamic = next((section for section in self._image.sections if section.type == SHT_DYNSYM), None)
+            if dynamic is not None:
+                try:
+                    self._dynamic = Table(self._image, dynamic)
+                    self._relocations = [self._image.data(s) for s in self._image.sections if s.type == _SHT_RELA]
+                except UsdtkitError:  # damaged: as if there were none
+                    self._relocations = []
+        wanted = struct.pack("<Q", address)
+        for data in self._relocations:
+            at = data.find(wanted)
+            while at >= 0 and at % 24:
+                at = data.find(wanted, at + 1)
+            if 0 <= at <= len(data) - 24:
+                info, addend = struct.unpack_from("<QQ", data, at + 8)
+                return info & 0xFFFFFFFF, info >> 32, addend
+        return None
+
+
+def _within(sections: list[Section], address: int) -> Section | None:
+    for section in sections:
+        if section.type != SHT_NOBITS and 0 <= address - section.address < section.size:
+            return section
+    return None
+
+
+def _slot_of_aarch64(code: bytes, address: int) -> int:
+    """The address that a stub reads: `adrp x16, page; ldr x17, [x16, offset]`, behind an optional `bti c`. 0: none."""
+    words: tuple[int, ...] = struct.unpack(f"<{len(code) // 4}I", code[: len(code) // 4 * 4])
+    for at, (first, second) in enumerate(pairwise(words)):
+        if first & 0x9F00001F == 0x90000010 and second & 0xFFC003FF == 0xF9400211:
+            pages = (first >> 5 & 0x7FFFF) << 2 | (first >> 29 & 3)
+            pages -= (pages & 1 << 20) << 1
+            page: int = (address + 4 * at & ~0xFFF) + (pages << 12)
+            return page + (second >> 10 & 0xFFF) * 8
+    return 0

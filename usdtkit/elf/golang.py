@@ -1,0 +1,67 @@
+"""What is particular about functions of Go: which of them keep to its convention, and where a call is counted.
+
+Input: names and decoded code; used by `usdtkit.elf.exits`. Go's functions grow their stack when they are entered: the
+first instructions compare the stack pointer with the limit of the goroutine, and if it is too small the function calls
+`runtime.morestack` and begins again, on another stack. A probe on the first instruction would count such a call twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from usdtkit.elf.image import Image
+from usdtkit.errors import ElfError
+
+_MAGIC = b"\xff Go buildinf:"
+_INLINE = 2  # a flag: the version is part of the data, as since Go 1.18
+_JUMP, _BRANCH, _CALL = 2, 3, 5
+# They switch stacks, or come from or go to code that is not Go's.
+_SWITCHING = frozenset(
+    f"runtime.{name}"
+    for name in (
+        *("asmcgocall", "callbackasm", "callbackasm1", "cgocallback", "cgoSigtramp", "goexit", "gogo", "mcall"),
+        *("morestack", "morestack_noctxt", "mstart", "reflectcall", "rt0_go", "sigreturn", "sigtramp"),
+        *("systemstack", "systemstack_switch"),
+    )
+)
+
+
+def refusal(image: Image, name: str) -> str:
+    """Why returns of a function of a Go program cannot be told by Go's own convention; "" where they can."""
+    if not _is_recent(image):
+        return "it was built by Go before 1.18, or what built it is not known"
+    if name.endswith(".abi0"):
+        return "it is assembler code of Go (ABI0), which does not keep the goroutine in a register"
+    if "." not in name:
+        return "it is C or assembler code in a Go program"
+    if name in _SWITCHING:
+        return "it switches stacks"
+    return ""
+
+
+def stack_check(start: int, flows: Sequence[tuple[int, int, int, int]]) -> int:
+    """Bytes from the start of a function to the instruction behind its stack check, 0 where it has none.
+
+    `flows` are (address, length, kind, target) of the instructions that change the flow of control. The check is one
+    or two branches to a block that makes one call and jumps back to the start.
+    """
+    again = [at for at, _, kind, target in flows if kind == _JUMP and target == start]
+    behind = 0
+    for at, length, kind, target in flows:
+        if kind != _BRANCH or not any(_calls_once(flows, target, back) for back in again):
+            break
+        behind = at + length - start
+    return behind
+
+
+def _calls_once(flows: Sequence[tuple[int, int, int, int]], low: int, high: int) -> bool:
+    return [kind for at, _, kind, _ in flows if low <= at < high] == [_CALL]
+
+
+def _is_recent(image: Image) -> bool:
+    section = image.section(".go.buildinfo")
+    try:
+        data = image.read(section.offset, min(section.size, 64)) if section is not None else b""
+    except ElfError:
+        return False
+    return data.startswith(_MAGIC) and len(data) > 15 and bool(data[15] & _INLINE)

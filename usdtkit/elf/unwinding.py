@@ -1,0 +1,114 @@
+"""An open ELF file → why its code can leave a function otherwise than by returning from it, or switch stacks.
+
+Input `usdtkit.elf.image.Image`; used by `usdtkit.trace`, which asks of every file that a process maps before it puts a
+return probe of the kernel into it. Such a probe keeps the return address from the stack for the length of the call, and
+whoever looks for it there meanwhile ends the program. A reason too many costs a few microseconds a call, because the
+instructions by which the function leaves are then probed instead; a reason too few can end the program.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from usdtkit.elf.image import SHT_NOBITS, Image
+from usdtkit.elf.sites import is_go
+from usdtkit.elf.tables import Table, tables
+from usdtkit.errors import ElfError
+
+RETURNS_TWICE = frozenset(
+    ("setjmp", "_setjmp", "__setjmp", "sigsetjmp", "__sigsetjmp", "getcontext", "__getcontext", "savectx")
+)
+"""Functions of C libraries that return a second time when something jumps back to them.
+
+The second return goes to the address that lay on the stack at the first, which with a return probe is the probe's.
+vfork is none of them: its second return is that of another process, for which the kernel copies what is pending.
+"""
+
+_SHT_DYNAMIC, _DT_SONAME = 6, 14
+_MOST_ENTRIES = 4096
+# What they offer is used by others, in which it is then found as an import.
+_EXEMPT = frozenset(
+    (
+        *("libc.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"),
+        *("libc.so", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"),
+    )
+)
+_NAMES = (
+    *("__gxx_personality_v0", "__gcc_personality_v0", "__cxa_throw", "__cxa_rethrow", "__cxa_begin_catch"),
+    *("pthread_cancel", "pthread_exit", "thrd_exit", "__pthread_unwind_next", "__pthread_register_cancel"),
+    *("swapcontext", "setcontext", "makecontext", "jump_fcontext", "make_fcontext", "ontop_fcontext"),
+    *("longjmp", "_longjmp", "siglongjmp", "__longjmp_chk", "backtrace", "dlopen", "dlmopen", "__libc_dlopen_mode"),
+)
+_PREFIX = b"_Unwind_"
+_GREENLET = "PyInit__greenlet"
+
+
+def may_leave(image: Image) -> str:
+    """Why code of this file can leave a function, or switch stacks, unseen by a return probe; "" where nothing says so.
+
+    libc and the loader are exempt, by the name that they give themselves: whether they do so depends on their users. A
+    damaged file gives a reason.
+    """
+    try:
+        soname = _soname(image)
+        if soname in _EXEMPT:
+            return ""
+        if soname.startswith("libgcc_s.so"):
+            return "is libgcc_s, which unwinds stacks"
+        if is_go(image):
+            return "is a Go program"
+        if any(section.name.startswith(".gcc_except_table") and section.size for section in image.sections):
+            return "handles exceptions (.gcc_except_table)"
+        if not image.sections:
+            return "has no section headers, so that what it uses is not known"
+        return _by_symbols(image)
+    except (ElfError, struct.error) as error:
+        return f"cannot be read: {error}"
+
+
+def _by_symbols(image: Image) -> str:
+    """What the names say that the file imports or defines; of a static program, those of all its functions."""
+    for table in tables(image):
+        if _symbol(table, _GREENLET) is not None:
+            return "is greenlet, which switches stacks"
+        for name in (*sorted(_prefixed(table)), *_NAMES):
+            if (index := _symbol(table, name)) is not None:
+                return f"{'defines' if table[index].is_defined else 'imports'} {name}"
+    return ""
+
+
+def _symbol(table: Table, name: str) -> int | None:
+    """The index of a symbol of this name. The linker lets a name begin inside a longer one."""
+    wanted = name.encode() + b"\0"
+    at = table.strings.find(wanted)
+    while at >= 0:
+        try:
+            return table.names.index(at)
+        except ValueError:  # the end of another name
+            at = table.strings.find(wanted, at + 1)
+    return None
+
+
+def _prefixed(table: Table) -> set[str]:
+    """The first names in the table of strings that begin as those of the unwinder do."""
+    found: set[str] = set()
+    at = table.strings.find(b"\0" + _PREFIX)
+    while at >= 0 and len(found) < 16:
+        found.add(table.name(at + 1))
+        at = table.strings.find(b"\0" + _PREFIX, at + 1)
+    return found
+
+
+def _soname(image: Image) -> str:
+    """The name by which others ask the loader for the file, "" where it has none."""
+    section = next((section for section in image.sections if section.type == _SHT_DYNAMIC), None)
+    if section is None or section.link >= len(image.sections):
+        return ""
+    entry = struct.Struct(image.byte_order + ("QQ" if image.bits == 64 else "II"))
+    strings = image.sections[section.link]
+    data = image.read(section.offset, min(section.size, _MOST_ENTRIES * entry.size))
+    for tag, value in entry.iter_unpack(data[: len(data) // entry.size * entry.size]):
+        if tag == _DT_SONAME and strings.type != SHT_NOBITS and value < strings.size:
+            name = image.read(strings.offset + value, min(256, strings.size - value))
+            return name.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    return ""
