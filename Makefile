@@ -22,7 +22,7 @@ sudo := $(if $(filter 0,$(shell id -u)),,$(shell command -v sudo || echo false))
 as_root = @[ '$(sudo)' != false ] || { echo 'make $@: needs root: run it as root, or install sudo' >&2; exit 3; }; \
 	$(sudo) env PYTHONDONTWRITEBYTECODE=$(if $(sudo),1) USDTKIT_TEST_LENT='$(USDTKIT_TEST_LENT)'
 tracefs := /sys/kernel/tracing
-built_from := pyproject.toml setup.py $(wildcard native/*.c native/*.h native/*.py)
+built_from := pyproject.toml setup.py bin/usdtkit $(wildcard native/*.c native/*.h native/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-kernels pythons lint man bench clean demo-packages test-packages kernel-packages \

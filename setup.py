@@ -10,6 +10,8 @@ from typing import ClassVar
 from setuptools import Command, Extension, setup
 from setuptools.command.build import build
 
+from distutils.command.build_scripts import build_scripts  # isort: skip  setuptools brings it, and has none of its own
+
 BUNDLE = "usdtkit/bpf/shipped.bundle"
 
 
@@ -35,10 +37,12 @@ class build_programs(Command):
         package = Path(self.build_lib).resolve()
         output = package / BUNDLE
         output.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "usdtkit", "bundle", "--all", "-o", str(output)]
+        # Not by PYTHONPATH, of which the command takes little where root builds.
+        paths = [str(package), *filter(None, sys.path)]
+        code = f"import sys; sys.path[:0] = {paths!r}; from usdtkit.cli import main; sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-I", "-c", code, "bundle", "--all", "-o", str(output)]
         with tempfile.TemporaryDirectory() as cache:
-            paths = [str(package), *filter(None, sys.path)]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "USDTKIT_CACHE": cache}
+            environment = {**os.environ, "USDTKIT_CACHE": cache}
             done = subprocess.run(command, cwd=cache, env=environment, text=True, capture_output=True)
         for line in (done.stdout + done.stderr).splitlines():
             self.announce(line, level=3)
@@ -57,11 +61,22 @@ class build_programs(Command):
         return {}
 
 
+class build_command(build_scripts):
+    """Write the name of this Python into the command: it starts the one of that name that lies beside it."""
+
+    def copy_scripts(self):
+        outputs, updated = super().copy_scripts()
+        for path in map(Path, updated):
+            python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+            path.write_text(path.read_text().replace("@PYTHON@", python))
+        return outputs, updated
+
+
 # After build_py and build_ext: the compiler is driven by what they have built.
 build.sub_commands = [*build.sub_commands, ("build_programs", None)]
 
 setup(
-    cmdclass={"build_programs": build_programs},
+    cmdclass={"build_programs": build_programs, "build_scripts": build_command},
     cffi_modules=["native/build_shim.py:ffi"],
     ext_modules=[
         Extension(

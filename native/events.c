@@ -4,8 +4,9 @@
  * struct. Out: a list of events, or columns, and how many bytes of the ring they were. usdtkit.bpf.layout decodes the
  * same records in Python; the tests hold the two against each other.
  *
- * An event's type has a member for each of its values, which the interpreter reads without a call, and the garbage
- * collector has nothing to do with it: an event is made once and never changes.
+ * An event's type has a member for each of its values, which the interpreter reads without a call. Types and events are
+ * made once and never change. The garbage collector knows only of events that `make` was given anything but numbers and
+ * texts for. Those of records hold nothing that leads back to them, and with the collector each would cost twice as much.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -208,7 +209,29 @@ static void Event_dealloc(Event *self) {
     Py_DECREF(type);
 }
 
-static int is_event_type(PyTypeObject *type) { return type->tp_dealloc == (destructor)Event_dealloc; }
+static void CollectedEvent_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, CollectedEvent_dealloc) /* an event may hold an event that holds an event … */
+    for (Py_ssize_t i = 0, count = value_count(type); i < count; i++) Py_XDECREF(((Event *)self)->values[i]);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+    Py_TRASHCAN_END
+}
+
+/* There is no tp_clear, as an event does not change: what closes a cycle does, and is cleared. */
+static int CollectedEvent_traverse(PyObject *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    for (Py_ssize_t i = 0, count = value_count(Py_TYPE(self)); i < count; i++) Py_VISIT(((Event *)self)->values[i]);
+    return 0;
+}
+
+static int is_event_type(PyTypeObject *type) {
+    return type->tp_dealloc == (destructor)Event_dealloc || type->tp_dealloc == CollectedEvent_dealloc;
+}
+
+/* Whether a value may lead to others, and back. */
+static int leads_on(PyObject *value) { return PyObject_IS_GC(value) || is_event_type(Py_TYPE(value)); }
 
 static PyObject *as_tuple(PyObject *event) {
     Py_ssize_t count = value_count(Py_TYPE(event));
@@ -247,9 +270,17 @@ static PyObject *Event_compare(PyObject *self, PyObject *other, int operation) {
     return result;
 }
 
+/* The names that an event's type was made with; a new reference. */
+static PyObject *fields_of(PyObject *event) {
+    PyObject *fields = PyObject_GetAttrString((PyObject *)Py_TYPE(event), "_fields");
+    if (!fields || (PyTuple_Check(fields) && PyTuple_GET_SIZE(fields) == value_count(Py_TYPE(event)))) return fields;
+    Py_DECREF(fields);
+    return PyErr_Format(PyExc_TypeError, "not an event of a type of ours");
+}
+
 static PyObject *Event_asdict(PyObject *self, PyObject *nothing) {
     (void)nothing;
-    PyObject *fields = PyObject_GetAttrString(self, "_fields"), *dict = fields ? PyDict_New() : NULL;
+    PyObject *fields = fields_of(self), *dict = fields ? PyDict_New() : NULL;
     for (Py_ssize_t i = 0; dict && i < value_count(Py_TYPE(self)); i++)
         if (PyDict_SetItem(dict, PyTuple_GET_ITEM(fields, i), ((Event *)self)->values[i]) < 0) Py_CLEAR(dict);
     Py_XDECREF(fields);
@@ -266,7 +297,7 @@ static PyObject *Event_reduce(PyObject *self, PyObject *nothing) {
     (void)nothing;
     PyObject *module = PyImport_ImportModule("usdtkit._events");
     PyObject *make = module ? PyObject_GetAttrString(module, "make") : NULL;
-    PyObject *fields = make ? PyObject_GetAttrString(self, "_fields") : NULL, *values = fields ? as_tuple(self) : NULL;
+    PyObject *fields = make ? fields_of(self) : NULL, *values = fields ? as_tuple(self) : NULL;
     PyObject *result = values ? Py_BuildValue("O(OO)", make, fields, values) : NULL;
     Py_XDECREF(values);
     Py_XDECREF(fields);
@@ -295,17 +326,17 @@ static PyType_Slot Event_slots[] = {
 static PyType_Spec Event_spec = {
     .name = "usdtkit.trace.Event",
     .basicsize = offsetof(Event, values),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = Event_slots,
 };
 
 struct state {
     PyObject *event; /* the base of all types of events */
-    PyObject *types; /* a dict, names of fields → type */
+    PyObject *types, *collected_types; /* dicts, names of fields → type */
     PyTypeObject *texts;
 };
 
-static PyObject *new_event_type(PyObject *base, PyObject *fields) {
+static PyObject *new_event_type(PyObject *base, PyObject *fields, int collected) {
     Py_ssize_t count = PyTuple_GET_SIZE(fields);
     PyMemberDef *members = PyMem_Calloc((size_t)count + 1, sizeof *members); /* the type makes a copy */
     if (!members) return PyErr_NoMemory();
@@ -317,30 +348,40 @@ static PyObject *new_event_type(PyObject *base, PyObject *fields) {
         members[i].flags = READONLY;
         members[i].offset = (Py_ssize_t)(offsetof(Event, values) + (size_t)i * sizeof(PyObject *));
     }
-    PyType_Slot slots[] = {{Py_tp_dealloc, Event_dealloc}, {Py_tp_members, members}, {0, NULL}};
+    PyType_Slot slots[] = {
+        {Py_tp_members, members},
+        {Py_tp_dealloc, collected ? (void *)CollectedEvent_dealloc : (void *)Event_dealloc},
+        {collected ? Py_tp_traverse : 0, CollectedEvent_traverse},
+        {0, NULL},
+    };
     PyType_Spec spec = {
         .name = Event_spec.name,
         .basicsize = (int)(offsetof(Event, values) + (size_t)count * sizeof(PyObject *)),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | (collected ? Py_TPFLAGS_HAVE_GC : 0),
         .slots = slots,
     };
     type = PyType_FromSpecWithBases(&spec, base);
     if (type && (PyObject_SetAttrString(type, "_fields", fields) || PyObject_SetAttrString(type, "__match_args__", fields)))
         Py_CLEAR(type);
+    if (type) { /* only now, for a type that is immutable takes no attributes */
+        ((PyTypeObject *)type)->tp_flags |= Py_TPFLAGS_IMMUTABLETYPE;
+        PyType_Modified((PyTypeObject *)type);
+    }
 done:
     PyMem_Free(members);
     return type;
 }
 
 /* The type of events with these fields; a reference of its own. */
-static PyTypeObject *event_type(PyObject *module, PyObject *fields) {
+static PyTypeObject *event_type(PyObject *module, PyObject *fields, int collected) {
     struct state *state = PyModule_GetState(module);
-    PyObject *type = PyDict_GetItemWithError(state->types, fields);
+    PyObject *types = collected ? state->collected_types : state->types;
+    PyObject *type = PyDict_GetItemWithError(types, fields);
     if (type) return (PyTypeObject *)Py_NewRef(type);
     if (PyErr_Occurred()) return NULL;
     if (PyTuple_GET_SIZE(fields) > MOST_FIELDS) return (PyTypeObject *)PyErr_Format(PyExc_ValueError, "too many fields");
-    type = new_event_type(state->event, fields);
-    if (type && PyDict_SetItem(state->types, fields, type) < 0) Py_CLEAR(type);
+    type = new_event_type(state->event, fields, collected);
+    if (type && PyDict_SetItem(types, fields, type) < 0) Py_CLEAR(type);
     return (PyTypeObject *)type;
 }
 
@@ -351,10 +392,13 @@ static PyObject *make(PyObject *module, PyObject *args) {
     if (!PyArg_ParseTuple(args, "O!O!", &PyTuple_Type, &fields, &PyTuple_Type, &values)) return NULL;
     if (PyTuple_GET_SIZE(fields) != PyTuple_GET_SIZE(values))
         return PyErr_Format(PyExc_ValueError, "as many values as fields");
-    PyTypeObject *type = event_type(module, fields);
-    Event *event = type ? PyObject_New(Event, type) : NULL;
+    int collected = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(values); i++) collected |= leads_on(PyTuple_GET_ITEM(values, i));
+    PyTypeObject *type = event_type(module, fields, collected);
+    Event *event = !type ? NULL : collected ? PyObject_GC_New(Event, type) : PyObject_New(Event, type);
     for (Py_ssize_t i = 0; event && i < PyTuple_GET_SIZE(values); i++)
         event->values[i] = Py_NewRef(PyTuple_GET_ITEM(values, i));
+    if (event && collected) PyObject_GC_Track(event);
     Py_XDECREF(type);
     return (PyObject *)event;
 }
@@ -472,8 +516,15 @@ static PyObject *Texts_offsets(Texts *self, void *nothing) {
     return numbers;
 }
 
+static int Texts_traverse(Texts *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->decoder);
+    return 0;
+}
+
 static void Texts_dealloc(Texts *self) {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     Py_XDECREF(self->decoder);
     Py_XDECREF(self->data);
     Py_XDECREF(self->offsets);
@@ -498,13 +549,14 @@ static PyGetSetDef Texts_getset[] = {
 static PyType_Slot Texts_slots[] = {
     {Py_tp_doc, (void *)Texts_doc},     {Py_tp_dealloc, Texts_dealloc},      {Py_tp_members, Texts_members},
     {Py_tp_getset, Texts_getset},       {Py_sq_length, Texts_length},        {Py_sq_item, Texts_item},
-    {Py_mp_length, Texts_length},       {Py_mp_subscript, Texts_subscript},  {0, NULL},
+    {Py_mp_length, Texts_length},       {Py_mp_subscript, Texts_subscript},  {Py_tp_traverse, Texts_traverse},
+    {0, NULL},
 };
 
 static PyType_Spec Texts_spec = {
     .name = "usdtkit.trace.Texts",
     .basicsize = sizeof(Texts),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = Texts_slots,
 };
 
@@ -624,13 +676,14 @@ static PyObject *finished(PyTypeObject *texts_type, Decoder *decoder, struct col
         if (_PyBytes_Resize(&column->object, (rows + 1) * 8) < 0 || _PyBytes_Resize(&column->marks, rows) < 0 ||
             _PyBytes_Resize(&column->data, (Py_ssize_t)column->used) < 0)
             return NULL;
-        Texts *texts = PyObject_New(Texts, texts_type);
+        Texts *texts = PyObject_GC_New(Texts, texts_type);
         if (!texts) return NULL;
         texts->decoder = (Decoder *)Py_NewRef(decoder);
         texts->data = Py_NewRef(column->data);
         texts->offsets = Py_NewRef(column->object);
         texts->marks = Py_NewRef(column->marks);
         texts->kind = column->kind;
+        PyObject_GC_Track(texts);
         return (PyObject *)texts;
     }
     if (PyList_Check(column->object)) Py_SET_SIZE(column->object, rows);
@@ -737,14 +790,13 @@ static PyObject *Decoder_new(PyTypeObject *type, PyObject *args, PyObject *keywo
         return PyErr_Format(PyExc_ValueError, "a name for each field");
     Decoder *self = (Decoder *)type->tp_alloc(type, 0);
     if (!self) return NULL;
-    self->event = event_type(module, event_fields);
     self->truncated = Py_NewRef(truncated);
     self->truncated_bytes = Py_NewRef(truncated_bytes);
     self->stack = Py_NewRef(stack);
     self->count = PyTuple_GET_SIZE(fields);
     self->size = EVENT_HEADER;
     self->fields = PyMem_Calloc((size_t)self->count + 1, sizeof *self->fields);
-    if (self->event && !self->fields) PyErr_NoMemory();
+    if (!self->fields) PyErr_NoMemory();
     for (Py_ssize_t i = 0; !PyErr_Occurred() && i < self->count; i++) {
         struct field *field = &self->fields[i];
         int kind;
@@ -752,18 +804,39 @@ static PyObject *Decoder_new(PyTypeObject *type, PyObject *args, PyObject *keywo
         if (!PyArg_ParseTuple(PyTuple_GET_ITEM(fields, i), "CIIIO", &kind, &field->offset, &field->size, &field->room, &names)) break;
         if (names != Py_None) field->names = Py_NewRef(names);
         field->kind = (char)kind;
-        if (kind > 127 || !strchr("Qq?dsbS", kind) || field->offset > 1 << 20 || field->room > 1 << 20 ||
+        if (kind == 0 || kind > 127 || !strchr("Qq?dsbS", kind) || field->offset > 1 << 20 || field->room > 1 << 20 ||
             (field->names && !PyDict_Check(field->names)))
             PyErr_SetString(PyExc_ValueError, "a field of no known kind or size");
         uint32_t end = field->offset + (is_text(field->kind) ? 4 + field->room : 8);
         if (end > self->size) self->size = end;
     }
+    if (!PyErr_Occurred()) self->event = event_type(module, event_fields, 0);
     if (PyErr_Occurred()) Py_CLEAR(self);
     return (PyObject *)self;
 }
 
+static int Decoder_traverse(Decoder *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->event);
+    Py_VISIT(self->truncated);
+    Py_VISIT(self->truncated_bytes);
+    Py_VISIT(self->stack);
+    for (Py_ssize_t i = 0; self->fields && i < self->count; i++) Py_VISIT(self->fields[i].names);
+    return 0;
+}
+
+/* What makes an object of a stack's id is the session's, and knows it. The others cannot close a cycle in whose midst a
+ * record is decoded, but a decoder that is garbage is asked for nothing any more. */
+static int Decoder_clear(Decoder *self) {
+    Py_CLEAR(self->stack);
+    Py_CLEAR(self->truncated);
+    Py_CLEAR(self->truncated_bytes);
+    return 0;
+}
+
 static void Decoder_dealloc(Decoder *self) {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     for (Py_ssize_t i = 0; self->fields && i < self->count; i++) Py_XDECREF(self->fields[i].names);
     for (Py_ssize_t i = 0; i < KNOWN_TEXTS; i++) Py_XDECREF(self->known[i]);
     PyMem_Free(self->fields);
@@ -783,13 +856,15 @@ static PyType_Slot Decoder_slots[] = {
     {Py_tp_doc, (void *)Decoder_doc},
     {Py_tp_new, Decoder_new},
     {Py_tp_dealloc, Decoder_dealloc},
+    {Py_tp_traverse, Decoder_traverse},
+    {Py_tp_clear, Decoder_clear},
     {0, NULL},
 };
 
 static PyType_Spec Decoder_spec = {
     .name = "usdtkit._events.Decoder",
     .basicsize = sizeof(Decoder),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = Decoder_slots,
 };
 
@@ -806,9 +881,10 @@ static int module_exec(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     state->event = PyType_FromModuleAndSpec(module, &Event_spec, NULL);
     state->types = PyDict_New();
+    state->collected_types = PyDict_New();
     state->texts = (PyTypeObject *)PyType_FromModuleAndSpec(module, &Texts_spec, NULL);
     PyObject *decoder = PyType_FromModuleAndSpec(module, &Decoder_spec, NULL);
-    int failed = !state->event || !state->types || !state->texts || !decoder ||
+    int failed = !state->event || !state->types || !state->collected_types || !state->texts || !decoder ||
                  PyModule_AddObjectRef(module, "Event", state->event) ||
                  PyModule_AddObjectRef(module, "Texts", (PyObject *)state->texts) ||
                  PyModule_AddObjectRef(module, "Decoder", decoder);
@@ -820,6 +896,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct state *state = PyModule_GetState(module);
     Py_VISIT(state->event);
     Py_VISIT(state->types);
+    Py_VISIT(state->collected_types);
     Py_VISIT(state->texts);
     return 0;
 }
@@ -828,6 +905,7 @@ static int module_clear(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     Py_CLEAR(state->event);
     Py_CLEAR(state->types);
+    Py_CLEAR(state->collected_types);
     Py_CLEAR(state->texts);
     return 0;
 }

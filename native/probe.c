@@ -14,6 +14,7 @@
 #endif
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <frameobject.h> /* PyFrame_GetBack, before 3.11 */
 #include <structmember.h>
 
 #include <math.h>
@@ -42,9 +43,15 @@
 #endif
 
 #define MAX_OPERANDS 12
-#define REGISTERS 6
 
-typedef void stub6(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
+/* From a stub to the second site in its room, which is hit in place of the first by a call that cannot be fired, so that
+ * whoever traces the probe can count those (usdtkit.elf.stubs says the same). */
+#ifdef __x86_64__
+#define REJECTED 14
+#else
+#define REJECTED 8
+#endif
+
 typedef void stub12(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
                     uint64_t, uint64_t);
 
@@ -71,8 +78,7 @@ typedef struct {
     const volatile uint8_t *site;
     uint8_t pristine;
     uint8_t count;
-    uint8_t operands;
-    uint8_t drops; /* a wrong call is counted, not raised */
+    uint8_t drops; /* one of the enum below */
     uint8_t silenced;
     uint8_t kinds[MAX_OPERANDS]; /* of each argument: which of `types` */
     const volatile uint8_t *stub; /* NULL before it is loaded */
@@ -82,7 +88,20 @@ typedef struct {
     PyObject *loader;
     PyObject *path;
     PyObject *recorder; /* a callable, or NULL */
+    PyObject *place; /* (file, line) of the declaration, or None */
 } Probe;
+
+/* What becomes of a call whose values cannot be fired: an exception; or it is counted and the caller goes on. The last
+ * is what probes do unless they are told: an exception only for the tests of an application, which record. */
+enum { RAISES, DROPS, DROPS_UNLESS_RECORDED };
+
+struct state {
+    PyTypeObject *probe_type, *declarer_type;
+    PyObject *complain; /* complain(probe, exception) -> the exception that is the program's, or None; or NULL */
+    PyObject *own;      /* what the names of the files begin with whose code declares for others, or NULL */
+};
+
+static inline struct state *state_of(Probe *self) { return PyType_GetModuleState(Py_TYPE(self)); }
 
 /* Differs from `pristine` (0 until then), so that the first use of a probe leaves the fast path. */
 static const volatile uint8_t unloaded = 1;
@@ -114,6 +133,14 @@ static const volatile uint8_t *resting(Probe *self) {
     return self->stub ? self->stub : &unloaded;
 }
 
+/* An exception that only says how deep the caller is, or that memory has run out, is none of the caller's, who would
+ * have gone on without us. All others were let through by code in Python that knows whose they are. -1 with one. */
+static int forgive(void) {
+    if (!PyErr_ExceptionMatches(PyExc_RecursionError) && !PyErr_ExceptionMatches(PyExc_MemoryError)) return -1;
+    PyErr_Clear();
+    return 0;
+}
+
 /* Load a probe that is not loaded. 1: there is a tracer or a recorder, 0: there is none, -1: an exception. */
 static int load_and_look(Probe *self, const volatile uint8_t **site) {
     if (*site == &unloaded) {
@@ -124,7 +151,7 @@ static int load_and_look(Probe *self, const volatile uint8_t **site) {
         if (!loader) return 0; /* the garbage collector has taken the provider to pieces */
         PyObject *result = PyObject_CallNoArgs(loader);
         Py_DECREF(loader);
-        if (!result) return -1;
+        if (!result) return forgive();
         Py_DECREF(result);
         *site = site_of(self);
         if (*site == &unloaded) return 0; /* fired from within its own loading */
@@ -358,12 +385,8 @@ static int arrange(Probe *self, PyObject *const *given, Py_ssize_t positional, P
     return 0;
 }
 
-static void call_stub(Probe *self, const volatile uint8_t *site, const uint64_t *v) {
-    uintptr_t stub = (uintptr_t)site;
-    if (self->operands <= REGISTERS)
-        ((stub6 *)stub)(v[0], v[1], v[2], v[3], v[4], v[5]);
-    else
-        ((stub12 *)stub)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11]);
+static void call_stub(const volatile uint8_t *site, const uint64_t *v) {
+    ((stub12 *)(uintptr_t)site)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11]);
 }
 
 /* What a tracer makes of the operands `v` of argument `index`; a new reference. */
@@ -402,7 +425,7 @@ static int record(Probe *self, const uint64_t *operands) {
     recorder = Py_XNewRef(self->recorder);
     stub = self->silenced ? NULL : self->stub;
     Py_END_CRITICAL_SECTION();
-    if (stub && armed(self, stub)) call_stub(self, stub, operands);
+    if (stub && armed(self, stub)) call_stub(stub, operands);
     if (!recorder) return 0; /* another thread has ended the recording */
     PyObject *values = PyTuple_New(self->count), *result = NULL;
     int at = 0;
@@ -419,12 +442,41 @@ static int record(Probe *self, const uint64_t *operands) {
     return result ? 0 : -1;
 }
 
-/* With `drops`, count a call that cannot be fired and let the application go on; what is not an Exception passes. */
-static int refused(Probe *self) {
-    if (!self->drops || !PyErr_ExceptionMatches(PyExc_Exception)) return -1;
-    PyErr_Clear();
+/* A call that cannot be fired, with the exception that says why. Unless it is to be raised (-1), it is counted here and
+ * where the tracer counts, the application's log gets a line the first time, and the caller goes on.
+ *
+ * What interrupts the program itself goes on to it: KeyboardInterrupt, and by the answer of `complain`, which is Python's,
+ * what a signal handler has raised while values were converted. */
+static int refused(Probe *self, const volatile uint8_t *site) {
+    if (self->drops == RAISES || (self->drops == DROPS_UNLESS_RECORDED && site == &recorded)) return -1;
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) return -1;
+    PyObject *type, *reason, *traceback;
+    PyErr_Fetch(&type, &reason, &traceback);
+    PyErr_NormalizeException(&type, &reason, &traceback);
+    if (traceback) PyException_SetTraceback(reason, traceback);
     __atomic_fetch_add(&self->dropped, 1, __ATOMIC_RELAXED);
-    return 0;
+    const volatile uint8_t *stub = site == &recorded ? (self->silenced ? NULL : self->stub) : site;
+    if (stub) {
+        static const uint64_t nothing[MAX_OPERANDS];
+        call_stub(stub + REJECTED, nothing);
+    }
+    PyObject *complain = state_of(self)->complain;
+    PyObject *passes = complain ? PyObject_CallFunctionObjArgs(complain, (PyObject *)self, reason, NULL)
+                                : Py_NewRef(Py_None);
+    int result = 0;
+    if (!passes) {
+        result = forgive();
+    } else if (PyExceptionInstance_Check(passes)) {
+        __atomic_fetch_sub(&self->dropped, 1, __ATOMIC_RELAXED);
+        /* As it was raised: to set it anew would give it another context. */
+        PyErr_Restore(Py_NewRef(Py_TYPE(passes)), Py_NewRef(passes), PyException_GetTraceback(passes));
+        result = -1;
+    }
+    Py_XDECREF(passes);
+    Py_XDECREF(type);
+    Py_XDECREF(reason);
+    Py_XDECREF(traceback);
+    return result;
 }
 
 static int fire_values(Probe *self, const volatile uint8_t *site, PyObject *const *values) {
@@ -432,18 +484,17 @@ static int fire_values(Probe *self, const volatile uint8_t *site, PyObject *cons
     operands.count = operands.buffer_count = operands.owned_count = 0;
     for (int index = 0; index < self->count; index++) {
         if (convert(self, index, values[index], &operands) < 0) {
+            /* By now a value may be gone that the exception speaks of: nothing is released before it is read. */
+            int result = refused(self, site);
             release(&operands);
-            return refused(self);
+            return result;
         }
     }
+    /* What a probe does not use holds nothing of ours. */
+    for (int rest = operands.count; rest < MAX_OPERANDS; rest++) operands.values[rest] = 0;
     int result = 0;
-    if (site == &recorded) {
-        result = record(self, operands.values);
-    } else {
-        /* Registers that a probe does not use hold nothing of ours. */
-        for (int rest = operands.count; rest < REGISTERS; rest++) operands.values[rest] = 0;
-        call_stub(self, site, operands.values);
-    }
+    if (site == &recorded) result = record(self, operands.values);
+    else call_stub(site, operands.values);
     release(&operands);
     return result;
 }
@@ -461,7 +512,7 @@ static PyObject *fire_armed(Probe *self, const volatile uint8_t *site, PyObject 
     }
     PyObject *values[MAX_OPERANDS];
     if (arrange(self, given, PyVectorcall_NARGS(positional), names, values) < 0) {
-        if (refused(self) < 0) return NULL;
+        if (refused(self, site) < 0) return NULL;
     } else if (fire_values(self, site, values) < 0) {
         return NULL;
     }
@@ -489,7 +540,7 @@ static PyObject *lazy_armed(Probe *self, const volatile uint8_t *site, PyObject 
                      self->count, PyTuple_GET_SIZE(values));
     else if (values)
         failed = 0;
-    int result = failed ? refused(self) : fire_values(self, site, PySequence_Fast_ITEMS(values));
+    int result = failed ? refused(self, site) : fire_values(self, site, PySequence_Fast_ITEMS(values));
     Py_XDECREF(values);
     if (result < 0) return NULL;
     Py_RETURN_NONE;
@@ -565,19 +616,43 @@ static int read_shape(Probe *self, PyObject *shape) {
         self->kinds[index] = kinds[index];
     }
     self->count = (uint8_t)count;
-    self->operands = (uint8_t)operands;
     self->shape = Py_NewRef(shape);
     return 0;
 }
 
-static PyObject *make(PyTypeObject *type, PyObject *const *values, int drops) {
+/* (file, line) of the code that declares, which is the first on the way out that is none of ours. */
+static PyObject *place_of_caller(PyTypeObject *type) {
+    struct state *state = PyType_GetModuleState(type);
+    PyFrameObject *frame = (PyFrameObject *)Py_XNewRef(PyEval_GetFrame());
+    PyObject *place = NULL;
+    while (frame && !place) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        PyObject *file = code->co_filename, *own = state->own;
+        Py_ssize_t ours = own ? PyUnicode_Tailmatch(file, own, 0, PY_SSIZE_T_MAX, -1) : 0;
+        PyFrameObject *back = ours > 0 ? PyFrame_GetBack(frame) : NULL;
+        if (!back) place = Py_BuildValue("Oi", file, PyFrame_GetLineNumber(frame));
+        Py_DECREF(code);
+        Py_DECREF(frame);
+        frame = back;
+        if (!back && !place) return NULL;
+    }
+    return place ? place : Py_NewRef(Py_None);
+}
+
+/* Takes the reference to `place`, also where it fails. */
+static PyObject *make(PyTypeObject *type, PyObject *const *values, int drops, PyObject *place) {
     for (int at = 0; at < 4; at++) {
         if (PyUnicode_Check(values[at])) continue;
         PyErr_SetString(PyExc_TypeError, "provider, name, doc and stability must be str");
+        Py_XDECREF(place);
         return NULL;
     }
-    Probe *self = (Probe *)type->tp_alloc(type, 0);
-    if (!self) return NULL;
+    Probe *self = place ? (Probe *)type->tp_alloc(type, 0) : NULL;
+    if (!self) {
+        Py_XDECREF(place);
+        return NULL;
+    }
+    self->place = place;
     self->vectorcall = fire;
     self->site = &unloaded;
     self->drops = (uint8_t)drops;
@@ -599,8 +674,12 @@ static PyObject *probe_vectorcall(PyObject *type, PyObject *const *args, size_t 
                         "Probe() takes provider, name, doc, stability, shape, loader and perhaps drops");
         return NULL;
     }
-    int drops = count == 7 ? PyObject_IsTrue(args[6]) : 0;
-    return drops < 0 ? NULL : make((PyTypeObject *)type, args, drops);
+    long drops = count > 6 ? PyLong_AsLong(args[6]) : RAISES;
+    if (drops < RAISES || drops > DROPS_UNLESS_RECORDED) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "drops is 0, 1 or 2");
+        return NULL;
+    }
+    return make((PyTypeObject *)type, args, (int)drops, place_of_caller((PyTypeObject *)type));
 }
 
 static PyObject *probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -616,6 +695,7 @@ static int probe_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(self->shape);
     Py_VISIT(self->loader);
     Py_VISIT(self->recorder);
+    Py_VISIT(self->place);
     return 0;
 }
 
@@ -639,6 +719,7 @@ static void probe_dealloc(PyObject *object) {
     Py_XDECREF(self->loader);
     Py_XDECREF(self->recorder);
     Py_XDECREF(self->path);
+    Py_XDECREF(self->place);
     type->tp_free(object);
     Py_DECREF(type);
 }
@@ -670,12 +751,14 @@ static PyMemberDef probe_members[] = {
     {"doc", T_OBJECT, offsetof(Probe, doc), READONLY, "what the probe means"},
     {"stability", T_OBJECT, offsetof(Probe, stability), READONLY, "how likely it is to change: as it was declared"},
     {"shape", T_OBJECT, offsetof(Probe, shape), READONLY, "what was declared of its arguments"},
+    {"place", T_OBJECT, offsetof(Probe, place), READONLY, "(file, line) of its declaration"},
+    {"pristine", T_UBYTE, offsetof(Probe, pristine), READONLY, "the first byte of its site while nobody traces it"},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef probe_getset[] = {
     {"enabled", get_enabled, NULL, "whether a tracer is attached to this probe now", NULL},
-    {"dropped", get_dropped, NULL, "calls that were wrong while somebody traced, with on_error=\"drop\"", NULL},
+    {"dropped", get_dropped, NULL, "calls that could not be fired while somebody traced", NULL},
     {"arguments", get_arguments, NULL, "(name, type) of each argument, in order", NULL},
     {"path", get_path, NULL, "the file that carries the probe; None before it is loaded", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -711,10 +794,6 @@ static PyType_Spec probe_spec = {
     .slots = probe_slots,
 };
 
-struct state {
-    PyTypeObject *probe_type, *declarer_type;
-};
-
 /* Declares the probes of a provider. What is right and whose arguments were checked before is done here, because the
  * start of an application waits for some hundreds of them; all else is left to `general`, a function of Python, which
  * knows what is wrong, or decides. */
@@ -725,7 +804,7 @@ typedef struct {
     PyObject *provider, *loader;
     PyObject *declared; /* a dict: of each name its probe */
     PyObject *shapes;   /* a dict: of (name, type, name, type…) the shape */
-    char drops;
+    int drops;
     char quick; /* a probe needs no more than to be declared */
 } Declarer;
 
@@ -782,7 +861,7 @@ static PyObject *declare_quickly(Declarer *self, PyObject *const *given, Py_ssiz
     if (!shape) goto done;
     struct state *state = PyType_GetModuleState(Py_TYPE(self));
     PyObject *values[] = {self->provider, given[0], doc_at < 0 ? empty : given[1 + doc_at], empty, shape, self->loader};
-    probe = make(state->probe_type, values, self->drops);
+    probe = make(state->probe_type, values, self->drops, place_of_caller(state->probe_type));
     /* In one step, so that of two threads with the same declaration both get the first one's. Only then look whether
      * that is all: who silences or records all probes says so before he looks which there are. */
     if (probe && (PyDict_SetDefault(self->declared, given[0], probe) != probe ||
@@ -805,9 +884,13 @@ static PyObject *declarer_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     static char *names[] = {"general", "provider", "loader", "declared", "shapes", "drops", NULL};
     PyObject *general, *provider, *loader, *declared, *shapes;
     int drops;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OUOO!O!p:Declarer", names, &general, &provider, &loader,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OUOO!O!i:Declarer", names, &general, &provider, &loader,
                                      &PyDict_Type, &declared, &PyDict_Type, &shapes, &drops))
         return NULL;
+    if (drops < RAISES || drops > DROPS_UNLESS_RECORDED) {
+        PyErr_SetString(PyExc_ValueError, "drops is 0, 1 or 2");
+        return NULL;
+    }
     Declarer *self = (Declarer *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->vectorcall = declare;
@@ -816,7 +899,7 @@ static PyObject *declarer_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     self->loader = Py_NewRef(loader);
     self->declared = Py_NewRef(declared);
     self->shapes = Py_NewRef(shapes);
-    self->drops = (char)drops;
+    self->drops = drops;
     self->quick = 1;
     return (PyObject *)self;
 }
@@ -1078,6 +1161,15 @@ static PyObject *set_recorder(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *on_drop(PyObject *module, PyObject *args) {
+    struct state *state = PyModule_GetState(module);
+    PyObject *complain, *own;
+    if (!PyArg_ParseTuple(args, "OU:on_drop", &complain, &own)) return NULL;
+    Py_XSETREF(state->complain, Py_NewRef(complain));
+    Py_XSETREF(state->own, Py_NewRef(own));
+    Py_RETURN_NONE;
+}
+
 /* One count for all threads and interpreters of a process; its forked children count on, and differ in their pid. */
 static PyObject *span_number(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
     static uint32_t count;
@@ -1117,6 +1209,7 @@ static PyMethodDef methods[] = {
     {"silence", silence, METH_O, "silence(probe): it is not enabled any more, whoever traces it"},
     {"unsilence", unsilence, METH_O, "unsilence(probe): undo silence"},
     {"set_recorder", set_recorder, METH_VARARGS, "set_recorder(probe, callable or None): recorder(probe, values) at each fire"},
+    {"on_drop", on_drop, METH_VARARGS, "on_drop(complain, own): complain(probe, exception) -> what is to be raised, at each call that is not fired; own: the directory of who declares for others"},
     {"optimises", optimises, METH_NOARGS, "optimises() -> whether the kernel makes a call of a five-byte nop that is traced"},
     {NULL, NULL, 0, NULL},
 };
@@ -1135,6 +1228,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct state *state = PyModule_GetState(module);
     Py_VISIT(state->probe_type);
     Py_VISIT(state->declarer_type);
+    Py_VISIT(state->complain);
     return 0;
 }
 
@@ -1142,6 +1236,8 @@ static int module_clear(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     Py_CLEAR(state->probe_type);
     Py_CLEAR(state->declarer_type);
+    Py_CLEAR(state->complain);
+    Py_CLEAR(state->own);
     return 0;
 }
 
@@ -1149,9 +1245,6 @@ static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
 #if PY_VERSION_HEX >= 0x030c0000
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
-#endif
-#if PY_VERSION_HEX >= 0x030d0000
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0, NULL},
 };

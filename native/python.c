@@ -62,30 +62,45 @@
 enum probe { PROBES(NUMBER) COUNT };
 static const char *const names[] = {PROBES(NAME)};
 
-typedef void stub4(uint64_t, uint64_t, uint64_t, uint64_t);
+typedef void stub6(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
 
-/* `looked_at` differs from `pristine` while a tracer is attached. A probe that the interpreter fires itself has no stub
- * of ours; one that is not published has neither. */
+/* A byte of code in memory, and what its file has there: they differ while a tracer is attached. Files differ in that
+ * byte, as there is more than one nop. */
+struct watched {
+    const volatile uint8_t *byte;
+    uint8_t pristine;
+};
+
+/* A probe that the interpreter fires itself has no stub of ours; one that is not published has neither. */
 static struct {
-    const volatile uint8_t *looked_at;
-    stub4 *stub;
+    struct watched site;
+    stub6 *stub;
 } sites[COUNT];
-static uint8_t pristine;
 
 /* Sites of other providers, which fire for themselves; their numbers go on after COUNT. */
 #define BITS 64
-static const volatile uint8_t *others[BITS - COUNT];
+static struct watched others[BITS - COUNT];
 static int other_count;
 
 /* This thread runs what belongs to the switching: no event of it is the program's. */
 static __thread int ours __attribute__((tls_model("initial-exec")));
 
-static inline int armed(enum probe probe) {
-    return sites[probe].looked_at && *sites[probe].looked_at != pristine;
+static inline int is_traced(const struct watched *site) {
+    const volatile uint8_t *byte = __atomic_load_n(&site->byte, __ATOMIC_ACQUIRE);
+    return byte && *byte != site->pristine;
 }
 
+/* The byte comes last: the watcher's thread looks at what has one. */
+static void set_watched(struct watched *site, const void *byte, uint8_t pristine) {
+    site->pristine = pristine;
+    __atomic_store_n(&site->byte, (const volatile uint8_t *)byte, __ATOMIC_RELEASE);
+}
+
+static inline int armed(enum probe probe) { return is_traced(&sites[probe].site); }
+
+/* What a probe does not use of the registers holds nothing of ours. */
 static inline void fire(enum probe probe, const void *a, const void *b, int64_t c, const void *d) {
-    if (sites[probe].stub) sites[probe].stub((uintptr_t)a, (uintptr_t)b, (uint64_t)c, (uintptr_t)d);
+    if (sites[probe].stub) sites[probe].stub((uintptr_t)a, (uintptr_t)b, (uint64_t)c, (uintptr_t)d, 0, 0);
 }
 
 /* Without a copy: the UTF-8 of an ASCII string is the string, that of others is kept by it. */
@@ -190,8 +205,7 @@ static void left(PyCodeObject *code, int line, int yielded) {
 
 /* The type of an exception comes first, so that the place has the same three arguments as everywhere. */
 static void fire_exception(enum probe probe, const char *type, PyCodeObject *code, int line) {
-    sites[probe].stub((uintptr_t)type, (uintptr_t)utf8(code->co_filename), (uintptr_t)utf8(code->co_name),
-                      (uint64_t)line);
+    fire(probe, type, utf8(code->co_filename), (intptr_t)utf8(code->co_name), (const void *)(intptr_t)line);
 }
 
 /* Name of what is called, and of the module or type that it belongs to: of strings that live as long as it does. */
@@ -441,8 +455,8 @@ static PyObject *find_and_load(PyObject *original, PyObject *const *args, Py_ssi
     int new = 0;
     if (count && PyUnicode_Check(args[0]) && (armed(IMPORT_START) || armed(IMPORT_DONE))) {
         int known = PyDict_Contains(PyImport_GetModuleDict(), args[0]);
-        if (known < 0) return NULL;
-        new = !known;
+        if (known < 0) PyErr_Clear(); /* the original will say what is wrong */
+        new = known == 0;
     }
     if (new && armed(IMPORT_START)) fire(IMPORT_START, utf8(args[0]), NULL, 0, NULL);
     PyObject *result = PyObject_Vectorcall(original, args, (size_t)count, NULL);
@@ -455,9 +469,17 @@ static PyObject *find_and_load(PyObject *original, PyObject *const *args, Py_ssi
     return result;
 }
 
+/* A name as bytes for a tracer: those of a file's name as they were before it was decoded, other lone surrogates escaped. A
+ * new reference. */
+static PyObject *encoded(PyObject *text) {
+    PyObject *bytes = PyUnicode_AsEncodedString(text, "utf-8", "surrogateescape");
+    if (!bytes) PyErr_Clear();
+    return bytes ? bytes : PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
+}
+
+/* A threading.Thread starts a method of its own, others start anything. What has no name goes by its type's. */
 static void fire_thread(enum probe probe, PyObject *function) {
     if (!armed(probe)) return;
-    /* A threading.Thread starts its own method; others start anything. */
     PyObject *self = PyMethod_Check(function) ? PyMethod_GET_SELF(function) : NULL;
     PyObject *name = self ? PyObject_GetAttrString(self, "_name") : NULL;
     if (!name) {
@@ -465,18 +487,36 @@ static void fire_thread(enum probe probe, PyObject *function) {
         name = PyObject_GetAttrString(function, "__name__");
     }
     PyErr_Clear();
-    fire(probe, utf8(name), (void *)(uintptr_t)PyThread_get_thread_native_id(), 0, NULL);
+    PyObject *bytes = name && PyUnicode_Check(name) ? encoded(name) : NULL;
+    PyErr_Clear();
+    const char *text = bytes ? PyBytes_AS_STRING(bytes) : Py_TYPE(self ? self : function)->tp_name;
+    fire(probe, text, (void *)(uintptr_t)PyThread_get_thread_native_id(), 0, NULL);
     Py_XDECREF(name);
+    Py_XDECREF(bytes);
+}
+
+/* What the interpreter says of an exception that leaves a thread's function: it would name our stand-in. */
+static void say_unraisable(PyObject *function) {
+#if PY_VERSION_HEX >= 0x030d0000
+    PyErr_FormatUnraisable("Exception ignored in thread started by %R", function);
+#else
+    _PyErr_WriteUnraisableMsg("in thread started by", function);
+#endif
 }
 
 static PyObject *run_thread(PyObject *function, PyObject *args, PyObject *keywords) {
-    if (hook_thread(PyThreadState_Get()) < 0) return NULL;
+    /* An audit hook may forbid it. The thread runs in any case, and is not seen. */
+    if (hook_thread(PyThreadState_Get()) < 0) PyErr_WriteUnraisable(function);
     fire_thread(THREAD_START, function);
     PyObject *result = PyObject_Call(function, args, keywords);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     fire_thread(THREAD_STOP, function);
     PyErr_Restore(type, value, traceback);
+    if (!result && !PyErr_ExceptionMatches(PyExc_SystemExit)) {
+        say_unraisable(function);
+        Py_RETURN_NONE;
+    }
     return result;
 }
 
@@ -524,7 +564,7 @@ static PyObject *collection(PyObject *Py_UNUSED(module), PyObject *const *args, 
     enum probe probe = starts ? GC_START : GC_DONE;
     PyObject *number = PyDict_GetItemString(args[1], starts ? "generation" : "collected");
     if (number && armed(probe)) fire(probe, (void *)(intptr_t)PyLong_AsLong(number), NULL, 0, NULL);
-    if (PyErr_Occurred()) return NULL;
+    PyErr_Clear();
     Py_RETURN_NONE;
 }
 
@@ -578,7 +618,7 @@ static uint64_t look(void) {
     uint64_t now = 0;
     for (int probe = 0; probe < COUNT; probe++) now |= (uint64_t)armed(probe) << probe;
     int count = __atomic_load_n(&other_count, __ATOMIC_ACQUIRE);
-    for (int other = 0; other < count; other++) now |= (uint64_t)(*others[other] != pristine) << (COUNT + other);
+    for (int other = 0; other < count; other++) now |= (uint64_t)is_traced(&others[other]) << (COUNT + other);
     return now;
 }
 
@@ -730,7 +770,10 @@ static int number_of(const char *name) {
 static void *find_site(PyObject *path, const char *symbol) {
     void *library = dlopen(PyBytes_AS_STRING(path), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     void *site = library ? dlsym(library, symbol) : NULL;
-    if (!site) PyErr_Format(PyExc_OSError, "the site %s cannot be found: %s", symbol, dlerror());
+    if (!site) {
+        const char *reason = dlerror();
+        PyErr_Format(PyExc_OSError, "the site %s cannot be found: %s", symbol, reason ? reason : "it has no address");
+    }
     Py_DECREF(path);
     return site;
 }
@@ -738,18 +781,20 @@ static void *find_site(PyObject *path, const char *symbol) {
 static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *args) {
     const char *name, *symbol;
     PyObject *path;
+    unsigned char pristine;
     if (!PyArg_ParseTuple(args, "sO&sb:bind", &name, PyUnicode_FSConverter, &path, &symbol, &pristine)) return NULL;
     void *site = find_site(path, symbol);
     int number = site ? number_of(name) : -1;
     if (number < 0) return NULL;
-    sites[number].stub = (stub4 *)(uintptr_t)site;
-    sites[number].looked_at = site;
+    sites[number].stub = (stub6 *)(uintptr_t)site;
+    set_watched(&sites[number].site, site, pristine);
     Py_RETURN_NONE;
 }
 
 static PyObject *watch_site(PyObject *Py_UNUSED(module), PyObject *args) {
     const char *symbol;
     PyObject *path;
+    unsigned char pristine;
     if (!PyArg_ParseTuple(args, "O&sb:watch", PyUnicode_FSConverter, &path, &symbol, &pristine)) return NULL;
     void *site = find_site(path, symbol);
     if (!site) return NULL;
@@ -757,7 +802,7 @@ static PyObject *watch_site(PyObject *Py_UNUSED(module), PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "too many probes are watched");
         return NULL;
     }
-    others[other_count] = site;
+    set_watched(&others[other_count], site, pristine);
     __atomic_store_n(&other_count, other_count + 1, __ATOMIC_RELEASE);
     return PyLong_FromLong(COUNT + other_count - 1);
 }
@@ -775,11 +820,12 @@ static struct link_map *find_interpreter(void) {
 static PyObject *look_at(PyObject *Py_UNUSED(module), PyObject *args) {
     const char *name;
     Py_ssize_t address;
+    unsigned char pristine;
     if (!PyArg_ParseTuple(args, "snb:look_at", &name, &address, &pristine)) return NULL;
     int number = number_of(name);
     struct link_map *map = number < 0 ? NULL : find_interpreter();
     if (!map) return NULL;
-    sites[number].looked_at = (const volatile uint8_t *)(map->l_addr + (uintptr_t)address);
+    set_watched(&sites[number].site, (const void *)(map->l_addr + (uintptr_t)address), pristine);
     Py_RETURN_NONE;
 }
 
@@ -829,9 +875,6 @@ static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
 #if PY_VERSION_HEX >= 0x030c0000
     {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
-#endif
-#if PY_VERSION_HEX >= 0x030d0000
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0, NULL},
 };

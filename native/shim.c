@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/perf_event.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,9 +71,31 @@ struct link_perf_attr {
 
 static uint64_t address(const void *pointer) { return (uint64_t)(uintptr_t)pointer; }
 
+/* How often a call is made that the kernel breaks off for reasons of its own. A program with a timer breaks off many. */
+enum { ATTEMPTS = 64 };
+
+static int was_broken_off(long result) { return result < 0 && (errno == EINTR || errno == EAGAIN); }
+
 static int bpf(int command, void *attributes, unsigned size) {
-  long result = syscall(SYS_bpf, command, attributes, size);
+  long result;
+  int attempts = 0;
+  do {
+    result = syscall(SYS_bpf, command, attributes, size);
+  } while (was_broken_off(result) && ++attempts < ATTEMPTS);
   return result < 0 ? -errno : (int)result;
+}
+
+/*
+ * The verifier looks for a waiting signal on its way, and gives up with EAGAIN. It may need longer than the period of a
+ * program's timer, so that no number of attempts would be enough: signals wait until it is done.
+ */
+static int bpf_undisturbed(int command, void *attributes, unsigned size) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int result = bpf(command, attributes, size);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return result;
 }
 
 static void copy_name(char out[16], const char *name) {
@@ -123,7 +146,7 @@ int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, u
     a.log_size = log_size;
   }
   copy_name(a.prog_name, name);
-  return bpf(PROG_LOAD, &a, sizeof a);
+  return bpf_undisturbed(PROG_LOAD, &a, sizeof a);
 }
 
 int usdtkit_raw_tracepoint_open(int program, const char *name) {
@@ -148,7 +171,11 @@ int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, 
   a.config = (on_return ? 1ULL << return_bit : 0) | ref << ref_shift;
   a.config1 = address(path);  /* uprobe_path */
   a.config2 = offset;         /* probe_offset */
-  long fd = syscall(SYS_perf_event_open, &a, pid > 0 ? pid : -1, pid > 0 ? -1 : 0, -1, PERF_FLAG_FD_CLOEXEC);
+  long fd;
+  int attempts = 0;
+  do { /* it waits for a lock of the traced process, which a signal to us ends */
+    fd = syscall(SYS_perf_event_open, &a, pid > 0 ? pid : -1, pid > 0 ? -1 : 0, -1, PERF_FLAG_FD_CLOEXEC);
+  } while (was_broken_off(fd) && ++attempts < ATTEMPTS);
   return fd < 0 ? -errno : (int)fd;
 }
 
@@ -157,16 +184,22 @@ int usdtkit_link_perf(int program, int event, uint64_t cookie) {
   return bpf(LINK_CREATE, &a, sizeof a);
 }
 
-int usdtkit_perf_set_program(int program, int event) {
-  return ioctl(event, PERF_EVENT_IOC_SET_BPF, program) < 0 ? -errno : 0;
+static int perf_ioctl(int event, unsigned long request, int value) {
+  long result;
+  int attempts = 0;
+  do {
+    result = ioctl(event, request, value);
+  } while (was_broken_off(result) && ++attempts < ATTEMPTS);
+  return result < 0 ? -errno : 0;
 }
+
+int usdtkit_perf_set_program(int program, int event) { return perf_ioctl(event, PERF_EVENT_IOC_SET_BPF, program); }
+int usdtkit_perf_enable(int event) { return perf_ioctl(event, PERF_EVENT_IOC_ENABLE, 0); }
 
 int usdtkit_clone_mount(int file) {
   long fd = syscall(OPEN_TREE, file, "", CLONE_TREE | AT_EMPTY_PATH | O_CLOEXEC);
   return fd < 0 ? -errno : (int)fd;
 }
-
-int usdtkit_perf_enable(int event) { return ioctl(event, PERF_EVENT_IOC_ENABLE, 0) < 0 ? -errno : 0; }
 
 /* A ring buffer is a page with our position, a page with the kernel's, and the data mapped twice in a row. */
 struct usdtkit_ring {

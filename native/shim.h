@@ -5,7 +5,7 @@
  * What usdtkit needs of the kernel, as plain calls: bpf(2), uprobes, the ring buffer.
  *
  * Called from Python through cffi (build_shim.py reads this very file). Every function that can fail returns a
- * negative errno. None keeps global state; file descriptors belong to the caller and carry close-on-exec.
+ * negative errno; a call that a signal breaks off is made again. None keeps global state; file descriptors belong to the caller and carry close-on-exec.
  */
 
 int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags,
@@ -19,7 +19,7 @@ int usdtkit_map_next_key(int fd, const void *key, void *next);
  * Returns 1 where more follow, 0 at the end. */
 int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count);
 
-/* Loads a program; `type`, `flags` and `expected` (its attach type) as linux/bpf.h numbers them. */
+/* Loads a program, while signals wait; `type`, `flags` and `expected` (its attach type) as linux/bpf.h numbers them. */
 int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, uint32_t flags, uint32_t expected,
                       const char *name, char *log, uint32_t log_size);
 int usdtkit_raw_tracepoint_open(int program, const char *name);

@@ -22,6 +22,11 @@ lib: Any = _shim.lib
 
 PRIVILEGE_HINT = "run as root (sudo usdtkit …), or grant CAP_BPF and CAP_PERFMON (kernel 6.6 or newer)"
 
+# What says nothing of a program, a site or a map, only of this moment: of signals, or of what has run out.
+TRANSIENT = frozenset(
+    {-code for code in (errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENOMEM, errno.EMFILE, errno.ENFILE)}
+)
+
 
 def check(result: int, what: str) -> int:
     """Return `result`, or raise for a negative errno: PrivilegeError for EPERM and EACCES, else UsdtkitError."""

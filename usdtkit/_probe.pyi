@@ -19,18 +19,21 @@ class Probe(Generic[_P]):
         stability: str,
         shape: Shape,
         loader: Callable[[], object],
-        drops: bool = False,
+        drops: int = 0,
         /,
     ) -> Probe[_P]:
         """`loader` is called by the first use of the probe, and makes it visible by `load` or `silence`.
 
-        With `drops` a wrong call is counted, not raised.
+        `drops`: a call that cannot be fired raises (0), is counted and lets the caller go on (1), or that only where
+        nobody records (2).
         """
     def __call__(self, *values: _P.args, **named: _P.kwargs) -> None:
         """Fire: while nobody traces the probe nothing is looked at, the values included.
 
-        While somebody does: TypeError for a wrong number or type of values, OverflowError for one out of range,
-        ValueError for what an enum does not have or JSON cannot say.
+        While somebody does, values that do not fit are not fired. Such a call is counted in `dropped`, and by the
+        tracer; the log gets one line a probe. With on_error="raise", in Python's development mode and while
+        `usdtkit.testing` records it raises: TypeError for a wrong number or type of values, OverflowError for one out
+        of range, ValueError for what an enum does not have or JSON cannot say.
         """
     def lazy(self, function: Callable[[], tuple[object, ...]], /) -> None:
         """Fire with the values that `function` returns; it is called only while somebody traces the probe."""
@@ -39,7 +42,7 @@ class Probe(Generic[_P]):
         """Whether a tracer is attached to this probe now."""
     @property
     def dropped(self) -> int:
-        """How many calls were wrong while somebody traced, and not fired, with on_error="drop"."""
+        """How many calls could not be fired while somebody traced, because of their values."""
     @property
     def provider(self) -> str: ...
     @property
@@ -51,6 +54,12 @@ class Probe(Generic[_P]):
     @property
     def shape(self) -> Shape:
         """What was declared of its arguments."""
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """File and line of its declaration."""
+    @property
+    def pristine(self) -> int:
+        """The first byte of its site while nobody traces it, as its file has it; 0 before it is loaded."""
     @property
     def arguments(self) -> tuple[tuple[str, str], ...]:
         """(name, type) of each argument, in order."""
@@ -74,7 +83,7 @@ class Declarer:
         loader: Callable[[], object],
         declared: dict[str, Probe[...]],
         shapes: dict[object, Shape],
-        drops: bool,
+        drops: int,
     ) -> None: ...
     def __call__(self, name: str, /, *more: object, **named: object) -> Probe[...]: ...
 
@@ -102,6 +111,12 @@ def unsilence(probe: Probe[...]) -> None:
 
 def set_recorder(probe: Probe[...], recorder: Callable[[Probe[...], tuple[object, ...]], object] | None) -> None:
     """Call recorder(probe, values) for each fire, with what a tracer would read; None ends it."""
+
+def on_drop(complain: Callable[[Probe[...], BaseException], BaseException | None], own: str) -> None:
+    """Call complain(probe, exception) for each call that is dropped; what it returns is raised.
+
+    `own` is what the names of those files begin with whose code declares probes for others: they are no `place`.
+    """
 
 def optimises() -> bool:
     """Whether the kernel makes a call of a five-byte nop that is traced. Takes a short-lived child process."""

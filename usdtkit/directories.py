@@ -7,6 +7,7 @@ services that may not even run yet). Imports nothing of ours.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -49,10 +50,12 @@ def application_directories() -> list[Path]:
 def provider_directories() -> list[Path]:
     """Where provider files of any user may lie: those of `application_directories`, and the same of other users.
 
-    /run/user/*/usdtkit and /var/tmp/usdtkit-*, but no other user's home.
+    These are /run/user/UID/usdtkit and /var/tmp/usdtkit-UID, where they belong to the user UID, to root or to us.
+    Anybody can make directories of such names, but no application would use one of somebody else.
     """
-    users = _glob(_USERS, "*/usdtkit")
-    return _unique([*application_directories(), *users, *_glob(_TEMPORARY, "usdtkit-*")])
+    users = [path for path in _glob(_USERS, "*/usdtkit") if _belongs_to(path, path.parent.name)]
+    temporary = [path for path in _glob(_TEMPORARY, "usdtkit-*") if _belongs_to(path, path.name.partition("-")[2])]
+    return _unique([*application_directories(), *users, *temporary])
 
 
 def _glob(directory: Path, pattern: str) -> list[Path]:
@@ -60,6 +63,15 @@ def _glob(directory: Path, pattern: str) -> list[Path]:
         return sorted(directory.glob(pattern))
     except OSError:  # not every system has it
         return []
+
+
+def _belongs_to(directory: Path, user: str) -> bool:
+    try:
+        status = directory.lstat()
+    except OSError:  # gone, or not to be seen
+        return False
+    # No link, which its owner could point elsewhere once it was looked at.
+    return stat.S_ISDIR(status.st_mode) and (str(status.st_uid) == user or status.st_uid in (0, os.geteuid()))
 
 
 def _unique(paths: Iterable[Path]) -> list[Path]:

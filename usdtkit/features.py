@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Literal
 
-from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
+from usdtkit._ffi import PRIVILEGE_HINT, TRANSIENT, describe, ffi, lib
 from usdtkit.records import dataclass
 
 State = Literal["found", "missing", "unknown"]
@@ -49,6 +49,7 @@ class Feature:
 
 
 NO_PRIVILEGE = Finding("missing", "not enough privilege")
+NOT_ALLOWED = Finding("unknown", "not enough privilege to try")
 
 
 @cache
@@ -86,13 +87,13 @@ def _from_descriptor(result: int) -> Finding:
         os.close(result)
         return Finding("found")
     if result in (-errno.EPERM, -errno.EACCES):
-        return Finding("unknown", "not enough privilege to try")
-    return Finding("missing", describe(-result))
+        return NOT_ALLOWED
+    return Finding("unknown" if result in TRANSIENT else "missing", describe(-result))
 
 
 def _bpf() -> Finding:
     finding = _from_descriptor(lib.usdtkit_map_create(_MAP_ARRAY, 4, 8, 1, 0, b"usdtkit_try"))
-    return NO_PRIVILEGE if finding.state == "unknown" else finding
+    return NO_PRIVILEGE if finding == NOT_ALLOWED else finding
 
 
 def lacks_privilege() -> bool:
@@ -130,7 +131,7 @@ def _uprobe_session() -> Finding:
 
 def _links(exist: Callable[[], bool]) -> Finding:
     if _bpf().state != "found":
-        return Finding("unknown", "not enough privilege to try")
+        return NOT_ALLOWED
     return Finding("found" if exist() else "missing")
 
 

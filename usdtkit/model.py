@@ -78,6 +78,8 @@ class Site:
 
     `address` and `semaphore` are virtual addresses of the file, moved by the prelink base where that differs;
     `base` is as the note says. The offsets are what the kernel attaches by. `semaphore` is 0 where there is none.
+    `rejected_offset` is that of the site which a call that could not be fired hits in place of this one, as provider
+    files of usdtkit have it, or 0.
     """
 
     address: int
@@ -87,6 +89,7 @@ class Site:
     semaphore_offset: int
     arguments_text: str
     operands: tuple[Operand, ...]
+    rejected_offset: int = 0
 
     def to_json(self) -> dict[str, object]:
         """As an object of JSON; numbers are integers, the original text of all arguments is one string."""

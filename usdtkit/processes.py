@@ -59,6 +59,11 @@ def process_of(tid: int) -> int:
     return next(iter(_status(tid, b"Tgid:")), 0)
 
 
+def user_of(pid: int) -> int:
+    """The user as whom a process acts (its effective uid); -1 of none."""
+    return next(iter(_status(pid, b"Uid:")[1:]), -1)
+
+
 def runs(tid: int) -> bool:
     """Whether there is a thread of this number that has not ended; a zombie has."""
     return _field(tid, b"State:")[:1] not in ([], [b"Z"], [b"X"])

@@ -14,6 +14,7 @@ import contextlib
 import fnmatch
 import os
 import re
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,18 @@ from usdtkit.elf import symbols
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Function, Probe, Target
-from usdtkit.processes import Scan, all_mapped, below, file_key, mapped_files, named, open_target, running_pids
+from usdtkit.privatedirs import stranger
+from usdtkit.processes import (
+    Scan,
+    all_mapped,
+    below,
+    file_key,
+    mapped_files,
+    named,
+    open_target,
+    running_pids,
+    user_of,
+)
 
 if TYPE_CHECKING:
     from usdtkit.elf.walk import Progress
@@ -46,6 +58,8 @@ __all__ = [
 ]
 
 _NEAR_FILES = 20  # in which names are compared when there is none of that name
+# What a search for a bare name may spend on files of other users: a machine with hundreds of them takes a tenth of it.
+_SEARCH_S, _BYTES_A_SECOND = 5.0, 100e6
 _PROVIDER_FILE_LIMIT = 10_000  # files looked at in one directory, which others may be able to fill
 
 
@@ -85,29 +99,47 @@ def _read_probes(image: Image) -> tuple[Probe, ...]:
     return notes.read_probes(image, known=known_arguments)
 
 
-def probes_of(targets: Iterable[Target], *, hold: bool = True) -> list[Probe]:
+def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = True) -> list[Probe]:
     """The probes of many files, of which most have none and some are no ELF files at all.
 
-    What is damaged, or may not be read, costs one warning. Without `hold` the files are closed, for who only wants to
-    show what is in them: of a directory there may be more than a process can have open.
+    What is damaged, or may not be read, costs one warning. Files of other users, who could have made them to keep us
+    busy, are read until together they have taken so many seconds, or a hundred megabytes for each of these. Those that
+    are left then cost a warning as well. Without `hold` the files are closed, for who only wants to show what is in
+    them: of a directory there may be more than a process can have open.
     """
     from usdtkit.elf.notes import SECTION
 
     probes: list[Probe] = []
     problems: list[str] = []
+    left_seconds, left_bytes, passed = seconds, seconds * _BYTES_A_SECOND, 0
     for target in targets:
+        foreign = stranger(target.path) is not None
+        if foreign and (left_seconds <= 0 or left_bytes <= 0):
+            passed += 1
+            continue
+        began = time.monotonic()
         try:
             with _open(target) as image:
-                if image.section(SECTION):
-                    probes += _read_probes(image)
-                if not hold:
-                    image.file.close()
+                try:
+                    if image.section(SECTION):
+                        probes += _read_probes(image)
+                    if not hold:
+                        image.file.close()
+                finally:
+                    left_bytes -= foreign * image.bytes_read
         except NotFoundError:
             continue  # no process has it any more: as if this had come a moment later
         except (ElfError, PrivilegeError) as error:
             if not error.message.endswith("not an ELF file"):
                 problems.append(error.message)
+        finally:
+            left_seconds -= foreign * (time.monotonic() - began)
     _warn(problems)
+    if passed:
+        _log(
+            f"the search ended early: {passed} files of other users were not read, because those before them took "
+            f"{seconds - left_seconds:.1f} s and {(seconds * _BYTES_A_SECOND - left_bytes) / 1e6:.0f} MB"
+        )
     return probes
 
 
@@ -116,7 +148,8 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
 
     They are looked for in the file that `path` names (see `resolve`), else in what the processes `pids` map, else in
     all provider files and everything that runs: then a probe that runs is preferred to files of other versions of it,
-    and of files that nobody uses the newest is taken. NotFoundError names the nearest.
+    and of files that nobody uses the newest is taken. A file that belongs neither to root nor to us is only taken where
+    it runs (see `everything`), and never in place of one of root's or ours. NotFoundError names the nearest.
     """
     provider, _, name = spec.partition(":")
     if not provider or not name or ":" in name:
@@ -127,7 +160,8 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
     elif pids:
         where, probes = _processes(pids), probes_of(mapped_by(pids))
     else:
-        where, probes = "provider files and running processes", probes_of(candidates := everything())
+        where = "provider files and running processes"
+        probes = probes_of(candidates := everything(), seconds=_SEARCH_S)
     match = re.compile(fnmatch.translate(spec)).match
     if found := [probe for probe in probes if match(probe.spec)]:
         return found if path is not None or pids else _current(found, candidates)
@@ -135,16 +169,24 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
 
 
 def _current(probes: Sequence[Probe], candidates: Sequence[Target]) -> list[Probe]:
-    """Of each probe the versions that run; of one that does not run, the newest."""
+    """Of each probe the versions that run; where none of root's or ours is among them, of those the newest as well."""
     used = {target.path for target in candidates if target.pids}
+    foreign = {target.path for target in candidates if _is_foreign(target.path)}
     versions: dict[str, list[Probe]] = {}
     for probe in probes:
         versions.setdefault(probe.spec, []).append(probe)
     chosen: list[Probe] = []
     for same in versions.values():
-        running = [probe for probe in same if probe.path in used]
-        chosen += running or [max(same, key=lambda probe: _modified(probe.path))]
+        own = [probe for probe in same if probe.path not in foreign]
+        if own and not any(probe.path in used for probe in own):
+            chosen.append(max(own, key=lambda probe: _modified(probe.path)))
+        chosen += [probe for probe in same if probe.path in used]
     return chosen
+
+
+def _is_foreign(path: str) -> bool:
+    """Whether another user decides what file this is, or what is in it."""
+    return stranger(path) is not None or stranger(path.rpartition("/")[0]) is not None
 
 
 def _modified(path: str) -> float:
@@ -299,8 +341,13 @@ def _command(name: str) -> str:
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 
 
-def everything(*, quiet: bool = False) -> list[Target]:
+def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     """The provider files, also those that nobody maps, then what all processes map: each inode once.
+
+    Whoever can put a file where provider files are looked for could pass it off as another application's. So of files
+    that belong neither to root nor to us, or lie in a directory that does not, only those count that a process of their
+    owner maps, or one of root's or ours; with `idle` all of them do, for who only shows them. The files of root and
+    ours come first.
 
     `quiet`: without a warning of what may not be read, for who has looked before.
     """
@@ -311,7 +358,18 @@ def everything(*, quiet: bool = False) -> list[Target]:
         if key is not None and key not in found:
             running = mapped.pop(key, None)
             found[key] = Target(path, path, running.pids, key) if running else Target(path, path)
-    return [*found.values(), *mapped.values()]
+    own: list[Target] = []
+    foreign: list[Target] = []
+    for target in found.values():
+        owner = stranger(target.path.rpartition("/")[0])
+        owner = stranger(target.path) if owner is None else owner
+        if owner is None:
+            own.append(target)
+        elif idle or any(user_of(pid) in (owner, 0, os.geteuid()) for pid in target.pids):
+            foreign.append(target)
+    for target in mapped.values():
+        (own if stranger(target.path) is None else foreign).append(target)
+    return own + foreign
 
 
 def _provider_files() -> list[str]:
@@ -319,12 +377,14 @@ def _provider_files() -> list[str]:
 
     paths: list[str] = []
     for directory in provider_directories():
+        # A link in another user's directory may lead to a file of root's now, and to one of that user's later.
+        linked = stranger(str(directory)) is None
         try:
             with os.scandir(directory) as entries:
                 names = sorted(
                     entry.path
                     for _, entry in zip(range(_PROVIDER_FILE_LIMIT), entries, strict=False)
-                    if entry.name.endswith(".so")
+                    if entry.name.endswith(".so") and (linked or not entry.is_symlink())
                 )
         except OSError:  # absent, or private to another user
             continue
@@ -334,10 +394,13 @@ def _provider_files() -> list[str]:
 
 def _warn(problems: list[str], what: str = "files") -> None:
     if problems:
-        import logging
+        _log(f"left out: {problems[0]}" + (f" (and {len(problems) - 1} more {what})" if len(problems) > 1 else ""))
 
-        more = f" (and {len(problems) - 1} more {what})" if len(problems) > 1 else ""
-        logging.getLogger(__name__).warning("left out: %s%s", problems[0], more)
+
+def _log(text: str) -> None:
+    import logging
+
+    logging.getLogger(__name__).warning("%s", text)
 
 
 def _processes(pids: Sequence[int]) -> str:

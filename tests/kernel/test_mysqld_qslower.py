@@ -1,6 +1,7 @@
 """mysqld_qslower on a real MariaDB server, and on a program with MySQL's own probes."""
 
 import shutil
+import subprocess
 
 from commandline import end_of_tracing, go, json_lines, start_tracing, stop_tracing
 
@@ -47,6 +48,16 @@ def test_long_and_odd_queries(mariadb, spawn):
         "select\\x0a1",
     ]
     assert messages == "received 3, lost 0\n"
+
+
+def test_a_nul_does_not_end_a_statement(mariadb, spawn):
+    """The server reads it to its end, and so whoever looks for what was sent must see all of it."""
+    tracer = start_tracing(spawn, "mysqld_qslower", "-p", mariadb.pid, "-m", "0", "--json", "--raw-text")
+    client = ["mariadb", "--no-defaults", f"--socket={mariadb.socket}", "--user=root", "--batch", "--binary-mode"]
+    sent = "select length('a\0b'), 997"
+    done = subprocess.run([*client, "--skip-column-names"], input=f"{sent};\n", text=True, capture_output=True)
+    assert done.stdout == "3\t997\n"
+    assert [event["query"] for event in queries_of(mariadb, stop_tracing(tracer)[0])] == [sent]
 
 
 def test_a_server_with_probes_found_by_its_name(compile_c, tmp_path, spawn, wait_for_line):

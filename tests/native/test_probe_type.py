@@ -34,7 +34,7 @@ def directory(tmp_path, monkeypatch):
 
 
 def declare(**arguments):
-    shop = Provider("shop")
+    shop = Provider("shop", on_error="raise")
     probe = shop.probe("order", **arguments)
     shop.load()
     return probe
@@ -208,7 +208,7 @@ UNSPEAKABLE = {
 
 @pytest.mark.parametrize(("make", "cause", "reason"), UNSPEAKABLE.values(), ids=UNSPEAKABLE)
 def test_what_json_cannot_say_is_one_clear_error_or_a_counted_drop(make, cause, reason):
-    shop = Provider("shop")
+    shop = Provider("shop", on_error="raise")
     probe, drops = shop.probe("order", body="json"), shop.probe("drops", body="json", on_error="drop")
     message = rf"shop:order\(\) argument 'body' cannot be encoded as json: {reason}"
     value = make()
@@ -283,7 +283,7 @@ def interrupt():
 
 
 def test_what_a_recorder_is_given_is_what_a_tracer_reads():
-    shop = Provider("shop")
+    shop = Provider("shop", on_error="raise")
     kinds = {kind: kind for kind in ("u8", "i8", "bool", "f32", "f64", "str", "bytes", "json")}
     probe = shop.probe("order", {**kinds, "state": State})
     given = []
@@ -318,7 +318,7 @@ def test_an_exception_of_the_recorder_passes():
 
 
 def test_unloaded_while_threads_fire():
-    shop = Provider("shop")
+    shop = Provider("shop", on_error="raise")
     probe = shop.probe("order", thread="u64", call="u64")
     shop.load()
     ended = threading.Event()
@@ -493,7 +493,7 @@ def test_a_probe_and_its_provider_are_collected_together():
     gc.collect()
     alive = len([each for each in gc.get_objects() if type(each) is Provider])
     for _ in range(10):
-        Provider("shop").probe("order")
+        Provider("shop", on_error="raise").probe("order")
     gc.collect()
     assert len([each for each in gc.get_objects() if type(each) is Provider]) == alive
 
@@ -577,7 +577,7 @@ def test_load_binds_all_probes_or_none(tmp_path):
 
 
 def test_many_probes_each_at_its_own_stub():
-    shop = Provider("shop")
+    shop = Provider("shop", on_error="raise")
     probes = [shop.probe(f"order_{number}", id="u64") for number in range(500)]
     shop.load()
     assert len({site_of(probe) for probe in probes}) == 500
@@ -610,7 +610,7 @@ def both_ways(shop):
 def test_declared_quickly_or_slowly_it_is_the_same():
     spec = argument("u64", unit="ns")
     for arguments in ({}, {"id": "u64"}, {"id": "u64", "name": "str"}, {"took": spec, "state": State}, {"doc": "Why."}):
-        shop = Provider("shop")
+        shop = Provider("shop", on_error="raise")
         quick, slow = both_ways(shop)
         first = slow("first", **arguments)
         one, other = quick("one", **arguments), slow("other", **arguments)
@@ -626,13 +626,13 @@ def test_declared_quickly_or_slowly_it_is_the_same():
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "ö", "a\n", "x" * 65, None, b"a", "a:b"])
 def test_neither_way_takes_a_wrong_name(name):
-    for declare in both_ways(Provider("shop")):
+    for declare in both_ways(Provider("shop", on_error="raise")):
         with pytest.raises(UsageError, match="a probe"):
             declare(name)
 
 
 def test_neither_way_takes_a_wrong_declaration():
-    quick, slow = both_ways(Provider("shop"))
+    quick, slow = both_ways(Provider("shop", on_error="raise"))
     slow("order", id="u64")
     for declare in (quick, slow):
         for wrong in ({"id": "u32"}, {"id": "u64", "doc": "x"}, {"id": "u64", "stability": "stable"}, {"no": "u64"}):
@@ -662,13 +662,13 @@ class Interrupting:
 
 
 def test_a_name_or_type_that_is_also_the_doc():
-    quick, slow = both_ways(Provider("shop"))
+    quick, slow = both_ways(Provider("shop", on_error="raise"))
     slow("first", id="u64")
     assert quick("second", id="u64", doc="u64").shape == quick("third", doc="id", id="u64").shape
 
 
 def test_declared_by_threads_at_once_there_is_one_of_each():
-    shop = Provider("shop")
+    shop = Provider("shop", on_error="raise")
     both_ways(shop)[1]("warm", id="u64")
     barrier, found = threading.Barrier(8), []
 
@@ -699,7 +699,7 @@ def test_span_numbers_differ_in_all_threads():
 
 
 def test_columns():
-    shop = Provider("shop")
+    shop = Provider("shop", on_error="raise")
     probes = shop.probe("order", id="u64", doc="Why.", stability="stable"), shop.probe("done")
     assert _probe.columns(probes) == (("order", "done"), ("Why.", ""), ("stable", ""), ("id u64", ""))
     assert _probe.columns(()) == ((), (), (), ())

@@ -32,23 +32,35 @@ def dollars(text):
     return f"$q$ {text} $q$"
 
 
+def continued(text):
+    return f"{escaped(text)}\n -- it's\n{escaped(text)[1:]}"
+
+
+def of_no_server(text):
+    return "/*!99999 " + text.replace("*/", "") + " */"
+
+
 def comment(text):
     return "/*" + re.sub(r"[*/!]", " ", text) + "*/"
 
 
-def statements(*forms):
+def statements(*forms, more=()):
     literal = st.one_of([data.map(form) for form in (*forms, comment)])
-    code = st.sampled_from([" select ", " a = ", " (", ") ", ", ", " from t1 where ", " and ", " `x` ", "\n"])
+    code = st.sampled_from([" select ", " a = ", " (", ") ", ", ", " from t1 where ", " and ", " `x` ", "\n", *more])
     return st.lists(code | literal.map(lambda text: f" {text} "), max_size=8).map("".join)
 
 
-@given(statements(mysql, mysql_double), st.integers(0, 200))
+# Comments that some servers run: strings within, around and across them.
+CONDITIONAL = (" /*!50000 ", " /*! ", " /*M!100100 ", " */ ")
+
+
+@given(statements(mysql, mysql_double, of_no_server, more=CONDITIONAL), st.integers(0, 200))
 def test_mysql(text, length):
     assert SECRET not in normalise(text, "mysql")
     assert SECRET not in normalise(Truncated(text[:length]), "mysql")
 
 
-@given(statements(plain, escaped, dollars), st.integers(0, 200))
+@given(statements(plain, escaped, continued, dollars), st.integers(0, 200))
 def test_postgresql(text, length):
     assert SECRET not in normalise(text, "postgresql")
     assert SECRET not in normalise(Truncated(text[:length]), "postgresql")

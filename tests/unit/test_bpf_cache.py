@@ -96,7 +96,7 @@ def test_a_place_that_cannot_be_is_no_error(answers, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_no_error_and_leaves_nothing(answers, place, monkeypatch):
-    monkeypatch.setattr(cache.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
+    monkeypatch.setattr(cache.os, "replace", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "no space")))
     assert compiler.compile_program("one").programs == {"one": b""}
     assert list(place.iterdir()) == []
 

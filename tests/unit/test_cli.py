@@ -1,7 +1,10 @@
 """The command's own part: finding commands and tools, options, errors into words and exit codes."""
 
 import ast
+import errno
 import importlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 
 from usdtkit import cli, errors
 from usdtkit.cli import arguments
+from usdtkit.output.chrome import ChromeTrace
 from usdtkit.version import VERSION
 
 NAMES = [*cli.COMMANDS, *cli.tool_names()]
@@ -121,3 +125,42 @@ def test_tools_use_public_names_only():
         }
         closed = ("usdtkit.bpf", "usdtkit.elf", "usdtkit._")
         assert not [name for name in imported if name.startswith(closed)], path
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EPIPE, errno.ENOSPC])
+def test_an_error_without_a_file_is_not_blamed_on_the_output(number, monkeypatch, capsys):
+    def fail():
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("usdtkit.processes.running_pids", fail)
+    assert cli.main(["list"]) == 1
+    said = capsys.readouterr()
+    assert said.err == f"usdtkit: in usdtkit.processes.all_mapped: {os.strerror(number)}\n"
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_an_error_of_the_output_is_one(options, tmp_path):
+    command = [sys.executable, *options, "-m", "usdtkit"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipes = {"stderr": subprocess.PIPE, "env": environment, "text": True}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*command, "--version"], stdout=full, **pipes)
+    assert (done.returncode, done.stderr) == (1, "usdtkit: standard output: No space left on device\n")
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run([*command, "--version"], stdout=theirs, **pipes)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, "")
+    with (tmp_path / "file").open("w") as file:
+        done = subprocess.run([*command, "-h"], stdout=file, **pipes)
+    assert (tmp_path / "file").read_text().startswith("usage: usdtkit COMMAND")
+
+
+def test_a_full_disk_under_a_chrome_trace_is_named():
+    with (
+        pytest.raises(errors.UsdtkitError, match="/dev/full: No space left"),
+        ChromeTrace("/dev/full") as trace,
+    ):
+        for number in range(10_000):
+            trace.event(True, "calc", number, 1, 1)

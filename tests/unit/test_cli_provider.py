@@ -193,3 +193,33 @@ def test_help_names_the_actions():
     assert done.returncode == 0
     for word in ("path", "build", "script", "gc"):
         assert word in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root is the one who is led astray")
+def test_gc_of_root_removes_nothing_where_a_stranger_leads_it(directory, tmp_path, monkeypatch, capsys):
+    path = built("shop", "a")
+    os.utime(path, (1, 1))
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / "usdtkit").symlink_to(path.parent)
+    for each in (stranger, stranger / "usdtkit"):
+        os.chown(each, 12345, 12345, follow_symlinks=False)
+    module = cli.importlib.import_module("usdtkit.cli.provider")
+    monkeypatch.setattr(module, "provider_directories", lambda: [stranger / "usdtkit"])
+    assert main(["provider", "gc"]) == 0
+    said = capsys.readouterr()
+    assert path.exists() and said.out == ""
+    assert f"{stranger} belongs to another user" in said.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_newest_file_of_a_stranger_comes_last(directory, monkeypatch, capsys):
+    own = built("shop", "a")
+    os.utime(own, (1, 1))
+    forget_providers(monkeypatch)
+    theirs = built("shop", "b")
+    os.chown(theirs, 12345, 12345)
+    assert main(["provider", "path", "shop"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(own), str(theirs)]
+    assert main(["provider", "script", "--bpftrace", "shop"]) == 0
+    assert str(theirs) not in capsys.readouterr().out

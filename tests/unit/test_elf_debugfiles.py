@@ -1,6 +1,7 @@
 """Symbols of stripped files, in every place where distributions keep them."""
 
 import lzma
+import os
 import subprocess
 from pathlib import Path
 
@@ -122,3 +123,16 @@ def test_no_descriptor_stays_open(built, tmp_path):
     before = len(list(Path("/proc/self/fd").iterdir()))
     find(built[1])
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_debug_file_of_another_user_is_not_believed(built):
+    """Its build-id or checksum is easily made to fit, and its addresses decide where probes are put."""
+    whole, stripped, debug = built
+    run("objcopy", f"--add-gnu-debuglink={debug}", stripped)
+    os.chown(debug, 12345, 12345)
+    assert find(stripped) == []
+    os.chown(stripped, 12345, 12345)  # whose file it is may also say what is in it
+    assert find(stripped) == same(whole, stripped)
+    os.chown(debug, 0, 0)
+    assert find(stripped) == same(whole, stripped)

@@ -1,5 +1,7 @@
 """Statements without their data: what is kept, what is hidden, in both dialects, also of text that was cut off."""
 
+import time
+
 import pytest
 
 from usdtkit.bpf.layout import Truncated
@@ -29,6 +31,23 @@ MYSQL = [
     ("select _utf8mb4'x' from 1st", "select ? from ?"),
     ("select '", "select ?"),
     ("select 'a\\", "select ?"),
+    ("select /*!99999 secret */ 1", "select ?"),
+    ("select /*!99999 'x */ secret' */ 1", "select ?"),
+    ("select /*!999999 'secret' */ 1", "select ?"),
+    ("select /*!99999 secret", "select"),
+    ("select /*!50000 a, */ 1", "select a, ?"),
+    ("select /*!50000 'a' */ from t", "select ? from t"),
+    ("select /*!50000 'a */ secret' */ from t", "select ?"),
+    ("select /*! -- */ secret\n from t", "select ?"),
+    ("select /*M!100100 'a' */ from t", "select ? from t"),
+    ("select /*M! b, 'a */ secret' */ from t", "select ?"),
+    ("select /*!50000 a /* secret */ b */ from t", "select ?"),
+    ("select /*!50000 a /*!80000 b */ c */ from t", "select ?"),
+    ("select 1 --\u00a0'a\nsecret' from t", "select ? -- ? from t"),
+    ("select \u2018secret\u2019, \u201csecret\u201d", "select ?, ?"),
+    ("select 'a\0secret' from t", "select ? from t"),
+    ("select 1 -- c\0, 'a\n secret' from t", "select ? \0, ? from t"),
+    ("select 1 # c\0, 'a\n secret' from t", "select ? \0, ? from t"),
 ]
 POSTGRESQL = [
     (r"select 'a\' from t where b = 'c'", "select ? from t where b = ?"),
@@ -40,6 +59,15 @@ POSTGRESQL = [
     (r"select U&'d\0061' from t", "select ? from t"),
     ("create role ada password 'lovelace'", "create role ada password ?"),
     ("do $body$ secret", "do ?"),
+    ("select E'a'\n'b\\' secret' from t", "select ? from t"),
+    ("select E'a' -- c\n\n -- d\n 'b\\' secret' from t", "select ? from t"),
+    ("select E'a'\r'\\'', 'b' from t", "select ?, ? from t"),
+    ("select 1 -- c\r, 'a\n secret' from t", "select ? , ? from t"),
+    ("select E'a' 'b\\' from t", "select ? ? from t"),
+    ("select E'a' -- 'b\\'", "select ?"),
+    ("select 'a'\n'b\\' from t", "select ? ? from t"),
+    ("select $$a$$secret$$b$$", "select ?"),
+    ("select $a.b$secret$a.b$", "select ?"),
 ]
 
 
@@ -80,3 +108,48 @@ def test_a_list_of_any_length_is_one_shape():
 )
 def test_kinds(shape, word):
     assert kind(shape) == word
+
+
+@pytest.mark.parametrize("dialect", ["mysql", "postgresql"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(
+            "'",
+            "''",
+            "'a'\n",
+            "E'a'\n",
+            "E'a' -- b\n",
+            "E'a'--",
+            "--",
+            "-- \n",
+            "$",
+            "$$",
+            "$a$",
+            "$a",
+            "\u2018",
+            "/*",
+            "*/",
+        ),
+        *(
+            "/*!",
+            "/*!50000 ",
+            "/*!50000 ' */",
+            "/*!99999*/",
+            "/*M!*/",
+            "/*! /*",
+            "`",
+            '"',
+            "(?,",
+            "(1),",
+            "-",
+            "\\",
+            "\0",
+        ),
+    ],
+)
+def test_any_statement_takes_time_proportional_to_its_length(part, dialect):
+    text = part * (300_000 // len(part))
+    before = time.process_time()
+    normalise(text, dialect)
+    assert time.process_time() - before < 5  # what is quadratic takes minutes

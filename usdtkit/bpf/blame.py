@@ -20,10 +20,14 @@ TOO_LARGE = "too large"  # as the kernel says it
 
 
 def blame(hooks: Sequence[Hook], error: ProgramError) -> UsdtkitError:
-    """The same error with the name of what the user asked for."""
+    """The same error with the name of what the user asked for; `error` itself where that cannot be found out."""
     for hook in hooks:
         if hook.function == error.function:
-            return UsdtkitError(f"{_culprit(hooks, hook)}: {error.message}", hint=_hint(error))
+            try:
+                culprit = _culprit(hooks, hook)
+            except UsdtkitError:
+                return error  # nothing could be tried, and an innocent action must not be named
+            return UsdtkitError(f"{culprit}: {error.message}", hint=_hint(error))
         for block in hook.blocks:
             action = block.action
             if isinstance(action, actions.Raw) and error.function in (action.body_name, action.declarations_name):
@@ -59,7 +63,9 @@ def _refused(hooks: Sequence[Hook], hook: Hook, block: Block) -> bool:
     program = build([replace(each, blocks=[block] if each is hook else []) for each in hooks])
     try:
         loaded = Loaded(compile_program(program.text), program.parameters)
-    except ProgramError:
+    except ProgramError as error:
+        if not error.function:
+            raise  # the compiler itself has failed, which says nothing of this action
         return True
     try:
         loaded.program(hook.function, ATTACH_TYPE_NONE, cookie=0)

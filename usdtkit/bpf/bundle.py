@@ -7,14 +7,15 @@ as the program that made it, and one that another user could have changed is ref
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import stat
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from usdtkit import privatedirs
 from usdtkit.bpf.cache import LIMIT
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsdtkitError
 from usdtkit.records import dataclass
@@ -51,15 +52,11 @@ def write(path: Path, bundle: Bundle) -> None:
     """Write a bundle; readers see all of it or nothing. OSError where it cannot be."""
     manifest = {"schema": SCHEMA, "version": VERSION, "machine": bundle.machine, "used_by": bundle.used_by}
     contents = {MANIFEST: json.dumps(manifest, sort_keys=True).encode(), **dict(sorted(bundle.entries.items()))}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with zipfile.ZipFile(temporary, "x", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in contents.items():
-                archive.writestr(zipfile.ZipInfo(name, _SAME_TIME), content, zipfile.ZIP_DEFLATED)
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name, _SAME_TIME), content, zipfile.ZIP_DEFLATED)
+    privatedirs.write_file(str(path), packed.getvalue())
 
 
 def read(path: Path) -> Bundle:
@@ -69,20 +66,29 @@ def read(path: Path) -> Bundle:
     others, UsdtkitError where it is no bundle or damaged.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            _refuse_of_others(path, os.fstat(file.fileno()))
-            with zipfile.ZipFile(file) as archive:
-                if len(archive.infolist()) > MOST_ENTRIES or sum(info.file_size for info in archive.infolist()) > LIMIT:
-                    raise ValueError("too large")
-                manifest = json.loads(_content(archive, MANIFEST))
-                used_by = manifest["used_by"]
-                if manifest["schema"] != SCHEMA or not all(_is_key(key) for key in used_by):
-                    raise ValueError("not of this kind")
-                made_for = (str(manifest["version"]), str(manifest["machine"]))
-                lines = {key: [str(line) for line in lines] for key, lines in used_by.items()}
-                entries = {key: _content(archive, key) for key in lines}
+        # Who asked for it by sudo is trusted as root is.
+        asking = int(os.environ.get("SUDO_UID", os.geteuid()))
+        with (
+            privatedirs.open_file(str(path), trusted=[asking]) as descriptor,
+            open(descriptor, "rb", closefd=False) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
+            if len(archive.infolist()) > MOST_ENTRIES or sum(info.file_size for info in archive.infolist()) > LIMIT:
+                raise ValueError("too large")
+            manifest = json.loads(_content(archive, MANIFEST))
+            used_by = manifest["used_by"]
+            if manifest["schema"] != SCHEMA or not all(_is_key(key) for key in used_by):
+                raise ValueError("not of this kind")
+            made_for = (str(manifest["version"]), str(manifest["machine"]))
+            lines = {key: [str(line) for line in lines] for key, lines in used_by.items()}
+            entries = {key: _content(archive, key) for key in lines}
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file") from None
+    except privatedirs.UntrustedError as error:
+        raise PrivilegeError(
+            f"{path} could have been written by another user, and what is in it runs in the kernel: {error.message}",
+            hint="own it and all directories above it, and let nobody else write to them: chown, chmod go-w",
+        ) from None
     except _DAMAGED as error:
         raise UsdtkitError(
             f"{path} is no bundle of programs, or damaged: {error}", hint="usdtkit bundle makes one"
@@ -104,22 +110,6 @@ def shipped(key: str) -> bytes | None:
             return _content(archive, key)
     except (OSError, *_DAMAGED):
         return None
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for somebody who writes
-
-
-def _refuse_of_others(path: Path, status: os.stat_result) -> None:
-    """Where somebody else could have put in another program, which would then run in the kernel."""
-    if not stat.S_ISREG(status.st_mode):
-        raise UsdtkitError(f"{path} is not a regular file")
-    trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID", os.geteuid()))}
-    if status.st_uid not in trusted or status.st_mode & 0o022:
-        raise PrivilegeError(
-            f"{path} could have been written by another user, and what is in it runs in the kernel",
-            hint="own it, and let nobody else write to it: chown, chmod go-w",
-        )
 
 
 def _content(archive: zipfile.ZipFile, name: str) -> bytes:

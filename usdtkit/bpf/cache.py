@@ -1,108 +1,165 @@
 """Compiled bytecode on disk: key (a hash) → the compiler's answer. Used by `compiler`, shown by `usdtkit cache`.
 
-One file an entry in $USDTKIT_CACHE, else $XDG_CACHE_HOME/usdtkit/bytecode, else ~/.cache/usdtkit/bytecode, else, for
-users without a home, /var/tmp/usdtkit.UID. What is read from there runs in the kernel, so the directory must be ours
-and closed to everybody else; where it is not, or the disk is full, there is no cache, and the only difference is time.
-Beyond LIMIT bytes the entries go that were not used for longest.
+One file an entry, in a directory that $USDTKIT_CACHE names. Without that variable it is the first of these that is
+there, or can be made, and that only we can change: $XDG_CACHE_HOME/usdtkit/bytecode, ~/.cache/usdtkit/bytecode, the
+same below the home that the password database gives us, /var/tmp/usdtkit.UID. What is read from there runs in the
+kernel. A directory inside another user's is therefore passed over, even if it is ours, because that user can exchange
+it for another: root with a user's HOME keeps its cache in root's own home. Where no directory can be trusted, or the
+disk is full, there is no cache, and the only difference is time. Beyond LIMIT bytes the entries go that were not used
+for longest.
 """
 
 # pathlib is dear, and a warm start comes by here.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH111, PTH116, PTH123
+# ruff: noqa: PTH111
 
 from __future__ import annotations
 
 import os
 import stat
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
+from usdtkit.privatedirs import OwnDirectory, UntrustedError, open_directory, read_all
+
 LIMIT = 32 << 20
+_LARGEST_ENTRY = 4 << 20
+_DIGITS = frozenset("0123456789abcdef")
+_told: set[str] = set()
 
 
 def directory() -> str:
-    """Where entries lie, whether or not it exists."""
-    if chosen := os.environ.get("USDTKIT_CACHE"):
-        return chosen
-    for base in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
-        if base.startswith("/"):  # elsewhere than in the directory where one happens to be
-            return f"{base}/usdtkit/bytecode"
-    # Not below a directory that another user could make first, and then exchange what is in it.
-    return f"/var/tmp/usdtkit.{os.geteuid()}"
+    """Where entries lie, whether or not it exists; "" where no directory can be trusted."""
+    for place in _places():
+        try:
+            with _open(place):
+                return place
+        except FileNotFoundError:
+            return place
+        except (OSError, UntrustedError):
+            continue
+    return ""
 
 
 def load(key: str) -> bytes | None:
     """The entry, or None where there is none or the directory is not to be trusted."""
-    place = directory()
-    if not _is_private(place):
-        return None
-    entry = f"{place}/{key}"
     try:
-        with open(entry, "rb") as file:
-            content = file.read()
-            changed = os.stat(file.fileno()).st_mtime_ns
-    except OSError:
+        with _current() as place:
+            descriptor, status = place.open(key)
+            try:
+                content = read_all(descriptor, _LARGEST_ENTRY)
+                with suppress(OSError):  # a cache that may only be read is one all the same
+                    os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
+            finally:
+                os.close(descriptor)
+    except (OSError, UntrustedError):
         return None
-    with suppress(OSError):  # a cache that may only be read is one all the same
-        os.utime(entry, ns=(time.time_ns(), changed))
-    return content
+    return content if len(content) <= _LARGEST_ENTRY else None
 
 
 def store(key: str, content: bytes) -> None:
     """Keep an entry; readers and other writers see all of it or nothing."""
-    import tempfile  # costs more than a warm start has to spare
-
-    place = directory()
-    try:
-        os.makedirs(place, 0o700, exist_ok=True)
-        if not _is_private(place):
-            return
-        descriptor, temporary = tempfile.mkstemp(dir=place, prefix=".new-")
-    except OSError:
-        return
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, f"{place}/{key}")
-    except OSError:
+    with suppress(OSError, UntrustedError), _current(make=True) as place:
         with suppress(OSError):
-            os.unlink(temporary)
-    _prune()
+            place.write(key, content, 0o600)
+        _prune(place)
 
 
 def entries() -> list[tuple[str, os.stat_result]]:
     """The path and status of each, the one that was used last first; none where the directory is not to be trusted."""
-    place = directory()
-    if not _is_private(place):
+    try:
+        with _current() as place:
+            return [(f"{place.path}/{name}", status) for name, status in _entries(place)]
+    except (OSError, UntrustedError):
         return []
-    found = []
-    with os.scandir(place) as listed:
-        for entry in listed:
-            with suppress(OSError):  # another process has just cleared it
-                found.append((entry.path, os.stat(entry.path)))
-    return sorted(found, key=lambda entry: -entry[1].st_atime_ns)
 
 
 def clear() -> int:
     """Remove all entries; how many there were."""
-    found = entries()
-    for path, _ in found:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-    return len(found)
+    try:
+        with _current() as place:
+            return sum(place.remove(name) for name, _ in _entries(place))
+    except (OSError, UntrustedError):
+        return 0
 
 
-def _prune() -> None:
+def _prune(place: OwnDirectory) -> None:
     total = 0
-    for path, status in entries():
+    for name, status in _entries(place):
         total += status.st_size
         if total > LIMIT:
-            with suppress(OSError):
-                os.unlink(path)
+            place.remove(name)
 
 
-def _is_private(place: str) -> bool:
+def _entries(place: OwnDirectory) -> list[tuple[str, os.stat_result]]:
+    """The names of what `store` has written, the one that was used last first; whatever else lies there is not ours."""
+    found = [(name, status) for name, status in place.entries() if _is_entry(name, status)]
+    return sorted(found, key=lambda entry: -entry[1].st_atime_ns)
+
+
+def _is_entry(name: str, status: os.stat_result) -> bool:
+    # A name with a dot before and behind it is that of a file whose writer was killed.
+    parts = name[1:].split(".") if name.startswith(".") else [name]
+    return (
+        all(part and _DIGITS.issuperset(part) for part in parts)
+        and len(parts) == 1 + name.startswith(".")
+        and stat.S_ISREG(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and stat.S_IMODE(status.st_mode) == 0o600
+    )
+
+
+def _current(*, make: bool = False) -> OwnDirectory:
+    """The directory that is used, open; UntrustedError or OSError where there is none."""
+    problem: OSError | UntrustedError | None = None
+    for place in _places():
+        try:
+            return _open(place, make=make)
+        except FileNotFoundError:  # nothing was stored in it yet
+            raise
+        except (OSError, UntrustedError) as error:
+            problem = error
+    assert problem is not None  # there is always one place
+    raise problem
+
+
+def _open(place: str, *, make: bool = False) -> OwnDirectory:
     try:
-        status = os.lstat(place)
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+        return open_directory(place, private=True, make=make)
+    except UntrustedError as error:
+        _tell(place, error)
+        raise
+
+
+def _tell(place: str, error: UntrustedError) -> None:
+    """Say once why a directory is not used: aloud where it is the one that the user has chosen."""
+    if place in _told:
+        return
+    _told.add(place)
+    import logging  # costs more than a warm start has to spare
+
+    level = logging.WARNING if os.environ.get("USDTKIT_CACHE") else logging.INFO
+    logging.getLogger(__name__).log(
+        level, "compiled programs are not kept in %s, because others could change them: %s", place, error.message
+    )
+
+
+def _places() -> Iterator[str]:
+    """Where the cache may lie, best first."""
+    if chosen := os.environ.get("USDTKIT_CACHE"):
+        yield chosen
+        return
+    for base in _bases():
+        if base.startswith("/"):  # elsewhere than in the directory where one happens to be
+            yield f"{base}/usdtkit/bytecode"
+    # Not below a directory that another user could make first, and then exchange what is in it.
+    yield f"/var/tmp/usdtkit.{os.geteuid()}"
+
+
+def _bases() -> Iterator[str]:
+    yield os.environ.get("XDG_CACHE_HOME", "")
+    yield os.path.expanduser("~/.cache")
+    import pwd  # which knows our home whatever $HOME says, and is asked only where that does not do
+
+    with suppress(KeyError):
+        yield f"{pwd.getpwuid(os.geteuid()).pw_dir}/.cache"

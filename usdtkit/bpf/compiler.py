@@ -35,6 +35,8 @@ BCC_HINT = (
 )
 FORMAT = 1  # raise it when the child's answer or the patching in `loader` changes
 COMPILE_TIMEOUT_S = 120
+PASSED_ON = frozenset(("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LD_LIBRARY_PATH"))
+"""The variables that the compiler's process is given; the last of them because bcc may lie in a place of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +127,17 @@ def _headers_hash() -> str:
 def _run_child(text: str) -> bytes:
     import subprocess  # a warm start does without
 
-    environment = {**os.environ, "BCC_KERNEL_SOURCE": HEADERS}
+    # clang looks for headers of its own below the current directory, and where variables such as CPATH say. Both may be
+    # another user's, and what is compiled runs in the kernel.
+    environment = {name: value for name, value in os.environ.items() if name in PASSED_ON}
+    environment["BCC_KERNEL_SOURCE"] = HEADERS
     try:
         child = subprocess.run(
             [sys.executable, "-I", "-S", CHILD],
             input=text.encode(),
             capture_output=True,
             env=environment,
+            cwd="/",
             timeout=COMPILE_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:

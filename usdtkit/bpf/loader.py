@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 
-from usdtkit._ffi import PRIVILEGE_HINT, describe, ffi, lib
+from usdtkit._ffi import PRIVILEGE_HINT, TRANSIENT, check, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
 from usdtkit.bpf.maps import ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
@@ -97,6 +97,8 @@ class Loaded:
             descriptor = lib.usdtkit_prog_load(
                 PROG_TYPE_KPROBE, code, len(code) // 8, flags, type, b"hooks", ffi.NULL, 0
             )
+            if descriptor in TRANSIENT:  # which says nothing of whether they can be joined
+                check(descriptor, "loading the program of several hooks")
             if descriptor < 0:
                 return None
             self._programs[key] = descriptor
@@ -219,8 +221,10 @@ def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> in
     again = lib.usdtkit_prog_load(type, code, count, flags, attach_type, name.encode(), log, LOG_SIZE)
     if again >= 0:
         return int(again)
+    if again in TRANSIENT:
+        check(again, f"loading the program {name}")
     if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):
         raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
     words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
     reason = next((line for line in reversed(words) if line and not re.match(_NO_REASON, line)), "")
-    raise ProgramError(f"the kernel's verifier refuses the program: {reason or describe(-descriptor)}", name)
+    raise ProgramError(f"the kernel's verifier refuses the program: {reason or describe(-again)}", name)

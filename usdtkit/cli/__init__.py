@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import importlib
 import io
@@ -52,13 +53,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _report(error)
         except KeyboardInterrupt:
             return 130  # before anything was attached: a running trace ends with 0
-        except BrokenPipeError:
-            _discard_output()  # the reader (head, less) has what it wanted
-            return 0
         except OSError as error:
-            if error.filename is None:  # a full disk
-                _discard_output()
-            return _report(UsdtkitError(f"{error.filename or 'standard output'}: {error.strerror}"))
+            return _failed(error)
+
+
+def _failed(error: OSError) -> int:
+    """The exit code for an error of the system that nobody expected, after saying what it is about."""
+    if isinstance(error, _OutputError):
+        _discard_output()
+        if error.errno == errno.EPIPE:
+            return 0  # the reader (head, less) has what it wanted
+        return _report(UsdtkitError(f"standard output: {error.strerror}"))
+    what = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else _place(error)
+    return _report(UsdtkitError(f"{what}: {error.strerror or error}"))
+
+
+def _place(error: OSError) -> str:
+    """The function of ours in which an error came up that says nothing of a file."""
+    trace, place = error.__traceback__, "usdtkit"
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] == "usdtkit":
+            place = f"in {module}.{trace.tb_frame.f_code.co_name}"
+        trace = trace.tb_next
+    return place
 
 
 def _report(error: UsdtkitError) -> int:
@@ -70,6 +88,23 @@ def _report(error: UsdtkitError) -> int:
     if error.hint:
         print(printable(f"  hint: {error.hint}"), file=sys.stderr)
     return error.exit_code
+
+
+class _OutputError(OSError):
+    """Standard output could not be written."""
+
+
+class _Output(io.FileIO):
+    """Standard output, whose errors can be told from all others that come without the name of a file."""
+
+    def write(self, data: Any) -> int:
+        try:
+            written = super().write(data)
+        except OSError as error:
+            raise _OutputError(error.errno, error.strerror) from None
+        if written is None:  # it does not wait for its reader
+            raise _OutputError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return written
 
 
 class _Messages(io.TextIOBase):
@@ -100,8 +135,20 @@ class _Messages(io.TextIOBase):
 @contextlib.contextmanager
 def _streams() -> Iterator[None]:
     """Streams that take every message and every string, whatever the locale."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    before = sys.stdout
+    if isinstance(before, io.TextIOWrapper) and before is sys.__stdout__:
+        raw = _Output(before.fileno(), "wb", closefd=False)
+        # With python -u nothing is kept back.
+        buffer: Any = raw if isinstance(before.buffer, io.RawIOBase) else io.BufferedWriter(raw)
+        sys.stdout = io.TextIOWrapper(
+            buffer,
+            before.encoding,
+            "backslashreplace",
+            line_buffering=before.line_buffering,
+            write_through=before.write_through,
+        )
+    elif isinstance(before, io.TextIOWrapper):
+        before.reconfigure(errors="backslashreplace")
     with contextlib.redirect_stderr(cast(Any, _Messages(sys.stderr))):
         yield
 

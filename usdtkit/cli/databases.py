@@ -23,7 +23,7 @@ from usdtkit.model import Target
 from usdtkit.output.sql import Dialect
 from usdtkit.providers import mysql, postgresql
 from usdtkit.records import dataclass
-from usdtkit.trace import Expression, Pair, Session, arg, cstr, deref, tid, uprobe, usdt
+from usdtkit.trace import Expression, Pair, Session, arg, buffer, cstr, deref, tid, uprobe, usdt
 
 QUERY_SIZE = 256
 
@@ -150,11 +150,11 @@ def _mysql(session: Session, program: str) -> list[Pair]:
 
 
 def _packet(dispatch: mysql.Dispatch) -> Expression:
-    """The SQL text at the entry of dispatch_command."""
+    """The SQL text at the entry of dispatch_command: bytes, because a NUL within does not end it for the server."""
     query = arg(dispatch.query)
     if dispatch.length:
-        return cstr(query, QUERY_SIZE, length=arg(dispatch.length))
-    return cstr(deref(query), QUERY_SIZE, length=deref(query, 8, "u32"))
+        return buffer(query, arg(dispatch.length), QUERY_SIZE)
+    return buffer(deref(query), deref(query, 8, "u32"), QUERY_SIZE)
 
 
 def _postgresql(session: Session, program: str) -> list[Pair]:

@@ -30,6 +30,7 @@ from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Argument, Function, Probe, Site, Target
 from usdtkit.output.text import printable
+from usdtkit.privatedirs import stranger, user_name
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -67,16 +68,18 @@ def run(options: argparse.Namespace) -> int:
         probes = targets.probes_in(found[0]) if strict else targets.probes_of(progress.over(found), hold=False)
     chosen = _choose(probes, globs, names, pids)
     users = {target.path: target.pids for target in found}
+    owners = {path: stranger(path) for path in {probe.path for probe in chosen}}
     if options.json:
         print(json.dumps({"schema": "usdtkit.list/1"}))
         for probe in chosen:
             mapping = users.get(probe.path, ())
             of = {"processes": [processes.numbers(number) or (number,) for number in mapping]} if mapping else {}
-            print(json.dumps(probe.to_json() | of))
+            owner = owners[probe.path]
+            print(json.dumps(probe.to_json() | of | ({} if owner is None else {"owner": owner})))
         return 0
     for probe in chosen:
         sites = f" ({len(probe.sites)} sites)" if len(probe.sites) > 1 else ""
-        print(printable(f"{probe.spec} {probe.path}{sites}"))
+        print(printable(f"{probe.spec} {probe.path}{sites}{_owner(owners[probe.path])}"))
         for line in _details(probe, users.get(probe.path, ()), options.verbose):
             print(printable(f"    {line}"))
     return 0
@@ -100,7 +103,7 @@ def _targets(names: Sequence[str], pids: Sequence[int], progress: Progress) -> l
     if names:
         found = [target for name in names for target in targets.resolve(name, pids, progress=progress.count)]
         return list({target.path: target for target in found}.values())
-    return targets.mapped_by(pids) if pids else targets.everything()
+    return targets.mapped_by(pids) if pids else targets.everything(idle=True)
 
 
 def _choose(
@@ -116,6 +119,10 @@ def _choose(
     raise NotFoundError(
         f"no USDT probes in {where}", hint=f"its functions can be traced: usdtkit trace p:{names[0]}:FUNCTION"
     )
+
+
+def _owner(uid: int | None) -> str:
+    return "" if uid is None else f" (belongs to {user_name(uid)})"
 
 
 def _details(probe: Probe, pids: Sequence[int], verbose: int) -> Iterator[str]:

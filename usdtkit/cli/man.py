@@ -18,6 +18,7 @@ from types import ModuleType
 
 from usdtkit.cli import COMMANDS, EPILOG, TOPICS, command, tool_names
 from usdtkit.errors import UsageError, UsdtkitError
+from usdtkit.privatedirs import write_file
 from usdtkit.version import VERSION
 
 ABOUT = "see inside running applications on Linux"
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for file, text in pages.items():
-            (directory / file).write_text(text)
+            write_file(f"{directory}/{file}", text.encode())
     except OSError as error:
         raise UsdtkitError(f"{error.filename or directory}: {error.strerror}") from None
     return 0

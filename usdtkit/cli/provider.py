@@ -28,6 +28,7 @@ from usdtkit.directories import provider_directories
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.model import Probe
 from usdtkit.output.text import printable
+from usdtkit.privatedirs import UntrustedError, open_directory, stranger
 from usdtkit.probes.provider import Provider
 
 _FILE = re.compile(r"(?P<provider>[A-Za-z_][A-Za-z0-9_-]{0,63})-[0-9a-f]{16}\.so\Z", re.ASCII)
@@ -40,7 +41,7 @@ _DAYS = 30.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit provider`."""
     commands = parser.add_subparsers(dest="action", metavar="path | build | script | gc", required=True)
-    path = commands.add_parser("path", help="print the files of a provider, the newest first")
+    path = commands.add_parser("path", help="print the files of a provider, the newest first, other users' last")
     path.add_argument("name", metavar="NAME")
     build = commands.add_parser("build", help="write a provider's file before the application runs")
     build.add_argument("provider", metavar="MODULE:PROVIDER", help="as in an import: shop.probes:shop")
@@ -69,13 +70,18 @@ def _path(options: argparse.Namespace) -> int:
 
 
 def _files_of(name: str) -> list[Path]:
-    found = [(status.st_mtime, path) for path, match, status in _files(_FILE) if match["provider"] == name]
+    found = [
+        (status.st_uid in (0, os.geteuid()), status.st_mtime, path)
+        for path, match, status in _files(_FILE)
+        if match["provider"] == name
+    ]
     if not found:
         raise NotFoundError(
             f"no file of provider {name} in {', '.join(map(str, provider_directories()))}",
             hint="it is made when the application loads its probes, or by usdtkit provider build MODULE:PROVIDER",
         )
-    return [path for _, path in sorted(found, reverse=True)]
+    # A file that another user has made does not come before one of root's or ours, however new it is.
+    return [path for _, _, path in sorted(found, reverse=True)]
 
 
 def _files(pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str], os.stat_result]]:
@@ -98,8 +104,11 @@ def _build(options: argparse.Namespace) -> int:
     module, colon, attribute = options.provider.partition(":")
     if not (module and colon and attribute):
         raise UsageError(f"{options.provider!r} names no provider", hint="MODULE:PROVIDER, such as shop.probes:shop")
-    # As `python -m` would find it.
-    sys.path.insert(0, str(Path.cwd()))
+    # As `python -m` would find it: the user wants this module to run, from here or from where PYTHONPATH says. The
+    # command itself imports nothing from there.
+    before = sys.path[:]
+    added = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(":") if path]  # noqa: PTH100
+    sys.path[:0] = [str(Path.cwd()), *added]
     try:
         found: object = importlib.import_module(module)
         for part in attribute.split("."):
@@ -113,7 +122,7 @@ def _build(options: argparse.Namespace) -> int:
             f"importing {module} failed: {type(error).__name__}: {error}", hint=f"python -m {module} shows where"
         ) from error
     finally:
-        del sys.path[0]
+        sys.path[:] = before
     if not isinstance(found, Provider):
         raise UsageError(f"{options.provider} is no Provider but a {type(found).__name__}")
     print(printable(str(found.build(options.output))))
@@ -141,7 +150,9 @@ def _script(options: argparse.Namespace) -> int:
 def _current_files(name: str) -> list[Path]:
     """The files of a provider that processes map; where none does, all: it may have several, and old ones."""
     files, mapped = _files_of(name), _mapped_names()
-    return [path for path in files if path.name in mapped] or files
+    own = [path for path in files if stranger(str(path)) is None]
+    # Anybody may map a file of this name: another user's counts only where there is none of root's or ours.
+    return [path for path in own if path.name in mapped] or own or files
 
 
 def _gc(options: argparse.Namespace) -> int:
@@ -156,9 +167,10 @@ def _gc(options: argparse.Namespace) -> int:
             continue  # somebody may be writing it
         if not options.dry_run:
             try:
-                path.unlink()
-            except OSError as error:  # not ours, read-only, or another one was quicker
-                print(printable(f"{path}: {error.strerror}"), file=sys.stderr)
+                _unlink(path, status.st_uid)
+            except (OSError, UntrustedError) as error:  # not ours, read-only, or another one was quicker
+                reason = error.strerror if isinstance(error, OSError) else error.message
+                print(printable(f"{path}: {reason}"), file=sys.stderr)
                 kept += 1
                 continue
         print(printable(str(path)))
@@ -167,6 +179,15 @@ def _gc(options: argparse.Namespace) -> int:
     why = f"mapped by a process, used in the last {options.days:g} days, or not ours to remove"
     print(f"{removed} {verb}, {kept} kept: {why}", file=sys.stderr)
     return 0
+
+
+def _unlink(path: Path, owner: int) -> None:
+    """Remove a file from a directory that only root, we and the owner of the file can exchange for another.
+
+    Without that check the owner of the directory could make it a link to another one, and let us clean up there.
+    """
+    with open_directory(str(path.parent), trusted=[owner]) as directory:
+        Path(f"/proc/self/fd/{directory.descriptor}/{path.name}").unlink()
 
 
 def _mapped_names() -> set[str]:

@@ -23,6 +23,7 @@ from usdtkit.cli.arguments import LOST_EVENTS
 from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.output.text import printable
+from usdtkit.privatedirs import stranger, user_name
 from usdtkit.trace import Planned, Session, Source, cgroup, comm, tid, uid
 
 SHOWN = 5  # names in a warning
@@ -155,7 +156,7 @@ def follow_intervals(
 def _start(session: Session, options: argparse.Namespace) -> None:
     if options.program:
         note(session.program().text)
-    session.start(_warn_of_cost)
+    session.start(_announce)
 
 
 def _begin(session: Session) -> None:
@@ -174,14 +175,15 @@ def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
 
 def explain(session: Session, format: Format) -> int:
     """Write the plan of a session, a site a row; then what it would cost."""
-    report = Report("explain", EXPLAINED, format)
     plan = session.plan()
+    owners = _strangers(plan)
+    report = Report("explain", EXPLAINED if owners else [one for one in EXPLAINED if one is not OWNER], format)
     for site in plan:
-        report.row(site.to_json())
+        report.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
     for (returns, why), number in Counter((site.returns, site.why) for site in plan if site.kind == "return").items():
         how = "probes where the functions leave" if returns == "sites" else "the kernel's return probes"
         note(f"usdtkit: {number} sites of returns, by {how}: {why}")
-    _warn_of_cost(plan)
+    _announce(plan)
     return 0
 
 
@@ -189,16 +191,28 @@ def _arguments(arguments: Sequence[Mapping[str, str]]) -> str:
     return printable(", ".join(f"{argument['name']} {argument['type']}" for argument in arguments))
 
 
+OWNER = Column("OWNER", "owner", 16, lambda owner: "-" if owner is None else user_name(owner))
 EXPLAINED = [
     *(Column("KIND", "kind", 6), Column("OFFSET", "file_offset", 12, hex)),
     *(Column("SEMAPHORE", "semaphore_offset", 12, lambda at: hex(at) if at else "-"), Column("COST", "cost", 8)),
-    *(
-        Column("NAME", "name", 28),
-        Column("FILE", "path", 40),
-        Column("RETURNS", "returns", 7, lambda returns: returns or "-"),
-        Column("ARGUMENTS", "arguments", 0, _arguments),
-    ),
+    *(Column("NAME", "name", 28), Column("FILE", "path", 40)),
+    *(Column("RETURNS", "returns", 7, lambda returns: returns or "-"), OWNER),
+    Column("ARGUMENTS", "arguments", 0, _arguments),
 ]
+
+
+def _announce(plan: Sequence[Planned]) -> None:
+    """What is to be known before anything is attached."""
+    _warn_of_cost(plan)
+    for path, owner in _strangers(plan).items():
+        note(f"usdtkit: {path} belongs to {user_name(owner)}, who decides what its probes say")
+
+
+def _strangers(plan: Sequence[Planned]) -> dict[str, int]:
+    """The files of a plan that belong neither to root, nor to us, nor to who runs the processes that are traced."""
+    users = {processes.user_of(pid) for pid in plan[0].pids} if plan else set()
+    owners = {path: stranger(path) for path in dict.fromkeys(site.path for site in plan)}
+    return {path: owner for path, owner in owners.items() if owner is not None and owner not in users}
 
 
 def _warn_of_cost(plan: Sequence[Planned]) -> None:

@@ -16,6 +16,7 @@ from usdtkit.cli.databases import POSTGRES, QUERY_SIZE, Engine
 from usdtkit.cli.run import Describe
 from usdtkit.errors import UnsupportedError
 from usdtkit.output.sql import kind, normalise
+from usdtkit.output.text import decoded
 from usdtkit.providers import postgresql
 from usdtkit.providers.postgresql import PHASES
 from usdtkit.records import dataclass, field
@@ -25,8 +26,10 @@ MAX_STATEMENTS, OTHERS = 10_000, "(all others)"  # statements are as many as a c
 Label = Literal["statement", "kind", "pid", "user", "database"]
 
 
-def shown(text: str | None, engine: Engine, *, raw: bool) -> str | None:
+def shown(text: str | bytes | None, engine: Engine, *, raw: bool) -> str | None:
     """A statement as it may be shown: without its data, or with `raw` as it was sent."""
+    if isinstance(text, bytes):
+        text = decoded(text)
     return text if raw or text is None else normalise(text, engine.dialect)
 
 

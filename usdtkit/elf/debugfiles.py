@@ -1,9 +1,8 @@
 """A stripped ELF file → the files that have its symbols: its own .gnu_debugdata, or what its build-id or link names.
 
 Input `usdtkit.elf.image.Image`, output more of them; used by `usdtkit.elf.symbols`. Whatever is found must fit: a
-build-id is compared, the file of a link must have the checksum that the link says. And it must be the file of somebody
-who may decide where probes go: of root, of the owner of the stripped file, or our own. A container's files can be
-mapped from outside of it, and a build-id is no secret.
+build-id is compared, the file of a link must have the checksum that the link says. Both can be forged, and symbols
+decide where probes are put: so it must belong to root, to us, or to the owner of the file whose symbols are sought.
 """
 
 from __future__ import annotations

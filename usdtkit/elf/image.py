@@ -26,6 +26,9 @@ LONGEST_NAME = 1 << 13
 # debug file; node's symbol names are 13 MB.
 _LARGEST_READ = 64 << 20
 _LARGEST_BUILD_ID = 1 << 20  # among other notes
+MOST_NOTES = 1 << 16
+"""Notes of one section that are gone through. A virtual machine for Java has six hundred."""
+_PIECE_OF_NOTES = 1 << 18
 # More than any linker makes, and as much as can be gone through in a moment.
 _MOST_SECTIONS, _MOST_SEGMENTS, _LONGEST_SECTION_NAME = 1 << 17, 128, 256
 # By number, width and whether they are little-endian. x86-64's programs of 32 bits have its registers.
@@ -80,6 +83,7 @@ class Image:
         self.path = path
         self._file: OpenFile | None = OpenFile(path, file) if isinstance(file, int) else file
         self._file_size = self.file.size
+        self.bytes_read = 0
         self._build_id: str | None = None
         ident = self.read(0, 16) if self._file_size >= 16 else b""
         if ident[:4] != b"\x7fELF":
@@ -140,6 +144,7 @@ class Image:
             raise ElfError(f"{self.path}: truncated: {size} bytes at {offset:#x} lie beyond the end of the file")
         if size > _LARGEST_READ:
             raise ElfError(f"{self.path}: {size} bytes at {offset:#x} are too much to read at once")
+        self.bytes_read += size
         parts = []
         descriptor = self.file.descriptor
         while size:
@@ -161,22 +166,39 @@ class Image:
         """The bytes of a section; none where it occupies no space in the file."""
         return b"" if section.type == SHT_NOBITS else self.read(section.offset, section.size)
 
-    def notes(self, data: bytes, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
-        """Walk the notes in `data`: (owner without its NUL, type, description)."""
+    def notes(self, offset: int, size: int, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
+        """Walk the notes in `size` bytes of the file from `offset`: (owner without its NUL, type, description).
+
+        The file is read piece by piece, and ElfError is raised at the note that is one too many: an empty note takes 12
+        bytes, of a sparse file no room on the disk, and a walk over millions of them would take seconds.
+        """
         padding = 7 if alignment == 8 else 3
-        head = struct.Struct(self.byte_order + "III")
-        position, size, unpack = 0, len(data), head.unpack_from
-        while position + 12 <= size:
-            owner_size, description_size, kind = unpack(data, position)
-            owner_at = position + 12
-            at = position + (12 + owner_size + padding & ~padding)
-            end = at + description_size
-            if end > size:
-                raise ElfError(
-                    f"{self.path}: damaged note: {owner_size} + {description_size} bytes at {position} of {size}"
-                )
-            yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[at:end]
-            position = position + (end - position + padding & ~padding)
+        unpack = struct.Struct(self.byte_order + "III").unpack_from
+        count, done = 0, 0  # `done` bytes were walked over
+        wanted = _PIECE_OF_NOTES
+        while done + 12 <= size:
+            data = self.read(offset + done, min(wanted, size - done))
+            position, available = 0, len(data)
+            wanted = _PIECE_OF_NOTES
+            while position + 12 <= available:
+                owner_size, description_size, kind = unpack(data, position)
+                owner_at = position + 12
+                at = position + (12 + owner_size + padding & ~padding)
+                end = at + description_size
+                if end > available:
+                    if done + end > size:
+                        raise ElfError(
+                            f"{self.path}: damaged note: {owner_size} + {description_size} bytes at {done + position} "
+                            f"of {size}"
+                        )
+                    wanted = max(wanted, end - position)
+                    break
+                count += 1
+                if count > MOST_NOTES:
+                    raise ElfError(f"{self.path}: damaged: more than {MOST_NOTES} notes")
+                yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[at:end]
+                position = position + (end - position + padding & ~padding)
+            done += position
 
     @property
     def build_id(self) -> str:
@@ -213,7 +235,7 @@ class Image:
         for offset, size, alignment in places:
             if size > _LARGEST_BUILD_ID:
                 continue
-            for owner, kind, description in self.notes(self.read(offset, size), alignment):
+            for owner, kind, description in self.notes(offset, size, alignment):
                 if owner == b"GNU" and kind == 3:
                     return description.hex()
         return ""

@@ -16,7 +16,8 @@ from typing import Any
 from usdtkit.elf import symbols
 from usdtkit.elf.arguments import parse
 from usdtkit.elf.arguments.common import SymbolResolver
-from usdtkit.elf.image import SHT_NOTE, Image
+from usdtkit.elf.image import MOST_NOTES, SHT_NOTE, Image
+from usdtkit.elf.stubs import REJECTED
 from usdtkit.errors import ElfError
 from usdtkit.model import Argument, Operand, Probe, Site, width_of
 from usdtkit.records import NamedTuple, replace
@@ -85,6 +86,8 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
             _, arguments = numbered.get(id(operands)) or numbered.setdefault(
                 id(operands), (operands, _numbered(tuple(map(_type_of, operands))))
             )
+        if said:
+            sites = [_with_rejected(image, site) for site in sites]
         doc, stability = (said.doc, said.stability) if said else ("", "")
         probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, build_id, stability, image.file))
     if problems:
@@ -110,14 +113,17 @@ def _numbered(types: tuple[str, ...]) -> tuple[Argument, ...]:
 
 def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[int, int, int], str]]:
     addresses = struct.Struct(image.byte_order + ("3Q" if image.bits == 64 else "3I"))
-    count, size, at = 0, 0, addresses.size
+    count, walked, size, at = 0, 0, 0, addresses.size
     for section in image.sections:
         if section.name != SECTION or section.type != SHT_NOTE:
             continue
         size += section.size
         if size > _LARGEST_NOTES:
             raise ElfError(f"{image.path}: damaged: {size} bytes of notes")
-        for owner, kind, description in image.notes(image.data(section), section.alignment):
+        for owner, kind, description in image.notes(section.offset, section.size, section.alignment):
+            walked += 1
+            if walked > MOST_NOTES:
+                raise ElfError(f"{image.path}: damaged: more than {MOST_NOTES} notes")
             if owner != OWNER or kind != TYPE:
                 continue
             count += 1
@@ -170,6 +176,15 @@ def _site(
     return Site(address, offset, base, semaphore, semaphore_offset, text, operands)
 
 
+def _with_rejected(image: Image, site: Site) -> Site:
+    """The site with that of calls that cannot be fired, if its code is where usdtkit puts it."""
+    distance, code = REJECTED.get(image.machine, (0, b""))
+    offset = site.file_offset + distance
+    if not code or offset + len(code) > image.size or image.read(offset, len(code)) != code:
+        return site
+    return replace(site, rejected_offset=offset)
+
+
 def _widest(sites: list[Site]) -> tuple[Operand, ...]:
     """For each argument the widest readable operand over the sites, for a compiler may narrow one of them."""
     longest = max(sites, key=lambda site: len(site.operands)).operands
@@ -197,7 +212,7 @@ def _metadata(image: Image, problems: list[str]) -> dict[tuple[str, str], _Decla
     if section.size > _LARGEST_METADATA:
         problems.append(f"{METADATA_SECTION} is not read: {section.size} bytes")
         return declared
-    for owner, kind, description in image.notes(image.data(section), section.alignment):
+    for owner, kind, description in image.notes(section.offset, section.size, section.alignment):
         if owner == METADATA_OWNER and kind == METADATA_TYPE:
             try:
                 declared.update(_parse_metadata(description))

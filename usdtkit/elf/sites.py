@@ -56,7 +56,7 @@ def is_go(image: Image) -> bool:
     for segment in image.segments if not image.sections else ():
         if segment.type == PT_NOTE:
             try:
-                if any(owner == b"Go" for owner, _, _ in image.notes(image.read(segment.offset, segment.file_size))):
+                if any(owner == b"Go" for owner, _, _ in image.notes(segment.offset, segment.file_size)):
                     return True
             except ElfError:  # damaged notes say nothing of Go
                 continue

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from usdtkit.errors import UnsupportedError, UsageError
+from usdtkit.probes.drops import describe, warn
 
 NAMES = ("asyncio", "dbapi", "gc", "http", "locks", "logging", "python", "wsgi", "asgi")
 
@@ -20,7 +21,7 @@ NAMES = ("asyncio", "dbapi", "gc", "http", "locks", "logging", "python", "wsgi",
 def install_named(wanted: str) -> None:
     """Install what USDTKIT_INSTRUMENT says: names with commas between them, or JSON, {name: options of its install}.
 
-    Raises UsageError for an unknown name, and what the modules raise.
+    Raises UsageError for an unknown name. What cannot be installed is said in the log, and the others are.
     """
     options: dict[str, dict[str, Any]]
     if wanted.startswith("{"):
@@ -31,7 +32,10 @@ def install_named(wanted: str) -> None:
         options = {name.strip(): {} for name in wanted.split(",")}
     check_names(options)
     for name, more in options.items():
-        importlib.import_module(f"usdtkit.instrument.{name}").install(**more)
+        try:
+            importlib.import_module(f"usdtkit.instrument.{name}").install(**more)
+        except Exception as error:  # noqa: BLE001 whatever one of them lacks, the program and the others go on
+            warn(f"not instrumented: {name}: {describe(error)}")
 
 
 def check_names(names: Any) -> None:

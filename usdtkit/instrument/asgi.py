@@ -14,7 +14,7 @@ from typing import Any
 
 from usdtkit.instrument.imports import when_imported
 from usdtkit.instrument.served import request_probes
-from usdtkit.probes.provider import Provider
+from usdtkit.probes.provider import ready_made as Provider
 
 Scope = dict[str, Any]
 Send = Callable[[Any], Awaitable[None]]
@@ -48,20 +48,22 @@ def wrap(application: Application) -> Application:
 
 
 async def _answer(application: Application, scope: Scope, receive: Any, send: Send) -> None:
-    method, path, status = scope["method"], scope["path"], 0
+    statuses: list[Any] = []
 
     async def sent(message: Any) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
+        if isinstance(message, dict) and message.get("type") == "http.response.start":
+            statuses.append(message.get("status", 0))
         await send(message)
 
-    _start(method, path)
+    asked = scope.get("method", ""), scope.get("path", "")
+    _start(*asked)
     began = time.monotonic_ns()
     try:
         await application(scope, receive, sent)
     finally:
-        _done(method, path, _route(scope), status, time.monotonic_ns() - began)
+        latency = time.monotonic_ns() - began
+        # Routes and endpoints are objects of the application's: what is wrong with them is the probe's to swallow.
+        _done.lazy(lambda: (*asked, _route(scope), statuses[0] if statuses else 0, latency))
 
 
 def _route(scope: Scope) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from usdtkit.instrument import watcher
 from usdtkit.probes.declaration import argument
-from usdtkit.probes.provider import Provider
+from usdtkit.probes.provider import ready_made as Provider
 
 _provider = Provider("asyncio")
 _ID = argument("u64", doc="the address of the task")
@@ -51,27 +51,30 @@ def _creating(create_task: Any) -> Any:
     @wraps(create_task)
     def traced(loop: Any, coroutine: Any, **keywords: Any) -> Any:
         task = create_task(loop, coroutine, **keywords)
-        _create(*_described(task))
-        task.add_done_callback(_ended)
+        # What a task factory of the program's makes need not be like a task of asyncio's.
+        _create.lazy(lambda: _described(task))
+        if isinstance(task, asyncio.Future):
+            task.add_done_callback(_ended)
         return task
 
     return traced
 
 
-def _ended(task: asyncio.Task[Any]) -> None:
+def _ended(task: Any) -> None:
+    _done.lazy(lambda: (*_described(task), _error_of(task)))
+
+
+def _error_of(task: asyncio.Task[Any]) -> str:
     if task.cancelled():
-        error = "CancelledError"
-    else:
-        # Not exception(): to ask for it is to have it retrieved, and asyncio would not tell of it.
-        raised = getattr(task, "_exception", None)
-        error = "" if raised is None else type(raised).__name__
-    _done(*_described(task), error)
+        return "CancelledError"
+    # Not exception(): to ask for it is to have it retrieved, and asyncio would not tell of it.
+    raised = getattr(task, "_exception", None)
+    return "" if raised is None else type(raised).__name__
 
 
 def _running(run: Any) -> Any:
     @wraps(run)
     def traced(handle: Any) -> Any:
-        owner = getattr(handle._callback, "__self__", None)
         if isinstance(handle, asyncio.TimerHandle):
             _lag.lazy(lambda: (max(0, int((asyncio.get_running_loop().time() - handle.when()) * 1e9)),))
         callback, began = handle._callback, time.monotonic_ns()
@@ -79,13 +82,22 @@ def _running(run: Any) -> Any:
             return run(handle)
         finally:
             latency = time.monotonic_ns() - began
+            owner = _owner(callback)
             if isinstance(owner, asyncio.Task):
-                _step(*_described(owner), latency)
-                _callback(_name(owner.get_coro()), latency)
+                _step.lazy(lambda: (*_described(owner), latency))
+                _callback.lazy(lambda: (_name(owner.get_coro()), latency))
             else:
-                _callback(_name(callback), latency)
+                _callback.lazy(lambda: (_name(callback), latency))
 
     return traced
+
+
+def _owner(callback: Any) -> Any:
+    """Whose method it is, as a task's steps are the task's. A callback may be any object of the program's."""
+    try:
+        return getattr(callback, "__self__", None)
+    except Exception:  # noqa: BLE001 what it is like is not the loop's business
+        return None
 
 
 def _described(task: asyncio.Task[Any]) -> tuple[int, str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 from usdtkit.instrument import watcher
 from usdtkit.instrument.imports import when_imported
 from usdtkit.probes.declaration import argument
-from usdtkit.probes.provider import Provider
+from usdtkit.probes.provider import ready_made as Provider
 
 _provider = Provider("dbapi")
 _start = _provider.probe("query__start", doc="A query is sent.", system="str", query="str")
@@ -58,11 +58,11 @@ def _patch(system: str, cls: type, traced: Callable[[str], Callable[[Any], Any]]
 def _traced(system: str) -> Callable[[Any], Any]:
     def make(execute: Any) -> Any:
         @wraps(execute)
-        def traced(cursor: Any, query: Any, *args: Any, **keywords: Any) -> Any:
+        def traced(cursor: Any, *args: Any, **keywords: Any) -> Any:
             if not (_start.enabled or _done.enabled):
-                return execute(cursor, query, *args, **keywords)
-            with _running(system, cursor, query):
-                return execute(cursor, query, *args, **keywords)
+                return execute(cursor, *args, **keywords)
+            with _running(system, cursor, args, keywords):
+                return execute(cursor, *args, **keywords)
 
         return traced
 
@@ -72,9 +72,9 @@ def _traced(system: str) -> Callable[[Any], Any]:
 def _traced_async(system: str) -> Callable[[Any], Any]:
     def make(execute: Any) -> Any:
         @wraps(execute)
-        async def traced(cursor: Any, query: Any, *args: Any, **keywords: Any) -> Any:
-            with _running(system, cursor, query):
-                return await execute(cursor, query, *args, **keywords)
+        async def traced(cursor: Any, *args: Any, **keywords: Any) -> Any:
+            with _running(system, cursor, args, keywords):
+                return await execute(cursor, *args, **keywords)
 
         return traced
 
@@ -82,10 +82,10 @@ def _traced_async(system: str) -> Callable[[Any], Any]:
 
 
 @contextmanager
-def _running(system: str, cursor: Any, query: Any) -> Iterator[None]:
-    """A query that is traced, from its start to its end."""
-    text = query.decode("utf-8", "replace") if isinstance(query, bytes) else str(query)
-    _start(system, text)
+def _running(system: str, cursor: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Iterator[None]:
+    """A query that is traced, from its start to its end. It comes first, under whatever name the driver has for it."""
+    query = args[0] if args else next(iter(keywords.values()), "")
+    _start.lazy(lambda: (system, _text(query)))
     began, error = time.monotonic_ns(), ""
     try:
         yield
@@ -93,8 +93,17 @@ def _running(system: str, cursor: Any, query: Any) -> Iterator[None]:
         error = type(raised).__name__
         raise
     finally:
-        rows = -1 if error else getattr(cursor, "rowcount", -1)
-        _done(system, text, rows if isinstance(rows, int) else -1, time.monotonic_ns() - began, error)
+        latency = time.monotonic_ns() - began
+        _done.lazy(lambda: (system, _text(query), -1 if error else _rows(cursor), latency, error))
+
+
+def _text(query: Any) -> str:
+    return query.decode("utf-8", "replace") if isinstance(query, bytes) else str(query)
+
+
+def _rows(cursor: Any) -> int:
+    rows = getattr(cursor, "rowcount", -1)
+    return rows if isinstance(rows, int) else -1
 
 
 def _sqlite(module: ModuleType) -> None:

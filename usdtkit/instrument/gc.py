@@ -12,7 +12,7 @@ from functools import cache
 
 from usdtkit.instrument import watcher
 from usdtkit.probes.declaration import argument
-from usdtkit.probes.provider import Provider
+from usdtkit.probes.provider import ready_made as Provider
 
 _provider = Provider("gc")
 _collection = _provider.probe(

@@ -13,7 +13,7 @@ from typing import Any
 
 from usdtkit.instrument import watcher
 from usdtkit.probes.declaration import argument
-from usdtkit.probes.provider import Provider
+from usdtkit.probes.provider import ready_made as Provider
 
 _provider = Provider("http")
 _start = _provider.probe("request__start", doc="A request is sent.", method="str", host="str", port="u16", path="str")
@@ -50,9 +50,13 @@ def install() -> None:
 def _sending(putrequest: Any) -> Any:
     @wraps(putrequest)
     def traced(connection: Any, method: str, url: str, *args: Any, **keywords: Any) -> Any:
-        request = (method, str(connection.host), connection.port or 0, url)
+        try:
+            request = (method, str(connection.host), connection.port or 0, url)
+            # Not by setattr, which a subclass may have made its own.
+            connection.__dict__[_BEGUN] = request, time.monotonic_ns()
+        except Exception:  # noqa: BLE001 a connection of the program's that is not like the others is not seen
+            return putrequest(connection, method, url, *args, **keywords)
         _start(*request)
-        setattr(connection, _BEGUN, (request, time.monotonic_ns()))
         return putrequest(connection, method, url, *args, **keywords)
 
     return traced
@@ -65,7 +69,7 @@ def _receiving(getresponse: Any) -> Any:
         status = 0
         try:
             response = getresponse(connection, *args, **keywords)
-            status = response.status
+            status = getattr(response, "status", 0)
             return response
         finally:
             if request is not None:  # it was sent before anybody traced

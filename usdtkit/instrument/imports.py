@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from usdtkit.probes.drops import describe, warn
+
 Callback = Callable[[ModuleType], object]
 
 _waiting: dict[str, list[Callback]] = {}
@@ -35,7 +37,8 @@ class _Finder:
         if name not in _waiting:
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
+            find = None if finder is self else getattr(finder, "find_spec", None)  # very old ones have another method
+            spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:
                 _announce(name, spec)
                 return spec
@@ -44,13 +47,21 @@ class _Finder:
 
 def _announce(name: str, spec: ModuleSpec) -> None:
     loader = spec.loader
-    if loader is None:
+    execute = getattr(loader, "exec_module", None)
+    if loader is None or execute is None:
         return
-    execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:
         execute(module)
+        if module.__name__ != name:
+            return  # one loader may be that of several modules
         for callback in _waiting.pop(name, ()):
-            callback(module)
+            try:
+                callback(module)
+            except Exception as error:  # noqa: BLE001 a version that we do not know must not fail to be imported
+                warn(f"not instrumented: {name}: {describe(error)}")
 
-    loader.exec_module = exec_module  # type: ignore[method-assign]
+    try:
+        loader.exec_module = exec_module  # type: ignore[method-assign]
+    except (AttributeError, TypeError) as error:  # its attributes cannot be set
+        warn(f"not instrumented: {name}: {describe(error)}")

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from usdtkit.probes.declaration import argument
-from usdtkit.probes.provider import Provider
+from usdtkit.probes.provider import ready_made as Provider
 
 _provider = Provider("locks")
 _wait = _provider.probe(
@@ -36,15 +36,13 @@ def install() -> None:
         setattr(threading, name, _factory(getattr(threading, name)))
 
 
-def _factory(make: Callable[[], Any]) -> Callable[[], _Lock]:
-    def lock() -> _Lock:
-        return _Lock(make(), _place(2))
-
-    return lock
-
-
 def _place(depth: int) -> str:
-    frame = sys._getframe(depth)
+    """FILE:LINE of a caller, 1 being that of the function that asks; nothing where there is none, as in a thread whose
+    function is one of C's."""
+    try:
+        frame = sys._getframe(depth + 1)
+    except ValueError:
+        return ""
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
@@ -59,7 +57,8 @@ class _Lock:
         self.release = lock.release
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        if self._lock.acquire(False):
+        # Of another time-out the lock itself says what is wrong.
+        if (timeout == -1 or (blocking and 0 <= timeout <= threading.TIMEOUT_MAX)) and self._lock.acquire(False):
             return True
         if not blocking or not _wait.enabled:
             return bool(self._lock.acquire(blocking, timeout))
@@ -68,9 +67,9 @@ class _Lock:
             acquired = bool(self._lock.acquire(blocking, timeout))
             return acquired
         finally:
-            _wait(
-                self._made, _place(2 if sys._getframe(1).f_code is _ENTER else 1), time.monotonic_ns() - began, acquired
-            )
+            latency = time.monotonic_ns() - began
+            depth = 2 if sys._getframe(1).f_code is _ENTER else 1
+            _wait(self._made, _place(depth), latency, acquired)
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -82,8 +81,35 @@ class _Lock:
         # What conditions and forks ask of a lock: locked, _is_owned, _release_save, _acquire_restore, _at_fork_reinit.
         return getattr(self._lock, name)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._lock.__reduce_ex__(protocol)  # it says that it cannot be copied
+
     def __repr__(self) -> str:
         return repr(self._lock)
 
 
 _ENTER = _Lock.__enter__.__code__
+
+
+class _Kind(type):
+    """The type of `threading.Lock` and `RLock` here. Where the original is a type (`Lock` from CPython 3.13 on), its
+    instances are this one's too."""
+
+    original: Any
+
+    def __instancecheck__(cls, thing: object) -> bool:
+        return super().__instancecheck__(thing) or (isinstance(cls.original, type) and isinstance(thing, cls.original))
+
+
+def _factory(make: Callable[..., Any]) -> type[_Lock]:
+    """A type, as the original is or will be: a function would become a method where a class has it for an attribute."""
+
+    class Lock(_Lock, metaclass=_Kind):
+        __slots__ = ()
+        original = staticmethod(make)
+
+        def __init__(self, *args: Any, **keywords: Any) -> None:
+            super().__init__(make(*args, **keywords), _place(1))
+
+    Lock.__name__ = Lock.__qualname__ = getattr(make, "__name__", "Lock")
+    return Lock

@@ -7,11 +7,12 @@ each record that its logger's level lets through.
 from __future__ import annotations
 
 import logging
+import threading
 from functools import cache, wraps
 from typing import Any
 
 from usdtkit.instrument import watcher
-from usdtkit.probes.provider import Provider
+from usdtkit.probes.provider import ready_made as Provider
 
 _provider = Provider("logging")
 _record = _provider.probe(
@@ -24,6 +25,7 @@ _record = _provider.probe(
     function="str",
     line="u32",
 )
+_formatting = threading.local()
 
 
 @cache
@@ -35,14 +37,21 @@ def install() -> None:
 
 def _traced(handle: Any) -> Any:
     @wraps(handle)
-    def traced(logger: logging.Logger, record: logging.LogRecord) -> None:
-        if _record.enabled:
-            _record(
-                record.name, record.levelno, _message(record), record.pathname, record.funcName or "", record.lineno
-            )
-        handle(logger, record)
+    def traced(logger: logging.Logger, record: logging.LogRecord) -> Any:
+        # A record that is made while the message of another is would be the first of many, one within the other.
+        if _record.enabled and not getattr(_formatting, "now", False):
+            _formatting.now = True
+            try:
+                _record.lazy(lambda: _values(record))
+            finally:
+                _formatting.now = False
+        return handle(logger, record)
 
     return traced
+
+
+def _values(record: logging.LogRecord) -> tuple[object, ...]:
+    return record.name, record.levelno, _message(record), record.pathname, record.funcName or "", record.lineno
 
 
 def _message(record: logging.LogRecord) -> str:

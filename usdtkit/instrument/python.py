@@ -12,18 +12,19 @@ import gc
 import sys
 import sysconfig
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
 from usdtkit.instrument import check_objects, watcher
 from usdtkit.instrument.watcher import Switch, native
+from usdtkit.probes.drops import warn
 from usdtkit.probes.image import symbol_name
-from usdtkit.probes.provider import Probe, Provider
+from usdtkit.probes.provider import Probe, has_given_way
+from usdtkit.probes.provider import ready_made as Provider
 from usdtkit.providers.python import PROBES as ARGUMENTS
 
-PROVIDER = "python"
+PROVIDER = watcher.LANGUAGE
 _DOCS = {
     "function__entry": "A function is called, or a generator or coroutine goes on.",
     "function__return": "It returns, yields, or an exception leaves it.",
@@ -104,12 +105,14 @@ def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool
         if name not in own and _can_fire(name, objects)
     ]
     provider.load()
+    _installed = wanted
+    if has_given_way(PROVIDER):
+        return
     try:
         native.filter(*wanted[:2])
         _bind(probes, own)
     except (OSError, ValueError) as error:
         raise UsdtkitError(f"the Python probes cannot be installed: {error}") from error
-    _installed = wanted
     for switch in _all_switches(own.keys()):
         watcher.add(switch)
 
@@ -125,8 +128,8 @@ def _can_fire(name: str, objects: bool) -> bool:
     return objects or name not in _OBJECTS
 
 
-def _own_probes() -> dict[str, list[int]]:
-    """The probes that the interpreter was built with, and the addresses of their sites in its file.
+def _own_probes() -> dict[str, tuple[int, int]]:
+    """The probes that the interpreter was built with: the address of a site of each, and its first byte in the file.
 
     To publish them as well would have every event twice.
     """
@@ -137,19 +140,18 @@ def _own_probes() -> dict[str, list[int]]:
     from usdtkit.elf.notes import read_probes
 
     with Image.open(native.interpreter()) as image:
-        probes = read_probes(image)
-    return {probe.name: [site.address for site in probe.sites] for probe in probes if probe.provider == PROVIDER}
+        # A tracer attaches to all sites of a probe: to look at one is enough.
+        sites = {probe.name: probe.sites[0] for probe in read_probes(image) if probe.provider == PROVIDER}
+        return {name: (site.address, image.read(site.file_offset, 1)[0]) for name, site in sites.items()}
 
 
-def _bind(probes: list[Probe[...]], own: dict[str, list[int]]) -> None:
-    pristine = watcher.pristine()
+def _bind(probes: list[Probe[...]], own: dict[str, tuple[int, int]]) -> None:
     for probe in probes:
         if probe.path is None:
             raise OSError("their file is not loaded")
-        native.bind(probe.name, probe.path, symbol_name(PROVIDER, probe.name), pristine)
+        native.bind(probe.name, probe.path, symbol_name(PROVIDER, probe.name), probe.pristine)
     for name in own.keys() & _PROBES.keys():
-        # A tracer attaches to all sites of a probe: to look at one is enough.
-        native.look_at(name, own[name][0], pristine)
+        native.look_at(name, *own[name])
 
 
 # What follows runs in the watcher's thread, each time a tracer comes or goes.
@@ -190,8 +192,7 @@ class _Monitoring:
             except ValueError:
                 continue
             return number
-        message = "sys.monitoring has no free tool id: Python functions cannot be traced"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        warn("sys.monitoring has no free tool id: Python functions cannot be traced")
         return None
 
 

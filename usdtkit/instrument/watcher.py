@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any, Protocol
 
 from usdtkit.errors import UnsupportedError, UsdtkitError
-from usdtkit.probes import image, loading
-from usdtkit.probes.provider import Probe
+from usdtkit.probes import image
+from usdtkit.probes.drops import describe, warn
+from usdtkit.probes.provider import Probe, has_given_way
 
 try:
     from usdtkit import _python as native
@@ -23,7 +24,7 @@ except ImportError as error:
     ) from error
 
 
-__all__ = ["Settable", "Switch", "add", "native", "pristine", "replaced", "traced", "watch"]
+__all__ = ["Settable", "Switch", "add", "native", "replaced", "traced", "watch"]
 
 
 class Settable(Protocol):
@@ -49,6 +50,7 @@ class Switch:
             self._on = on
 
 
+LANGUAGE = "python"  # the provider of the names that native.PROBES has
 _names: list[str] = list(native.PROBES)
 _switches: list[Settable] = []
 
@@ -79,16 +81,11 @@ def watch(turn: Callable[[bool], object], *probes: Probe[...]) -> None:
         if name in _names:
             continue
         try:
-            native.watch(str(probe.path), image.symbol_name(probe.provider, probe.name), pristine())
+            native.watch(str(probe.path), image.symbol_name(probe.provider, probe.name), probe.pristine)
         except (OSError, ValueError) as error:
             raise UsdtkitError(f"{name} cannot be watched: {error}") from error
         _names.append(name)
     add(Switch(names.keys(), turn))
-
-
-def pristine() -> int:
-    """The first byte of a site that nobody traces."""
-    return image.MACHINES[loading.machine()].code[0]
 
 
 def traced(among: Iterable[str]) -> frozenset[str]:
@@ -117,11 +114,21 @@ def replaced(place: Any, name: str, make: Callable[[Any], Any]) -> Callable[[boo
 
 
 def _named(bits: int) -> frozenset[str]:
-    return frozenset(name for number, name in enumerate(_names) if bits >> number & 1)
+    """The probes of these bits; those that have given way to probes of the program's own are nobody's business."""
+    return frozenset(
+        name for number, name in enumerate(_names) if bits >> number & 1 and not has_given_way(_provider_of(name))
+    )
+
+
+def _provider_of(name: str) -> str:
+    return name.partition(":")[0] if ":" in name else LANGUAGE
 
 
 def _switch(armed: int) -> None:
     """In the watcher's thread, when what is traced has changed; one bit a probe."""
     names = _named(armed)
     for switch in _switches:
-        switch.set(names)
+        try:
+            switch.set(names)
+        except Exception as error:  # noqa: BLE001 what one library is like must not keep the others from being seen
+            warn(f"some of {', '.join(sorted(names))} cannot be switched: {describe(error)}")

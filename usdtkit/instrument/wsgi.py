@@ -14,7 +14,7 @@ from typing import Any
 
 from usdtkit.instrument.imports import when_imported
 from usdtkit.instrument.served import request_probes
-from usdtkit.probes.provider import Provider
+from usdtkit.probes.provider import ready_made as Provider
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -53,21 +53,18 @@ class _Request:
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
-        self._method = str(environ.get("REQUEST_METHOD", ""))
-        # As the client has sent it: WSGI has bytes in it, as Latin-1.
-        self._path = str(environ.get("PATH_INFO", "")).encode("latin-1", "replace").decode("utf-8", "replace")
+        self._asked = _asked(environ)
         self._status, self._route = 0, ""
         self._body: Iterable[bytes] = ()
-        _start(self._method, self._path)
+        self._ended = False
+        _start(*self._asked)
         self._began = time.monotonic_ns()
 
     def answer(self, application: Application, start_response: Callable[..., Any]) -> _Request:
         def start(status: str, *more: Any, **keywords: Any) -> Any:
-            code = status[:3]
-            self._status = int(code) if code.isdecimal() else 0
-            # Now: Flask takes it out of there when it is done.
-            rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
-            self._route = str(getattr(rule, "rule", ""))
+            code = status[:3] if isinstance(status, str) else ""
+            self._status = int(code) if code.isascii() and code.isdecimal() else 0
+            self._route = self._find_route()
             return start_response(status, *more, **keywords)
 
         try:
@@ -77,8 +74,30 @@ class _Request:
             raise
         return self
 
+    def _find_route(self) -> str:
+        # Now: Flask takes it out of there when it is done.
+        try:
+            rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
+            return str(getattr(rule, "rule", ""))
+        except Exception:  # noqa: BLE001 objects of the application's, of which it need not hear
+            return ""
+
+    # What a server may do with a body, it does with the application's own: one of one piece has its length sent.
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
+
+    def __next__(self) -> bytes:
+        return next(self._body)  # type: ignore[call-overload,no-any-return]
+
+    def __len__(self) -> int:
+        return len(self._body)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return bool(self._body)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
 
     def close(self) -> None:
         """The server's last word."""
@@ -90,7 +109,17 @@ class _Request:
             self._end()
 
     def _end(self) -> None:
-        _done(self._method, self._path, self._route, self._status, time.monotonic_ns() - self._began)
+        latency = time.monotonic_ns() - self._began
+        if not self._ended:
+            self._ended = True
+            _done(*self._asked, self._route, self._status, latency)
+
+
+def _asked(environ: dict[str, Any]) -> tuple[str, str]:
+    """Method and path. WSGI has the bytes of the path as Latin-1; here they are as the client has sent them."""
+    method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")
+    path = path.encode("latin-1", "replace").decode("utf-8", "replace") if isinstance(path, str) else ""
+    return method if isinstance(method, str) else "", path
 
 
 def _wrap_result(module: ModuleType, name: str) -> None:

@@ -7,6 +7,8 @@ at every moment but for its last bracket, which these readers do without.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO
 
@@ -18,16 +20,16 @@ class ChromeTrace:
     """The file at `path`, written as events come. A context manager."""
 
     def __init__(self, path: str) -> None:
-        try:
+        self._path = path
+        with self._named():
             self._file: TextIO = open(path, "w", encoding="ascii")  # noqa: PTH123, SIM115
-        except OSError as error:
-            raise UsdtkitError(f"{path}: {error.strerror}") from None
         self._before = "["
 
     def event(self, begins: bool, name: str, time_ns: int, pid: int, tid: int) -> None:
         """An entry (`begins`) or return of the function `name`."""
         one = {"ph": "B" if begins else "E", "name": printable(name), "ts": time_ns / 1e3, "pid": pid, "tid": tid}
-        self._file.write(self._before + json.dumps(one))
+        with self._named():
+            self._file.write(self._before + json.dumps(one))
         self._before = ",\n"
 
     def __enter__(self) -> ChromeTrace:
@@ -36,5 +38,15 @@ class ChromeTrace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.write("[]\n" if self._before == "[" else "]\n")
-        self._file.close()
+        with self._named():
+            try:
+                self._file.write("[]\n" if self._before == "[" else "]\n")
+            finally:
+                self._file.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # a write that fails says nothing of its file
+            raise UsdtkitError(f"{self._path}: {error.strerror}") from None

@@ -192,6 +192,7 @@ def account(summary: Summary) -> str:
         "starts without an end": summary.dropped,
         "arguments unreadable": summary.unreadable,
         "stacks not taken": summary.no_stack,
+        "calls not fired, values do not fit": summary.rejected,
     }
     return ", ".join([line, *(f"{count:,} {what}" for what, count in rest.items() if count)])
 

@@ -14,28 +14,36 @@ import re
 from typing import Literal
 
 from usdtkit.bpf.layout import Truncated
+from usdtkit.records import NamedTuple
 
 Dialect = Literal["mysql", "postgresql"]
 
-# In all of them an unclosed quote reaches to the end: what was cut off was inside it.
+# In all of them an unclosed quote reaches to the end: what was cut off was inside it. No server takes the quotes of a
+# word processor, but who has pasted them means a string.
 _ESCAPED = r"'(?:[^'\\]|\\.?|'')*'?"
 _PLAIN = r"'(?:[^']|'')*'?"
+_PASTED = "[‘’‚‛“”„‟][^‘’‚‛“”„‟]*[‘’‚‛“”„‟]?"
 _WORD = r"(?P<word>[^\W\d][\w$]*)"
 _NUMBER = r"(?P<number>\.?\d[\w.]*(?:(?<=[eE])[+-]\d*)?)"
 _SCANNERS = {
     "mysql": re.compile(
-        rf"""(?P<space>\s+|--(?=\s|\Z)[^\n]*|\#[^\n]*|/\*!\d*|\*/)|(?P<comment>/\*)
-        |(?P<literal>(?:[nNxXbB]|_\w+)?{_ESCAPED}|"(?:[^"\\]|\\.?|"")*"?)
+        rf"""(?P<space>\s+|--(?=[\0-\x20\x7f]|\Z)[^\n\0]*|\#[^\n\0]*|\*/)
+        |(?P<conditional>/\*M?!(?P<version>\d*))|(?P<comment>/\*)
+        |(?P<literal>(?:[nNxXbB]|_\w+)?{_ESCAPED}|"(?:[^"\\]|\\.?|"")*"?|{_PASTED})
         |(?P<name>`[^`]*`?)|{_NUMBER}|{_WORD}|.""",
         re.S | re.X,
     ),
     "postgresql": re.compile(
-        rf"""(?P<space>\s+|--[^\n]*)|(?P<comment>/\*)
-        |(?P<literal>[eE]{_ESCAPED}|(?:[nNxXbB]|[uU]&)?{_PLAIN})|(?P<dollar>\$(?:[^\W\d]\w*)?\$)
-        |(?P<name>"[^"]*"?)|(?P<parameter>\$\d+)|{_NUMBER}|{_WORD}|.""",
+        rf"""(?P<space>\s+|--[^\n\r]*)|(?P<comment>/\*)
+        |(?P<escaped>[eE]{_ESCAPED})|(?P<literal>(?:[nNxXbB]|[uU]&)?{_PLAIN}|{_PASTED})
+        |(?P<dollar>\$(?:[^\W\d]\w*)?\$)|(?P<name>"[^"]*"?)|(?P<parameter>\$\d+)|(?P<stray>\$)|{_NUMBER}|{_WORD}|.""",
         re.S | re.X,
     ),
 }
+_GAP = re.compile(r"\s+|--[^\n\r]*[\n\r]")
+_PART = re.compile(_ESCAPED, re.S)
+# MySQL writes its version as five digits, MariaDB since 10 as six. Larger numbers than these no server has yet.
+_NEWEST_OF_FIVE, _NEWEST_OF_SIX = 95_000, 150_000
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _SIGN = re.compile(r"([(,=<>*/%] ?)[+-]+\?")
 _LIST = re.compile(r"\( ?\?(?: ?, ?\?)+ ?\)")
@@ -59,31 +67,83 @@ def kind(shape: str) -> str:
 def _scan(text: str, dialect: Dialect) -> list[str]:
     """What is shown of the text, piece by piece."""
     scanner, pieces, at = _SCANNERS[dialect], [" "], 0
+    condition: _Condition | None = None
     while at < len(text):
         token = scanner.match(text, at)
         assert token is not None  # any character is one
-        at = token.end()
+        begin, at = at, token.end()
         match token.lastgroup:
             case "space":
                 piece = " "
-            case "comment":
+            case "conditional" if condition is None:
+                end = text.find("*/", at)
+                condition = _Condition(len(text) if end < 0 else end, len(pieces), _is_of_no_server(token["version"]))
+                piece = " "
+            case "comment" | "conditional":
                 at = _comment_end(text, at, nested=dialect == "postgresql")
                 piece = " "
             case "dollar":
                 closing = text.find(token[0], at)
-                at = len(text) if closing < 0 else closing + len(token[0])
+                at = len(text) if closing < 0 else _behind_literal(text, closing + len(token[0]))
                 piece = "?"
             case "literal":
-                if text[at : at + 1].isalnum():  # no server takes this: the quotes are not what they seem
-                    at = len(text)
-                piece = "?"
+                at, piece = _behind_literal(text, at), "?"
+            case "escaped":
+                at, piece = _behind_literal(text, _end_of_continued(text, at)), "?"
+            case "stray":  # no server takes this either
+                at, piece = len(text), "?"
             case "number":
                 piece = "?"
             case _:
                 piece = token[0]
         if piece != " " or pieces[-1] != " ":
             pieces.append(piece)
+        if condition is not None and at > condition.end:
+            # A server that takes all of it for a comment sees this end. Where a string or comment inside reaches beyond
+            # it, what follows is a string for one server and none for the other.
+            agreed = begin == condition.end
+            if condition.is_hidden or not agreed:
+                del pieces[condition.first :]
+            if not agreed:
+                return [*pieces, "?"]
+            condition = None
+    if condition is not None and condition.is_hidden:
+        del pieces[condition.first :]
     return pieces
+
+
+class _Condition(NamedTuple):
+    """A comment whose text some servers run: where it is over, and its first piece; `is_hidden` if none runs it."""
+
+    end: int
+    first: int
+    is_hidden: bool
+
+
+def _is_of_no_server(version: str) -> bool:
+    """Whether a comment is for a version that no server has, such as 99999: then it is a comment for all of them."""
+    return len(version) >= 5 and int(version[:6]) > (_NEWEST_OF_FIVE if len(version) == 5 else _NEWEST_OF_SIX)
+
+
+def _behind_literal(text: str, at: int) -> int:
+    """Where to go on behind a literal that ends at `at`; the end of all where no server takes what follows it."""
+    return len(text) if text[at : at + 1].isalnum() else at  # then the quotes are not what they seem
+
+
+def _end_of_continued(text: str, at: int) -> int:
+    """The end of an E'' string of PostgreSQL: another line that begins with a quote goes on with it, with its escapes.
+
+    Before that line may stand blank ones, and comments that end with their line.
+    """
+    while True:
+        next_, is_new_line = at, False
+        while gap := _GAP.match(text, next_):
+            is_new_line = is_new_line or "\n" in gap[0] or "\r" in gap[0]
+            next_ = gap.end()
+        part = _PART.match(text, next_) if is_new_line else None
+        if part is None:
+            return at
+        at = part.end()
 
 
 def _comment_end(text: str, at: int, *, nested: bool) -> int:

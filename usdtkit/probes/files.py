@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,16 @@ from typing import NamedTuple
 
 from usdtkit.directories import candidates
 from usdtkit.errors import UnsupportedError, UsdtkitError
+from usdtkit.privatedirs import (
+    OwnDirectory,
+    UntrustedError,
+    fill,
+    open_directory,
+    open_entry,
+    read_all,
+    write_below,
+    write_file,
+)
 
 # From <linux/memfd.h>; in the os module only since Python 3.13.
 _MFD_EXEC = 0x0010
@@ -26,12 +35,6 @@ _HINT = "let USDTKIT_DIR name a directory of your own on a file system that is m
 
 # More than a provider's file can have: notes are limited, and each probe takes a few hundred bytes.
 _LARGEST = 64 << 20
-# Neither a symbolic link nor a FIFO that a stranger has put there may lead us on or hold us up.
-_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class _Unusable(UsdtkitError):
-    """This directory cannot hold provider files; the next may."""
 
 
 class Stored(NamedTuple):
@@ -54,7 +57,7 @@ def store(name: str, make: Callable[[], bytes], check: Check) -> Stored:
     for directory in candidates():
         try:
             return _store_in(directory, name, make, check)
-        except (_Unusable, OSError) as error:
+        except (UntrustedError, OSError) as error:
             reasons.append(f"{directory}: {error.strerror if isinstance(error, OSError) else error}")
     raise UnsupportedError(f"no directory can hold the probe file {name} ({'; '.join(reasons)})", hint=_HINT)
 
@@ -62,24 +65,21 @@ def store(name: str, make: Callable[[], bytes], check: Check) -> Stored:
 def find(path: Path, check: Check) -> Stored:
     """Return a file that was built ahead of time, if it may be loaded and passes. Raises UnsupportedError."""
     try:
-        real = path.parent.resolve(strict=True)
-        with _open_directory(real) as handle:
-            _check_directory(handle, real)
-            content = _read(handle, path.name, check)
-    except (_Unusable, OSError) as error:
+        with _open_directory(str(path.parent)) as directory:
+            real, content = directory.path, _read(directory.descriptor, path.name, check)
+    except (UntrustedError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UnsupportedError(f"the probe file {path} cannot be used: {reason}", hint=_HINT) from error
     if content is None:
         what = "does not hold these probes" if path.exists() else "does not exist"
         raise UnsupportedError(f"the probe file {path} {what}", hint="build it again: usdtkit provider build")
-    return Stored(str(real / path.name), content)
+    return Stored(f"{real}/{path.name}", content)
 
 
 def write(path: Path, content: bytes) -> None:
     """Put a file at `path` in one step, readable by all. Raises UsdtkitError."""
     try:
-        with _open_directory(path.parent) as handle:
-            _rename_into(handle, path.name, content)
+        write_file(str(path), content)
     except OSError as error:
         raise UsdtkitError(f"cannot write {path}: {error.strerror}") from error
 
@@ -93,7 +93,7 @@ def store_in_memory(name: str, image: bytes) -> str:
             descriptor = os.memfd_create(name, os.MFD_CLOEXEC | _MFD_EXEC)
         except OSError:
             descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-        _write(descriptor, image)
+        fill(descriptor, image, 0o644)
     except OSError as error:
         raise UnsupportedError(f"no anonymous file for the probes {name}: {error.strerror}", hint=_HINT) from error
     # Not /proc/self: a debugger that opens the path must find the same file.
@@ -112,75 +112,39 @@ def _store_in(directory: str, name: str, make: Callable[[], bytes], check: Check
             # That this can be mapped executable was seen with another file: dlopen will say it if it cannot.
             if content := _read(None, path, check, mapped=False):
                 return Stored(path, content)
-        except (_Unusable, OSError):
+        except (UntrustedError, OSError):
             del _right[directory]  # look again from the start, and say what is wrong
-    made = _make(Path(directory))
-    real = Path(directory).resolve(strict=True)
-    with _open_directory(real) as handle:
-        _check_directory(handle, real)
-        if made:
+    with _open_directory(directory, make=True) as handle:
+        if handle.made:
             # Whatever the umask is: the files are for other users' tracers too.
-            os.fchmod(handle, 0o755)
-        content = _read(handle, name, check)
+            os.chmod(".", 0o755, dir_fd=handle.descriptor)
+        content = _read(handle.descriptor, name, check)
         if content is None:
-            _publish(handle, name, make())
-            content = _read(handle, name, check)
+            _publish(handle.descriptor, name, make())
+            content = _read(handle.descriptor, name, check)
             if content is None:
-                raise _Unusable(f"{name} was changed by somebody else")
-    _right[directory] = str(real)
-    return Stored(str(real / name), content)
+                raise UntrustedError(f"{name} was changed by somebody else")
+        _right[directory] = handle.path
+        return Stored(f"{handle.path}/{name}", content)
 
 
-@contextmanager
-def _open_directory(path: Path) -> Iterator[int]:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _check_directory(handle: int, real: Path) -> None:
-    _check_owner(os.fstat(handle), str(real))
-    for ancestor in real.parents:
-        _check_owner(ancestor.stat(), str(ancestor))
-    if os.fstatvfs(handle).f_flag & os.ST_NOEXEC:
-        raise _Unusable("mounted noexec")
-
-
-def _make(directory: Path) -> bool:
-    try:
-        directory.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _check_owner(status: os.stat_result, what: str) -> None:
-    """Refuse what somebody else than root and us owns or can change; in a sticky directory only owners rename."""
-    if status.st_uid not in (0, os.geteuid()):
-        raise _Unusable(f"{what} belongs to another user (uid {status.st_uid})")
-    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-        raise _Unusable(f"{what} can be written by other users")
+def _open_directory(path: str, *, make: bool = False) -> OwnDirectory:
+    directory = open_directory(path, make=make)
+    if os.fstatvfs(directory.descriptor).f_flag & os.ST_NOEXEC:
+        directory.close()
+        raise UntrustedError("mounted noexec")
+    return directory
 
 
 def _read(directory: int | None, name: str, check: Check, *, mapped: bool = True) -> bytes | None:
     """The bytes of a file that passes and can be mapped executable; None without one. Raises for one not to trust."""
     try:
-        descriptor = os.open(name, _READING, dir_fd=directory)
+        descriptor, status = open_entry(directory, name, {0, os.geteuid()})
     except FileNotFoundError:
         return None
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _Unusable(f"{name} is not a regular file")
-        _check_owner(status, name)
         # Read, not mapped: in a mapping the kernel would show the breakpoints of a tracer that is attached already.
-        size = min(status.st_size, _LARGEST)
-        content = os.read(descriptor, size + 1)
-        while len(content) < size and (more := os.read(descriptor, size + 1 - len(content))):
-            content += more
+        content = read_all(descriptor, min(status.st_size, _LARGEST))
         if not check(content):
             return None
         # The file system may refuse what its mount flags allow (SELinux, a container's policy): ask for a mapping.
@@ -195,26 +159,12 @@ def _publish(directory: int, name: str, image: bytes) -> None:
     """Put the file in place in one step; one that is there with other bytes is replaced."""
     with _nameless(directory) as descriptor:
         if descriptor is not None:
-            _write(descriptor, image)
+            fill(descriptor, image, 0o644)
             with suppress(FileExistsError):
                 _link(descriptor, directory, name)
                 return
     # No nameless files here, or a damaged file has the name: only a rename replaces it in one step.
-    _rename_into(directory, name, image)
-
-
-def _rename_into(directory: int, name: str, image: bytes) -> None:
-    temporary = f".{name}.{os.urandom(6).hex()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    try:
-        try:
-            _write(descriptor, image)
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        os.unlink(temporary, dir_fd=directory)
-        raise
+    write_below(directory, name, image, 0o644)
 
 
 @contextmanager
@@ -235,10 +185,3 @@ def _nameless(directory: int) -> Iterator[int | None]:
 
 def _link(descriptor: int, directory: int, name: str) -> None:
     os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
-
-
-def _write(descriptor: int, image: bytes) -> None:
-    view = memoryview(image)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    os.fchmod(descriptor, 0o644)

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from usdtkit.elf.stubs import REJECTED
 from usdtkit.errors import UsageError
 from usdtkit.probes.declaration import TYPES, ArgumentSpec, ProbeSpec, canonical, canonical_arguments
 from usdtkit.version import VERSION
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from usdtkit.elf.writer import Layout
 
 # Counts up with each change of the bytes that one version of usdtkit makes of one declaration.
-FORMAT = 3
+FORMAT = 4
 BUILD_ID = bytes(20)
 METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = "usdtkit", 1, 1
 # Readers take no more.
@@ -77,7 +78,8 @@ MACHINES = {
         0,
     ),
 }
-# From stub to stub, in bytes. A five-byte nop must not cross a page, nor a line of the cache.
+# From stub to stub, in bytes. A five-byte nop must not cross a page, nor a line of the cache. The room ends with the
+# site for calls that cannot be fired.
 STRIDE = 16
 
 
@@ -178,7 +180,8 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
 
     target = MACHINES[machine]
     stub = target.fast if nop == "fast" else target.code
-    filler = target.filler * ((STRIDE - len(stub)) // len(target.filler))
+    at, rejected = REJECTED[machine]
+    room = stub + target.filler * ((at - len(stub)) // len(target.filler)) + rejected
     symbols = [
         Symbol(symbol_name(provider, probe.name), ".text", index * STRIDE, len(stub))
         for index, probe in enumerate(probes)
@@ -206,7 +209,7 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
         dynsym,
         dynstr,
         Section(".stapsdt.base", writer.SHT_PROGBITS, b"\0", alloc),
-        Section(".text", writer.SHT_PROGBITS, (stub + filler) * len(probes), code, STRIDE),
+        Section(".text", writer.SHT_PROGBITS, room * len(probes), code, STRIDE),
         dynamic,
         Section(".note.stapsdt", writer.SHT_NOTE, notes, 0, 4),
         Section(".note.usdtkit", writer.SHT_NOTE, metadata(provider, probes), 0, 4),

@@ -1,7 +1,8 @@
 """A provider: declares typed probes and makes them visible to tracers, all that are new at a time in one file.
 
 Input: the declarations of the application. Output: `Probe` objects that fire. Between them: `declaration` checks,
-`image` makes the bytes, `files` stores them, `usdtkit._probe` maps them; `spans` and `traced` stand on top.
+`image` makes the bytes, `files` stores them, `usdtkit._probe` maps them; `spans` and `traced` stand on top, and `drops`
+tells of calls that cannot be fired.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from usdtkit.probes.declaration import (
     known_shapes,
     shape_of,
 )
+from usdtkit.probes.drops import complain, describe, of_the_program, warn
 
 try:
     from usdtkit import _probe
@@ -49,6 +51,8 @@ _P = ParamSpec("_P")
 _Traced = TypeVar("_Traced", bound="Callable[..., Any] | ModuleType")
 Recorder = Callable[["Probe[...]", tuple[Any, ...]], None]
 NOPS = ("safe", "fast")
+# What native/probe.c does with a call that cannot be fired, by `on_error`; None is not to have said.
+_DROPS = {"raise": 0, "drop": 1, None: 2}
 
 
 class _Turn:
@@ -62,6 +66,10 @@ class _Turn:
 _turn = _Turn()
 # Of this process (and interpreter), by name: a provider that two modules declare is one.
 _providers: WeakValueDictionary[str, Provider] = WeakValueDictionary()
+# Those of `usdtkit.instrument`, which the program that is instrumented need not know of; and which of them are silent
+# for good, because the program has probes of the same names.
+_ready_made: dict[str, Provider] = {}
+_given_way: set[str] = set()
 _recorder: Recorder | None = None
 _optimises: bool | None = None
 
@@ -73,6 +81,7 @@ def _renew_turn() -> None:
 
 # A fork while another thread loads would leave the child a turn that nobody ends.
 os.register_at_fork(after_in_child=_renew_turn)
+_probe.on_drop(complain, f"{os.path.dirname(__file__)}/")  # noqa: PTH120 pathlib is dear at the start
 
 
 @final
@@ -84,8 +93,13 @@ class Provider:
     another `Provider("shop")` is the same object.
 
     `nop="fast"` lays sites out so that kernels which can (x86-64, Linux 6.18) make a fire less than half as expensive
-    while traced; where the kernel cannot, they are as ever. `on_error="drop"` counts wrong calls in `Probe.dropped`,
-    which otherwise raise while somebody traces. `file` is one that `usdtkit provider build` made ahead of time.
+    while traced; where the kernel cannot, they are as ever. `file` is one that `usdtkit provider build` made ahead of
+    time.
+
+    A call whose values do not fit is not fired, and the caller goes on as if nobody traced: it is counted, in
+    `Probe.dropped` and by the tracer, and the log gets a line a probe. With `on_error="raise"` such a call raises while
+    somebody traces; so it does in Python's development mode, and while `usdtkit.testing` records, unless
+    `on_error="drop"` says otherwise.
     """
 
     _name: str
@@ -110,27 +124,30 @@ class Provider:
             provider = _providers.get(name)
             if provider is None:
                 provider = super().__new__(cls)
-                provider._begin(name, chosen)
+                provider._begin(name, chosen, quick=name not in _ready_made)
                 _providers[name] = provider
             for option, value in chosen.items():
-                if value != provider._options[option]:
+                exists = provider._options[option] or ("drop" if option == "on_error" else None)
+                if value != exists:
                     raise UsageError(
-                        f"provider {name} exists with {option}={provider._options[option]!r}, not {value!r}",
+                        f"provider {name} exists with {option}={exists!r}, not {value!r}",
                         hint="give its options where it is made first, and nowhere else",
                     )
         return provider
 
-    def _begin(self, name: str, options: Mapping[str, str]) -> None:
+    def _begin(self, name: str, options: Mapping[str, str], *, quick: bool) -> None:
         self._name = name
-        self._options: dict[str, Any] = {"nop": "safe", "on_error": "raise", "file": None, **options}
-        self._drops = self._options["on_error"] == "drop"
+        self._options: dict[str, Any] = {"nop": "safe", "on_error": None, "file": None, **options}
+        self._drops = _drops(self._options["on_error"])
         self._declared: dict[str, Probe[...]] = {}
         # The first so many of them are bound to a file, or stay silent because there can be none.
         self._settled = 0
         self._unloaded = False
         # Stands for the method below, and is quick for what is right, as most is: an application's start waits for it.
         self._declare = Declarer(self.probe, name, self._load_on_use, self._declared, known_shapes, self._drops)
-        self._declare.quick = _recorder is None
+        # Where there is a ready-made provider of this name, each probe is compared with its.
+        self._may_be_quick = quick
+        self._declare.quick = quick and _recorder is None
         self.__dict__["probe"] = self._declare
         self._said: set[str] = set()
         self._files: list[str] = []
@@ -193,17 +210,19 @@ class Provider:
         check_choice(f"the stability of probe {self._name}:{name}", stability, STABILITIES)
         drops = self._drops
         if on_error is not None:
-            drops = check_choice(f"on_error of probe {self._name}:{name}", on_error, ON_ERROR) == "drop"
+            drops = _drops(check_choice(f"on_error of probe {self._name}:{name}", on_error, ON_ERROR))
         probe: Probe[...] = Probe(self._name, name, doc, stability, shape, self._load_on_use, drops)
         # In one step, so that of two threads with the same declaration both get the first one's.
         declared = self._declared.setdefault(name, probe)
         if declared is not probe and _spec(declared) != _spec(probe):
             raise UsageError(
-                f"probe {self._name}:{name} is declared twice, and differently",
+                f"probe {self._name}:{name} is declared twice, and differently: {_differences(declared, probe)}",
                 hint="declare each probe once, at module level, and import it",
             )
         with _turn.lock:
-            if self._unloaded:
+            if not self._may_be_quick:
+                _give_way(self._name)
+            if self._unloaded or self._is_silent_for_good():
                 _probe.silence(declared)
             _probe.set_recorder(declared, _recorder)
         return declared
@@ -249,7 +268,8 @@ class Provider:
 
             # What is declared on the way must not change the file of what was declared at the start: tracers know it.
             self._load_on_use()
-            span = define_by_values(self, name, values)
+            with _turn.lock:  # of two threads with other types of values one is the first, and the other's are dropped
+                span = self._spans.get(name) or define_by_values(self, name, values)
         return span(**values)
 
     def keep_span(self, span: Span) -> Span:
@@ -341,17 +361,22 @@ class Provider:
         warning = self._settle(on_use=True)
         if warning and warning not in self._said:
             self._said.add(warning)
-            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+            try:
+                warnings.warn(warning, RuntimeWarning, stacklevel=2)
+            except Exception as error:  # noqa: BLE001 as it is with -W error, and what is wrong is not the caller's
+                if (own := of_the_program(error)) is not None:
+                    raise own from own.__cause__
+                warn(warning)
 
     def _settle(self, *, on_use: bool = False) -> str:
         """Load what is pending and return a warning, or an empty string. On use nothing is raised."""
         turn = _turn
         with turn.lock:
             # Taken already: a signal handler or an audit hook fires a probe in the midst of this thread's own load.
-            if turn.taken:
+            if turn.taken or self._is_silent_for_good():
                 return ""
             if self._unloaded and not on_use:
-                self._unloaded, self._declare.quick = False, _recorder is None
+                self._unloaded, self._declare.quick = False, self._may_be_quick and _recorder is None
                 for number, probe in enumerate(self.probes):
                     if number >= self._settled or probe.path is not None:
                         _probe.unsilence(probe)
@@ -362,16 +387,26 @@ class Provider:
             pending = self._pending()
             try:
                 warning = self._load(pending)
-            except UsdtkitError as error:
+            except RecursionError:
                 if not on_use:
                     raise
+                return ""  # the caller is as deep as it may be: another use will load
+            except BaseException as error:
+                # Whatever it is that this machine or this moment does not have, the application does without.
+                if of_the_program(error) is not None or (isinstance(error, UsdtkitError) and not on_use):
+                    raise
+                if not on_use:
+                    raise UsdtkitError(f"the probes of {self._name} cannot be loaded: {describe(error)}") from error
                 for probe in pending:
                     _probe.silence(probe)
-                warning = f"{error.message}; the probes of {self._name} stay silent"
+                warning = f"{describe(error)}; the probes of {self._name} stay silent"
             finally:
                 turn.taken = False
             self._settled += len(pending)
             return warning
+
+    def _is_silent_for_good(self) -> bool:
+        return self._name in _given_way and _ready_made.get(self._name) is self
 
     def _load(self, pending: tuple[Probe[...], ...]) -> str:
         wanted = self._wanted(pending)
@@ -382,15 +417,69 @@ class Provider:
         path, stubs, warning = wanted.file(None if self._files else self._options["file"])
         try:
             _probe.load(path, pending, *stubs)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise UsdtkitError(f"the probes of {self._name} cannot be loaded: {error}") from error
         self._files.append(path)
         return warning
 
 
 def all_providers() -> tuple[Provider, ...]:
-    """The providers of this process that are in use."""
-    return tuple(_providers.values())
+    """The providers of this process that are in use, ready-made ones included."""
+    return (*_providers.values(), *_ready_made.values())
+
+
+def ready_made(name: str) -> Provider:
+    """For `usdtkit.instrument`: its own provider of this name.
+
+    A program may have a provider of the same name. Where that has a probe of the same name too, the ready-made one
+    gives way: it is silent from then on, and the log says so.
+    """
+    with _turn.lock:
+        if name not in _ready_made:
+            provider = object.__new__(Provider)
+            provider._begin(name, {}, quick=False)
+            _ready_made[name] = provider
+            if (namesake := _providers.get(name)) is not None:
+                namesake._may_be_quick = namesake._declare.quick = False
+        return _ready_made[name]
+
+
+def has_given_way(name: str) -> bool:
+    """Whether the ready-made provider of this name is silent, because the program has probes of the same names."""
+    return name in _given_way
+
+
+def _give_way(name: str) -> None:
+    """Silence the ready-made provider of this name, if the program's own has a probe that it has too."""
+    ours, theirs = _ready_made.get(name), _providers.get(name)
+    if ours is None or theirs is None or name in _given_way:
+        return
+    both = ours._declared.keys() & theirs._declared.keys()
+    if both:
+        _given_way.add(name)
+        for probe in ours.probes:
+            _probe.silence(probe)
+        warn(f"the program has probes of its own of the name {name}:{min(both)}: the ready-made ones of {name} are off")
+
+
+def _drops(on_error: str | None) -> int:
+    return _DROPS["raise" if on_error is None and sys.flags.dev_mode else on_error]
+
+
+def _differences(first: Probe[...], second: Probe[...]) -> str:
+    """What two declarations of one name do not have in common, and where they stand."""
+    one, other = _spec(first), _spec(second)
+    if first.arguments != second.arguments:
+        what = [f"({', '.join(f'{name}: {kind}' for name, kind in each.arguments)})" for each in (first, second)]
+    elif one.arguments != other.arguments:
+        pair = next(pair for pair in zip(one.arguments, other.arguments, strict=True) if pair[0] != pair[1])
+        field = next(field for field in pair[0]._fields if getattr(pair[0], field) != getattr(pair[1], field))
+        what = [f"{each.name} with {field} {getattr(each, field)!r:.80}" for each in pair]
+    else:
+        field = "doc" if one.doc != other.doc else "stability"
+        what = [f"{field} {getattr(each, field)[:80]!r}" for each in (one, other)]
+    places = ["{}:{}".format(*each.place) if each.place else "elsewhere" for each in (first, second)]
+    return f"{what[0]} at {places[0]}, {what[1]} at {places[1]}"
 
 
 def _spec(probe: Probe[...]) -> ProbeSpec:
@@ -406,7 +495,7 @@ def record(recorder: Recorder | None) -> None:
     with _turn.lock:
         _recorder = recorder
         for provider in all_providers():
-            provider._declare.quick = recorder is None and not provider._unloaded
+            provider._declare.quick = provider._may_be_quick and recorder is None and not provider._unloaded
             for probe in provider.probes:
                 _probe.set_recorder(probe, recorder)
 

@@ -57,6 +57,7 @@ class _TracedSpan(LiveSpan):
         self, start: Probe[...], done: Probe[...], values: tuple[object, ...], named: Mapping[str, object]
     ) -> None:
         self._start, self._done, self._values, self._named = start, done, values, named
+        self._started_at: int | None = None
 
     def __enter__(self) -> LiveSpan:
         self._id = span_number()
@@ -67,7 +68,12 @@ class _TracedSpan(LiveSpan):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._done(self._id, perf_counter_ns() - self._started_at, kind.__name__ if kind else "")
+        started_at = self._started_at
+        if started_at is None:
+            return  # it was never entered, as an ExitStack lets one do; an untraced span says nothing either
+        latency = perf_counter_ns() - started_at
+        # A metaclass of the program's may say what the name is: that is asked by the probe, which lets nothing out.
+        self._done.lazy(lambda: (self._id, latency, kind.__name__ if kind else ""))
 
 
 UNTRACED = LiveSpan()
@@ -90,7 +96,10 @@ class Span:
     def __call__(self, /, *values: object, **named: object) -> LiveSpan:
         """A stretch of work with these values of the declared arguments."""
         if self.start.enabled or self.done.enabled:
-            return _TracedSpan(self.start, self.done, values, named)
+            try:
+                return _TracedSpan(self.start, self.done, values, named)
+            except RecursionError:
+                return UNTRACED  # the caller is as deep as it may be, and untraced it would go on
         return UNTRACED
 
 

@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.errors import UsageError
-from usdtkit.probes.spans import Span, define
+from usdtkit.probes.spans import UNTRACED, LiveSpan, Span, define
 
 if TYPE_CHECKING:
     from usdtkit.probes.provider import Provider
@@ -26,7 +26,7 @@ _WRAPPED = "__usdtkit_span__"
 # co_flags
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
-Values = Callable[[tuple[Any, ...], dict[str, Any]], dict[str, object]]
+Values = Callable[[tuple[Any, ...], dict[str, Any]], tuple[object, ...]]
 
 
 def trace(provider: Provider, thing: Any, name: str | None, arguments: Mapping[str, object]) -> Any:
@@ -110,10 +110,10 @@ def _values_of(function: FunctionType, arguments: Mapping[str, object]) -> Value
                 f"{function.__qualname__} has no parameter {name!r}", hint=f"it has {', '.join(parameters.parameters)}"
             )
 
-    def values(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, object]:
+    def values(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[object, ...]:
         bound = parameters.bind(*args, **kwargs)
         bound.apply_defaults()
-        return {name: bound.arguments[name] for name in arguments}
+        return tuple([bound.arguments[name] for name in arguments])
 
     return values
 
@@ -121,15 +121,14 @@ def _values_of(function: FunctionType, arguments: Mapping[str, object]) -> Value
 def _wrap(span: Span, function: FunctionType, values: Values | None) -> Any:
     start, done = span.start, span.done
 
-    def live(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if values is None:
-            return span()
+    def live(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LiveSpan:
         try:
-            named = values(args, kwargs)
-        except TypeError:
-            function(*args, **kwargs)  # says what is wrong with the call, in its own words
-            raise
-        return span(**named)
+            if values is None or not (start.enabled or done.enabled):
+                return span()
+            return span(*values(args, kwargs))
+        except (TypeError, RecursionError, MemoryError):
+            # The function does not take this call, and says so itself; or there is room for the function and no more.
+            return UNTRACED
 
     flags = function.__code__.co_flags
     if flags & _COROUTINE:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import FileSites, Site
 from usdtkit.bpf.operands import pack_operands
+from usdtkit.bpf.rejections import REJECTED
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.records import asdict, dataclass
@@ -32,7 +33,8 @@ class Summary:
     open in one thread (`overflow`), or because their end cannot come any more (`dropped`: the thread or process has
     ended, the call was left by an exception or longjmp, the key has started again); values that could not be read;
     hits of which no stack could be taken, for want of room or because the process is a 32-bit one. `open` calls of
-    functions had neither returned nor been seen to be left when this was read.
+    functions had neither returned nor been seen to be left when this was read. `rejected` are calls of probes that were
+    not fired because their values did not fit, as programs that use usdtkit count them.
     """
 
     hits: int
@@ -45,6 +47,7 @@ class Summary:
     unreadable: int
     no_stack: int
     open: int
+    rejected: int
     duration_s: float
 
 
@@ -80,13 +83,15 @@ class Planned:
 class Plan:
     """Where everything goes: sites by file, and the entries of `operands`.
 
-    `numbers` has the probe of each hook that its sites are given which come later.
+    `numbers` has the probe of each hook that its sites are given which come later. `rejected`: of each number of a site
+    for calls that could not be fired, the name of its probe.
     """
 
     sites: dict[OpenFile, FileSites]
     operands: list[bytes]
     probe_names: list[str]
     numbers: list[int]
+    rejected: dict[int, str]
 
 
 def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int, ...]) -> list[Planned]:
@@ -144,7 +149,21 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
                 file.add(hook.function, site)
             elif hook.call is not None:  # its entries are the same places
                 file.add_call(hook.call.function, hook.function, site)
-    return Plan(sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers)
+    rejected: dict[tuple[OpenFile, int], str] = {}  # once, however many sources have the probe
+    for resolved in places:
+        for place in resolved.places if resolved.kind == "usdt" else ():
+            if place.rejected_offset:
+                rejected.setdefault((place.opened, place.rejected_offset), place.name)
+    by_number = dict(enumerate(rejected.values(), len(names)))
+    counting: dict[OpenFile, list[Site]] = {}
+    for number, (opened, offset) in zip(by_number, rejected, strict=True):
+        counting.setdefault(opened, []).append(Site(offset, 0, programs.cookie(number, 0)))
+    for opened, those in counting.items():
+        # First of all, for a program may fire as soon as it sees that a probe is traced.
+        sites[opened].plain = {REJECTED: those, **sites[opened].plain}
+    return Plan(
+        sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers, by_number
+    )
 
 
 def totals(

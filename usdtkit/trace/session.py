@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
+from usdtkit.bpf import rejections
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import REWRITTEN, FileSites, Links, Refusal, Site
@@ -94,6 +95,7 @@ class Session(Definition):
         self._loaded: Loaded | None = None
         self._links: Links | None = None
         self._numbers: list[int] = []  # of each hook's probe, for the sites that come later
+        self._rejected: dict[int, str] = {}  # numbers of sites for calls that are not fired, with their probes
         self._stacks: Stacks | None = None
         self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
@@ -156,7 +158,8 @@ class Session(Definition):
             GLOBS: len(program.globs),
             **{one.name: one.room for one in self._maps},
         }
-        self._loaded = Loaded(bytecode, program.parameters, sizes)
+        self._rejected = plan.rejected
+        self._loaded = Loaded(rejections.counting(bytecode, plan.rejected), program.parameters, sizes)
         try:
             maps = self._loaded.maps
             for name, entries in (("operands", plan.operands), (GLOBS, program.globs)):
@@ -404,7 +407,14 @@ class Session(Definition):
         stats = () if self._loaded is None else self._loaded.maps["stats"].items()
         counted = totals(self._hooks, stats, self._open_calls())
         duration = (self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0
-        return Summary(**counted, received=self.received, duration_s=duration)
+        rejected = sum(self._rejections().values())
+        return Summary(**counted, received=self.received, rejected=rejected, duration_s=duration)
+
+    def _rejections(self) -> dict[str, int]:
+        """How many calls of each probe were not fired, where there were any."""
+        if self._loaded is None or not self._rejected:
+            return {}
+        return rejections.read(self._loaded.maps[rejections.REJECTED], self._rejected)
 
     def _open_calls(self) -> dict[int, int]:
         """How many calls of functions are open, by the hook of their entries: those whose thread still runs."""
@@ -418,8 +428,13 @@ class Session(Definition):
         }
 
     def advice(self) -> list[str]:
-        """What would give the stacks that were read more names, a line a kind of process; often nothing."""
-        return [] if self._stacks is None else self._stacks.advice()
+        """What to look after: probes that the traced programs call with wrong values, and what would give the stacks
+        that were read more names. A line each; often nothing."""
+        wrong = [
+            f"{name} was called {count:,} times with values that do not fit, and not fired: the program's log says why"
+            for name, count in self._rejections().items()
+        ]
+        return [*wrong, *([] if self._stacks is None else self._stacks.advice())]
 
     def close(self) -> None:
         """Detach and free everything. The summary stays."""

@@ -36,6 +36,7 @@ class Place:
     semaphore_offset: int = 0
     operands: tuple[Operand, ...] = ()
     file: OpenFile | None = field(default=None, compare=False, repr=False)
+    rejected_offset: int = 0
     function: Function | None = None
     returns: ReturnsBy | Literal[""] = ""
     why: str = ""
@@ -81,7 +82,10 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
         if not all(_readable(site.operands, argument) for site in sites):
             common[index] = replace(argument, type="unreadable")
     places = tuple(
-        Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands, probe.file)
+        Place(
+            *(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands, probe.file),
+            rejected_offset=site.rejected_offset,
+        )
         for probe in probes
         for site in probe.sites
     )

@@ -28,7 +28,16 @@ def _install(wanted: str) -> None:
 
         install_named(wanted)
     except Exception as error:  # noqa: BLE001 the program comes first
-        print(f"usdtkit: not instrumented: {error}", file=sys.stderr)
+        _say(f"usdtkit: not instrumented: {error}")
+
+
+def _say(message: str) -> None:
+    """Write to standard error, if there is one: without, print would take standard output, which is the program's."""
+    if sys.stderr is not None:
+        try:
+            print(message, file=sys.stderr)
+        except (OSError, ValueError):
+            return  # nobody can be told
 
 
 if wanted := os.environ.get("USDTKIT_INSTRUMENT"):
