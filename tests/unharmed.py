@@ -212,14 +212,15 @@ class Program:
         return [f"{self.name}/{case}: {difference}" for case, difference in found if difference]
 
 
-def instructions(function, most):
+@functools.cache
+def instructions(path, address, size, most):
     """Offsets in a function of its instructions from the second on, without those that no probe may be on: `most`."""
-    bounds = [f"--start-address={function.address:#x}", f"--stop-address={function.address + function.size:#x}"]
-    command = ["objdump", "--disassemble", "--no-show-raw-insn", *bounds, function.path]
+    bounds = [f"--start-address={address:#x}", f"--stop-address={address + size:#x}"]
+    command = ["objdump", "--disassemble", "--no-show-raw-insn", *bounds, path]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = [int(at, 16) - function.address for at in re.findall(r"^ *([0-9a-f]+):\t", listing, re.M)][1:]
-    with Image.open(function.path) as image:
-        found = [at for at in found if cost(image, function.file_offset + at) in ("emulated", "stepped")]
+    found = [int(at, 16) for at in re.findall(r"^ *([0-9a-f]+):\t", listing, re.M)][1:]
+    with Image.open(path) as image:
+        found = [at - address for at in found if cost(image, image.file_offset(at)) in ("emulated", "stepped")]
     return found[:: -(-len(found) // most)] if found else []
 
 

@@ -140,10 +140,15 @@ static void tick(int number)
         siglongjmp(signal_back, number);
 }
 
+TRACED long begins(long n)
+{
+    pause_inside();
+    KEEP(n);
+    return n;
+}
+
 TRACED long works(long n)
 {
-    if (n == 0)
-        pause_inside();
     long sum = 0;
     for (int i = 0; i < 8; i++) {
         sum += i;
@@ -154,7 +159,7 @@ TRACED long works(long n)
 
 static void run_timer(void)
 {
-    volatile long wrong = works(0) != 28, n = 1, left = 0;
+    volatile long wrong = begins(1) != 1, n = 1, left = 0;
     struct sigaction action = {.sa_handler = tick};
     sigaction(SIGALRM, &action, NULL);
     struct itimerval every = {{0, 500}, {0, 500}}, never = {{0, 0}, {0, 0}};
@@ -171,7 +176,7 @@ static void run_timer(void)
     }
     setitimer(ITIMER_REAL, &never, NULL);
     say("left %ld, wrong %ld\n", left, wrong);
-    say("traces works\n");
+    say("traces begins\ntraces works\n");
 }
 
 COUNTED(compare);

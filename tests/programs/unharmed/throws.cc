@@ -355,9 +355,15 @@ TRACED long faults(long n)
     return result;
 }
 
+/* The same of a function that calls nothing. */
+TRACED long reads(const volatile long *where)
+{
+    return *where;
+}
+
 static void run_signal()
 {
-    long whole = 0, left = 0;
+    long whole = 0, left = 0, number = 3;
     struct sigaction action = {};
     action.sa_handler = throw_from_signal;
     action.sa_flags = SA_NODEFER;
@@ -368,8 +374,15 @@ static void run_signal()
         } catch (const std::runtime_error &) {
             left++;
         }
+    for (long n = 0; n < 97; n++)
+        try {
+            whole += reads(n % 2 ? (const long *)8 : &number) == 3;
+        } catch (const std::runtime_error &) {
+            left++;
+        }
     say("whole %ld, left %ld\n", whole, left);
     TELL(faults);
+    say("calls reads 97 49\n");
 }
 
 static void run_threads()
