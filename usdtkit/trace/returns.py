@@ -10,21 +10,21 @@ is resumed may return into another one: the program dies. A probe on the exits c
 but it costs more, because the kernel executes the `ret` in a place of its own, which takes a second trap. So return
 probes are only taken where the program cannot notice them:
 
-- a function that calls nothing, which can only be left by its return;
+- a function that calls nothing, where no signal may end it at any instruction: else it can only be left by its return;
 - a function of the C library that calls nothing back and is not left in another way, such as malloc;
 - the functions of given processes in whose files nothing can leave a function otherwise, or switch stacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit import targets
 from usdtkit.bpf.render import EXIT_IS_BRANCH, EXIT_IS_SHARED, EXIT_LACKS_VALUE
 from usdtkit.elf.image import Image
-from usdtkit.elf.unwinding import RETURNS_TWICE, may_leave
-from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
+from usdtkit.elf.unwinding import RETURNS_TWICE, may_end_anywhere, may_leave
+from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.model import RETURN_POLICIES
 from usdtkit.providers import returns_only
@@ -46,6 +46,7 @@ class Returns:
         self._policy = policy
         self._pids = pids
         self._harmless: str | None = None  # why nothing in these processes can be harmed, once it was looked for
+        self._interrupted: dict[OpenFile | None, str] = {}  # why a signal may end a function: in a file, or in `pids`
 
     def of(self, entered: Resolved) -> tuple[Resolved, Resolved]:
         """The entries, and the returns, of functions whose returns can be seen; the others are left out with a warning.
@@ -105,11 +106,14 @@ class Returns:
                 return _probed(place, f"{why}; its exits are not known: {error.message}")
             raise
         if self._policy == "auto" and not is_go:
-            if exits.is_leaf:
-                return _probed(place, "calls nothing, so that it is only left by its return")
             if why := self._why_harmless():
                 return _probed(place, why)
-        why = "exceptions, cancellation or coroutines may leave it" if self._policy == "auto" else "asked for"
+            interrupted = self._why_interrupted(place.opened) if exits.is_leaf else ""
+            if exits.is_leaf and not interrupted:
+                return _probed(place, "calls nothing, so that it is only left by its return")
+            why = interrupted or "exceptions, cancellation or coroutines may leave it"
+        else:
+            why = "asked for" if self._policy == "sites" else "it is Go's, where return probes would end the program"
         leaving = [self._exit(place, exit, why) for exit in exits.sites]
         shared = any(exit.shared for exit in exits.sites) * EXIT_IS_SHARED
         return replace(place, file_offset=exits.entry, returns="sites", why=why, flags=shared), leaving
@@ -123,6 +127,19 @@ class Returns:
             why += f"; its time ends where it goes on in {exit.to}, and its return value is not known there"
         flags |= exit.condition | (exit.kind == "branch") * EXIT_IS_BRANCH | (not exit.final) * EXIT_LACKS_VALUE
         return replace(place, file_offset=exit.file_offset, returns="sites", why=why, flags=flags)
+
+    def _why_interrupted(self, file: OpenFile) -> str:
+        """Why a signal may end a function of this file anywhere in the traced processes; of other processes, what the
+        file itself says."""
+        key = None if self._pids else file
+        if key not in self._interrupted:
+            files = _mapped(self._pids) if self._pids else [file]
+            try:
+                why = may_end_anywhere(Image(each.path, each) for each in files)
+            except UsdtkitError as error:
+                why = error.message
+            self._interrupted[key] = why
+        return self._interrupted[key]
 
     def _why_harmless(self) -> str:
         """Why no function of the traced processes can be left but by its return; "" where that is not certain."""
@@ -161,13 +178,20 @@ def _probed(place: Place, why: str) -> tuple[Place, list[Place]]:
     return probed, [probed]
 
 
-def _why_harmless(pids: Sequence[int]) -> str:
+def _mapped(pids: Sequence[int]) -> Iterator[OpenFile]:
+    """The files that the processes map. UsdtkitError where one of them cannot be looked at."""
     for target in targets.mapped_by(pids):
-        try:
-            file = targets.open_target(target)
-            if file is None or may_leave(Image(file.path, file)):
-                return ""
-        except UsdtkitError:
+        file = targets.open_target(target)
+        if file is None:
+            raise NotFoundError(f"a file that process {pids[0]} maps has gone")
+        yield file
+
+
+def _why_harmless(pids: Sequence[int]) -> str:
+    try:
+        if any(may_leave(Image(file.path, file)) for file in _mapped(pids)):
             return ""
+    except UsdtkitError:
+        return ""
     which = f"process {pids[0]}" if len(pids) == 1 else "these processes"
     return f"no code in {which} can leave a function otherwise or switch stacks"
