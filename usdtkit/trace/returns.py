@@ -17,6 +17,7 @@ probes are only taken where the program cannot notice them:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,21 @@ class Returns:
             replace(entered, kind="entry", places=tuple(entries)),
             replace(entered, kind="return", arguments=(), places=tuple(exits)),
         )
+
+    def entered(self, resolved: Resolved) -> Resolved:
+        """Entries where each call of a function is counted once: those of Go's are not its first instructions, which
+        run again when the stack has grown."""
+        if resolved.kind != "entry" or not any(_is_entry_of_go(place) for place in resolved.places):
+            return resolved
+        finders: dict[OpenFile, _Finder] = {}
+        places = []
+        for place in resolved.places:
+            if _is_entry_of_go(place) and place.function is not None:
+                finder = finders.setdefault(place.opened, _Finder(place.opened))
+                with contextlib.suppress(UnsupportedError):  # assembler code, say, whose entry is its first instruction
+                    place = replace(place, file_offset=finder.find(place.function).entry)
+            places.append(place)
+        return replace(resolved, places=tuple(places))
 
     def _one(self, place: Place, finder: _Finder) -> tuple[Place, list[Place]]:
         function = place.function
@@ -166,6 +182,11 @@ class _Finder:
             self._finder = ExitFinder(self._image)
         into = openssl.handshakes(self._image, self._finder) if function.name in openssl.SHAKES_HANDS else ()
         return self._finder.find(function, into)
+
+
+def _is_entry_of_go(place: Place) -> bool:
+    function = place.function
+    return function is not None and function.convention == "go" and place.file_offset == function.file_offset
 
 
 def _ends_safely(name: str) -> bool:
