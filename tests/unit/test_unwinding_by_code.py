@@ -1,4 +1,4 @@
-"""What instructions and names say of functions that are left without a return: stacks that are switched by hand, signals."""
+"""What a file's instructions and names say of functions that never return: stacks switched by hand, and signals."""
 
 import pytest
 
