@@ -7,9 +7,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-import leaks
 import pytest
-from processes import end, read_until
+
+# What they assert is then explained as in a test.
+pytest.register_assert_rewrite("commandline", "compiled", "elffiles", "leaks", "processes", "pythons", "stubs")
+
+import leaks  # noqa: E402
+from processes import end, read_until  # noqa: E402
 
 PROGRAMS = Path(__file__).parent / "programs"
 REQUIRE_KERNEL = os.environ.get("USDTKIT_REQUIRE_KERNEL", "") not in ("", "0")
@@ -94,27 +98,29 @@ def refuse_skip(report):
 
 
 @pytest.fixture(autouse=True)
-def nothing_leaks(request):
+def nothing_leaks(request, tmp_path_factory):
     """A kernel test leaves no descriptor, BPF object, child process or uprobe event."""
     if request.node.get_closest_marker("kernel") is None:
         yield
         return
-    before, events = leaks.snapshot(), leaks.uprobe_events()
+    run = tmp_path_factory.getbasetemp()
+    before, events = leaks.snapshot(), leaks.uprobe_events(run)
     yield
     left = leaks.new_since(before)
     if not IN_PARALLEL:  # else they may be those of another test
-        left += sorted(leaks.uprobe_events() - events)
+        left += sorted(leaks.uprobe_events(run) - events)
     if left:
         pytest.fail(f"leaked: {'; '.join(left)}", pytrace=False)
 
 
 def pytest_sessionstart(session):
-    session.uprobe_events = leaks.uprobe_events()
+    session.run = session.config._tmp_path_factory.getbasetemp()  # the fixture that gives it is not there yet
+    session.uprobe_events = leaks.uprobe_events(session.run)
 
 
 def pytest_sessionfinish(session):
     """No test has left a uprobe event, in whichever process it ran."""
-    if not IN_PARALLEL and (left := leaks.uprobe_events() - session.uprobe_events):
+    if not IN_PARALLEL and (left := leaks.uprobe_events(session.run) - session.uprobe_events):
         print(f"\nleaked: {'; '.join(sorted(left))}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
