@@ -33,8 +33,9 @@ PATIENCE_S = 30
 CASES = {
     "calls.c": (
         *("deep", "tail", "big_frame", "results", "sort", "signals", "alternate_stack", "timer", "vfork", "clone_vm"),
-        *("fork", "spawn", "exec", "exit", "signal_death", "seccomp_strict", "seccomp_filter", "threads"),
+        *("fork", "spawn", "exit", "signal_death", "seccomp_strict", "seccomp_filter", "threads"),
     ),
+    "execs.c": ("exec",),
     "jumps.c": ("longjmp", "deep_longjmp", "siglongjmp", "alternate_stack", "timer", "sort", "family"),
     "contexts.c": ("swap", "generator", "threads", "resume"),
     "by_hand.c": ("switch",),

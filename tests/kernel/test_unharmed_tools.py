@@ -17,7 +17,7 @@ TOOLS = {
     "stackcount": ["stackcount", "{image}:*"],
     "libcalls": ["libcalls", "*"],
 }
-NAMES = ("calls.c", "jumps.c", "contexts.c", "by_hand.c", "threads.c", "throws.cc", "panics.rs")
+NAMES = ("calls.c", "execs.c", "jumps.c", "contexts.c", "by_hand.c", "threads.c", "throws.cc", "panics.rs")
 
 
 @contextlib.contextmanager

@@ -34,11 +34,14 @@ _EXEMPT = frozenset(
         *("libc.so", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"),
     )
 )
+# The process then runs a program whose files nobody has looked at.
+_BECOMES_ANOTHER = ("execve", "execv", "execvp", "execvpe", "execl", "execlp", "execle", "fexecve", "execveat")
 _NAMES = (
     *("__gxx_personality_v0", "__gcc_personality_v0", "__cxa_throw", "__cxa_rethrow", "__cxa_begin_catch"),
     *("pthread_cancel", "pthread_exit", "thrd_exit", "__pthread_unwind_next", "__pthread_register_cancel"),
     *("swapcontext", "setcontext", "makecontext", "jump_fcontext", "make_fcontext", "ontop_fcontext"),
     *("longjmp", "_longjmp", "siglongjmp", "__longjmp_chk", "backtrace", "dlopen", "dlmopen", "__libc_dlopen_mode"),
+    *_BECOMES_ANOTHER,
 )
 _HANDLES_SIGNALS = ("sigaction", "signal", "bsd_signal", "__sysv_signal", "sigset", "sigvec")
 _CANCELS_ANYWHERE = "pthread_setcanceltype"
@@ -100,7 +103,7 @@ def may_end_anywhere(images: Iterable[Image]) -> str:
                 if not handles and any(_symbol(table, name) is not None for name in _HANDLES_SIGNALS):
                     handles = image.path
             why = may_leave(image)
-            if why and "longjmp" not in why and "dlopen" not in why:
+            if why and not any(name in why for name in ("longjmp", "dlopen", *_BECOMES_ANOTHER)):
                 unwinds = unwinds or f"{image.path} {why}"
         except (ElfError, struct.error) as error:
             return f"{image.path} cannot be read: {error}"

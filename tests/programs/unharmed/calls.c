@@ -372,18 +372,6 @@ static void run_spawn(void)
     say("calls c:system 1 1\ncalls c:popen 1 1\ncalls c:pclose 1 1\n");
 }
 
-TRACED int replaces(void)
-{
-    pause_inside();
-    say("traces replaces\n");
-    return execlp("sh", "sh", "-c", "echo replaced; exit 7", NULL);
-}
-
-static void run_exec(void)
-{
-    say("failed %d\n", replaces());
-}
-
 static void at_exit(void)
 {
     say("at exit %ld\n", leaf(1));
@@ -485,7 +473,7 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         {"deep", run_deep}, {"tail", run_tail}, {"big_frame", run_big_frame}, {"results", run_results}, {"sort", run_sort},
         {"signals", run_signals}, {"alternate_stack", run_alternate_stack}, {"timer", run_timer}, {"vfork", run_vfork},
-        {"clone_vm", run_clone_vm}, {"fork", run_fork}, {"spawn", run_spawn}, {"exec", run_exec}, {"exit", run_exit},
+        {"clone_vm", run_clone_vm}, {"fork", run_fork}, {"spawn", run_spawn}, {"exit", run_exit},
         {"signal_death", run_signal_death}, {"seccomp_strict", run_seccomp_strict}, {"seccomp_filter", run_seccomp_filter},
         {"threads", run_threads}, {NULL, NULL},
     };
