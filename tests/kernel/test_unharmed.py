@@ -13,11 +13,11 @@ import pytest
 from unharmed import CASES, MOMENTS, instructions
 
 from usdtkit import records, trace
-from usdtkit.bpf.links import METHODS
 from usdtkit.model import RETURN_POLICIES
 
 FEW = {
     "calls.c": ("tail", "fork", "seccomp_strict"),
+    "execs.c": ("exec",),
     "jumps.c": ("longjmp", "timer"),
     "contexts.c": ("generator",),
     "by_hand.c": ("switch",),
@@ -27,6 +27,7 @@ FEW = {
     "goroutines.go": ("grow",),
     "stacks.py": ("greenlets",),
 }
+LIBRARIES = {"throws.cc": ["c", "stdc++"], "goroutines.go": []}
 KINDS = ("entry", "return", "pair", "instruction")
 
 
@@ -162,8 +163,7 @@ def test_the_account_of_a_deep_recursion(unharmed, kind, returns):
     assert received + lost_of(summary) == 5001
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "uprobe_multi"])
-@pytest.mark.parametrize("kind", ["entry", "return", "pair"])
+@pytest.mark.parametrize(("kind", "method"), [("return", "perf_link"), ("pair", "perf_link"), ("pair", "perf_ioctl")])
 @pytest.mark.parametrize("name", FEW)
 def test_in_another_way_to_attach(unharmed, name, kind, method):
     """Which takes descriptors for each site, and time for each of these."""
@@ -171,14 +171,13 @@ def test_in_another_way_to_attach(unharmed, name, kind, method):
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("kind", ["entry", "return", "pair"])
-@pytest.mark.parametrize("name", CASES)
-def test_with_all_its_functions(unharmed, name, kind, moment):
+@pytest.mark.parametrize("name", FEW)
+def test_with_all_its_functions(unharmed, name, moment):
     """Those of the program, and of the libraries of C and C++."""
-    program = unharmed(name)
-    libraries = [program.image, "c", *(["stdc++"] if name.endswith(".cc") else [])]
+    program = replace(unharmed(name), cases=FEW[name])
+    libraries = [program.image, *LIBRARIES.get(name, ["c"])]
     everything = {library: ["*"] for library in libraries}
     outcomes, _ = program.traced(
-        moment, lambda pids: Tracer.attached(program, kind, pids, functions=everything), Tracer.look
+        moment, lambda pids: Tracer.attached(program, "pair", pids, functions=everything), Tracer.look
     )
     assert not program.differences(outcomes)
