@@ -7,9 +7,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-import leaks
 import pytest
-from processes import end, read_until
+
+# What they assert is then explained as in a test.
+pytest.register_assert_rewrite("commandline", "compiled", "elffiles", "leaks", "processes", "pythons", "stubs")
+
+import leaks  # noqa: E402
+from processes import end, read_until  # noqa: E402
 
 PROGRAMS = Path(__file__).parent / "programs"
 REQUIRE_KERNEL = os.environ.get("USDTKIT_REQUIRE_KERNEL", "") not in ("", "0")
@@ -28,7 +32,7 @@ MACHINE = {
 }
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 
-pytest_plugins = ["programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls"]
+pytest_plugins = ["programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls", "unharmed"]
 
 
 def pytest_configure(config):
@@ -94,55 +98,77 @@ def refuse_skip(report):
 
 
 @pytest.fixture(autouse=True)
-def nothing_leaks(request):
+def nothing_leaks(request, tmp_path_factory):
     """A kernel test leaves no descriptor, BPF object, child process or uprobe event."""
     if request.node.get_closest_marker("kernel") is None:
         yield
         return
-    before, events = leaks.snapshot(), leaks.uprobe_events()
+    run = tmp_path_factory.getbasetemp()
+    before, events = leaks.snapshot(), leaks.uprobe_events(run)
     yield
     left = leaks.new_since(before)
     if not IN_PARALLEL:  # else they may be those of another test
-        left += sorted(leaks.uprobe_events() - events)
+        left += sorted(leaks.uprobe_events(run) - events)
     if left:
         pytest.fail(f"leaked: {'; '.join(left)}", pytrace=False)
 
 
 def pytest_sessionstart(session):
-    session.uprobe_events = leaks.uprobe_events()
+    session.run = session.config._tmp_path_factory.getbasetemp()  # the fixture that gives it is not there yet
+    session.uprobe_events = leaks.uprobe_events(session.run)
 
 
 def pytest_sessionfinish(session):
     """No test has left a uprobe event, in whichever process it ran."""
-    if not IN_PARALLEL and (left := leaks.uprobe_events() - session.uprobe_events):
+    if not IN_PARALLEL and (left := leaks.uprobe_events(session.run) - session.uprobe_events):
         print(f"\nleaked: {'; '.join(sorted(left))}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
-def compile_c(tmp_path_factory):
-    """compile_c(source, *flags) -> Path: C text, or the name of a file in tests/programs, built once a session.
+def compiled(tmp_path_factory):
+    """compiled(command, source) -> Path: what `command -o PATH` makes of the source on its standard input.
 
-    `compiler` names another than gcc, and the language is C++ for g++. Warnings are errors.
+    Built once a session. `file`: a source that the command reads itself.
     """
     # Of each process that runs tests its own: one traces whoever runs a file.
     own = f"programs{os.environ.get('PYTEST_XDIST_WORKER', '')}"
     folder = Path(LENT, own) if LENT else tmp_path_factory.mktemp(own)
     folder.mkdir(exist_ok=True)
 
-    def build(source, *flags, compiler="gcc"):
-        if source.endswith(".c"):
-            source = (PROGRAMS / source).read_text()
-        key = hashlib.sha256("\0".join([compiler, source, *flags]).encode()).hexdigest()[:16]
+    def build(command, source, file=None):
+        words = [str(word) for word in command]
+        key = hashlib.sha256("\0".join([*words, source]).encode()).hexdigest()[:16]
         binary = folder / key
         if not binary.exists():
-            language = "-xc++" if compiler == "g++" else "-xc"
-            command = [compiler, language, "-", "-I", PROGRAMS, "-g", "-Wall", "-Werror", *flags, "-o", binary]
-            done = subprocess.run(command, input=source, text=True, capture_output=True)
+            last = [] if file is None else [str(file)]
+            done = subprocess.run([*words, "-o", str(binary), *last], input=source, text=True, capture_output=True)
             assert done.returncode == 0, done.stderr
         return binary
 
     return build
+
+
+@pytest.fixture(scope="session")
+def compile_c(compiled):
+    """compile_c(source, *flags) -> Path: C text, or the name of a file in tests/programs, built once a session.
+
+    `compiler` names another than gcc, and the language is C++ for g++. Warnings are errors.
+    """
+
+    def build(source, *flags, compiler="gcc"):
+        if source.endswith((".c", ".cc")):
+            source = (PROGRAMS / source).read_text()
+        language = "-xc++" if compiler == "g++" else "-xc"
+        return compiled([compiler, language, "-", "-I", PROGRAMS, "-g", "-Wall", "-Werror", *flags], source)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def compile_file(compiled):
+    """compile_file(command, file) -> Path: for compilers that want a file, such as those of Rust and Go."""
+    return lambda command, file: compiled(command, file.read_text(), file)
 
 
 @pytest.fixture

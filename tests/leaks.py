@@ -31,14 +31,21 @@ def snapshot():
             span, *_, name = line.split(maxsplit=5)
             held[f"mapping {span}"] = name
     for pid in children(os.getpid()):
-        held[f"child {pid}"] = Path(f"/proc/{pid}/comm").read_text().strip()
+        # Any bytes may be in a name.
+        held[f"child {pid}"] = Path(f"/proc/{pid}/comm").read_text(errors="backslashreplace").strip()
     return held
 
 
-def uprobe_events():
-    """Those of the whole machine: of the programs that tests compare with."""
+def uprobe_events(run):
+    """Those of the whole machine, of the programs that tests compare with, but not those of other runs of tests.
+
+    `run` is the directory of this run's temporary files, which lies beside those of other runs.
+    """
     events = TRACEFS / "uprobe_events"
-    return {f"uprobe event {line}" for line in events.read_text().splitlines()} if events.exists() else set()
+    # What is traced is anybody's, and so are the names.
+    lines = events.read_text(errors="backslashreplace").splitlines() if events.exists() else []
+    others, own = f" {run.parent}/", f" {run}/"
+    return {f"uprobe event {line}" for line in lines if own in line or others not in line}
 
 
 def children(parent):

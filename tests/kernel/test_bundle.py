@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commandline import WITHOUT_BCC, assert_explained, stop_tracing, usdtkit
+from processes import read_until
 
 from usdtkit.bpf import bundle
 from usdtkit.bpf.compiler import _decode, _key, compile_program
@@ -168,7 +169,7 @@ def test_the_wheel_runs_without_bcc_and_cache(installed, tmp_path, spawn):
     environment.pop("PYTHONPATH", None)
     command = [installed / "bin" / "python", "-m", "usdtkit", "gethostlatency", "--json"]
     tracer = spawn([*WITHOUT_BCC, *command], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd="/")
-    assert "Tracing" in tracer.stderr.readline()
+    read_until(tracer, "Tracing", stream="stderr", timeout=60)
     subprocess.run(["getent", "ahosts", "localhost"], check=True, capture_output=True)
     output, _ = stop_tracing(tracer)
     assert '"host": "localhost"' in output

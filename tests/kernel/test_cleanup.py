@@ -201,11 +201,20 @@ def test_close_frees_everything_at_once(stepper, original):
 
 
 def test_a_target_that_is_killed_while_it_is_traced(stepper):
+    """What it had done until then stays counted, the session ends by itself, and nothing of it is left."""
     target = stepper()
+    before = leaks.snapshot()
     with trace.Session(pid=target.pid) as session:
-        session.usdt("step:plain").count()
+        fires = session.usdt("step:plain").count()
         session.start()
+        target.fire(997)
+        assert fires.read()[()] == 997
         target.send(1_000_000_000)
+        deadline = time.monotonic() + 20
+        while fires.read()[()] == 997:  # it is in the midst of them
+            assert time.monotonic() < deadline
         target.process.kill()
         assert list(session) == []
-        assert session.summary().hits >= 0
+        assert fires.read()[()] == session.summary().hits > 997
+    assert target.process.wait(20) == -signal.SIGKILL
+    assert leaks.new_since(before) == []

@@ -26,8 +26,9 @@ def test_one_handshake_of_a_client_and_of_the_server(name, tls, spawn):
     client = spawn(tls.client(name), stderr=subprocess.DEVNULL)
     tls.served()
     client.communicate(timeout=30)
-    events = {event["pid"]: event for event in handshakes(tracer)}
-    assert events.keys() == {client.pid, tls.pid}
+    own = [event for event in handshakes(tracer) if event["pid"] in (client.pid, tls.pid)]
+    events = {event["pid"]: event for event in own}
+    assert (len(own), events.keys()) == (2, {client.pid, tls.pid})
     assert (events[client.pid]["library"], events[client.pid]["result"]) == (LIBRARIES[name], "ok")
     assert (events[tls.pid]["library"], events[tls.pid]["result"]) == ("openssl", "ok")
     assert all(event["latency_ns"] >= event["busy_ns"] > 0 for event in events.values())
@@ -82,8 +83,7 @@ def test_a_handshake_with_somebody_who_speaks_no_tls(name, result, spawn, tls, w
     tls.url = f"https://127.0.0.1:{wait_for_line(listener, 'port').split()[1]}/"
     client = spawn(tls.client(name), stderr=subprocess.DEVNULL)
     assert client.wait(30) != 0
-    (event,) = handshakes(tracer)
-    assert event["pid"] == client.pid
+    (event,) = [event for event in handshakes(tracer) if event["pid"] == client.pid]
     assert event["result"].startswith(result)
 
 

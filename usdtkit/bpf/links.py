@@ -134,6 +134,7 @@ class Links:
             )
         self._loaded = loaded
         self._descriptors: list[int] = []
+        self._not_taken: set[tuple[OpenFile, int]] = set()
         self.refused: list[Refusal] = []
         self.method = method or ("uprobe_multi" if has_uprobe_multi() else "perf_link")
 
@@ -234,7 +235,11 @@ class Links:
         return links
 
     def _attach_multi(self, link: _Multi, sites: list[Site], pid: int) -> int:
+        # What one process's instruction is refused for, every other's is; and each refusal costs a tenth of a second.
+        sites = [site for site in sites if (link.file, site.file_offset) not in self._not_taken]
         count = len(sites)
+        if not count:
+            return 0
         result = lib.usdtkit_link_uprobe_multi(
             link.program,
             link.attach_type,
@@ -255,6 +260,7 @@ class Links:
             _fail(result, link.file, pid)
         if count == 1:
             self.refused.append(Refusal(link.file.path, sites[0].file_offset, _reason(-result)))
+            self._not_taken.add((link.file, sites[0].file_offset))
             return 0
         middle = count // 2
         return self._attach_multi(link, sites[:middle], pid) + self._attach_multi(link, sites[middle:], pid)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Cost = Literal["emulated", "stepped", "refused", "mistaken", "unknown"]
+Cost = Literal["emulated", "stepped", "refused", "mistaken", "held", "unknown"]
 
 LONGEST = 15
 """Bytes of the longest instruction."""
@@ -19,6 +19,10 @@ LONGEST = 15
 REFUSED_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\xf0")
 _PREFIXES = frozenset(b"\x66\x67\xf2\xf3\x64\x65") | REFUSED_PREFIXES
 _VEX, _EVEX = b"\xc4\xc5", 0x62
+# syscall, sysenter, int $0x80
+_SYSTEM_CALLS = (b"\x0f\x05", b"\x0f\x34", b"\xcd\x80")
+# First bytes of what a probe may do harm to: prefixes, and opcodes.
+_MAY_HARM = (b"\x62", b"\x66", b"\x67", b"\x0f", b"\xcd")
 
 
 def cost_of(code: bytes, machine: str) -> Cost:
@@ -28,6 +32,8 @@ def cost_of(code: bytes, machine: str) -> Cost:
     than one byte. `endbr64`, with which functions begin where control flow is protected, is stepped. Mistaken are
     AVX-512's instructions whose opcode, in its table, has the number of one that is emulated, in the first: on
     `vpbroadcastb`, with which glibc's strchr for such processors begins, a probe makes the program compute nonsense.
+    Held are system calls: until an instruction has been stepped the kernel delivers no signal to its thread, so that a
+    call that waits (read, pause) could not be interrupted any more, neither by a timer nor by pthread_cancel.
     """
     if machine not in ("x86_64", "i386"):
         return "unknown"
@@ -45,6 +51,8 @@ def cost_of(code: bytes, machine: str) -> Cost:
             return "refused"
         if rest[0] == _EVEX:
             return "mistaken" if len(rest) > 4 and _is_emulated(rest[4:5], b"", b"") else "stepped"
+    if rest[:2] in _SYSTEM_CALLS:
+        return "held"
     if _is_jump(rest) and b"\x66" in prefixes:
         return "refused"  # with this prefix, the width of a jump differs between processors
     return "emulated" if _is_emulated(rest, prefixes, rex) else "stepped"
@@ -52,7 +60,7 @@ def cost_of(code: bytes, machine: str) -> Cost:
 
 def is_safe(code: bytes, machine: str) -> bool:
     """Whether a probe there leaves what the program does as it is. For most code the first byte tells."""
-    return code[:1] not in (b"\x62", b"\x66", b"\x67") or cost_of(code, machine) != "mistaken"
+    return code[:1] not in _MAY_HARM or cost_of(code, machine) not in ("mistaken", "held")
 
 
 def _is_jump(code: bytes) -> bool:

@@ -64,10 +64,17 @@ def check_offset(image: Image, function: Function, offset: int) -> None:
 
 
 def _check_instruction(image: Image, address: int, where: str) -> None:
-    """UsageError where the kernel would not take a probe on the instruction, or mistake it for another."""
-    if (what := cost(image, image.file_offset(address))) in ("refused", "mistaken"):
+    """UsageError where the kernel would not take a probe on the instruction, mistake it for another, or let no signal
+    interrupt it any more."""
+    what = cost(image, image.file_offset(address))
+    if what in ("refused", "mistaken"):
         why = "puts no probe on" if what == "refused" else "would execute something else in place of"
         raise UsageError(f"{where}: the kernel {why} an instruction with this prefix", hint="probe the caller")
+    if what == "held":
+        raise UsageError(
+            f"{where} is a system call: with a probe there no signal could interrupt it",
+            hint="probe the function that makes the call, at its entry",
+        )
 
 
 def _within_instruction(where: str, name: str, offset: int, starts: Sequence[int] | None) -> UsageError:

@@ -9,8 +9,9 @@ instructions by which the function leaves are then probed instead; a reason too 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
-from usdtkit.elf.image import SHT_NOBITS, Image
+from usdtkit.elf.image import PF_X, PT_LOAD, SHT_NOBITS, Image
 from usdtkit.elf.sites import is_go
 from usdtkit.elf.tables import Table, tables
 from usdtkit.errors import ElfError
@@ -33,12 +34,30 @@ _EXEMPT = frozenset(
         *("libc.so", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"),
     )
 )
+# The process then runs a program whose files nobody has looked at.
+_BECOMES_ANOTHER = ("execve", "execv", "execvp", "execvpe", "execl", "execlp", "execle", "fexecve", "execveat")
 _NAMES = (
     *("__gxx_personality_v0", "__gcc_personality_v0", "__cxa_throw", "__cxa_rethrow", "__cxa_begin_catch"),
     *("pthread_cancel", "pthread_exit", "thrd_exit", "__pthread_unwind_next", "__pthread_register_cancel"),
     *("swapcontext", "setcontext", "makecontext", "jump_fcontext", "make_fcontext", "ontop_fcontext"),
     *("longjmp", "_longjmp", "siglongjmp", "__longjmp_chk", "backtrace", "dlopen", "dlmopen", "__libc_dlopen_mode"),
+    *_BECOMES_ANOTHER,
 )
+_HANDLES_SIGNALS = ("sigaction", "signal", "bsd_signal", "__sysv_signal", "sigset", "sigvec")
+_CANCELS_ANYWHERE = "pthread_setcanceltype"
+_MOST_CODE = 256 << 20  # bytes
+# Instructions that set the stack pointer from another register or from memory, as those that switch stacks do: on
+# x86-64 `mov` and `xchg`, except from %rbp and what is saved below it, with which functions end; on aarch64 `mov sp, x`
+# except from the frame pointer. What also looks like these, such as the end of an array of variable length, or the
+# middle of longer instructions, costs a file the cheaper way.
+_SETS_STACK_POINTER = {
+    "x86_64": rb"\x48(?:\x89[\xc4\xcc\xd4\xdc\xf4\xfc]"
+    rb"|\x8b[\x20-\x27\x60-\x64\x66\x67\xa0-\xa4\xa6\xa7\xe0-\xe3\xe6\xe7]"
+    rb"|\x87[\x20-\x27\x60-\x67\xa0-\xa7\xe0-\xe3\xe5-\xe7\xc4\xcc\xd4\xdc\xec\xf4\xfc])"
+    rb"|\x49[\x8b\x87][\x20-\x27\x60-\x67\xa0-\xa7\xe0-\xe7]"
+    rb"|\x4c[\x89\x87][\xc4\xcc\xd4\xdc\xe4\xec\xf4\xfc]",
+    "aarch64": rb"(?!\xbf\x03|\xff\x03)[\x1f\x3f\x5f\x7f\x9f\xbf\xdf\xff][\x00-\x03]\x00\x91",
+}
 _PREFIX = b"_Unwind_"
 _GREENLET = "PyInit__greenlet"
 
@@ -61,9 +80,52 @@ def may_leave(image: Image) -> str:
             return "handles exceptions (.gcc_except_table)"
         if not image.sections:
             return "has no section headers, so that what it uses is not known"
-        return _by_symbols(image)
+        return _by_symbols(image) or _by_code(image)
     except (ElfError, struct.error) as error:
         return f"cannot be read: {error}"
+
+
+def may_end_anywhere(images: Iterable[Image]) -> str:
+    """Why a signal may end a function of a process that maps these files, at any of its instructions, by unwinding the
+    stack or by switching it; "" where nothing says so. Only that ends a function that calls nothing.
+
+    A handler may throw what passes through the function that it has interrupted, a thread may be cancelled wherever it
+    is. longjmp is no reason: it looks for no return address.
+    """
+    handles = unwinds = ""
+    for image in images:
+        try:
+            if _soname(image) in _EXEMPT:
+                continue
+            for table in tables(image):
+                if _symbol(table, _CANCELS_ANYWHERE) is not None:
+                    return f"{image.path} uses {_CANCELS_ANYWHERE}"
+                if not handles and any(_symbol(table, name) is not None for name in _HANDLES_SIGNALS):
+                    handles = image.path
+            why = may_leave(image)
+            if why and not any(name in why for name in ("longjmp", "dlopen", *_BECOMES_ANOTHER)):
+                unwinds = unwinds or f"{image.path} {why}"
+        except (ElfError, struct.error) as error:
+            return f"{image.path} cannot be read: {error}"
+    return f"{handles} handles signals, and {unwinds}" if handles and unwinds else ""
+
+
+def _by_code(image: Image) -> str:
+    """What the instructions of a file of x86-64 or aarch64 say."""
+    pattern = _SETS_STACK_POINTER.get(image.machine)
+    if pattern is None:
+        return ""
+    import re  # not needed where a name has told already
+
+    sets_stack_pointer, left = re.compile(pattern), _MOST_CODE
+    for segment in image.segments:
+        if segment.type == PT_LOAD and segment.flags & PF_X:
+            left -= segment.file_size
+            if left < 0:
+                return "has too much code to look through"
+            if found := sets_stack_pointer.search(image.read(segment.offset, segment.file_size)):
+                return f"sets the stack pointer at {segment.address + found.start():#x}"
+    return ""
 
 
 def _by_symbols(image: Image) -> str:

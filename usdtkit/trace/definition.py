@@ -167,6 +167,7 @@ class Definition:
 
     def _add_hook(self, resolved: Resolved) -> programs.Hook:
         self.check_open()
+        resolved = self._returns.entered(resolved)
         hook = programs.Hook(
             len(self._hooks), resolved.what, resolved.kind, os.uname().machine, resolved.arguments, self._string_size
         )

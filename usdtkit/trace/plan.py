@@ -62,8 +62,9 @@ class Planned:
     """One site of a session: `kind` is usdt, entry or return; offsets are the file's; no `pids` means every process.
 
     `arguments` are those that its source can be asked for. `cost` is what the kernel does at a hit: an instruction that
-    is "emulated" costs half a microsecond, one that is "stepped" 7 to 17; where it is "refused", or "mistaken" for
-    another, there must be no probe. `returns` says how the returns of the function are seen, and `why`: by "sites",
+    is "emulated" costs half a microsecond, one that is "stepped" 7 to 17; where it is "refused", "mistaken" for
+    another, or "held" (a system call, which no signal could then interrupt), there must be no probe.
+    `returns` says how the returns of the function are seen, and `why`: by "sites",
     which are probes on the instructions with which it leaves, by "probes", the kernel's return probes, or at a jump to
     its last callee by a return probe that is set there ("tail").
     """

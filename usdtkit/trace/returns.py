@@ -10,20 +10,21 @@ is resumed may return into another one: the program dies. A probe on the exits c
 but it costs more, because the kernel executes the `ret` in a place of its own, which takes a second trap. So return
 probes are only taken where the program cannot notice them:
 
-- a function that calls nothing, which can only be left by its return;
+- a function that calls nothing, where no signal may end it at any instruction: else it can only be left by its return;
 - a function of the C library that calls nothing back and is not left in another way, such as malloc;
 - the functions of given processes in whose files nothing can leave a function otherwise, or switch stacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit import targets
 from usdtkit.bpf.render import EXIT_IS_BRANCH, EXIT_IS_SHARED, EXIT_LACKS_VALUE
 from usdtkit.elf.image import Image
-from usdtkit.elf.unwinding import RETURNS_TWICE, may_leave
+from usdtkit.elf.unwinding import RETURNS_TWICE, may_end_anywhere, may_leave
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.model import RETURN_POLICIES
@@ -46,6 +47,7 @@ class Returns:
         self._policy = policy
         self._pids = pids
         self._harmless: str | None = None  # why nothing in these processes can be harmed, once it was looked for
+        self._interrupted: dict[OpenFile | None, str] = {}  # why a signal may end a function: in a file, or in `pids`
 
     def of(self, entered: Resolved) -> tuple[Resolved, Resolved]:
         """The entries, and the returns, of functions whose returns can be seen; the others are left out with a warning.
@@ -78,6 +80,21 @@ class Returns:
             replace(entered, kind="return", arguments=(), places=tuple(exits)),
         )
 
+    def entered(self, resolved: Resolved) -> Resolved:
+        """Entries where each call of a function is counted once: those of Go's are not its first instructions, which
+        run again when the stack has grown."""
+        if resolved.kind != "entry" or not any(_is_entry_of_go(place) for place in resolved.places):
+            return resolved
+        finders: dict[OpenFile, _Finder] = {}
+        places = []
+        for place in resolved.places:
+            if _is_entry_of_go(place) and place.function is not None:
+                finder = finders.setdefault(place.opened, _Finder(place.opened))
+                with contextlib.suppress(UnsupportedError):  # assembler code, say, whose entry is its first instruction
+                    place = replace(place, file_offset=finder.find(place.function).entry)
+            places.append(place)
+        return replace(resolved, places=tuple(places))
+
     def _one(self, place: Place, finder: _Finder) -> tuple[Place, list[Place]]:
         function = place.function
         if function is None:
@@ -105,11 +122,14 @@ class Returns:
                 return _probed(place, f"{why}; its exits are not known: {error.message}")
             raise
         if self._policy == "auto" and not is_go:
-            if exits.is_leaf:
-                return _probed(place, "calls nothing, so that it is only left by its return")
             if why := self._why_harmless():
                 return _probed(place, why)
-        why = "exceptions, cancellation or coroutines may leave it" if self._policy == "auto" else "asked for"
+            interrupted = self._why_interrupted(place.opened) if exits.is_leaf else ""
+            if exits.is_leaf and not interrupted:
+                return _probed(place, "calls nothing, so that it is only left by its return")
+            why = interrupted or "exceptions, cancellation or coroutines may leave it"
+        else:
+            why = "asked for" if self._policy == "sites" else "it is Go's, where return probes would end the program"
         leaving = [self._exit(place, exit, why) for exit in exits.sites]
         shared = any(exit.shared for exit in exits.sites) * EXIT_IS_SHARED
         return replace(place, file_offset=exits.entry, returns="sites", why=why, flags=shared), leaving
@@ -123,6 +143,19 @@ class Returns:
             why += f"; its time ends where it goes on in {exit.to}, and its return value is not known there"
         flags |= exit.condition | (exit.kind == "branch") * EXIT_IS_BRANCH | (not exit.final) * EXIT_LACKS_VALUE
         return replace(place, file_offset=exit.file_offset, returns="sites", why=why, flags=flags)
+
+    def _why_interrupted(self, file: OpenFile) -> str:
+        """Why a signal may end a function of this file anywhere in the traced processes; of other processes, what the
+        file itself says."""
+        key = None if self._pids else file
+        if key not in self._interrupted:
+            files = _mapped(self._pids) if self._pids else [file]
+            try:
+                why = may_end_anywhere(Image(each.path, each) for each in files)
+            except UsdtkitError as error:
+                why = error.message
+            self._interrupted[key] = why
+        return self._interrupted[key]
 
     def _why_harmless(self) -> str:
         """Why no function of the traced processes can be left but by its return; "" where that is not certain."""
@@ -151,6 +184,11 @@ class _Finder:
         return self._finder.find(function, into)
 
 
+def _is_entry_of_go(place: Place) -> bool:
+    function = place.function
+    return function is not None and function.convention == "go" and place.file_offset == function.file_offset
+
+
 def _ends_safely(name: str) -> bool:
     """Whether the function that is jumped to is only left by its return: malloc and the like, and operator delete."""
     return name.startswith(("_ZdlPv", "_ZdaPv")) or returns_only("c", name)
@@ -161,12 +199,17 @@ def _probed(place: Place, why: str) -> tuple[Place, list[Place]]:
     return probed, [probed]
 
 
-def _why_harmless(pids: Sequence[int]) -> str:
+def _mapped(pids: Sequence[int]) -> Iterator[OpenFile]:
+    """The files that the processes map. UsdtkitError where one of them cannot be looked at."""
     for target in targets.mapped_by(pids):
-        try:
-            if any(may_leave(Image(file.path, file)) for file in targets.open_target(target)):
-                return ""
-        except UsdtkitError:
+        yield from targets.open_target(target)
+
+
+def _why_harmless(pids: Sequence[int]) -> str:
+    try:
+        if any(may_leave(Image(file.path, file)) for file in _mapped(pids)):
             return ""
+    except UsdtkitError:
+        return ""
     which = f"process {pids[0]}" if len(pids) == 1 else "these processes"
     return f"no code in {which} can leave a function otherwise or switch stacks"
