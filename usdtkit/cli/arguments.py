@@ -22,10 +22,15 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(format="table")
 
 
-def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[str] = ("-c", "--command")) -> None:
+def add_session_options(
+    parser: argparse.ArgumentParser,
+    *,
+    command: Sequence[str] = ("-c", "--command"),
+    room: str = "how many entries the tables in the kernel have room for (10,240)",
+) -> None:
     """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them.
 
-    `command`: what the option for a command is called.
+    `command`: what the option for a command is called. `room`: what the help says of --room.
     """
     parser.add_argument(
         "-p", "--pid", type=pids, action="extend", help="trace this process only (repeatable, or several: 12,34)"
@@ -44,6 +49,7 @@ def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[st
         metavar="N",
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
+    parser.add_argument("--room", type=positive, metavar="N", help=room)
     parser.add_argument(
         "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
     )

@@ -53,8 +53,8 @@ def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = Non
     """A session for the parsed options; `pids` in place of those of -p."""
     found = options.pid if pids is None else pids
     drop = options.drop if options.drop_to is None else options.drop_to
-    common = {"command": options.command, "duration": options.duration, "drop": drop}
-    session: Session = (options.session or Session)(pid=found, ordered=True, **common, **more)
+    common = {"command": options.command, "duration": options.duration, "drop": drop, "room": options.room}
+    session: Session = (options.session or Session)(pid=found, ordered=True, **{**common, **more})
     return session
 
 
@@ -153,7 +153,7 @@ def _begin(session: Session) -> None:
 
 
 def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
-    for line in session.advice():
+    for line in session.advice(larger="--room N"):
         note(f"usdtkit: {line}")
     summary = session.summary()
     report.summary(summary)

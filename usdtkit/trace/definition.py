@@ -19,7 +19,7 @@ from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Function, Probe
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import find_program
-from usdtkit.trace.kernelmap import KernelMap, Kind
+from usdtkit.trace.kernelmap import MOST_ROOM, USUAL_ROOM, KernelMap, Kind
 from usdtkit.trace.plan import Planned, planned
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, StrPath, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
@@ -28,16 +28,24 @@ from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, StrPath, UsdtSpec,
 class Definition:
     """What is traced of the processes `pid`, of a `command` that will be started, or of all.
 
-    `string_size`: bytes read of a string argument.
+    `string_size`: bytes read of a string argument. `room`: how many entries its tables have room for; None leaves each
+    the size that suits most.
     """
 
     def __init__(
-        self, *, pid: int | Iterable[int] | None = None, command: Sequence[str] | None = None, string_size: int = 128
+        self,
+        *,
+        pid: int | Iterable[int] | None = None,
+        command: Sequence[str] | None = None,
+        string_size: int = 128,
+        room: int | None = None,
     ) -> None:
         if not 1 <= string_size <= MAX_STRING:
             raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {MAX_STRING}")
         if pid is not None and command is not None:
             raise UsageError("a session traces processes, or a command, not both")
+        if room is not None and not 1 <= room <= MOST_ROOM:
+            raise UsageError(f"tables with room for {room} entries", hint=f"from 1 to {MOST_ROOM}")
         # Each once: a process that is attached to twice would be counted twice.
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         if pid is not None and not self.pids:
@@ -46,6 +54,7 @@ class Definition:
         self._search_pids = self.pids
         self._program = None if command is None else os.path.realpath(find_program(command))
         self._string_size = string_size
+        self._room = room
         self._hooks: list[programs.Hook] = []
         self._places: list[Resolved] = []  # of each hook
         self._event_types = 0
@@ -104,11 +113,12 @@ class Definition:
         end_hook.after = start_hook
         return Pair(self, second, Source(self, first, start_hook), end_hook)
 
-    def map(self, *, room: int = 10_240, **fields: Kind) -> KernelMap:
+    def map(self, *, room: int | None = None, **fields: Kind) -> KernelMap:
         """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
-        sources' `put` and `delete` keep. It has room for so many entries."""
+        sources' `put` and `delete` keep. It has room for so many entries; None is the room of the session's tables,
+        or 10,240."""
         self.check_open()
-        self._maps.append(KernelMap(len(self._maps), room, fields))
+        self._maps.append(KernelMap(len(self._maps), (self._room or USUAL_ROOM) if room is None else room, fields))
         return self._maps[-1]
 
     def find_probes(self, name: str, path: str | None = None) -> list[Probe]:

@@ -16,7 +16,6 @@ from usdtkit.trace.specs import uprobe
 
 Measure = Callable[[Source, Expression, Expression, Expression], None]
 """Takes a source, and of its hits the time in nanoseconds, the address of the mutex, and the stack."""
-MUTEXES = 10_240  # held at a time
 
 
 def waits(session: Session, library: str, measure: Measure) -> None:
@@ -27,7 +26,7 @@ def waits(session: Session, library: str, measure: Measure) -> None:
 
 def holds(session: Session, library: str, measure: Measure) -> None:
     """From the return of what takes a mutex to what lets go of it."""
-    held = session.map(room=MUTEXES, since="u64", depth="u64", stack="stack")
+    held = session.map(since="u64", depth="u64", stack="stack")
     locks = (libc.MUTEX_LOCK, libc.MUTEX_TRY, *libc.MUTEX_TIMED)
     calls = session.pair(uprobe(library, *locks), keep={"mutex": arg(1)})
     sleeps = session.pair(uprobe(library, *libc.CONDITION_WAITS), keep={"mutex": arg(2)})

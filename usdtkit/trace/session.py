@@ -20,6 +20,7 @@ from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
+from usdtkit.bpf.maps import TABLES
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
@@ -51,6 +52,8 @@ class Session(Definition):
     seconds, or when all of the processes have ended; what is still in the buffer then is yielded first.
 
     `ring_size`: bytes for events in the kernel, a power of two. `string_size`: bytes read of a string argument.
+    `room`: how many entries the tables in the kernel have room for, which hold open pairs, keys of counts and
+    histograms, stacks, and the maps that were given no room of their own.
     `method`: how to attach, one of `usdtkit.bpf.links.METHODS`; None takes the best that the kernel has.
     `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
     `batches` keep the buffer's. `drop`: when all is attached, give up every privilege, and become this user (a name or
@@ -65,13 +68,14 @@ class Session(Definition):
         duration: float | None = None,
         ring_size: int = 8 << 20,
         string_size: int = 128,
+        room: int | None = None,
         method: str | None = None,
         ordered: bool = False,
         drop: bool | str = False,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
-        super().__init__(pid=pid, command=command, string_size=string_size)
+        super().__init__(pid=pid, command=command, string_size=string_size, room=room)
         self._identity = None if drop is False else _identity(None if drop is True else drop)
         self._command: Command | None = None
         if self._program is not None and command is not None:
@@ -144,6 +148,8 @@ class Session(Definition):
             GLOBS: len(program.globs),
             **{one.name: one.room for one in self._maps},
         }
+        if self._room is not None:
+            sizes = {**{one.name: self._room for one in bytecode.maps if one.type in TABLES}, **sizes}
         self._loaded = Loaded(bytecode, program.parameters, sizes)
         try:
             maps = self._loaded.maps
@@ -391,9 +397,12 @@ class Session(Definition):
         duration = (self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0
         return Summary(**counted, received=self.received, duration_s=duration)
 
-    def advice(self) -> list[str]:
-        """What would give the stacks that were read more names, a line a kind of process; often nothing."""
-        return [] if self._stacks is None else self._stacks.advice()
+    def advice(self, larger: str = "Session(room=N)") -> list[str]:
+        """What to do about hits that found no room in a table, and what would give the stacks that were read more
+        names, a line each; often nothing. `larger`: how the reader of these lines asks for larger tables."""
+        from usdtkit.trace.remedies import remedies  # asked once, at the end
+
+        return remedies(self.summary(), larger) + ([] if self._stacks is None else self._stacks.advice())
 
     def close(self) -> None:
         """Detach and free everything. The summary stays."""
