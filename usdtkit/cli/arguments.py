@@ -27,10 +27,15 @@ def add_session_options(
     *,
     command: Sequence[str] = ("-c", "--command"),
     room: str = "how many entries the tables in the kernel have room for (10,240)",
+    verbose: str = "",
+    shows_program: bool = False,
+    chosen: bool = False,
 ) -> None:
     """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them.
 
     `command`: what the option for a command is called. `room`: what the help says of --room.
+    `verbose`: what -v does in this tool besides telling more; with `shows_program` it does what --program does, as in
+    bcc's tools. `chosen`: whether the user says which functions or probes are traced, and so decides what they cost.
     """
     parser.add_argument(
         "-p", "--pid", type=pids, action="extend", help="trace this process only (repeatable, or several: 12,34)"
@@ -56,8 +61,12 @@ def add_session_options(
     parser.add_argument("--drop-to", metavar="USER", help="the same, and become this user")
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
     parser.add_argument("--program", action="store_true", help="show the BPF program before it runs")
+    more = "; as --program" if shows_program else f"; {verbose}" if verbose else ""
+    parser.add_argument(
+        *("-v", "--verbose"), action="store_true", help=f"say more: what is traced, what is left out, and why{more}"
+    )
     # `usdtkit bundle` puts what records in place of a session; by_heart, it does not matter what runs here.
-    parser.set_defaults(session=None, by_heart=False)
+    parser.set_defaults(session=None, by_heart=False, chosen=chosen, shows_program=shows_program)
     add_output_options(parser)
 
 

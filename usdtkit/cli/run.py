@@ -141,9 +141,20 @@ def follow_intervals(
 
 
 def _start(session: Session, options: argparse.Namespace) -> None:
-    if options.program:
+    if options.program or (options.verbose and options.shows_program):
         note(session.program().text)
-    session.start(_warn_of_cost)
+    session.start(lambda plan: _announce(plan, options))
+
+
+def _announce(plan: Sequence[Planned], options: argparse.Namespace) -> None:
+    """What whoever traces should know before it begins."""
+    _warn_of_cost(plan, stepped=options.chosen or options.verbose)
+    if options.verbose:
+        files: dict[str, set[int]] = {}
+        for site in plan:
+            files.setdefault(site.path, set()).add(site.file_offset)
+        for path, offsets in files.items():
+            note(f"usdtkit: {len(offsets)} {'site' if len(offsets) == 1 else 'sites'} in {path}")
 
 
 def _begin(session: Session) -> None:
@@ -156,7 +167,7 @@ def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
     for line in session.advice(larger="--room N"):
         note(f"usdtkit: {line}")
     summary = session.summary()
-    report.summary(summary)
+    report.summary(summary, unexplained_ends=session.unexplained_ends())
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
 
 
@@ -181,12 +192,13 @@ EXPLAINED = [
 ]
 
 
-def _warn_of_cost(plan: Sequence[Planned]) -> None:
+def _warn_of_cost(plan: Sequence[Planned], *, stepped: bool = True) -> None:
+    """`stepped`: also name the sites that are single-stepped, for whoever chose them and can choose others."""
     sites = {(site.path, site.file_offset): site for site in plan}
-    stepped = sorted({site.name for site in sites.values() if site.cost == "stepped"})
-    if stepped:
+    slow = sorted({site.name for site in sites.values() if site.cost == "stepped"})
+    if slow and stepped:
         number = sum(site.cost == "stepped" for site in sites.values())
-        names = ", ".join(stepped[:SHOWN]) + (", …" if len(stepped) > SHOWN else "")
+        names = ", ".join(slow[:SHOWN]) + (", …" if len(slow) > SHOWN else "")
         note(f"usdtkit: {number} of {len(sites)} sites are single-stepped, 7 to 17 µs a hit instead of 0.5: {names}")
     if len(sites) > MANY and not plan[0].pids:
         note(f"usdtkit: {len(sites):,} sites in every process, all of which become slower; -p PID traces one")

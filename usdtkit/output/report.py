@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from usdtkit.output import histogram
 from usdtkit.output.text import is_cut, jsonable, printable, show
-from usdtkit.records import dataclass
+from usdtkit.records import dataclass, replace
 from usdtkit.trace import Summary, wall_time
 from usdtkit.trace.aggregations import Distribution
 
@@ -135,12 +135,16 @@ class Report:
                 print(histogram.statistics(distribution, percentiles, bound))
             sys.stdout.flush()
 
-    def summary(self, summary: Summary) -> None:
-        """Write the account of the session: as the last JSON object, else to standard error."""
+    def summary(self, summary: Summary, *, unexplained_ends: int | None = None) -> None:
+        """Write the account of the session: as the last JSON object, which has every number, else to standard error.
+
+        `unexplained_ends`: the ends without a start that say something to the reader; None stands for all of them.
+        """
         if self.format == "json":
             self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
         else:
-            note(account(summary))
+            shown = summary if unexplained_ends is None else replace(summary, unmatched=unexplained_ends)
+            note(account(shown))
 
     def _line(self, cells: Sequence[str]) -> None:
         line, edge = "", 0

@@ -25,6 +25,7 @@ from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
+from usdtkit.processes import threads
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
@@ -94,6 +95,7 @@ class Session(Definition):
         self._stacks: Stacks | None = None
         self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
+        self._threads = 0  # that there were when all was attached
         self._final: Summary | None = None
         self._waiter = Waiter(self.pids)
         self._closed = False
@@ -171,6 +173,7 @@ class Session(Definition):
             self._links, self._numbers = Links(self._loaded, self._method), plan.numbers
             self._started_at = time.monotonic()
             self._attach(self._links, plan, program)
+            self._threads = threads(self.pids)
             self._waiter.watch(self._stream.fd, *([] if self._stacks is None else [self._stacks.fd]))
             if self._identity is not None:
                 self._drop(self._identity)
@@ -396,6 +399,15 @@ class Session(Definition):
         counted = totals(self._hooks, () if self._loaded is None else self._loaded.maps["stats"].items())
         duration = (self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0
         return Summary(**counted, received=self.received, duration_s=duration)
+
+    def unexplained_ends(self) -> int:
+        """How many ends came without a start, where they are more than the calls that were open when the trace began.
+
+        Those are one a thread, or a few where calls nest. Where nothing was completed, even a few say why; else 0.
+        """
+        summary = self.summary()
+        usual = sum(hook.after is not None for hook in self._hooks) * (self._threads if summary.hits else 1)
+        return summary.unmatched if summary.unmatched > usual else 0
 
     def advice(self, larger: str = "Session(room=N)") -> list[str]:
         """What to do about hits that found no room in a table, and what would give the stacks that were read more
