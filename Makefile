@@ -13,7 +13,7 @@ demo_packages := gcc libc6-dev python3-bpfcc python3-dev python3-venv
 cross_packages := $(foreach target,aarch64 arm i686 powerpc64le riscv64 s390x,gcc-$(target)-linux-gnu$(if $(filter arm,$(target)),eabihf)) \
 	$(foreach port,arm64 armhf i386 ppc64el riscv64 s390x,libc6-dev-$(port)-cross)
 test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) fish g++ gdb groff-base libcurl3-gnutls libcurl3-nss \
-	libjemalloc2 libreadline8 libtcmalloc-minimal4 linux-perf mariadb-server nodejs openjdk-17-jre-headless \
+	libjemalloc2 libreadline8 libtcmalloc-minimal4 linux-perf mariadb-server musl-tools nodejs openjdk-17-jre-headless \
 	openssl pamtester patchelf php8.2-cli postgresql-15 qemu-user ruby systemtap-sdt-dev xz-utils zsh
 kernel_packages := busybox-static cpio file kmod qemu-system-x86 zstd
 

@@ -143,7 +143,15 @@ def follow_intervals(
 def _start(session: Session, options: argparse.Namespace) -> None:
     if options.program or (options.verbose and options.shows_program):
         note(session.program().text)
+    _tell_remarks(session)
     session.start(lambda plan: _announce(plan, options))
+
+
+def _tell_remarks(session: Session) -> None:
+    """Of where the functions are, once it is sure that there is something to trace."""
+    session.check_startable()
+    for remark in session.remarks:
+        note(f"usdtkit: {remark}")
 
 
 def _announce(plan: Sequence[Planned], options: argparse.Namespace) -> None:
@@ -174,6 +182,7 @@ def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
 def explain(session: Session, format: Format) -> int:
     """Write the plan of a session, a site a row; then what it would cost."""
     report = Report("explain", EXPLAINED, format)
+    _tell_remarks(session)
     plan = session.plan()
     for site in plan:
         report.row(site.to_json())

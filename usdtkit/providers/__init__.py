@@ -39,6 +39,11 @@ def known_function(library: str, function: str) -> Pairs | None:
     return None
 
 
+def knows_library(name: str) -> bool:
+    """Whether functions of a library of this short name are known."""
+    return any(name in getattr(module, "FUNCTIONS", {}) for module in (_module(f"lib{name}"), _module(name)))
+
+
 @lru_cache(maxsize=256)
 def _module(name: str) -> ModuleType | None:
     # The name comes out of a file, which may have thousands of them: asking the import system costs more than looking.

@@ -10,10 +10,11 @@ import contextlib
 import os
 from collections.abc import Iterable, Sequence
 
-from usdtkit import targets
+from usdtkit import linkage, targets
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
+from usdtkit.bpf.render import HookKind
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Function, Probe
@@ -60,6 +61,9 @@ class Definition:
         self._event_types = 0
         self._aggregations: list[Aggregation] = []
         self._maps: list[KernelMap] = []
+        self._remarks: dict[tuple[str, str], dict[str, None]] = {}
+        self._absent: list[NotFoundError] = []  # of what is optional
+        self._named: set[tuple[str, str]] = set()  # file and name of what was asked for by name in the C library
 
     def usdt(self, name: str, path: StrPath | None = None) -> Source:
         """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""
@@ -129,8 +133,26 @@ class Definition:
         return targets.find_probes(name, pids=self._search_pids, path=path)
 
     def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
-        """The functions of a library that match any of the patterns, in what the session traces. NotFoundError."""
-        return targets.find_functions(library, patterns, pids=self._search_pids)
+        """The functions of a library that match any of the patterns, in what the session traces. NotFoundError.
+
+        Where they are in the program itself, or in several files, `remarks` says so.
+        """
+        found = linkage.find(library, patterns, pids=self._search_pids, program=self._program)
+        for before, names, after in found.remarks:
+            self._remarks.setdefault((before, after), {}).update(dict.fromkeys(names))
+        if found.missing is not None:
+            raise found.missing
+        if linkage.is_c(library):
+            self._named.update((one.path, one.name) for one in found.functions if one.name in patterns)
+        return found.functions
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever traces should know of where the functions are, a sentence each."""
+        found = [linkage.Remark(before, tuple(names), after) for (before, after), names in self._remarks.items()]
+        if self._search_pids and self._named:
+            found += linkage.namesakes(self._named, self._search_pids)
+        return [remark.text for remark in found]
 
     def resolve(self, spec: Spec | Resolved) -> Resolved:
         """Where a spec leads in what the session traces. NotFoundError."""
@@ -138,7 +160,23 @@ class Definition:
             return spec
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
-        return spec.resolve(self._search_pids)
+        return spec.resolve(self._search_pids, self.find_functions(spec.library, spec.functions))
+
+    def optional(self, spec: FunctionSpec) -> Resolved:
+        """As `resolve`, for functions that some builds of a library have: no places where there are none.
+
+        A session in which nothing was found at all does not start: it raises the NotFoundError of the first.
+        """
+        try:
+            return self.resolve(spec)
+        except NotFoundError as error:
+            self._absent.append(error)
+            kind: HookKind = "return" if spec.on_return else "entry"
+            return Resolved(spec.what, kind, spec.arguments_of(spec.functions), ())
+
+    def _check_found(self) -> None:
+        if self._absent and not any(resolved.places for resolved in self._places):
+            raise self._absent[0]
 
     def _add_hook(self, resolved: Resolved) -> programs.Hook:
         self.check_open()
@@ -167,6 +205,7 @@ class Definition:
         """Raise UsageError where there is nothing to do."""
         if not any(hook.blocks for hook in self._hooks):
             raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+        self._check_found()
 
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled."""
@@ -174,4 +213,5 @@ class Definition:
 
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
+        self._check_found()
         return planned(self._hooks, self._places, self.pids)

@@ -88,8 +88,11 @@ class FunctionSpec:
     functions: tuple[str, ...]
     on_return: bool = False
 
-    def resolve(self, pids: Sequence[int]) -> Resolved:
-        found = self._one_name_each(targets.find_functions(self.library, self.functions, pids=pids))
+    def resolve(self, pids: Sequence[int], functions: Sequence[Function] | None = None) -> Resolved:
+        """Where it leads in the processes, or without them here; `functions` are those that were found for it."""
+        if functions is None:
+            functions = targets.find_functions(self.library, self.functions, pids=pids)
+        found = self._one_name_each(functions)
         if self.on_return:
             targets.refuse_go_returns(function.path for function in found)
         conventions = {function.convention for function in found}
