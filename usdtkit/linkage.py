@@ -107,15 +107,15 @@ class _Search:
         self._functions: list[Function] = []
         self._remarks: list[Remark] = []
         self._missing: NotFoundError | None = None
-        self._file_names: dict[str, str] = {}  # by path, as their processes call them
+        self._mapped: list[Target] = []  # what the processes map that are traced
 
     def found(self) -> Found:
         if not self._functions:
             return Found([], self._remarks, self._missing or NotFoundError(f"no such function in {self._library}"))
-        files = {path: self._file_names.get(path, path) for path in dict.fromkeys(f.path for f in self._functions)}
-        called = {path: name for path, name in files.items() if self._is_called(name)}
-        if len({os.path.basename(name) for name in called.values()}) > 1:  # noqa: PTH119
-            shown = [*list(called)[:_SHOWN], *(["…"] if len(called) > _SHOWN else [])]
+        traced = {file_key(path) for path in {function.path for function in self._functions}}
+        called = [target for target in self._mapped if self._is_called(target.name) and file_key(target.path) in traced]
+        if len({os.path.basename(target.name) for target in called}) > 1:  # noqa: PTH119
+            shown = [*(target.path for target in called[:_SHOWN]), *(["…"] if len(called) > _SHOWN else [])]
             self._remarks.append(
                 Remark(f"{self._library!r} means several files here, all of which are traced: {', '.join(shown)}")
             )
@@ -129,8 +129,7 @@ class _Search:
 
     def in_processes(self, pids: Sequence[int]) -> None:
         self.in_library(pids)
-        mapped = targets.mapped_by(pids)
-        self._file_names = {target.path: target.name for target in mapped}
+        mapped = self._mapped = targets.mapped_by(pids)
         covered = {pid for target in mapped if self._is_called(target.name) for pid in target.pids}
         for program, own in _programs(mapped, pids):
             if outside := [pid for pid in own if pid not in covered]:
@@ -154,8 +153,7 @@ class _Search:
 
     def everywhere(self) -> None:
         self.in_library()
-        mapped = _all_mapped()
-        self._file_names = {target.path: target.name for target in mapped}
+        mapped = self._mapped = _all_mapped()
         for target in mapped:
             # Not programs of that name: a command is the one that is in PATH.
             if self._is_called(target.name) and os.path.basename(target.name) != self._library:  # noqa: PTH119

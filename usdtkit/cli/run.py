@@ -143,19 +143,17 @@ def follow_intervals(
 def _start(session: Session, options: argparse.Namespace) -> None:
     if options.program or (options.verbose and options.shows_program):
         note(session.program().text)
-    _tell_remarks(session)
-    session.start(lambda plan: _announce(plan, options))
+    session.start(lambda plan: _announce(session, plan, options))
 
 
 def _tell_remarks(session: Session) -> None:
-    """Of where the functions are, once it is sure that there is something to trace."""
-    session.check_startable()
     for remark in session.remarks:
         note(f"usdtkit: {remark}")
 
 
-def _announce(plan: Sequence[Planned], options: argparse.Namespace) -> None:
-    """What whoever traces should know before it begins."""
+def _announce(session: Session, plan: Sequence[Planned], options: argparse.Namespace) -> None:
+    """What whoever traces should know before it begins, once nothing is missing."""
+    _tell_remarks(session)
     _warn_of_cost(plan, stepped=options.chosen or options.verbose)
     if options.verbose:
         files: dict[str, set[int]] = {}
@@ -182,8 +180,8 @@ def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
 def explain(session: Session, format: Format) -> int:
     """Write the plan of a session, a site a row; then what it would cost."""
     report = Report("explain", EXPLAINED, format)
-    _tell_remarks(session)
     plan = session.plan()
+    _tell_remarks(session)
     for site in plan:
         report.row(site.to_json())
     _warn_of_cost(plan)
