@@ -173,9 +173,12 @@ def words(text: str) -> list[str]:
     import shlex
 
     try:
-        return shlex.split(text)
+        command = shlex.split(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    if not command:
+        raise argparse.ArgumentTypeError("an empty command cannot be traced")
+    return command
 
 
 def seconds(text: str) -> float:

@@ -83,7 +83,7 @@ def tracing_queries(options: argparse.Namespace, engine: Engine) -> Iterator[tup
 def _programs(pids: Sequence[int]) -> list[str]:
     """What the processes run, each program once."""
     try:
-        return sorted({str(Path(f"/proc/{pid}/exe").readlink()) for pid in pids})
+        return sorted({str(Path(f"/proc/{pid}/exe").readlink()).removesuffix(" (deleted)") for pid in pids})
     except FileNotFoundError as error:
         number = str(error.filename).split("/")[2]
         raise NotFoundError(f"no process {number}", hint="pgrep -a NAME finds the number of a process") from None
