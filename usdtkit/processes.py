@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterable
 
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
 from usdtkit.files import FileKey, OpenFile
@@ -68,6 +69,18 @@ def user_of(pid: int) -> int:
 def runs(tid: int) -> bool:
     """Whether there is a thread of this number that has not ended; a zombie has."""
     return _field(tid, b"State:")[:1] not in ([], [b"Z"], [b"X"])
+
+
+def threads(pids: Iterable[int] = ()) -> int:
+    """How many threads the processes have now; without processes, all that there are."""
+    number = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            number += len(os.listdir(f"/proc/{pid}/task"))
+    if number:
+        return number
+    with open("/proc/loadavg", "rb") as file:
+        return int(file.read().split()[3].partition(b"/")[2])
 
 
 def _status(pid: int, field: bytes) -> tuple[int, ...]:
@@ -152,14 +165,23 @@ def all_mapped(*, quiet: bool = False) -> list[Target]:
         except NotFoundError:
             continue
         except PrivilegeError:
-            scan.unreadable += 1
+            scan.unreadable.append(pid)
     if not quiet:
         scan.warn()
     return scan.targets()
 
 
+_NAMED = 5  # processes in a warning
+
+
 class Scan:
-    """What a look over processes found, by file."""
+    """What a look over processes found, by file.
+
+    `tells_unreadable`: whether the processes that may not be looked into are logged. Without root these are all
+    processes of other users, of which the command line speaks only where it is asked to.
+    """
+
+    tells_unreadable = True
 
     def __init__(self) -> None:
         try:
@@ -169,7 +191,7 @@ class Scan:
                 f"processes cannot be looked at: /proc/self/ns/mnt: {error.strerror}", hint="mount -t proc proc /proc"
             ) from None
         forget_mounts()
-        self.unreadable = 0
+        self.unreadable: list[int] = []
         self._unopened: list[str] = []
         self._files: dict[FileKey, tuple[str, str, list[int]]] = {}
         self._real_keys: dict[FileKey, FileKey] = {}  # of those that were seen, which differ on overlays
@@ -216,18 +238,30 @@ class Scan:
         return [Target(path, name, tuple(pids), key) for key, (path, name, pids) in self._files.items()]
 
     def warn(self) -> None:
-        """Log, in one warning, what could not be read."""
+        """Log, in one warning, what could not be read; the processes by their names, all of them at the level INFO."""
+        unreadable = self.unreadable if self.tells_unreadable else []
+        if not unreadable and not self._unopened:
+            return
+        import logging  # costs more than the scan of a process, and is hardly ever needed
+
+        logger = logging.getLogger(__name__)
         parts = []
-        if self.unreadable:
-            parts.append(f"processes that may not be looked into: {self.unreadable}")
+        if unreadable:
+            shown = unreadable if logger.isEnabledFor(logging.INFO) else unreadable[:_NAMED]
+            names = ", ".join([f"{pid} ({_name(pid)})" for pid in shown] + ["…"] * (len(shown) < len(unreadable)))
+            parts.append(f"processes that may not be looked into: {len(unreadable)}: {names}")
         if self._unopened:
             parts.append(f"mapped files that may not be opened: {len(self._unopened)}, the first {self._unopened[0]}")
-        if parts:
-            import logging  # costs more than the scan of a process, and is hardly ever needed
+        logger.warning("%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root sees all)")
 
-            logging.getLogger(__name__).warning(
-                "%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root sees all)"
-            )
+
+def _name(pid: int) -> str:
+    """What /proc calls a process; "?" of one that has ended."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return os.fsdecode(file.read().rstrip(b"\n"))
+    except OSError:
+        return "?"
 
 
 class _Mapping(NamedTuple):

@@ -60,10 +60,11 @@ def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = Non
     """
     found = options.pid if pids is None else pids
     drop = options.drop if options.drop_to is None else options.drop_to
-    common = {"command": options.command, "duration": options.duration, "drop": drop, "returns": options.returns}
+    common = {"command": options.command, "duration": options.duration, "drop": drop}
+    common |= {"room": options.room, "returns": options.returns}
     if options.format != "table" or getattr(options, "folded", False):
         common["command_stdout"] = STDERR  # what a command writes must not stand among data for programs
-    make = functools.partial(options.session or Session, ordered=True, **common, **more)
+    make = functools.partial(options.session or Session, ordered=True, **{**common, **more})
     session: Session
     try:
         session = make(pid=found)
@@ -158,9 +159,27 @@ def follow_intervals(
 
 
 def _start(session: Session, options: argparse.Namespace) -> None:
-    if options.program:
+    if options.program or (options.verbose and options.shows_program):
         note(session.program().text)
-    session.start(_announce)
+    session.start(lambda plan: _announce(session, plan, options))
+
+
+def _tell_remarks(session: Session) -> None:
+    for remark in session.remarks:
+        note(f"usdtkit: {remark}")
+
+
+def _announce(session: Session, plan: Sequence[Planned], options: argparse.Namespace) -> None:
+    """What whoever traces should know before it begins, once nothing is missing."""
+    _tell_remarks(session)
+    _warn_of_cost(plan, stepped=options.chosen or options.verbose)
+    _tell_owners(plan)
+    if options.verbose:
+        files: dict[str, set[int]] = {}
+        for site in plan:
+            files.setdefault(site.path, set()).add(site.file_offset)
+        for path, offsets in files.items():
+            note(f"usdtkit: {len(offsets)} {'site' if len(offsets) == 1 else 'sites'} in {path}")
 
 
 def _begin(session: Session) -> None:
@@ -171,12 +190,13 @@ def _begin(session: Session) -> None:
 
 
 def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
-    for line in session.advice():
+    for line in session.advice(larger="--room N"):
         note(f"usdtkit: {line}")
     summary = session.summary()
     if summary.command_status:
         note(f"usdtkit: {ending(summary.command_status)}")
-    report.summary(summary, [] if summary.hits or summary.received else session.presence.reasons())
+    reasons = [] if summary.hits or summary.received else session.presence.reasons()
+    report.summary(summary, reasons, unexplained_ends=session.unexplained_ends())
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
 
 
@@ -185,12 +205,14 @@ def explain(session: Session, format: Format) -> int:
     plan = session.plan()
     owners = _strangers(plan)
     report = Report("explain", EXPLAINED if owners else [one for one in EXPLAINED if one is not OWNER], format)
+    _tell_remarks(session)
     for site in plan:
         report.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
     for (returns, why), number in Counter((site.returns, site.why) for site in plan if site.kind == "return").items():
         how = "probes where the functions leave" if returns == "sites" else "the kernel's return probes"
         note(f"usdtkit: {number} sites of returns, by {how}: {why}")
-    _announce(plan)
+    _warn_of_cost(plan)
+    _tell_owners(plan)
     return 0
 
 
@@ -208,9 +230,7 @@ EXPLAINED = [
 ]
 
 
-def _announce(plan: Sequence[Planned]) -> None:
-    """What is to be known before anything is attached."""
-    _warn_of_cost(plan)
+def _tell_owners(plan: Sequence[Planned]) -> None:
     for path, owner in _strangers(plan).items():
         note(f"usdtkit: {path} belongs to {user_name(owner)}, who decides what its probes say")
 
@@ -222,13 +242,14 @@ def _strangers(plan: Sequence[Planned]) -> dict[str, int]:
     return {path: owner for path, owner in owners.items() if owner is not None and owner not in users}
 
 
-def _warn_of_cost(plan: Sequence[Planned]) -> None:
+def _warn_of_cost(plan: Sequence[Planned], *, stepped: bool = True) -> None:
+    """`stepped`: also name the sites that are single-stepped, for whoever chose them and can choose others."""
     sites = {(site.path, site.file_offset): site for site in plan}
     # Nearly every function leaves by an instruction that is single-stepped: nobody has chosen that.
-    stepped = sorted({site.name for site in sites.values() if site.cost == "stepped" and site.kind != "return"})
-    if stepped:
+    slow = sorted({site.name for site in sites.values() if site.cost == "stepped" and site.kind != "return"})
+    if slow and stepped:
         number = sum(site.cost == "stepped" and site.kind != "return" for site in sites.values())
-        names = ", ".join(stepped[:SHOWN]) + (", …" if len(stepped) > SHOWN else "")
+        names = ", ".join(slow[:SHOWN]) + (", …" if len(slow) > SHOWN else "")
         note(f"usdtkit: {number} of {len(sites)} sites are single-stepped, 7 to 17 µs a hit instead of 0.5: {names}")
     if len(sites) > MANY and not plan[0].pids:
         note(f"usdtkit: {len(sites):,} sites in every process, all of which become slower; -p PID traces one")

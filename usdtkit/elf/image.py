@@ -16,7 +16,7 @@ from usdtkit.files import OpenFile
 from usdtkit.records import NamedTuple
 
 SHT_NOTE, SHT_NOBITS = 7, 8
-PT_LOAD, PT_NOTE = 1, 4
+PT_LOAD, PT_INTERP, PT_NOTE = 1, 3, 4
 PF_X, PF_W = 1, 2
 
 LONGEST_NAME = 1 << 13

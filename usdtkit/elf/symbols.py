@@ -14,7 +14,7 @@ from itertools import islice
 from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image
 from usdtkit.elf.instructions import LONGEST, is_safe
 from usdtkit.elf.sites import is_go
-from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables
+from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables, tables
 from usdtkit.model import Function
 from usdtkit.records import replace
 
@@ -51,6 +51,16 @@ def functions(image: Image, *patterns: Pattern, aliases: bool = False, copies: b
     if copies and (names := _without_symbol(patterns, found)) and (made := _copies(image, names)):
         return _functions(image, [*patterns, *made], STT_FUNC, aliases)
     return found
+
+
+def exported(image: Image, *names: str) -> list[Function]:
+    """Of `functions` those that the dynamic loader sees: what a program exports goes before what its libraries have."""
+    found = functions(image, *names)
+    if not found:
+        return found
+    dynamic = [table for table in tables(image) if table.is_dynamic]
+    there = {table.values[at] for table in dynamic for at, _ in _matches(table, names) if table[at].is_defined}
+    return [function for function in found if function.address in there]
 
 
 def indirect_functions(image: Image, *patterns: Pattern) -> list[Function]:

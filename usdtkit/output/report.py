@@ -135,14 +135,18 @@ class Report:
                 print(histogram.statistics(distribution, percentiles, bound))
             sys.stdout.flush()
 
-    def summary(self, summary: Summary, reasons: Sequence[str] = ()) -> None:
-        """Write the account of the session: as the last JSON object, else to standard error, with the reasons why there
-        is nothing in it."""
+    def summary(self, summary: Summary, reasons: Sequence[str] = (), *, unexplained_ends: int | None = None) -> None:
+        """Write the account of the session: as the last JSON object, which has every number, else to standard error,
+        with the reasons why there is nothing in it.
+
+        `unexplained_ends`: the ends without a start that say something to the reader; None stands for all of them.
+        """
         if self.format == "json":
             self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
-        else:
-            # The reasons name the processes that the account would only number.
-            note(f"{account(replace(summary, unarmed=0))}: {'; '.join(reasons)}" if reasons else account(summary))
+            return
+        shown = summary if unexplained_ends is None else replace(summary, unmatched=unexplained_ends)
+        # The reasons name the processes that the account would only number.
+        note(f"{account(replace(shown, unarmed=0))}: {'; '.join(reasons)}" if reasons else account(shown))
 
     def _line(self, cells: Sequence[str]) -> None:
         line, edge = "", 0

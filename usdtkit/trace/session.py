@@ -22,6 +22,7 @@ from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import REWRITTEN, FileSites, Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
+from usdtkit.bpf.maps import TABLES
 from usdtkit.bpf.mounts import leave_mount
 from usdtkit.bpf.pairs import open_calls
 from usdtkit.bpf.ringbuf import RingBuffer
@@ -29,7 +30,7 @@ from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
-from usdtkit.processes import runs
+from usdtkit.processes import runs, threads
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
@@ -58,6 +59,8 @@ class Session(Definition):
     seconds, or when all of the processes have ended; what is still in the buffer then is yielded first.
 
     `ring_size`: bytes for events in the kernel, a power of two. `string_size`: bytes read of a string argument.
+    `room`: how many entries the tables in the kernel have room for, which hold open pairs, keys of counts and
+    histograms, stacks, and the maps that were given no room of their own.
     `method`: how to attach, one of `usdtkit.bpf.links.METHODS`; None takes the best that the kernel has.
     `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
     `batches` keep the buffer's. `drop`: when all is attached, give up every privilege, and become this user (a name or
@@ -75,6 +78,7 @@ class Session(Definition):
         duration: float | None = None,
         ring_size: int = 8 << 20,
         string_size: int = 128,
+        room: int | None = None,
         method: str | None = None,
         ordered: bool = False,
         drop: bool | str = False,
@@ -83,7 +87,7 @@ class Session(Definition):
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
-        super().__init__(pid=pid, command=command, string_size=string_size, returns=returns)
+        super().__init__(pid=pid, command=command, string_size=string_size, room=room, returns=returns)
         self._identity = None if drop is False else _identity(None if drop is True else drop)
         self._command: Command | None = None
         if self._program is not None and command is not None:
@@ -103,6 +107,7 @@ class Session(Definition):
         self._stacks: Stacks | None = None
         self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
+        self._threads = 0  # that there were when all was attached
         self._final: Summary | None = None
         self._waiter = Waiter(self.pids)
         self.presence = Presence(self.pids, self._command, method)
@@ -163,6 +168,8 @@ class Session(Definition):
             GLOBS: len(program.globs),
             **{one.name: one.room for one in self._maps},
         }
+        if self._room is not None:
+            sizes = {**{one.name: self._room for one in bytecode.maps if one.type in TABLES}, **sizes}
         self._rejected = plan.rejected
         self._loaded = Loaded(rejections.counting(bytecode, plan.rejected), program.parameters, sizes)
         try:
@@ -191,6 +198,7 @@ class Session(Definition):
             opened = (place.file for resolved in self._places for place in resolved.places)
             for file in {id(file): file for file in opened if file is not None}.values():
                 leave_mount(file)
+            self._threads = threads(self.pids)
             self._waiter.watch(self._stream.fd, *([] if self._stacks is None else [self._stacks.fd]))
             if self._identity is not None:
                 self._drop(self._identity)
@@ -456,14 +464,26 @@ class Session(Definition):
             if hook.start is not None and hook.matching == "frame"
         }
 
-    def advice(self) -> list[str]:
-        """What to look after: probes that the traced programs call with wrong values, and what would give the stacks
-        that were read more names. A line each; often nothing."""
+    def unexplained_ends(self) -> int:
+        """How many ends came without a start, where they are more than the calls that were open when the trace began.
+
+        Those are one a thread, or a few where calls nest. Where nothing was completed, even a few say why; else 0.
+        """
+        summary = self.summary()
+        usual = sum(hook.after is not None for hook in self._hooks) * (self._threads if summary.hits else 1)
+        return summary.unmatched if summary.unmatched > usual else 0
+
+    def advice(self, larger: str = "Session(room=N)") -> list[str]:
+        """What to look after: probes that the traced programs call with wrong values, hits that found no room in a
+        table, and what would give the stacks that were read more names. A line each; often nothing. `larger`: how the
+        reader of these lines asks for larger tables."""
+        from usdtkit.trace.remedies import remedies  # asked once, at the end
+
         wrong = [
             f"{name} was called {count:,} times with values that do not fit, and not fired: the program's log says why"
             for name, count in self._rejections().items()
         ]
-        return [*wrong, *([] if self._stacks is None else self._stacks.advice())]
+        return [*wrong, *remedies(self.summary(), larger), *([] if self._stacks is None else self._stacks.advice())]
 
     def close(self) -> None:
         """Detach and free everything. The summary stays."""

@@ -128,9 +128,11 @@ class FunctionSpec:
     functions: tuple[str, ...]
     on_return: bool = False
 
-    def resolve(self, pids: Sequence[int]) -> Resolved:
-        """The functions where they are found now. NotFoundError."""
-        return self.of(targets.find_functions(self.library, self.functions, pids=pids))
+    def resolve(self, pids: Sequence[int], functions: Sequence[Function] | None = None) -> Resolved:
+        """Where it leads in the processes, or without them here; `functions` are those that were found for it."""
+        if functions is None:
+            functions = targets.find_functions(self.library, self.functions, pids=pids)
+        return self.of(functions)
 
     def of(self, functions: Sequence[Function]) -> Resolved:
         """These functions, which somebody has found already, as those that are meant."""
