@@ -98,7 +98,7 @@ def follow(
     exit code.
     """
     if options.explain:
-        return explain(session, options.format)
+        return explain(session, options)
     _start(session, options)
     format_: Format = options.format
     report = Report(tool, columns, format_)
@@ -127,7 +127,7 @@ def follow_intervals(
     `take` is given the events of what is summed up here and not in the kernel.
     """
     if options.explain:
-        return explain(session, options.format)
+        return explain(session, options)
     _start(session, options)
     report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
@@ -144,7 +144,7 @@ def follow_intervals(
 def _start(session: Session, options: argparse.Namespace) -> None:
     if options.program:
         note(session.program().text)
-    session.start(_announce)
+    session.start(lambda plan: _announce(plan, options))
 
 
 def _begin(session: Session) -> None:
@@ -161,14 +161,15 @@ def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
 
 
-def explain(session: Session, format: Format) -> int:
-    """Write the plan of a session, a site a row; then what it would cost."""
+def explain(session: Session, options: argparse.Namespace) -> int:
+    """Write the plan of a session, a site a row; then what it would cost, and whose files it is about."""
     plan = session.plan()
-    owners = _strangers(plan)
-    report = Report("explain", EXPLAINED if owners else [one for one in EXPLAINED if one is not OWNER], format)
+    owners = _strangers(plan, options)
+    columns = EXPLAINED if owners else [one for one in EXPLAINED if one is not OWNER]
+    report = Report("explain", columns, options.format)
     for site in plan:
         report.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
-    _announce(plan)
+    _announce(plan, options)
     return 0
 
 
@@ -185,16 +186,26 @@ EXPLAINED = [
 ]
 
 
-def _announce(plan: Sequence[Planned]) -> None:
+def _announce(plan: Sequence[Planned], options: argparse.Namespace) -> None:
     """What is to be known before anything is attached."""
     _warn_of_cost(plan)
-    for path, owner in _strangers(plan).items():
+    for path, owner in _strangers(plan, options).items():
         note(f"usdtkit: {path} belongs to {user_name(owner)}, who decides what its probes say")
 
 
-def _strangers(plan: Sequence[Planned]) -> dict[str, int]:
-    """The files of a plan that belong neither to root, nor to us, nor to who runs the processes that are traced."""
-    users = {processes.user_of(pid) for pid in plan[0].pids} if plan else set()
+def whose(path: str) -> str:
+    """Behind the path of a file: " (belongs to ada (uid 1000))" where that is neither root nor we, else ""."""
+    owner = stranger(path)
+    return "" if owner is None else f" (belongs to {user_name(owner)})"
+
+
+def _strangers(plan: Sequence[Planned], options: argparse.Namespace) -> dict[str, int]:
+    """The files of a plan that belong neither to root, nor to us, nor to the user of a process that was asked for.
+
+    A process that was found by the name of its program was not: anybody can give a program that name.
+    """
+    asked_for = [*(options.pid or ()), *filter(None, [getattr(options, "process", None)])]
+    users = {processes.user_of(pid) for pid in asked_for}
     owners = {path: stranger(path) for path in dict.fromkeys(site.path for site in plan)}
     return {path: owner for path, owner in owners.items() if owner is not None and owner not in users}
 
