@@ -115,7 +115,7 @@ def follow(
     exit code.
     """
     if options.explain:
-        return explain(session, options.format)
+        return explain(session, options)
     _start(session, options)
     format_: Format = options.format
     report = Report(tool, columns, format_)
@@ -144,7 +144,7 @@ def follow_intervals(
     `take` is given the events of what is summed up here and not in the kernel.
     """
     if options.explain:
-        return explain(session, options.format)
+        return explain(session, options)
     _start(session, options)
     report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
@@ -173,7 +173,7 @@ def _announce(session: Session, plan: Sequence[Planned], options: argparse.Names
     """What whoever traces should know before it begins, once nothing is missing."""
     _tell_remarks(session)
     _warn_of_cost(plan, stepped=options.chosen or options.verbose)
-    _tell_owners(plan)
+    _tell_owners(plan, options)
     if options.verbose:
         files: dict[str, set[int]] = {}
         for site in plan:
@@ -200,11 +200,12 @@ def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
 
 
-def explain(session: Session, format: Format) -> int:
-    """Write the plan of a session, a site a row; then what it would cost."""
+def explain(session: Session, options: argparse.Namespace) -> int:
+    """Write the plan of a session, a site a row; then what it would cost, and whose files it is about."""
     plan = session.plan()
-    owners = _strangers(plan)
-    report = Report("explain", EXPLAINED if owners else [one for one in EXPLAINED if one is not OWNER], format)
+    owners = _strangers(plan, options)
+    columns = EXPLAINED if owners else [one for one in EXPLAINED if one is not OWNER]
+    report = Report("explain", columns, options.format)
     _tell_remarks(session)
     for site in plan:
         report.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
@@ -212,7 +213,7 @@ def explain(session: Session, format: Format) -> int:
         how = "probes where the functions leave" if returns == "sites" else "the kernel's return probes"
         note(f"usdtkit: {number} sites of returns, by {how}: {why}")
     _warn_of_cost(plan)
-    _tell_owners(plan)
+    _tell_owners(plan, options)
     return 0
 
 
@@ -230,14 +231,24 @@ EXPLAINED = [
 ]
 
 
-def _tell_owners(plan: Sequence[Planned]) -> None:
-    for path, owner in _strangers(plan).items():
+def _tell_owners(plan: Sequence[Planned], options: argparse.Namespace) -> None:
+    for path, owner in _strangers(plan, options).items():
         note(f"usdtkit: {path} belongs to {user_name(owner)}, who decides what its probes say")
 
 
-def _strangers(plan: Sequence[Planned]) -> dict[str, int]:
-    """The files of a plan that belong neither to root, nor to us, nor to who runs the processes that are traced."""
-    users = {processes.user_of(pid) for pid in plan[0].pids} if plan else set()
+def whose(path: str) -> str:
+    """Behind the path of a file: " (belongs to ada (uid 1000))" where that is neither root nor we, else ""."""
+    owner = stranger(path)
+    return "" if owner is None else f" (belongs to {user_name(owner)})"
+
+
+def _strangers(plan: Sequence[Planned], options: argparse.Namespace) -> dict[str, int]:
+    """The files of a plan that belong neither to root, nor to us, nor to the user of a process that was asked for.
+
+    A process that was found by the name of its program was not: anybody can give a program that name.
+    """
+    asked_for = [*(options.pid or ()), *filter(None, [getattr(options, "process", None)])]
+    users = {processes.user_of(pid) for pid in asked_for}
     owners = {path: stranger(path) for path in dict.fromkeys(site.path for site in plan)}
     return {path: owner for path, owner in owners.items() if owner is not None and owner not in users}
 
