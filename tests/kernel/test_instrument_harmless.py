@@ -101,7 +101,9 @@ threading.Thread(target=threading.Lock).start()
 # threads: a function without a name, one that fails, names that are no UTF-8
 import _thread, time
 ended = []
-sys.unraisablehook = lambda failed: ended.append((type(failed.exc_value).__name__, str(failed.object or failed.err_msg)[:9]))
+def unraisable(failed):
+    ended.append((type(failed.exc_value).__name__, str(failed.object or failed.err_msg)[:9]))
+sys.unraisablehook = unraisable
 class Callable:
     def __call__(self):
         ended.append("ran")
@@ -272,9 +274,8 @@ def test_a_program_with_a_provider_of_the_same_name(spawn, wait_for_line):
         wait_for_line(process, "app runs")
         assert process.wait(20) == 0
         assert (urls.read(), others.read()) == ({("/",): 997}, {(): 0})
-    assert process.stderr.read() == (
-        "usdtkit: the program has probes of its own of the name http:request__start: the ready-made ones of http are off\n"
-    )
+    said = "the program has probes of its own of the name http:request__start: the ready-made ones of http are off"
+    assert process.stderr.read() == f"usdtkit: {said}\n"
 
 
 BESIDE = """
