@@ -87,7 +87,7 @@ def _programs(pids: Sequence[int]) -> list[str]:
     found = set()
     for pid in pids:
         try:
-            found.add(str(Path(f"/proc/{pid}/exe").readlink()))
+            found.add(str(Path(f"/proc/{pid}/exe").readlink()).removesuffix(" (deleted)"))
         except FileNotFoundError:  # a server that forks ends processes all the time
             continue
         except PermissionError as error:

@@ -56,7 +56,7 @@ FUNCTIONS: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
 # Functions that call nothing of the program's and are never left but by their return.
 RETURNS_ONLY = frozenset((
     *("malloc", "calloc", "realloc", "free", "posix_memalign", "aligned_alloc", "memalign", "valloc", "pvalloc"),
-    *("cfree", "reallocarray", "malloc_usable_size"),
+    *("cfree", "reallocarray", "malloc_usable_size", "mmap", "mmap64", "munmap"),
     *("pthread_mutex_lock", "pthread_mutex_trylock", "pthread_mutex_unlock", "pthread_mutex_timedlock"),
     *("pthread_mutex_clocklock", "pthread_mutex_init", "pthread_mutex_destroy"),
     *("memcpy", "memmove", "memset", "memcmp", "memchr", "mempcpy", "strlen", "strnlen", "strcmp", "strncmp"),
