@@ -40,7 +40,7 @@ class build_programs(Command):
         # Not by PYTHONPATH, of which the command takes little where root builds.
         paths = [str(package), *filter(None, sys.path)]
         code = f"import sys; sys.path[:0] = {paths!r}; from usdtkit.cli import main; sys.exit(main(sys.argv[1:]))"
-        command = [sys.executable, "-I", "-c", code, "bundle", "--all", "-o", str(output)]
+        command = [sys.executable, "-I", "-B", "-c", code, "bundle", "--all", "-o", str(output)]
         with tempfile.TemporaryDirectory() as cache:
             environment = {**os.environ, "USDTKIT_CACHE": cache}
             done = subprocess.run(command, cwd=cache, env=environment, text=True, capture_output=True)

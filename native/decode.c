@@ -240,7 +240,8 @@ static int take_immediate(cursor *c, int flags, int always_wide) {
 static int take_opcode(cursor *c, int *map, int *opcode) {
   *map = 1, *opcode = take(c);
   if (*opcode < 0) return X;
-  if (*opcode == 0xc4 || *opcode == 0xc5 || *opcode == 0x62 || (*opcode == 0x8f && c->at < c->end && (*c->at & 31) >= 8)) {
+  int is_xop = *opcode == 0x8f && c->at < c->end && (*c->at & 31) >= 8; /* else it is a pop */
+  if (*opcode == 0xc4 || *opcode == 0xc5 || *opcode == 0x62 || is_xop) {
     *map = 0;
     return take_vector_opcode(c, *opcode);
   }
@@ -315,7 +316,8 @@ static instruction decode_aarch64(const uint8_t *code, uint32_t size) {
   } else if ((word & 0x7e000000) == 0x36000000) { /* tbz, tbnz */
     flow->kind = USDTKIT_FLOW_BRANCH;
     flow->target = words_away(word, 5, 14);
-  } else if ((word & 0xfc000000) == 0x94000000 || (word & 0xfefff000) == 0xd63f0000 || (word & 0xffe0001f) == 0xd4000001) {
+  } else if ((word & 0xfc000000) == 0x94000000 || (word & 0xfefff000) == 0xd63f0000 ||
+             (word & 0xffe0001f) == 0xd4000001) {
     flow->kind = USDTKIT_FLOW_CALL; /* bl, blr and its like, svc */
   } else if ((word & 0xffe0001f) == 0xd4200000 || (word & 0xffe0001f) == 0xd4400000 || word < 0x10000) {
     flow->kind = USDTKIT_FLOW_STOP; /* brk, hlt, udf */

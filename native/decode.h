@@ -54,9 +54,9 @@ typedef struct usdtkit_sweep {
 } usdtkit_sweep;
 
 /*
- * Decode `size` bytes from the first to the last. Writes 1 to `starts[i]` where an instruction begins at i, 2 behind its
- * LOCK prefix, over which a program of one thread may jump, and 0 elsewhere; a record to `flows` for each instruction
- * that changes the flow of control; and the outcome to `sweep`.
+ * Decode `size` bytes from the first to the last. Writes 1 to `starts[i]` where an instruction begins at i, 2 behind
+ * its LOCK prefix, over which a program of one thread may jump, and 0 elsewhere; a record to `flows` for each
+ * instruction that changes the flow of control; and the outcome to `sweep`.
  */
 void usdtkit_sweep_x86_64(const uint8_t *code, uint32_t size, uint8_t *starts, usdtkit_flow *flows, uint32_t room,
                           usdtkit_sweep *sweep);

@@ -24,6 +24,8 @@ enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_
 enum { ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
 /* The system call open_tree (Linux 5.2, with one number on every architecture) and its flag, for the same reason. */
 enum { OPEN_TREE = 428, CLONE_TREE = 1 };
+enum { FORMAT_LOST = 1 << 4 }; /* of perf_event_attr's read_format, Linux 6.0 */
+enum { HANDLE_TO_COMPARE = 0x200 }; /* AT_HANDLE_FID, Linux 6.5 */
 
 struct map_create_attr {
   uint32_t map_type, key_size, value_size, max_entries, map_flags, inner_map_fd, numa_node;
@@ -196,6 +198,28 @@ static int perf_ioctl(int event, unsigned long request, int value) {
 int usdtkit_perf_set_program(int program, int event) { return perf_ioctl(event, PERF_EVENT_IOC_SET_BPF, program); }
 int usdtkit_perf_enable(int event) { return perf_ioctl(event, PERF_EVENT_IOC_ENABLE, 0); }
 
+struct any_handle {
+  struct file_handle head;
+  uint8_t bytes[MAX_HANDLE_SZ];
+};
+
+int usdtkit_file_handle(int file, int *type, uint8_t *handle) {
+  struct any_handle found = {.head.handle_bytes = MAX_HANDLE_SZ};
+  int mount;
+  if (name_to_handle_at(file, "", &found.head, &mount, AT_EMPTY_PATH | HANDLE_TO_COMPARE) < 0) return -errno;
+  *type = found.head.handle_type;
+  memcpy(handle, found.head.f_handle, found.head.handle_bytes);
+  return (int)found.head.handle_bytes;
+}
+
+int usdtkit_open_by_handle(int beside, int type, const uint8_t *handle, uint32_t size) {
+  struct any_handle wanted = {.head.handle_bytes = size, .head.handle_type = type};
+  if (size > MAX_HANDLE_SZ) return -EINVAL;
+  memcpy(wanted.head.f_handle, handle, size);
+  int fd = open_by_handle_at(beside, &wanted.head, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  return fd < 0 ? -errno : fd;
+}
+
 int usdtkit_clone_mount(int file) {
   long fd = syscall(OPEN_TREE, file, "", CLONE_TREE | AT_EMPTY_PATH | O_CLOEXEC);
   return fd < 0 ? -errno : (int)fd;
@@ -254,6 +278,31 @@ void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes) {
 
 uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring) { return __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE); }
 uint64_t usdtkit_ring_taken(const usdtkit_ring *ring) { return __atomic_load_n(ring->consumer, __ATOMIC_RELAXED); }
+
+int usdtkit_perf_mappings(int cpu) {
+  struct perf_event_attr a = {
+      .size = sizeof a, .type = PERF_TYPE_SOFTWARE, .config = PERF_COUNT_SW_DUMMY, .mmap = 1, .mmap2 = 1, .watermark = 1, .wakeup_watermark = 1};
+  a.read_format = FORMAT_LOST;
+  long fd = syscall(SYS_perf_event_open, &a, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  if (fd < 0 && errno == EINVAL) { /* before Linux 6.0 */
+    a.read_format = 0;
+    fd = syscall(SYS_perf_event_open, &a, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  }
+  return fd < 0 ? -errno : (int)fd;
+}
+
+uint64_t usdtkit_perf_take(void *ring, uint64_t size, void *out) {
+  struct perf_event_mmap_page *positions = ring;
+  const uint8_t *data = (const uint8_t *)ring + sysconf(_SC_PAGESIZE);
+  uint64_t head = __atomic_load_n(&positions->data_head, __ATOMIC_ACQUIRE), tail = positions->data_tail;
+  uint64_t waiting = head - tail, at = tail & (size - 1), first = size - at < waiting ? size - at : waiting;
+  memcpy(out, data + at, first);
+  memcpy((uint8_t *)out + first, data, waiting - first);
+  __atomic_store_n(&positions->data_tail, head, __ATOMIC_RELEASE);
+  return waiting;
+}
+
+int usdtkit_parent_death_signal(int number) { return prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) < 0 ? -errno : 0; }
 
 int usdtkit_drop_privileges(uint32_t uid, uint32_t gid) {
   /* Without CAP_SETPCAP the bounding set stays; no_new_privs makes it useless. */

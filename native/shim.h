@@ -36,6 +36,10 @@ int usdtkit_link_perf(int program, int event, uint64_t cookie);
 int usdtkit_perf_set_program(int program, int event);
 int usdtkit_perf_enable(int event);
 
+/* The handle of an open file, up to 128 bytes, and its type; also where it is good for comparing only. Its size. */
+int usdtkit_file_handle(int file, int *type, uint8_t *handle);
+/* A descriptor, for reading, of the file with this handle, in the file system of another descriptor. */
+int usdtkit_open_by_handle(int beside, int type, const uint8_t *handle, uint32_t size);
 /* An O_PATH descriptor of an open file, in a mount that nobody but it is in. */
 int usdtkit_clone_mount(int file);
 
@@ -50,6 +54,18 @@ void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes);
 /* Bytes that were ever reserved in the ring, and that were ever taken out of it. */
 uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring);
 uint64_t usdtkit_ring_taken(const usdtkit_ring *ring);
+
+/*
+ * One event of a CPU that counts nothing and tells of each executable mapping that a process there makes. Its ring is a
+ * page of positions and then 2^n pages of records, to be mapped by the caller; it is ready after each record. Reading
+ * the event gives two numbers, of which the second, since Linux 6.0, says how many records were lost so far.
+ */
+int usdtkit_perf_mappings(int cpu);
+/* Moves the records that wait in such a ring, of `size` bytes without its first page, to `out`, which has room for all. */
+uint64_t usdtkit_perf_take(void *ring, uint64_t size, void *out);
+
+/* The signal that this process gets when the thread that started it ends. */
+int usdtkit_parent_death_signal(int number);
 
 /*
  * Becomes this user (all threads), without groups; gives up the capabilities of the calling thread, those that it could

@@ -25,9 +25,10 @@ LENT = os.environ.get("USDTKIT_TEST_LENT")
 MACHINE = {
     *("bad_input", "bashreadline", "bcc_invocations", "bcc_languages", "demo", "docs", "list"),
     *("probes_traced", "provider_scripts", "languages_elsewhere"),
-    *("services", "shop", "trace_command", "trace_language", "peers_read_provider", "search_trust"),
+    *("services", "shop", "trace_command", "trace_language", "peers_read_provider", "search_trust", "fake_server"),
     *("dbslower", "dbstat", "mysqld_qslower", "pglockwaits", "pgphases", "programs"),
-    *("instrument_peers", "instrument_python", "instrument_services", "languages", "nodegc", "nodehttp"),
+    *("instrument_harmless", "instrument_peers", "instrument_python", "instrument_services"),
+    *("languages", "nodegc", "nodehttp"),
     *("ssllatency", "sslsniff", "libcalls", "targets", "threadsnoop"),
 }
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ

@@ -39,10 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--number", dest="intervals", type=positive, metavar="N", help="so many times")
     parser.add_argument("-c", "--cumulative", action="store_true", help="since the start, not since the last output")
     parser.add_argument("-T", "--top", type=positive, metavar="N", help="only the N highest counts")
-    parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
     add_ignored_options(parser, {"-I --include": "types are known, or not needed"}, takes_value=True)
     add_filter_options(parser, tid="-t")
-    add_session_options(parser, command=("--command",))
+    add_session_options(parser, command=("--command",), chosen=True, shows_program=True)
     parser.set_defaults(timestamp=True)
 
 

@@ -72,9 +72,10 @@ def trace(session: Session, library: str, options: argparse.Namespace) -> None:
     session.uprobe(library, *locks).emit(wanted=arg(1), stack=ustack, comm=comm)
     session.uprobe(library, *unlocks).emit(freed=arg(1))
     if not options.lock_symbols:
-        tries = session.pair(uprobe(library, MUTEX_TRY, *MUTEX_TIMED), keep={"mutex": arg(1)})
+        # A program that is linked statically has only those that it calls.
+        tries = session.pair(session.optional(uprobe(library, MUTEX_TRY, *MUTEX_TIMED)), keep={"mutex": arg(1)})
         tries.where(retval.cast("i32") == 0).emit(got=tries.kept("mutex"), stack=ustack, comm=comm)
-        session.uprobe(library, *MUTEX_LIVES).emit(renewed=arg(1))
+        session.source(session.optional(uprobe(library, *MUTEX_LIVES))).emit(renewed=arg(1))
 
 
 def show(report: Report, cycles: list[Cycle]) -> None:

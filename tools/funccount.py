@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-D", "--debug", dest="program", action="store_true", help="as --program")
     add_interval_options(parser)
     add_filter_options(parser)
-    add_session_options(parser)
+    add_session_options(parser, chosen=True)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,7 +12,12 @@ examples:
 import argparse
 
 from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, add_unit_options
+from usdtkit.cli.arguments import (
+    add_filter_options,
+    add_interval_options,
+    add_session_options,
+    add_unit_options,
+)
 from usdtkit.language.parser import parse_trace
 from usdtkit.language.select import one
 from usdtkit.output.report import Report
@@ -24,11 +29,10 @@ VARIANTS = ("c:malloc",)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit funcinterval`."""
     parser.add_argument("target", metavar="TARGET", help="a function or probe")
-    parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
     add_unit_options(parser)
     add_interval_options(parser)
     add_filter_options(parser)
-    add_session_options(parser)
+    add_session_options(parser, chosen=True, shows_program=True)
 
 
 def run(options: argparse.Namespace) -> int:

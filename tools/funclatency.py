@@ -31,12 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", metavar="PATTERN", help="functions")
     parser.add_argument("-r", "--regexp", action="store_true", help="the name is a regular expression")
     parser.add_argument("-F", "--function", action="store_true", help="a histogram for each function and process")
-    parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
     add_unit_options(parser)
     add_ignored_options(parser, {"-l --level": "nested calls are measured right, however deep"}, takes_value=True)
     add_interval_options(parser)
     add_filter_options(parser)
-    add_session_options(parser)
+    add_session_options(parser, chosen=True, shows_program=True)
 
 
 def run(options: argparse.Namespace) -> int:

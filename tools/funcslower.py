@@ -13,7 +13,12 @@ import argparse
 from typing import Any
 
 from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options, milliseconds
+from usdtkit.cli.arguments import (
+    add_filter_options,
+    add_ignored_options,
+    add_session_options,
+    milliseconds,
+)
 from usdtkit.language.rows import seconds_column
 from usdtkit.language.select import calls
 from usdtkit.output import folded
@@ -36,10 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--timestamp", action="store_true", help="seconds since the start")
     parser.add_argument("-U", "--user-stack", action="store_true", help="the calls that led there")
     parser.add_argument("-f", "--folded", action="store_true", help="with -U, as folded lines with the microseconds")
-    parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
     add_ignored_options(parser, {"-K --kernel-stack": "kernel functions are not traced here"})
     add_filter_options(parser)
-    add_session_options(parser)
+    add_session_options(parser, chosen=True, shows_program=True)
 
 
 def run(options: argparse.Namespace) -> int:

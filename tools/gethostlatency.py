@@ -1,8 +1,9 @@
 """Show how long host name look-ups take, and what they returned.
 
-Traces getaddrinfo, gethostbyname, gethostbyname2, gethostbyaddr, their reentrant forms and getnameinfo in the system's
-C library, or with -p in every C library that the process maps. Where the C library implements one of them by another
-(glibc's gethostbyname by gethostbyname_r), both are shown, the inner one first. A line appears when a look-up returns.
+Traces getaddrinfo, gethostbyname, gethostbyname2, gethostbyaddr, their reentrant forms and getnameinfo in every C
+library that is mapped, or with -p that the process maps, also where it was linked into the program. Where the C library
+implements one of them by another (glibc's gethostbyname by gethostbyname_r), both are shown, the inner one first. A
+line appears when a look-up returns.
 
 examples:
   usdtkit gethostlatency
@@ -65,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
 
 def trace_calls(session: Session, functions: tuple[str, ...], asked: Fields, answer: int, min_ms: float) -> None:
     """Send an event for each call, with what was asked; `answer` is the number of the argument for the answer, or 0."""
-    calls = session.pair(uprobe("c", *functions), keep={**asked, **({"answer": arg(answer)} if answer else {})})
+    found_here = session.optional(uprobe("c", *functions))  # another C library, or a static program, has not all
+    calls = session.pair(found_here, keep={**asked, **({"answer": arg(answer)} if answer else {})})
     if min_ms:
         calls = calls.where(calls.latency >= ms(min_ms))
     # A reentrant function that finds nothing returns 0 as well, and leaves NULL for the answer.

@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-l", "--library", default="c", metavar="LIB", help="a library, command or file (c)")
     add_filter_options(parser)
     add_interval_options(parser)
-    add_session_options(parser)
+    add_session_options(parser, chosen=True)
 
 
 def run(options: argparse.Namespace) -> int:

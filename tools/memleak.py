@@ -21,7 +21,7 @@ from usdtkit.output import folded
 from usdtkit.output.report import PID, TIME, Column, Report
 from usdtkit.output.text import printable
 from usdtkit.trace import ms
-from usdtkit.trace.heap import Heap
+from usdtkit.trace.heap import BLOCKS, Heap
 
 TOPIC = "memory and locks"
 VARIANTS = ("-p 1", "-p 1 -s 2", "-p 1 -t")
@@ -44,10 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-O", "--obj", default="c", metavar="LIBRARY", help="where the allocator is: a path, or a name (jemalloc)")
     add("--symbols-prefix", default="", metavar="PREFIX", help="what the allocator's names begin with (je_)")
     add("--sort", choices=("size", "count"), default="size", help="which stacks come first, and what -f counts")
-    add("--room", type=positive, default=500_000, metavar="N", help="follow so many blocks at a time (500,000)")
     add("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
     add("--combined-only", "--wa-missing-free", action="store_true", help="accepted; bcc needs it")
-    add_session_options(parser)
+    add_session_options(parser, room="follow so many blocks at a time (500,000)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,9 +54,9 @@ def run(options: argparse.Namespace) -> int:
     if not options.pid and not options.command:
         raise UsageError("memleak needs a process", hint="-p PID, or -c CMD to start one")
     options.timestamp = not options.folded
-    with cli.new_session(options) as session:
-        limits = {"sizes": (options.min_size, options.max_size), "one_in": options.sample_rate, "room": options.room}
-        heap = Heap(session, options.obj, prefix=options.symbols_prefix, **limits)
+    with cli.new_session(options, room=None) as session:
+        limits = {"sizes": (options.min_size, options.max_size), "one_in": options.sample_rate}
+        heap = Heap(session, options.obj, prefix=options.symbols_prefix, room=options.room or BLOCKS, **limits)
         if not options.trace:
             return cli.follow_intervals(session, options, "memleak", (), lambda report: write(report, heap, options))
         for source, address in heap.allocations:

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_unit_options(parser, milliseconds="")
     add_interval_options(parser)
     add_filter_options(parser)
-    add_session_options(parser)
+    add_session_options(parser, chosen=True)
 
 
 def run(options: argparse.Namespace) -> int:

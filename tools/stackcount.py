@@ -40,13 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-s", "--offset", action="store_true", help="offsets in the functions")
     parser.add_argument("-P", "--perpid", action="store_true", help="count each process by itself")
-    parser.add_argument("-v", "--verbose", action="store_true", help="addresses")
     parser.add_argument("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
     parser.add_argument("--debug", dest="program", action="store_true", help="as --program")
     parser.add_argument("-U", "--user-stacks-only", action="store_true", help="which is all that there is here")
     add_interval_options(parser)
     add_filter_options(parser)
-    add_session_options(parser)
+    add_session_options(parser, chosen=True, verbose="show addresses")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,8 +1,9 @@
 """Show threads as they are created, with the function that each begins in.
 
-Traces pthread_create in the system's C library, or with -p in the one that the process maps. Threads of C, C++ and Rust
-programs, and of the runtimes of other languages; Go makes its own. A line appears when the call returns. Where the
-program has no symbol for the function, its file and the address in it are shown.
+Traces pthread_create in every C library that is mapped, or with -p in the one that the process maps, also where it was
+linked into the program. Threads of C, C++ and Rust programs, and of the runtimes of other languages; Go makes its own.
+A line appears when the call returns. Where the program has no symbol for the function, its file and the address in it
+are shown.
 
 examples:
   usdtkit threadsnoop

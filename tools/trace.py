@@ -46,12 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-A", "--aggregate", action="store_true", help="with -M: equal events once, with their count")
     parser.add_argument("-S", "--include-self", action="store_true", help="also what this tracer itself does")
     parser.add_argument("-b", "--buffer-pages", type=positive, metavar="N", help="pages of the ring buffer")
-    parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
     add_ignored_options(parser, {"-K --kernel-stack": "kernel functions are not traced here"})
     ignored = {"-s --sym_file_list": "symbols are found without", "-I --include": "types are known, or not needed"}
     add_ignored_options(parser, ignored, takes_value=True)
     add_filter_options(parser, tid="-L", cgroup="--cgroup-path")
-    add_session_options(parser)
+    add_session_options(parser, chosen=True, shows_program=True)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 from usdtkit import libraries, targets
 from usdtkit.cli.arguments import add_session_options, positive, seconds
 from usdtkit.cli.languages import Runtime
-from usdtkit.cli.run import follow_intervals, new_session
+from usdtkit.cli.run import follow_intervals, new_session, whose
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Target
 from usdtkit.output.report import PID, Column, Report, note
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
                     with suppress(NotFoundError):  # so has the only one in whose container the file was
                         session.extend(sources[category], places)
                 for path in dict.fromkeys(path for _, path in found):
-                    note(f"usdtkit: found {path}")
+                    note(f"usdtkit: found {path}{whose(path)}")
 
         return follow_intervals(session, options, "ustat", columns, write)
 

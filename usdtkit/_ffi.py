@@ -9,7 +9,7 @@ from typing import Any
 from usdtkit.errors import PrivilegeError, UsdtkitError
 
 try:
-    from usdtkit import _shim
+    import usdtkit._shim as _shim  # `from usdtkit` would mean the package's __getattr__ to mypy
 except ImportError as error:
     raise UsdtkitError(
         f"usdtkit's compiled module cannot be loaded: {error}",

@@ -74,6 +74,11 @@ class OpenFile:
             os.close(again)
 
     @property
+    def stamp(self) -> tuple[int, int, int]:
+        """When it was last changed and written to, in ns of st_ctime and st_mtime, and its size, when it was opened."""
+        return self._changed_ns, self._written_ns, self.size
+
+    @property
     def version(self) -> tuple[int, int, int]:
         """Device, inode, and when it was last changed before it was opened, in ns of st_ctime."""
         return (*self.key, self._changed_ns)

@@ -12,7 +12,9 @@ import re
 import struct
 from functools import lru_cache
 
-_LIBRARY = re.compile(r"lib(?P<name>[^/]+?)(?P<version>-[0-9][0-9.]*)?\.so(?:\.[0-9A-Za-z.]*)?")
+# A version as in libc-2.31.so, or the hash of a library that a Python wheel brings along: libssl-3e69114b.so.1.1.
+_VERSION = r"-[0-9][0-9.]*|-(?=[a-f]*[0-9])[0-9a-f]{6,}|-[0-9a-f]{8}"
+_LIBRARY = re.compile(rf"lib(?P<name>[^/]+?)(?P<version>{_VERSION})?\.so(?:\.[0-9A-Za-z.]*)?")
 _MUSL = re.compile(r"(?:libc\.musl-|ld-musl-)[^/]*\.so(?:\.[0-9.]*)?")
 
 # What has been a part of the C library since glibc 2.34, and of musl always.
@@ -23,6 +25,7 @@ _CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 _CACHE_HEADER, _CACHE_ENTRY = struct.Struct("<20sII20x"), struct.Struct("<iII12x")
 # What the cache marks the libraries of this machine with: ELF, libc 6, and the ABI in the second byte.
 _CACHE_FLAGS = {"x86_64": 0x0303, "aarch64": 0x0A03}
+_MUSL_LOADER = f"/lib/ld-musl-{os.uname().machine}.so.1"  # which is its C library; it may be here beside glibc
 _DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")  # where there is no cache, as with musl
 
 
@@ -62,6 +65,8 @@ def installed(wanted: str) -> list[str]:
                 found = found + sorted(
                     f"{directory}/{name}" for name in os.listdir(directory) if is_called(name, wanted)
                 )
+    if is_called(_MUSL_LOADER, wanted):
+        found = [*found, _MUSL_LOADER]
     return [path for path in dict.fromkeys(found) if os.path.isfile(path)]
 
 

@@ -26,7 +26,9 @@ from types import TracebackType
 from usdtkit.errors import PrivilegeError
 
 _MOST_LINKS = 40  # as many as the kernel follows
-_PLACE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# Where there is no such thing probes do nothing, but are imported all the same.
+_PATH: int = getattr(os, "O_PATH", 0)
+_PLACE = _PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 # Neither a symbolic link nor a FIFO that somebody has put there may lead us on or hold us up.
 _READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -214,7 +216,7 @@ def write_file(path: str, content: bytes, mode: int = 0o644) -> None:
     The directory is opened once, so that nobody can exchange it between the two halves of that step. OSError.
     """
     above, _, name = path.rpartition("/")
-    directory = os.open(f"{above}/" if "/" in path else ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(f"{above}/" if "/" in path else ".", _PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):
             kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
@@ -277,7 +279,7 @@ def user_name(uid: int) -> str:
 
 
 def _root(owners: Collection[int]) -> int:
-    descriptor = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open("/", _PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _check(os.fstat(descriptor), "/", owners)
     except BaseException:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterable
 
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
 from usdtkit.files import FileKey, OpenFile
 from usdtkit.model import Target
+from usdtkit.overlays import forget_mounts, layers, real_key
 from usdtkit.records import NamedTuple
 
 
@@ -69,6 +71,18 @@ def runs(tid: int) -> bool:
     return _field(tid, b"State:")[:1] not in ([], [b"Z"], [b"X"])
 
 
+def threads(pids: Iterable[int] = ()) -> int:
+    """How many threads the processes have now; without processes, all that there are."""
+    number = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            number += len(os.listdir(f"/proc/{pid}/task"))
+    if number:
+        return number
+    with open("/proc/loadavg", "rb") as file:
+        return int(file.read().split()[3].partition(b"/")[2])
+
+
 def _status(pid: int, field: bytes) -> tuple[int, ...]:
     return tuple(map(int, _field(pid, field)))
 
@@ -94,16 +108,17 @@ def mapped_files(pid: int) -> list[Target]:
     return scan.targets()
 
 
-def open_target(target: Target) -> OpenFile:
-    """Open the file of a target: of one that was found in processes the very file that was found there.
+def open_target(target: Target) -> list[OpenFile]:
+    """Open the file of a target, or on an overlay the files of `usdtkit.overlays.layers`: of a target that was found in
+    processes the very file that was found there.
 
     Meanwhile another may have its path, or the process by which it was reached may have ended: then it is opened as one
     of the processes that still run has it mapped. NotFoundError where none has, PrivilegeError, ElfError.
     """
     try:
-        file = OpenFile.open(target.path)
-        if target.key in (None, file.key):
-            return file
+        found = layers(OpenFile.open(target.path))
+        if target.key is None or any(file.key == target.key for file in found):
+            return found
     except NotFoundError:
         if target.key is None:
             raise
@@ -111,20 +126,25 @@ def open_target(target: Target) -> OpenFile:
     for pid in target.pids:
         try:
             mappings = _executable_mappings(pid)
+        except PermissionError:
+            denied = True
+            continue
         except OSError:  # it has ended
             continue
         for mapping in mappings:
-            if target.key is None or mapping.inode != target.key[1]:
+            if target.key is None or (mapping.inode != target.key[1] and mapping.path != target.name):
                 continue
             try:
                 file = OpenFile.open(f"/proc/{pid}/map_files/{mapping.span}")
+                file.path = target.path  # what has been found in it is known by that
+                found = layers(file)
             except NotFoundError:
                 continue
             except PrivilegeError:
                 denied = True
                 continue
-            if file.key == target.key:
-                return file
+            if any(file.key == target.key for file in found):
+                return found
     if denied:
         raise PrivilegeError(
             f"{target.name} was replaced, and may not be opened as process {target.pids[0]} has it mapped",
@@ -145,14 +165,23 @@ def all_mapped(*, quiet: bool = False) -> list[Target]:
         except NotFoundError:
             continue
         except PrivilegeError:
-            scan.unreadable += 1
+            scan.unreadable.append(pid)
     if not quiet:
         scan.warn()
     return scan.targets()
 
 
+_NAMED = 5  # processes in a warning
+
+
 class Scan:
-    """What a look over processes found, by file."""
+    """What a look over processes found, by file.
+
+    `tells_unreadable`: whether the processes that may not be looked into are logged. Without root these are all
+    processes of other users, of which the command line speaks only where it is asked to.
+    """
+
+    tells_unreadable = True
 
     def __init__(self) -> None:
         try:
@@ -161,9 +190,11 @@ class Scan:
             raise UnsupportedError(
                 f"processes cannot be looked at: /proc/self/ns/mnt: {error.strerror}", hint="mount -t proc proc /proc"
             ) from None
-        self.unreadable = 0
+        forget_mounts()
+        self.unreadable: list[int] = []
         self._unopened: list[str] = []
         self._files: dict[FileKey, tuple[str, str, list[int]]] = {}
+        self._real_keys: dict[FileKey, FileKey] = {}  # of those that were seen, which differ on overlays
         # (mounts of the process, its mapping) → path and file: a library is looked up once, and not once a process
         self._known: dict[tuple[str, int, int, str], tuple[str, FileKey]] = {}
 
@@ -195,7 +226,10 @@ class Scan:
             path, key = found
             inside = root != "/" and mapping.path.startswith(f"{root}/")
             name = mapping.path.removeprefix(root) if inside else mapping.path
-            pids = self._files.setdefault(key, (path, name, []))[2]
+            real = self._real_keys.get(key)
+            if real is None:
+                real = self._real_keys[key] = real_key(path, key)
+            pids = self._files.setdefault(real, (path, name, []))[2]
             if pid not in pids[-1:]:
                 pids.append(pid)
 
@@ -204,18 +238,30 @@ class Scan:
         return [Target(path, name, tuple(pids), key) for key, (path, name, pids) in self._files.items()]
 
     def warn(self) -> None:
-        """Log, in one warning, what could not be read."""
+        """Log, in one warning, what could not be read; the processes by their names, all of them at the level INFO."""
+        unreadable = self.unreadable if self.tells_unreadable else []
+        if not unreadable and not self._unopened:
+            return
+        import logging  # costs more than the scan of a process, and is hardly ever needed
+
+        logger = logging.getLogger(__name__)
         parts = []
-        if self.unreadable:
-            parts.append(f"processes that may not be looked into: {self.unreadable}")
+        if unreadable:
+            shown = unreadable if logger.isEnabledFor(logging.INFO) else unreadable[:_NAMED]
+            names = ", ".join([f"{pid} ({_name(pid)})" for pid in shown] + ["…"] * (len(shown) < len(unreadable)))
+            parts.append(f"processes that may not be looked into: {len(unreadable)}: {names}")
         if self._unopened:
             parts.append(f"mapped files that may not be opened: {len(self._unopened)}, the first {self._unopened[0]}")
-        if parts:
-            import logging  # costs more than the scan of a process, and is hardly ever needed
+        logger.warning("%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root sees all)")
 
-            logging.getLogger(__name__).warning(
-                "%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root sees all)"
-            )
+
+def _name(pid: int) -> str:
+    """What /proc calls a process; "?" of one that has ended."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return os.fsdecode(file.read().rstrip(b"\n"))
+    except OSError:
+        return "?"
 
 
 class _Mapping(NamedTuple):
@@ -268,8 +314,10 @@ def _file(path: str) -> FileKey | None:
 
 
 def file_key(path: str) -> FileKey | None:
-    """Device and inode of a regular file; None where there is none that we may see."""
+    """Device and inode of a regular file, on an overlay of the file that it shows, as `Target.key`; None where there is
+    none that we may see."""
     try:
-        return _file(path)
+        key = _file(path)
     except OSError:
         return None
+    return None if key is None else real_key(path, key)

@@ -15,7 +15,7 @@ import fnmatch
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit import libraries
@@ -77,19 +77,20 @@ def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = 
 
 def probes_in(target: Target | str) -> tuple[Probe, ...]:
     """All probes of one file. ElfError where it is damaged, () where it has none."""
-    with _open(Target(target, target) if isinstance(target, str) else target) as image:
-        return _read_probes(image)
+    images = _opened(Target(target, target) if isinstance(target, str) else target)
+    return tuple(probe for image in images for probe in _read_probes(image))
 
 
 def functions_in(target: Target, *names: symbols.Pattern) -> list[Function]:
     """The functions of one file that match (see `symbols.functions`), [] where there are none. As `probes_in`."""
-    with _open(target) as image:
-        return symbols.functions(image, *names)
+    return [function for image in _opened(target) for function in symbols.functions(image, *names)]
 
 
-def _open(target: Target) -> Image:
-    file = open_target(target)
-    return Image(file.path, file)
+def _opened(target: Target) -> Iterator[Image]:
+    """The file of a target, or those of it on an overlay that processes may run."""
+    for file in open_target(target):
+        with Image(file.path, file) as image:
+            yield image
 
 
 def _read_probes(image: Image) -> tuple[Probe, ...]:
@@ -119,7 +120,7 @@ def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = 
             continue
         began = time.monotonic()
         try:
-            with _open(target) as image:
+            for image in _opened(target):
                 try:
                     if image.section(SECTION):
                         probes += _read_probes(image)
@@ -206,6 +207,7 @@ def find_functions(
 ) -> list[Function]:
     """The functions of `library` (see `resolve`) that match any of the patterns (see `symbols.Pattern`).
 
+    A name of which there is no symbol means the copies that the compiler has made of that function in its place.
     NotFoundError where not one matches, with the nearest names; a caller to whom each name matters compares. `hold` as
     in `probes_of`.
     """
@@ -224,8 +226,8 @@ def _functions_of(
     problems: list[str] = []
     for target in targets:
         try:
-            with _open(target) as image:
-                found += symbols.functions(image, *patterns, aliases=aliases)
+            for image in _opened(target):
+                found += symbols.functions(image, *patterns, aliases=aliases, copies=True)
                 if not hold:
                     image.file.close()
         except (ElfError, NotFoundError, PrivilegeError) as error:
@@ -420,13 +422,15 @@ def no_probe(spec: str, where: str, probes: Sequence[Probe], path: str | None, p
 def _no_function(library: str, patterns: Sequence[symbols.Pattern], targets: list[Target]) -> NotFoundError:
     names: set[str] = set()
     for target in targets[:_NEAR_FILES]:
-        with contextlib.suppress(ElfError, NotFoundError, PrivilegeError), _open(target) as image:
-            if indirect := symbols.indirect_functions(image, *patterns):
-                return NotFoundError(
-                    f"{indirect[0].name} in {target.path} is an indirect function: its symbol is only called at start",
-                    hint="trace one of its implementations, or its callers",
-                )
-            names |= symbols.function_names(image)
+        with contextlib.suppress(ElfError, NotFoundError, PrivilegeError):
+            for image in _opened(target):
+                if indirect := symbols.indirect_functions(image, *patterns):
+                    return NotFoundError(
+                        f"{indirect[0].name} in {target.path} is an indirect function: its symbol is only called at "
+                        "start",
+                        hint="trace one of its implementations, or its callers",
+                    )
+                names |= symbols.function_names(image)
     texts = [pattern if isinstance(pattern, str) else pattern.pattern for pattern in patterns]
     wanted = ", ".join(texts)
     if not names:

@@ -248,3 +248,18 @@ def test_ctrl_c_before_anything_is_attached(tmp_path, spawn):
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(20) == 130
     assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("tool", ["gethostlatency", "mysqld_qslower", "nodehttp", "memleak", "ucalls"])
+def test_an_empty_command(tool):
+    assert_explained(usdtkit(tool, "-c", ""), 2, "an empty command cannot be traced")
+
+
+def test_a_server_whose_program_was_replaced(tmp_path, compile_c, ready):
+    """As after an upgrade: it runs a file that has no name any more."""
+    program = shutil.copy(compile_c("mysql_usdt.c"), tmp_path / "mysqld")
+    server = ready([program, "1"])
+    Path(program).unlink()
+    done = usdtkit("mysqld_qslower", "-p", server.pid, "-d", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert "received 0, lost 0" in done.stderr

@@ -196,3 +196,11 @@ def test_a_wheel_that_is_built_without_bcc_says_so_and_has_none(tree):
     )
     assert "comes without compiled programs" in done.stderr
     assert not bundles[0].exists()
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path):
+        assert_explained(usdtkit("bundle", "pamtrace", "-o", place), 1, "is not a regular file")
+    assert pipe.is_fifo()

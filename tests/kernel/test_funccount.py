@@ -77,3 +77,30 @@ def test_errors(options, code, said):
     done = usdtkit("funccount", *options)
     assert (done.returncode, done.stdout) == (code, "")
     assert said in done.stderr
+
+
+def test_a_name_of_which_only_copies_are_left(compile_c):
+    """It counts under its own name. This one lacks an argument, because that is always the same."""
+    source = """
+    static __attribute__((noinline)) long times(const long *p, int n)
+    {
+        long total = 0;
+        for (int i = 0; i < n; i++)
+            total += p[i] * 3;
+        __asm__ volatile("" : "+r"(total));
+        return total;
+    }
+    long numbers[9];
+    int main(void)
+    {
+        long total = 0;
+        for (int n = 0; n < 997; n++)
+            total += times(numbers + n % 2, 3);
+        return total == 1;
+    }
+    """
+    path = compile_c(source, "-O2")
+    done = usdtkit("funccount", f"{path}:times", "-c", path, "--json")
+    assert done.returncode == 0, done.stderr
+    _, rows, _ = json_lines(done.stdout)
+    assert [(row["function"], row["count"]) for row in rows] == [("times.constprop.0", 997)]

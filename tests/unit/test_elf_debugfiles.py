@@ -87,6 +87,16 @@ def test_by_link_below_the_root_of_a_container(built, tmp_path, monkeypatch):
     assert find(path) == same(whole, path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_only_the_debug_file_of_somebody_who_may_say_where_probes_go(built):
+    whole, stripped, debug = built
+    run("objcopy", f"--add-gnu-debuglink={debug}", stripped)
+    for owner, of_stripped, counts in ((12345, 0, False), (12345, 12345, True), (0, 12345, True), (0, 0, True)):
+        os.chown(debug, owner, owner)
+        os.chown(stripped, of_stripped, of_stripped)
+        assert find(stripped) == (same(whole, stripped) if counts else [])
+
+
 def test_a_link_cannot_lead_elsewhere(built):
     _, stripped, debug = built
     run("objcopy", "--add-gnu-debuglink", debug, stripped)

@@ -1,9 +1,12 @@
+import re
+import subprocess
+
 import pytest
 
 from usdtkit.elf import writer
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
-from usdtkit.elf.sites import check, cost, is_go, keeps_frame_pointer
+from usdtkit.elf.sites import check, check_offset, cost, is_go, keeps_frame_pointer
 from usdtkit.elf.symbols import functions
 from usdtkit.elf.writer import Section, Segment, Symbol
 from usdtkit.errors import ElfError, UsageError
@@ -86,7 +89,8 @@ def test_where_a_probe_may_be(compile_c):
     with Image.open(compile_c(PROGRAM, "-O1", "-fcf-protection=none")) as image:
         (work,) = functions(image, "work")
         check(image, work.address)
-        with pytest.raises(UsageError, match=r"inside of work, 2 bytes from its start"):
+        check(image, work.address, work.address + 1)  # behind the nop of the USDT site
+        with pytest.raises(UsageError, match=r"inside of work, 2 bytes from its start.*work\+1 and work\+7"):
             check(image, work.address + 2)
         with pytest.raises(ElfError, match="lies in no executable segment"):
             check(image, image.section(".data").address)
@@ -96,9 +100,58 @@ def test_a_usdt_site_inside_a_function_is_a_place_of_its_own(compile_c):
     with Image.open(compile_c(PROGRAM, "-O0")) as image:
         ((site,),) = (probe.sites for probe in read_probes(image))
         work = next(f for f in functions(image, "*") if f.address < site.address < f.address + f.size)
-        check(image, site.address)
+        check(image, site.address, site.address + 1)
         with pytest.raises(UsageError, match=f"inside of {work.name}"):
-            check(image, site.address + 1)
+            check(image, site.address + 2)
+
+
+def test_without_symbols_call_frame_information_tells(compile_c, tmp_path):
+    whole, stripped = compile_c(PROGRAM, "-O1", "-fcf-protection=none"), tmp_path / "stripped"
+    subprocess.run(["strip", "-o", stripped, whole], check=True)
+    with Image.open(whole) as image, Image.open(stripped) as other:
+        (work,) = functions(image, "work")
+        check(other, work.address, work.address + 1, work.address + 7)
+        with pytest.raises(UsageError, match=f"inside of a function without a name at {work.address:#x}, 2 bytes"):
+            check(other, work.address + 2)
+
+
+def test_what_cannot_be_decoded_has_no_offsets(compile_c):
+    source = """
+    __asm__(".globl odd\\n.type odd,@function\\nodd: jmp 1f\\n.byte 6, 7\\n1: ret\\n.size odd,.-odd");
+    int main(void) { return 0; }
+    """
+    with Image.open(compile_c(source)) as image:
+        (odd,) = functions(image, "odd")
+        check(image, odd.address)
+        check_offset(image, odd, 0)
+        for offset in (2, 4):
+            with pytest.raises(UsageError, match=r"inside of odd.*cannot be decoded"):
+                check(image, odd.address + offset)
+            with pytest.raises(UsageError, match=rf"odd\+{offset} may be .*cannot be decoded"):
+                check_offset(image, odd, offset)
+
+
+def test_every_offset_of_a_function(compile_c):
+    """As objdump lists it: an instruction begins there, or the next two that do are named."""
+    with Image.open(compile_c(PROGRAM, "-O0", "-fcf-protection=full")) as image:
+        (main,) = functions(image, "main")
+        listing = subprocess.run(["objdump", "-d", "--no-show-raw-insn", image.path], text=True, capture_output=True)
+        found = re.findall(r"^ +([0-9a-f]+):\t", listing.stdout, re.MULTILINE)
+        starts = [at for number in found if 0 <= (at := int(number, 16) - main.address) < main.size]
+        assert starts[0] == 0
+        for offset in range(main.size):
+            if offset in starts:
+                check_offset(image, main, offset)
+                continue
+            before, after = max(at for at in starts if at < offset), [at for at in starts if at > offset][:1]
+            with pytest.raises(UsageError) as raised:
+                check_offset(image, main, offset)
+            assert f"main+{offset} is in the middle of an instruction" in raised.value.message
+            named = " and ".join(f"main+{at}" for at in [before, *after])
+            assert raised.value.message.endswith(f"begin at {named}")
+        for offset in (main.size, main.size + 1, 2**63, -1):
+            with pytest.raises(UsageError, match="main ends before"):
+                check_offset(image, main, offset)
 
 
 @pytest.mark.parametrize("code", ["662e0f1f840000000000", "62e27d287ace"])

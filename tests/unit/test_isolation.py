@@ -118,6 +118,17 @@ def test_what_belongs_to_python_stays(plant):
     list_of(MODULE, cwd="/", env=os.environ | {"PYTHONPATH": whole})
 
 
+@pytest.mark.parametrize("command", [COMMAND, MODULE], ids=["command", "module"])
+def test_a_module_that_the_user_names_is_found_by_its_path(tmp_path, command):
+    (tmp_path / "shop_probes.py").write_text(
+        "from usdtkit import Provider\nshop = Provider('shop')\nshop.probe('order')\n"
+    )
+    build = ["provider", "build", "shop_probes:shop", "-o", tmp_path / "shop.so"]
+    done = run(command, *build, cwd="/", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "shop.so").read_bytes().startswith(b"\x7fELF")
+
+
 def test_a_directory_that_is_gone(tmp_path):
     gone = tmp_path / "gone"
     script = f'mkdir {gone} && cd {gone} && rmdir {gone} && exec "$@"'

@@ -337,6 +337,51 @@ def test_a_file_of_an_overlay(spawn, wait_for_line, compile_c, tmp_path, change)
 
 
 @AS_ROOT
+def test_a_file_that_is_replaced_after_the_look(waiting, compile_c, tmp_path):
+    """What was found is opened, as a process has it mapped, and not what is at its path by then."""
+    program = tmp_path / "program"
+    shutil.copy(compile_c(WAITS), program)
+    process, other = waiting(program), waiting(program)
+    (found,) = targets.resolve("program", [process.pid, other.pid])
+    inode = program.stat().st_ino
+    shutil.copy(sys.executable, tmp_path / "new")
+    (tmp_path / "new").rename(program)
+    for ended in (process, other):
+        (file,) = targets.open_target(found)
+        assert (file.key[1], file.path) == (inode, str(program))
+        assert [probe.spec for probe in targets.probes_in(found)] == ["waits:start"]
+        assert len(targets.functions_in(found, "waits_here")) == 1
+        ended.communicate("\n")
+    with pytest.raises(NotFoundError, match="no process has it mapped any more"):
+        targets.open_target(found)
+    assert targets.probes_of([found]) == []
+
+
+@AS_ROOT
+def test_a_file_that_is_replaced_and_out_of_reach(waiting, compile_c, tmp_path, caplog):
+    program = tmp_path / "program"
+    shutil.copy(compile_c(WAITS), program)
+    (found,) = targets.resolve("program", [waiting(program).pid])
+    shutil.copy(sys.executable, tmp_path / "new")
+    (tmp_path / "new").rename(program)
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    with nobody():
+        with pytest.raises(PrivilegeError, match="was replaced"):
+            targets.open_target(found)
+        assert targets.probes_of([found]) == []
+    assert "left out: " in caplog.text
+
+
+def test_of_several_processes_one_may_have_ended(waiting, caplog):
+    left, gone = waiting(), waiting()
+    gone.communicate("\n")
+    found = targets.resolve("c", [gone.pid, left.pid])
+    assert [target.pids for target in found] == [(left.pid,)]
+    assert f"left out: no process {gone.pid}" in caplog.text
+
+
+@AS_ROOT
 def test_a_file_without_a_name(spawn, wait_for_line, compile_c):
     """A memfd, whose descriptor the process has closed."""
     library = compile_c(

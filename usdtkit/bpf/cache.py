@@ -29,16 +29,28 @@ _told: set[str] = set()
 
 
 def directory() -> str:
-    """Where entries lie, whether or not it exists; "" where no directory can be trusted."""
+    """Where entries lie, whether or not it exists; the last of the places where none can be used."""
+    return _choose()[0]
+
+
+def problem() -> str:
+    """Why no place can hold the cache; "" where one can."""
+    return _choose()[1]
+
+
+def _choose() -> tuple[str, str]:
+    place = reason = ""
     for place in _places():
         try:
-            with _open(place):
-                return place
-        except FileNotFoundError:
-            return place
-        except (OSError, UntrustedError):
-            continue
-    return ""
+            open_directory(place, private=True).close()
+            return place, ""
+        except FileNotFoundError:  # it can be made
+            return place, ""
+        except UntrustedError as error:
+            reason = error.message
+        except OSError as error:
+            reason = f"{place}: {error.strerror}"
+    return place, reason
 
 
 def load(key: str) -> bytes | None:

@@ -74,6 +74,11 @@ class FileSites:
     calls: dict[tuple[str, str], list[Site]] = field(default_factory=dict)
     tails: dict[str, list[Site]] = field(default_factory=dict)
 
+    @property
+    def sites(self) -> list[Site]:
+        """All of them; a function's once, though two programs run there."""
+        return [site for group in (self.plain, self.calls, self.tails) for those in group.values() for site in those]
+
     def add(self, program: str, site: Site) -> None:
         """Add a site of `plain`."""
         self.plain.setdefault(program, []).append(site)
@@ -176,8 +181,12 @@ class Links:
                     held[file] += self._descriptors[before:]
             except NotFoundError as error:  # the others go on
                 ended.append(error)
-        if len(ended) == len(pids):
-            raise ended[0]
+        if ended:
+            if len(ended) == len(pids):
+                raise ended[0]
+            import logging  # dear, and hardly ever needed
+
+            logging.getLogger(__name__).warning("left out: %s", "; ".join(error.message for error in ended))
         for file in files:
             if file.is_rewritten:  # its offsets may lie anywhere now
                 self._give_up(file, held[file], wanted)

@@ -12,9 +12,11 @@ from functools import cache
 
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.bpf.compiler import MapDescription
+from usdtkit.errors import UsdtkitError
 from usdtkit.features import has_uprobe_multi
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, RINGBUF = 1, 2, 5, 6, 9, 27
+TABLES = (HASH, PERCPU_HASH, LRU_HASH)  # which can fill up
 BATCH = 4096
 NO_PREALLOC = 1  # a flag: entries are allocated as they come
 
@@ -39,12 +41,14 @@ class Map:
         flags = description.flags
         if flags & NO_PREALLOC and not has_uprobe_multi():
             flags &= ~NO_PREALLOC  # kernels before those allocate by ways that may hang in a program
-        self.fd = check(
-            lib.usdtkit_map_create(
-                self.type, self.key_size, self.value_size, self.max_entries, flags, self.name.encode()
-            ),
-            f"creating the BPF map {self.name}",
-        )
+        sizes = (self.type, self.key_size, self.value_size, self.max_entries)
+        made = lib.usdtkit_map_create(*sizes, flags, self.name.encode())
+        if made in (-errno.ENOMEM, -errno.E2BIG):
+            raise UsdtkitError(
+                f"the kernel has no memory for the BPF map {self.name} with room for {self.max_entries:,} entries",
+                hint="ask for less room",
+            )
+        self.fd = check(made, f"creating the BPF map {self.name}")
 
     def close(self) -> None:
         if self.fd >= 0:

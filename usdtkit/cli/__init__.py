@@ -196,8 +196,48 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     gc.freeze()  # all that was imported
     gc.enable()
-    code: int = module.run(options)
+    with _telling(more=bool(getattr(options, "verbose", False))):
+        code: int = module.run(options)
     return code
+
+
+@contextlib.contextmanager
+def _telling(*, more: bool) -> Iterator[None]:
+    """Write what is logged to standard error. With `more`, which is -v, also what is said for information, and which
+    processes may not be looked into."""
+    from usdtkit.processes import Scan
+
+    before, Scan.tells_unreadable = Scan.tells_unreadable, more
+    try:
+        with _log_of_information() if more else contextlib.nullcontext():
+            yield
+    finally:
+        Scan.tells_unreadable = before
+
+
+@contextlib.contextmanager
+def _log_of_information() -> Iterator[None]:
+    import logging
+
+    logger, handler = logging.getLogger("usdtkit"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("usdtkit: %(message)s"))
+    told: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        """Several looks at the processes find the same."""
+        message, before = record.getMessage(), len(told)
+        told.add(message)
+        return len(told) > before
+
+    handler.addFilter(is_new)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:

@@ -23,10 +23,20 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(format="table")
 
 
-def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[str] = ("-c", "--command")) -> None:
+def add_session_options(
+    parser: argparse.ArgumentParser,
+    *,
+    command: Sequence[str] = ("-c", "--command"),
+    room: str = "how many entries the tables in the kernel have room for (10,240)",
+    verbose: str = "",
+    shows_program: bool = False,
+    chosen: bool = False,
+) -> None:
     """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them.
 
-    `command`: what the option for a command is called.
+    `command`: what the option for a command is called. `room`: what the help says of --room.
+    `verbose`: what -v does in this tool besides telling more; with `shows_program` it does what --program does, as in
+    bcc's tools. `chosen`: whether the user says which functions or probes are traced, and so decides what they cost.
     """
     parser.add_argument(
         "-p", "--pid", type=pids, action="extend", help="trace this process only (repeatable, or several: 12,34)"
@@ -45,6 +55,7 @@ def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[st
         metavar="N",
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
+    parser.add_argument("--room", type=positive, metavar="N", help=room)
     parser.add_argument(
         "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
     )
@@ -58,8 +69,12 @@ def add_session_options(parser: argparse.ArgumentParser, *, command: Sequence[st
     )
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
     parser.add_argument("--program", action="store_true", help="show the BPF program before it runs")
+    more = "; as --program" if shows_program else f"; {verbose}" if verbose else ""
+    parser.add_argument(
+        *("-v", "--verbose"), action="store_true", help=f"say more: what is traced, what is left out, and why{more}"
+    )
     # `usdtkit bundle` puts what records in place of a session; by_heart, it does not matter what runs here.
-    parser.set_defaults(session=None, by_heart=False)
+    parser.set_defaults(session=None, by_heart=False, chosen=chosen, shows_program=shows_program)
     add_output_options(parser)
 
 
@@ -166,9 +181,12 @@ def words(text: str) -> list[str]:
     import shlex
 
     try:
-        return shlex.split(text)
+        command = shlex.split(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    if not command:
+        raise argparse.ArgumentTypeError("an empty command cannot be traced")
+    return command
 
 
 def seconds(text: str) -> float:

@@ -45,6 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compile, and write the file."""
+    if options.output.exists() and not options.output.is_file():
+        # A file takes the place of what has its name, so that readers see all of it or nothing.
+        raise UsdtkitError(f"{options.output} is not a regular file, and would be replaced by one", hint="-o FILE")
     used_by: dict[str, dict[str, None]] = {}
     lines = tool_names() if options.all else options.tool if options.line is None else [shlex.join(options.line)]
     for line in lines:

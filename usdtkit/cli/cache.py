@@ -54,11 +54,13 @@ def add(path: Path) -> int:
     entries = bundle.read(path).entries
     if not all(map(compiler.is_bytecode, entries.values())):
         raise UsdtkitError(f"{path} holds something that is no program", hint="usdtkit bundle makes one")
+    problem = cache.problem()
     for key, content in entries.items():
-        cache.store(key, content)
-        if cache.load(key) != content:
+        if not problem:
+            cache.store(key, content)
+        if problem or cache.load(key) != content:
             raise UsdtkitError(
-                f"{cache.directory()} takes no programs",
+                f"{cache.directory()} takes no programs{': ' if problem else ''}{problem}",
                 hint="a directory of yours alone (chmod 700), on a disk with room; USDTKIT_CACHE names another",
             )
     return len(entries)

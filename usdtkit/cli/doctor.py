@@ -76,7 +76,10 @@ def _came_compiled() -> str:
     """What of this installation needs no compiler, as the end of a sentence; "" where all does."""
     if not bundle.SHIPPED.exists():
         return ""
-    lines = [line for lines in bundle.read(bundle.SHIPPED).used_by.values() for line in lines]
+    try:
+        lines = [line for lines in bundle.read(bundle.SHIPPED).used_by.values() for line in lines]
+    except UsdtkitError:  # damaged, or in a directory of others: it is as good as the rest of the installation
+        return ""
     return f"; the programs of {len({line.partition(' ')[0] for line in lines})} tools came compiled"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from usdtkit.cli.run import filtered
 from usdtkit.providers.libc import ERRNO_LOCATION, FAILURES, GAI_ERRORS
-from usdtkit.trace import Pair, Session, deref, retval
+from usdtkit.trace import Pair, Session, deref, retval, uretprobe
 
 
 def by_failure(functions: Iterable[str]) -> Mapping[str, Sequence[str]]:
@@ -42,7 +42,8 @@ class Failures:
             if way in calls:
                 calls[way].where(failure).emit(null=retval == 0)
         if calls.keys() & {"-1", "null"}:
-            asked = session.uretprobe("c", ERRNO_LOCATION)
+            # A program that is linked statically may read errno without a call.
+            asked = session.source(session.optional(uretprobe("c", ERRNO_LOCATION)))
             filtered(asked.where(deref(retval, 0, "i32") != 0), options).emit(errno=deref(retval, 0, "i32"))
 
     def take(self, event: Any) -> None:

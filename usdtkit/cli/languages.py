@@ -42,8 +42,7 @@ def add_language_options(parser: argparse.ArgumentParser, *languages: str, other
     parser.add_argument(
         "-l", "--language", type=_language, choices=languages, help="its language, where it is not found out"
     )
-    add_session_options(parser)
-    parser.add_argument("-v", "--verbose", dest="program", action="store_true", help="as --program")
+    add_session_options(parser, shows_program=True)
     parser.set_defaults(languages=languages, otherwise=otherwise)
 
 

@@ -21,13 +21,15 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import translate
+from itertools import groupby
 
 from usdtkit import processes, targets
 from usdtkit.cli.progress import Progress
 from usdtkit.elf.image import Image
 from usdtkit.elf.sites import cost
 from usdtkit.elf.symbols import Pattern
-from usdtkit.errors import NotFoundError, UsageError
+from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
+from usdtkit.files import OpenFile
 from usdtkit.model import Argument, Function, Probe, Site, Target
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import stranger, user_name
@@ -66,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
         found = _targets(names, pids, progress)
         strict = len(names) == 1 == len(found)
         probes = targets.probes_in(found[0]) if strict else targets.probes_of(progress.over(found), hold=False)
-    chosen = _choose(probes, globs, names, pids)
+    # On an overlay a file and what it was copied from may both be run; they differ in nothing that is shown.
+    chosen = _choose(list(dict.fromkeys(probes)), globs, names, pids)
     users = {target.path: target.pids for target in found}
     owners = {path: stranger(path) for path in {probe.path for probe in chosen}}
     if options.json:
@@ -192,15 +195,15 @@ def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int],
 
 
 def _costs(functions: Sequence[Function]) -> Iterator[str]:
-    """For each function, whether the kernel emulates or steps its first instruction."""
-    path, image = "", None
-    try:
-        for function in functions:
-            if image is None or function.path != path:
-                if image is not None:
-                    image.close()
-                path, image = function.path, Image.open(function.path)
-            yield cost(image, function.file_offset)
-    finally:
-        if image is not None:
-            image.close()
+    """For each function, whether the kernel emulates or steps its first instruction; "unknown" where its file has gone
+    or been replaced since it was read."""
+    for read, same in groupby(functions, lambda function: function.file):
+        ours = list(same)
+        try:
+            file = OpenFile.open(ours[0].path)
+            if read is None or file.version != read.version:
+                raise NotFoundError(f"{file.path} has been replaced")
+            with Image(file.path, file) as image:
+                yield from [cost(image, function.file_offset) for function in ours]
+        except UsdtkitError:
+            yield from ["unknown"] * len(ours)

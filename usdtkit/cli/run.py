@@ -25,7 +25,9 @@ from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import stranger, user_name
 from usdtkit.trace import Planned, Session, Source, cgroup, comm, tid, uid
+from usdtkit.trace.command import ending
 
+STDERR = 2  # its descriptor
 SHOWN = 5  # names in a warning
 MANY = 1000  # places, such as all functions of libc, at which a machine comes to a standstill
 # timeout(1) and others send one signal to the process and the same to its group.
@@ -58,8 +60,11 @@ def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = Non
     """
     found = options.pid if pids is None else pids
     drop = options.drop if options.drop_to is None else options.drop_to
-    common = {"command": options.command, "duration": options.duration, "drop": drop, "returns": options.returns}
-    make = functools.partial(options.session or Session, ordered=True, **common, **more)
+    common = {"command": options.command, "duration": options.duration, "drop": drop}
+    common |= {"room": options.room, "returns": options.returns}
+    if options.format != "table" or getattr(options, "folded", False):
+        common["command_stdout"] = STDERR  # what a command writes must not stand among data for programs
+    make = functools.partial(options.session or Session, ordered=True, **{**common, **more})
     session: Session
     try:
         session = make(pid=found)
@@ -110,7 +115,7 @@ def follow(
     exit code.
     """
     if options.explain:
-        return explain(session, options.format)
+        return explain(session, options)
     _start(session, options)
     format_: Format = options.format
     report = Report(tool, columns, format_)
@@ -139,7 +144,7 @@ def follow_intervals(
     `take` is given the events of what is summed up here and not in the kernel.
     """
     if options.explain:
-        return explain(session, options.format)
+        return explain(session, options)
     _start(session, options)
     report = Report(tool, columns, options.format, in_blocks=True)
     with _stop_on_signals(session):
@@ -154,36 +159,61 @@ def follow_intervals(
 
 
 def _start(session: Session, options: argparse.Namespace) -> None:
-    if options.program:
+    if options.program or (options.verbose and options.shows_program):
         note(session.program().text)
-    session.start(_announce)
+    session.start(lambda plan: _announce(session, plan, options))
+
+
+def _tell_remarks(session: Session) -> None:
+    for remark in session.remarks:
+        note(f"usdtkit: {remark}")
+
+
+def _announce(session: Session, plan: Sequence[Planned], options: argparse.Namespace) -> None:
+    """What whoever traces should know before it begins, once nothing is missing."""
+    _tell_remarks(session)
+    _warn_of_cost(plan, stepped=options.chosen or options.verbose)
+    _tell_owners(plan, options)
+    if options.verbose:
+        files: dict[str, set[int]] = {}
+        for site in plan:
+            files.setdefault(site.path, set()).add(site.file_offset)
+        for path, offsets in files.items():
+            note(f"usdtkit: {len(offsets)} {'site' if len(offsets) == 1 else 'sites'} in {path}")
 
 
 def _begin(session: Session) -> None:
     for refusal in session.refused:
         note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
+    session.presence.tell(lambda line: note(f"usdtkit: {line}"))
     note("Tracing… Ctrl-C ends.")
 
 
 def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
-    for line in session.advice():
+    for line in session.advice(larger="--room N"):
         note(f"usdtkit: {line}")
     summary = session.summary()
-    report.summary(summary)
+    if summary.command_status:
+        note(f"usdtkit: {ending(summary.command_status)}")
+    reasons = [] if summary.hits or summary.received else session.presence.reasons()
+    report.summary(summary, reasons, unexplained_ends=session.unexplained_ends())
     return LOST_EVENTS if options.max_lost is not None and summary.lost > options.max_lost else 0
 
 
-def explain(session: Session, format: Format) -> int:
-    """Write the plan of a session, a site a row; then what it would cost."""
+def explain(session: Session, options: argparse.Namespace) -> int:
+    """Write the plan of a session, a site a row; then what it would cost, and whose files it is about."""
     plan = session.plan()
-    owners = _strangers(plan)
-    report = Report("explain", EXPLAINED if owners else [one for one in EXPLAINED if one is not OWNER], format)
+    owners = _strangers(plan, options)
+    columns = EXPLAINED if owners else [one for one in EXPLAINED if one is not OWNER]
+    report = Report("explain", columns, options.format)
+    _tell_remarks(session)
     for site in plan:
         report.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
     for (returns, why), number in Counter((site.returns, site.why) for site in plan if site.kind == "return").items():
         how = "probes where the functions leave" if returns == "sites" else "the kernel's return probes"
         note(f"usdtkit: {number} sites of returns, by {how}: {why}")
-    _announce(plan)
+    _warn_of_cost(plan)
+    _tell_owners(plan, options)
     return 0
 
 
@@ -201,27 +231,36 @@ EXPLAINED = [
 ]
 
 
-def _announce(plan: Sequence[Planned]) -> None:
-    """What is to be known before anything is attached."""
-    _warn_of_cost(plan)
-    for path, owner in _strangers(plan).items():
+def _tell_owners(plan: Sequence[Planned], options: argparse.Namespace) -> None:
+    for path, owner in _strangers(plan, options).items():
         note(f"usdtkit: {path} belongs to {user_name(owner)}, who decides what its probes say")
 
 
-def _strangers(plan: Sequence[Planned]) -> dict[str, int]:
-    """The files of a plan that belong neither to root, nor to us, nor to who runs the processes that are traced."""
-    users = {processes.user_of(pid) for pid in plan[0].pids} if plan else set()
+def whose(path: str) -> str:
+    """Behind the path of a file: " (belongs to ada (uid 1000))" where that is neither root nor we, else ""."""
+    owner = stranger(path)
+    return "" if owner is None else f" (belongs to {user_name(owner)})"
+
+
+def _strangers(plan: Sequence[Planned], options: argparse.Namespace) -> dict[str, int]:
+    """The files of a plan that belong neither to root, nor to us, nor to the user of a process that was asked for.
+
+    A process that was found by the name of its program was not: anybody can give a program that name.
+    """
+    asked_for = [*(options.pid or ()), *filter(None, [getattr(options, "process", None)])]
+    users = {processes.user_of(pid) for pid in asked_for}
     owners = {path: stranger(path) for path in dict.fromkeys(site.path for site in plan)}
     return {path: owner for path, owner in owners.items() if owner is not None and owner not in users}
 
 
-def _warn_of_cost(plan: Sequence[Planned]) -> None:
+def _warn_of_cost(plan: Sequence[Planned], *, stepped: bool = True) -> None:
+    """`stepped`: also name the sites that are single-stepped, for whoever chose them and can choose others."""
     sites = {(site.path, site.file_offset): site for site in plan}
     # Nearly every function leaves by an instruction that is single-stepped: nobody has chosen that.
-    stepped = sorted({site.name for site in sites.values() if site.cost == "stepped" and site.kind != "return"})
-    if stepped:
+    slow = sorted({site.name for site in sites.values() if site.cost == "stepped" and site.kind != "return"})
+    if slow and stepped:
         number = sum(site.cost == "stepped" and site.kind != "return" for site in sites.values())
-        names = ", ".join(stepped[:SHOWN]) + (", …" if len(stepped) > SHOWN else "")
+        names = ", ".join(slow[:SHOWN]) + (", …" if len(slow) > SHOWN else "")
         note(f"usdtkit: {number} of {len(sites)} sites are single-stepped, 7 to 17 µs a hit instead of 0.5: {names}")
     if len(sites) > MANY and not plan[0].pids:
         note(f"usdtkit: {len(sites):,} sites in every process, all of which become slower; -p PID traces one")

@@ -78,7 +78,7 @@ class Callees:
         if described is None:
             return None
         if address != described.start or conditional or self._frames.rule(address) != self._frames.at_entry:
-            return described.start, described.end - described.start
+            return described.start, described.size
         return None
 
     def destination(self, address: int) -> Destination | None:
@@ -90,7 +90,7 @@ class Callees:
             return Destination(*symbol) if symbol[1] == address else None
         described = self._frames.covering(address)
         if described is not None and described.start == address:
-            return Destination(f"a function without a name at {address:#x}", address, described.end - address)
+            return Destination(f"a function without a name at {address:#x}", address, described.size)
         return None
 
     def of_slot(self, address: int) -> Destination | None:
@@ -118,6 +118,16 @@ class Callees:
         if symbol.is_function and symbol.is_defined and not replaced:
             return Destination(name, symbol.value, symbol.size)
         return Destination(name)
+
+    def around(self, address: int) -> Destination | None:
+        """The function, or described range of code without a symbol, that an address lies in."""
+        symbol = self._covering(address)
+        if symbol is not None and (symbol[2] or symbol[1] == address):
+            return Destination(*symbol)
+        described = self._frames.covering(address)
+        if described is None:
+            return None
+        return Destination(f"a function without a name at {described.start:#x}", described.start, described.size)
 
     def pointer(self, address: int) -> int:
         """The address of the function that the file, or the loader, puts at this address of data; 0 where none is."""

@@ -21,7 +21,7 @@ _PT_GNU_EH_FRAME = 0x6474E550
 _FORMATS = {0x00: "Q", 0x02: "H", 0x03: "I", 0x04: "Q", 0x0A: "h", 0x0B: "i", 0x0C: "q"}  # of 64-bit files
 _RELATIVE_TO_PLACE, _ABSOLUTE = 0x10, 0x00
 _SEARCHABLE = b"\x01\x1b\x03\x3b"  # version 1; pointer from here, count of 4 bytes, entries of 4 bytes from the header
-_LONGEST_ENTRY = 1 << 20
+_LONGEST_ENTRY = 1 << 16  # the longest of node has 3 KB
 _MOST_ENTRIES = 1 << 19  # gone through where there is no table: 6 times those of a browser
 _STACK_POINTER = {"x86_64": 7, "aarch64": 31}
 
@@ -58,6 +58,11 @@ class Description(NamedTuple):
     at: int
     until: int
     common: _Common
+
+    @property
+    def size(self) -> int:
+        """Bytes of the range."""
+        return self.end - self.start
 
 
 class _Common(NamedTuple):
@@ -206,7 +211,9 @@ class CallFrames:
         until, version = place + 4 + length, data[place + 8]
         if number or length > _LONGEST_ENTRY or until > len(data) or version not in (1, 3):
             return None
-        text_end = data.index(0, place + 9, min(until, place + 9 + 16))
+        text_end = data.find(0, place + 9, min(until, place + 9 + 16))
+        if text_end < 0:
+            return None
         augmentation = data[place + 9 : text_end]
         code_alignment, position = _unsigned(data, text_end + 1)
         data_alignment, position = _signed(data, position)

@@ -48,6 +48,7 @@ _NOT_IN_FULL = re.compile(
     "volatile|unsigned|signed|char|short|int|long|bool|float|double|void|auto|decltype|wchar_t|lambda|unnamed|thunk|"
     "virtual|non|clone|to|for|as|dyn|mut"
 )
+_COPY = re.compile(r"(?: \(\.[\w.]{1,64}\)){1,8}$")
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _RUST_ESCAPE = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
 _RUST_CHARACTERS = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ","}
@@ -78,6 +79,11 @@ def words(pattern: str | re.Pattern[str]) -> list[str]:
         return []
     text = re.sub(r"\[[^]]*\]", "*", pattern.replace(_ANONYMOUS, "")).partition("(")[0]
     return [word for word in _IDENTIFIER.findall(text) if not _NOT_IN_FULL.fullmatch(word)]
+
+
+def without_copy(name: str) -> str:
+    """A demangled name without what says that it is a copy of the compiler's: `f(int)` of `f(int) (.isra.0)`."""
+    return _COPY.sub("", name)
 
 
 def without_parameters(name: str) -> str:
@@ -123,10 +129,12 @@ def _run(names: list[str], at_once: int) -> tuple[list[str], bool]:
 
 def _rust(name: str) -> str:
     """Of Rust's older mangling, which is C++'s with escapes and a hash, the name without them."""
-    if not name or not (hash := _RUST_HASH.search(name)):
+    plain = _COPY.sub("", name)
+    if not name or not (hash := _RUST_HASH.search(plain)):
         return name
-    plain = _RUST_ESCAPE.sub(_rust_character, name[: hash.start()])
-    return re.sub(r"(^|::)_(?=[<&*(\[])", r"\1", plain).replace("..", "::")
+    copy = name[len(plain) :]
+    plain = _RUST_ESCAPE.sub(_rust_character, plain[: hash.start()])
+    return re.sub(r"(^|::)_(?=[<&*(\[])", r"\1", plain).replace("..", "::") + copy
 
 
 def _rust_character(escape: re.Match[str]) -> str:

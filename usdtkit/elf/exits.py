@@ -38,6 +38,7 @@ _PROBLEMS = {
     1: "its code cannot be decoded: it holds data, or is not compiled code",
     2: "it has a branch (prefix 66) that differs between processors",
 }
+_RUNS_ON = "it runs on into what comes after it"
 _MISFIT = "its call frame information does not fit its code"
 _THUNKS = ("__x86_indirect_thunk", "__x86_return_thunk", "__llvm_retpoline")
 _REGISTER, _POINTER = _COMPUTED = "an address in a register", "an address in memory"
@@ -167,17 +168,25 @@ class ExitFinder:
 
     def starts(self, function: Function) -> list[int] | None:
         """Where the instructions of a function begin, in bytes from its start; None where it cannot be decoded."""
+        return self.starts_of(function.address, function.size)
+
+    def starts_of(self, start: int, size: int) -> list[int] | None:
+        """As `starts`, of code of `size` bytes at the virtual address `start`."""
         if not self._is_supported:
             return None
-        code = self._decode(function.address, self._size(function.address, function.size))
+        code = self._decode(start, self._size(start, size))
         inside = range(code.start, code.start + len(code.begins))
-        if code.problem or any(
+        if code.problem not in ("", _RUNS_ON) or any(
             flow.target in inside and not code.begins[flow.target - code.start]
             for flow in code.flows
             if flow.kind in (_JUMP, _BRANCH)
         ):
             return None
         return [at for at, begins in enumerate(code.begins) if begins == 1]
+
+    def around(self, address: int) -> Destination | None:
+        """The function of this file that a virtual address lies in, by its symbols and call frame information."""
+        return self._callees.around(address)
 
     def _sites(self, body: _Body, start: int, into: Sequence[int]) -> tuple[dict[int, Exit], list[str]]:
         """The exit sites of a body and of the functions that it ends in; and what else it ends in, each name once."""
@@ -271,9 +280,18 @@ class ExitFinder:
         described = [frames.covering(code.start) for code in ranges]
         reached = None if any(one is not None and one.has_handlers for one in described) else _reached(ranges)
         found: list[tuple[_Flow, Kind, Destination | None]] = []
-        jumps, has_table = self._indirect_jumps([flow for flow in leaving if flow.kind == _INDIRECT], ranges, reached)
+        indirect = [flow for flow in leaving if flow.kind == _INDIRECT]
+        sure = indirect if reached is None else [flow for flow in indirect if flow.at in reached]
+        jumps, has_table = self._indirect_jumps(sure, ranges, reached)
+        if has_table and len(sure) < len(indirect):  # then there are more behind the table
+            jumps, _ = self._indirect_jumps(indirect, ranges, reached)
         if jumps is None:
             return _Body("it jumps to an address in a register, to a part of it or elsewhere")
+        if reached is not None and not has_table and not self._callees.is_go:
+            # Not reached are data, what only a call within leads to, and another function that shares a fragment. Go
+            # comes back from a panic to where no jump leads.
+            outward = [flow for flow in outward if flow.at in reached]
+            leaving = [flow for flow in leaving if flow.at in reached]
         found += [(flow, "jump", self._pointed_to(flow)) for flow in jumps]
         found += [(flow, "return", None) for flow in leaving if flow.kind == _RETURN]
         for flow in outward:
@@ -284,10 +302,7 @@ class ExitFinder:
                 return _Body("it leaves by a branch that does not depend on the flags")
             found.append((flow, "jump" if flow.kind == _JUMP else "branch", to))
         leaves = []
-        every = reached is None or has_table or self._callees.is_go  # Go comes back from a panic to where no jump leads
         for flow, kind, to in found:
-            if not every and flow.at not in (reached or ()):
-                continue  # data, what only a call within leads to, or another function that shares a fragment
             rule = frames.rule(flow.at)
             if rule is not None and rule != at_entry:
                 return _Body(_MISFIT)
@@ -352,7 +367,7 @@ class ExitFinder:
         ]
         problem = _PROBLEMS[sweep.end] if sweep.end else ""
         if not problem and sweep.falls_through:
-            problem = "it runs on into what comes after it"
+            problem = _RUNS_ON
         return _Code(start, bytes(ffi.buffer(begins, size)), flows, problem)
 
 

@@ -16,7 +16,7 @@ from usdtkit.files import OpenFile
 from usdtkit.records import NamedTuple
 
 SHT_NOTE, SHT_NOBITS = 7, 8
-PT_LOAD, PT_NOTE = 1, 4
+PT_LOAD, PT_INTERP, PT_NOTE = 1, 3, 4
 PF_X, PF_W = 1, 2
 
 LONGEST_NAME = 1 << 13
@@ -217,6 +217,13 @@ class Image:
                 return address - start + place
         kind = "writable" if writable else "executable"
         raise ElfError(f"{self.path}: address {address:#x} lies in no {kind} segment of the file")
+
+    def address(self, file_offset: int) -> int:
+        """The virtual address of an offset in the file that is loaded executable; ElfError where it is not."""
+        for start, size, place in self._code_spans:
+            if 0 <= file_offset - place < size:
+                return file_offset - place + start
+        raise ElfError(f"{self.path}: offset {file_offset:#x} lies in no executable segment of the file")
 
     def _spans(self, flag: int) -> list[tuple[int, int, int]]:
         """(address, bytes, file offset) of what the file has of each segment that is loaded with the flag."""

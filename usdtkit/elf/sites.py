@@ -1,16 +1,19 @@
 """An address of an ELF file → what a probe there costs, and whether it must not be there at all.
 
-Input `usdtkit.elf.image.Image`; used by `usdtkit.targets` and `usdtkit.cli.list`, and by `usdtkit.trace.symbols`, which
-asks what stacks below a function will lack. Stands on `usdtkit.elf.instructions`, which knows what the kernel does with
-an instruction.
+Input `usdtkit.elf.image.Image`; used by `usdtkit.targets`, `usdtkit.trace` and `usdtkit.cli.list`, and by
+`usdtkit.trace.symbols`, which asks what stacks below a function will lack. Stands on `usdtkit.elf.instructions`, which
+knows what the kernel does with an instruction, and on `usdtkit.elf.exits`, which knows where instructions begin.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from usdtkit.elf.image import PT_NOTE, Image
 from usdtkit.elf.instructions import LONGEST, Cost, cost_of
 from usdtkit.elf.tables import all_tables
 from usdtkit.errors import ElfError, UsageError
+from usdtkit.model import Function
 
 _PROLOGUE = 64
 _SETS_FRAME_POINTER = b"\x48\x89\xe5"  # mov %rsp,%rbp
@@ -23,11 +26,46 @@ def cost(image: Image, file_offset: int) -> Cost:
     return cost_of(code, image.machine)
 
 
-def check(image: Image, address: int) -> None:
-    """Raise where no probe may be put at the virtual address `address`: ElfError outside of the file's code, UsageError
-    in the middle of a function, which may be that of an instruction (a USDT site is a place of its own), and at an
-    instruction that the kernel refuses, mistakes for another, or lets no signal interrupt."""
-    where = f"{image.path}: {address:#x}"
+def check(image: Image, *addresses: int) -> None:
+    """Raise where no probe may be put at one of the virtual addresses: ElfError outside of the file's code; UsageError
+    in a function at what is not the first byte of an instruction, and at an instruction that the kernel refuses or
+    mistakes for another. In a function that cannot be decoded its USDT sites are believed to be such bytes."""
+    from usdtkit.elf.exits import ExitFinder  # lazy: needs the compiled shim, which `cost` and `is_go` do not
+
+    finder = ExitFinder(image)
+    for address in addresses:
+        _check_instruction(image, address, f"{image.path}: {address:#x}")
+        around = finder.around(address)
+        name, start, size = around if around is not None else _function_around(image, address) or ("", address, 0)
+        if address == start:
+            continue
+        starts = finder.starts_of(start, size)
+        if starts is not None and address - start in starts:
+            continue
+        from usdtkit.elf.notes import sites_of  # lazy: only needed to refuse
+
+        if starts is not None or address not in sites_of(image):
+            where = f"{image.path}: {address:#x} lies inside of {name}, {address - start} bytes from its start"
+            raise _within_instruction(f"{where}, and", name, address - start, starts)
+
+
+def check_offset(image: Image, function: Function, offset: int) -> None:
+    """UsageError where no instruction of a function of this file begins `offset` bytes from its start, with the names
+    of the nearest two that do; and where the kernel puts no probe on the one that does."""
+    from usdtkit.elf.exits import ExitFinder  # lazy, as above
+
+    name = function.demangled or function.name
+    if not 0 <= offset < max(function.size, 1):
+        raise UsageError(f"{name} ends before {offset:#x}", hint=f"it has {function.size} bytes")
+    starts = ExitFinder(image).starts(function)
+    if offset and (starts is None or offset not in starts):
+        raise _within_instruction(f"{name}+{offset}", name, offset, starts)
+    _check_instruction(image, function.address + offset, f"{name}+{offset}")
+
+
+def _check_instruction(image: Image, address: int, where: str) -> None:
+    """UsageError where the kernel would not take a probe on the instruction, mistake it for another, or let no signal
+    interrupt it any more."""
     what = cost(image, image.file_offset(address))
     if what in ("refused", "mistaken"):
         why = "puts no probe on" if what == "refused" else "would execute something else in place of"
@@ -37,16 +75,22 @@ def check(image: Image, address: int) -> None:
             f"{where} is a system call: with a probe there no signal could interrupt it",
             hint="probe the function that makes the call, at its entry",
         )
-    from usdtkit.elf.notes import sites_of  # what asks whether a file is Go's does without
 
-    inside = _function_around(image, address)
-    if inside is not None and address not in sites_of(image):
-        name, start = inside
-        raise UsageError(
-            f"{where} lies inside of {name}, {address - start} bytes from its start, and may be in the middle of an "
-            "instruction: a probe there would change what the program does",
+
+def _within_instruction(where: str, name: str, offset: int, starts: Sequence[int] | None) -> UsageError:
+    if starts is None:
+        return UsageError(
+            f"{where} may be in the middle of an instruction, because the code of {name} cannot be decoded: a probe "
+            "there could change what the program does",
             hint=f"probe the entry of {name}, or a USDT probe",
         )
+    nearest = [*[at for at in starts if at < offset][-1:], *[at for at in starts if at > offset][:1]]
+    around = " and ".join(f"{name}+{at}" for at in nearest)
+    return UsageError(
+        f"{where} is in the middle of an instruction, where a probe would change what the program does: those next to "
+        f"it begin at {around}",
+        hint="choose one of these",
+    )
 
 
 def is_go(image: Image) -> bool:
@@ -73,13 +117,14 @@ def keeps_frame_pointer(image: Image, function: str) -> bool | None:
     return image.machine != "x86_64" or _SETS_FRAME_POINTER in image.read(found[0].file_offset, _PROLOGUE)
 
 
-def _function_around(image: Image, address: int) -> tuple[str, int] | None:
-    """Name and start of the function in whose middle the address is; None at a start, or where no symbol says."""
+def _function_around(image: Image, address: int) -> tuple[str, int, int] | None:
+    """Name, start and size of the function in whose middle the address is, by the symbols of the file's debug data
+    too; None at a start, or where no symbol says."""
     inside = None
     for table in all_tables(image):
         for symbol in table:
             if symbol.is_function and symbol.is_defined and symbol.value <= address < symbol.value + symbol.size:
                 if symbol.value == address:
                     return None
-                inside = table.name(symbol.at), symbol.value
+                inside = table.name(symbol.at), symbol.value, symbol.size
     return inside

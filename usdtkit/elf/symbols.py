@@ -14,7 +14,7 @@ from itertools import islice
 from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image
 from usdtkit.elf.instructions import LONGEST, is_safe
 from usdtkit.elf.sites import is_go
-from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables
+from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables, tables
 from usdtkit.model import Function
 from usdtkit.records import replace
 
@@ -23,6 +23,9 @@ _SHORTEST_LITERAL = 3  # shorter ones are in most names
 _MOST_NEAR, _LONGEST_NEAR = 200_000, 256
 _MOST_NAMESAKES, _MOST_EFFORT = 256, 1 << 30  # symbols; bytes gone through
 _IS_GLOB = re.compile(r"[*?\[]")
+# What compilers put behind the name of a function of which they make a changed copy (its arguments are others then), or
+# that several files have of which they make one. Each is called like any other function; a .cold part is not.
+_COPY = re.compile(rb"(?:\.(?:constprop|isra|part|lto_priv|llvm|specialized|__uniq)\.[0-9]+)+")
 # C++'s mangling, and Rust's older and newer one.
 _MANGLED = re.compile(rb"_[ZR]\w")
 
@@ -31,7 +34,7 @@ Pattern = str | re.Pattern[str]
 compared with demangled names, with and without their parameters; a regex with `::` also."""
 
 
-def functions(image: Image, *patterns: Pattern, aliases: bool = False) -> list[Function]:
+def functions(image: Image, *patterns: Pattern, aliases: bool = False, copies: bool = False) -> list[Function]:
     """The functions whose symbol has one of these names, or matches one of these patterns, by address.
 
     The symbol tables are searched, and where the file was stripped also those of its debug data, if the file itself
@@ -39,8 +42,25 @@ def functions(image: Image, *patterns: Pattern, aliases: bool = False) -> list[F
     defined here; indirect functions, whose symbol is that of their resolver; the cold parts that compilers split off:
     they are jumped to, and a return probe would take what lies on the stack for their return address; and functions
     whose first instruction the kernel mistakes for another (see `usdtkit.elf.instructions`).
+
+    With `copies`, a name of which there is no symbol means the copies that the compiler has made of that function in
+    its place: `helper.lto_priv.0` and `helper.lto_priv.1` where two files have a `helper`, `helper.constprop.0` where
+    the compiler has put in an argument that is always the same. Their arguments may be others than the source's.
     """
-    return _functions(image, patterns, STT_FUNC, aliases)
+    found = _functions(image, patterns, STT_FUNC, aliases)
+    if copies and (names := _without_symbol(patterns, found)) and (made := _copies(image, names)):
+        return _functions(image, [*patterns, *made], STT_FUNC, aliases)
+    return found
+
+
+def exported(image: Image, *names: str) -> list[Function]:
+    """Of `functions` those that the dynamic loader sees: what a program exports goes before what its libraries have."""
+    found = functions(image, *names)
+    if not found:
+        return found
+    dynamic = [table for table in tables(image) if table.is_dynamic]
+    there = {table.values[at] for table in dynamic for at, _ in _matches(table, names) if table[at].is_defined}
+    return [function for function in found if function.address in there]
 
 
 def indirect_functions(image: Image, *patterns: Pattern) -> list[Function]:
@@ -138,6 +158,36 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
     return [replace(f, aliases=tuple(sorted({name for name in others[f.address] if name != f.name}))) for f in ordered]
 
 
+def _without_symbol(patterns: Sequence[Pattern], found: Sequence[Function]) -> list[str]:
+    """The patterns that are names as the symbol table has them, without those that were found."""
+    names = {function.name for function in found}
+    return [
+        pattern
+        for pattern in patterns
+        if isinstance(pattern, str)
+        and pattern not in names
+        and not _IS_GLOB.search(pattern)
+        and not {":", "(", " "} & set(pattern)
+    ]
+
+
+def _copies(image: Image, names: Sequence[str]) -> list[str]:
+    """The names of the copies that the compiler has made of functions."""
+    found: dict[str, None] = {}
+    for table in all_tables(image):
+        for name in names:
+            wanted = name.encode("utf-8", "surrogateescape") + b"."
+            at = table.strings.find(wanted)
+            for _ in range(_MOST_NAMESAKES):
+                if at < 0:
+                    break
+                copy = table.name(at)
+                if _COPY.fullmatch(copy.encode("utf-8", "surrogateescape")[len(wanted) - 1 :]):
+                    found[copy] = None
+                at = table.strings.find(wanted, at + len(wanted))
+    return list(found)
+
+
 def _add_names(table: Table, addresses: set[int], kind: int, names: dict[int, list[str]]) -> None:
     for index, value in enumerate(table.values):
         if value in addresses:
@@ -197,7 +247,15 @@ def _demangled(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int,
         match, inside = _matcher([pattern]), _matcher([pattern], anywhere=True)
         for (index, _), name in zip(candidates, demangle.demangle([name for _, name in candidates]), strict=True):
             # the last of the three is the slow one
-            if name and inside(name) and (match(name) or match(demangle.without_parameters(name))):
+            if (
+                name
+                and inside(name)
+                and (
+                    match(name)
+                    or match(plain := demangle.without_copy(name))
+                    or match(demangle.without_parameters(plain))
+                )
+            ):
                 yield index, name
 
 

@@ -57,6 +57,7 @@ class Table:
             raise ElfError(f"{image.path}: damaged symbol table: string table {section.link}")
         wide = image.bits == 64
         self._entry = struct.Struct(image.byte_order + ("IBBHQQ" if wide else "IIIBBH"))
+        self.is_dynamic = section.type == SHT_DYNSYM
         self._wide = wide
         self._image = image
         self._index = image.sections.index(section)

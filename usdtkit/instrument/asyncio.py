@@ -13,6 +13,7 @@ from typing import Any
 
 from usdtkit.instrument import watcher
 from usdtkit.probes.declaration import argument
+from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
 
 _provider = Provider("asyncio")
@@ -82,7 +83,8 @@ def _running(run: Any) -> Any:
             return run(handle)
         finally:
             latency = time.monotonic_ns() - began
-            owner = _owner(callback)
+            # A task's steps are methods of the task's; a callback may be any object of the program's.
+            owner = ask(lambda: getattr(callback, "__self__", None), None)
             if isinstance(owner, asyncio.Task):
                 _step.lazy(lambda: (*_described(owner), latency))
                 _callback.lazy(lambda: (_name(owner.get_coro()), latency))
@@ -90,14 +92,6 @@ def _running(run: Any) -> Any:
                 _callback.lazy(lambda: (_name(callback), latency))
 
     return traced
-
-
-def _owner(callback: Any) -> Any:
-    """Whose method it is, as a task's steps are the task's. A callback may be any object of the program's."""
-    try:
-        return getattr(callback, "__self__", None)
-    except Exception:  # noqa: BLE001 what it is like is not the loop's business
-        return None
 
 
 def _described(task: asyncio.Task[Any]) -> tuple[int, str, str]:

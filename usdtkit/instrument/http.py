@@ -13,6 +13,7 @@ from typing import Any
 
 from usdtkit.instrument import watcher
 from usdtkit.probes.declaration import argument
+from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
 
 _provider = Provider("http")
@@ -50,13 +51,12 @@ def install() -> None:
 def _sending(putrequest: Any) -> Any:
     @wraps(putrequest)
     def traced(connection: Any, method: str, url: str, *args: Any, **keywords: Any) -> Any:
-        try:
-            request = (method, str(connection.host), connection.port or 0, url)
-            # Not by setattr, which a subclass may have made its own.
+        # A subclass may have made anything of these.
+        request = ask(lambda: (method, str(connection.host), connection.port or 0, url), None)
+        if request is not None:
+            _start(*request)
+            # Not by setattr, which it may have made its own too.
             connection.__dict__[_BEGUN] = request, time.monotonic_ns()
-        except Exception:  # noqa: BLE001 a connection of the program's that is not like the others is not seen
-            return putrequest(connection, method, url, *args, **keywords)
-        _start(*request)
         return putrequest(connection, method, url, *args, **keywords)
 
     return traced
@@ -69,7 +69,7 @@ def _receiving(getresponse: Any) -> Any:
         status = 0
         try:
             response = getresponse(connection, *args, **keywords)
-            status = getattr(response, "status", 0)
+            status = ask(lambda: response.status, 0)
             return response
         finally:
             if request is not None:  # it was sent before anybody traced

@@ -14,6 +14,7 @@ from typing import Any
 
 from usdtkit.instrument.imports import when_imported
 from usdtkit.instrument.served import request_probes
+from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -64,7 +65,8 @@ class _Request:
         def start(status: str, *more: Any, **keywords: Any) -> Any:
             code = status[:3] if isinstance(status, str) else ""
             self._status = int(code) if code.isascii() and code.isdecimal() else 0
-            self._route = self._find_route()
+            # Now: Flask takes it out of there when it is done.
+            self._route = ask(self._find_route, "")
             return start_response(status, *more, **keywords)
 
         try:
@@ -75,12 +77,8 @@ class _Request:
         return self
 
     def _find_route(self) -> str:
-        # Now: Flask takes it out of there when it is done.
-        try:
-            rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
-            return str(getattr(rule, "rule", ""))
-        except Exception:  # noqa: BLE001 objects of the application's, of which it need not hear
-            return ""
+        rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
+        return str(getattr(rule, "rule", ""))
 
     # What a server may do with a body, it does with the application's own: one of one piece has its length sent.
 

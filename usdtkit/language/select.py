@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from usdtkit.elf.image import Image
+from usdtkit.elf.sites import check_offset
 from usdtkit.errors import NotFoundError, SpecError, UsageError, UsdtkitError
 from usdtkit.language import nodes as n
 from usdtkit.language.parser import parse_pattern, parse_target
@@ -112,11 +114,15 @@ def _functions(session: Session, text: str, target: n.Target, regexp: bool) -> R
     resolved = session.resolve(spec)
     if not target.offset:
         return resolved
-    sizes = {(one.path, one.file_offset): one.size for one in session.find_functions(target.library, [target.name])}
-    for place in resolved.places:
-        if target.offset >= sizes.get((place.path, place.file_offset), 0):
-            raise SpecError(f"{place.name} ends before {target.offset:#x}", text, target.at)
-    moved = (replace(place, file_offset=place.file_offset + target.offset) for place in resolved.places)
+    for file, places in groupby(resolved.places, lambda place: place.opened):
+        with Image(file.path, file) as image:
+            for place in places:
+                try:
+                    if place.function is not None:
+                        check_offset(image, place.function, target.offset)
+                except UsageError as error:
+                    raise SpecError(error.message, text, target.at, hint=error.hint) from None
+    moved = (replace(each, file_offset=each.file_offset + target.offset, function=None) for each in resolved.places)
     return replace(resolved, places=tuple(moved), arguments=())
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from usdtkit.output import histogram
 from usdtkit.output.text import is_cut, jsonable, printable, show
-from usdtkit.records import dataclass
+from usdtkit.records import dataclass, replace
 from usdtkit.trace import Summary, wall_time
 from usdtkit.trace.aggregations import Distribution
 
@@ -135,12 +135,18 @@ class Report:
                 print(histogram.statistics(distribution, percentiles, bound))
             sys.stdout.flush()
 
-    def summary(self, summary: Summary) -> None:
-        """Write the account of the session: as the last JSON object, else to standard error."""
+    def summary(self, summary: Summary, reasons: Sequence[str] = (), *, unexplained_ends: int | None = None) -> None:
+        """Write the account of the session: as the last JSON object, which has every number, else to standard error,
+        with the reasons why there is nothing in it.
+
+        `unexplained_ends`: the ends without a start that say something to the reader; None stands for all of them.
+        """
         if self.format == "json":
             self._json({"summary": {name: getattr(summary, name) for name in Summary.__slots__}})
-        else:
-            note(account(summary))
+            return
+        shown = summary if unexplained_ends is None else replace(summary, unmatched=unexplained_ends)
+        # The reasons name the processes that the account would only number.
+        note(f"{account(replace(shown, unarmed=0))}: {'; '.join(reasons)}" if reasons else account(shown))
 
     def _line(self, cells: Sequence[str]) -> None:
         line, edge = "", 0
@@ -193,6 +199,7 @@ def account(summary: Summary) -> str:
         "arguments unreadable": summary.unreadable,
         "stacks not taken": summary.no_stack,
         "calls not fired, values do not fit": summary.rejected,
+        "processes not armed": summary.unarmed,
     }
     return ", ".join([line, *(f"{count:,} {what}" for what, count in rest.items() if count)])
 

@@ -7,8 +7,8 @@ program's own. Nothing here raises anything else: whoever fires a probe goes on 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from usdtkit.errors import UsdtkitError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from usdtkit.probes.provider import Probe
 
+T = TypeVar("T")
 LOGGER = "usdtkit"
 # Of these probes the log has its line.
 _told: set[tuple[str, str]] = set()
@@ -68,12 +69,17 @@ def describe(error: BaseException) -> str:
     """The exception in one line, also where it cannot say what it is."""
     if isinstance(error, UsdtkitError):
         return error.message
+    return ask(lambda: f"{type(error).__name__}: {error}", type(error).__name__)
+
+
+def ask(question: Callable[[], T], otherwise: T) -> T:
+    """What an object of the program's answers; `otherwise` where it raises. What is the program's own goes on to it."""
     try:
-        return f"{type(error).__name__}: {error}"
-    except BaseException as raised:  # noqa: BLE001 an exception of the application's, and no better than its object
-        if (own := of_the_program(raised)) is not None:
+        return question()
+    except BaseException as error:  # noqa: BLE001 nobody would have asked, had nobody traced
+        if (own := of_the_program(error)) is not None:
             raise own from own.__cause__
-        return type(error).__name__
+        return otherwise
 
 
 def of_the_program(error: BaseException | None) -> BaseException | None:

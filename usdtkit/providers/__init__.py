@@ -46,6 +46,11 @@ def returns_only(library: str, function: str) -> bool:
     return any(function in getattr(module, "RETURNS_ONLY", ()) for module in (_module(f"lib{short}"), _module(short)))
 
 
+def knows_library(name: str) -> bool:
+    """Whether functions of a library of this short name are known."""
+    return any(name in getattr(module, "FUNCTIONS", {}) for module in (_module(f"lib{name}"), _module(name)))
+
+
 @lru_cache(maxsize=256)
 def _module(name: str) -> ModuleType | None:
     # The name comes out of a file, which may have thousands of them: asking the import system costs more than looking.

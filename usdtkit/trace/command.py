@@ -6,42 +6,95 @@ Input: its words, and the file that they run. It exists as a process, to attach 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from usdtkit.errors import NotFoundError, UsageError
+from usdtkit._ffi import lib
+from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 
 if TYPE_CHECKING:
     from usdtkit.trace.privileges import Identity
 
 CANNOT_EXEC = 127
+CHILDREN_FAULTS = 8  # of the fields of /proc/PID/stat behind the name: page faults of the children it has waited for
+# What the child is told at its gate: to become the program, and to do so as one that we may stop.
+GO, GO_STOPPABLE = b"!", b"s"
 
 
 class Command:
     """One child process, waiting to become `program`."""
 
-    def __init__(self, program: str, words: Sequence[str], identity: Identity | None = None) -> None:
-        """`identity`: who runs it, where that is not who runs this."""
+    def __init__(
+        self, program: str, words: Sequence[str], identity: Identity | None = None, *, stdout: int | None = None
+    ) -> None:
+        """`identity`: who runs it, where that is not who runs this. `stdout`: the descriptor that its standard output
+        goes to, where that is not ours."""
         self.exit_code: int | None = None
+        self.program, self.words = program, words
+        self._ended_by_us = False
         gate, self._go = os.pipe()
+        self._failure, failure = os.pipe()  # says why it could not become the program, or is closed by that
         self.pid = os.fork()
         if self.pid == 0:
-            _become(program, words, gate, self._go, identity)
+            os.close(self._go)
+            os.close(self._failure)
+            _become(program, words, gate, failure, identity, stdout)
         os.close(gate)
+        os.close(failure)
 
-    def go(self) -> None:
-        """Let it become the program."""
+    def go(self, *, stoppable: bool = False) -> None:
+        """Let it become the program. UsdtkitError where the kernel does not run that.
+
+        `stoppable`: somebody will stop it for a moment, and it shall go on if we are killed at that moment.
+        """
         if self._go >= 0:
-            os.write(self._go, b"!")
+            os.write(self._go, GO_STOPPABLE if stoppable else GO)
             self._close_gate()
+            code = int.from_bytes(os.read(self._failure, 4), "little")
+            os.close(self._failure)
+            self._failure = -1
+            if code:
+                self._ended_by_us = True
+                raise UsdtkitError(
+                    f"the command {self.words[0]!r} cannot be started: {os.strerror(code)}",
+                    hint="a script needs a first line such as #!/bin/sh" if code == errno.ENOEXEC else None,
+                )
+
+    @property
+    def status(self) -> int | None:
+        """How it ended: its exit status, or the negative number of the signal; None while it runs, and of one that was
+        ended with the session."""
+        if self._ended_by_us:
+            return None
+        if self.exit_code is None:
+            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return None
+            return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        return self.exit_code
+
+    def has_started_others(self) -> bool:
+        """Whether it has started processes, and waited for one of them; false once it was collected."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:  # noqa: PTH123 pathlib is dear at the start
+                fields = file.read().rpartition(b") ")[2].split()
+        except OSError:
+            return False
+        return int(fields[CHILDREN_FAULTS]) > 0  # no program starts without a page fault
 
     def close(self) -> None:
         """End it if it still runs, and collect it; `exit_code` as the shell would say it."""
+        self._ended_by_us |= self._go >= 0
         self._close_gate()
+        if self._failure >= 0:
+            os.close(self._failure)
+            self._failure = -1
         if self.exit_code is None:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                self._ended_by_us = True
                 os.kill(self.pid, signal.SIGTERM)
             self.exit_code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
@@ -63,13 +116,30 @@ def find_program(words: Sequence[str]) -> str:
     return program
 
 
-def _become(program: str, words: Sequence[str], gate: int, go: int, identity: Identity | None) -> None:
+def _become(
+    program: str, words: Sequence[str], gate: int, failure: int, identity: Identity | None, stdout: int | None
+) -> None:
     """In the child: wait, then exec. Where the tracer has died meanwhile, end."""
     try:
-        os.close(go)
-        if os.read(gate, 1):
+        if word := os.read(gate, 1):
+            if stdout is not None:
+                os.dup2(stdout, 1)
             if identity is not None:
                 identity.assume()
+            if word == GO_STOPPABLE:  # after the change of user, which would undo it
+                lib.usdtkit_parent_death_signal(signal.SIGCONT)
             os.execv(program, list(words))
+    except OSError as error:
+        os.write(failure, (error.errno or 0).to_bytes(4, "little"))
     finally:
         os._exit(CANNOT_EXEC)
+
+
+def ending(status: int) -> str:
+    """How a command ended, in words: of its exit status, or the negative number of a signal."""
+    if status >= 0:
+        return f"the command exited with status {status}"
+    try:
+        return f"the command was ended by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"the command was ended by signal {-status}"

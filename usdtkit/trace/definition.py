@@ -10,27 +10,39 @@ import contextlib
 import os
 from collections.abc import Iterable, Sequence
 
-from usdtkit import targets
+from usdtkit import linkage, targets
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
+from usdtkit.bpf.render import HookKind
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Function, Probe
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import find_program
-from usdtkit.trace.kernelmap import KernelMap, Kind
+from usdtkit.trace.kernelmap import MOST_ROOM, USUAL_ROOM, KernelMap, Kind
 from usdtkit.trace.plan import Planned, planned
 from usdtkit.trace.returns import Returns
 from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
-from usdtkit.trace.specs import FunctionSpec, Resolved, Spec, StrPath, UsdtSpec, resolve_probes, uprobe, uretprobe, usdt
+from usdtkit.trace.specs import (
+    FunctionSpec,
+    Resolved,
+    Spec,
+    StrPath,
+    UsdtSpec,
+    check_places,
+    resolve_probes,
+    uprobe,
+    uretprobe,
+    usdt,
+)
 
 
 class Definition:
     """What is traced of the processes `pid`, of a `command` that will be started, or of all.
 
-    `string_size`: bytes read of a string argument. `returns`: how the returns of functions are seen, one of
-    `usdtkit.model.RETURN_POLICIES`.
+    `string_size`: bytes read of a string argument. `room`: how many entries its tables have room for; None leaves each
+    the size that suits most. `returns`: how the returns of functions are seen, one of `usdtkit.model.RETURN_POLICIES`.
     """
 
     def __init__(
@@ -39,12 +51,15 @@ class Definition:
         pid: int | Iterable[int] | None = None,
         command: Sequence[str] | None = None,
         string_size: int = 128,
+        room: int | None = None,
         returns: str = "auto",
     ) -> None:
         if not 1 <= string_size <= MAX_STRING:
             raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {MAX_STRING}")
         if pid is not None and command is not None:
             raise UsageError("a session traces processes, or a command, not both")
+        if room is not None and not 1 <= room <= MOST_ROOM:
+            raise UsageError(f"tables with room for {room} entries", hint=f"from 1 to {MOST_ROOM}")
         # Each once: a process that is attached to twice would be counted twice.
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         if pid is not None and not self.pids:
@@ -54,11 +69,15 @@ class Definition:
         self._program = None if command is None else os.path.realpath(find_program(command))
         self._string_size = string_size
         self._returns = Returns(returns, self.pids)
+        self._room = room
         self._hooks: list[programs.Hook] = []
         self._places: list[Resolved] = []  # of each hook
         self._event_types = 0
         self._aggregations: list[Aggregation] = []
         self._maps: list[KernelMap] = []
+        self._remarks: dict[tuple[str, str], dict[str, None]] = {}
+        self._absent: list[NotFoundError] = []  # of what is optional
+        self._named: set[tuple[str, str]] = set()  # file and name of what was asked for by name in the C library
 
     def usdt(self, name: str, path: StrPath | None = None) -> Source:
         """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""
@@ -115,11 +134,12 @@ class Definition:
         end_hook.after = start_hook
         return Pair(self, second, Source(self, first, start_hook), end_hook)
 
-    def map(self, *, room: int = 10_240, **fields: Kind) -> KernelMap:
+    def map(self, *, room: int | None = None, **fields: Kind) -> KernelMap:
         """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
-        sources' `put` and `delete` keep. It has room for so many entries."""
+        sources' `put` and `delete` keep. It has room for so many entries; None is the room of the session's tables,
+        or 10,240."""
         self.check_open()
-        self._maps.append(KernelMap(len(self._maps), room, fields))
+        self._maps.append(KernelMap(len(self._maps), (self._room or USUAL_ROOM) if room is None else room, fields))
         return self._maps[-1]
 
     def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
@@ -130,16 +150,52 @@ class Definition:
         return targets.find_probes(name, pids=self._search_pids, path=path)
 
     def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
-        """The functions of a library that match any of the patterns, in what the session traces. NotFoundError."""
-        return targets.find_functions(library, patterns, pids=self._search_pids)
+        """The functions of a library that match any of the patterns, in what the session traces. NotFoundError.
+
+        Where they are in the program itself, or in several files, `remarks` says so.
+        """
+        found = linkage.find(library, patterns, pids=self._search_pids, program=self._program)
+        for before, names, after in found.remarks:
+            self._remarks.setdefault((before, after), {}).update(dict.fromkeys(names))
+        if found.missing is not None:
+            raise found.missing
+        if linkage.is_c(library):
+            self._named.update((one.path, one.name) for one in found.functions if one.name in patterns)
+        return found.functions
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever traces should know of where the functions are, a sentence each."""
+        found = [linkage.Remark(before, tuple(names), after) for (before, after), names in self._remarks.items()]
+        if self._search_pids and self._named:
+            found += linkage.namesakes(self._named, self._search_pids)
+        return [remark.text for remark in found]
 
     def resolve(self, spec: Spec | Resolved) -> Resolved:
-        """Where a spec leads in what the session traces. NotFoundError."""
+        """Where a spec leads in what the session traces. NotFoundError; UsageError of a place within an instruction."""
         if isinstance(spec, Resolved):
+            if spec.kind != "usdt":  # whose sites are said by its file
+                check_places(spec.places)
             return spec
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
-        return spec.resolve(self._search_pids)
+        return spec.resolve(self._search_pids, self.find_functions(spec.library, spec.functions))
+
+    def optional(self, spec: FunctionSpec) -> Resolved:
+        """As `resolve`, for functions that some builds of a library have: no places where there are none.
+
+        A session in which nothing was found at all does not start: it raises the NotFoundError of the first.
+        """
+        try:
+            return self.resolve(spec)
+        except NotFoundError as error:
+            self._absent.append(error)
+            kind: HookKind = "return" if spec.on_return else "entry"
+            return Resolved(spec.what, kind, spec.arguments_of(spec.functions), ())
+
+    def _check_found(self) -> None:
+        if self._absent and not any(resolved.places for resolved in self._places):
+            raise self._absent[0]
 
     def _add_source(self, resolved: Resolved) -> programs.Hook:
         """The hook of a source; that of returns comes behind one of the calls, which it tells from others."""
@@ -180,6 +236,7 @@ class Definition:
         """Raise UsageError where there is nothing to do."""
         if not any(hook.blocks for hook in self._hooks):
             raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+        self._check_found()
 
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled."""
@@ -187,4 +244,5 @@ class Definition:
 
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
+        self._check_found()
         return planned(self._hooks, self._places, self.pids)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Sizes = Mapping[str, tuple[int, ...]]
 """Of functions, the numbers of the arguments whose product is the size."""
 BLOCK = ("size", "since", "stack")
-THREADS = 10_240
+BLOCKS, THREADS = 500_000, 10_240  # followed at a time
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Heap:
         prefix: str = "",
         sizes: tuple[int, int] = (0, 2**63),
         one_in: int = 1,
-        room: int = 500_000,
+        room: int = BLOCKS,
     ) -> None:
         self.blocks = session.map(room=room, size="u64", since="u64", stack="stack")
         self.allocations: list[tuple[Pair, Expression]] = []

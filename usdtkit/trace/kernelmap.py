@@ -19,7 +19,7 @@ from usdtkit.errors import UsageError
 
 Kind = Literal["u64", "i64", "stack"]
 _KINDS = ("u64", "i64", "stack")
-_MOST = 1 << 24  # entries, which the kernel allocates in advance
+USUAL_ROOM, MOST_ROOM = 10_240, 1 << 24  # entries, which the kernel allocates in advance
 _KEY = Layout([Field("pid", "u64"), Field("key", "u64")])
 
 
@@ -28,8 +28,8 @@ class KernelMap:
     what is there now, as long as the session is open."""
 
     def __init__(self, number: int, room: int, fields: Mapping[str, Kind]) -> None:
-        if not 1 <= room <= _MOST:
-            raise UsageError(f"a map of {room} entries", hint=f"from 1 to {_MOST}")
+        if not 1 <= room <= MOST_ROOM:
+            raise UsageError(f"a map of {room} entries", hint=f"from 1 to {MOST_ROOM}")
         if not fields:
             raise UsageError("a map without fields", hint='such as since="u64"')
         for name, kind in fields.items():

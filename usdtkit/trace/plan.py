@@ -35,6 +35,10 @@ class Summary:
     hits of which no stack could be taken, for want of room or because the process is a 32-bit one. `open` calls of
     functions had neither returned nor been seen to be left when this was read. `rejected` are calls of probes that were
     not fired because their values did not fit, as programs that use usdtkit count them.
+
+    `unarmed` is how many processes run what is traced but have no breakpoints there; `Session.unarmed` lists them.
+    `command_status` is how the session's command ended by itself: its exit status, or the negative number of the
+    signal. It is None while the command runs, and where there is none.
     """
 
     hits: int
@@ -48,6 +52,8 @@ class Summary:
     no_stack: int
     open: int
     rejected: int
+    unarmed: int
+    command_status: int | None
     duration_s: float
 
 
@@ -128,11 +134,18 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
     # of its entry, by which they meet.
     names: dict[tuple[int, str], int] = {}
     numbers: list[int] = []
+    # Of each hook, as two paths may lead to one file: a place that was attached to twice would count twice.
+    placed: set[tuple[int, OpenFile, int, str]] = set()
     for hook, resolved in zip(hooks, places, strict=True):
         owner = hook.call or hook
         first = resolved.places[0].name if resolved.places else resolved.what
         numbers.append(names.setdefault((owner.index, first), len(names)))
         for place in resolved.places:
+            opened = place.opened
+            where = hook.index, opened, place.file_offset, place.name
+            if where in placed:
+                continue
+            placed.add(where)
             name = names.setdefault((owner.index, place.name), len(names))
             if hook.kind == "usdt":
                 packed = tuple(pack_operands(place.operands, hook.machine))
@@ -142,7 +155,7 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
                 is_exit = hook.kind == "return" and place.returns == "sites"
                 cookie = programs.function_cookie(name, place.flags, is_exit=is_exit)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
-            file = sites.setdefault(place.opened, FileSites())
+            file = sites.setdefault(opened, FileSites())
             if place.returns == "tail":
                 file.add_tail(hook.function, site)
             elif place.returns != "probes":

@@ -25,7 +25,7 @@ from usdtkit import targets
 from usdtkit.bpf.render import EXIT_IS_BRANCH, EXIT_IS_SHARED, EXIT_LACKS_VALUE
 from usdtkit.elf.image import Image
 from usdtkit.elf.unwinding import RETURNS_TWICE, may_end_anywhere, may_leave
-from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
+from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.model import RETURN_POLICIES
 from usdtkit.providers import returns_only
@@ -202,10 +202,7 @@ def _probed(place: Place, why: str) -> tuple[Place, list[Place]]:
 def _mapped(pids: Sequence[int]) -> Iterator[OpenFile]:
     """The files that the processes map. UsdtkitError where one of them cannot be looked at."""
     for target in targets.mapped_by(pids):
-        file = targets.open_target(target)
-        if file is None:
-            raise NotFoundError(f"a file that process {pids[0]} maps has gone")
-        yield file
+        yield from targets.open_target(target)
 
 
 def _why_harmless(pids: Sequence[int]) -> str:

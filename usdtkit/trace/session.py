@@ -22,20 +22,23 @@ from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.links import REWRITTEN, FileSites, Links, Refusal, Site
 from usdtkit.bpf.loader import Loaded, require_bpf
+from usdtkit.bpf.maps import TABLES
+from usdtkit.bpf.mounts import leave_mount
 from usdtkit.bpf.pairs import open_calls
 from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
-from usdtkit.processes import runs
+from usdtkit.processes import runs, threads
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
+from usdtkit.trace.presence import Presence
 from usdtkit.trace.sources import Source
-from usdtkit.trace.specs import Place
+from usdtkit.trace.specs import Place, check_places
 from usdtkit.trace.stream import Stream
 from usdtkit.trace.waiting import Waiter
 
@@ -56,12 +59,15 @@ class Session(Definition):
     seconds, or when all of the processes have ended; what is still in the buffer then is yielded first.
 
     `ring_size`: bytes for events in the kernel, a power of two. `string_size`: bytes read of a string argument.
+    `room`: how many entries the tables in the kernel have room for, which hold open pairs, keys of counts and
+    histograms, stacks, and the maps that were given no room of their own.
     `method`: how to attach, one of `usdtkit.bpf.links.METHODS`; None takes the best that the kernel has.
     `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
     `batches` keep the buffer's. `drop`: when all is attached, give up every privilege, and become this user (a name or
-    number), or with True who called sudo, else nobody; a `command` is run by that user too. `returns`: how the returns
-    of functions are seen. "auto" takes the kernel's return probes where these cannot harm the program, else probes on
-    the instructions with which a function leaves; "sites" always takes those, "probes" never.
+    number), or with True who called sudo, else nobody; a `command` is run by that user too. `command_stdout`: the
+    descriptor that the standard output of the command goes to, where that is not ours. `returns`: how the returns of
+    functions are seen. "auto" takes the kernel's return probes where these cannot harm the program, else probes on the
+    instructions with which a function leaves; "sites" always takes those, "probes" never.
     """
 
     def __init__(
@@ -72,18 +78,20 @@ class Session(Definition):
         duration: float | None = None,
         ring_size: int = 8 << 20,
         string_size: int = 128,
+        room: int | None = None,
         method: str | None = None,
         ordered: bool = False,
         drop: bool | str = False,
+        command_stdout: int | None = None,
         returns: str = "auto",
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
-        super().__init__(pid=pid, command=command, string_size=string_size, returns=returns)
+        super().__init__(pid=pid, command=command, string_size=string_size, room=room, returns=returns)
         self._identity = None if drop is False else _identity(None if drop is True else drop)
         self._command: Command | None = None
         if self._program is not None and command is not None:
-            self._command = Command(self._program, command, self._identity)
+            self._command = Command(self._program, command, self._identity, stdout=command_stdout)
             self.pids = (self._command.pid,)
         self.duration = duration
         self.received = 0
@@ -99,8 +107,10 @@ class Session(Definition):
         self._stacks: Stacks | None = None
         self._names: Stacks | None = None  # the same, or what names addresses where the program takes no stacks
         self._started_at = self._ended_at = 0.0
+        self._threads = 0  # that there were when all was attached
         self._final: Summary | None = None
         self._waiter = Waiter(self.pids)
+        self.presence = Presence(self.pids, self._command, method)
         self._closed = False
 
     def symbol(self, pid: int, address: int) -> Frame:
@@ -158,6 +168,8 @@ class Session(Definition):
             GLOBS: len(program.globs),
             **{one.name: one.room for one in self._maps},
         }
+        if self._room is not None:
+            sizes = {**{one.name: self._room for one in bytecode.maps if one.type in TABLES}, **sizes}
         self._rejected = plan.rejected
         self._loaded = Loaded(rejections.counting(bytecode, plan.rejected), program.parameters, sizes)
         try:
@@ -177,14 +189,20 @@ class Session(Definition):
                 self._stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             if announce is not None:
                 announce(self.plan())
+            self.presence.attaching(plan.sites)
             self._links, self._numbers = Links(self._loaded, self._method), plan.numbers
             self._started_at = time.monotonic()
             self._attach(self._links, plan, program)
+            self.presence.attached(plan.sites, self.refused)
+            # A file that was found twice is open twice, and attached to once.
+            opened = (place.file for resolved in self._places for place in resolved.places)
+            for file in {id(file): file for file in opened if file is not None}.values():
+                leave_mount(file)
+            self._threads = threads(self.pids)
             self._waiter.watch(self._stream.fd, *([] if self._stacks is None else [self._stacks.fd]))
             if self._identity is not None:
                 self._drop(self._identity)
-            if self._command is not None:
-                self._command.go()
+            self.presence.begin()
         except BaseException:
             self.close()
             raise
@@ -216,6 +234,7 @@ class Session(Definition):
         assert self._loaded is not None
         if self._stacks is not None:
             self._stacks.prepare()
+        self.presence.before_drop()
         drop(identity)
         try:
             self._loaded.maps["stats"][bytes(4)]
@@ -251,18 +270,26 @@ class Session(Definition):
             raise UsageError("the session is not running", hint="session.start()")
         if hook.arguments or hook.start is not None or hook.after is not None or hook.kind == "return":
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
+        if hook.kind != "usdt":
+            check_places(places)
         cookie = programs.function_cookie(self._numbers[hook.index])
         wanted: dict[OpenFile, FileSites] = {}
         for place in places:
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             wanted.setdefault(place.opened, FileSites()).add(hook.function, site)
         self._links.attach(wanted, self.pids or (0,))
+        self.presence.extended(wanted)
 
     @property
     def refused(self) -> list[Refusal]:
         """Sites that the kernel did not take; all others are attached."""
         # Each once, where several processes are attached to one by one.
         return [] if self._links is None else list(dict.fromkeys(self._links.refused))
+
+    @property
+    def command_status(self) -> int | None:
+        """How the command ended by itself: its exit status, or the negative number of the signal; None of none."""
+        return self.presence.command_status
 
     def __iter__(self) -> Iterator[Any]:
         return chain.from_iterable(self.drain() for _ in self._rounds())
@@ -396,19 +423,29 @@ class Session(Definition):
 
     def detach(self) -> None:
         """Take all probes off; what was counted and sent stays readable until `close`."""
+        if not self.ended:
+            self.presence.detach(nothing_came=self.received == 0 and self._totals()["hits"] == 0)
         if self._links is not None:
             self._links.close()
         self._ended_at = self._ended_at or time.monotonic()
+
+    def _totals(self) -> dict[str, int]:
+        stats = () if self._loaded is None else self._loaded.maps["stats"].items()
+        return totals(self._hooks, stats, self._open_calls())
 
     def summary(self) -> Summary:
         """The account so far."""
         if self._final is not None:
             return self._final
-        stats = () if self._loaded is None else self._loaded.maps["stats"].items()
-        counted = totals(self._hooks, stats, self._open_calls())
         duration = (self._ended_at or time.monotonic()) - self._started_at if self._started_at else 0.0
         rejected = sum(self._rejections().values())
-        return Summary(**counted, received=self.received, rejected=rejected, duration_s=duration)
+        return Summary(
+            **self._totals(),
+            **self.presence.account(),
+            received=self.received,
+            rejected=rejected,
+            duration_s=duration,
+        )
 
     def _rejections(self) -> dict[str, int]:
         """How many calls of each probe were not fired, where there were any."""
@@ -427,14 +464,26 @@ class Session(Definition):
             if hook.start is not None and hook.matching == "frame"
         }
 
-    def advice(self) -> list[str]:
-        """What to look after: probes that the traced programs call with wrong values, and what would give the stacks
-        that were read more names. A line each; often nothing."""
+    def unexplained_ends(self) -> int:
+        """How many ends came without a start, where they are more than the calls that were open when the trace began.
+
+        Those are one a thread, or a few where calls nest. Where nothing was completed, even a few say why; else 0.
+        """
+        summary = self.summary()
+        usual = sum(hook.after is not None for hook in self._hooks) * (self._threads if summary.hits else 1)
+        return summary.unmatched if summary.unmatched > usual else 0
+
+    def advice(self, larger: str = "Session(room=N)") -> list[str]:
+        """What to look after: probes that the traced programs call with wrong values, hits that found no room in a
+        table, and what would give the stacks that were read more names. A line each; often nothing. `larger`: how the
+        reader of these lines asks for larger tables."""
+        from usdtkit.trace.remedies import remedies  # asked once, at the end
+
         wrong = [
             f"{name} was called {count:,} times with values that do not fit, and not fired: the program's log says why"
             for name, count in self._rejections().items()
         ]
-        return [*wrong, *([] if self._stacks is None else self._stacks.advice())]
+        return [*wrong, *remedies(self.summary(), larger), *([] if self._stacks is None else self._stacks.advice())]
 
     def close(self) -> None:
         """Detach and free everything. The summary stays."""
@@ -456,8 +505,7 @@ class Session(Definition):
         for _ in self._waiting:  # whoever iterates gets no more of them
             continue
         self._waiter.close()
-        if self._command is not None:
-            self._command.close()
+        self.presence.close()
 
     def __enter__(self) -> Session:
         return self

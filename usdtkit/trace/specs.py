@@ -66,6 +66,23 @@ class Resolved:
         return replace(self, kind="return", arguments=())
 
 
+def check_places(places: Iterable[Place]) -> None:
+    """Raise UsageError where a place is in the middle of an instruction: a probe there changes what a program does.
+
+    Where functions begin, or leave, an instruction does: nothing is read for places that were found so.
+    """
+    chosen: dict[OpenFile, set[int]] = {}
+    for place in places:
+        if place.function is None or (not place.returns and place.file_offset != place.function.file_offset):
+            chosen.setdefault(place.opened, set()).add(place.file_offset)
+    for file, offsets in chosen.items():
+        from usdtkit.elf.image import Image  # lazy: the places of most sessions are found by their names
+        from usdtkit.elf.sites import check
+
+        with Image(file.path, file) as image:
+            check(image, *(image.address(offset) for offset in sorted(offsets)))
+
+
 @dataclass(frozen=True, slots=True)
 class UsdtSpec:
     """A USDT probe by PROVIDER:PROBE, globs allowed; in `path`, or wherever the session's processes map it."""
@@ -111,9 +128,11 @@ class FunctionSpec:
     functions: tuple[str, ...]
     on_return: bool = False
 
-    def resolve(self, pids: Sequence[int]) -> Resolved:
-        """The functions where they are found now. NotFoundError."""
-        return self.of(targets.find_functions(self.library, self.functions, pids=pids))
+    def resolve(self, pids: Sequence[int], functions: Sequence[Function] | None = None) -> Resolved:
+        """Where it leads in the processes, or without them here; `functions` are those that were found for it."""
+        if functions is None:
+            functions = targets.find_functions(self.library, self.functions, pids=pids)
+        return self.of(functions)
 
     def of(self, functions: Sequence[Function]) -> Resolved:
         """These functions, which somebody has found already, as those that are meant."""

@@ -186,7 +186,7 @@ class Files:
 
     def _look_into(self, target: Target) -> MappedFile | None:
         try:
-            return self._mapped(target.path, processes.open_target(target))
+            return self._mapped(target.path, processes.open_target(target)[-1])
         except UsdtkitError:  # no process has it any more, or it may not be opened
             return None
 

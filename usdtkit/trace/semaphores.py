@@ -1,0 +1,275 @@
+"""Semaphores that the kernel raises in the wrong place, put right: in a command, and in processes that start later.
+
+Input: the sites that a session has attached to. Output: memory of traced processes, where a counter is lower than the
+number of breakpoints that the kernel will count down from it. Without that such a program never asks its probes, and at
+the end the kernel would rather leave a breakpoint in the process than count below zero. Who started before we attached
+needs none of this, and neither does most software: `elf.loading.misleads_kernel` says which files do.
+
+Nothing has to be undone: at the end, also by kill -9, the kernel lowers what it finds.
+"""
+
+from __future__ import annotations
+
+import _thread  # as bpf.links: threading takes long to import
+import os
+import select
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from usdtkit.bpf.links import Wanted
+from usdtkit.elf.image import Image
+from usdtkit.elf.loading import address_of, first_instructions, misleads_kernel, places_of_code, span
+from usdtkit.errors import UsdtkitError
+from usdtkit.files import OpenFile
+from usdtkit.mappings import PAGE, Identity, Mapping, MappingStream, identities, mappings_in, maps_of
+from usdtkit.processes import running_pids
+from usdtkit.records import dataclass
+from usdtkit.trace.stops import Stops
+
+# From the moment that a process has mapped a file's code until its data is there too: microseconds, unless it waits.
+# There is no event for that which would not cost every mapping of every process.
+PATIENCE_S = 0.05
+PAUSE_S = 0.0003
+AT_A_TIME = 8  # processes, each of which takes 0.1 ms
+
+Outcome = Literal["right", "raised", "early", "gone", "hidden", "denied"]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One semaphore: its file offset, its virtual address, and its sites by file offset with the byte that is there."""
+
+    offset: int
+    address: int
+    sites: dict[int, bytes]
+
+
+@dataclass(frozen=True)
+class Misleading:
+    """A file whose semaphores the kernel may raise in the wrong place, and what is to be known of it."""
+
+    file: OpenFile
+    identity: Identity
+    code: list[tuple[int, int]]
+    span: tuple[int, int]
+    counters: list[Counted]
+    beginnings: list[int]
+
+    @property
+    def path(self) -> str:
+        """How messages call it."""
+        return self.file.path
+
+
+def misleading_files(wanted: Wanted) -> list[Misleading]:
+    """Those files of the sites whose semaphores need us; most often none."""
+    found = []
+    for file, sites in wanted.items():
+        semaphores: dict[int, set[int]] = {}
+        for site in sites.sites:
+            if site.semaphore_offset:
+                semaphores.setdefault(site.semaphore_offset, set()).add(site.file_offset)
+        try:
+            if semaphores and (one := _misleading(Image(file.path, file), semaphores)) is not None:
+                found.append(one)
+        except UsdtkitError:  # damaged since it was attached to
+            continue
+    return found
+
+
+def _misleading(image: Image, semaphores: dict[int, set[int]]) -> Misleading | None:
+    counters = []
+    for offset, sites in semaphores.items():
+        address = address_of(image, offset, writable=True)
+        if address is not None and misleads_kernel(image, offset, sites, PAGE):
+            counters.append(Counted(offset, address, {site: image.read(site, 1) for site in sites}))
+    if not counters:
+        return None
+    (identity,) = identities([image.file.descriptor])
+    if identity is None:
+        return None
+    return Misleading(
+        image.file, identity, places_of_code(image, PAGE), span(image, PAGE), counters, first_instructions(image)
+    )
+
+
+def put_right(pid: int, file: Misleading) -> Outcome:
+    """Raise the counters of a file in a process to what the kernel will count down from them.
+
+    "early": the process has not mapped all of it. "hidden": what it has mapped may not be seen. "denied": its memory
+    may not be written to.
+    """
+    outcome: Outcome = "hidden"
+    try:
+        if not mappings_in(maps_of(pid), file.identity):
+            return "gone"
+        outcome = "denied"
+        memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        return outcome
+    except OSError:
+        return "gone"
+    try:
+        # Looked up again behind the open memory: that stays of the program which ran then, whatever is begun meanwhile.
+        mappings = mappings_in(maps_of(pid), file.identity)
+        outcomes = {
+            _raise(memory, [one for one in mappings if low <= one.start - bias < high], bias, counted)
+            for bias in _biases(file, mappings)
+            for low, high in [file.span]
+            for counted in file.counters
+        }
+    except OSError:  # it has ended, or begun another program
+        return "gone"
+    finally:
+        os.close(memory)
+    return "early" if "early" in outcomes else "raised" if "raised" in outcomes else "right"
+
+
+def _biases(file: Misleading, mappings: Sequence[Mapping]) -> set[int]:
+    """How far above their addresses in the file the process has its segments, of each time that it has loaded them."""
+    return {
+        mapping.start - address
+        for mapping in mappings
+        for offset, address in file.code
+        if mapping.is_executable and mapping.offset == offset
+    }
+
+
+def _raise(memory: int, mappings: Sequence[Mapping], bias: int, counted: Counted) -> Outcome:
+    place = bias + counted.address
+    if not any(one.is_writable and one.address(counted.offset) == place for one in mappings):
+        return "early"
+    want = 0
+    for offset, original in counted.sites.items():
+        for mapping in mappings:
+            address = mapping.address(offset)
+            want += address is not None and os.pread(memory, 1, address) != original
+    if int.from_bytes(os.pread(memory, 2, place), "little") >= want:
+        return "right"
+    os.pwrite(memory, want.to_bytes(2, "little"), place)
+    return "raised"
+
+
+class Semaphores:
+    """Keeps the semaphores of misleading files right while a session runs."""
+
+    def __init__(self, files: Sequence[Misleading], pids: Sequence[int], is_command: bool, method: str | None) -> None:
+        """`pids`: the processes, or none for all. `is_command`: the one in `pids` is a child of ours that has not begun
+        yet, and may be stopped. `method` as `bpf.links.Links` has it. What cannot be had is told to `tell`."""
+        self._files = {file.identity: file for file in files}
+        self._pids = frozenset(pids)
+        self._denied: set[str] = set()
+        self._early: dict[tuple[int, Identity], float] = {}  # until when to try again
+        self._stream: MappingStream | None = None
+        self._stops: Stops | None = None
+        self._stop, self._over = os.eventfd(0, os.EFD_CLOEXEC), _thread.allocate_lock()
+        self.lines: list[str] = []
+        self._tell: Callable[[str], object] = lambda line: None
+        try:
+            try:
+                self._stream = MappingStream()
+            except UsdtkitError as error:
+                self._say(f"processes that start from now on may not be seen: {files[0].path}: {error.message}")
+            places = {file.file: file.beginnings for file in files if file.beginnings}
+            if is_command and places:
+                self._stops = Stops(pids[0], places, method)
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self) -> None:
+        """Go on in threads. Not before privileges are dropped, which threads would keep."""
+        if self._stops is not None:
+            self._stops.begin(lambda pid: self.put_right([pid]))
+        if self._stream is not None:
+            self._over.acquire()
+            _thread.start_new_thread(self._run, (self._stream,))
+
+    def add(self, files: Sequence[Misleading]) -> None:
+        """Look after more files, those that a session has been extended to."""
+        self._files = self._files | {file.identity: file for file in files}
+
+    def tell(self, tell: Callable[[str], object]) -> None:
+        """Call this with each of `lines`, which say what cannot be had; perhaps from another thread."""
+        self._tell = tell
+        for line in self.lines:
+            tell(line)
+
+    def _say(self, line: str) -> None:
+        self.lines.append(line)
+        self._tell(line)
+
+    def detach(self) -> None:
+        """Put right what has come, and no more after that."""
+        if self._stops is not None:
+            self._stops.detach()
+        if self._stop >= 0:
+            os.eventfd_write(self._stop, 1)
+            with self._over:
+                os.close(self._stop)
+                self._stop = -1
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def close(self) -> None:
+        """Free the rest, when a command has ended."""
+        self.detach()
+        if self._stops is not None:
+            self._stops.close()
+            self._stops = None
+
+    def put_right(self, pids: Iterable[int]) -> None:
+        """Look at all files in these processes now."""
+        for pid in pids:
+            for identity in self._files:
+                self._put_right(pid, identity)
+
+    def _put_right(self, pid: int, identity: Identity, *, is_known: bool = False) -> None:
+        """`is_known`: it is known that the process maps the file."""
+        file = self._files[identity]
+        outcome = put_right(pid, file)
+        if (outcome == "denied" or (outcome == "hidden" and is_known)) and file.path not in self._denied:
+            self._denied.add(file.path)
+            self._say(
+                f"not seen in {pid}, nor in others that start from now on: the kernel does not find the semaphores of "
+                f"{file.path} then, and to write them needs CAP_SYS_PTRACE"
+            )
+        if outcome == "early":
+            self._early.setdefault((pid, identity), time.monotonic() + PATIENCE_S)
+        else:
+            self._early.pop((pid, identity), None)
+
+    def _run(self, stream: MappingStream) -> None:
+        try:
+            with select.epoll() as poller:
+                poller.register(self._stop, select.EPOLLIN)
+                poller.register(stream.fileno(), select.EPOLLIN)
+                unseen = self._everybody()
+                stopping = False
+                while not stopping:
+                    if self._early and not unseen:
+                        time.sleep(PAUSE_S)
+                    ready = poller.poll(0 if unseen or self._early else None)
+                    stopping = any(descriptor == self._stop for descriptor, _ in ready)
+                    for pid, identity in stream.take(self._files):
+                        if not self._pids or pid in self._pids:
+                            self._put_right(pid, identity, is_known=True)
+                    if stream.lost:
+                        unseen = self._everybody()
+                    self._try_again()
+                    # Those that run already, a few at a time, because they are not in a hurry.
+                    self.put_right(unseen[:AT_A_TIME])
+                    del unseen[:AT_A_TIME]
+        finally:
+            self._over.release()
+
+    def _everybody(self) -> list[int]:
+        return [*self._pids] or running_pids()
+
+    def _try_again(self) -> None:
+        for (pid, identity), until in list(self._early.items()):
+            self._put_right(pid, identity)
+            if time.monotonic() > until:
+                self._early.pop((pid, identity), None)
