@@ -31,7 +31,9 @@ def cost_of(code: bytes, machine: str) -> Cost:
     As measured on Linux 6.18: emulated are pushes of a register, calls, jumps and nops. Older kernels step nops of more
     than one byte. `endbr64`, with which functions begin where control flow is protected, is stepped. Mistaken are
     AVX-512's instructions whose opcode, in its table, has the number of one that is emulated, in the first: on
-    `vpbroadcastb`, with which glibc's strchr for such processors begins, a probe makes the program compute nonsense.
+    `vpbroadcastb`, with which glibc's strchr for such processors begins, a probe makes the program compute nonsense. So
+    it does on `xchg %rax, %r8`, a nop but for its prefix, with which one of the functions begins that Go's code calls
+    when it writes pointers.
     Held are system calls: until an instruction has been stepped the kernel delivers no signal to its thread, so that a
     call that waits (read, pause) could not be interrupted any more, neither by a timer nor by pthread_cancel.
     """
@@ -46,6 +48,8 @@ def cost_of(code: bytes, machine: str) -> Cost:
     wide = machine == "x86_64"
     rex = rest[:1] if wide and rest and rest[0] & 0xF0 == 0x40 else b""
     rest = rest[len(rex) :]
+    if rest[:1] == b"\x90" and rex and rex[0] & 1:
+        return "mistaken"
     if len(rest) > 1 and (wide or rest[1] >= 0xC0):  # else, in 32 bits, these are other instructions
         if rest[0] in _VEX:
             return "refused"
@@ -60,7 +64,9 @@ def cost_of(code: bytes, machine: str) -> Cost:
 
 def is_safe(code: bytes, machine: str) -> bool:
     """Whether a probe there leaves what the program does as it is. For most code the first byte tells."""
-    return code[:1] not in _MAY_HARM or cost_of(code, machine) not in ("mistaken", "held")
+    if code[:1] not in _MAY_HARM and code[1:2] != b"\x90":
+        return True
+    return cost_of(code, machine) not in ("mistaken", "held")
 
 
 def _is_jump(code: bytes) -> bool:
