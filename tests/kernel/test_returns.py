@@ -109,7 +109,8 @@ def test_what_is_chosen(traced, program):
         define(session, str(program))
         ways = {}
         for site in session.plan():
-            if site.kind == "return":
+            # Of a C library that only a process elsewhere has, in a container say, the name is not known.
+            if site.kind == "return" and not site.path.startswith("/proc/"):
                 assert site.why
                 ways.setdefault(site.name, set()).add(site.returns)
     assert ways == {

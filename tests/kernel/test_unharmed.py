@@ -113,7 +113,7 @@ def check(program, kind, moment, **options):
             moment,
             counted,
             starts,
-            lost if "probes" in ways else 0,
+            allowed,
             libraries="functions" not in options,
         )
     if kind == "pair" and moment == "before" and sum(starts.values()) != sum(counted.values()) + lost:
