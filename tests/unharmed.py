@@ -53,6 +53,19 @@ CASES = {
     "stacks.py": ("greenlets", "gevents", "exceptions", "daemons"),
 }
 
+# Of the compiled ones, and of greenlets, what is also traced in ways that take long for each process.
+FEW = {
+    "calls.c": ("tail", "fork", "seccomp_strict"),
+    "execs.c": ("exec",),
+    "jumps.c": ("longjmp", "siglongjmp"),
+    "contexts.c": ("generator",),
+    "by_hand.c": ("switch",),
+    "threads.c": ("cancel", "cancel_storm"),
+    "throws.cc": ("rethrow", "threads"),
+    "panics.rs": ("caught",),
+    "goroutines.go": ("grow",),
+    "stacks.py": ("greenlets",),
+}
 # Cleanup handlers are then run by the unwinder, and signals can become exceptions.
 FLAGS = {"threads.c": ["-fexceptions"], "throws.cc": ["-fnon-call-exceptions"]}
 

@@ -10,24 +10,12 @@ import contextlib
 from dataclasses import replace
 
 import pytest
-from unharmed import CASES, MOMENTS, instructions
+from unharmed import CASES, FEW, MOMENTS, instructions
 
 from usdtkit import records, trace
 from usdtkit.bpf.links import METHODS
 from usdtkit.model import RETURN_POLICIES
 
-FEW = {
-    "calls.c": ("tail", "fork", "seccomp_strict"),
-    "execs.c": ("exec",),
-    "jumps.c": ("longjmp", "timer"),
-    "contexts.c": ("generator",),
-    "by_hand.c": ("switch",),
-    "threads.c": ("cancel", "cancel_storm"),
-    "throws.cc": ("rethrow", "threads"),
-    "panics.rs": ("caught",),
-    "goroutines.go": ("grow",),
-    "stacks.py": ("greenlets",),
-}
 LIBRARIES = {"throws.cc": ["c", "stdc++"], "goroutines.go": []}
 KINDS = ("entry", "return", "pair", "instruction")
 
