@@ -13,6 +13,7 @@ import pytest
 from unharmed import CASES, MOMENTS, instructions
 
 from usdtkit import records, trace
+from usdtkit.bpf.links import METHODS
 from usdtkit.model import RETURN_POLICIES
 
 FEW = {
@@ -81,13 +82,16 @@ def within(session, program, library, names):
     return records.replace(found, places=tuple(places), arguments=())
 
 
-def told(outcomes, which):
-    """{(case, function): what the processes themselves counted}: 0 of entries, 1 of returns."""
+def told(outcomes, which, *, libraries):
+    """{(case, function): what the processes themselves counted}, with or without functions of `libraries`.
+
+    `which`: 0 of entries, 1 of returns.
+    """
     return {
         (case, name.rpartition(":")[2]): count[which]
         for case, outcome in outcomes.items()
         for name, count in outcome.calls.items()
-        if count[which]
+        if count[which] and (libraries or ":" not in name)
     }
 
 
@@ -102,7 +106,16 @@ def check(program, kind, moment, **options):
     lost = lost_of(summary)
     if kind != "instruction":
         # Of a thread's calls the kernel's return probes see 64 at a time; all others are in the account.
-        wrong += wrong_counts(program, kind, moment, counted, starts, lost if "probes" in ways else 0)
+        allowed = lost if "probes" in ways else 0
+        wrong += wrong_counts(
+            program,
+            kind,
+            moment,
+            counted,
+            starts,
+            allowed,
+            libraries="functions" not in options,
+        )
     if kind == "pair" and moment == "before" and sum(starts.values()) != sum(counted.values()) + lost:
         wrong.append(f"of {sum(starts.values())} entries {sum(counted.values())} returned, and {summary}")
     assert not wrong, "\n".join([f"{kind}, {moment}, {options}:", *wrong])
@@ -113,13 +126,13 @@ def lost_of(summary):
     return summary.dropped + summary.overflow + summary.full + summary.open
 
 
-def wrong_counts(program, kind, moment, counted, starts, lost):
+def wrong_counts(program, kind, moment, counted, starts, lost, *, libraries):
     """A line for each function whose calls were not counted rightly; those of an open end are at most what they are.
 
     No more returns may be missing than are known to be `lost`.
     """
     wrong = []
-    entered, returned = (told(program.untraced, which) for which in (0, 1))
+    entered, returned = (told(program.untraced, which, libraries=libraries) for which in (0, 1))
     expected = [(counted, entered if kind == "entry" else returned)]
     if kind == "pair":  # what never returns is left out
         expected.append((starts, {call: count for call, count in entered.items() if call in returned}))
@@ -145,8 +158,26 @@ def test_it_does_what_it_does_untraced(unharmed, name, kind, moment):
 @pytest.mark.parametrize("kind", ["return", "pair"])
 @pytest.mark.parametrize(("name", "returns"), [*((name, "sites") for name in CASES), ("calls.c", "probes")])
 def test_with_returns_as_they_were_asked_for(unharmed, name, returns, kind, moment):
-    """By sites in every program; by the kernel's return probes in those in which functions only return."""
-    check(unharmed(name), kind, moment, returns=returns)
+    """By sites in every program; by the kernel's return probes in those in which functions only return.
+
+    There only in the program itself: in a library they would reach what other tests trace at the same time.
+    """
+    program = unharmed(name)
+    only = {"functions": {program.image: program.functions[program.image]}} if returns == "probes" else {}
+    check(program, kind, moment, returns=returns, **only)
+
+
+@pytest.mark.parametrize("kind", ["entry", "return", "pair"])
+@pytest.mark.parametrize("method", METHODS)
+def test_returns_that_are_seen_in_one_process_do_no_harm_in_another(unharmed, kind, method):
+    """The kernel takes return addresses in every process that has a breakpoint there, where one link asks for it."""
+    plain, throws = unharmed("calls.c"), replace(unharmed("throws.cc"), cases=("sort", "through_c"))
+    functions = {"c": ["qsort", "qsort_r", "tsearch", "tfind", "lfind"]}
+    with plain.running() as runs, Tracer.attached(plain, kind, [runs["sort"].pid], functions=functions, method=method):
+        outcomes, _ = throws.traced(
+            "before", lambda pids: Tracer.attached(throws, "entry", pids, functions=functions), Tracer.look
+        )
+    assert not throws.differences(outcomes)
 
 
 @pytest.mark.parametrize("returns", RETURN_POLICIES)

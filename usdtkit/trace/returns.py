@@ -12,7 +12,10 @@ probes are only taken where the program cannot notice them:
 
 - a function that calls nothing, where no signal may end it at any instruction: else it can only be left by its return;
 - a function of the C library that calls nothing back and is not left in another way, such as malloc;
-- the functions of given processes in whose files nothing can leave a function otherwise, or switch stacks.
+- the functions of a given process's own program, if in none of its files anything can leave a function otherwise, or
+  switch stacks. Those of a library are another matter: where one link of many uprobes (uprobe_multi) has a return
+  probe, the kernel takes the return address in every process that has a breakpoint there, even if the link is of one
+  process only, and the breakpoint another tool's. So a return probe in a library would reach programs that throw.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ class Returns:
         self._policy = policy
         self._pids = pids
         self._harmless: str | None = None  # why nothing in these processes can be harmed, once it was looked for
+        self._programs: list[OpenFile] = []  # what these processes run, if so
         self._interrupted: dict[OpenFile | None, str] = {}  # why a signal may end a function: in a file, or in `pids`
 
     def of(self, entered: Resolved) -> tuple[Resolved, Resolved]:
@@ -125,11 +129,11 @@ class Returns:
         try:
             exits = finder.find(function)
         except UnsupportedError as error:
-            if self._policy == "auto" and not is_go and (why := self._why_harmless()):
+            if self._policy == "auto" and not is_go and (why := self._why_harmless(place.opened)):
                 return _probed(place, f"{why}; its exits are not known: {error.message}")
             raise
         if self._policy == "auto" and not is_go:
-            if why := self._why_harmless():
+            if why := self._why_harmless(place.opened):
                 return _probed(place, why)
             interrupted = self._why_interrupted(place.opened) if exits.is_leaf else ""
             if exits.is_leaf and not interrupted:
@@ -164,11 +168,13 @@ class Returns:
             self._interrupted[key] = why
         return self._interrupted[key]
 
-    def _why_harmless(self) -> str:
-        """Why no function of the traced processes can be left but by its return; "" where that is not certain."""
+    def _why_harmless(self, file: OpenFile) -> str:
+        """Why no function of this file can be left but by its return, in whichever process; "" where that is not
+        certain, as of libraries, which others map."""
         if self._harmless is None:
             self._harmless = _why_harmless(self._pids) if self._pids else ""
-        return self._harmless
+            self._programs = _programs(self._pids) if self._harmless else []
+        return self._harmless if file in self._programs else ""
 
 
 class _Finder:
@@ -220,3 +226,12 @@ def _why_harmless(pids: Sequence[int]) -> str:
         return ""
     which = f"process {pids[0]}" if len(pids) == 1 else "these processes"
     return f"no code in {which} can leave a function otherwise or switch stacks"
+
+
+def _programs(pids: Sequence[int]) -> list[OpenFile]:
+    """The programs that the processes run, without those that cannot be opened."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(UsdtkitError):
+            found.append(OpenFile.open(f"/proc/{pid}/exe"))
+    return found
