@@ -317,7 +317,7 @@ for number in range(997):
 
 
 def test_a_wrong_call_while_traced_says_which_argument(bpftrace, service):
-    declarations = f"""{SHOP}
+    declarations = f"""{SHOP.replace('Provider("shop"', 'Provider("shop", on_error="raise"')}
 def failure(*values):
     try:
         return str(start(*values))

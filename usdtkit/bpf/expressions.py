@@ -30,7 +30,7 @@ MAX_PATTERN = 63
 # Seen by every program, whatever the probe. "latency" exists in pairs only.
 BUILTINS = (
     *("pid", "tid", "uid", "gid", "cgroup", "cpu", "time", "comm", "latency", "retval", "ustack", "ip", "caller"),
-    "probe",
+    *("probe", "goroutine"),
 )
 
 
@@ -223,6 +223,8 @@ comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
 now = Name("time")
 # The number of the cgroup that the thread is in: the inode of its directory, in version 2 of the file system.
 cgroup = Name("cgroup")
+# The number of the goroutine that runs, in functions of Go programs.
+goroutine = Name("goroutine")
 # Addresses of code: where the probe is (of a return probe: where the function returns to); and at a function's entry or
 # return where it was called from. `Session.symbol` names them.
 ip, caller = Name("ip"), Name("caller")

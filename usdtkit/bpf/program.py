@@ -59,6 +59,7 @@ class Hook:
     arguments: tuple[Argument, ...]
     string_size: int = 256
     convention: str = ""
+    goid_offset: int = 0
     start: dict[str, ex.Expression] | None = None
     after: Hook | None = None
     entered: Hook | None = None
@@ -163,6 +164,7 @@ class _Builder:
     def _function(self, hook: Hook) -> None:
         kept = self.pairs.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size, hook.convention)
+        scope = replace(scope, goid_offset=hook.goid_offset)
         renderer = Renderer(scope, _counter("unreadable"), _counter("no_stack"), self.parameters, self.globs)
 
         body: list[str] = []

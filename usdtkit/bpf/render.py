@@ -76,7 +76,10 @@ STACK_PLACE: dict[HookKind, str] = {
 
 @dataclass(frozen=True)
 class Scope:
-    """What is known where a program runs: the probe's arguments and, at the end of a pair, what its start kept."""
+    """What is known where a program runs: the probe's arguments and, at the end of a pair, what its start kept.
+
+    `goid_offset`: where the descriptor of a goroutine has its number, 0 where that is not known.
+    """
 
     what: str
     kind: HookKind
@@ -85,6 +88,7 @@ class Scope:
     kept: Layout | None = None
     string_size: int = 256
     convention: str = ""
+    goid_offset: int = 0
 
     @property
     def calls(self) -> Calls:
@@ -392,6 +396,8 @@ class Renderer:
         if name == "probe":
             self.uses.add("cookie")
             return _C(PROBE_NUMBER, "probe")
+        if name == "goroutine":
+            return self._goroutine()
         if name in ("ip", "caller") and self.scope.kind == "return":
             return _C(self.returned_to())
         if name == "ip":
@@ -415,6 +421,17 @@ class Renderer:
         }[name]
         self.uses.add(uses)
         return _C(code)
+
+    def _goroutine(self) -> _C:
+        if self.scope.convention != "go":
+            raise UsageError(f"{self.scope.what}: only functions of Go programs are run by goroutines", hint="tid")
+        if not self.scope.goid_offset:
+            raise UsageError(
+                f"{self.scope.what}: where this version of Go has the number of a goroutine is not known",
+                hint="Go 1.18 to 1.24",
+            )
+        routine = self.register(self.scope.calls.routine)
+        return _C(f"read_user({routine} + {self.parameter(self.scope.goid_offset)}, 8, {self.stat})")
 
     def returned_to(self) -> str:
         """The C of where a function returns to: its return probe is hit there, its exits at the instruction before."""

@@ -7,12 +7,14 @@ first instructions compare the stack pointer with the limit of the goroutine, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError
 
 _MAGIC = b"\xff Go buildinf:"
+_VERSION_AT = 32  # a byte of length, and the text
 _INLINE = 2  # a flag: the version is part of the data, as since Go 1.18
 _JUMP, _BRANCH, _CALL = 2, 3, 5
 # They switch stacks, or come from or go to code that is not Go's.
@@ -58,10 +60,27 @@ def _calls_once(flows: Sequence[tuple[int, int, int, int]], low: int, high: int)
     return [kind for at, _, kind, _ in flows if low <= at < high] == [_CALL]
 
 
+def goid_offset(image: Image) -> int:
+    """Bytes from the start of a goroutine's descriptor (the runtime's struct g) to its number; 0 where unknown.
+
+    A member was added before it in Go 1.23.
+    """
+    found = re.match(rb"go1\.(\d+)", _version(image))
+    minor = int(found[1]) if found else 0
+    return 152 if 18 <= minor < 23 else 160 if minor in (23, 24) else 0
+
+
 def _is_recent(image: Image) -> bool:
+    return bool(_version(image))
+
+
+def _version(image: Image) -> bytes:
+    """What the file says of Go's version, which it does since Go 1.18."""
     section = image.section(".go.buildinfo")
     try:
         data = image.read(section.offset, min(section.size, 64)) if section is not None else b""
     except ElfError:
-        return False
-    return data.startswith(_MAGIC) and len(data) > 15 and bool(data[15] & _INLINE)
+        return b""
+    if not data.startswith(_MAGIC) or len(data) <= _VERSION_AT or not data[15] & _INLINE:
+        return b""
+    return data[_VERSION_AT + 1 :][: data[_VERSION_AT]] or b"?"

@@ -20,7 +20,8 @@ from usdtkit.instrument import check_objects, watcher
 from usdtkit.instrument.watcher import Switch, native
 from usdtkit.probes.drops import warn
 from usdtkit.probes.image import symbol_name
-from usdtkit.probes.provider import Probe, has_given_way
+from usdtkit.probes.namesakes import has_given_way
+from usdtkit.probes.provider import Probe
 from usdtkit.probes.provider import ready_made as Provider
 from usdtkit.providers.python import PROBES as ARGUMENTS
 

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from usdtkit.errors import UnsupportedError, UsdtkitError
 from usdtkit.probes import image
 from usdtkit.probes.drops import describe, warn
-from usdtkit.probes.provider import Probe, has_given_way
+from usdtkit.probes.namesakes import has_given_way
+from usdtkit.probes.provider import Probe
 
 try:
     from usdtkit import _python as native

@@ -36,6 +36,7 @@ _BUILTINS: dict[str, tuple[str, n.CType]] = {
     "cpu": ("cpu", n.CType("u32")),
     "time": ("time", U64),
     "cgroup": ("cgroup", U64),
+    "goroutine": ("goroutine", U64),
     "ip": ("ip", POINTER),
     "caller": ("caller", POINTER),
     "comm": ("comm", STRING),

@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LOGGER = "usdtkit"
+_HOW = {"raise": 0, "drop": 1, None: 2}
 # Of these probes the log has its line.
 _told: set[tuple[str, str]] = set()
+
+
+def how_to_drop(on_error: str | None) -> int:
+    """What native/probe.c has to do with a call that cannot be fired; None: the declaration does not say."""
+    return _HOW["raise" if on_error is None and sys.flags.dev_mode else on_error]
 
 
 def complain(probe: Probe[...], error: BaseException) -> BaseException | None:

@@ -28,7 +28,8 @@ from usdtkit.probes.declaration import (
     known_shapes,
     shape_of,
 )
-from usdtkit.probes.drops import complain, describe, of_the_program, warn
+from usdtkit.probes.drops import ask, complain, describe, how_to_drop, of_the_program, warn
+from usdtkit.probes.namesakes import differences, give_way, is_silent_for_good, ready_made_providers, spec_of
 
 try:
     from usdtkit import _probe
@@ -51,8 +52,6 @@ _P = ParamSpec("_P")
 _Traced = TypeVar("_Traced", bound="Callable[..., Any] | ModuleType")
 Recorder = Callable[["Probe[...]", tuple[Any, ...]], None]
 NOPS = ("safe", "fast")
-# What native/probe.c does with a call that cannot be fired, by `on_error`; None is not to have said.
-_DROPS = {"raise": 0, "drop": 1, None: 2}
 
 
 class _Turn:
@@ -66,10 +65,6 @@ class _Turn:
 _turn = _Turn()
 # Of this process (and interpreter), by name: a provider that two modules declare is one.
 _providers: WeakValueDictionary[str, Provider] = WeakValueDictionary()
-# Those of `usdtkit.instrument`, which the program that is instrumented need not know of; and which of them are silent
-# for good, because the program has probes of the same names.
-_ready_made: dict[str, Provider] = {}
-_given_way: set[str] = set()
 _recorder: Recorder | None = None
 _optimises: bool | None = None
 
@@ -97,9 +92,8 @@ class Provider:
     time.
 
     A call whose values do not fit is not fired, and the caller goes on as if nobody traced: it is counted, in
-    `Probe.dropped` and by the tracer, and the log gets a line a probe. With `on_error="raise"` such a call raises while
-    somebody traces; so it does in Python's development mode, and while `usdtkit.testing` records, unless
-    `on_error="drop"` says otherwise.
+    `Probe.dropped` and by the tracer, and the log gets a line a probe. It raises with `on_error="raise"`; so it does in
+    Python's development mode, and while `usdtkit.testing` records, unless `on_error="drop"` says otherwise.
     """
 
     _name: str
@@ -124,7 +118,7 @@ class Provider:
             provider = _providers.get(name)
             if provider is None:
                 provider = super().__new__(cls)
-                provider._begin(name, chosen, quick=name not in _ready_made)
+                provider._begin(name, chosen, quick=name not in ready_made_providers)
                 _providers[name] = provider
             for option, value in chosen.items():
                 exists = provider._options[option] or ("drop" if option == "on_error" else None)
@@ -138,7 +132,7 @@ class Provider:
     def _begin(self, name: str, options: Mapping[str, str], *, quick: bool) -> None:
         self._name = name
         self._options: dict[str, Any] = {"nop": "safe", "on_error": None, "file": None, **options}
-        self._drops = _drops(self._options["on_error"])
+        self._drops = how_to_drop(self._options["on_error"])
         self._declared: dict[str, Probe[...]] = {}
         # The first so many of them are bound to a file, or stay silent because there can be none.
         self._settled = 0
@@ -171,7 +165,7 @@ class Provider:
     @property
     def specs(self) -> tuple[ProbeSpec, ...]:
         """What was declared of each, in the same order."""
-        return tuple(map(_spec, self.probes))
+        return tuple(map(spec_of, self.probes))
 
     @property
     def files(self) -> tuple[Path | str, ...]:
@@ -210,21 +204,23 @@ class Provider:
         check_choice(f"the stability of probe {self._name}:{name}", stability, STABILITIES)
         drops = self._drops
         if on_error is not None:
-            drops = _drops(check_choice(f"on_error of probe {self._name}:{name}", on_error, ON_ERROR))
+            drops = how_to_drop(check_choice(f"on_error of probe {self._name}:{name}", on_error, ON_ERROR))
         probe: Probe[...] = Probe(self._name, name, doc, stability, shape, self._load_on_use, drops)
         # In one step, so that of two threads with the same declaration both get the first one's.
         declared = self._declared.setdefault(name, probe)
-        if declared is not probe and _spec(declared) != _spec(probe):
+        if declared is not probe and spec_of(declared) != spec_of(probe):
             raise UsageError(
-                f"probe {self._name}:{name} is declared twice, and differently: {_differences(declared, probe)}",
+                f"probe {self._name}:{name} is declared twice, and differently: {differences(declared, probe)}",
                 hint="declare each probe once, at module level, and import it",
             )
         with _turn.lock:
-            if not self._may_be_quick:
-                _give_way(self._name)
-            if self._unloaded or self._is_silent_for_good():
+            theirs = None if self._may_be_quick else _providers.get(self._name)
+            told = give_way(self._name, theirs, _probe.silence)
+            if self._unloaded or is_silent_for_good(self):
                 _probe.silence(declared)
             _probe.set_recorder(declared, _recorder)
+        if told:  # not with the lock in hand, for the log's handlers are the application's
+            warn(told)
         return declared
 
     def define(self, function: Callable[_P, object], /) -> Probe[_P]:
@@ -352,7 +348,7 @@ class Provider:
         from usdtkit.probes.loading import Wanted
 
         text, nop = canonical(*_probe.columns(probes)), _nop(self._options["nop"])
-        return Wanted(self._name, text, lambda: list(map(_spec, probes)), nop)
+        return Wanted(self._name, text, lambda: list(map(spec_of, probes)), nop)
 
     def _load_on_use(self) -> None:
         """Load for the first use of a probe; tracing that cannot be had must not stop the application."""
@@ -361,19 +357,15 @@ class Provider:
         warning = self._settle(on_use=True)
         if warning and warning not in self._said:
             self._said.add(warning)
-            try:
-                warnings.warn(warning, RuntimeWarning, stacklevel=2)
-            except Exception as error:  # noqa: BLE001 as it is with -W error, and what is wrong is not the caller's
-                if (own := of_the_program(error)) is not None:
-                    raise own from own.__cause__
-                warn(warning)
+            if not ask(lambda: warnings.warn(warning, RuntimeWarning, stacklevel=4) is None, otherwise=False):
+                warn(warning)  # -W error made an exception of it
 
     def _settle(self, *, on_use: bool = False) -> str:
         """Load what is pending and return a warning, or an empty string. On use nothing is raised."""
         turn = _turn
         with turn.lock:
             # Taken already: a signal handler or an audit hook fires a probe in the midst of this thread's own load.
-            if turn.taken or self._is_silent_for_good():
+            if turn.taken or is_silent_for_good(self):
                 return ""
             if self._unloaded and not on_use:
                 self._unloaded, self._declare.quick = False, self._may_be_quick and _recorder is None
@@ -387,16 +379,14 @@ class Provider:
             pending = self._pending()
             try:
                 warning = self._load(pending)
-            except RecursionError:
-                if not on_use:
-                    raise
-                return ""  # the caller is as deep as it may be: another use will load
             except BaseException as error:
                 # Whatever it is that this machine or this moment does not have, the application does without.
                 if of_the_program(error) is not None or (isinstance(error, UsdtkitError) and not on_use):
                     raise
                 if not on_use:
                     raise UsdtkitError(f"the probes of {self._name} cannot be loaded: {describe(error)}") from error
+                if isinstance(error, RecursionError):
+                    return ""  # the caller is as deep as it may be: another use will load
                 for probe in pending:
                     _probe.silence(probe)
                 warning = f"{describe(error)}; the probes of {self._name} stay silent"
@@ -404,9 +394,6 @@ class Provider:
                 turn.taken = False
             self._settled += len(pending)
             return warning
-
-    def _is_silent_for_good(self) -> bool:
-        return self._name in _given_way and _ready_made.get(self._name) is self
 
     def _load(self, pending: tuple[Probe[...], ...]) -> str:
         wanted = self._wanted(pending)
@@ -425,65 +412,21 @@ class Provider:
 
 def all_providers() -> tuple[Provider, ...]:
     """The providers of this process that are in use, ready-made ones included."""
-    return (*_providers.values(), *_ready_made.values())
+    return (*_providers.values(), *ready_made_providers.values())
 
 
 def ready_made(name: str) -> Provider:
-    """For `usdtkit.instrument`: its own provider of this name.
-
-    A program may have a provider of the same name. Where that has a probe of the same name too, the ready-made one
-    gives way: it is silent from then on, and the log says so.
+    """For `usdtkit.instrument`: its own provider of this name, which gives way where the program's own has a probe that
+    it has too: it is silent from then on, and the log says so.
     """
     with _turn.lock:
-        if name not in _ready_made:
+        if name not in ready_made_providers:
             provider = object.__new__(Provider)
             provider._begin(name, {}, quick=False)
-            _ready_made[name] = provider
+            ready_made_providers[name] = provider
             if (namesake := _providers.get(name)) is not None:
                 namesake._may_be_quick = namesake._declare.quick = False
-        return _ready_made[name]
-
-
-def has_given_way(name: str) -> bool:
-    """Whether the ready-made provider of this name is silent, because the program has probes of the same names."""
-    return name in _given_way
-
-
-def _give_way(name: str) -> None:
-    """Silence the ready-made provider of this name, if the program's own has a probe that it has too."""
-    ours, theirs = _ready_made.get(name), _providers.get(name)
-    if ours is None or theirs is None or name in _given_way:
-        return
-    both = ours._declared.keys() & theirs._declared.keys()
-    if both:
-        _given_way.add(name)
-        for probe in ours.probes:
-            _probe.silence(probe)
-        warn(f"the program has probes of its own of the name {name}:{min(both)}: the ready-made ones of {name} are off")
-
-
-def _drops(on_error: str | None) -> int:
-    return _DROPS["raise" if on_error is None and sys.flags.dev_mode else on_error]
-
-
-def _differences(first: Probe[...], second: Probe[...]) -> str:
-    """What two declarations of one name do not have in common, and where they stand."""
-    one, other = _spec(first), _spec(second)
-    if first.arguments != second.arguments:
-        what = [f"({', '.join(f'{name}: {kind}' for name, kind in each.arguments)})" for each in (first, second)]
-    elif one.arguments != other.arguments:
-        pair = next(pair for pair in zip(one.arguments, other.arguments, strict=True) if pair[0] != pair[1])
-        field = next(field for field in pair[0]._fields if getattr(pair[0], field) != getattr(pair[1], field))
-        what = [f"{each.name} with {field} {getattr(each, field)!r:.80}" for each in pair]
-    else:
-        field = "doc" if one.doc != other.doc else "stability"
-        what = [f"{field} {getattr(each, field)[:80]!r}" for each in (one, other)]
-    places = ["{}:{}".format(*each.place) if each.place else "elsewhere" for each in (first, second)]
-    return f"{what[0]} at {places[0]}, {what[1]} at {places[1]}"
-
-
-def _spec(probe: Probe[...]) -> ProbeSpec:
-    return ProbeSpec(probe.name, probe.doc, probe.shape.arguments, probe.stability)
+        return ready_made_providers[name]
 
 
 def record(recorder: Recorder | None) -> None:

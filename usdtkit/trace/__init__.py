@@ -29,6 +29,7 @@ from usdtkit.bpf.expressions import (
     cstr,
     deref,
     gid,
+    goroutine,
     ip,
     latency,
     ms,
@@ -58,8 +59,8 @@ __all__ = [
     "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram", "KernelMap",
     "Pair", "Planned", "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts",
     "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr", "deref",
-    "gid", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt",
-    "ustack", "wall_time",
+    "gid", "goroutine", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe",
+    "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

@@ -215,6 +215,8 @@ class Definition:
             len(self._hooks), resolved.what, resolved.kind, os.uname().machine, resolved.arguments, self._string_size
         )
         hook.convention = resolved.convention
+        if hook.convention == "go":
+            hook.goid_offset = self._returns.goid_offset(resolved)
         self._hooks.append(hook)
         self._places.append(resolved)
         return hook

@@ -99,6 +99,13 @@ class Returns:
             places.append(place)
         return replace(resolved, places=tuple(places))
 
+    def goid_offset(self, resolved: Resolved) -> int:
+        """Where Go's descriptor of a goroutine has its number, in all files of these functions; 0 where unknown."""
+        from usdtkit.elf.golang import goid_offset
+
+        found = {goid_offset(Image(file.path, file)) for file in {place.opened for place in resolved.places}}
+        return found.pop() if len(found) == 1 else 0
+
     def _one(self, place: Place, finder: _Finder) -> tuple[Place, list[Place]]:
         function = place.function
         if function is None:

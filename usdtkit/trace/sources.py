@@ -38,7 +38,7 @@ class Source:
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
     Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller, probe;
-    in a pair also latency and what it keeps), or as `name=expression`.
+    in a pair also latency and what it keeps; in Go goroutine), or as `name=expression`.
     """
 
     def __init__(self, session: Definition, resolved: Resolved, hook: Hook) -> None:
