@@ -7,6 +7,7 @@ from processes import among_own_mounts
 
 from usdtkit import trace
 from usdtkit.bpf import compiler, program
+from usdtkit.bpf.links import Links
 from usdtkit.bpf.loader import Loaded
 from usdtkit.errors import NotFoundError, ProgramError, UsdtkitError
 
@@ -157,14 +158,21 @@ def test_a_compiler_that_hangs_or_dies(monkeypatch, tmp_path):
         compiler.compile_program("int hung;")
 
 
-def test_a_start_that_fails_half_way_detaches_what_was_attached(stepper, tmp_path):
+def test_a_start_that_fails_half_way_detaches_what_was_attached(stepper, tmp_path, monkeypatch):
     target = stepper()
     copy = tmp_path / "copy"
     copy.write_bytes(Path(target.path).read_bytes())
     session = trace.Session()
     session.usdt("step:guarded", path=target.path).count()
     session.usdt("step:plain", path=str(copy)).count()
-    copy.unlink()
+    attach = Links._attach_multi
+
+    def fails(links, link, sites, pid):
+        if link.file.path == str(copy):
+            raise NotFoundError("gone")
+        return attach(links, link, sites, pid)
+
+    monkeypatch.setattr(Links, "_attach_multi", fails)
     with pytest.raises(NotFoundError):
         session.start()
     assert target.fire(13) == 0  # and the leak check finds no descriptor

@@ -20,10 +20,11 @@ STARTS = 20
 
 
 def new_session() -> trace.Session:
-    """A session with a pair and an event: two programs with much for the verifier to look at."""
+    """A session with two pairs: several programs, with much for the verifier to look at."""
     session = trace.Session(pid=os.getpid())
     pair = session.pair(uprobe("c", "getaddrinfo"), keep={"host": cstr(arg(1), 256)})
     pair.where(pair.latency > 0).emit("host", "latency")
+    session.pair(uprobe("c", "getppid"), uprobe("c", "getpid"), key=trace.tid).count()
     return session
 
 

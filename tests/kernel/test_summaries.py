@@ -102,7 +102,8 @@ def test_the_plan_attaches_nothing(hit):
     with trace.Session() as session:
         session.pair(trace.uprobe("c", "getaddrinfo")).emit()
         traced(session, hit).emit()
-        plan = session.plan()
+        # A program that runs here may have a getaddrinfo of its own, besides libc's.
+        plan = [site for site in session.plan() if site.path == str(hit.path) or "/libc." in site.path]
         assert not hit.enabled
     assert [(site.kind, site.name) for site in plan] == [
         ("entry", "getaddrinfo"),

@@ -14,6 +14,7 @@ import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from usdtkit.bpf.links import Wanted
@@ -65,9 +66,10 @@ class _File:
         self.path = path = file.path
         self.sites = sorted(sites)
         self.identity: Identity | None = None
+        self.shown: Identity | None = None  # as processes show it, where that differs
         # As maps calls a file that has been replaced. A path below /proc leads into another file system.
         self.replaced = b"" if path.startswith("/proc/") else os.fsencode(os.path.realpath(path)) + b" (deleted)\n"
-        self._file = file
+        self.file = file
 
     def sites_in(self, mapping: Mapping) -> Sequence[int]:
         """Those of the sites that a mapping has."""
@@ -77,7 +79,7 @@ class _File:
     @property
     def descriptor(self) -> int:
         """The file itself, open for reading."""
-        return self._file.descriptor
+        return self.file.descriptor
 
 
 class _Look:
@@ -108,8 +110,17 @@ class Armed:
                 self._files.append(_File(file, offsets))
         for one, identity in zip(self._files, identities([one.descriptor for one in self._files]), strict=True):
             one.identity = identity
+        self._find_shown()
         self._paths = [one.path for one in self._files]
         self._knows_all = len(self._files) == len(wanted) and all(one.identity for one in self._files)
+
+    def _find_shown(self) -> None:
+        """Below an overlay lies what is attached to, and what processes show that they map is the overlay's file."""
+        for one in self._files:
+            with suppress(UsdtkitError):  # its path has gone: then it is the descriptor's file or none
+                overlaid = OpenFile.open(one.path)
+                if overlaid != one.file:
+                    (one.shown,) = identities([overlaid.descriptor])
 
     def begin(self) -> None:
         """Look at a few processes at once; at many beside what comes now, so that no start waits for it."""
@@ -151,7 +162,7 @@ class Armed:
         """What there is to say of it, a line a reason and file."""
         if found := self.unarmed:
             return [one.line + (DANGER if one.reason == REMAPPED and not self._pids else "") for one in found]
-        if self._pids or self._look.armed or not self._look.is_whole or not self._knows_all:
+        if self._pids or self._look.armed or not self._look.is_whole or not self._knows_all or not self._paths:
             return []
         more = f" or any of {len(self._paths) - 1} other files" if len(self._paths) > 1 else ""
         unknown = f" ({self._look.unreadable} may not be looked into)" if self._look.unreadable else ""
@@ -217,7 +228,8 @@ class Armed:
         maps = maps_of(pid)
         states: dict[str, str] = {}
         for file in self._files:
-            mappings = [] if file.identity is None else mappings_in(maps, file.identity)
+            known = [identity for identity in (file.identity, file.shown) if identity is not None]
+            mappings = [mapping for identity in known for mapping in mappings_in(maps, identity)]
             if mappings:
                 state = _state(pid, maps, file, mappings)
                 if state is not None:
@@ -277,7 +289,7 @@ def _runs_copy(maps: bytes, file: _File, mappings: Sequence[Mapping], missing: S
     for address in addresses:
         if address is not None:
             there = mapping_at(maps, bias + address)
-            if there is not None and there.is_executable and there.identity != file.identity:
+            if there is not None and there.is_executable and there.identity not in (file.identity, file.shown):
                 return True
     return False
 
