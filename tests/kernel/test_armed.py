@@ -85,6 +85,12 @@ def test_a_command_that_would_copy_its_breakpoints_is_refused():
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "received 0, lost 0")
 
 
+def test_a_command_that_copied_its_breakpoints(compile_c):
+    path = compile_c("remapped.c", "-O2")
+    done = usdtkit("trace", f"u:{path}:{PROBE}", "-c", f"{path} copied")
+    assert "usdtkit: the command was ended by SIGTRAP, as are programs that copy their code" in done.stderr
+
+
 def test_a_file_that_was_replaced(compile_c, tmp_path, ready):
     path = tmp_path / "served"
     shutil.copy(compile_c("stepper.c", "-O2"), path)

@@ -139,6 +139,8 @@ def ending(status: int) -> str:
     """How a command ended, in words: of its exit status, or the negative number of a signal."""
     if status >= 0:
         return f"the command exited with status {status}"
+    if status == -signal.SIGTRAP:
+        return "the command was ended by SIGTRAP, as are programs that copy their code with our breakpoints in it"
     try:
         return f"the command was ended by {signal.Signals(-status).name}"
     except ValueError:  # a real-time signal
