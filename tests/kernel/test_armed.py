@@ -1,9 +1,11 @@
 """Where a process that runs what is traced has no breakpoints, the reason is told; where it has them, nothing is."""
 
+import os
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from commandline import go, json_lines, start_tracing, stop_tracing, usdtkit
@@ -12,6 +14,8 @@ from processes import among_own_mounts, read_until
 from usdtkit import trace
 
 PROBE = "pages:hot"
+
+BIG_NODE = Path(shutil.which("node") or os.devnull).resolve().stat().st_size > 1 << 20
 
 
 @pytest.fixture
@@ -69,20 +73,21 @@ def test_nothing_is_told_of_what_is_armed(remapped, spawn):
         assert session.presence.reasons() == []
 
 
-def test_a_real_program_on_huge_pages(spawn):
-    script = "console.log('ready'); setTimeout(() => {}, 60000)"
-    program = spawn(["node", "--use-largepages=on", "-e", script])
-    read_until(program, "ready")
-    done = usdtkit("funccount", "node:uv_*", "-p", program.pid, "-d", "0.2")
-    assert f"usdtkit: not armed in {program.pid}: its code is not the file's" in done.stderr
+if BIG_NODE:  # Debian's has its functions in a library, which it does not copy
 
+    def test_a_real_program_on_huge_pages(spawn):
+        script = "console.log('ready'); setTimeout(() => {}, 60000)"
+        program = spawn(["node", "--use-largepages=on", "-e", script])
+        read_until(program, "ready")
+        done = usdtkit("funccount", "node:uv_*", "-p", program.pid, "-d", "0.2")
+        assert f"usdtkit: not armed in {program.pid}: its code is not the file's" in done.stderr
 
-def test_a_command_that_would_copy_its_breakpoints_is_refused():
-    done = usdtkit("funccount", "node:uv_run", "-c", "node --use-largepages=on -e 0")
-    assert done.returncode == 5
-    assert "--use-largepages=on" in done.stderr
-    done = usdtkit("funccount", "node:uv_run", "-c", "node -e 0")
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "received 0, lost 0")
+    def test_a_command_that_would_copy_its_breakpoints_is_refused():
+        done = usdtkit("funccount", "node:uv_run", "-c", "node --use-largepages=on -e 0")
+        assert done.returncode == 5
+        assert "--use-largepages=on" in done.stderr
+        done = usdtkit("funccount", "node:uv_run", "-c", "node -e 0")
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "received 0, lost 0")
 
 
 def test_a_command_that_copied_its_breakpoints(compile_c):

@@ -2,6 +2,7 @@
 a second library of the same name. They are found there, or it is said why not."""
 
 import ctypes
+import os
 import re
 import shutil
 import sys
@@ -23,6 +24,8 @@ WAYS = {
     "static musl": (("-static",), "musl-gcc"),
 }
 STATIC = [way for way in WAYS if "static" in way]
+
+BIG_NODE = Path(shutil.which("node") or os.devnull).resolve().stat().st_size > 1 << 20
 
 
 @pytest.fixture
@@ -153,18 +156,22 @@ def test_an_allocator_in_another_library_is_named(build, ready):
     assert "not traced" not in traced.stderr
 
 
-def test_tls_within_a_program(ready):
-    node = ready(["node", "-e", "console.log('ready'); process.stdin.on('data', () => process.exit())"])
-    with trace.Session(pid=node.pid) as session:
-        session.uprobe("ssl", "SSL_read", "SSL_write").count()
-        plan = session.plan()
-        remarks = session.remarks
-    assert {site.name for site in plan} == {"SSL_read", "SSL_write"}
-    assert all(Path(site.path).name.startswith("node") for site in plan)
-    assert any(f"process {node.pid} is without libssl: traced in " in remark for remark in remarks)
-    assert_explained(usdtkit("funccount", "ssl:SSL_nosuch", "-p", node.pid), 4, "its own symbols have no SSL_nosuch")
-    # What is no library's name may be a provider's: then no function of the program is meant.
-    assert_explained(usdtkit("funccount", "app:main", "-p", node.pid), 4, "maps no 'app'")
+if BIG_NODE:  # Debian's uses the system's libssl
+
+    def test_tls_within_a_program(ready):
+        node = ready(["node", "-e", "console.log('ready'); process.stdin.on('data', () => process.exit())"])
+        with trace.Session(pid=node.pid) as session:
+            session.uprobe("ssl", "SSL_read", "SSL_write").count()
+            plan = session.plan()
+            remarks = session.remarks
+        assert {site.name for site in plan} == {"SSL_read", "SSL_write"}
+        assert all(Path(site.path).name.startswith("node") for site in plan)
+        assert any(f"process {node.pid} is without libssl: traced in " in remark for remark in remarks)
+        assert_explained(
+            usdtkit("funccount", "ssl:SSL_nosuch", "-p", node.pid), 4, "its own symbols have no SSL_nosuch"
+        )
+        # What is no library's name may be a provider's: then no function of the program is meant.
+        assert_explained(usdtkit("funccount", "app:main", "-p", node.pid), 4, "maps no 'app'")
 
 
 LOADS = """

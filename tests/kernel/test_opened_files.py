@@ -32,6 +32,11 @@ def each(target, times):
     return {(spec, target.pid): times for spec in SPECS}
 
 
+def into(pid):
+    """Options of nsenter: the mounts of a process, and its root among them, which in a chroot is another."""
+    return f"--mount=/proc/{pid}/ns/mnt", f"--root=/proc/{pid}/root"
+
+
 @pytest.fixture
 def copy(compile_c, tmp_path):
     return Path(shutil.copy(compile_c(PROGRAM, "-O2"), tmp_path / "copy"))
@@ -48,7 +53,7 @@ def inside(spawn, wait_for_line, tmp_path):
         wait_for_line(holder, "ready")
 
         def start(path):
-            return Stepper(spawn(["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", str(path)]), path, wait_for_line)
+            return Stepper(spawn(["nsenter", *into(holder.pid), str(path)]), path, wait_for_line)
 
         start.pid = holder.pid
         return start
@@ -227,7 +232,7 @@ def test_a_file_of_an_overlay_that_was_copied_up(method, change, inside, compile
     """What was started before runs the file below, what is started after the copy; both are traced."""
     start = inside(OVERLAYS, compile_c(PROGRAM, "-O2"))
     before, other = start(tmp_path / "merged1/program"), start(tmp_path / "merged2/program")
-    command = ["nsenter", f"--mount=/proc/{start.pid}/ns/mnt", "sh", "-c", change, before.path]
+    command = ["nsenter", *into(start.pid), "sh", "-c", change, before.path]
     subprocess.run(command, check=True)
     after = start(tmp_path / "merged1/program")
     with trace.Session(pid=[before.pid, after.pid], method=method) as session:

@@ -364,8 +364,9 @@ def test_a_file_that_is_replaced_and_out_of_reach(waiting, compile_c, tmp_path, 
     (found,) = targets.resolve("program", [waiting(program).pid])
     shutil.copy(sys.executable, tmp_path / "new")
     (tmp_path / "new").rename(program)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
+    for directory in (tmp_path, *tmp_path.parents):
+        if not directory.stat().st_mode & 0o001:
+            directory.chmod(0o755)
     with nobody():
         with pytest.raises(PrivilegeError, match="was replaced"):
             targets.open_target(found)

@@ -26,7 +26,7 @@ from typing import Literal
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.maps import Map
-from usdtkit.bpf.render import EXIT_BIT, EXIT_CONDITION, EXIT_IS_BRANCH, EXIT_IS_SHARED, PROBE_NUMBER, Renderer
+from usdtkit.bpf.render import EXIT_BIT, EXIT_CONDITION, EXIT_IS_BRANCH, EXIT_IS_SHARED, FUNCTION_NUMBER, Renderer
 from usdtkit.bpf.statements import Counter
 from usdtkit.records import dataclass, field
 
@@ -313,7 +313,7 @@ def _call_key(renderer: Renderer) -> list[str]:
         frame, more = f"read_user({routine} + 8, 8, {renderer.stat}) - ({frame})", f", .routine = {routine}"
     else:
         more = ""
-    owner = f"id >> 32 << 32 | {PROBE_NUMBER}"
+    owner = f"id >> 32 << 32 | {FUNCTION_NUMBER}"
     return [f"{_call_key_type(renderer)} key = {{ .owner = {owner}, .frame = {frame}{more} }};"]
 
 

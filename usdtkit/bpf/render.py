@@ -62,6 +62,10 @@ AT_ENTRY_BIT = 1 << 11
 # a jump to code that will set the return value. Of an exit, and of its function's entry: other functions run through
 # the exit as well, so that only a call with the same return address has ended there.
 EXIT_CONDITION, EXIT_IS_BRANCH, EXIT_LACKS_VALUE, EXIT_IS_SHARED = 15, 1 << 4, 1 << 5, 1 << 6
+# Which of several functions of one name in a file this is, such as the versions of a function in a C library.
+NAMESAKE_SHIFT, NAMESAKES = 7, 32
+# The function whose cookie this is, for a call and its return to meet by.
+FUNCTION_NUMBER = f"(cookie & {EXIT_BIT - (1 << NAMESAKE_SHIFT)})"
 # The number of the probe whose cookie this is.
 PROBE_NUMBER = f"(cookie >> {COOKIE_LIST_BITS} & {(1 << COOKIE_PROBE_BITS) - 1})"
 # The entries of a session's maps belong to a process.

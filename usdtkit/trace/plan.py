@@ -13,6 +13,7 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.links import FileSites, Site
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.bpf.rejections import REJECTED
+from usdtkit.bpf.render import NAMESAKE_SHIFT, NAMESAKES
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.records import asdict, dataclass
@@ -135,14 +136,19 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
     names: dict[tuple[int, str], int] = {}
     numbers: list[int] = []
     # Of each hook, as two paths may lead to one file: a place that was attached to twice would count twice.
-    placed: set[tuple[int, OpenFile, int, str]] = set()
+    placed: set[tuple[int, OpenFile, int, str, int]] = set()
+    namesakes: dict[tuple[int, OpenFile, str], dict[int, int]] = {}
     for hook, resolved in zip(hooks, places, strict=True):
         owner = hook.call or hook
         first = resolved.places[0].name if resolved.places else resolved.what
         numbers.append(names.setdefault((owner.index, first), len(names)))
         for place in resolved.places:
             opened = place.opened
-            where = hook.index, opened, place.file_offset, place.name
+            flags = place.flags
+            if place.function is not None:
+                same = namesakes.setdefault((owner.index, opened, place.name), {})
+                flags |= same.setdefault(place.function.file_offset, len(same)) % NAMESAKES << NAMESAKE_SHIFT
+            where = hook.index, opened, place.file_offset, place.name, flags
             if where in placed:
                 continue
             placed.add(where)
@@ -153,7 +159,7 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
                 cookie = programs.cookie(name, lists.setdefault(packed, len(lists)), at_entry)
             else:
                 is_exit = hook.kind == "return" and place.returns == "sites"
-                cookie = programs.function_cookie(name, place.flags, is_exit=is_exit)
+                cookie = programs.function_cookie(name, flags, is_exit=is_exit)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             file = sites.setdefault(opened, FileSites())
             if place.returns == "tail":

@@ -37,6 +37,7 @@ from usdtkit.trace.definition import Definition
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
 from usdtkit.trace.presence import Presence
+from usdtkit.trace.remedies import remedies  # not later: who has dropped privileges may not read our files
 from usdtkit.trace.sources import Source
 from usdtkit.trace.specs import Place, check_places
 from usdtkit.trace.stream import Stream
@@ -477,8 +478,6 @@ class Session(Definition):
         """What to look after: probes that the traced programs call with wrong values, hits that found no room in a
         table, and what would give the stacks that were read more names. A line each; often nothing. `larger`: how the
         reader of these lines asks for larger tables."""
-        from usdtkit.trace.remedies import remedies  # asked once, at the end
-
         wrong = [
             f"{name} was called {count:,} times with values that do not fit, and not fired: the program's log says why"
             for name, count in self._rejections().items()
