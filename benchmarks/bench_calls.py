@@ -10,7 +10,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from common import figure, medians
+from common import compare, medians
 
 from usdtkit import trace
 
@@ -91,11 +91,7 @@ def main():
             }
             costs = medians(ROUNDS, {name: partial(cost, process, way) for name, (way, _) in ways.items()})
             process.stdin.close()
-    kept = [
-        figure(f"a call costs: {name}", costs[name], "ns", BASELINE, costs[name] / costs[BASELINE], bound)
-        for name, (_, bound) in ways.items()
-    ]
-    return 0 if all(kept) else 1
+    return 0 if compare("a call", costs, BASELINE, {name: bound for name, (_, bound) in ways.items()}) else 1
 
 
 if __name__ == "__main__":

@@ -103,3 +103,12 @@ def figure(name, value, unit, baseline="", ratio=None, bound=None):
     )
     print(f"{name:44}{value:12,.1f} {unit:5}{against:36}{aim}", flush=True)
     return kept
+
+
+def compare(what, costs, baseline, bounds):
+    """Print the cost of each way as a ratio to the baseline's; whether all keep their bounds (None: has none)."""
+    kept = [
+        figure(f"{what} costs: {name}", cost, "ns", baseline, cost / costs[baseline], bounds[name])
+        for name, cost in costs.items()
+    ]
+    return all(kept)
