@@ -19,7 +19,7 @@ from usdtkit.cli.arguments import add_filter_options, add_session_options
 from usdtkit.cli.run import filtered, follow, new_session
 from usdtkit.errors import NotFoundError
 from usdtkit.output.report import COMM, PID, TIME, Column
-from usdtkit.providers.readline import CALLBACK_TOO, READLINE
+from usdtkit.signatures.readline import CALLBACK_TOO, READLINE
 from usdtkit.trace import FunctionSpec, Session, comm, cstr, retval, uretprobe
 from usdtkit.trace.specs import Resolved
 

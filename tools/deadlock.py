@@ -19,7 +19,7 @@ from usdtkit.cli.run import first_found, follow, new_session
 from usdtkit.output import folded
 from usdtkit.output.report import Report
 from usdtkit.output.text import printable
-from usdtkit.providers.libc import MUTEX_LIBRARIES, MUTEX_LIVES, MUTEX_LOCK, MUTEX_TIMED, MUTEX_TRY, MUTEX_UNLOCK
+from usdtkit.signatures.libc import MUTEX_LIBRARIES, MUTEX_LIVES, MUTEX_LOCK, MUTEX_TIMED, MUTEX_TRY, MUTEX_UNLOCK
 from usdtkit.trace import Session, arg, comm, retval, uprobe, ustack
 from usdtkit.trace.lockorder import Cycle, LockOrder
 

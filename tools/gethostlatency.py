@@ -19,7 +19,7 @@ from typing import Any
 from usdtkit.cli.arguments import add_session_options, milliseconds
 from usdtkit.cli.run import follow, new_session
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
-from usdtkit.providers.libc import GAI_ERRORS
+from usdtkit.signatures.libc import GAI_ERRORS
 from usdtkit.trace import Expression, Session, arg, buffer, comm, cstr, deref, ms, retval, uprobe
 
 TOPIC = "names, logins and secrets"

@@ -18,7 +18,7 @@ from usdtkit.cli import run as cli
 from usdtkit.cli.arguments import add_interval_options, add_session_options, count, positive
 from usdtkit.output import folded
 from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.providers.libc import MUTEX_LIBRARIES
+from usdtkit.signatures.libc import MUTEX_LIBRARIES
 from usdtkit.trace import Expression, Histogram, Source, StatisticsTable, pid, us
 from usdtkit.trace.mutexes import holds, waits
 

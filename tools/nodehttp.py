@@ -17,7 +17,7 @@ from usdtkit.cli.arguments import add_session_options, milliseconds
 from usdtkit.cli.requests import Requests
 from usdtkit.cli.run import first_found, follow, new_session, running
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
-from usdtkit.providers import node
+from usdtkit.signatures import node
 from usdtkit.trace import Session, arg, cstr, deref, ms
 
 TOPIC = "languages"

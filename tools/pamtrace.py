@@ -17,7 +17,7 @@ from typing import Any
 from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.run import follow, new_session
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
-from usdtkit.providers.pam import PAM_USER, RESULTS
+from usdtkit.signatures.pam import PAM_USER, RESULTS
 from usdtkit.trace import arg, comm, cstr, deref, retval, uprobe
 
 TOPIC = "names, logins and secrets"

@@ -20,7 +20,7 @@ from usdtkit.cli.databases import POSTGRES, add_query_options, tracing_servers
 from usdtkit.cli.run import follow, follow_intervals
 from usdtkit.cli.statements import Current
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column, Report, milliseconds
-from usdtkit.providers.postgresql import LOCK_MODES, LOCK_TYPES, LWLOCK_MODES
+from usdtkit.signatures.postgresql import LOCK_MODES, LOCK_TYPES, LWLOCK_MODES
 from usdtkit.trace import cstr, ms, tid, usdt
 
 TOPIC = "databases"

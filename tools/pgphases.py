@@ -17,7 +17,7 @@ from usdtkit.cli.databases import POSTGRES, add_query_options, tracing_servers
 from usdtkit.cli.run import follow_intervals
 from usdtkit.cli.statements import Current, Phases
 from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.providers.postgresql import PHASES
+from usdtkit.signatures.postgresql import PHASES
 from usdtkit.trace import usdt
 
 TOPIC = "databases"

@@ -22,7 +22,7 @@ from usdtkit.cli.languages import Runtime, add_language_options, tracing
 from usdtkit.cli.run import first_found, follow
 from usdtkit.output.report import PID, TIME, Column
 from usdtkit.output.text import show
-from usdtkit.providers.languages import Span
+from usdtkit.signatures.languages import Span
 from usdtkit.trace import Pair, arg, ms, uprobe
 
 TOPIC = "languages"

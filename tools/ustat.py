@@ -26,7 +26,7 @@ from usdtkit.model import Target
 from usdtkit.output.report import PID, Column, Report, note
 from usdtkit.output.text import show
 from usdtkit.processes import file_key
-from usdtkit.providers.languages import LANGUAGES, Language
+from usdtkit.signatures.languages import LANGUAGES, Language
 from usdtkit.trace import Session
 from usdtkit.trace import pid as process_id
 from usdtkit.trace.command import find_program

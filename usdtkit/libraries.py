@@ -1,6 +1,6 @@
 """Names of shared libraries: short name or file name in, paths by the loader's cache and directories out.
 
-Used by `usdtkit.targets` to find a library and by `usdtkit.providers` to know one. Imports nothing of ours.
+Used by `usdtkit.targets` to find a library and by `usdtkit.signatures` to know one. Imports nothing of ours.
 """
 
 # ruff: noqa: PTH112, PTH113, PTH116, PTH123, PTH208

@@ -24,8 +24,8 @@ from usdtkit.elf.sites import is_go
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Function, Target
 from usdtkit.processes import file_key
-from usdtkit.providers import knows_library
 from usdtkit.records import NamedTuple
+from usdtkit.signatures import knows_library
 
 _IS_GLOB = re.compile(r"[*?\[]")
 _SHOWN = 5  # files of a name, in a remark

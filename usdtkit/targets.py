@@ -1,7 +1,7 @@
 """Names that users type → files → probes and functions: path, command, library, process in; the model's nouns out.
 
 Stands on `usdtkit.processes` (who maps what), `usdtkit.libraries` (names of libraries), `usdtkit.elf` (what is in a
-file) and `usdtkit.providers` (what its arguments are called). Used by `usdtkit.trace` and `usdtkit.cli`. Every path
+file) and `usdtkit.signatures` (what its arguments are called). Used by `usdtkit.trace` and `usdtkit.cli`. Every path
 that comes out can be opened from here, also where the file lives in a container.
 """
 
@@ -95,7 +95,7 @@ def _opened(target: Target) -> Iterator[Image]:
 
 def _read_probes(image: Image) -> tuple[Probe, ...]:
     from usdtkit.elf import notes  # functions are found without reading operands
-    from usdtkit.providers import known_arguments
+    from usdtkit.signatures import known_arguments
 
     return notes.read_probes(image, known=known_arguments)
 

@@ -8,8 +8,8 @@ import leaks
 import pytest
 
 from usdtkit import targets, trace
-from usdtkit.bpf.links import METHODS
 from usdtkit.errors import UnsupportedError, UsageError
+from usdtkit.kernel.links import METHODS
 
 pytestmark = pytest.mark.parametrize("method", METHODS)
 

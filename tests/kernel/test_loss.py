@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from usdtkit import trace
-from usdtkit.bpf.links import METHODS
+from usdtkit.kernel.links import METHODS
 
 
 def burst(target, session, times):

@@ -11,8 +11,8 @@ from conftest import Stepper
 from processes import among_own_mounts, byte_in_memory
 
 from usdtkit import targets, trace
-from usdtkit.bpf.links import METHODS, REWRITTEN
 from usdtkit.errors import NotFoundError, UnsupportedError
+from usdtkit.kernel.links import METHODS, REWRITTEN
 
 PROGRAM = "stepper.c"
 SPECS = ("step:plain", "step:guarded", "work")
@@ -123,7 +123,7 @@ def test_a_file_that_is_written_to_while_a_trace_starts(method, copy):
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_written_to_after_it_was_attached_to_is_let_go(method, copy, stepper, monkeypatch):
     """Written in the last moment, between the first site and the second look."""
-    from usdtkit.bpf import links
+    from usdtkit.kernel import links
 
     target, content, attach = stepper(), copy.read_bytes(), links._by_suspicion
 

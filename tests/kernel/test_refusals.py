@@ -7,9 +7,9 @@ from processes import among_own_mounts
 
 from usdtkit import trace
 from usdtkit.bpf import compiler, program
-from usdtkit.bpf.links import Links
-from usdtkit.bpf.loader import Loaded
 from usdtkit.errors import NotFoundError, ProgramError, UsdtkitError
+from usdtkit.kernel.links import Links
+from usdtkit.kernel.loader import Loaded
 
 # Arguments: the program to trace, an expression's constant that makes the text a new one, a method to attach.
 TRACER = """

@@ -12,9 +12,9 @@ import pytest
 from commandline import go, json_lines, read_until, start_tracing, stop_tracing, usdtkit
 
 from usdtkit import targets, trace
-from usdtkit.bpf.links import FileSites, Site
 from usdtkit.elf.image import Image
 from usdtkit.files import OpenFile
+from usdtkit.kernel.links import FileSites, Site
 from usdtkit.mappings import identities, mappings_in, maps_of
 from usdtkit.trace.semaphores import misleading_files
 

@@ -12,8 +12,8 @@ import pytest
 
 from usdtkit import trace
 from usdtkit._ffi import lib
-from usdtkit.bpf import loader
 from usdtkit.errors import ProgramError, UsdtkitError
+from usdtkit.kernel import loader
 from usdtkit.trace import arg, cstr, uprobe
 
 STARTS = 20

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from usdtkit import trace
-from usdtkit.bpf.links import METHODS
 from usdtkit.cli import doctor, main
 from usdtkit.errors import UnsupportedError
+from usdtkit.kernel.links import METHODS
 
 SINCE = {"ring buffer": (5, 8), "cookies": (5, 15), "uprobe_multi": (6, 6)}
 RELEASE = tuple(int(part) for part in re.match(r"(\d+)\.(\d+)", os.uname().release).groups())

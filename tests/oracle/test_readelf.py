@@ -13,7 +13,7 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.notes import SECTION, read_probes
 from usdtkit.elf.symbols import functions
 from usdtkit.probes.image import build
-from usdtkit.providers import known_arguments
+from usdtkit.signatures import known_arguments
 
 REAL = {
     "python": "/usr/bin/python3.11",

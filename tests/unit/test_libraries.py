@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from usdtkit.libraries import installed, is_called, library_name
-from usdtkit.providers import known_arguments, known_function
+from usdtkit.signatures import known_arguments, known_function
 
 
 @pytest.mark.parametrize(

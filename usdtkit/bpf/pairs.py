@@ -25,7 +25,6 @@ from typing import Literal
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.maps import Map
 from usdtkit.bpf.render import EXIT_BIT, EXIT_CONDITION, EXIT_IS_BRANCH, EXIT_IS_SHARED, FUNCTION_NUMBER, Renderer
 from usdtkit.bpf.statements import Counter
 from usdtkit.records import dataclass, field
@@ -247,9 +246,9 @@ class Pairs:
         ]
 
 
-def open_calls(table: Map) -> list[int]:
-    """The threads that have made the calls in the table of a pair that meets by frame."""
-    return [int.from_bytes(value[8:16], "little") for _, value in table.items()]
+def caller_of(value: bytes) -> int:
+    """The thread that made the call of an entry, in the table of a pair that meets by frame."""
+    return int.from_bytes(value[8:16], "little")
 
 
 def _hash(name: str, key: str, value: str, entries: int) -> str:

@@ -2,7 +2,7 @@
 
 Input: the tools' options. Output: pairs of a session, from the start of a query to its end, that keep `query` (and,
 where a server's probes say them, `database` and `user`); rows with the text as it may be shown. What is known of each
-server's probes and functions stands in `usdtkit.providers`.
+server's probes and functions stands in `usdtkit.signatures`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
 from usdtkit.files import OpenFile
 from usdtkit.model import Target
 from usdtkit.output.sql import Dialect
-from usdtkit.providers import mysql, postgresql
 from usdtkit.records import dataclass
+from usdtkit.signatures import mysql, postgresql
 from usdtkit.trace import Expression, Pair, Session, arg, buffer, cstr, deref, tid, uprobe, usdt
 
 QUERY_SIZE = 256

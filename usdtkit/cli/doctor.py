@@ -9,11 +9,11 @@ import argparse
 import json
 import os
 
-from usdtkit import features
 from usdtkit._ffi import PRIVILEGE_HINT
 from usdtkit.bpf import bundle, cache, compiler
 from usdtkit.directories import application_directories
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
+from usdtkit.kernel import features
 from usdtkit.records import asdict, dataclass
 
 # Without these nothing can be traced; the others only make it better.

@@ -1,7 +1,7 @@
 """Which calls of a library failed, and with which error, by what its functions return.
 
 Input: names of functions, and pairs of a session from call to return. Output: errors by function. How a function says
-that it failed stands in `usdtkit.providers.libc`. The kernel does not say where a thread's errno is, but the thread
+that it failed stands in `usdtkit.signatures.libc`. The kernel does not say where a thread's errno is, but the thread
 does: C's `errno` is a call of a function that returns the address. So a failure waits, by thread, for that call.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from usdtkit.cli.run import filtered
-from usdtkit.providers.libc import ERRNO_LOCATION, FAILURES, GAI_ERRORS
+from usdtkit.signatures.libc import ERRNO_LOCATION, FAILURES, GAI_ERRORS
 from usdtkit.trace import Pair, Session, deref, retval, uretprobe
 
 

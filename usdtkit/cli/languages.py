@@ -1,7 +1,7 @@
 """What the tools for languages share: the language of a process, where its probes are, and why there may be none.
 
 Input: the tools' options. Output: a `Runtime` in a session, whose sources and pairs the tools act on. What is known of
-each language stands in `usdtkit.providers.languages`.
+each language stands in `usdtkit.signatures.languages`.
 """
 
 # Paths stay strings, as the model has them.
@@ -24,8 +24,8 @@ from usdtkit.cli.run import AnySource, new_session
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Probe, Target
 from usdtkit.output.report import note
-from usdtkit.providers.languages import BY_NAME, LANGUAGES, Calls, Language, Switch
 from usdtkit.records import dataclass
+from usdtkit.signatures.languages import BY_NAME, LANGUAGES, Calls, Language, Switch
 from usdtkit.trace import Counts, Expression, Pair, Session, Source, cstr, usdt
 from usdtkit.trace.command import find_program
 from usdtkit.trace.specs import Resolved, resolve_probes

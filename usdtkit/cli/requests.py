@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usdtkit.output.report import Report, note
-from usdtkit.providers import node
+from usdtkit.signatures import node
 
 
 class Requests:

@@ -17,9 +17,9 @@ from usdtkit.cli.run import Describe
 from usdtkit.errors import UnsupportedError
 from usdtkit.output.sql import kind, normalise
 from usdtkit.output.text import decoded
-from usdtkit.providers import postgresql
-from usdtkit.providers.postgresql import PHASES
 from usdtkit.records import dataclass, field
+from usdtkit.signatures import postgresql
+from usdtkit.signatures.postgresql import PHASES
 from usdtkit.trace import Distribution, Pair, Session, arg, cstr
 
 MAX_STATEMENTS, OTHERS = 10_000, "(all others)"  # statements are as many as a client likes

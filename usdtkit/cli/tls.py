@@ -1,8 +1,8 @@
 """What the tools for TLS share: the files that have a TLS library in them, what goes through it, and its handshakes.
 
-Input: the tools' options, and the functions of `usdtkit.providers.tls`. Output: sources of a session, and rows. Without
--p the files are the libraries that the loader would find, and whatever runs now and has the functions in it, such as a
-container's library, or Node.
+Input: the tools' options, and the functions of `usdtkit.signatures.tls`. Output: sources of a session, and rows.
+Without -p the files are the libraries that the loader would find, and whatever runs now and has the functions in it,
+such as a container's library, or Node.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from usdtkit import targets
 from usdtkit.cli.run import filtered
 from usdtkit.errors import NotFoundError
 from usdtkit.model import Function
-from usdtkit.providers.tls import LIBRARIES, OPENSSL_STATE_MACHINE, Library
 from usdtkit.records import dataclass
+from usdtkit.signatures.tls import LIBRARIES, OPENSSL_STATE_MACHINE, Library
 from usdtkit.trace import Expression, Session, arg, buffer, comm, deref, retval, uid, uprobe
 from usdtkit.trace.specs import Place, Resolved
 

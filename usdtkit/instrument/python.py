@@ -23,7 +23,7 @@ from usdtkit.probes.image import symbol_name
 from usdtkit.probes.namesakes import has_given_way
 from usdtkit.probes.provider import Probe
 from usdtkit.probes.provider import ready_made as Provider
-from usdtkit.providers.python import PROBES as ARGUMENTS
+from usdtkit.signatures.python import PROBES as ARGUMENTS
 
 PROVIDER = watcher.LANGUAGE
 _DOCS = {

@@ -1,6 +1,6 @@
 """The syntax tree → expressions of `usdtkit.bpf`, at one target. Output also: what a return must keep from its entry.
 
-Names mean, in this order: parameters of the signature, arguments that the probe or `usdtkit.providers` name, `arg1` …,
+Names mean, in this order: parameters of the signature, arguments that the probe or `usdtkit.signatures` name, `arg1` …,
 then what every probe knows. Types are C's where a signature, a cast or a probe says them, else 64 bits without sign;
 comparisons go by value, division rounds down, as `usdtkit.bpf.expressions` says.
 """
@@ -20,7 +20,7 @@ from usdtkit.language import nodes as n
 from usdtkit.language import printer
 from usdtkit.language.typenames import I32, I64, POINTER, STRING, U64, integer_type, is_float, is_text
 from usdtkit.model import Argument
-from usdtkit.providers.libc import STRUCTURES
+from usdtkit.signatures.libc import STRUCTURES
 
 _ARGUMENT = re.compile(r"arg([1-9][0-9]?)")
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")

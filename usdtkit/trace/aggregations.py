@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from usdtkit.bpf.actions import Log2, Scale
-from usdtkit.bpf.maps import Map
 from usdtkit.bpf.statements import Table
+from usdtkit.kernel.maps import Map
 from usdtkit.records import dataclass, field, replace
 
 Key = tuple[Any, ...]

@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from usdtkit.bpf.links import Wanted
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
+from usdtkit.kernel.links import Wanted
 from usdtkit.mappings import PAGE, Identity, Mapping, identities, mapping_at, mappings_in, maps_of
 from usdtkit.processes import running_pids
 from usdtkit.records import dataclass

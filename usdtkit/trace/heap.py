@@ -17,8 +17,8 @@ from operator import mul
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf.expressions import Expression, arg, deref, now, retval, tid, ustack
-from usdtkit.providers import libc
 from usdtkit.records import dataclass
+from usdtkit.signatures import libc
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import uprobe

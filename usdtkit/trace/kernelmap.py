@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Layout
-from usdtkit.bpf.maps import Map
 from usdtkit.bpf.render import store_name
 from usdtkit.errors import UsageError
+from usdtkit.kernel.maps import Map
 
 Kind = Literal["u64", "i64", "stack"]
 _KINDS = ("u64", "i64", "stack")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from usdtkit.bpf.expressions import Expression, arg, now, retval, ustack
-from usdtkit.providers import libc
+from usdtkit.signatures import libc
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Source
 from usdtkit.trace.specs import uprobe

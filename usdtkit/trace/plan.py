@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit.bpf import program as programs
-from usdtkit.bpf.links import FileSites, Site
 from usdtkit.bpf.operands import pack_operands
-from usdtkit.bpf.rejections import REJECTED
 from usdtkit.bpf.render import NAMESAKE_SHIFT, NAMESAKES
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
+from usdtkit.kernel.links import FileSites, Site
+from usdtkit.kernel.rejections import REJECTED
 from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Place, Resolved
 

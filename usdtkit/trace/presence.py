@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from usdtkit.bpf.links import Refusal, Wanted
 from usdtkit.errors import UnsupportedError
+from usdtkit.kernel.links import Refusal, Wanted
 from usdtkit.trace.armed import Armed, Unarmed
 from usdtkit.trace.command import Command
 

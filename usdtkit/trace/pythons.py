@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from usdtkit.providers.languages import BY_NAME
+from usdtkit.signatures.languages import BY_NAME
 from usdtkit.trace.memory import Memory
 from usdtkit.trace.symbols import MappedFile
 

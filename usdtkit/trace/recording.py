@@ -1,7 +1,7 @@
 """What stands in for a session and stops where one would load: its program's text, for whoever wants no more of it.
 
 Input: what a tool does with a session. Output: texts, for `usdtkit bundle`. What a program says depends on the tool and
-its options, not on the machine, so that for software which `usdtkit.providers` knows there need not be any here.
+its options, not on the machine, so that for software which `usdtkit.signatures` knows there need not be any here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from usdtkit.elf.notes import name_operands
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError
 from usdtkit.model import Function, Probe, width_of
-from usdtkit.providers import known_arguments
+from usdtkit.signatures import known_arguments
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.plan import Planned
 from usdtkit.trace.specs import FunctionSpec, Resolved, Spec
@@ -26,7 +26,7 @@ class Recorded(Exception):
 class Recording(Definition):
     """Takes what a `Session` takes, and starts nothing: `start` writes its program to `texts`, and raises `Recorded`.
 
-    With `lacking`, nothing is looked for on this machine: sources are what `usdtkit.providers` knows of them, and the
+    With `lacking`, nothing is looked for on this machine: sources are what `usdtkit.signatures` knows of them, and the
     first so many that are looked for do not exist, which shows what a tool does instead.
     """
 

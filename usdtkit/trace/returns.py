@@ -31,8 +31,8 @@ from usdtkit.elf.unwinding import RETURNS_TWICE, may_end_anywhere, may_leave
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.model import RETURN_POLICIES
-from usdtkit.providers import returns_only
 from usdtkit.records import replace
+from usdtkit.signatures import returns_only
 from usdtkit.trace.specs import Place, Resolved
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
-from usdtkit.bpf.links import Wanted
 from usdtkit.elf.image import Image
 from usdtkit.elf.loading import address_of, first_instructions, misleads_kernel, places_of_code, span
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
+from usdtkit.kernel.links import Wanted
 from usdtkit.mappings import PAGE, Identity, Mapping, MappingStream, identities, mappings_in, maps_of
 from usdtkit.processes import running_pids
 from usdtkit.records import dataclass

@@ -17,19 +17,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
-from usdtkit.bpf import rejections
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.links import REWRITTEN, FileSites, Links, Refusal, Site
-from usdtkit.bpf.loader import Loaded, require_bpf
-from usdtkit.bpf.maps import TABLES
-from usdtkit.bpf.mounts import leave_mount
-from usdtkit.bpf.pairs import open_calls
-from usdtkit.bpf.ringbuf import RingBuffer
+from usdtkit.bpf.pairs import caller_of
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
+from usdtkit.kernel import rejections
+from usdtkit.kernel.links import REWRITTEN, FileSites, Links, Refusal, Site
+from usdtkit.kernel.loader import Loaded, require_bpf
+from usdtkit.kernel.maps import TABLES
+from usdtkit.kernel.mounts import leave_mount
+from usdtkit.kernel.ringbuf import RingBuffer
 from usdtkit.processes import runs, threads
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
@@ -62,7 +62,7 @@ class Session(Definition):
     `ring_size`: bytes for events in the kernel, a power of two. `string_size`: bytes read of a string argument.
     `room`: how many entries the tables in the kernel have room for, which hold open pairs, keys of counts and
     histograms, stacks, and the maps that were given no room of their own.
-    `method`: how to attach, one of `usdtkit.bpf.links.METHODS`; None takes the best that the kernel has.
+    `method`: how to attach, one of `usdtkit.kernel.links.METHODS`; None takes the best that the kernel has.
     `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
     `batches` keep the buffer's. `drop`: when all is attached, give up every privilege, and become this user (a name or
     number), or with True who called sudo, else nobody; a `command` is run by that user too. `command_stdout`: the
@@ -147,7 +147,7 @@ class Session(Definition):
         try:
             self._start(announce)
         except ProgramError as error:
-            from usdtkit.bpf.blame import blame  # what a program that is taken does without
+            from usdtkit.kernel.blame import blame  # what a program that is taken does without
 
             raise blame(self._hooks, error) from None
 
@@ -460,7 +460,7 @@ class Session(Definition):
             return {}
         alive = cache(runs)
         return {
-            hook.index: sum(alive(thread) for thread in open_calls(self._loaded.maps[f"pair_{hook.index}"]))
+            hook.index: sum(alive(caller_of(value)) for _, value in self._loaded.maps[f"pair_{hook.index}"].items())
             for hook in self._hooks
             if hook.start is not None and hook.matching == "frame"
         }

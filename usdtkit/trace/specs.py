@@ -14,8 +14,8 @@ from usdtkit.bpf.render import HookKind
 from usdtkit.errors import UsageError
 from usdtkit.files import OpenFile
 from usdtkit.model import Argument, Function, Operand, Probe
-from usdtkit.providers import known_function
 from usdtkit.records import dataclass, field, replace
+from usdtkit.signatures import known_function
 
 ReturnsBy = Literal["sites", "probes", "tail"]
 """How a function's return is seen: by probes on the instructions with which it leaves, by return probes of the kernel,

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.ringbuf import RingBuffer
 from usdtkit.files import OpenFile
+from usdtkit.kernel.ringbuf import RingBuffer
 from usdtkit.trace.memory import Frame, Memory, Remains, aligned
 from usdtkit.trace.specs import Place
 from usdtkit.trace.symbols import Files

@@ -13,10 +13,10 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 
 from usdtkit.bpf.compiler import Bytecode, MapDescription
-from usdtkit.bpf.links import FileSites, Links, Site
-from usdtkit.bpf.loader import Loaded
-from usdtkit.bpf.maps import ARRAY
 from usdtkit.files import OpenFile
+from usdtkit.kernel.links import FileSites, Links, Site
+from usdtkit.kernel.loader import Loaded
+from usdtkit.kernel.maps import ARRAY
 
 _CODE = struct.Struct("<BBhi")
 _LOOKUP, _SEND_SIGNAL = 1, 109

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
-from usdtkit.bpf.ringbuf import Decode, Made, RingBuffer
+from usdtkit.kernel.ringbuf import Decode, Made, RingBuffer
 from usdtkit.trace.events import Columns, Decoders
 
 _time = attrgetter("time_ns")

@@ -1,4 +1,4 @@
-"""PostgreSQL (builds with --enable-dtrace). Read through `usdtkit.providers.known_arguments`.
+"""PostgreSQL (builds with --enable-dtrace). Read through `usdtkit.signatures.known_arguments`.
 
 Left out are the probes whose arguments changed between releases (buffer reads): those keep numbers.
 

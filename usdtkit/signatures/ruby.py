@@ -1,4 +1,4 @@
-"""Ruby's interpreter (--enable-dtrace). Read through `usdtkit.providers.known_arguments`."""
+"""Ruby's interpreter (--enable-dtrace). Read through `usdtkit.signatures.known_arguments`."""
 
 _METHOD = (("class_name", "str"), ("method", "str"), ("file", "str"), ("line", "i32"))
 _OBJECT = (("class_name", "str"), ("file", "str"), ("line", "i32"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from usdtkit._ffi import check, ffi, lib
-from usdtkit.bpf.maps import Map
+from usdtkit.kernel.maps import Map
 
 Made = TypeVar("Made")
 Decode = Callable[[Any, int], tuple[Made, int]]

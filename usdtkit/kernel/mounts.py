@@ -1,7 +1,7 @@
 """A traced file → the same file in a mount of its own, so that its mount can be unmounted while it is traced.
 
-Used by `usdtkit.bpf.links`. The kernel keeps the path by which it was given a file as long as a probe hangs on it, and
-with that the mount: umount(8) would say that the target is busy until the trace ends.
+Used by `usdtkit.kernel.links`. The kernel keeps the path by which it was given a file as long as a probe hangs on it,
+and with that the mount: umount(8) would say that the target is busy until the trace ends.
 """
 
 from __future__ import annotations

@@ -15,19 +15,19 @@ from functools import cache, partial
 from itertools import chain
 
 from usdtkit._ffi import check, describe, ffi, lib
-from usdtkit.bpf.loader import ATTACH_TYPE_NONE, Loaded
-from usdtkit.bpf.mounts import leave_mount
 from usdtkit.bpf.render import EXIT_BIT
 from usdtkit.elf.instructions import LONGEST, cost_of
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
-from usdtkit.features import (
+from usdtkit.files import OpenFile
+from usdtkit.kernel.features import (
     ATTACH_TYPE_UPROBE_MULTI,
     ATTACH_TYPE_UPROBE_SESSION,
     UPROBE_PMU,
     has_uprobe_multi,
     has_uprobe_session,
 )
-from usdtkit.files import OpenFile
+from usdtkit.kernel.loader import ATTACH_TYPE_NONE, Loaded
+from usdtkit.kernel.mounts import leave_mount
 from usdtkit.records import dataclass, field
 
 ENOTSUPP = 524

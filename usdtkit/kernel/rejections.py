@@ -11,8 +11,8 @@ import struct
 from collections.abc import Mapping
 
 from usdtkit.bpf.compiler import Bytecode, MapDescription
-from usdtkit.bpf.maps import ARRAY, Map
 from usdtkit.bpf.render import COOKIE_LIST_BITS
+from usdtkit.kernel.maps import ARRAY, Map
 from usdtkit.records import replace
 
 REJECTED = "rejected"  # the names of the map and of the program

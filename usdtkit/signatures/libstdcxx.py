@@ -1,4 +1,4 @@
-"""GNU's C++ library: exceptions. Read through `usdtkit.providers.known_arguments`.
+"""GNU's C++ library: exceptions. Read through `usdtkit.signatures.known_arguments`.
 
 `type` points to a std::type_info, whose second word points to the mangled name of the exception's type.
 """

@@ -13,7 +13,7 @@ from functools import cache
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.bpf.compiler import MapDescription
 from usdtkit.errors import UsdtkitError
-from usdtkit.features import has_uprobe_multi
+from usdtkit.kernel.features import has_uprobe_multi
 
 HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, RINGBUF = 1, 2, 5, 6, 9, 27
 TABLES = (HASH, PERCPU_HASH, LRU_HASH)  # which can fill up

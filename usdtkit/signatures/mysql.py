@@ -1,4 +1,4 @@
-"""MySQL up to 5.7 and MariaDB (builds with DTrace). Read through `usdtkit.providers.known_arguments`.
+"""MySQL up to 5.7 and MariaDB (builds with DTrace). Read through `usdtkit.signatures.known_arguments`.
 
 `status` is 0 for success. `exec_type`: 0 a query of its own, 1 a prepared statement, 2 a cursor, 3 in a stored
 procedure.

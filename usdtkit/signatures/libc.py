@@ -1,4 +1,4 @@
-"""The C library: leading arguments of functions worth tracing. Read through `usdtkit.providers.known_function`."""
+"""The C library: leading arguments of functions worth tracing. Read through `usdtkit.signatures.known_function`."""
 
 _ADDRESS = (("address", "pointer"), ("length", "u32"), ("family", "i32"))
 _PATH_FLAGS = (("path", "str"), ("flags", "i32"))

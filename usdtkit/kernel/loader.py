@@ -16,15 +16,15 @@ from itertools import chain, pairwise
 
 from usdtkit._ffi import PRIVILEGE_HINT, TRANSIENT, check, describe, ffi, lib
 from usdtkit.bpf.compiler import Bytecode
-from usdtkit.bpf.maps import ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
-from usdtkit.features import (
+from usdtkit.kernel.features import (
     ATTACH_TYPE_UPROBE_MULTI,
     ATTACH_TYPE_UPROBE_SESSION,
     PROG_TYPE_KPROBE,
     SLEEPABLE,
     sleepable,
 )
+from usdtkit.kernel.maps import ARRAY, HASH, LRU_HASH, PERCPU_ARRAY, PERCPU_HASH, RINGBUF, Map
 
 PARAMETER_MAGIC = 0x75736474
 ATTACH_TYPE_NONE = 0

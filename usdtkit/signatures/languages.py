@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from usdtkit.providers import node
+from usdtkit.signatures import node
 
 
 class Calls(NamedTuple):

@@ -12,9 +12,9 @@ from dataclasses import replace
 from usdtkit.bpf import actions
 from usdtkit.bpf.actions import Block
 from usdtkit.bpf.compiler import compile_program
-from usdtkit.bpf.loader import ATTACH_TYPE_NONE, Loaded
 from usdtkit.bpf.program import Hook, build
 from usdtkit.errors import ProgramError, UsageError, UsdtkitError
+from usdtkit.kernel.loader import ATTACH_TYPE_NONE, Loaded
 
 TOO_LARGE = "too large"  # as the kernel says it
 

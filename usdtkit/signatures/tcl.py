@@ -1,4 +1,4 @@
-"""Tcl (--enable-dtrace). Read through `usdtkit.providers.known_arguments`. `objects` points to the arguments."""
+"""Tcl (--enable-dtrace). Read through `usdtkit.signatures.known_arguments`. `objects` points to the arguments."""
 
 _ENTRY = (("name", "str"), ("count", "i32"), ("objects", "pointer"))
 _RETURN = (("name", "str"), ("code", "i32"))

@@ -1,6 +1,6 @@
 """CPython's own provider (builds with --with-dtrace), and what `usdtkit run` adds to it.
 
-Read through `usdtkit.providers.known_arguments`, and by `usdtkit.instrument.python`, which declares them.
+Read through `usdtkit.signatures.known_arguments`, and by `usdtkit.instrument.python`, which declares them.
 """
 
 _FRAME = (("file", "str"), ("function", "str"), ("line", "i32"))

@@ -1,4 +1,4 @@
-"""The JVM, HotSpot. Read through `usdtkit.providers.known_arguments`. Its strings have a length and no NUL.
+"""The JVM, HotSpot. Read through `usdtkit.signatures.known_arguments`. Its strings have a length and no NUL.
 
 Methods, objects and monitors are reported only by a JVM started with -XX:+DTraceMethodProbes, +DTraceAllocProbes and
 +DTraceMonitorProbes (older: -XX:+ExtendedDTraceProbes). `thread` is Java's number of it.

@@ -1,4 +1,4 @@
-"""PHP (--enable-dtrace; its probes fire only where USE_ZEND_DTRACE=1 was set). Read through `usdtkit.providers`."""
+"""PHP (--enable-dtrace; its probes fire only where USE_ZEND_DTRACE=1 was set). Read through `usdtkit.signatures`."""
 
 _FUNCTION = (("function", "str"), ("file", "str"), ("line", "i32"), ("class_name", "str"), ("scope", "str"))
 _REQUEST = (("file", "str"), ("uri", "str"), ("method", "str"))

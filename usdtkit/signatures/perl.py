@@ -1,4 +1,4 @@
-"""Perl (-Dusedtrace). Read through `usdtkit.providers.known_arguments`."""
+"""Perl (-Dusedtrace). Read through `usdtkit.signatures.known_arguments`."""
 
 _SUB = (("sub", "str"), ("file", "str"), ("line", "i32"), ("package", "str"))
 
