@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn, cast
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.render import MAX_OPERANDS
+from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.errors import SpecError, UsageError
 from usdtkit.language import nodes as n
 from usdtkit.language import printer

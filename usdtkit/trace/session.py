@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
+from usdtkit.bpf.calls import caller_of
 from usdtkit.bpf.compiler import compile_program
+from usdtkit.bpf.cookie import function_cookie
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.pairs import caller_of
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
@@ -274,7 +275,7 @@ class Session(Definition):
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
         if hook.kind != "usdt":
             check_places(places)
-        cookie = programs.function_cookie(self._numbers[hook.index])
+        cookie = function_cookie(self._numbers[hook.index])
         wanted: dict[OpenFile, FileSites] = {}
         for place in places:
             site = Site(place.file_offset, place.semaphore_offset, cookie)
