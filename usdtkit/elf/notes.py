@@ -13,20 +13,18 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from usdtkit.argumenttypes import DECLARABLE, width_of
 from usdtkit.elf import symbols
 from usdtkit.elf.arguments import parse
 from usdtkit.elf.arguments.common import SymbolResolver
 from usdtkit.elf.image import MOST_NOTES, SHT_NOTE, Image
 from usdtkit.elf.stubs import REJECTED
 from usdtkit.errors import ElfError
-from usdtkit.model import Argument, Operand, Probe, Site, width_of
+from usdtkit.model import Argument, Operand, Probe, Site
 from usdtkit.records import NamedTuple, replace
 
 SECTION, OWNER, TYPE = ".note.stapsdt", b"stapsdt", 3
 METADATA_SECTION, METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = ".note.usdtkit", b"usdtkit", 1, 1
-ARGUMENT_TYPES = frozenset(
-    ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f32", "f64", "str", "bytes", "enum", "json")
-)
 
 KnownArguments = Callable[[str, str], "tuple[tuple[str, str], ...] | None"]
 """(provider, probe) → (name, type) of each argument, or None."""
@@ -233,7 +231,7 @@ def _parse_metadata(description: bytes) -> dict[tuple[str, str], _Declared]:
     for probe in content["probes"]:
         pairs = tuple((_string(argument["name"]), _string(argument["type"])) for argument in probe["arguments"])
         for name, kind in pairs:
-            if not _NAME.fullmatch(name) or kind not in ARGUMENT_TYPES:
+            if not _NAME.fullmatch(name) or kind not in DECLARABLE:
                 raise ValueError(f"argument {name!r} of type {kind!r}")
         if len({name for name, _ in pairs}) < len(pairs):
             raise ValueError(f"two arguments of {probe['name']!r} with one name")

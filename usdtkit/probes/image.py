@@ -15,9 +15,10 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.elf.stubs import REJECTED
 from usdtkit.errors import UsageError
-from usdtkit.probes.declaration import TYPES, ArgumentSpec, ProbeSpec, canonical, canonical_arguments
+from usdtkit.probes.declaration import ArgumentSpec, ProbeSpec, canonical, canonical_arguments
 from usdtkit.version import VERSION
 
 # The writer is needed for a file that does not exist yet: hardly ever.
@@ -117,7 +118,7 @@ def text_of(content: bytes) -> tuple[int, int]:
 
 def operands(arguments: Sequence[ArgumentSpec], machine: Machine) -> str:
     """Return the argument string of the note: where each operand lies when the stub is entered."""
-    sizes = [size for argument in arguments for size in TYPES[argument.type]]
+    sizes = [size for argument in arguments for size in DECLARABLE[argument.type]]
     texts = []
     for index, size in enumerate(sizes):
         spilled = index - len(machine.registers)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from usdtkit.argumenttypes import width_of
 from usdtkit.elf.notes import name_operands
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError
-from usdtkit.model import Function, Probe, width_of
+from usdtkit.model import Function, Probe
 from usdtkit.signatures import known_arguments
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.plan import Planned
