@@ -14,15 +14,13 @@ from itertools import pairwise
 
 from usdtkit._ffi import ffi, lib
 from usdtkit.elf.callframes import CallFrames
-from usdtkit.elf.image import PT_LOAD, SHT_NOBITS, Image, Section
-from usdtkit.elf.sites import is_go
-from usdtkit.elf.tables import SHT_DYNSYM, SHT_SYMTAB, Table
+from usdtkit.elf.constants import PT_LOAD, SHF_EXECINSTR, SHT_DYNSYM, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, STB_WEAK
+from usdtkit.elf.golang import is_go
+from usdtkit.elf.image import Image, Section
+from usdtkit.elf.tables import Table
 from usdtkit.errors import ElfError, UsdtkitError
 from usdtkit.records import NamedTuple
 
-_SHT_RELA = 4
-_STB_WEAK = 2
-_SHF_EXECUTABLE = 4
 _ENCLOSING = 16  # symbols before the nearest that are looked at for one that contains an address
 _LONGEST_STUB = 32
 _INDIRECT, _SLOT = 4, 32  # as native/decode.h has them
@@ -59,7 +57,7 @@ class Callees:
         self._indexes: array[int] = array("I")
         self._dynamic: Table | None = None
         self._relocations: list[bytes] | None = None
-        self._stubs = [s for s in image.sections if s.name.startswith((".plt", ".iplt")) and s.flags & _SHF_EXECUTABLE]
+        self._stubs = [s for s in image.sections if s.name.startswith((".plt", ".iplt")) and s.flags & SHF_EXECINSTR]
         self._offset_tables = [s for s in image.sections if s.name.startswith(".got")]
 
     def fragment(self, address: int, conditional: bool) -> tuple[int, int] | None:
@@ -114,7 +112,7 @@ class Callees:
             return None
         name = self._dynamic.name(symbol.at)
         # A symbol that another library or the program may define too is bound to theirs; in C++, what is weak is so.
-        replaced = name in _REPLACED or (name.startswith("_Z") and symbol.info >> 4 == _STB_WEAK)
+        replaced = name in _REPLACED or (name.startswith("_Z") and symbol.info >> 4 == STB_WEAK)
         if symbol.is_function and symbol.is_defined and not replaced:
             return Destination(name, symbol.value, symbol.size)
         return Destination(name)
@@ -201,7 +199,7 @@ class Callees:
             if dynamic is not None:
                 try:
                     self._dynamic = Table(self._image, dynamic)
-                    self._relocations = [self._image.data(s) for s in self._image.sections if s.type == _SHT_RELA]
+                    self._relocations = [self._image.data(s) for s in self._image.sections if s.type == SHT_RELA]
                 except UsdtkitError:  # damaged: as if there were none
                     self._relocations = []
         wanted = struct.pack("<Q", address)

@@ -11,7 +11,8 @@ from array import array
 from bisect import bisect_right
 from typing import NamedTuple
 
-from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image, Section
+from usdtkit.elf.constants import PF_X, PT_LOAD
+from usdtkit.elf.image import LONGEST_NAME, Image, Section
 from usdtkit.errors import ElfError
 
 _SHT_SYMTAB, _SHT_DYNSYM = 2, 11

@@ -12,14 +12,11 @@ import sys
 from array import array
 from collections.abc import Iterator
 
+from usdtkit.elf.constants import SHN_UNDEF, SHT_DYNSYM, SHT_GNU_VERDEF, SHT_GNU_VERSYM, SHT_SYMTAB, STT_FUNC
 from usdtkit.elf.image import LONGEST_NAME, Image, Section
 from usdtkit.errors import ElfError
 from usdtkit.records import NamedTuple
 
-SHT_SYMTAB, SHT_DYNSYM = 2, 11
-_SHT_VERDEF, _SHT_VERSYM = 0x6FFFFFFD, 0x6FFFFFFF
-STT_FUNC, STT_GNU_IFUNC = 2, 10
-_SHN_UNDEF = 0
 _MOST_VERSIONS = 0x8000
 
 
@@ -45,7 +42,7 @@ class Symbol(NamedTuple):
     @property
     def is_defined(self) -> bool:
         """Whether it is in this file, and at an address."""
-        return self.section != _SHN_UNDEF and self.value != 0
+        return self.section != SHN_UNDEF and self.value != 0
 
 
 class Table:
@@ -113,10 +110,10 @@ class Table:
         """The version number of each symbol, and what each number stands for."""
         image, numbers, versions = self._image, b"", {}
         for section in image.sections:
-            if section.type == _SHT_VERSYM and section.link == self._index:
+            if section.type == SHT_GNU_VERSYM and section.link == self._index:
                 numbers = image.data(section)
         for section in image.sections if numbers else ():
-            if section.type == _SHT_VERDEF and section.link < len(image.sections):
+            if section.type == SHT_GNU_VERDEF and section.link < len(image.sections):
                 strings = image.data(image.sections[section.link])
                 versions = dict(_version_names(image, image.data(section), strings))
         return numbers, versions
