@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from usdtkit.argumenttypes import width_of
-from usdtkit.records import dataclass, field
+from usdtkit.records import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from usdtkit.files import OpenFile
@@ -68,8 +68,7 @@ class Argument:
         return width_of(self.type)
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """One place in the code where a probe can be hit.
 
     `address` and `semaphore` are virtual addresses of the file, moved by the prelink base where that differs;
@@ -98,8 +97,7 @@ class Site:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """A USDT probe: all its sites in one file. Bytes of names that are not UTF-8 are kept as surrogate escapes.
 
     `file` is the file that it was read from, still open, so that the kernel attaches to that one and to no other that
@@ -114,7 +112,17 @@ class Probe:
     doc: str = ""
     build_id: str = ""
     stability: str = ""
-    file: OpenFile | None = field(default=None, compare=False, repr=False)
+    file: OpenFile | None = None
+
+    # Two openings of one file have the same probes.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Probe) and self[:-1] == other[:-1]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])
 
     @property
     def spec(self) -> str:
