@@ -63,7 +63,7 @@ struct type {
     int bits;
 };
 
-/* In the order of TYPES in usdtkit.probes.declaration, by whose numbers a shape names them. */
+/* In the order of DECLARABLE in usdtkit.argumenttypes, by whose numbers a shape names them. */
 static const struct type types[] = {
     {"u8", UNSIGNED, 8}, {"u16", UNSIGNED, 16}, {"u32", UNSIGNED, 32}, {"u64", UNSIGNED, 64},
     {"i8", SIGNED, 8},   {"i16", SIGNED, 16},   {"i32", SIGNED, 32},   {"i64", SIGNED, 64},
