@@ -1,4 +1,4 @@
-"""The compiled module behind `usdtkit.Probe`; its source is native/probe.c."""
+"""The compiled module behind `usdtkit.Probe`. Its source is native/probe.c and native/probe_*.c."""
 
 from collections.abc import Callable
 from typing import Generic, ParamSpec, final
@@ -6,6 +6,9 @@ from typing import Generic, ParamSpec, final
 from usdtkit.probes.declaration import Shape
 
 _P = ParamSpec("_P")
+
+TYPES: tuple[str, ...]
+"""The types of arguments, in the order of the numbers that a shape names them by."""
 
 @final
 class Probe(Generic[_P]):
