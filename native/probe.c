@@ -1,11 +1,13 @@
 /* The callable that fires a probe: usdtkit._probe.Probe.
  *
- * In: the values of a call. Out: while nobody traces the probe, a call compares one byte and returns. While somebody does,
- * probe_values.c converts the values to integers, and the stub is called as a C function; its first instruction is the
- * site, where the kernel has put a breakpoint. Before it: probe_declare.c makes the object, probe_load.c binds it to a stub.
+ * In: the values of a call. Out: while nobody traces the probe, a call compares one byte and returns. While somebody
+ * does, probe_values.c converts the values to integers, and the stub is called as a C function; its first instruction
+ * is the site, where the kernel has put a breakpoint. Before it: probe_declare.c makes the object, probe_load.c binds
+ * it to a stub.
  *
  * A call reads `site` once and calls only what it has read, and libraries stay mapped. So a probe may be fired from any
- * thread, while another thread unloads it, in a forked child, in a signal handler and late in the interpreter's shutdown.
+ * thread, while another thread unloads it, in a forked child, in a signal handler and late in the interpreter's
+ * shutdown.
  */
 
 #include "probe.h"
@@ -17,8 +19,8 @@
 const volatile uint8_t unloaded = 1;
 const volatile uint8_t recording = 0xff;
 
-/* From a stub to the second site in its slot. A call that cannot be fired runs this site in place of the first one, so that
- * whoever traces the probe can count such calls (usdtkit.elf.stubs has the same offsets). */
+/* From a stub to the second site in its slot. A call that cannot be fired runs this site in place of the first one, so
+ * that whoever traces the probe can count such calls (usdtkit.elf.stubs has the same offsets). */
 #ifdef __x86_64__
 #define REJECTED 14
 #else
@@ -28,15 +30,17 @@ const volatile uint8_t recording = 0xff;
 typedef void stub12(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
                     uint64_t, uint64_t);
 
-/* Clears a RecursionError or a MemoryError and returns 0: the caller would not have met it without this probe. Returns -1
- * with any other exception set, because the Python code that it comes from has decided that the caller must see it. */
+/* Clears a RecursionError or a MemoryError and returns 0: the caller would not have met it without this probe.
+ * Returns -1 with any other exception set, because the Python code that it comes from has decided that the caller
+ * must see it. */
 static int clear_resource_error(void) {
     if (!PyErr_ExceptionMatches(PyExc_RecursionError) && !PyErr_ExceptionMatches(PyExc_MemoryError)) return -1;
     PyErr_Clear();
     return 0;
 }
 
-/* Loads the probe if that has not been done. Returns 1 if somebody traces or records it, 0 if not, -1 with an exception. */
+/* Loads the probe if that has not been done. Returns 1 if somebody traces or records it, 0 if not, -1 with an
+ * exception. */
 static int load_and_check(Probe *self, const volatile uint8_t **site) {
     if (*site == &unloaded) {
         PyObject *loader;
@@ -119,10 +123,11 @@ static int record(Probe *self, const uint64_t *operands) {
 }
 
 /* Handles a call whose values cannot be fired; the exception that is set says why. Returns -1 if the call raises it.
- * Otherwise the call is counted here and by the tracer, the application's log gets a line the first time, and 0 is returned.
+ * Otherwise the call is counted here and by the tracer, the application's log gets a line the first time, and 0 is
+ * returned.
  *
- * An exception that interrupts the program itself is always raised. That is KeyboardInterrupt, and what a signal handler
- * has raised while the values were converted: `report_drop`, a function of Python, returns such an exception. */
+ * An exception that interrupts the program itself is always raised. That is KeyboardInterrupt, and what a signal
+ * handler has raised while the values were converted: `report_drop`, a Python function, returns such an exception. */
 static int reject(Probe *self, const volatile uint8_t *site) {
     if (self->drops == RAISES || (self->drops == DROPS_UNLESS_RECORDED && site == &recording)) return -1;
     if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) return -1;
@@ -254,7 +259,8 @@ static int probe_traverse(PyObject *object, visitproc visit, void *arg) {
     return 0;
 }
 
-/* Only the loader and the recorder can be part of a cycle. All else that a call reads stays until the object is freed. */
+/* Only the loader and the recorder can be part of a cycle. All else that a call reads stays until the object is
+ * freed. */
 static int probe_clear(PyObject *object) {
     Probe *self = (Probe *)object;
     Py_CLEAR(self->loader);
@@ -304,7 +310,7 @@ static PyMemberDef probe_members[] = {
     {"provider", T_OBJECT, offsetof(Probe, provider), READONLY, "name of the provider"},
     {"name", T_OBJECT, offsetof(Probe, name), READONLY, "name of the probe"},
     {"doc", T_OBJECT, offsetof(Probe, doc), READONLY, "what the probe means"},
-    {"stability", T_OBJECT, offsetof(Probe, stability), READONLY, "how likely the probe is to change, as it was declared"},
+    {"stability", T_OBJECT, offsetof(Probe, stability), READONLY, "how likely the probe is to change, as declared"},
     {"shape", T_OBJECT, offsetof(Probe, shape), READONLY, "its arguments as they were declared"},
     {"place", T_OBJECT, offsetof(Probe, place), READONLY, "(file, line) of its declaration"},
     {"pristine", T_UBYTE, offsetof(Probe, pristine), READONLY, "the first byte of its site while nobody traces it"},
@@ -320,7 +326,8 @@ static PyGetSetDef probe_getset[] = {
 };
 
 static PyMethodDef probe_methods[] = {
-    {"lazy", lazy, METH_O, "lazy(function): fire with the tuple that function() returns; the function is called only while the probe is traced"},
+    {"lazy", lazy, METH_O,
+     "lazy(function): fire with the tuple that function() returns; it is called only while the probe is traced"},
     /* For type checkers (_probe.pyi) the type is generic over the parameters of a call. */
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
     {NULL, NULL, 0, NULL},

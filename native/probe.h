@@ -6,7 +6,8 @@
  *   probe_load.c     a provider file → mapped stubs, bound to probes; what a forked child has to renew
  *   probe_module.c   the functions and the state of the module
  *
- * All names here are hidden, so that a call from one file to another is a direct one, without a procedure linkage table.
+ * All names here are hidden, so that a call from one file to another is a direct one, without a procedure linkage
+ * table.
  */
 
 #ifndef USDTKIT_PROBE_H
@@ -52,8 +53,8 @@ static inline int operands_of(const struct type *type) { return type->kind == BY
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    /* The byte that a call compares with `pristine`: the first of the stub, one of the two constants below, or `pristine`
-     * itself, which can never differ. */
+    /* The byte that a call compares with `pristine`: the first of the stub, one of the two constants below, or
+     * `pristine` itself, which can never differ. */
     const volatile uint8_t *site;
     uint8_t pristine;
     uint8_t count;                 /* of arguments */
@@ -80,8 +81,8 @@ struct state {
     PyObject *package_path; /* code in files whose names begin so declares probes for others; NULL until it is set */
 };
 
-/* A probe's site points to `unloaded` until the probe is loaded. `pristine` is 0 until then, so the first use of the probe
- * leaves the fast path. */
+/* A probe's site points to `unloaded` until the probe is loaded. `pristine` is 0 until then, so the first use of the
+ * probe leaves the fast path. */
 extern const volatile uint8_t unloaded;
 /* The site points to `recording` while somebody records within this process. No stub begins with this byte. */
 extern const volatile uint8_t recording;
@@ -142,7 +143,8 @@ static inline void release_operands(struct operands *operands) {
     while (operands->owned_count) Py_DECREF(operands->owned[--operands->owned_count]);
 }
 
-/* Converts the values of all arguments. Returns 0, or -1 with an exception; `operands` must be released in both cases. */
+/* Converts the values of all arguments. Returns 0, or -1 with an exception; `operands` must be released in both
+ * cases. */
 int convert_values(Probe *self, PyObject *const *values, struct operands *operands);
 /* A new reference to what a tracer reads of the argument `index`, whose operands begin at `operands`. */
 PyObject *traced_value(Probe *self, int index, const uint64_t *operands);

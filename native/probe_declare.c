@@ -1,8 +1,9 @@
 /* Declarations → Probe objects.
  *
- * In: a name and a shape, which usdtkit.probes.declaration has checked. Out: a Probe that is not loaded yet. An application
- * declares hundreds of probes while it starts, so the Declarer, which stands for Provider.probe, makes a probe without any
- * Python code when the declaration is plain and its arguments are known. It leaves all others to Provider.probe.
+ * In: a name and a shape, which usdtkit.probes.declaration has checked. Out: a Probe that is not loaded yet. An
+ * application declares hundreds of probes while it starts, so the Declarer, which stands for Provider.probe, makes a
+ * probe without any Python code when the declaration is plain and its arguments are known. It leaves all others to
+ * Provider.probe.
  */
 
 #include "probe.h"
@@ -10,7 +11,8 @@
 #include <frameobject.h> /* PyFrame_GetBack, before 3.11 */
 #include <structmember.h>
 
-/* Reads the types of the arguments from a shape. Python code has checked the shape, but a crash must not depend on it. */
+/* Reads the types of the arguments from a shape. Python code has checked the shape, but a crash must not depend on
+ * it. */
 static int read_shape(Probe *self, PyObject *shape) {
     if (!PyTuple_Check(shape) || PyTuple_GET_SIZE(shape) < SHAPE_SIZE ||
         !PyTuple_Check(PyTuple_GET_ITEM(shape, ARGUMENTS)) || !PyTuple_Check(PyTuple_GET_ITEM(shape, CONVERTERS)) ||
@@ -121,8 +123,8 @@ PyObject *probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     return probe_vectorcall((PyObject *)type, values, (size_t)count, kwargs);
 }
 
-/* Declares the probes of one provider. It calls `general`, a function of Python, for each declaration that it does not make
- * itself: one with arguments that are seen for the first time, with unusual options, or with a mistake. */
+/* Declares the probes of one provider. It calls `general`, a function of Python, for each declaration that it does not
+ * make itself: one with arguments that are seen for the first time, with unusual options, or with a mistake. */
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
@@ -188,8 +190,8 @@ static PyObject *declare_quickly(Declarer *self, PyObject *const *args, Py_ssize
     struct state *state = PyType_GetModuleState(Py_TYPE(self));
     PyObject *values[] = {self->provider, args[0], doc_at < 0 ? empty : args[1 + doc_at], empty, shape, self->loader};
     probe = make_probe(state->probe_type, values, self->drops, place_of_caller(state->probe_type));
-    /* Set in one step: two threads that declare the same probe both get that of the first one. `quick` is read only then,
-     * because whoever silences or records all probes clears it before going through those that are declared. */
+    /* Set in one step: two threads that declare the same probe both get that of the first one. `quick` is read only
+     * then, because whoever silences or records all probes clears it before going through those that are declared. */
     if (probe && (PyDict_SetDefault(self->declared, args[0], probe) != probe ||
                   !__atomic_load_n(&self->quick, __ATOMIC_SEQ_CST)))
         Py_CLEAR(probe);

@@ -1,8 +1,9 @@
 /* Provider files → stubs in this process, each bound to its probe.
  *
- * In: the path of a library that usdtkit.probes.image has made, and the probes that it holds, from usdtkit.probes.loading.
- * Out: probes whose `site` is the first byte of a stub. Libraries are never unmapped, because a thread may be about to call
- * a stub. Here too: what the kernel makes of five-byte sites, and what a forked child must do about it.
+ * In: the path of a library that usdtkit.probes.image has made, and the probes that it holds, from
+ * usdtkit.probes.loading. Out: probes whose `site` is the first byte of a stub. Libraries are never unmapped, because a
+ * thread may be about to call a stub. Here too: what the kernel makes of five-byte sites, and what a forked child must
+ * do about it.
  */
 
 #include "probe.h"
@@ -22,7 +23,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Binds the probe to its stub, once, and ends its silence. `set_site` comes last: it publishes all that a call reads. */
+/* Binds the probe to its stub, once, and ends its silence. `set_site` comes last: it publishes all that a call
+ * reads. */
 static void bind(Probe *self, const volatile uint8_t *stub, uint8_t pristine, PyObject *path) {
     Py_BEGIN_CRITICAL_SECTION(self);
     if (!self->stub) {
@@ -45,9 +47,9 @@ static int library_error(void) {
 
 /* Five-byte sites in a forked child.
  *
- * Linux 6.18 turns a five-byte nop that is traced into a call of a trampoline. It maps the trampoline nearby, and does not
- * map it in a forked child: the child's first fire would jump to an unmapped address. So a child maps the stubs anew before
- * any other code of it runs, and the kernel puts its breakpoints there as in every new mapping.
+ * Linux 6.18 turns a five-byte nop that is traced into a call of a trampoline. It maps the trampoline nearby, and does
+ * not map it in a forked child: the child's first fire would jump to an unmapped address. So a child maps the stubs
+ * anew before any other code of it runs, and the kernel puts its breakpoints there as in every new mapping.
  */
 struct text {
     struct text *next;
@@ -75,7 +77,8 @@ static void renew_texts(void) {
                               text->offset);
             close(file);
         }
-        /* The file is gone. Dropping the private pages removes the patched call, and the child is not traced any more. */
+        /* The file is gone. Dropping the private pages removes the patched call, and the child is not traced any
+         * more. */
         if (mapped == MAP_FAILED) madvise(text->address, text->size, MADV_DONTNEED);
     }
     errno = saved_errno;
@@ -132,8 +135,8 @@ static int try_uprobe_syscall(void *unused) {
 PyObject *optimises(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
     int status = 0;
 #ifdef UPROBE_SYSCALL
-    /* A child makes the call, because a seccomp filter may kill the caller. The child shares our memory until it ends, and
-     * sends no SIGCHLD, so that nobody else waits for it. */
+    /* A child makes the call, because a seccomp filter may kill the caller. The child shares our memory until it ends,
+     * and sends no SIGCHLD, so that nobody else waits for it. */
     char stack[16384] __attribute__((aligned(16)));
     int saved_errno = errno;
     pid_t child = clone(try_uprobe_syscall, stack + sizeof stack, CLONE_VM | CLONE_VFORK, NULL);

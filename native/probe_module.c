@@ -1,7 +1,7 @@
 /* The module usdtkit._probe: its functions, and the state that its two types share.
  *
- * In: calls from usdtkit.probes.provider, which decides what is silent, loaded or recorded. Out: the `site` of each probe,
- * set so that probe.c needs to compare no more than one byte.
+ * In: calls from usdtkit.probes.provider, which decides what is silent, loaded or recorded. Out: the `site` of each
+ * probe, set so that probe.c needs to compare no more than one byte.
  */
 
 #include "probe.h"
@@ -15,25 +15,18 @@ Probe *as_probe(PyObject *module, PyObject *object) {
     return NULL;
 }
 
-static PyObject *silence(PyObject *module, PyObject *object) {
+static PyObject *set_silenced(PyObject *module, PyObject *object, uint8_t silenced) {
     Probe *self = as_probe(module, object);
     if (!self) return NULL;
     Py_BEGIN_CRITICAL_SECTION(object);
-    self->silenced = 1;
+    self->silenced = silenced;
     if (!self->recorder) set_site(self, unrecorded_site(self));
     Py_END_CRITICAL_SECTION();
     Py_RETURN_NONE;
 }
 
-static PyObject *unsilence(PyObject *module, PyObject *object) {
-    Probe *self = as_probe(module, object);
-    if (!self) return NULL;
-    Py_BEGIN_CRITICAL_SECTION(object);
-    self->silenced = 0;
-    if (!self->recorder) set_site(self, unrecorded_site(self));
-    Py_END_CRITICAL_SECTION();
-    Py_RETURN_NONE;
-}
+static PyObject *silence(PyObject *module, PyObject *probe) { return set_silenced(module, probe, 1); }
+static PyObject *unsilence(PyObject *module, PyObject *probe) { return set_silenced(module, probe, 0); }
 
 static PyObject *set_recorder(PyObject *module, PyObject *args) {
     PyObject *object, *recorder, *previous;
@@ -58,7 +51,8 @@ static PyObject *on_drop(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* All threads and interpreters of a process share one count. A forked child goes on with its own copy and another pid. */
+/* All threads and interpreters of a process share one count. A forked child goes on with its own copy and another
+ * pid. */
 static PyObject *span_number(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
     static uint32_t count;
     uint32_t number = __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED);
@@ -93,12 +87,17 @@ static PyObject *columns(PyObject *module, PyObject *probes) {
 static PyMethodDef methods[] = {
     {"span_number", span_number, METH_NOARGS, "span_number() -> a number that no other span has now"},
     {"columns", columns, METH_O, "columns(probes) -> tuples of their names, docs, stabilities and canonical arguments"},
-    {"load", load, METH_VARARGS, "load(path, probes, pristine, offset, stride, renewed=0): map a library for good and bind probes to its stubs"},
+    {"load", load, METH_VARARGS,
+     "load(path, probes, pristine, offset, stride, renewed=0): map a library for good and bind probes to its stubs"},
     {"silence", silence, METH_O, "silence(probe): it is not enabled any more, even if somebody traces it"},
     {"unsilence", unsilence, METH_O, "unsilence(probe): undo silence"},
-    {"set_recorder", set_recorder, METH_VARARGS, "set_recorder(probe, callable or None): call recorder(probe, values) at each fire"},
-    {"on_drop", on_drop, METH_VARARGS, "on_drop(report_drop, package_path): call report_drop(probe, exception), which returns the exception to raise or None, for each dropped call; code in files whose names begin with package_path declares probes for others"},
-    {"optimises", optimises, METH_NOARGS, "optimises() -> whether the kernel replaces a traced five-byte nop by a call"},
+    {"set_recorder", set_recorder, METH_VARARGS,
+     "set_recorder(probe, callable or None): call recorder(probe, values) at each fire"},
+    {"on_drop", on_drop, METH_VARARGS,
+     "on_drop(report_drop, package_path): for each dropped call, report_drop(probe, exception) returns the exception "
+     "to raise or None; code in files whose names begin with package_path declares probes for others"},
+    {"optimises", optimises, METH_NOARGS,
+     "optimises() -> whether the kernel replaces a traced five-byte nop by a call"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,8 +1,8 @@
 /* The values of one call of a probe: Python objects → the integers that its stub is called with, and back.
  *
- * In: a value and the declared type of its argument, from probe.c. Out: one or two operands, or an exception that names the
- * probe and the argument. Strings are not copied: an operand points into the object, which the caller keeps alive. The way
- * back gives usdtkit.testing what a tracer would read of the same operands.
+ * In: a value and the declared type of its argument, from probe.c. Out: one or two operands, or an exception that names
+ * the probe and the argument. Strings are not copied: an operand points into the object, which the caller keeps alive.
+ * The way back gives usdtkit.testing what a tracer would read of the same operands.
  */
 
 #include "probe.h"
@@ -37,7 +37,8 @@ static int conversion_failed(Probe *self, int index, PyObject *value) {
     return -1;
 }
 
-/* Whether the integer `value` became exactly `number`: 1 if so; 0 with an OverflowError if not; -1 with another error. */
+/* Whether the integer `value` became exactly `number`: 1 if so; 0 with an OverflowError if not; -1 with another
+ * error. */
 static int same_integer(PyObject *value, double number) {
     PyObject *back = PyLong_FromDouble(number);
     int same = back ? PyObject_RichCompareBool(back, value, Py_EQ) : -1;
@@ -144,8 +145,8 @@ static int convert_string(Probe *self, int index, PyObject *value, struct operan
     const char *text = PyUnicode_AsUTF8AndSize(value, NULL);
     if (!text) {
         if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return -1;
-        /* The text has lone surrogates. Those that os.fsdecode has made of a file name's bytes become these bytes again,
-         * others become escapes. */
+        /* The text has lone surrogates. Those that os.fsdecode has made of a file name's bytes become these bytes
+         * again, others become escapes. */
         PyErr_Clear();
         PyObject *bytes = PyUnicode_AsEncodedString(value, "utf-8", "surrogateescape");
         if (!bytes) {
