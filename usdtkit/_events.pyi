@@ -21,7 +21,7 @@ class Texts:
     """The texts of a column: a sequence of str or bytes, which are made when they are asked for.
 
     `data` has the bytes of all texts, one behind the other. `offsets` (8-byte items) says where each text begins, and
-    in one more item where the last one ends. `marks` has a byte for each text: 1 if it was cut, 2 if it could not be read.
+    in one more item where the last one ends. `marks` has a byte for each text: 1 if cut, 2 if it could not be read.
     """
 
     data: bytes
