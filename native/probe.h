@@ -41,7 +41,8 @@ struct type {
     int bits;
 };
 
-/* A shape names a type by its number in this table. A test compares the order with that of the table in Python. */
+/* A shape names a type by its number in this table, which has the order of DECLARABLE in usdtkit.argumenttypes; a test
+ * compares the two. */
 enum { TYPE_COUNT = 15 };
 extern const struct type argument_types[TYPE_COUNT];
 

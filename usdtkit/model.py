@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from usdtkit.argumenttypes import width_of
 from usdtkit.records import dataclass, field
 
 if TYPE_CHECKING:
@@ -65,11 +66,6 @@ class Argument:
     def width(self) -> int:
         """How many operands it takes."""
         return width_of(self.type)
-
-
-def width_of(type: str) -> int:
-    """How many operands an argument of this type takes: those that have a length take two."""
-    return 2 if type in ("bytes", "text") else 1
 
 
 @dataclass(frozen=True, slots=True)

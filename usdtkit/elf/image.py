@@ -11,13 +11,11 @@ import struct
 from collections.abc import Iterator
 from types import TracebackType
 
+from usdtkit.architectures import machine_name
+from usdtkit.elf.constants import GNU_OWNER, NT_GNU_BUILD_ID, PF_W, PF_X, PT_LOAD, PT_NOTE, SHT_NOBITS
 from usdtkit.errors import ElfError
 from usdtkit.files import OpenFile
 from usdtkit.records import NamedTuple
-
-SHT_NOTE, SHT_NOBITS = 7, 8
-PT_LOAD, PT_INTERP, PT_NOTE = 1, 3, 4
-PF_X, PF_W = 1, 2
 
 LONGEST_NAME = 1 << 13
 """Bytes beyond which a string table is not searched for the end of a symbol's name."""
@@ -31,21 +29,6 @@ MOST_NOTES = 1 << 16
 _PIECE_OF_NOTES = 1 << 18
 # More than any linker makes, and as much as can be gone through in a moment.
 _MOST_SECTIONS, _MOST_SEGMENTS, _LONGEST_SECTION_NAME = 1 << 17, 128, 256
-# By number, width and whether they are little-endian. x86-64's programs of 32 bits have its registers.
-_MACHINES = {
-    (3, 32, True): "i386",
-    (21, 64, False): "ppc64",
-    (21, 64, True): "ppc64le",
-    (22, 32, False): "s390",
-    (22, 64, False): "s390x",
-    (40, 32, True): "arm",
-    (62, 32, True): "x86_64",
-    (62, 64, True): "x86_64",
-    (183, 64, True): "aarch64",
-    (243, 32, True): "riscv32",
-    (243, 64, True): "riscv64",
-    (258, 64, True): "loongarch64",
-}
 
 
 class Segment(NamedTuple):
@@ -98,7 +81,7 @@ class Image:
         _, machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, shstrndx = header.unpack(
             self.read(16, header.size)
         )
-        self.machine = _machine(machine, self.bits, self.little_endian)
+        self.machine = machine_name(machine, self.bits, self.little_endian)
         headers = self._section_headers(shoff, shentsize, shnum)
         if headers and phnum == 0xFFFF:  # the true counts are in section 0 where they do not fit their fields
             phnum = headers[0][7]
@@ -243,7 +226,7 @@ class Image:
             if size > _LARGEST_BUILD_ID:
                 continue
             for owner, kind, description in self.notes(offset, size, alignment):
-                if owner == b"GNU" and kind == 3:
+                if kind == NT_GNU_BUILD_ID and owner == GNU_OWNER.encode():
                     return description.hex()
         return ""
 
@@ -282,10 +265,6 @@ class Image:
             Section(_text_at(names, name), kind, flags, address, offset, size, link, alignment, entry_size)
             for name, kind, flags, address, offset, size, link, _, alignment, entry_size in headers
         )
-
-
-def _machine(number: int, bits: int, little_endian: bool) -> str:
-    return _MACHINES.get((number, bits, little_endian), f"machine-{number}")
 
 
 def _text_at(strings: bytes, offset: int) -> str:

@@ -7,44 +7,27 @@ arg1…argN.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
 
-from usdtkit.elf import symbols
+from usdtkit.argumenttypes import width_of
+from usdtkit.elf import metadata, symbols
 from usdtkit.elf.arguments import parse
 from usdtkit.elf.arguments.common import SymbolResolver
-from usdtkit.elf.image import MOST_NOTES, SHT_NOTE, Image
+from usdtkit.elf.constants import NT_STAPSDT, SHT_NOTE, STAPSDT_BASE_SECTION, STAPSDT_OWNER, STAPSDT_SECTION
+from usdtkit.elf.image import MOST_NOTES, Image
 from usdtkit.elf.stubs import REJECTED
 from usdtkit.errors import ElfError
-from usdtkit.model import Argument, Operand, Probe, Site, width_of
-from usdtkit.records import NamedTuple, replace
-
-SECTION, OWNER, TYPE = ".note.stapsdt", b"stapsdt", 3
-METADATA_SECTION, METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = ".note.usdtkit", b"usdtkit", 1, 1
-ARGUMENT_TYPES = frozenset(
-    ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f32", "f64", "str", "bytes", "enum", "json")
-)
+from usdtkit.model import Argument, Operand, Probe, Site
+from usdtkit.records import replace
 
 KnownArguments = Callable[[str, str], "tuple[tuple[str, str], ...] | None"]
 """(provider, probe) → (name, type) of each argument, or None."""
 
-_LARGEST_METADATA = 1 << 20
 # A virtual machine has five hundred; this many are read in less than a second.
+_OWNER = STAPSDT_OWNER.encode()
 _MOST_SITES, _LARGEST_NOTES = 50_000, 16 << 20
-_MOST_NAMES = 256
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
-
-
-class _Declared(NamedTuple):
-    """What a metadata note says of one probe; of each argument name and type, and more in the same order."""
-
-    arguments: tuple[tuple[str, str], ...]
-    more: tuple[dict[str, Any], ...]
-    doc: str
-    stability: str
 
 
 def read_probes(image: Image, *, path: str | None = None, known: KnownArguments | None = None) -> tuple[Probe, ...]:
@@ -75,7 +58,7 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
         if said and arguments is not None:
             arguments = tuple(
                 replace(argument, **more) if more else argument
-                for argument, more in zip(arguments, said.more, strict=True)
+                for argument, more in zip(arguments, said.details, strict=True)
             )
         if said and arguments is None:
             problems.append(f"{provider}:{name}: its metadata does not fit its {len(operands)} operands")
@@ -115,7 +98,7 @@ def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[
     addresses = struct.Struct(image.byte_order + ("3Q" if image.bits == 64 else "3I"))
     count, walked, size, at = 0, 0, 0, addresses.size
     for section in image.sections:
-        if section.name != SECTION or section.type != SHT_NOTE:
+        if section.name != STAPSDT_SECTION or section.type != SHT_NOTE:
             continue
         size += section.size
         if size > _LARGEST_NOTES:
@@ -124,7 +107,7 @@ def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[
             walked += 1
             if walked > MOST_NOTES:
                 raise ElfError(f"{image.path}: damaged: more than {MOST_NOTES} notes")
-            if owner != OWNER or kind != TYPE:
+            if owner != _OWNER or kind != NT_STAPSDT:
                 continue
             count += 1
             if count > _MOST_SITES:
@@ -148,7 +131,7 @@ def _moved(image: Image) -> Callable[[int], int]:
 
     The section .stapsdt.base tells. A base of 0 was never recorded.
     """
-    section = image.section(".stapsdt.base")
+    section = image.section(STAPSDT_BASE_SECTION)
     address = section.address if section is not None else 0
     return lambda base: address - base if address and base else 0
 
@@ -204,62 +187,21 @@ def _type_of(operand: Operand) -> str:
     return f"{kind}{8 * operand.size}"
 
 
-def _metadata(image: Image, problems: list[str]) -> dict[tuple[str, str], _Declared]:
-    declared: dict[tuple[str, str], _Declared] = {}
-    section = image.section(METADATA_SECTION)
+def _metadata(image: Image, problems: list[str]) -> dict[tuple[str, str], metadata.Declared]:
+    declared: dict[tuple[str, str], metadata.Declared] = {}
+    section = image.section(metadata.SECTION)
     if section is None or section.type != SHT_NOTE:
         return declared
-    if section.size > _LARGEST_METADATA:
-        problems.append(f"{METADATA_SECTION} is not read: {section.size} bytes")
+    if section.size > metadata.MAX_SIZE:
+        problems.append(f"{metadata.SECTION} is not read: {section.size} bytes")
         return declared
     for owner, kind, description in image.notes(section.offset, section.size, section.alignment):
-        if owner == METADATA_OWNER and kind == METADATA_TYPE:
+        if owner == metadata.OWNER.encode() and kind == metadata.TYPE:
             try:
-                declared.update(_parse_metadata(description))
-            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-                problems.append(f"{METADATA_SECTION} is not understood: {error!r}")
+                declared.update(metadata.decode(description))
+            except metadata.ERRORS as error:
+                problems.append(f"{metadata.SECTION} is not understood: {error!r}")
     return declared
-
-
-def _parse_metadata(description: bytes) -> dict[tuple[str, str], _Declared]:
-    """The JSON of one metadata note; an error of Python's own where it is not as agreed."""
-    import json  # few files carry this note
-
-    content: Any = json.loads(description.rstrip(b"\0").decode("utf-8"))
-    if content["version"] != METADATA_VERSION:
-        raise ValueError(f"version {content['version']!r}")
-    provider = _string(content["provider"])
-    declared = {}
-    for probe in content["probes"]:
-        pairs = tuple((_string(argument["name"]), _string(argument["type"])) for argument in probe["arguments"])
-        for name, kind in pairs:
-            if not _NAME.fullmatch(name) or kind not in ARGUMENT_TYPES:
-                raise ValueError(f"argument {name!r} of type {kind!r}")
-        if len({name for name, _ in pairs}) < len(pairs):
-            raise ValueError(f"two arguments of {probe['name']!r} with one name")
-        more = tuple(_more(argument) for argument in probe["arguments"])
-        doc, stability = _string(probe.get("doc", "")), _string(probe.get("stability", ""))
-        declared[provider, _string(probe["name"])] = _Declared(pairs, more, doc, stability)
-    return declared
-
-
-def _more(argument: dict[str, Any]) -> dict[str, Any]:
-    """What an argument's metadata says beyond name and type; what it does not say is left out."""
-    more: dict[str, Any] = {key: _string(argument[key]) for key in ("unit", "doc") if key in argument}
-    if names := argument.get("names"):
-        if len(names) > _MOST_NAMES:
-            raise ValueError(f"{len(names)} names of argument {argument['name']!r}")
-        for number in names.values():
-            if type(number) is not int or not -(2**31) <= number < 2**31:
-                raise ValueError(f"{number!r} as the number of a name")
-        more["names"] = tuple((_string(name), number) for name, number in names.items())
-    return more
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
-    return value
 
 
 def _warn(path: str, problems: list[str]) -> None:
