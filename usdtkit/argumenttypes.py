@@ -2,7 +2,7 @@
 
 This table is the only place that lists them. `usdtkit.probes` checks declarations against it and writes the operands
 into provider files, `usdtkit.elf.notes` reads the types back from such a file, and `usdtkit.model` counts operands
-with it. native/probe.c converts Python values by the same list in the same order. Imports nothing of ours.
+with it. native/probe_values.c converts Python values by the same list in the same order. Imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DECLARABLE: dict[str, tuple[int, ...]] = {
 """The types that a probe can be declared with. Each has the sizes of its operands in bytes, negative where signed.
 
 f32 and f64 travel as their IEEE bits, an enum as its number, bytes as a pointer and a length, str and json as a pointer
-to text that ends with a NUL. native/probe.c numbers the types in this order.
+to text that ends with a NUL. native/probe_values.c numbers the types in this order.
 """
 
 OPERANDS: dict[str, tuple[int, ...]] = {**DECLARABLE, "pointer": (8,), "text": (8, 8)}

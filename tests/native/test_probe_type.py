@@ -40,6 +40,11 @@ def declare(**arguments):
     return probe
 
 
+def test_the_table_of_types_is_the_same_in_c_and_in_python():
+    # A shape names a type by its number, so the order matters too.
+    assert tuple(DECLARABLE) == _probe.TYPES
+
+
 RANGES = {
     **{f"u{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
     **{f"i{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
