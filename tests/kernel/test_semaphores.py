@@ -15,7 +15,8 @@ from usdtkit import targets, trace
 from usdtkit.elf.image import Image
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.sites import FileSites, UprobeSite
-from usdtkit.mappings import identities, mappings_in, maps_of
+from usdtkit.mappings import identities
+from usdtkit.maps import mappings_in, maps_of
 from usdtkit.trace.semaphores import misleading_files
 
 MISLEADING = ["lld", "mold"]
