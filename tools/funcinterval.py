@@ -19,7 +19,7 @@ from usdtkit.cli.arguments import (
     add_unit_options,
 )
 from usdtkit.language.parser import parse_trace
-from usdtkit.language.select import one
+from usdtkit.language.select import resolve_single
 from usdtkit.output.report import Report
 
 TOPIC = "any function or probe"
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure until told to stop."""
     with shared.new_session(options) as session:
-        hits = one(session, parse_trace(options.target))
+        hits = resolve_single(session, parse_trace(options.target))
         # Of two programs at one place the kernel runs the one that was attached later first: a hit ends the interval
         # since the hit before, and then starts the next.
         pair = shared.filtered(session.pair(hits, hits, key="pid"), options)

@@ -22,7 +22,7 @@ from usdtkit.cli.arguments import (
 )
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import parse_expression, parse_trace
-from usdtkit.language.select import one
+from usdtkit.language.select import resolve_single
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column, Report
 from usdtkit.trace import Expression, Session, comm, ms
 from usdtkit.trace.specs import Resolved
@@ -68,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
 def _side(session: Session, text: str, key: str | None) -> tuple[Resolved, Expression | None]:
     """Where a side is, and the key there."""
     spec = parse_trace(text)
-    found = one(session, spec)
+    resolved = resolve_single(session, spec)
     if key is None:
-        return found, None
-    lowering = Lowering(key, found.kind, found.arguments, spec.parameters)
-    return found, lowering.number(parse_expression(key).value)
+        return resolved, None
+    lowering = Lowering(key, resolved.kind, resolved.arguments, spec.parameters)
+    return resolved, lowering.number(parse_expression(key).value)

@@ -1,26 +1,38 @@
-"""Events of `hooks.Messages` → rows for a report: text for the table, values for JSON and CSV.
+"""Events of `trace` → rows for a report: text for the table, values for JSON and CSV.
 
-Input: events, and what of them is wanted. Output: rows, columns for them, and with `aggregate` equal rows once.
+Input: events, something that describes them, and which of them are wanted. Output: rows, and the columns for them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from usdtkit.language.hooks import Messages
 from usdtkit.output import folded
 from usdtkit.output.report import COMM, PID, TIME, Column, Report
 from usdtkit.output.text import printable, show
+from usdtkit.records import dataclass, field
 from usdtkit.trace import wall_time
 
 CPU = Column("CPU", "cpu", 3, right=True)
 
 
+class Descriptions(Protocol):
+    """What describes events; `usdtkit.language.hooks.Messages` is one.
+
+    A row has the fields of the event's header, `arguments` (values by name), and `message` if a format was given.
+    """
+
+    def row(self, event: Any, /) -> dict[str, Any]:
+        """An event as a row."""
+
+    def stop(self) -> None:
+        """Stop the session whose events these are."""
+
+
 def seconds_column(*, unix: bool = False) -> Column:
-    """The time of an event in seconds since now, or (`unix`) since 1970."""
+    """The time of an event in seconds since this call, or with `unix` since 1970."""
     now = time.monotonic_ns()
 
     def seconds(time_ns: int) -> str:
@@ -38,19 +50,20 @@ def columns(first: Column = TIME, *, cpu: bool = False) -> list[Column]:
 def arguments_text(arguments: Mapping[str, Any]) -> str:
     """order_id=42 customer="ada"."""
     return " ".join(
-        f'{printable(name)}="{show(v)}"' if isinstance(v, str) else f"{printable(name)}={show(v)}"
-        for name, v in arguments.items()
+        f'{printable(name)}="{show(value)}"' if isinstance(value, str) else f"{printable(name)}={show(value)}"
+        for name, value in arguments.items()
     )
 
 
 @dataclass
 class Rows:
-    """Makes rows of events; `structured` ones are for JSON and CSV.
+    """Makes rows of events. Rows for JSON and CSV are `structured`: they hold values in place of text.
 
-    `containing`: only events whose text contains this. `limit`: none after so many. `aggregate`: hold back equal ones.
+    Only events whose text has `containing` in it become rows, and after `limit` of them the session is stopped. With
+    `aggregate`, equal rows are held back and shown once at the end, with their count.
     """
 
-    messages: Messages
+    messages: Descriptions
     structured: bool
     containing: str = ""
     limit: int | None = None
@@ -59,12 +72,12 @@ class Rows:
     _equal: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def describe(self, event: Any) -> dict[str, Any] | None:
-        """The row of an event; None where none is wanted now."""
+        """The row of an event, or None if it is not wanted or is held back."""
         row = self.messages.row(event)
         text = row["message"] if row.get("message") is not None else arguments_text(row["arguments"])
         if self.limit == 0 or self.containing not in text:
             return None
-        self._one_less()
+        self._count_down()
         if "stack" in row:
             stack = row.pop("stack")
             text = folded.below(text, stack, addresses=self.addresses)
@@ -77,13 +90,13 @@ class Rows:
         self._equal.setdefault(key, {**row, "count": 0})["count"] += 1
         return None
 
-    def _one_less(self) -> None:
+    def _count_down(self) -> None:
         if self.limit is not None:
             self.limit -= 1
             if not self.limit:
                 self.messages.stop()
 
     def finish(self, report: Report) -> None:
-        """Write what was held back, the rarest first."""
+        """Write the rows that were held back, the rarest first."""
         for row in sorted(self._equal.values(), key=lambda row: int(row["count"])):
             report.row(row if self.structured else {**row, "text": f"{row['text']}\n-->COUNT {row['count']}"})
