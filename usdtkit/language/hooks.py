@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from usdtkit.bpf.expressions import lift
@@ -50,12 +50,10 @@ class Hook:
 class Setup:
     """What all specs of a run share.
 
-    `narrow` adds the conditions that the options of a command state. `string_size` is how many bytes of a string are
-    read. With `binary`, STRCMP compares bytes.
+    `string_size` is how many bytes of a string are read. With `binary`, STRCMP compares bytes.
     """
 
     session: Session
-    narrow: Callable[[Source], Source]
     string_size: int = 128
     binary: bool = False
 
@@ -119,7 +117,7 @@ class Messages:
         prefix = f"of_{len(self._messages)}_"
         fields = {f"{prefix}{number}": value for number, (_, value) in enumerate(values)}
         self._messages.append(Message(format, tuple(name for name, _ in values)))
-        self._setup.narrow(source).emit(**self._extra, **(fields or {prefix: lift(0)}))
+        source.emit(**self._extra, **(fields or {prefix: lift(0)}))
 
     def stop(self) -> None:
         """Stop the session."""
@@ -194,7 +192,7 @@ def distribute(setup: Setup, text: str, *, histogram: bool, linear: tuple[int, i
     for hook in setup.hooks(spec):
         keys = [hook.lowering.typed(value, type) for value, type in zip(values, types, strict=True)]
         condition = None if spec.predicate is None else hook.lowering.condition(spec.predicate)
-        source = setup.narrow(hook.source())
+        source = hook.source()
         source = source if condition is None else source.where(condition)
         if histogram:
             distributed.tables.append(source.hist(keys[0], linear=linear))

@@ -13,13 +13,12 @@ from typing import NoReturn, cast
 
 from usdtkit.bpf import expressions
 from usdtkit.bpf.expressions import Expression
-from usdtkit.bpf.render import HookKind
 from usdtkit.errors import SpecError, UsageError
 from usdtkit.language import nodes, printer
 from usdtkit.language.constants import DivisionByZero, constant
 from usdtkit.language.names import Names, Value
 from usdtkit.language.typenames import I32, I64, POINTER, STRING, U64, integer_type, is_float, is_text
-from usdtkit.model import Argument
+from usdtkit.model import Argument, HookKind
 from usdtkit.records import dataclass, field
 from usdtkit.signatures.libc import STRUCTURES
 

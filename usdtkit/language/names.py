@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import NoReturn, cast
 
 from usdtkit.bpf import expressions
-from usdtkit.bpf.render import MAX_OPERANDS, HookKind
+from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.errors import SpecError
 from usdtkit.language import nodes
 from usdtkit.language.typenames import I32, POINTER, STRING, U64, integer_type, is_float, is_text
-from usdtkit.model import Argument
+from usdtkit.model import Argument, HookKind
 from usdtkit.records import dataclass
 
 _ARGUMENT = re.compile(r"arg([1-9][0-9]?)")

@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
+from usdtkit.bpf.calls import caller_of
 from usdtkit.bpf.compiler import compile_program
+from usdtkit.bpf.cookie import function_cookie
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.pairs import caller_of
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
@@ -30,6 +31,7 @@ from usdtkit.kernel.loader import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.mounts import leave_mount
 from usdtkit.kernel.ringbuf import RingBuffer
+from usdtkit.model import UserPlace
 from usdtkit.processes import runs, threads
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
@@ -39,7 +41,7 @@ from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.remedies import remedies  # not later: who has dropped privileges may not read our files
 from usdtkit.trace.sources import Source
-from usdtkit.trace.specs import Place, check_places
+from usdtkit.trace.specs import check_places
 from usdtkit.trace.stream import Stream
 from usdtkit.trace.waiting import Waiter
 
@@ -69,6 +71,9 @@ class Session(Definition):
     descriptor that the standard output of the command goes to, where that is not ours. `returns`: how the returns of
     functions are seen. "auto" takes the kernel's return probes where these cannot harm the program, else probes on the
     instructions with which a function leaves; "sites" always takes those, "probes" never.
+
+    `offline`: nothing on this machine is inspected or started. Sources are what `usdtkit.signatures` knows of them, and
+    the first `lacking` of them that are looked for do not exist. `program().text` is all that such a session is for.
     """
 
     def __init__(
@@ -85,15 +90,25 @@ class Session(Definition):
         drop: bool | str = False,
         command_stdout: int | None = None,
         returns: str = "auto",
+        offline: bool = False,
+        lacking: int = 0,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
-        super().__init__(pid=pid, command=command, string_size=string_size, room=room, returns=returns)
+        super().__init__(
+            pid=pid,
+            command=command,
+            string_size=string_size,
+            room=room,
+            returns=returns,
+            offline=offline,
+            lacking=lacking,
+        )
         self._identity = None if drop is False else _identity(None if drop is True else drop)
-        self._command: Command | None = None
+        self._child: Command | None = None
         if self._program is not None and command is not None:
-            self._command = Command(self._program, command, self._identity, stdout=command_stdout)
-            self.pids = (self._command.pid,)
+            self._child = Command(self._program, command, self._identity, stdout=command_stdout)
+            self.pids = (self._child.pid,)
         self.duration = duration
         self.received = 0
         self._ring_size = ring_size
@@ -110,8 +125,8 @@ class Session(Definition):
         self._started_at = self._ended_at = 0.0
         self._threads = 0  # that there were when all was attached
         self._final: Summary | None = None
-        self._waiter = Waiter(self.pids)
-        self.presence = Presence(self.pids, self._command, method)
+        self._waiter = Waiter(() if offline else self.pids)
+        self.presence = Presence(self.pids, self._child, method)
         self._closed = False
 
     def symbol(self, pid: int, address: int) -> Frame:
@@ -155,9 +170,10 @@ class Session(Definition):
         self._check_not_closed()
         if self._loaded is not None:
             return
-        self.check_startable()
-        require_bpf()
+        if self.offline:
+            raise UsageError("an offline session cannot start", hint="session.program().text is its program")
         program = self.program()
+        require_bpf()
         bytecode = compile_program(program.text)
         if program.has_stacks:
             self._stacks = self._names = self._new_stacks()
@@ -223,7 +239,7 @@ class Session(Definition):
         self._check_not_closed()
         if self._loaded is None:
             raise UsageError("the session has not started", hint="session.start(), or Session(drop=True)")
-        if self._command is not None:
+        if self._child is not None:
             raise UsageError(
                 "a command that was started as another user could not be ended", hint="Session(command=…, drop=True)"
             )
@@ -260,7 +276,7 @@ class Session(Definition):
                 else "some first instructions cannot be probed: try another function",
             )
 
-    def extend(self, source: Source, places: Sequence[Place]) -> None:
+    def extend(self, source: Source, places: Sequence[UserPlace]) -> None:
         """Attach a source of the running session to more places, such as those in files that came after the start.
 
         Their hits go by the name that the source has. UsageError of a pair, and of a source with arguments: where these
@@ -273,7 +289,7 @@ class Session(Definition):
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
         if hook.kind != "usdt":
             check_places(places)
-        cookie = programs.function_cookie(self._numbers[hook.index])
+        cookie = function_cookie(self._numbers[hook.index])
         wanted: dict[OpenFile, FileSites] = {}
         for place in places:
             site = Site(place.file_offset, place.semaphore_offset, cookie)
