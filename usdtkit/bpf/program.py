@@ -24,14 +24,13 @@ from usdtkit.bpf.render import (
     EXIT_BIT,
     MAX_OPERANDS,
     STORE_KEY,
-    HookKind,
     Renderer,
     Scope,
     store_name,
 )
 from usdtkit.bpf.statements import BACK, SCRATCH, ActionRenderer, Table
 from usdtkit.errors import UsageError
-from usdtkit.model import Argument
+from usdtkit.model import Argument, HookKind
 from usdtkit.records import dataclass, field, replace
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.

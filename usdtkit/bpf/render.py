@@ -12,7 +12,7 @@ from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.texts import TextPlace, pack_glob, render_glob, render_test
 from usdtkit.errors import UsageError
-from usdtkit.model import Argument
+from usdtkit.model import Argument, HookKind
 from usdtkit.records import dataclass, field, replace
 
 MAX_OPERANDS = 12
@@ -50,7 +50,6 @@ INSTRUCTION = {"x86_64": "ip", "aarch64": "pc"}
 
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
-HookKind = Literal["usdt", "entry", "return"]
 # A cookie has 32 bits, so that a kernel whose links carry none can be given it as one instruction's constant. The
 # highest says that the site is an exit of a function, below is the number of the probe. The lowest bits of a USDT site
 # name its list of operands, those of a function's sites say what is special about them.

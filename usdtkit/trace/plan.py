@@ -16,8 +16,9 @@ from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.links import FileSites, Site
 from usdtkit.kernel.rejections import REJECTED
+from usdtkit.model import UserPlace
 from usdtkit.records import asdict, dataclass
-from usdtkit.trace.specs import Place, Resolved
+from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
     from usdtkit.elf.instructions import Cost
@@ -106,8 +107,8 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
     from usdtkit.elf.image import Image
     from usdtkit.elf.sites import cost
 
-    costs: dict[Place, Cost] = {}
-    wanted: dict[OpenFile | str, list[Place]] = {}
+    costs: dict[UserPlace, Cost] = {}
+    wanted: dict[OpenFile | str, list[UserPlace]] = {}
     for resolved in places:
         for place in resolved.places:
             wanted.setdefault(place.file or place.path, []).append(place)

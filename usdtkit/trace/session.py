@@ -30,6 +30,7 @@ from usdtkit.kernel.loader import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.mounts import leave_mount
 from usdtkit.kernel.ringbuf import RingBuffer
+from usdtkit.model import UserPlace
 from usdtkit.processes import runs, threads
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
@@ -39,7 +40,7 @@ from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.remedies import remedies  # not later: who has dropped privileges may not read our files
 from usdtkit.trace.sources import Source
-from usdtkit.trace.specs import Place, check_places
+from usdtkit.trace.specs import check_places
 from usdtkit.trace.stream import Stream
 from usdtkit.trace.waiting import Waiter
 
@@ -274,7 +275,7 @@ class Session(Definition):
                 else "some first instructions cannot be probed: try another function",
             )
 
-    def extend(self, source: Source, places: Sequence[Place]) -> None:
+    def extend(self, source: Source, places: Sequence[UserPlace]) -> None:
         """Attach a source of the running session to more places, such as those in files that came after the start.
 
         Their hits go by the name that the source has. UsageError of a pair, and of a source with arguments: where these
