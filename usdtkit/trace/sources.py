@@ -38,13 +38,16 @@ class Source:
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
     Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller, probe;
-    in a pair also latency and what it keeps; in Go goroutine), or as `name=expression`.
+    in a pair also latency and what it keeps; in Go goroutine; what `derive` named), or as `name=expression`.
     """
+
+    _measured: tuple[str, ...] = ()  # what every hit has besides its arguments
 
     def __init__(self, session: Definition, resolved: Resolved, hook: Hook) -> None:
         self._session = session
         self._hook = hook
         self._condition: ex.Expression | None = None
+        self._fields: tuple[str, ...] = ()  # what `derive` has named
         self.resolved = resolved
 
     @property
@@ -54,16 +57,31 @@ class Source:
 
     def where(self: Self, condition: ex.Expression) -> Self:
         """The same source, with only the hits for which `condition` is true."""
-        filtered = object.__new__(type(self))
-        filtered.__dict__.update(self.__dict__)
+        filtered = self._copy()
         condition = ex.lift(condition)
         filtered._condition = condition if self._condition is None else self._condition & condition
         return filtered
 
+    def derive(self: Self, *names: str, **values: ex.Expression) -> Self:
+        """The same source, in which `values` can be asked for by their names, as arguments can.
+
+        `emit` without names then sends `names` and these values, and a pair's latency. A name is given to one value
+        only; the name of an argument, or of what a pair keeps, cannot be given again. UsageError.
+        """
+        taken = {*self._names(), *ex.BUILTINS, *self._hook.derived}
+        for name in values:
+            if name in taken or not name.isidentifier() or name.startswith("_") or keyword.iskeyword(name):
+                raise UsageError(f"{self.resolved.what}: a value cannot be called {name!r}", hint="another name")
+        self._hook.derived.update({name: ex.lift(value) for name, value in values.items()})
+        derived = self._copy()
+        derived._fields = (*self._fields, *names, *values)
+        return derived
+
     def emit(self: Self, *names: str, **fields: ex.Expression) -> Self:
-        """Send an event for each hit. Without names: everything that is known of it."""
+        """Send an event for each hit. Without names: what `derive` has named, or else everything that is known."""
         if not names and not fields:
-            fields = self.everything()
+            names = (*self._measured, *self._fields) if self._fields else ()
+            fields = {} if self._fields else self.everything()
         wanted = self._named(names, fields)
         # Every event carries the header.
         own = {name: value for name, value in wanted.items() if name not in HEADER or name in fields}
@@ -144,6 +162,11 @@ class Source:
             return {"retval": ex.retval}
         return {_free_name(name): ex.arg(name) for name in self.arguments}
 
+    def _copy(self: Self) -> Self:
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        return copy
+
     def _named(self, names: Sequence[str], fields: Mapping[str, ex.Expression]) -> dict[str, ex.Expression]:
         if not all(isinstance(name, str) for name in names):
             raise UsageError("an expression stands where a name is expected", hint="give it one: name=expression")
@@ -179,6 +202,7 @@ class Pair(Source):
     """From a start to its end: `latency`, and what `keep` took at the start."""
 
     latency = ex.latency
+    _measured = ("latency",)
 
     def __init__(self, session: Definition, resolved: Resolved, start: Source, end: Hook) -> None:
         super().__init__(session, resolved, end)
