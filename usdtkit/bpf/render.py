@@ -6,6 +6,7 @@ become numbered parameters, so the text of a user never reaches the compiler and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
@@ -81,7 +82,8 @@ STACK_PLACE: dict[HookKind, str] = {
 class Scope:
     """What is known where a program runs: the probe's arguments and, at the end of a pair, what its start kept.
 
-    `goid_offset`: where the descriptor of a goroutine has its number, 0 where that is not known.
+    `goid_offset`: where the descriptor of a goroutine has its number, 0 where that is not known. `derived`: the values
+    that expressions may ask for by name, besides arguments.
     """
 
     what: str
@@ -92,6 +94,7 @@ class Scope:
     string_size: int = 256
     convention: str = ""
     goid_offset: int = 0
+    derived: Mapping[str, ex.Expression] = field(default_factory=dict)
 
     @property
     def calls(self) -> Calls:
@@ -315,10 +318,14 @@ class Renderer:
                 for index, kept in enumerate(self.scope.kept.fields):
                     if kept.name == name:
                         return _Kept(index, kept)
+            if name in self.scope.derived:
+                return self._resolve(self.scope.derived[name])
             if name not in ex.BUILTINS or any(argument.name == name for argument in self.scope.arguments):
                 return self._resolve(ex.Arg(name))
             return self._builtin(name)
         if isinstance(expression, ex.Arg):
+            if isinstance(expression.which, str) and expression.which in self.scope.derived:
+                return self._resolve(self.scope.derived[expression.which])
             return self._argument(self.scope.argument(expression.which))
         if isinstance(expression, ex.Text):
             counted = self._resolve(expression.pointer)

@@ -27,14 +27,14 @@ def add_session_options(
     parser: argparse.ArgumentParser,
     *,
     command: Sequence[str] = ("-c", "--command"),
-    room: str = "how many entries the tables in the kernel have room for (10,240)",
+    capacity: str = "how many entries each table in the kernel can hold (10,240)",
     verbose: str = "",
     shows_program: bool = False,
     chosen: bool = False,
 ) -> None:
     """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them.
 
-    `command`: what the option for a command is called. `room`: what the help says of --room.
+    `command`: what the option for a command is called. `capacity`: what the help says of --capacity.
     `verbose`: what -v does in this tool besides telling more; with `shows_program` it does what --program does, as in
     bcc's tools. `chosen`: whether the user says which functions or probes are traced, and so decides what they cost.
     """
@@ -55,7 +55,7 @@ def add_session_options(
         metavar="N",
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
-    parser.add_argument("--room", type=positive, metavar="N", help=room)
+    parser.add_argument("--capacity", type=positive, metavar="N", help=capacity)
     parser.add_argument(
         "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
     )
