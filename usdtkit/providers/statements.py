@@ -8,7 +8,7 @@ once their literals are gone. `sql` normalises the text; `mysql` and `postgresql
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Sized
+from collections.abc import Callable, Collection
 from typing import Any, Literal, Protocol
 
 from usdtkit.providers.sql import Dialect, kind, shown
@@ -78,10 +78,7 @@ class LatencyGroups:
         return sorted(groups.values(), key=lambda group: (-group.distribution.sum, group.label))
 
 
-class _SizedContainer(Sized, Container[str], Protocol): ...
-
-
-def bounded(label: str, known: _SizedContainer) -> str:
+def bounded(label: str, known: Collection[str]) -> str:
     """The label, or OTHERS where it is new and `known` already holds MAX_LABELS of them."""
     return label if label in known or len(known) < MAX_LABELS else OTHERS
 
