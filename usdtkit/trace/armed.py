@@ -20,8 +20,9 @@ from itertools import islice
 from usdtkit.bpf.abi import machine
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.links import Wanted
-from usdtkit.mappings import PAGE, Identity, Mapping, identities, mapping_at, mappings_in, maps_of
+from usdtkit.kernel.attach.sites import SitesByFile
+from usdtkit.mappings import PAGE, identities
+from usdtkit.maps import Identity, Mapping, mapping_at, mappings_in, maps_of
 from usdtkit.processes import running_pids
 from usdtkit.records import dataclass
 
@@ -93,7 +94,7 @@ class _Look:
 class Armed:
     """Looks after the sites of a session: once when they are attached, and again before it ends if nothing came."""
 
-    def __init__(self, wanted: Wanted, refused: Collection[tuple[str, int]], pids: Sequence[int]) -> None:
+    def __init__(self, sites: SitesByFile, refused: Collection[tuple[str, int]], pids: Sequence[int]) -> None:
         """`refused`: sites that were not attached, by path and file offset. `pids`: where; without any, everywhere."""
         self._pids = pids
         self._files: list[_File] = []
@@ -103,15 +104,15 @@ class Armed:
         self._told: set[str] = set()
         self._stop = self._is_final = False
         self._over = _thread.allocate_lock()
-        for file, sites in islice(wanted.items(), MOST_FILES):
-            offsets = {site.file_offset for site in sites.sites}
+        for file, file_sites in islice(sites.items(), MOST_FILES):
+            offsets = {site.file_offset for site in file_sites.sites}
             if offsets := {offset for offset in offsets if (file.path, offset) not in refused}:
                 self._files.append(_File(file, offsets))
         for one, identity in zip(self._files, identities([one.descriptor for one in self._files]), strict=True):
             one.identity = identity
         self._find_shown()
         self._paths = [one.path for one in self._files]
-        self._knows_all = len(self._files) == len(wanted) and all(one.identity for one in self._files)
+        self._knows_all = len(self._files) == len(sites) and all(one.identity for one in self._files)
 
     def _find_shown(self) -> None:
         """Below an overlay lies what is attached to, and what processes show that they map is the overlay's file."""

@@ -14,7 +14,7 @@ from usdtkit.bpf.cookie import NAMESAKE_SHIFT, NAMESAKES, function_cookie, usdt_
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.links import FileSites, Site
+from usdtkit.kernel.attach.sites import FileSites, UprobeSite
 from usdtkit.kernel.rejections import REJECTED
 from usdtkit.model import UserPlace
 from usdtkit.records import asdict, dataclass
@@ -145,6 +145,9 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
         numbers.append(names.setdefault((owner.index, first), len(names)))
         for place in resolved.places:
             opened = place.opened
+            file = sites.setdefault(opened, FileSites())
+            if place.file is not None:
+                file.handles.append(place.file)
             flags = place.flags
             if place.function is not None:
                 same = namesakes.setdefault((owner.index, opened, place.name), {})
@@ -161,8 +164,7 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
             else:
                 is_exit = hook.kind == "return" and place.returns == "sites"
                 cookie = function_cookie(name, flags, is_exit=is_exit)
-            site = Site(place.file_offset, place.semaphore_offset, cookie)
-            file = sites.setdefault(opened, FileSites())
+            site = UprobeSite(place.file_offset, place.semaphore_offset, cookie)
             if place.returns == "tail":
                 file.add_tail(hook.function, site)
             elif place.returns != "probes":
@@ -175,9 +177,9 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
             if place.rejected_offset:
                 rejected.setdefault((place.opened, place.rejected_offset), place.name)
     by_number = dict(enumerate(rejected.values(), len(names)))
-    counting: dict[OpenFile, list[Site]] = {}
+    counting: dict[OpenFile, list[UprobeSite]] = {}
     for number, (opened, offset) in zip(by_number, rejected, strict=True):
-        counting.setdefault(opened, []).append(Site(offset, 0, usdt_cookie(number, 0)))
+        counting.setdefault(opened, []).append(UprobeSite(offset, 0, usdt_cookie(number, 0)))
     for opened, those in counting.items():
         # First of all, for a program may fire as soon as it sees that a probe is traced.
         sites[opened].plain = {REJECTED: those, **sites[opened].plain}

@@ -26,11 +26,11 @@ from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
 from usdtkit.kernel import rejections
-from usdtkit.kernel.links import REWRITTEN, FileSites, Links, Refusal, Site
-from usdtkit.kernel.loader import Loaded, require_bpf
+from usdtkit.kernel.attach.links import Links
+from usdtkit.kernel.attach.sites import REWRITTEN, FileSites, Refusal, UprobeSite
+from usdtkit.kernel.load import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
-from usdtkit.kernel.mounts import leave_mount
-from usdtkit.kernel.ringbuf import RingBuffer
+from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import UserPlace
 from usdtkit.processes import runs, threads
 from usdtkit.records import replace
@@ -64,7 +64,7 @@ class Session(Definition):
     `ring_size`: bytes for events in the kernel, a power of two. `string_size`: bytes read of a string argument.
     `room`: how many entries the tables in the kernel have room for, which hold open pairs, keys of counts and
     histograms, stacks, and the maps that were given no room of their own.
-    `method`: how to attach, one of `usdtkit.kernel.links.METHODS`; None takes the best that the kernel has.
+    `method`: how to attach, one of `usdtkit.kernel.attach.links.METHODS`; None takes the best that the kernel has.
     `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
     `batches` keep the buffer's. `drop`: when all is attached, give up every privilege, and become this user (a name or
     number), or with True who called sudo, else nobody; a `command` is run by that user too. `command_stdout`: the
@@ -162,9 +162,9 @@ class Session(Definition):
         try:
             self._start(announce)
         except ProgramError as error:
-            from usdtkit.kernel.blame import blame  # what a program that is taken does without
+            from usdtkit.kernel.diagnose import diagnose  # only needed when a program is refused
 
-            raise blame(self._hooks, error) from None
+            raise diagnose(self._hooks, error) from None
 
     def _start(self, announce: Callable[[list[Planned]], None] | None) -> None:
         self._check_not_closed()
@@ -211,10 +211,6 @@ class Session(Definition):
             self._started_at = time.monotonic()
             self._attach(self._links, plan, program)
             self.presence.attached(plan.sites, self.refused)
-            # A file that was found twice is open twice, and attached to once.
-            opened = (place.file for resolved in self._places for place in resolved.places)
-            for file in {id(file): file for file in opened if file is not None}.values():
-                leave_mount(file)
             self._threads = threads(self.pids)
             self._waiter.watch(self._stream.fd, *([] if self._stacks is None else [self._stacks.fd]))
             if self._identity is not None:
@@ -292,7 +288,7 @@ class Session(Definition):
         cookie = function_cookie(self._numbers[hook.index])
         wanted: dict[OpenFile, FileSites] = {}
         for place in places:
-            site = Site(place.file_offset, place.semaphore_offset, cookie)
+            site = UprobeSite(place.file_offset, place.semaphore_offset, cookie)
             wanted.setdefault(place.opened, FileSites()).add(hook.function, site)
         self._links.attach(wanted, self.pids or (0,))
         self.presence.extended(wanted)
