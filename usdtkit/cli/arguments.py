@@ -80,6 +80,20 @@ class Units(ToolOptions):
         return "latency_us" if self.microseconds else "latency_ms" if self.milliseconds else "latency_ns"
 
 
+class Statements(ToolOptions):
+    """The options of tools that show statements of database servers: where the servers are, and what is shown."""
+
+    exe: str | None = option(
+        *("-x", "--exe"),
+        default=None,
+        metavar="PATH",
+        help="the server's program, to trace servers that start later",
+    )
+    raw_text: bool = option(
+        "--raw-text", default=False, help="show statements as they were sent, with the data in them"
+    )
+
+
 def add_tool_options(parser: argparse.ArgumentParser, options: type[ToolOptions], spelling: Spelling) -> None:
     """All options of a tool: its own, then those that all tools share."""
     options.add_to(parser)
