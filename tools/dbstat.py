@@ -14,10 +14,11 @@ examples:
 import argparse
 from typing import Any
 
-from usdtkit.cli.arguments import add_interval_options, add_session_options, positive
+from usdtkit.cli.arguments import add_interval_options, add_session_options
 from usdtkit.cli.databases import ENGINES, add_query_options, tracing_queries
 from usdtkit.cli.run import follow_intervals
 from usdtkit.cli.statements import Groups, labels, query_fields
+from usdtkit.cli.values import positive
 from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.trace import Distribution, ms
 

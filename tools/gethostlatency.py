@@ -11,14 +11,14 @@ examples:
   usdtkit gethostlatency --json
 """
 
-import argparse
 import errno
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import add_session_options, milliseconds
-from usdtkit.cli.run import follow, new_session
-from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
+from usdtkit.cli.options import ToolOptions, option
+from usdtkit.cli.values import milliseconds
+from usdtkit.records import replace
+from usdtkit.results import COMM, LATENCY_MS, PID, TID, TIME, Column, Rows
 from usdtkit.signatures.libc import GAI_ERRORS
 from usdtkit.trace import Expression, Session, arg, buffer, comm, cstr, deref, ms, retval, uprobe
 
@@ -38,30 +38,39 @@ BY_ADDRESS = ((("gethostbyaddr",), 0), (("gethostbyaddr_r",), 7))
 RETURN_POINTERS = ("gethostbyname", "gethostbyname2", "gethostbyaddr")
 AF_INET, AF_INET6 = 2, 10
 SOCKADDR_IN6_SIZE = 28  # larger than that of an IPv4 address
-COLUMNS = [
-    *(TIME, PID, COMM, LATENCY_MS),
-    *(Column("FUNCTION", "function", 16), Column("RESULT", "result", 10), Column("HOST", "host", 0)),
-]
+
+COLUMNS = (
+    *(TIME, PID, COMM, LATENCY_MS, replace(TID, heading="")),
+    Column("function", "FUNCTION", width=16, meaning="the function that was called"),
+    Column("result", "RESULT", width=10, meaning="ok, not found, failed, EAI_…, or an errno"),
+    Column("host", "HOST", "text", meaning="the name or address that was asked for"),
+    Column("returned", type="integer", meaning="the value that the function returned"),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(ToolOptions):
     """Options of `usdtkit gethostlatency`."""
-    parser.add_argument("-m", "--min-ms", type=milliseconds, default=0.0, metavar="MS", help="only look-ups this long")
-    add_session_options(parser)
+
+    min_ms: float = option(
+        *("-m", "--min-ms"),
+        type=milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="show look-ups of MS ms or more",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    with new_session(options) as session:
-        host: Fields = {"host": cstr(arg(1))}
-        address: Fields = {"address": buffer(arg(1), arg(2), 16), "family": arg(3).cast("i32")}
-        socket_address: Fields = {"address": buffer(arg(1), arg(2), SOCKADDR_IN6_SIZE)}
-        for functions, answer in BY_NAME:
-            trace_calls(session, functions, host, answer, options.min_ms)
-        for functions, answer in BY_ADDRESS:
-            trace_calls(session, functions, address, answer, options.min_ms)
-        trace_calls(session, ("getnameinfo",), socket_address, 0, options.min_ms)
-        return follow(session, options, "gethostlatency", COLUMNS, describe=describe)
+def trace(session: Session, options: Options) -> Rows:
+    """Trace look-ups; a row when one returns."""
+    host: Fields = {"host": cstr(arg(1))}
+    address: Fields = {"address": buffer(arg(1), arg(2), 16), "family": arg(3).cast("i32")}
+    socket_address: Fields = {"address": buffer(arg(1), arg(2), SOCKADDR_IN6_SIZE)}
+    for functions, answer in BY_NAME:
+        trace_calls(session, functions, host, answer, options.min_ms)
+    for functions, answer in BY_ADDRESS:
+        trace_calls(session, functions, address, answer, options.min_ms)
+    trace_calls(session, ("getnameinfo",), socket_address, 0, options.min_ms)
+    return Rows(session, COLUMNS, describe)
 
 
 def trace_calls(session: Session, functions: tuple[str, ...], asked: Fields, answer: int, min_ms: float) -> None:

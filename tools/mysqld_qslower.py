@@ -12,10 +12,11 @@ examples:
 
 import argparse
 
-from usdtkit.cli.arguments import add_session_options, milliseconds, pid
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.databases import MYSQL, add_query_options, tracing_queries
 from usdtkit.cli.run import follow
 from usdtkit.cli.statements import row_maker
+from usdtkit.cli.values import milliseconds, pid
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
 from usdtkit.trace import ms
 

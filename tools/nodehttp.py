@@ -13,9 +13,10 @@ examples:
 
 import argparse
 
-from usdtkit.cli.arguments import add_session_options, milliseconds
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.requests import Requests
 from usdtkit.cli.run import first_found, follow, new_session, running
+from usdtkit.cli.values import milliseconds
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
 from usdtkit.signatures import node
 from usdtkit.trace import Session, arg, cstr, deref, ms

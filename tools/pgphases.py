@@ -12,10 +12,11 @@ examples:
 
 import argparse
 
-from usdtkit.cli.arguments import add_interval_options, add_session_options, positive
+from usdtkit.cli.arguments import add_interval_options, add_session_options
 from usdtkit.cli.databases import POSTGRES, add_query_options, tracing_servers
 from usdtkit.cli.run import follow_intervals
 from usdtkit.cli.statements import Current, Phases
+from usdtkit.cli.values import positive
 from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.signatures.postgresql import PHASES
 from usdtkit.trace import usdt

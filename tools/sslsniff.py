@@ -16,9 +16,10 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import add_filter_options, add_session_options, positive
+from usdtkit.cli.arguments import add_filter_options, add_session_options
 from usdtkit.cli.run import follow, new_session
 from usdtkit.cli.tls import Handshakes, add_library_options, direction, library_of, trace_handshakes, trace_transfers
+from usdtkit.cli.values import positive
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
 from usdtkit.output.text import decoded, hexdump, paragraph
 

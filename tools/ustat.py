@@ -18,9 +18,10 @@ from itertools import chain
 from pathlib import Path
 
 from usdtkit import libraries, targets
-from usdtkit.cli.arguments import add_session_options, positive, seconds
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.languages import Runtime
 from usdtkit.cli.run import follow_intervals, new_session, whose
+from usdtkit.cli.values import positive, seconds
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Target, UserPlace
 from usdtkit.output.report import PID, Column, Report, note

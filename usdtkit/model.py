@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from usdtkit.records import dataclass, field
+from usdtkit.argumenttypes import width_of
+from usdtkit.records import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from usdtkit.files import OpenFile
@@ -84,13 +85,7 @@ class Argument:
         return width_of(self.type)
 
 
-def width_of(type: str) -> int:
-    """The number of operands that an argument of this type takes: two where the second is a length, else one."""
-    return 2 if type in ("bytes", "text") else 1
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """One place in the code where a probe can be hit.
 
     `address` and `semaphore` are virtual addresses of the file, corrected for prelinking; `base` is what the note says.
@@ -119,8 +114,7 @@ class Site:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """A USDT probe: all its sites in one file. Bytes of names that are not UTF-8 are kept as surrogate escapes.
 
     `file` is the open file that the probe was read from. The kernel attaches to that file, even if another one has its
@@ -135,7 +129,17 @@ class Probe:
     doc: str = ""
     build_id: str = ""
     stability: str = ""
-    file: OpenFile | None = field(default=None, compare=False, repr=False)
+    file: OpenFile | None = None
+
+    # Two openings of one file have the same probes.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Probe) and self[:-1] == other[:-1]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])
 
     @property
     def spec(self) -> str:

@@ -58,8 +58,8 @@ def test_csv(measured):
     ("pattern", "code", "said"),
     [
         ("do_sys_open", 2, "kernel functions"),
-        ("u:c:libc:setjmp", 2, "between probes: usdtkit probelatency"),
-        ("r:c:open", 2, "this is no function"),
+        ("u:c:libc:setjmp", 2, "usdtkit probelatency measures between probes"),
+        ("r:c:open", 2, "this is not a function"),
         ("c:no_such_function", 4, "no function no_such_function"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from usdtkit import trace
 from usdtkit.cli import doctor, main
 from usdtkit.errors import UnsupportedError
-from usdtkit.kernel.links import METHODS
+from usdtkit.kernel.attach.links import METHODS
 
 SINCE = {"ring buffer": (5, 8), "cookies": (5, 15), "uprobe_multi": (6, 6)}
 RELEASE = tuple(int(part) for part in re.match(r"(\d+)\.(\d+)", os.uname().release).groups())

@@ -13,7 +13,7 @@ import pytest
 from unharmed import CASES, FEW, MOMENTS, instructions
 
 from usdtkit import records, trace
-from usdtkit.kernel.links import METHODS
+from usdtkit.kernel.attach.links import METHODS
 from usdtkit.model import RETURN_POLICIES
 
 LIBRARIES = {"throws.cc": ["c", "stdc++"], "goroutines.go": []}

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from usdtkit import processes, targets
-from usdtkit.cli.arguments import milliseconds
 from usdtkit.cli.run import new_session, running
+from usdtkit.cli.values import milliseconds
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
 from usdtkit.files import OpenFile
 from usdtkit.model import Target

@@ -17,10 +17,12 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from usdtkit.bpf.abi import machine
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.links import Wanted
-from usdtkit.mappings import PAGE, Identity, Mapping, identities, mapping_at, mappings_in, maps_of
+from usdtkit.kernel.attach.sites import SitesByFile
+from usdtkit.mappings import PAGE, identities
+from usdtkit.maps import Identity, Mapping, mapping_at, mappings_in, maps_of
 from usdtkit.processes import running_pids
 from usdtkit.records import dataclass
 
@@ -30,8 +32,6 @@ MOST_FILES = 128  # that are looked for; each is kept open
 FEW = 8
 # How long a look at the end may take, when nothing came: so many thousand processes are looked at.
 LAST_LOOK_S = 0.5
-# What a breakpoint changes of an instruction: one byte of x86's, else a word.
-BREAKPOINT_SIZE = 1 if os.uname().machine == "x86_64" else 4
 OVERLAYFS = b"overlay"
 
 REMAPPED = "its code is not the file's, but a copy of it in memory, as programs make for huge pages"
@@ -94,7 +94,7 @@ class _Look:
 class Armed:
     """Looks after the sites of a session: once when they are attached, and again before it ends if nothing came."""
 
-    def __init__(self, wanted: Wanted, refused: Collection[tuple[str, int]], pids: Sequence[int]) -> None:
+    def __init__(self, sites: SitesByFile, refused: Collection[tuple[str, int]], pids: Sequence[int]) -> None:
         """`refused`: sites that were not attached, by path and file offset. `pids`: where; without any, everywhere."""
         self._pids = pids
         self._files: list[_File] = []
@@ -104,15 +104,15 @@ class Armed:
         self._told: set[str] = set()
         self._stop = self._is_final = False
         self._over = _thread.allocate_lock()
-        for file, sites in islice(wanted.items(), MOST_FILES):
-            offsets = {site.file_offset for site in sites.sites}
+        for file, file_sites in islice(sites.items(), MOST_FILES):
+            offsets = {site.file_offset for site in file_sites.sites}
             if offsets := {offset for offset in offsets if (file.path, offset) not in refused}:
                 self._files.append(_File(file, offsets))
         for one, identity in zip(self._files, identities([one.descriptor for one in self._files]), strict=True):
             one.identity = identity
         self._find_shown()
         self._paths = [one.path for one in self._files]
-        self._knows_all = len(self._files) == len(wanted) and all(one.identity for one in self._files)
+        self._knows_all = len(self._files) == len(sites) and all(one.identity for one in self._files)
 
     def _find_shown(self) -> None:
         """Below an overlay lies what is attached to, and what processes show that they map is the overlay's file."""
@@ -265,10 +265,11 @@ def _state(pid: int, maps: bytes, file: _File, mappings: Sequence[Mapping]) -> s
 def _state_of(pid: int, memory: int, file: _File, mapping: Mapping, site: int) -> str:
     address = mapping.address(site)
     assert address is not None
-    there = os.pread(memory, BREAKPOINT_SIZE, address)
+    size = machine().breakpoint_size
+    there = os.pread(memory, size, address)
     if not there:
         raise ProcessLookupError
-    if there != os.pread(file.descriptor, BREAKPOINT_SIZE, site):
+    if there != os.pread(file.descriptor, size, site):
         return ""
     if mapping.is_writable or mapping.permissions[3:4] == b"s":
         return WRITABLE

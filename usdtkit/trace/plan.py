@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit.bpf import program as programs
+from usdtkit.bpf.cookie import NAMESAKE_SHIFT, NAMESAKES, function_cookie, usdt_cookie
 from usdtkit.bpf.operands import pack_operands
-from usdtkit.bpf.render import NAMESAKE_SHIFT, NAMESAKES
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.links import FileSites, Site
+from usdtkit.kernel.attach.sites import FileSites, UprobeSite
 from usdtkit.kernel.rejections import REJECTED
 from usdtkit.model import UserPlace
 from usdtkit.records import asdict, dataclass
@@ -145,6 +145,9 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
         numbers.append(names.setdefault((owner.index, first), len(names)))
         for place in resolved.places:
             opened = place.opened
+            file = sites.setdefault(opened, FileSites())
+            if place.file is not None:
+                file.handles.append(place.file)
             flags = place.flags
             if place.function is not None:
                 same = namesakes.setdefault((owner.index, opened, place.name), {})
@@ -157,12 +160,11 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
             if hook.kind == "usdt":
                 packed = tuple(pack_operands(place.operands, hook.machine))
                 at_entry = stacks is not None and stacks.begins_function(place)
-                cookie = programs.cookie(name, lists.setdefault(packed, len(lists)), at_entry)
+                cookie = usdt_cookie(name, lists.setdefault(packed, len(lists)), at_entry)
             else:
                 is_exit = hook.kind == "return" and place.returns == "sites"
-                cookie = programs.function_cookie(name, flags, is_exit=is_exit)
-            site = Site(place.file_offset, place.semaphore_offset, cookie)
-            file = sites.setdefault(opened, FileSites())
+                cookie = function_cookie(name, flags, is_exit=is_exit)
+            site = UprobeSite(place.file_offset, place.semaphore_offset, cookie)
             if place.returns == "tail":
                 file.add_tail(hook.function, site)
             elif place.returns != "probes":
@@ -175,9 +177,9 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
             if place.rejected_offset:
                 rejected.setdefault((place.opened, place.rejected_offset), place.name)
     by_number = dict(enumerate(rejected.values(), len(names)))
-    counting: dict[OpenFile, list[Site]] = {}
+    counting: dict[OpenFile, list[UprobeSite]] = {}
     for number, (opened, offset) in zip(by_number, rejected, strict=True):
-        counting.setdefault(opened, []).append(Site(offset, 0, programs.cookie(number, 0)))
+        counting.setdefault(opened, []).append(UprobeSite(offset, 0, usdt_cookie(number, 0)))
     for opened, those in counting.items():
         # First of all, for a program may fire as soon as it sees that a probe is traced.
         sites[opened].plain = {REJECTED: those, **sites[opened].plain}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.errors import UnsupportedError
-from usdtkit.kernel.links import Refusal, Wanted
+from usdtkit.kernel.attach.sites import Refusal, SitesByFile
 from usdtkit.trace.armed import Armed, Unarmed
 from usdtkit.trace.command import Command
 
@@ -36,17 +36,17 @@ class Presence:
         self._semaphores: Semaphores | None = None
         self._has_begun = False
 
-    def attaching(self, sites: Wanted) -> None:
+    def attaching(self, sites: SitesByFile) -> None:
         """The session is about to attach. UnsupportedError where that would kill its command."""
         if self._command is not None:
             refuse_copying(self._command.program, self._command.words, {file.path for file in sites})
 
-    def attached(self, sites: Wanted, refused: Collection[Refusal]) -> None:
+    def attached(self, sites: SitesByFile, refused: Collection[Refusal]) -> None:
         """The session has attached to these sites, but for those refused, for the first time."""
         self._armed = Armed(sites, {(one.path, one.file_offset) for one in refused}, self._pids)
         self.extended(sites)
 
-    def extended(self, sites: Wanted) -> None:
+    def extended(self, sites: SitesByFile) -> None:
         """The session has attached to these sites."""
         if not any(one.semaphore_offset for file in sites.values() for one in file.sites):
             return

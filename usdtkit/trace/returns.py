@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit import targets
-from usdtkit.bpf.render import EXIT_IS_BRANCH, EXIT_IS_SHARED, EXIT_LACKS_VALUE
+from usdtkit.bpf.cookie import EXIT_IS_BRANCH, EXIT_IS_SHARED, EXIT_LACKS_VALUE
 from usdtkit.elf.image import Image
 from usdtkit.elf.unwinding import RETURNS_TWICE, may_end_anywhere, may_leave
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError

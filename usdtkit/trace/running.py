@@ -14,19 +14,20 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
+from usdtkit.bpf.calls import caller_of
 from usdtkit.bpf.compiler import compile_program
+from usdtkit.bpf.cookie import function_cookie
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.pairs import caller_of
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
 from usdtkit.kernel import rejections
-from usdtkit.kernel.links import REWRITTEN, FileSites, Links, Refusal, Site
-from usdtkit.kernel.loader import Loaded, require_bpf
+from usdtkit.kernel.attach.links import Links
+from usdtkit.kernel.attach.sites import REWRITTEN, FileSites, Refusal, UprobeSite
+from usdtkit.kernel.load import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
-from usdtkit.kernel.mounts import leave_mount
-from usdtkit.kernel.ringbuf import RingBuffer
+from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import UserPlace
 from usdtkit.processes import runs, threads
 from usdtkit.records import dataclass, replace
@@ -116,10 +117,6 @@ class Running:
         if not self._links.attach(self._plan.sites, self._pids or (0,), self._program.tracepoints):
             _require_any(self._links.refused)
         self._presence.attached(self._plan.sites, self.refused)
-        # A file that was found twice is open twice, and attached to once.
-        opened = (place.file for resolved in self._blueprint.places for place in resolved.places)
-        for file in {id(file): file for file in opened if file is not None}.values():
-            leave_mount(file)
         self._threads = threads(self._pids)
 
     def _fill_maps(self, plan: Plan) -> None:
@@ -156,10 +153,10 @@ class Running:
             raise UsageError(f"{what}: only a source without arguments can be extended")
         if hook.kind != "usdt":
             check_places(places)
-        cookie = programs.function_cookie(self._plan.numbers[hook.index])
+        cookie = function_cookie(self._plan.numbers[hook.index])
         sites: dict[OpenFile, FileSites] = {}
         for place in places:
-            site = Site(place.file_offset, place.semaphore_offset, cookie)
+            site = UprobeSite(place.file_offset, place.semaphore_offset, cookie)
             sites.setdefault(place.opened, FileSites()).add(hook.function, site)
         self._links.attach(sites, self._pids or (0,))
         self._presence.extended(sites)

@@ -21,8 +21,9 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.loading import address_of, first_instructions, misleads_kernel, places_of_code, span
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.links import Wanted
-from usdtkit.mappings import PAGE, Identity, Mapping, MappingStream, identities, mappings_in, maps_of
+from usdtkit.kernel.attach.sites import SitesByFile
+from usdtkit.mappings import PAGE, MappingStream, identities
+from usdtkit.maps import Identity, Mapping, mappings_in, maps_of
 from usdtkit.processes import running_pids
 from usdtkit.records import dataclass
 from usdtkit.trace.stops import Stops
@@ -62,7 +63,7 @@ class Misleading:
         return self.file.path
 
 
-def misleading_files(wanted: Wanted) -> list[Misleading]:
+def misleading_files(wanted: SitesByFile) -> list[Misleading]:
     """Those files of the sites whose semaphores need us; most often none."""
     found = []
     for file, sites in wanted.items():

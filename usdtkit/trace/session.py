@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from usdtkit.errors import ProgramError, UsageError
-from usdtkit.kernel.links import Refusal
+from usdtkit.kernel.attach.sites import Refusal
 from usdtkit.model import UserPlace
 from usdtkit.trace.command import Command
 from usdtkit.trace.definition import Definition
@@ -41,7 +41,7 @@ class Session(Reading, Definition):
     `ring_size`: bytes for events in the kernel, a power of two. `string_size`: bytes read of a string argument.
     `capacity`: how many entries each table in the kernel can hold: open pairs, keys of counts and histograms, stacks,
     and the maps that were given no capacity of their own.
-    `method`: how to attach, one of `usdtkit.kernel.links.METHODS`; None takes the best that the kernel has.
+    `method`: how to attach, one of `usdtkit.kernel.attach.links.METHODS`; None takes the best that the kernel has.
     `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
     `batches` keep the buffer's. `drop_privileges`: when all is attached, give up every privilege, and become this user
     (a name or number), or with True who called sudo, else nobody; a `command` is run by that user too.
@@ -103,9 +103,9 @@ class Session(Reading, Definition):
         try:
             self._start(announce)
         except ProgramError as error:
-            from usdtkit.kernel.blame import blame  # lazy: only needed when the verifier rejects the program
+            from usdtkit.kernel.diagnose import diagnose  # lazy: only needed when the verifier rejects the program
 
-            raise blame(self._blueprint.hooks, error) from None
+            raise diagnose(self._blueprint.hooks, error) from None
 
     def _start(self, announce: Callable[[list[Planned]], None] | None) -> None:
         self._check_not_closed()
