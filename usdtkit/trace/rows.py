@@ -74,8 +74,11 @@ class RowType:
         """What makes a row of an event, which has the fields under these `names`."""
         values = attrgetter(*(names.get(field, field) for field in self.fields))
         make, fields = self.type, self.fields
-        if len(fields) == 1:
+        if len(fields) == 1:  # of which attrgetter makes no tuple
             return lambda event: make(**{fields[0]: values(event)})
+        if issubclass(make, tuple):
+            make_tuple: Callable[[Any], Any] = make._make  # type: ignore[attr-defined]  # which every NamedTuple has
+            return lambda event: make_tuple(values(event))
         if self.by_keyword:
             return lambda event: make(**dict(zip(fields, values(event), strict=True)))
         return lambda event: make(*values(event))
@@ -104,6 +107,6 @@ def _may_be(annotation: Any, type_: type) -> bool:
     """Whether a value of a type may be what is annotated; true where that cannot be told."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return any(_may_be(part, type_) for part in typing.get_args(annotation))
-    if typing.get_origin(annotation) is not None or not isinstance(annotation, type):
+    if annotation is Any or typing.get_origin(annotation) is not None or not isinstance(annotation, type):
         return True
     return issubclass(type_, annotation) or (annotation is float and type_ is int)
