@@ -65,8 +65,12 @@ __all__ = [
 ]  # fmt: skip
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
-    # Most sessions take no stacks, and need not wait for what names them.
+    """Import the classes for stacks when they are used, because most sessions read no stacks."""
     if name == "Stack":
         from usdtkit.trace.stacks import Stack
 
