@@ -232,7 +232,7 @@ comm = Name("comm")
 latency = Name("latency")
 """At the end of a pair, the nanoseconds since its start."""
 retval = Name("retval")
-"""At the return of a function, the value that it returns: 64 bits with a sign."""
+"""At the return of a function, the 64 bits that it returns. A C int is `retval.cast("i32")`."""
 now = Name("time")
 """When the probe was hit: CLOCK_MONOTONIC in nanoseconds."""
 cgroup = Name("cgroup")
