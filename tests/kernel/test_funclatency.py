@@ -25,7 +25,7 @@ def test_every_call_of_a_recursion(measured):
     output, own = measured("--json")
     _, (row,), summary = json_lines(output)
     assert row["count"] == len(own) == summary["hits"] == 210
-    assert summary["unmatched"] == summary["dropped"] == 0
+    assert summary["unmatched"] == summary["abandoned"] == 0
     assert sum(own) < row["sum"] < 1.5 * sum(own) + 210 * 50_000
     assert sum(bucket["count"] for bucket in row["buckets"]) == 210
     assert row["p50"] <= row["p90"] <= row["p99"] <= max(bucket["high"] for bucket in row["buckets"])

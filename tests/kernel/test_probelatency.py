@@ -36,7 +36,7 @@ def between(compile_c, ready, spawn):
 def test_pairs(arguments, between):
     _, (row,), summary = json_lines(between(*arguments, "--json"))
     assert (row["value"], row["count"]) == ("latency_ns", 996)
-    assert (summary["unmatched"], summary["dropped"], summary["lost"]) == (0, 0, 0)
+    assert (summary["unmatched"], summary["abandoned"], summary["lost"]) == (0, 0, 0)
 
 
 def test_one_by_one(between):

@@ -27,7 +27,7 @@ KINDS = [[], ["-no-pie"], ["-static"], ["-static-pie"]]
 AS_NOBODY = """
 import sys
 from usdtkit import trace
-with trace.Session(command=sys.argv[2:], drop=True) as session:
+with trace.Session(command=sys.argv[2:], drop_privileges=True) as session:
     session.usdt("tick:hit", sys.argv[1]).emit()
     print(len(list(session)))
 """

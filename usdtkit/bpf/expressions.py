@@ -250,7 +250,10 @@ probe = Name("probe")
 
 
 def arg(which: int | str) -> Arg:
-    """An argument of the probe or function: by name where the name is known, or by number from 1."""
+    """An argument of the probe or function: by name where the name is known, or by number from 1.
+
+    A value that `Source.derive` has named goes by its name too.
+    """
     if isinstance(which, int) and which < 1:
         raise UsageError(f"arg({which}): arguments count from 1")
     return Arg(which)

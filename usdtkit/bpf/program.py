@@ -29,7 +29,7 @@ from usdtkit.model import Argument, HookKind, Tracepoint
 from usdtkit.records import dataclass, field, replace
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
-COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "dropped", "unreadable", "no_stack")
+COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "abandoned", "unreadable", "no_stack")
 COUNTERS_SIZE = 8 * 8  # of struct counters
 
 STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
@@ -41,7 +41,8 @@ class Hook:
 
     A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) sees it. Both say by what
     they find each other, and which value is their `key` then. A return that is not the end of its own function's pair
-    has the hook of the calls that were `entered`: exits may be run through by calls of other functions.
+    has the hook of the calls that were `entered`: exits may be run through by calls of other functions. `derived` are
+    the values that expressions may ask for by name, besides arguments.
     """
 
     index: int
@@ -58,6 +59,7 @@ class Hook:
     matching: Matching = "nesting"
     nesting: int = NESTING
     key: ex.Expression | None = None
+    derived: dict[str, ex.Expression] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
 
     @property
@@ -135,7 +137,7 @@ class _Builder:
     def _function(self, hook: Hook) -> None:
         kept = self.pairs.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size, hook.convention)
-        scope = replace(scope, goid_offset=hook.goid_offset)
+        scope = replace(scope, goid_offset=hook.goid_offset, derived=hook.derived)
         access = Access(scope, _counter("unreadable"), _counter("no_stack"), self.parameters)
         renderer = Renderer(access, self.globs)
 

@@ -31,12 +31,12 @@ class Summary:
     """What became of every hit.
 
     `hits` that reached a hook (of a pair: that were completed), events `received` and `lost` for want of room in the
-    ring buffer; entries that a full table did not take; ends without a start; starts dropped because too many were
-    open in one thread (`overflow`), or because their end cannot come any more (`dropped`: the thread or process has
-    ended, the call was left by an exception or longjmp, the key has started again); values that could not be read;
-    hits of which no stack could be taken, for want of room or because the process is a 32-bit one. `open` calls of
-    functions had neither returned nor been seen to be left when this was read. `rejected` are calls of probes that were
-    not fired because their values did not fit, as programs that use usdtkit count them.
+    ring buffer; entries that a full table did not take; ends without a start; starts that were given up because
+    too many were open in one thread (`overflow`), or because their end cannot come any more (`abandoned`: the thread or
+    process has ended, the call was left by an exception or longjmp, the key has started again); values that could not
+    be read; hits of which no stack could be taken, for want of room or because the process is a 32-bit one. `open`
+    calls of functions had neither returned nor been seen to be left when this was read. `rejected` are calls of probes
+    that were not fired because their values did not fit, as programs that use usdtkit count them.
 
     `unarmed` is how many processes run what is traced but have no breakpoints there; `Session.unarmed` lists them.
     `command_status` is how the session's command ended by itself: its exit status, or the negative number of the
@@ -49,7 +49,7 @@ class Summary:
     full: int
     unmatched: int
     overflow: int
-    dropped: int
+    abandoned: int
     unreadable: int
     no_stack: int
     open: int
@@ -210,5 +210,5 @@ def totals(
     for hook in hooks:
         if hook.counts_calls and hook.call is not None:
             entered = hook.call.index
-            total["dropped"] += max(0, hits[entered] - hits[hook.index] - calls.get(entered, 0))
+            total["abandoned"] += max(0, hits[entered] - hits[hook.index] - calls.get(entered, 0))
     return {**total, "open": sum(calls.values())}
