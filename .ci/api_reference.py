@@ -35,6 +35,8 @@ MODULES = (
 )
 # Of these packages, the modules inside are public too; `NAMES` of a package says which of them.
 PACKAGES = ("usdtkit.instrument", "usdtkit.providers")
+# Classes that programs call although their initialisers name types that are not public.
+CALLED = ("Provider", "Session", "Sources", "Rows", "Summaries")
 WIDTH = 100
 _TYPES = {"Any", "Callable", "Iterable", "Iterator", "Literal", "Mapping", "None", "Sequence", "StrPath"}
 
@@ -217,13 +219,20 @@ def _code(text: str) -> str:
     return f"```python\n{text}\n```\n"
 
 
-def _is_made_by_users(cls: type, names: set[str]) -> bool:
-    """Whether programs call the class themselves: its initialiser takes no types that are not public."""
+def _is_called(cls: type, names: set[str]) -> bool:
+    """Whether to show how a class is called: of a record, whose fields these are, and where programs call it.
+
+    The initialiser of any other class takes types that are not public.
+    """
     try:
         signature = _signature(cls)
     except ValueError:  # of a compiled base class
         return False
-    return set(re.findall(r"\b[A-Z]\w+", signature)) <= names | _TYPES
+    if hasattr(cls, "__record__") or cls.__name__ in CALLED:
+        return True
+    if signature == "()":
+        return False
+    return "Made by" not in (cls.__doc__ or "") and set(re.findall(r"\b[A-Z]\w+", signature)) <= names | _TYPES
 
 
 def describe(module: ModuleType, name: str, public: set[type], names: set[str]) -> Iterator[str]:
@@ -231,7 +240,7 @@ def describe(module: ModuleType, name: str, public: set[type], names: set[str]) 
     value = getattr(module, name)
     yield f"### {name}\n"
     if inspect.isclass(value):
-        if _stub(value) or not _is_made_by_users(value, names):
+        if _stub(value) or not _is_called(value, names):
             yield _code(f"class {name}")
         else:
             yield _code(f"class {name}{_signature(value)}")
