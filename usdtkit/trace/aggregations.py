@@ -30,6 +30,7 @@ class Distribution:
 
     @property
     def count(self) -> int:
+        """The number of values."""
         return sum(self.buckets.values())
 
     @property
