@@ -184,7 +184,7 @@ class Target:
     """One ELF file to look into: `path` opens it from here, `name` is what the processes that map it call it.
 
     The two differ in a container, or where the file was deleted. `pids` are those of the scan that map it, and `key`
-    the device and inode that it had then: `usdtkit.processes.open_target` opens that file or none. A path that a user
+    the device and inode that it had then: `usdtkit.scan.open_target` opens that file or none. A path that a user
     has named means whatever file is there, and has no key.
     """
 
