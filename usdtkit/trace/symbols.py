@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from itertools import chain, count
 from pathlib import Path
 
-from usdtkit import processes
+from usdtkit import processes, scan
 from usdtkit.elf.debugfiles import debug_images
 from usdtkit.elf.image import Image
 from usdtkit.elf.lookup import SymbolTable
@@ -187,7 +187,7 @@ class Files:
 
     def _look_into(self, target: Target) -> MappedFile | None:
         try:
-            return self._mapped(target.path, processes.open_target(target)[-1])
+            return self._mapped(target.path, scan.open_target(target)[-1])
         except UsdtkitError:  # no process has it any more, or it may not be opened
             return None
 
@@ -206,13 +206,13 @@ def _root_of(pid: int) -> str:
 
 def _mapped_now() -> list[Target]:
     """All files that processes execute, as far as we may look."""
-    scan = processes.Scan()
+    files = scan.Scan()
     for pid in processes.running_pids():
         try:
-            scan.add(pid)
+            files.add(pid)
         except (NotFoundError, PrivilegeError):
             continue
-    return scan.targets()
+    return files.targets()
 
 
 def _own_vdso() -> bytes | None:
