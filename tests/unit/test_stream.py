@@ -38,7 +38,7 @@ class Ring:
         return 8 * len(self.records)
 
     @property
-    def taken(self):
+    def consumed(self):
         return 8 * self.position
 
     def read(self, decode):
