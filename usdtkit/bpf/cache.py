@@ -106,8 +106,8 @@ def _prune(place: OwnDirectory) -> None:
 
 def _entries(place: OwnDirectory) -> list[tuple[str, os.stat_result]]:
     """The names and status of files that `store` has written, the last used first."""
-    found = [(name, status) for name, status in place.entries() if _is_entry(name, status)]
-    return sorted(found, key=lambda entry: -entry[1].st_atime_ns)
+    kept = [(name, status) for name, status in place.entries() if _is_entry(name, status)]
+    return sorted(kept, key=lambda entry: -entry[1].st_atime_ns)
 
 
 def _is_entry(name: str, status: os.stat_result) -> bool:

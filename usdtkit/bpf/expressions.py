@@ -164,7 +164,7 @@ class Register(Expression):
 
 
 @dataclass(eq=False, repr=False)
-class Memory(Expression):
+class NumberInMemory(Expression):
     """A number in the memory of the process."""
 
     address: Expression
@@ -191,7 +191,7 @@ class Buffer(Expression):
 
 
 @dataclass(eq=False, repr=False)
-class Stored(Expression):
+class MapValue(Expression):
     """A value of an entry of the session's map `number`, or 0 where there is none. Of the kind bool, whether there
     is."""
 
@@ -259,14 +259,14 @@ def buffer(pointer: Expression | str | int, length: Operand, size: int = 256) ->
     return Buffer(_pointer(pointer), lift(length), _check_size(size))
 
 
-def deref(address: Expression | str | int, offset: int = 0, type: NumberType = "u64") -> Memory:
+def deref(address: Expression | str | int, offset: int = 0, type: NumberType = "u64") -> NumberInMemory:
     """The number at `address + offset` in the memory of the process. Chains of pointers are nested calls.
 
     An f32 or f64 can be a field or a key, but programs in the kernel cannot calculate with it.
     """
     if type not in (*INTEGER_TYPES, "f32", "f64"):
         raise UsageError(f"cannot read a {type!r} from memory", hint=f"one of {', '.join(INTEGER_TYPES)}, f32, f64")
-    return Memory(_pointer(address), offset, type)
+    return NumberInMemory(_pointer(address), offset, type)
 
 
 def us(value: float) -> int:

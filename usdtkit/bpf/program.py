@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from usdtkit.bpf import calls
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.abi import machine
+from usdtkit.bpf.abi import abi_of
 from usdtkit.bpf.access import Access
 from usdtkit.bpf.actions import Block
 from usdtkit.bpf.cookie import MAX_LISTS
@@ -24,7 +24,7 @@ from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import STORE_KEY, Renderer, store_name
 from usdtkit.bpf.scope import Scope
-from usdtkit.bpf.statements import BACK, SCRATCH, ActionRenderer, Table
+from usdtkit.bpf.statements import BACK, SCRATCH, ActionRenderer, TableLayout
 from usdtkit.model import Argument, HookKind, Tracepoint
 from usdtkit.records import dataclass, field, replace
 
@@ -93,7 +93,7 @@ class Program:
     parameters: tuple[int, ...]
     globs: tuple[bytes, ...]
     records: dict[int, Layout]
-    tables: dict[int, Table]
+    tables: dict[int, TableLayout]
     has_stacks: bool
     tracepoints: tuple[tuple[str, Tracepoint], ...]
 
@@ -122,7 +122,7 @@ class _Builder:
             declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
         for hook in hooks:
             self._function(hook)
-        parts = [machine(hooks[0].machine).stack_macros, STACKS] if self.has_stacks else []
+        parts = [abi_of(hooks[0].machine).stack_macros, STACKS] if self.has_stacks else []
         parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         tracepoints = TRACEPOINTS if self.pairs.at_thread_end or self.pairs.at_process_end else ()

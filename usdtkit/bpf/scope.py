@@ -5,7 +5,7 @@ Input: the declaration of a hook. Output: `Scope`, for `access`, `names` and `re
 
 from __future__ import annotations
 
-from usdtkit.bpf.abi import CallingConvention, Machine, machine
+from usdtkit.bpf.abi import Abi, CallingConvention, abi_of
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.errors import UsageError
@@ -23,7 +23,7 @@ class Scope:
 
     what: str
     kind: HookKind
-    machine_name: str
+    machine: str
     arguments: tuple[Argument, ...] = ()
     kept: Layout | None = None
     string_size: int = 256
@@ -31,15 +31,15 @@ class Scope:
     goid_offset: int = 0
 
     @property
-    def machine(self) -> Machine:
-        """The architecture of the traced program."""
-        return machine(self.machine_name)
+    def abi(self) -> Abi:
+        """What the architecture of the traced program says."""
+        return abi_of(self.machine)
 
     @property
     def calls(self) -> CallingConvention:
         """How the functions here are called. UsageError where they are called in different ways."""
         try:
-            return self.machine.conventions[self.convention]
+            return self.abi.conventions[self.convention]
         except KeyError:
             raise UsageError(
                 f"{self.what}: its functions are called in different ways, those of 32 bits, of Go and of C",

@@ -1,6 +1,6 @@
 /*
  * User stacks: program.py puts this behind the prelude of a program that asks for them, and before it the macros by
- * which it knows the architecture (`Machine.stack_macros` of abi.py).
+ * which it knows the architecture (`Abi.stack_macros` of abi.py).
  *
  * The number of a stack is a hash of the process and of its addresses. Its definition is sent once, when it is first
  * seen.

@@ -36,7 +36,7 @@ Counter = Callable[..., str]
 
 
 @dataclass(eq=False, repr=False)
-class Table:
+class TableLayout:
     """How to read an aggregation: the layouts of its keys and values, and whether the values that it adds are
     signed."""
 
@@ -58,7 +58,7 @@ class ActionRenderer:
         self.needs_scratch = False
         # By kind. An event of the type n has the kind n * SIZES or one of the SIZES - 1 behind it, by its size.
         self.records: dict[int, Layout] = {}
-        self.tables: dict[int, Table] = {}
+        self.tables: dict[int, TableLayout] = {}
 
     def render(self, action: Action, renderer: Renderer, count: Counter) -> list[str]:
         """The statements of an action. UsageError where its values cannot be had at this probe."""
@@ -179,11 +179,11 @@ class ActionRenderer:
         name, keys = table_name(action.number), action.keys
         amount, signed = ("1", False) if action.amount is None else renderer.integer(action.amount)
         if not keys:
-            self.tables[action.number] = Table(Layout([]), signed)
+            self.tables[action.number] = TableLayout(Layout([]), signed)
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, 1);")
             return _add_to_slot(name, "0", amount)
         layout, lines = self._key(f"{name}_key", keys, (), renderer)
-        self.tables[action.number] = Table(layout, signed)
+        self.tables[action.number] = TableLayout(layout, signed)
         self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
         return ["{", f"u64 amount = {amount};", *lines, *_add_to_key(name, "amount", count("full")), "}"]
 
@@ -193,11 +193,11 @@ class ActionRenderer:
         opening = ["{", f"u64 value = {measured};"]
         bucket, sum_slot = scale.render("value", renderer.access.parameter), scale.buckets
         if not action.keys:
-            self.tables[action.number] = Table(Layout([]), signed)
+            self.tables[action.number] = TableLayout(Layout([]), signed)
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, {sum_slot + 1});")
             return [*opening, *_add_to_slot(name, bucket, "1"), *_add_to_slot(name, str(sum_slot), "value"), "}"]
         layout, lines = self._key(f"{name}_key", action.keys, [Field("bucket", "u64")], renderer)
-        self.tables[action.number] = Table(layout, signed)
+        self.tables[action.number] = TableLayout(layout, signed)
         self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
         slot, full = f"key.f{len(action.keys)}", count("full")
         # A value for whose bucket there is no room is left out of the sum too, so that the average stays right.
@@ -222,7 +222,7 @@ class ActionRenderer:
             layout, lines = Layout([]), ["u32 key = 0;"]
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, struct {name}_value, 1);")
             make = ""
-        self.tables[action.number] = Table(layout, signed, values)
+        self.tables[action.number] = TableLayout(layout, signed, values)
         return [
             *("{", f"{'s64' if signed else 'u64'} value = {measured};", *lines),
             *(f"struct {name}_value *v = {name}.lookup(&key);", make, f"if (!v) {{ {count('full')} }} else {{"),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from usdtkit.bpf.actions import Log2, Scale
-from usdtkit.bpf.statements import Table
+from usdtkit.bpf.statements import TableLayout
 from usdtkit.kernel.maps import Map
 from usdtkit.records import dataclass, field, replace
 
@@ -90,14 +90,14 @@ class Aggregation:
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
-        self._maps: list[tuple[Map, Table]] = []  # one for each source that fills the table
+        self._maps: list[tuple[Map, TableLayout]] = []  # one for each source that fills the table
         self._seen: dict[Key, int] = {}
 
-    def bind(self, values: Map, table: Table) -> None:
+    def bind(self, values: Map, table: TableLayout) -> None:
         """Called by the session when a map of the table exists."""
         self._maps.append((values, table))
 
-    def _rows(self) -> Iterator[tuple[Table, Key, bytes]]:
+    def _rows(self) -> Iterator[tuple[TableLayout, Key, bytes]]:
         """Keys, without keys the number of the slot, and what the kernel has there; nothing before the start."""
         for map, table in self._maps:
             slots = not table.keys.fields
