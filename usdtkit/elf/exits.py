@@ -6,7 +6,8 @@ against, and on `usdtkit.elf.callees`, which says what a jump out of a function 
 
 A return probe of the kernel puts an address of its own on the stack in place of the return address. Code that walks or
 switches stacks (exceptions, coroutines, Go) then meets that address, and the program dies. A probe on each instruction
-by which a function leaves changes nothing on the stack. A function is refused unless all these instructions are certain.
+by which a function leaves changes nothing on the stack. Where one of these instructions is
+uncertain, the function is refused.
 """
 
 from __future__ import annotations
