@@ -14,11 +14,11 @@ from typing import Any
 from usdtkit import targets
 from usdtkit.cli.run import filtered
 from usdtkit.errors import NotFoundError
-from usdtkit.model import Function
+from usdtkit.model import Function, UserPlace
 from usdtkit.records import dataclass
 from usdtkit.signatures.tls import LIBRARIES, OPENSSL_STATE_MACHINE, Library
 from usdtkit.trace import Expression, Session, arg, buffer, comm, deref, retval, uid, uprobe
-from usdtkit.trace.specs import Place, Resolved
+from usdtkit.trace.specs import Resolved
 
 MAX_HANDLES = 10_000
 Names = Sequence[str]
@@ -159,7 +159,7 @@ def _steps(library: Library, names: Names) -> Names:
 
 def _together(files: Sequence[File], choose: Callable[[Library, Names], Names]) -> Resolved:
     """The chosen functions of all files as one source: the program is the same, whichever libraries there are."""
-    places: list[Place] = []
+    places: list[UserPlace] = []
     for library, functions in files:
         own = choose(library, [function.name for function in functions])
         chosen = [function for function in functions if function.name in own]

@@ -150,38 +150,45 @@ class Image:
         return b"" if section.type == SHT_NOBITS else self.read(section.offset, section.size)
 
     def notes(self, offset: int, size: int, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
-        """Walk the notes in `size` bytes of the file from `offset`: (owner without its NUL, type, description).
+        """Walk the notes in `size` bytes of the file from `offset`: (owner without its NUL, type, description)."""
+        for kind, data, owner_at, owner_size, start, end in self.note_places(offset, size, alignment):
+            yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[start:end]
 
-        The file is read piece by piece, and ElfError is raised at the note that is one too many: an empty note takes 12
-        bytes, of a sparse file no room on the disk, and a walk over millions of them would take seconds.
+    def note_places(
+        self, offset: int, size: int, alignment: int = 4
+    ) -> Iterator[tuple[int, bytes, int, int, int, int]]:
+        """Walk the notes like `notes`, and cut nothing out: (type, data, owner's start and size, description's start
+        and end), all within `data`. Where a file has hundreds of notes, cutting them out costs as much as the walk.
+
+        The file is read piece by piece. ElfError is raised at the note that is one too many: an empty note takes 12
+        bytes and, in a sparse file, no space on the disk, so that a walk over millions of them would take seconds.
         """
         padding = 7 if alignment == 8 else 3
         unpack = struct.Struct(self.byte_order + "III").unpack_from
-        count, done = 0, 0  # `done` bytes were walked over
-        wanted = _PIECE_OF_NOTES
-        while done + 12 <= size:
-            data = self.read(offset + done, min(wanted, size - done))
+        count, walked = 0, 0  # `walked` in bytes
+        piece_size = _PIECE_OF_NOTES
+        while walked + 12 <= size:
+            data = self.read(offset + walked, min(piece_size, size - walked))
             position, available = 0, len(data)
-            wanted = _PIECE_OF_NOTES
+            piece_size = _PIECE_OF_NOTES
             while position + 12 <= available:
                 owner_size, description_size, kind = unpack(data, position)
-                owner_at = position + 12
-                at = position + (12 + owner_size + padding & ~padding)
-                end = at + description_size
+                start = position + (12 + owner_size + padding & ~padding)
+                end = start + description_size
                 if end > available:
-                    if done + end > size:
+                    if walked + end > size:
                         raise ElfError(
-                            f"{self.path}: damaged note: {owner_size} + {description_size} bytes at {done + position} "
-                            f"of {size}"
+                            f"{self.path}: damaged note: {owner_size} + {description_size} bytes at "
+                            f"{walked + position} of {size}"
                         )
-                    wanted = max(wanted, end - position)
+                    piece_size = max(piece_size, end - position)
                     break
                 count += 1
                 if count > MOST_NOTES:
                     raise ElfError(f"{self.path}: damaged: more than {MOST_NOTES} notes")
-                yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[at:end]
-                position = position + (end - position + padding & ~padding)
-            done += position
+                yield kind, data, position + 12, owner_size, start, end
+                position += end - position + padding & ~padding
+            walked += position
 
     @property
     def build_id(self) -> str:
