@@ -124,8 +124,8 @@ def test_script_of_a_path_and_of_some_probes(capsys):
 
 
 def test_script_of_a_provider_with_several_files(capsys, monkeypatch, directory):
-    # A file's name is a hash of its content, and another process may map a file of a provider "shop" just now.
-    name = f"shop{os.getpid()}"
+    # A name of this process alone: what other processes of this machine map must not matter.
+    name = f"shop_{os.getpid()}"
     old = built(name, "gone", "paid")
     os.utime(old, (1, 1))
     forget_providers(monkeypatch)
@@ -145,7 +145,7 @@ def test_script_of_a_provider_with_several_files(capsys, monkeypatch, directory)
     later = shop.probe("later")
     shop.load()
     last = shop.files[1]
-    assert attached() == sorted(f"usdt:{each.path}:{name}:{each.name}" for each in (first, paid, later))
+    assert attached() == sorted(f"usdt:{probe.path}:{name}:{probe.name}" for probe in (first, paid, later))
     assert attached("later") == [f"usdt:{last}:{name}:later"]
 
 

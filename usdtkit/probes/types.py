@@ -1,6 +1,7 @@
-"""Names for the types of arguments, for the annotations of functions that declare probes.
+"""Names of the types of arguments, for the annotations of functions that declare probes.
 
-Type checkers read them as int, float or object. `signature` reads the annotations; `declaration` checks the types.
+Type checkers read them as int, float or object. `signature` reads the annotations; the types themselves are listed in
+`usdtkit.argumenttypes`.
 """
 
 from __future__ import annotations
