@@ -73,8 +73,8 @@ def add_session_options(
     parser.add_argument(
         *("-v", "--verbose"), action="store_true", help=f"say more: what is traced, what is left out, and why{more}"
     )
-    # `usdtkit bundle` puts what records in place of a session; by_heart, it does not matter what runs here.
-    parser.set_defaults(session=None, by_heart=False, chosen=chosen, shows_program=shows_program)
+    # `usdtkit bundle` collects the texts of programs, and starts no session. With by_heart its sessions are offline.
+    parser.set_defaults(texts=None, by_heart=False, lacking=0, chosen=chosen, shows_program=shows_program)
     add_output_options(parser)
 
 

@@ -18,7 +18,6 @@ import os
 import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from usdtkit.bpf import bundle
@@ -26,7 +25,6 @@ from usdtkit.bpf.compiler import cache_entry
 from usdtkit.cli import command, tool_names
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.output.report import note
-from usdtkit.trace.recording import Recorded, Recording
 
 # A tool that looks for probes, then for this function, then for that one, has so many programs at most.
 MOST_ALTERNATIVES = 8
@@ -99,11 +97,10 @@ def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str
     module, parser = command(name)
     options = parser.parse_args(arguments)
     texts: list[str] = []
-    options.session = partial(Recording, texts, lacking=lacking)
-    options.by_heart = lacking is not None
-    try:
-        if hasattr(options, "explain"):
-            module.run(options)
-    except Recorded:
-        return texts[0]
-    raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="a tool, without --explain")
+    options.texts = texts
+    options.by_heart, options.lacking = lacking is not None, lacking or 0
+    if hasattr(options, "explain") and not options.explain:
+        module.run(options)
+    if not texts:
+        raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="a tool, without --explain")
+    return texts[0]

@@ -62,9 +62,10 @@ def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = Non
     drop = options.drop if options.drop_to is None else options.drop_to
     common = {"command": options.command, "duration": options.duration, "drop": drop}
     common |= {"room": options.room, "returns": options.returns}
+    common |= {"offline": options.by_heart, "lacking": options.lacking}
     if options.format != "table" or getattr(options, "folded", False):
         common["command_stdout"] = STDERR  # what a command writes must not stand among data for programs
-    make = functools.partial(options.session or Session, ordered=True, **{**common, **more})
+    make = functools.partial(Session, ordered=True, **{**common, **more})
     session: Session
     try:
         session = make(pid=found)
@@ -114,6 +115,9 @@ def follow(
     `describe` makes a row of an event, or None to leave it out; `finish` adds what comes after the rows. Returns the
     exit code.
     """
+    if options.texts is not None:
+        options.texts.append(session.program().text)
+        return 0
     if options.explain:
         return explain(session, options)
     _start(session, options)
@@ -143,6 +147,9 @@ def follow_intervals(
 
     `take` is given the events of what is summed up here and not in the kernel.
     """
+    if options.texts is not None:
+        options.texts.append(session.program().text)
+        return 0
     if options.explain:
         return explain(session, options)
     _start(session, options)

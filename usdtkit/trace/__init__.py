@@ -50,6 +50,7 @@ from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import FunctionSpec, UsdtSpec, uprobe, uretprobe, usdt
+from usdtkit.trace.together import Sources
 
 if TYPE_CHECKING:
     from usdtkit.trace.memory import Frame
@@ -57,10 +58,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram", "KernelMap",
-    "Pair", "Planned", "Session", "Source", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts",
-    "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr", "deref",
-    "gid", "goroutine", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe",
-    "us", "usdt", "ustack", "wall_time",
+    "Pair", "Planned", "Session", "Source", "Sources", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums",
+    "Texts", "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr",
+    "deref", "gid", "goroutine", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe",
+    "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

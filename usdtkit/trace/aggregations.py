@@ -90,32 +90,30 @@ class Aggregation:
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
-        self._map: Map | None = None
-        self._table: Table | None = None
+        self._maps: list[tuple[Map, Table]] = []  # one for each source that fills the table
         self._seen: dict[Key, int] = {}
 
     def bind(self, values: Map, table: Table) -> None:
-        """Called by the session when the table exists."""
-        self._map, self._table = values, table
+        """Called by the session when a map of the table exists."""
+        self._maps.append((values, table))
 
-    def _rows(self) -> Iterator[tuple[Key, bytes]]:
+    def _rows(self) -> Iterator[tuple[Table, Key, bytes]]:
         """Keys, without keys the number of the slot, and what the kernel has there; nothing before the start."""
-        if self._map is None or self._table is None:
-            return
-        slots = not self._table.keys.fields
-        for key, value in self._map.items():
-            yield ((int.from_bytes(key, "little"),) if slots else self._table.keys.decode(key)), value
+        for map, table in self._maps:
+            slots = not table.keys.fields
+            for key, value in map.items():
+                yield table, ((int.from_bytes(key, "little"),) if slots else table.keys.decode(key)), value
 
     def _sums(self) -> dict[Key, int]:
         # Strings that differ only behind what is read of them are two keys in the kernel and one here.
         sums: dict[Key, int] = defaultdict(int)
-        for key, value in self._rows():
+        for _, key, value in self._rows():
             sums[key] += sum(memoryview(value).cast("Q"))
         return sums
 
     def _as_number(self, amount: int) -> int:
         """A sum of 64-bit values, with the sign that they have."""
-        signed = self._table is not None and self._table.signed
+        signed = any(table.signed for _, table in self._maps)
         return (amount + 2**63) % 2**64 - 2**63 if signed else amount % 2**64
 
     def _new_sums(self) -> dict[Key, int]:
@@ -206,13 +204,12 @@ class StatisticsTable(Aggregation):
     def read(self) -> dict[Key, Statistics]:
         """Statistics by key; without keys, one entry with the key () once there was a value."""
         found: dict[Key, Statistics] = {}
-        if self._map is None or self._table is None or self._table.values is None:
-            return found
-        values = self._table.values
-        for key, row in self._rows():
+        for table, key, row in self._rows():
             own = key if self.keys else ()
-            for at in range(0, len(row), values.size):
-                one = Statistics(*values.decode(row[at : at + values.size]))
+            assert table.values is not None
+            size = table.values.size
+            for at in range(0, len(row), size):
+                one = Statistics(*table.values.decode(row[at : at + size]))
                 if one.count:
                     found[own] = found[own] + one if own in found else one
         return found

@@ -1,16 +1,15 @@
 """What a session is asked to trace, and to do at a hit: sources → hooks, their places, maps and tables; a program.
 
 Input: specs and actions. Output: `program`, to be compiled, and `plan`, to be read. Nothing here runs: `session` does
-that, and `recording` writes it down.
+that. `finding` says where the places come from.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Sequence
 
-from usdtkit import linkage, targets
+from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
@@ -20,10 +19,11 @@ from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Function, Probe
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import find_program
+from usdtkit.trace.finding import Finder, Signatures, ThisMachine
 from usdtkit.trace.kernelmap import MOST_ROOM, USUAL_ROOM, KernelMap, Kind
 from usdtkit.trace.plan import Planned, planned
 from usdtkit.trace.returns import Returns
-from usdtkit.trace.sources import Keep, Key, Pair, Source, as_value, kept_fields
+from usdtkit.trace.sources import Keep, Key, Pair, Source, both, kept_fields
 from usdtkit.trace.specs import (
     FunctionSpec,
     Resolved,
@@ -36,6 +36,7 @@ from usdtkit.trace.specs import (
     uretprobe,
     usdt,
 )
+from usdtkit.trace.summarising import as_value
 
 
 class Definition:
@@ -43,6 +44,8 @@ class Definition:
 
     `string_size`: bytes read of a string argument. `room`: how many entries its tables have room for; None leaves each
     the size that suits most. `returns`: how the returns of functions are seen, one of `usdtkit.model.RETURN_POLICIES`.
+    `offline`: nothing on this machine is inspected; sources are what `usdtkit.signatures` knows of them, and the first
+    `lacking` of them that are looked for do not exist.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Definition:
         string_size: int = 128,
         room: int | None = None,
         returns: str = "auto",
+        offline: bool = False,
+        lacking: int = 0,
     ) -> None:
         if not 1 <= string_size <= MAX_STRING:
             raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {MAX_STRING}")
@@ -64,9 +69,15 @@ class Definition:
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         if pid is not None and not self.pids:
             raise UsageError("an empty list of processes to trace", hint="None stands for all")
-        # Where to look for probes and functions; what a command will map, nobody knows yet.
-        self._search_pids = self.pids
-        self._program = None if command is None else os.path.realpath(find_program(command))
+        self.search_pids = self.pids
+        """The processes whose files are searched: not that of a command, which maps none of its files yet."""
+        self.command = () if command is None else tuple(command)
+        """The words of the command that will be started, or ()."""
+        self.offline = offline
+        """Whether nothing on this machine is inspected."""
+        self._program = None if command is None or offline else os.path.realpath(find_program(command))
+        self._finder: Finder = Signatures(lacking) if offline else ThisMachine(self.search_pids, self._program)
+        self._condition: ex.Expression | None = None  # of all sources that are made from now on
         self._string_size = string_size
         self._returns = Returns(returns, self.pids)
         self._room = room
@@ -75,9 +86,8 @@ class Definition:
         self._event_types = 0
         self._aggregations: list[Aggregation] = []
         self._maps: list[KernelMap] = []
-        self._remarks: dict[tuple[str, str], dict[str, None]] = {}
+        self._remarks: list[str] = []
         self._absent: list[NotFoundError] = []  # of what is optional
-        self._named: set[tuple[str, str]] = set()  # file and name of what was asked for by name in the C library
 
     def usdt(self, name: str, path: StrPath | None = None) -> Source:
         """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""
@@ -94,7 +104,7 @@ class Definition:
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
         resolved = self.resolve(spec)
-        return Source(self, resolved, self._add_source(resolved))
+        return Source(self, resolved, self._add_source(resolved), self._condition)
 
     def pair(
         self,
@@ -132,7 +142,8 @@ class Definition:
             hook.matching, hook.key = matching, None if own is None else as_value(own)
         start_hook.start = kept_fields(keep)
         end_hook.after = start_hook
-        return Pair(self, second, Source(self, first, start_hook), end_hook)
+        start_source = Source(self, first, start_hook, self._condition)
+        return Pair(self, second, start_source, end_hook, self._condition)
 
     def map(self, *, room: int | None = None, **fields: Kind) -> KernelMap:
         """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
@@ -144,32 +155,33 @@ class Definition:
 
     def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
         """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
-        if self._program is not None and path is None:
-            with contextlib.suppress(NotFoundError):
-                return targets.find_probes(name, path=self._program)
-        return targets.find_probes(name, pids=self._search_pids, path=path)
+        return self._finder.probes(name, path)
 
     def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
         """The functions of a library that match any of the patterns, in what the session traces. NotFoundError.
 
         Where they are in the program itself, or in several files, `remarks` says so.
         """
-        found = linkage.find(library, patterns, pids=self._search_pids, program=self._program)
-        for before, names, after in found.remarks:
-            self._remarks.setdefault((before, after), {}).update(dict.fromkeys(names))
-        if found.missing is not None:
-            raise found.missing
-        if linkage.is_c(library):
-            self._named.update((one.path, one.name) for one in found.functions if one.name in patterns)
-        return found.functions
+        return self._finder.functions(library, patterns)
+
+    def narrow(self, condition: ex.Expression) -> None:
+        """See only the hits for which `condition` is true, with every source and pair that is made from now on.
+
+        A pair is decided upon at its end, so that the condition may ask for `latency`; its start as a source is
+        narrowed too, but still begins every pair. Entries are deleted from maps at every hit: one whose end was not
+        seen would stay.
+        """
+        self._condition = both(self._condition, condition)
+
+    def remark(self, text: str) -> None:
+        """Add a sentence for whoever traces; the command line shows it when the trace starts."""
+        if text not in self._remarks:
+            self._remarks.append(text)
 
     @property
     def remarks(self) -> list[str]:
-        """What whoever traces should know of where the functions are, a sentence each."""
-        found = [linkage.Remark(before, tuple(names), after) for (before, after), names in self._remarks.items()]
-        if self._search_pids and self._named:
-            found += linkage.namesakes(self._named, self._search_pids)
-        return [remark.text for remark in found]
+        """What whoever traces should know, one sentence each: what `remark` was given, and where functions are."""
+        return [*self._remarks, *self._finder.remarks()]
 
     def resolve(self, spec: Spec | Resolved) -> Resolved:
         """Where a spec leads in what the session traces. NotFoundError; UsageError of a place within an instruction."""
@@ -179,7 +191,7 @@ class Definition:
             return spec
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
-        return spec.resolve(self._search_pids, self.find_functions(spec.library, spec.functions))
+        return self._finder.places(spec)
 
     def optional(self, spec: FunctionSpec) -> Resolved:
         """As `resolve`, for functions that some builds of a library have: no places where there are none.
@@ -234,14 +246,14 @@ class Definition:
     def check_open(self) -> None:
         """Raise UsageError when it is too late to add to the program: it never is before something runs it."""
 
-    def check_startable(self) -> None:
-        """Raise UsageError where there is nothing to do."""
+    def program(self) -> programs.Program:
+        """The program of the sources so far, as it would be compiled.
+
+        UsageError where no source has an action; NotFoundError where nothing of all that is `optional` was found.
+        """
         if not any(hook.blocks for hook in self._hooks):
             raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
         self._check_found()
-
-    def program(self) -> programs.Program:
-        """The program of the sources so far, as it would be compiled."""
         return programs.build(self._hooks, [one.layout for one in self._maps])
 
     def plan(self) -> list[Planned]:

@@ -69,6 +69,9 @@ class Session(Definition):
     descriptor that the standard output of the command goes to, where that is not ours. `returns`: how the returns of
     functions are seen. "auto" takes the kernel's return probes where these cannot harm the program, else probes on the
     instructions with which a function leaves; "sites" always takes those, "probes" never.
+
+    `offline`: nothing on this machine is inspected or started. Sources are what `usdtkit.signatures` knows of them, and
+    the first `lacking` of them that are looked for do not exist. `program().text` is all that such a session is for.
     """
 
     def __init__(
@@ -85,15 +88,25 @@ class Session(Definition):
         drop: bool | str = False,
         command_stdout: int | None = None,
         returns: str = "auto",
+        offline: bool = False,
+        lacking: int = 0,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
-        super().__init__(pid=pid, command=command, string_size=string_size, room=room, returns=returns)
+        super().__init__(
+            pid=pid,
+            command=command,
+            string_size=string_size,
+            room=room,
+            returns=returns,
+            offline=offline,
+            lacking=lacking,
+        )
         self._identity = None if drop is False else _identity(None if drop is True else drop)
-        self._command: Command | None = None
+        self._child: Command | None = None
         if self._program is not None and command is not None:
-            self._command = Command(self._program, command, self._identity, stdout=command_stdout)
-            self.pids = (self._command.pid,)
+            self._child = Command(self._program, command, self._identity, stdout=command_stdout)
+            self.pids = (self._child.pid,)
         self.duration = duration
         self.received = 0
         self._ring_size = ring_size
@@ -110,8 +123,8 @@ class Session(Definition):
         self._started_at = self._ended_at = 0.0
         self._threads = 0  # that there were when all was attached
         self._final: Summary | None = None
-        self._waiter = Waiter(self.pids)
-        self.presence = Presence(self.pids, self._command, method)
+        self._waiter = Waiter(() if offline else self.pids)
+        self.presence = Presence(self.pids, self._child, method)
         self._closed = False
 
     def symbol(self, pid: int, address: int) -> Frame:
@@ -155,9 +168,10 @@ class Session(Definition):
         self._check_not_closed()
         if self._loaded is not None:
             return
-        self.check_startable()
-        require_bpf()
+        if self.offline:
+            raise UsageError("an offline session cannot start", hint="session.program().text is its program")
         program = self.program()
+        require_bpf()
         bytecode = compile_program(program.text)
         if program.has_stacks:
             self._stacks = self._names = self._new_stacks()
@@ -223,7 +237,7 @@ class Session(Definition):
         self._check_not_closed()
         if self._loaded is None:
             raise UsageError("the session has not started", hint="session.start(), or Session(drop=True)")
-        if self._command is not None:
+        if self._child is not None:
             raise UsageError(
                 "a command that was started as another user could not be ended", hint="Session(command=…, drop=True)"
             )

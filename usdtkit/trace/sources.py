@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Action, Block, Count, Delete, Emit, Hist, Linear, Log2, Put, Raw, Stats
+from usdtkit.bpf.actions import Action, Block, Delete, Emit, Put, Raw
 from usdtkit.bpf.layout import Field, Kind
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
-from usdtkit.trace.aggregations import Counts, Histogram, StatisticsTable, Sums
 from usdtkit.trace.events import HEADER, UNITS
 from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.specs import Resolved
+from usdtkit.trace.summarising import Summarising, as_value
 
 if TYPE_CHECKING:
     from usdtkit.trace.definition import Definition
@@ -34,7 +34,7 @@ RAW_NUMBERS: dict[str, Kind] = {
 }
 
 
-class Source:
+class Source(Summarising):
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
     Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller, probe;
@@ -43,12 +43,19 @@ class Source:
 
     _measured: tuple[str, ...] = ()  # what every hit has besides its arguments
 
-    def __init__(self, session: Definition, resolved: Resolved, hook: Hook) -> None:
+    def __init__(
+        self, session: Definition, resolved: Resolved, hook: Hook, narrowed: ex.Expression | None = None
+    ) -> None:
+        """`narrowed`: the condition of `Session.narrow`."""
         self._session = session
         self._hook = hook
+        self._narrowed = narrowed
         self._condition: ex.Expression | None = None
         self._fields: tuple[str, ...] = ()  # what `derive` has named
         self.resolved = resolved
+
+    def _members(self) -> Sequence[Source]:
+        return (self,)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -58,8 +65,7 @@ class Source:
     def where(self: Self, condition: ex.Expression) -> Self:
         """The same source, with only the hits for which `condition` is true."""
         filtered = self._copy()
-        condition = ex.lift(condition)
-        filtered._condition = condition if self._condition is None else self._condition & condition
+        filtered._condition = both(self._condition, condition)
         return filtered
 
     def derive(self: Self, *names: str, **values: ex.Expression) -> Self:
@@ -93,44 +99,6 @@ class Source:
         self._act(Emit(self._session.add_event_type(), own))
         return self
 
-    def count(self, *names: str, **keys: ex.Expression) -> Counts:
-        """Count hits in the kernel, by the values of the keys."""
-        wanted = self._named(names, keys)
-        counts = Counts(tuple(wanted))
-        self._act(Count(self._session.add_aggregation(counts), wanted))
-        return counts
-
-    def sum(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> Sums:
-        """Sum up `value` in the kernel, by the values of the keys."""
-        wanted = self._named(names, keys)
-        sums = Sums(tuple(wanted))
-        self._act(Count(self._session.add_aggregation(sums), wanted, as_value(value)))
-        return sums
-
-    def hist(
-        self,
-        value: ex.Expression | str,
-        *names: str,
-        linear: tuple[int, int, int] | None = None,
-        **keys: ex.Expression,
-    ) -> Histogram:
-        """Count `value` in the kernel in buckets, by the values of the keys.
-
-        The buckets are powers of two, or with `linear`, (low, high, step), of equal width.
-        """
-        wanted = self._named(names, keys)
-        scale = Linear(*linear) if linear else Log2()
-        histogram = Histogram(tuple(wanted), scale)
-        self._act(Hist(self._session.add_aggregation(histogram), as_value(value), wanted, scale))
-        return histogram
-
-    def stats(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> StatisticsTable:
-        """Count, sum, least and greatest of `value`, in the kernel, by the values of the keys."""
-        wanted = self._named(names, keys)
-        table = StatisticsTable(tuple(wanted))
-        self._act(Stats(self._session.add_aggregation(table), as_value(value), wanted))
-        return table
-
     def raw(
         self: Self, text: str, fields: Mapping[str, str], /, *, declarations: str = "", **values: ex.Expression | str
     ) -> Self:
@@ -153,7 +121,7 @@ class Source:
 
     def delete(self: Self, from_: KernelMap, key: ex.Expression) -> Self:
         """Take an entry from a map of the session; nothing happens where there is none."""
-        self._act(Delete(from_.number, key))
+        self._act(Delete(from_.number, key), everywhere=True)
         return self
 
     def everything(self) -> dict[str, ex.Expression]:
@@ -193,9 +161,12 @@ class Source:
         """Names that come before the builtin ones."""
         return {argument.name for argument in self._hook.arguments}
 
-    def _act(self, action: Action) -> None:
+    def _act(self, action: Action, *, everywhere: bool = False) -> None:
+        """Do this at the hits that are wanted; `everywhere`, also at those that the session is narrowed away from."""
         self._session.check_open()
-        self._hook.blocks.append(Block(self._condition, action))
+        narrowed = self._narrowed is not None and not everywhere
+        condition = both(self._narrowed, self._condition) if narrowed else self._condition
+        self._hook.blocks.append(Block(condition, action))
 
 
 class Pair(Source):
@@ -204,8 +175,15 @@ class Pair(Source):
     latency = ex.latency
     _measured = ("latency",)
 
-    def __init__(self, session: Definition, resolved: Resolved, start: Source, end: Hook) -> None:
-        super().__init__(session, resolved, end)
+    def __init__(
+        self,
+        session: Definition,
+        resolved: Resolved,
+        start: Source,
+        end: Hook,
+        narrowed: ex.Expression | None = None,
+    ) -> None:
+        super().__init__(session, resolved, end, narrowed)
         self.start = start
         """The start as a source of its own: its actions come behind what `keep` takes."""
         self._start = start._hook
@@ -237,9 +215,12 @@ def kept_fields(keep: Keep) -> dict[str, ex.Expression]:
     return {name: ex.Name(name) for name in keep}
 
 
-def as_value(value: ex.Expression | str) -> ex.Expression:
-    """A name as the expression that it stands for."""
-    return ex.Name(value) if isinstance(value, str) else value
+def both(first: ex.Expression | None, second: ex.Expression | None) -> ex.Expression | None:
+    """A condition that is true where both are; None is always true."""
+    if second is None:
+        return first
+    second = ex.lift(second)
+    return second if first is None else first & second
 
 
 def _free_name(name: str) -> str:
