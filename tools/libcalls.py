@@ -13,10 +13,10 @@ examples:
 import argparse
 
 from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
-from usdtkit.cli.failures import Failures, by_failure
-from usdtkit.cli.run import filtered, follow_intervals, new_session
+from usdtkit.cli.run import follow_intervals, narrow, new_session
 from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.trace import uprobe
+from usdtkit.providers.libc import LibraryCalls
+from usdtkit.records import asdict
 
 TOPIC = "any function or probe"
 VARIANTS = ("open", "malloc", "pthread_create", "getaddrinfo", "free")
@@ -40,20 +40,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Count until told to stop."""
     with new_session(options) as session:
-        groups = by_failure(function.name for function in session.find_functions(options.library, options.function))
-        calls = {way: filtered(session.pair(uprobe(options.library, *names)), options) for way, names in groups.items()}
-        latencies = [each.hist("latency", "probe") for each in calls.values()]
-        failures = Failures(session, options, calls)
+        narrow(session, options)
+        calls = LibraryCalls(session, options.function, options.library)
 
         def write(report: Report) -> None:
-            found = [(function, taken) for table in latencies for (function,), taken in table.delta().items()]
-            failed = failures.flush()
-            report.block(
-                {
-                    **{"count": taken.count, "total_ns": taken.sum, "average_ns": round(taken.average)},
-                    **{"function": function, "errors": dict(failed[function].most_common())},
-                }
-                for function, taken in sorted(found, key=lambda row: -row[1].sum)
-            )
+            report.block(asdict(summary) for summary in calls.summarise())
 
-        return follow_intervals(session, options, "libcalls", COLUMNS, write, take=failures.take)
+        return follow_intervals(session, options, "libcalls", COLUMNS, write, take=calls.consume)

@@ -14,16 +14,15 @@ examples:
 import argparse
 
 from usdtkit.cli.arguments import add_session_options, milliseconds
-from usdtkit.cli.requests import Requests
-from usdtkit.cli.run import first_found, follow, new_session, running
-from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
-from usdtkit.signatures import node
-from usdtkit.trace import Session, arg, cstr, deref, ms
+from usdtkit.cli.run import follow, new_session, running
+from usdtkit.output.report import LATENCY_MS, PID, TIME, Column, Report, note
+from usdtkit.providers import node
+from usdtkit.signatures.node import PROGRAMS
+from usdtkit.trace import ms
 
 TOPIC = "languages"
 VARIANTS = ("-p 1",)
 
-URL_SIZE = 512
 COLUMNS = [
     *(TIME, PID, LATENCY_MS),
     *(Column("STATUS", "status", 6), Column("METHOD", "method", 8), Column("URL", "url", 0)),
@@ -41,18 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Trace until told to stop."""
-    with new_session(options, pids=running(options, *node.PROGRAMS)) as session:
-        first_found(node.LIBRARIES, lambda library: trace(session, library))
-        requests = Requests(ms(options.min_ms), options.raw_text)
-        return follow(session, options, "nodehttp", COLUMNS, describe=requests.describe, finish=requests.finish)
+    requests = node.Requests(min_ns=ms(options.min_ms), with_query=options.raw_text)
 
+    def finish(report: Report) -> None:
+        if requests.unmatched:
+            note(f"{requests.unmatched:,} requests or answers without their counterpart")
 
-def trace(session: Session, library: str) -> None:
-    """Events of connections, requests and answers of Node in this program or library."""
-    ids = {"parser": arg(1), "stream": deref(1, node.PARSER_STREAM)}
-    session.uprobe(library, node.PARSER_INIT).emit(parser=arg(1))
-    session.uprobe(library, node.ON_URL).emit(**ids, piece=cstr(2, URL_SIZE, length=arg(3) - arg(2)))
-    session.uprobe(library, node.ON_URL_COMPLETE).emit(**ids, method=deref(1, node.PARSER_METHOD, "u8"))
-    for function, buffers in ((node.WRITE, deref(2)), (node.WRITE_TLS, arg(3))):
-        head = cstr(deref(buffers), len("HTTP/1.1 200"))
-        session.uprobe(library, function).where(head.startswith("HTTP/1.")).emit(stream=arg(1), head=head)
+    with new_session(options, pids=running(options, *PROGRAMS)) as session:
+        node.requests(session).emit()
+        return follow(session, options, "nodehttp", COLUMNS, describe=requests.describe, finish=finish)

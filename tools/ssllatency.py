@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, milliseconds
-from usdtkit.cli.run import follow, follow_intervals, new_session
-from usdtkit.cli.tls import Handshakes, add_library_options, trace_handshakes
+from usdtkit.cli.run import follow, follow_intervals, narrow, new_session
+from usdtkit.cli.tlsoptions import add_library_options, chosen_libraries
 from usdtkit.output import report
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column, Report
+from usdtkit.providers import tls
 from usdtkit.trace import Distribution, ms
 
 TOPIC = "names, logins and secrets"
@@ -43,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Trace until told to stop."""
-    handshakes = Handshakes()
+    handshakes = tls.Handshakes()
     taken: dict[str, Distribution] = defaultdict(Distribution)
 
     def describe(event: Any) -> Mapping[str, Any] | None:
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
         taken.clear()
 
     with new_session(options) as session:
-        trace_handshakes(session, options)
+        narrow(session, options)
+        tls.handshakes(session, *chosen_libraries(options)).emit()
         if options.histogram or options.interval:
             return follow_intervals(session, options, "ssllatency", (), write, take=take)
         return follow(session, options, "ssllatency", COLUMNS, describe=describe)

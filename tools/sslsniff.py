@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from usdtkit.cli.arguments import add_filter_options, add_session_options, positive
-from usdtkit.cli.run import follow, new_session
-from usdtkit.cli.tls import Handshakes, add_library_options, direction, library_of, trace_handshakes, trace_transfers
+from usdtkit.cli.run import follow, narrow, new_session
+from usdtkit.cli.tlsoptions import add_library_options, chosen_libraries
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
 from usdtkit.output.text import decoded, hexdump, paragraph
+from usdtkit.providers import tls
 
 TOPIC = "names, logins and secrets"
 
@@ -51,23 +52,24 @@ def run(options: argparse.Namespace) -> int:
     if shown:
         columns.append(Column("", "content", 0, hexdump if options.hexdump else paragraph))
     empty = {"content": b"" if options.hexdump else ""} if shown else {}
-    handshakes = Handshakes()
+    handshakes = tls.Handshakes()
 
     def describe(event: Any) -> Mapping[str, Any] | None:
-        if hasattr(event, "handle"):
+        if not tls.is_transfer(event):
             row = handshakes.describe(event)
             if row is None or row["result"] != "ok":
                 return None
             done = {name: row[name] for name in ("time_ns", "pid", "tid", "latency_ns", "comm", "uid")}
             return {**done, "length": 0, "function": "HANDSHAKE", "library": row["library"], **empty}
-        row = event._asdict()
+        row = tls.describe(event)
         if options.content:
             row["content"] = decoded(event.content)
-        function = row.pop("probe")
-        return {**row, "function": direction(function), "library": library_of(function)}
+        return row
 
     with new_session(options) as session:
-        trace_transfers(session, options, options.max_buffer_size if shown else 0)
+        narrow(session, options)
+        libraries, extra = chosen_libraries(options)
+        tls.transfers(session, libraries, extra, size=options.max_buffer_size if shown else 0).emit()
         if options.handshake:
-            trace_handshakes(session, options)
+            tls.handshakes(session, libraries, extra).emit()
         return follow(session, options, "sslsniff", columns, describe=describe)

@@ -12,14 +12,12 @@ examples:
 """
 
 import argparse
-import errno
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 from usdtkit.cli.arguments import add_filter_options, add_session_options
-from usdtkit.cli.run import filtered, first_found, follow, new_session
+from usdtkit.cli.run import follow, narrow, new_session
 from usdtkit.output.report import COMM, PID, TIME, Column
-from usdtkit.trace import Pair, arg, comm, retval, uprobe
+from usdtkit.providers import threads
 
 TOPIC = "any function or probe"
 
@@ -35,19 +33,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trace until told to stop."""
     with new_session(options) as session:
-
-        def creations(library: str) -> Pair:
-            return session.pair(uprobe(library, "pthread_create"), keep={"start": arg(3)})
-
-        def describe(event: Any) -> Mapping[str, Any]:
-            row: dict[str, Any] = event._asdict()
-            row["function"] = session.symbol(event.pid, row.pop("start")).label
-            row["result"] = errno.errorcode.get(event.returned, "?") if event.returned else "ok"
-            return row
-
-        # Before glibc 2.34 it is in a library of its own.
-        calls = first_found(("c", "pthread"), creations)
-        for pid in options.pid or ():
-            session.symbol(pid, 0)  # so that what it maps is known also when it has ended
-        filtered(calls, options).emit("latency", "start", comm=comm, returned=retval.cast("i32"))
-        return follow(session, options, "threadsnoop", COLUMNS, describe=describe)
+        narrow(session, options)
+        threads.creations(session).emit()
+        return follow(session, options, "threadsnoop", COLUMNS, describe=partial(threads.describe, session))
