@@ -11,13 +11,13 @@ examples:
 """
 
 import argparse
+from typing import Any
 
 from usdtkit.cli.arguments import add_session_options
-from usdtkit.cli.databases import ENGINES, add_query_options, tracing_queries
+from usdtkit.cli.databases import DATABASES, add_query_options, new_database_session
 from usdtkit.cli.run import follow
-from usdtkit.cli.statements import row_maker
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
-from usdtkit.trace import ms
+from usdtkit.trace import latency, ms
 
 TOPIC = "databases"
 VARIANTS = ("mysql -x mysqld", "postgres -x postgres")
@@ -27,17 +27,20 @@ COLUMNS = [TIME, PID, LATENCY_MS, Column("QUERY", "query", 0)]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit dbslower`."""
-    parser.add_argument("engine", choices=ENGINES, help="the kind of server")
+    parser.add_argument("engine", choices=DATABASES, help="the kind of server")
     add_query_options(parser)
     add_session_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Trace until told to stop."""
-    engine = ENGINES[options.engine]
+    database = DATABASES[options.engine]
     minimum = 1.0 if options.min_ms is None else options.min_ms
 
-    with tracing_queries(options, engine) as (session, queries):
-        for each in queries:
-            each.where(each.latency >= ms(minimum)).emit("latency", "query")
-        return follow(session, options, "dbslower", COLUMNS, describe=row_maker(engine, options))
+    with new_database_session(options, database) as session:
+        database.queries(session, options.exe).where(latency >= ms(minimum)).emit("latency", "query")
+
+        def describe(event: Any) -> dict[str, Any]:
+            return {**event._asdict(), "query": database.shown(event.query, raw=options.raw_text)}
+
+        return follow(session, options, "dbslower", COLUMNS, describe=describe)

@@ -12,14 +12,12 @@ examples:
 """
 
 import argparse
-from typing import Any
 
 from usdtkit.cli.arguments import add_interval_options, add_session_options, positive
-from usdtkit.cli.databases import ENGINES, add_query_options, tracing_queries
+from usdtkit.cli.databases import DATABASES, add_query_options, new_database_session
 from usdtkit.cli.run import follow_intervals
-from usdtkit.cli.statements import Groups, labels, query_fields
 from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.trace import Distribution, ms
+from usdtkit.trace import latency, ms
 
 TOPIC = "databases"
 VARIANTS = ("mysql -x mysqld", "mysql -x mysqld --top 1", "postgres -x postgres", "postgres -x postgres --top 1")
@@ -36,7 +34,7 @@ COLUMNS = [
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit dbstat`."""
-    parser.add_argument("engine", choices=ENGINES, help="the kind of server")
+    parser.add_argument("engine", choices=DATABASES, help="the kind of server")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--by", choices=("user", "database", "kind", "pid"), help="a histogram for each")
     what.add_argument("--top", type=positive, metavar="N", help="the N statements that took most time, as a table")
@@ -48,23 +46,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Summarise until told to stop."""
-    engine = ENGINES[options.engine]
-    with tracing_queries(options, engine) as (session, queries):
-        label = labels(engine, queries, options.by or "statement", raw=options.raw_text)
-        groups = Groups(label)
-        slow = [each.where(each.latency >= ms(options.min_ms or 0)) for each in queries]
-        summed = [each.hist("latency") for each in slow if not (options.by or options.top)]
-        for each in slow if not summed else ():
-            each.emit(*query_fields(each))
+    database = DATABASES[options.engine]
+    with new_database_session(options, database) as session:
+        queries = database.queries(session, options.exe).where(latency >= ms(options.min_ms or 0))
+        if not (options.by or options.top):
+            histogram = queries.hist("latency")
+
+            def write_total(report: Report) -> None:
+                report.histogram(histogram.delta()[()], engine=options.engine)
+
+            return follow_intervals(session, options, "dbstat", COLUMNS, write_total)
+        groups = database.latencies(queries, options.by or "statement", raw=options.raw_text)
 
         def write(report: Report) -> None:
-            if summed:
-                report.histogram(Distribution.total(each.delta()[()] for each in summed), engine=engine.name)
-            elif options.by:
-                for name, group in groups.flush():
-                    of: dict[str, Any] = {"engine": engine.name, options.by: name}
-                    report.histogram(group.distribution, **of)
+            if options.by:
+                for group in groups.flush():
+                    report.histogram(group.distribution, **{"engine": options.engine, options.by: group.label})
             else:
-                report.block(group.row(statement=name) for name, group in groups.flush()[: options.top])
+                report.block(group.row() for group in groups.flush()[: options.top])
 
-        return follow_intervals(session, options, "dbstat", COLUMNS, write, take=groups.take)
+        return follow_intervals(session, options, "dbstat", COLUMNS, write, take=groups.add)

@@ -11,13 +11,14 @@ examples:
 """
 
 import argparse
+from typing import Any
 
 from usdtkit.cli.arguments import add_session_options, milliseconds, pid
-from usdtkit.cli.databases import MYSQL, add_query_options, tracing_queries
+from usdtkit.cli.databases import add_query_options, new_database_session
 from usdtkit.cli.run import follow
-from usdtkit.cli.statements import row_maker
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
-from usdtkit.trace import ms
+from usdtkit.providers import mysql
+from usdtkit.trace import latency, ms
 
 TOPIC = "databases"
 VARIANTS = ("-x mysqld",)
@@ -39,7 +40,10 @@ def run(options: argparse.Namespace) -> int:
     if options.server:
         options.pid = [options.server, *(options.pid or [])]
 
-    with tracing_queries(options, MYSQL) as (session, queries):
-        for each in queries:
-            each.where(each.latency >= ms(minimum)).emit("latency", "query")
-        return follow(session, options, "mysqld_qslower", COLUMNS, describe=row_maker(MYSQL, options))
+    with new_database_session(options, mysql) as session:
+        mysql.queries(session, options.exe).where(latency >= ms(minimum)).emit("latency", "query")
+
+        def describe(event: Any) -> dict[str, Any]:
+            return {**event._asdict(), "query": mysql.shown(event.query, raw=options.raw_text)}
+
+        return follow(session, options, "mysqld_qslower", COLUMNS, describe=describe)

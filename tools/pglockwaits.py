@@ -12,21 +12,17 @@ examples:
 """
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
 
 from usdtkit.cli.arguments import add_interval_options, add_session_options
-from usdtkit.cli.databases import POSTGRES, add_query_options, tracing_servers
+from usdtkit.cli.databases import add_query_options, new_database_session
 from usdtkit.cli.run import follow, follow_intervals
-from usdtkit.cli.statements import Current
-from usdtkit.output.report import LATENCY_MS, PID, TIME, Column, Report, milliseconds
-from usdtkit.signatures.postgresql import LOCK_MODES, LOCK_TYPES, LWLOCK_MODES
-from usdtkit.trace import cstr, ms, tid, usdt
+from usdtkit.output.report import LATENCY_MS, PID, TIME, Column, milliseconds
+from usdtkit.providers import postgresql
+from usdtkit.trace import latency, ms
 
 TOPIC = "databases"
 VARIANTS = ("-x postgres", "-x postgres --lwlocks")
 
-TAGS = ("tag1", "tag2", "tag3", "tag4")
 COLUMNS = [
     *(TIME, PID, LATENCY_MS, Column("LOCK", "lock", 13), Column("MODE", "mode", 15), Column("TARGET", "target", 14)),
     Column("STATEMENT", "statement", 0),
@@ -47,44 +43,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Trace until told to stop."""
-    with tracing_servers(options, POSTGRES) as (session, programs):
-        kind = "lwlock" if options.lwlocks else "lock"
-        ends = [usdt(f"postgresql:{kind}__wait__{end}", program) for program in programs for end in ("start", "done")]
-        # A backend waits for one at a time; a wait that an error ended is replaced by the next.
-        pairs = [session.pair(start, done, key=tid) for start, done in zip(ends[::2], ends[1::2], strict=True)]
-        waits = [pair.where(pair.latency >= ms(options.min_ms or 0)) for pair in pairs]
+    condition = latency >= ms(options.min_ms or 0)
+    with new_database_session(options, postgresql) as session:
         if options.lwlocks:
-            tables = [wait.hist("latency", "mode", lock=cstr("tranche", 64)) for wait in waits]
-
-            def write(report: Report) -> None:
-                rows = [row for table in tables for row in table.delta().items() if row[1].count]
-                rows.sort(key=lambda row: -row[1].sum)
-                report.block(
-                    {
-                        **{"count": waited.count, "total_ns": waited.sum, "p99_ns": waited.percentile(99)},
-                        **{"mode": name(LWLOCK_MODES, mode), "lock": lock},
-                    }
-                    for (mode, lock), waited in rows
-                )
-
+            summed = postgresql.LwlockWaits(session, options.exe, condition=condition)
+            write = lambda report: report.block(summed.flush())  # noqa: E731
             return follow_intervals(session, options, "pglockwaits", LWLOCKS, write)
-        current = Current(raw=options.raw_text)
-        for program, wait in zip(programs, waits, strict=True):
-            current.trace(session, program)
-            wait.emit("latency", *TAGS, "tag_type", "mode")
-
-        def describe(event: Any) -> Mapping[str, Any] | None:
-            if event.probe == current.PROBE:
-                current.take(event)
-                return None
-            row = event._asdict()
-            tags = [row.pop(tag) for tag in TAGS]
-            names = {"lock": name(LOCK_TYPES, row.pop("tag_type")), "mode": name(LOCK_MODES, event.mode)}
-            return {**row, **names, "target": "/".join(map(str, tags)), "statement": current.of(event)}
-
-        return follow(session, options, "pglockwaits", COLUMNS, describe=describe)
-
-
-def name(names: tuple[str, ...], number: int) -> str:
-    """The name of a number; the number where it is newer than the names."""
-    return names[number] if 0 <= number < len(names) else str(number)
+        waits = postgresql.LockWaits(session, options.exe, condition=condition, raw=options.raw_text)
+        return follow(session, options, "pglockwaits", COLUMNS, describe=waits.describe)

@@ -13,19 +13,17 @@ examples:
 import argparse
 
 from usdtkit.cli.arguments import add_interval_options, add_session_options, positive
-from usdtkit.cli.databases import POSTGRES, add_query_options, tracing_servers
+from usdtkit.cli.databases import add_query_options, new_database_session
 from usdtkit.cli.run import follow_intervals
-from usdtkit.cli.statements import Current, Phases
 from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.signatures.postgresql import PHASES
-from usdtkit.trace import usdt
+from usdtkit.providers import postgresql
 
 TOPIC = "databases"
 VARIANTS = ("-x postgres",)
 
 COLUMNS = [
     Column("COUNT", "count", 7, right=True),
-    *(Column(f"{name.upper()}(ms)", f"{name}_ns", 11, milliseconds, right=True) for name in PHASES),
+    *(Column(f"{name.upper()}(ms)", f"{name}_ns", 11, milliseconds, right=True) for name in postgresql.PHASES),
     Column("STATEMENT", "statement", 0),
 ]
 
@@ -40,15 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Summarise until told to stop."""
-    with tracing_servers(options, POSTGRES) as (session, programs):
-        for program in programs:
-            Current.trace(session, program)
-            for phase in PHASES:
-                ends = (usdt(f"postgresql:query__{phase}__{end}", program) for end in ("start", "done"))
-                session.pair(*ends).emit("latency")
-        phases = Phases(Current(raw=options.raw_text))
+    with new_database_session(options, postgresql) as session:
+        phases = postgresql.PhaseTimes(session, options.exe, raw=options.raw_text)
 
         def write(report: Report) -> None:
-            report.block(list(phases.flush())[: options.top])
+            report.block(phases.flush()[: options.top])
 
-        return follow_intervals(session, options, "pgphases", COLUMNS, write, take=phases.take)
+        return follow_intervals(session, options, "pgphases", COLUMNS, write, take=phases.add)

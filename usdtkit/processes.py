@@ -61,6 +61,11 @@ def process_of(tid: int) -> int:
     return next(iter(_status(tid, b"Tgid:")), 0)
 
 
+def parent_of(pid: int) -> int:
+    """The process that has started this one, or that took it over since; 0 of none."""
+    return next(iter(_status(pid, b"PPid:")), 0)
+
+
 def user_of(pid: int) -> int:
     """The user as whom a process acts (its effective uid); -1 of none."""
     return next(iter(_status(pid, b"Uid:")[1:]), -1)
