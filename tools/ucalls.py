@@ -13,7 +13,6 @@ examples:
 
 import argparse
 
-from usdtkit.cli.arguments import positive
 from usdtkit.cli.languages import (
     add_language_options,
     add_name_options,
@@ -25,6 +24,7 @@ from usdtkit.cli.languages import (
     tracing,
 )
 from usdtkit.cli.run import follow_intervals
+from usdtkit.cli.values import positive
 from usdtkit.errors import UsageError
 from usdtkit.output.report import Column, Report
 from usdtkit.trace import Counts, Histogram, Sums

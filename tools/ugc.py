@@ -17,9 +17,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from usdtkit.cli.arguments import milliseconds
 from usdtkit.cli.languages import Runtime, add_language_options, tracing
 from usdtkit.cli.run import first_found, follow
+from usdtkit.cli.values import milliseconds
 from usdtkit.output.report import PID, TIME, Column
 from usdtkit.output.text import show
 from usdtkit.signatures.languages import Span

@@ -12,9 +12,9 @@ examples:
 
 import argparse
 
-from usdtkit.cli.arguments import positive
 from usdtkit.cli.languages import Runtime, add_language_options, add_trailing_interval, tracing
 from usdtkit.cli.run import follow_intervals
+from usdtkit.cli.values import positive
 from usdtkit.errors import NotFoundError
 from usdtkit.output.report import Column, Report
 from usdtkit.trace import Counts, cstr, uprobe

@@ -18,11 +18,12 @@ from itertools import chain
 from pathlib import Path
 
 from usdtkit import libraries, targets
-from usdtkit.cli.arguments import add_session_options, positive, seconds
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.languages import Runtime
 from usdtkit.cli.run import follow_intervals, new_session, whose
+from usdtkit.cli.values import positive, seconds
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
-from usdtkit.model import Target
+from usdtkit.model import Target, UserPlace
 from usdtkit.output.report import PID, Column, Report, note
 from usdtkit.output.text import show
 from usdtkit.processes import file_key
@@ -30,7 +31,7 @@ from usdtkit.signatures.languages import LANGUAGES, Language
 from usdtkit.trace import Session
 from usdtkit.trace import pid as process_id
 from usdtkit.trace.command import find_program
-from usdtkit.trace.specs import Place, Resolved
+from usdtkit.trace.specs import Resolved
 
 TOPIC = "languages"
 VARIANTS = ("",)
@@ -117,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
         return follow_intervals(session, options, "ustat", columns, write)
 
 
-Found = dict[tuple[str, str], list[Place]]
+Found = dict[tuple[str, str], list[UserPlace]]
 """By category and file, where to count."""
 
 
@@ -141,7 +142,7 @@ class Files:
                 for probe in probes:
                     if probe.spec in wanted:
                         found[category, probe.path] += [
-                            Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, file=probe.file)
+                            UserPlace(probe.spec, probe.path, site.file_offset, site.semaphore_offset, file=probe.file)
                             for site in probe.sites
                         ]
                 functions = [name for name in wanted if ":" not in name]
@@ -149,7 +150,7 @@ class Files:
                     if any(libraries.is_called(target.name, name) for name in language.code):
                         with suppress(ElfError, NotFoundError, PrivilegeError):  # no process has it any more
                             for one in targets.functions_in(target, *functions):
-                                place = Place(one.name, one.path, one.file_offset, file=one.file)
+                                place = UserPlace(one.name, one.path, one.file_offset, file=one.file)
                                 found[category, target.path].append(place)
         return found
 

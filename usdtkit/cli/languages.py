@@ -19,8 +19,9 @@ from functools import cached_property
 from typing import Any
 
 from usdtkit import libraries, targets
-from usdtkit.cli.arguments import add_session_options, pid, seconds
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.run import AnySource, new_session
+from usdtkit.cli.values import pid, seconds
 from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Probe, Target
 from usdtkit.output.report import note
