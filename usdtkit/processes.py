@@ -16,9 +16,9 @@ from collections.abc import Iterable
 
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
 from usdtkit.files import FileKey, OpenFile
+from usdtkit.maps import Identity, Mapping, executable_mappings, maps_of
 from usdtkit.model import Target
 from usdtkit.overlays import forget_mounts, layers, real_key
-from usdtkit.records import NamedTuple
 
 
 def running_pids() -> list[int]:
@@ -130,14 +130,14 @@ def open_target(target: Target) -> list[OpenFile]:
     denied = False
     for pid in target.pids:
         try:
-            mappings = _executable_mappings(pid)
+            mappings = _executable_files(pid)
         except PermissionError:
             denied = True
             continue
         except OSError:  # it has ended
             continue
         for mapping in mappings:
-            if target.key is None or (mapping.inode != target.key[1] and mapping.path != target.name):
+            if target.key is None or (mapping.identity.inode != target.key[1] and mapping.name != target.name):
                 continue
             try:
                 file = OpenFile.open(f"/proc/{pid}/map_files/{mapping.span}")
@@ -201,12 +201,12 @@ class Scan:
         self._files: dict[FileKey, tuple[str, str, list[int]]] = {}
         self._real_keys: dict[FileKey, FileKey] = {}  # of those that were seen, which differ on overlays
         # (mounts of the process, its mapping) → path and file: a library is looked up once, and not once a process
-        self._known: dict[tuple[str, int, int, str], tuple[str, FileKey]] = {}
+        self._known: dict[tuple[str, Identity, str], tuple[str, FileKey]] = {}
 
     def add(self, pid: int) -> None:
         """Add the files of one process; NotFoundError, PrivilegeError."""
         try:
-            mappings = _executable_mappings(pid)
+            mappings = _executable_files(pid)
             mounts, root = (_mounts(pid), os.readlink(f"/proc/{pid}/root")) if mappings else ("", "")
         except (FileNotFoundError, ProcessLookupError):
             raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
@@ -217,20 +217,20 @@ class Scan:
         # maps spells a path as its reader sees it, else from the root of mounts that are not ours
         above = "" if mounts == self._our_mounts else f"/proc/{pid}/root"
         for mapping in mappings:
-            where = (mounts, mapping.device, mapping.inode, mapping.path)
+            where = (mounts, mapping.identity, mapping.name)
             found = self._known.get(where)
             if found is None:
                 try:
                     found = _reach(pid, mapping, above)
                 except PermissionError:
-                    self._unopened.append(f"{mapping.path} of process {pid}")
+                    self._unopened.append(f"{mapping.name} of process {pid}")
                 if found is None:
                     continue
-                if found[0] == above + mapping.path:
+                if found[0] == above + mapping.name:
                     self._known[where] = found
             path, key = found
-            inside = root != "/" and mapping.path.startswith(f"{root}/")
-            name = mapping.path.removeprefix(root) if inside else mapping.path
+            inside = root != "/" and mapping.name.startswith(f"{root}/")
+            name = mapping.name.removeprefix(root) if inside else mapping.name
             real = self._real_keys.get(key)
             if real is None:
                 real = self._real_keys[key] = real_key(path, key)
@@ -269,27 +269,13 @@ def _name(pid: int) -> str:
         return "?"
 
 
-class _Mapping(NamedTuple):
-    span: str
-    device: int
-    inode: int
-    path: str
-
-
-def _executable_mappings(pid: int) -> list[_Mapping]:
-    with open(f"/proc/{pid}/maps", "rb") as file:
-        lines = file.read().split(b"\n")
-    found: dict[tuple[bytes, bytes], _Mapping] = {}
-    for line in lines:
-        fields = line.split(None, 5)
-        if len(fields) < 6 or b"x" not in fields[1] or fields[4] == b"0" or (fields[4], fields[5]) in found:
-            continue
-        start, end = (int(address, 16) for address in fields[0].split(b"-"))
-        major, minor = (int(number, 16) for number in fields[3].split(b":"))
-        # the kernel writes a newline within a name as \012, and changes nothing else
-        path = os.fsdecode(fields[5].replace(b"\\012", b"\n"))
-        found[fields[4], fields[5]] = _Mapping(f"{start:x}-{end:x}", os.makedev(major, minor), int(fields[4]), path)
-    return list(found.values())
+def _executable_files(pid: int) -> list[Mapping]:
+    """The first executable mapping of each file of a process; OSError where it has ended or may not be read."""
+    first: dict[tuple[int, str], Mapping] = {}
+    for mapping in executable_mappings(maps_of(pid)):
+        if mapping.identity.inode:
+            first.setdefault((mapping.identity.inode, mapping.name), mapping)
+    return list(first.values())
 
 
 def _mounts(pid: int | str) -> str:
@@ -297,17 +283,17 @@ def _mounts(pid: int | str) -> str:
     return os.readlink(f"/proc/{pid}/ns/mnt")
 
 
-def _reach(pid: int, mapping: _Mapping, above: str) -> tuple[str, FileKey] | None:
+def _reach(pid: int, mapping: Mapping, above: str) -> tuple[str, FileKey] | None:
     """A path that opens the mapped file, and the file; None where it is no regular file, or gone. PermissionError."""
-    own = _file(above + mapping.path)
-    if own is not None and own[1] == mapping.inode:
-        return above + mapping.path, own
+    own = _file(above + mapping.name)
+    if own is not None and own[1] == mapping.identity.inode:
+        return above + mapping.name, own
     # Deleted, replaced, a memfd; or a file system that shows other inode numbers than it maps, such as overlayfs.
     link = f"/proc/{pid}/map_files/{mapping.span}"
     mapped = _file(link)
     if mapped is None:
         return None
-    return (above + mapping.path if mapped == own else link), mapped
+    return (above + mapping.name if mapped == own else link), mapped
 
 
 def _file(path: str) -> FileKey | None:

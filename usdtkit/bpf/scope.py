@@ -21,7 +21,7 @@ class Scope:
     """The probe's arguments and, at the end of a pair, what its start kept.
 
     `what` names the probe in errors. `goid_offset` is where the descriptor of a goroutine has its number, or 0 where
-    that is not known. `derived` are the values that expressions may ask for by name, besides arguments.
+    that is not known. `derived` are values that expressions may ask for by name, besides arguments.
     """
 
     what: str
@@ -49,13 +49,6 @@ class Scope:
                 f"{self.what}: its functions are called in different ways, those of 32 bits, of Go and of C",
                 hint="trace the files apart: a path for each",
             ) from None
-
-    def derived_value(self, expression: ex.Expression) -> ex.Expression | None:
-        """What a name or an argument stands for, if it is the name of a derived value; None of all others."""
-        match expression:
-            case ex.Name(name) | ex.Arg(str(name)):
-                return self.derived.get(name)
-        return None
 
     def argument(self, which: int | str) -> Argument:
         """An argument by its name, or by its number from 1. UsageError where there is none."""

@@ -27,6 +27,8 @@ JSON_LIMIT = 4096
 SMALLEST_JSON_LIMIT, LARGEST_JSON_LIMIT = 64, 1 << 20
 STABILITIES = ("", "private", "unstable", "evolving", "stable")
 ON_ERROR = ("raise", "drop")
+# How sites are made; see `Provider`.
+NOPS = ("safe", "fast")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")

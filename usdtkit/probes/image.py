@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 # Counts up with each change of the bytes that one version of usdtkit makes of one declaration.
 FORMAT = 4
 BUILD_ID = bytes(20)
-NOPS = ("safe", "fast")
 
 # A file ends with the CRC-32 of all before it, little-endian; the CRC-32 of anything that does so is this.
 _WHOLE = 0x2144DF1C
@@ -138,7 +137,8 @@ def metadata_note(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
 def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64", nop: str = "safe") -> bytes:
     """Return the file of a provider, with a build-id that is a hash of the rest.
 
-    `machine` is a key of MACHINES, `nop` one of NOPS. Raises UsageError where names and docs are too long in all.
+    `machine` is a key of MACHINES, `nop` one of `declaration.NOPS`. Raises UsageError where names and docs are too long
+    in all.
     """
     from usdtkit.elf import constants, metadata, writer
     from usdtkit.elf.writer import Section, Segment, Symbol

@@ -20,6 +20,7 @@ from usdtkit.elf.lookup import SymbolTable
 from usdtkit.elf.sites import keeps_frame_pointer
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsdtkitError
 from usdtkit.files import OpenFile
+from usdtkit.maps import executable_mappings, maps_of
 from usdtkit.model import Target
 
 MOST_FILES = 256
@@ -216,12 +217,11 @@ def _mapped_now() -> list[Target]:
 
 def _own_vdso() -> bytes | None:
     try:
-        with Path("/proc/self/maps").open("rb") as maps, Path("/proc/self/mem").open("rb", buffering=0) as memory:
-            for line in maps:
-                if line.endswith(b"[vdso]\n"):
-                    start, end = (int(address, 16) for address in line.split()[0].split(b"-"))
-                    memory.seek(start)
-                    return memory.read(end - start)
+        mapping = next((each for each in executable_mappings(maps_of("self")) if each.name == "[vdso]"), None)
+        if mapping is None:
+            return None
+        with Path("/proc/self/mem").open("rb", buffering=0) as memory:
+            memory.seek(mapping.start)
+            return memory.read(mapping.end - mapping.start)
     except OSError:
         return None
-    return None
