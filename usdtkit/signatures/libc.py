@@ -73,22 +73,6 @@ STRUCTURES: dict[str, dict[str, tuple[int, str]]] = {
     "sockaddr": {"sa_family": (0, "u16")},
 }
 
-# What getaddrinfo and getnameinfo return, as glibc's netdb.h numbers it.
-GAI_ERRORS = {
-    -1: "EAI_BADFLAGS",
-    -2: "EAI_NONAME",
-    -3: "EAI_AGAIN",
-    -4: "EAI_FAIL",
-    -5: "EAI_NODATA",
-    -6: "EAI_FAMILY",
-    -7: "EAI_SOCKTYPE",
-    -8: "EAI_SERVICE",
-    -9: "EAI_ADDRFAMILY",
-    -10: "EAI_MEMORY",
-    -11: "EAI_SYSTEM",
-    -12: "EAI_OVERFLOW",
-}
-
 # Mutexes: where they are (in a library of their own before glibc 2.34), what takes one (0 is success; all but a try
 # wait for it, the timed ones not for ever), what lets go of it, what does so for a while (with the mutex as argument
 # 2), and between which calls an address is one and the same mutex.
@@ -113,17 +97,3 @@ NEW: dict[str, tuple[int, ...]] = {"_Znwm*": (1,), "_Znam*": (1,)}
 DELETE: dict[str, tuple[int, ...]] = {"_ZdlPv*": (), "_ZdaPv*": ()}
 MAP: dict[str, tuple[int, ...]] = {"mmap": (2,)}  # it returns -1 where it fails
 UNMAP = ("munmap",)
-# How functions say that they failed; globs, the first that matches. All others return -1, and set errno.
-# "code": the error's number itself. "gai": one of GAI_ERRORS. "null": NULL, and errno. "": not at all.
-FAILURES = (
-    *((name, "") for name in ("pthread_self", "pthread_getspecific", "pthread_exit", "pthread_cleanup_*")),
-    *((name, "code") for name in ("pthread_*", "posix_fallocate*", "posix_memalign", "posix_spawn*", "posix_fadvise*")),
-    *((name, "code") for name in ("get*_r", "readdir*_r", "clock_nanosleep", "sem_clockwait_np", "ttyname_r")),
-    *((name, "gai") for name in ("getaddrinfo", "getnameinfo")),
-    *((name, "null") for name in ("malloc", "calloc", "realloc*", "memalign", "aligned_alloc", "valloc", "pvalloc")),
-    *((name, "null") for name in ("strdup", "strndup", "fopen*", "fdopen", "freopen*", "popen", "tmpfile*")),
-    *((name, "null") for name in ("opendir", "fdopendir", "getcwd", "realpath", "setlocale", "newlocale")),
-    *((name, "") for name in ("str*", "mem*", "wcs*", "wmem*", "ato*", "is*", "to*", "*abs", "*cmp", "qsort*", "free")),
-)
-# Returns where the thread's errno is; C's `errno` calls it.
-ERRNO_LOCATION = "__errno_location"
