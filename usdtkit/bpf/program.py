@@ -50,7 +50,8 @@ class Hook:
     A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) sees it. Both say by what
     they find each other, and which value is their `key` then. A return that is not the end of its own function's pair
     has the hook of the calls that were `entered`: exits may be run through by calls of other functions. `derived` are
-    the values that expressions may ask for by name, besides arguments.
+    the values that expressions may ask for by name, besides arguments. The first `ahead` blocks were put before those
+    that stood there already.
     """
 
     index: int
@@ -69,6 +70,7 @@ class Hook:
     key: ex.Expression | None = None
     derived: dict[str, ex.Expression] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
+    ahead: int = 0
 
     @property
     def function(self) -> str:

@@ -52,6 +52,7 @@ class Source(Summarising):
         self._narrowed = narrowed
         self._condition: ex.Expression | None = None
         self._fields: tuple[str, ...] = ()  # what `derive` has named
+        self._is_ahead = False
         self.resolved = resolved
 
     def _members(self) -> Sequence[Source]:
@@ -82,6 +83,16 @@ class Source(Summarising):
         derived = self._copy()
         derived._fields = (*self._fields, *names, *values)
         return derived
+
+    def ahead(self: Self) -> Self:
+        """The same source, whose actions happen before those that it was given so far.
+
+        A provider that changes a map of the session at a hit returns such a source, so that the actions of its callers
+        find the map as it was.
+        """
+        first = self._copy()
+        first._is_ahead = True
+        return first
 
     def emit(self: Self, *names: str, **fields: ex.Expression) -> Self:
         """Send an event for each hit. Without names: what `derive` has named, or else everything that is known."""
@@ -166,7 +177,9 @@ class Source(Summarising):
         self._session.check_open()
         narrowed = self._narrowed is not None and not everywhere
         condition = both(self._narrowed, self._condition) if narrowed else self._condition
-        self._hook.blocks.append(Block(condition, action))
+        hook = self._hook
+        hook.blocks.insert(hook.ahead if self._is_ahead else len(hook.blocks), Block(condition, action))
+        hook.ahead += self._is_ahead
 
 
 class Pair(Source):
