@@ -126,6 +126,7 @@ class Session(Definition):
         self._waiter = Waiter(() if offline else self.pids)
         self.presence = Presence(self.pids, self._child, method)
         self._closed = False
+        self._is_privileged = True
 
     def symbol(self, pid: int, address: int) -> Frame:
         """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
@@ -250,6 +251,7 @@ class Session(Definition):
         if self._stacks is not None:
             self._stacks.prepare()
         self.presence.before_drop()
+        self._is_privileged = False
         drop(identity)
         try:
             self._loaded.maps["stats"][bytes(4)]
@@ -281,8 +283,11 @@ class Session(Definition):
         lie was settled at the start. What the kernel does not take is in `refused`.
         """
         hook = source._hook
-        if self._links is None or self.ended:
-            raise UsageError("the session is not running", hint="session.start()")
+        if self._links is None or not self.can_extend:
+            raise UsageError(
+                "the session is not running, or has given up its privileges",
+                hint="session.start(), and attach before session.drop_privileges()",
+            )
         if hook.arguments or hook.start is not None or hook.after is not None or hook.kind == "return":
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
         if hook.kind != "usdt":
@@ -294,6 +299,11 @@ class Session(Definition):
             wanted.setdefault(place.opened, FileSites()).add(hook.function, site)
         self._links.attach(wanted, self.pids or (0,))
         self.presence.extended(wanted)
+
+    @property
+    def can_extend(self) -> bool:
+        """Whether the session runs, and has not given up the privileges with which it attaches."""
+        return self._links is not None and not self.ended and self._is_privileged
 
     @property
     def refused(self) -> list[Refusal]:
