@@ -15,13 +15,12 @@ import argparse
 from typing import Any
 
 from usdtkit.cli.arguments import add_session_options, pid
-from usdtkit.cli.run import first_found, follow, new_session
+from usdtkit.cli.run import follow, new_session
 from usdtkit.output import folded
 from usdtkit.output.report import Report
 from usdtkit.output.text import printable
-from usdtkit.signatures.libc import MUTEX_LIBRARIES, MUTEX_LIVES, MUTEX_LOCK, MUTEX_TIMED, MUTEX_TRY, MUTEX_UNLOCK
-from usdtkit.trace import Session, arg, comm, retval, uprobe, ustack
-from usdtkit.trace.lockorder import Cycle, LockOrder
+from usdtkit.providers import locks
+from usdtkit.providers.lockorder import Cycle
 
 TOPIC = "memory and locks"
 
@@ -32,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit deadlock`."""
     parser.add_argument("process", nargs="?", type=pid, metavar="PID", help="as -p PID")
     parser.add_argument("--binary", metavar="FILE", help="where the symbols are, if not in the C library")
-    parser.add_argument("--lock-symbols", type=names, metavar="NAME,…", help=f"instead of {MUTEX_LOCK}")
-    parser.add_argument("--unlock-symbols", type=names, metavar="NAME,…", help=f"instead of {MUTEX_UNLOCK}")
+    parser.add_argument("--lock-symbols", type=names, metavar="NAME,…", help=f"instead of {locks.LOCK}")
+    parser.add_argument("--unlock-symbols", type=names, metavar="NAME,…", help=f"instead of {locks.UNLOCK}")
     parser.add_argument("-a", "--all", action="store_true", help="go on after the first circle")
     add_session_options(parser)
 
@@ -46,36 +45,19 @@ def names(text: str) -> tuple[str, ...]:
 def run(options: argparse.Namespace) -> int:
     """Trace until a circle is found, or told to stop; exit code 1 where one was found."""
     pids = [*([options.process] if options.process else []), *(options.pid or [])]
-    order, found = LockOrder(), list[Cycle]()
+    found: list[Cycle] = []
     with new_session(options, pids=pids or None, ring_size=RING_SIZE) as session:
-        libraries = [options.binary] if options.binary else MUTEX_LIBRARIES
-        first_found(libraries, lambda library: trace(session, library, options))
+        watch = locks.orders(
+            session, options.binary or "", locks=options.lock_symbols or (), unlocks=options.unlock_symbols or ()
+        )
 
         def note(event: Any) -> None:
-            thread, what, mutex = (event.pid, event.tid), event._fields[4], (event.pid, event[4])
-            if what == "freed":
-                order.unlocked(thread, mutex)
-            elif what == "renewed":
-                order.forget(mutex)
-            else:
-                found.extend(order.locked(thread, mutex, event, waited=what == "wanted"))
-                if found and not options.all:
-                    session.stop()
+            found.extend(watch.take(event))
+            if found and not options.all:
+                session.stop()
 
         code = follow(session, options, "deadlock", (), describe=note, finish=lambda report: show(report, found))
     return 1 if found else code
-
-
-def trace(session: Session, library: str, options: argparse.Namespace) -> None:
-    """Events of what threads do to mutexes, each with the mutex under a name that says what."""
-    locks, unlocks = options.lock_symbols or [MUTEX_LOCK], options.unlock_symbols or [MUTEX_UNLOCK]
-    session.uprobe(library, *locks).emit(wanted=arg(1), stack=ustack, comm=comm)
-    session.uprobe(library, *unlocks).emit(freed=arg(1))
-    if not options.lock_symbols:
-        # A program that is linked statically has only those that it calls.
-        tries = session.pair(session.optional(uprobe(library, MUTEX_TRY, *MUTEX_TIMED)), keep={"mutex": arg(1)})
-        tries.where(retval.cast("i32") == 0).emit(got=tries.kept("mutex"), stack=ustack, comm=comm)
-        session.source(session.optional(uprobe(library, *MUTEX_LIVES))).emit(renewed=arg(1))
 
 
 def show(report: Report, cycles: list[Cycle]) -> None:

@@ -20,8 +20,8 @@ from usdtkit.errors import UsageError
 from usdtkit.output import folded
 from usdtkit.output.report import PID, TIME, Column, Report
 from usdtkit.output.text import printable
+from usdtkit.providers.heap import BLOCK_CAPACITY, Heap
 from usdtkit.trace import ms
-from usdtkit.trace.heap import BLOCKS, Heap
 
 TOPIC = "memory and locks"
 VARIANTS = ("-p 1", "-p 1 -s 2", "-p 1 -t")
@@ -55,21 +55,26 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("memleak needs a process", hint="-p PID, or -c CMD to start one")
     options.timestamp = not options.folded
     with cli.new_session(options, room=None) as session:
-        limits = {"sizes": (options.min_size, options.max_size), "one_in": options.sample_rate}
-        heap = Heap(session, options.obj, prefix=options.symbols_prefix, room=options.room or BLOCKS, **limits)
+        heap = Heap(
+            session,
+            options.obj,
+            prefix=options.symbols_prefix,
+            min_size=options.min_size,
+            max_size=options.max_size,
+            one_in=options.sample_rate,
+            capacity=options.room or BLOCK_CAPACITY,
+        )
         if not options.trace:
             return cli.follow_intervals(session, options, "memleak", (), lambda report: write(report, heap, options))
-        for source, address in heap.allocations:
-            source.emit(address=address, bytes=source.kept("size"))
-        for free, address in heap.frees:
-            free.emit(address=address)
+        heap.allocations.emit("address", "size")
+        heap.frees.emit("address")
         return cli.follow(session, options, "memleak", EVENTS, describe=describe)
 
 
 def describe(event: Any) -> dict[str, Any]:
     """A row of an allocation, or of a free."""
     row = {name: getattr(event, name) for name in ("time_ns", "pid", "tid")}
-    return {**row, "function": event.probe, "bytes": getattr(event, "bytes", None), "address": hex(event.address)}
+    return {**row, "function": event.probe, "bytes": getattr(event, "size", None), "address": hex(event.address)}
 
 
 def write(report: Report, heap: Heap, options: argparse.Namespace) -> None:

@@ -11,16 +11,14 @@ examples:
 """
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from usdtkit.cli import run as cli
 from usdtkit.cli.arguments import add_interval_options, add_session_options, count, positive
 from usdtkit.output import folded
 from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.signatures.libc import MUTEX_LIBRARIES
-from usdtkit.trace import Expression, Histogram, Source, StatisticsTable, pid, us
-from usdtkit.trace.mutexes import holds, waits
+from usdtkit.providers import locks
+from usdtkit.trace import Histogram, StatisticsTable, arg, latency, us
 
 TOPIC = "memory and locks"
 VARIANTS = ("", "-H", "--hold", "--hold -H")
@@ -48,31 +46,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Summarise until told to stop."""
     minimum = us(options.min_us if options.min_us is not None else 0 if options.hold else 50)
-    tables: list[Histogram | StatisticsTable] = []
-
-    def measure(source: Source, time: Expression, mutex: Expression, stack: Expression) -> None:
-        long = source.where(time >= minimum)
-        if options.histogram:
-            tables.append(long.hist(time, process=pid, mutex=mutex))
-        else:
-            tables.append(long.stats(time, process=pid, mutex=mutex, stack=stack))
-
     with cli.new_session(options) as session:
-        trace = holds if options.hold else waits
-        cli.first_found(MUTEX_LIBRARIES, lambda library: trace(session, library, measure))
+        table: Histogram | StatisticsTable
+        calls = locks.holds(session) if options.hold else locks.waits(session)
+        time = arg("held") if options.hold else latency
+        long = calls.where(time >= minimum)
+        table = long.hist(time, "pid", "mutex") if options.histogram else long.stats(time, "pid", "mutex", "stack")
         columns = [*COLUMNS, STACK if options.stacks else CALLER]
         return cli.follow_intervals(
-            session, options, "mutexstat", columns, lambda report: write(report, tables, options)
+            session, options, "mutexstat", columns, lambda report: write(report, table, options)
         )
 
 
-def write(report: Report, tables: Sequence[Histogram | StatisticsTable], options: argparse.Namespace) -> None:
+def write(report: Report, table: Any, options: argparse.Namespace) -> None:
     """A row for each mutex and stack, or a histogram for each mutex; those first that cost most."""
-    found: dict[Any, Any] = {}
-    for table in tables:
-        for key, one in table.delta().items():
-            found[key] = found[key] + one if key in found else one
-    top = sorted(found.items(), key=lambda item: -item[1].sum)[: options.top]
+    top = sorted(table.delta().items(), key=lambda item: -item[1].sum)[: options.top]
     folded.learn(stack for (_, _, *stacks), _ in top for stack in stacks)
     rows = []
     for (process, mutex, *stacks), one in top:
