@@ -14,20 +14,12 @@ examples:
 import argparse
 
 from usdtkit.cli.arguments import positive
-from usdtkit.cli.languages import (
-    add_language_options,
-    add_name_options,
-    add_trailing_interval,
-    added_up,
-    chosen,
-    full_name,
-    names_of,
-    tracing,
-)
+from usdtkit.cli.languages import add_language_options, add_name_options, add_trailing_interval, tracing
 from usdtkit.cli.run import follow_intervals
 from usdtkit.errors import UsageError
 from usdtkit.output.report import Column, Report
-from usdtkit.trace import Counts, Histogram, Sums
+from usdtkit.providers.runtimes import full_name
+from usdtkit.trace import Histogram, Sums
 
 TOPIC = "languages"
 
@@ -59,32 +51,31 @@ def run(options: argparse.Namespace) -> int:
     heading, unit = TIMES[options.milliseconds]
     time = Column(heading, "time_total_ns", 12, lambda ns: f"{ns / unit:.2f}", right=True)
     with tracing(options) as runtime:
-        counts: list[Counts] = []
-        times: list[Sums] = []
-        histograms: list[Histogram] = []
-        for calls in runtime.calls():
-            if not options.latency and not options.histogram:
-                for source in runtime.sources(calls.entry):
-                    counts.append(chosen(source, calls, options).count(**names_of(calls)))
-                continue
-            for pair in runtime.pairs(calls, names_of(calls)):
-                pair = chosen(pair, calls, options)
-                if options.histogram:
-                    histograms.append(pair.hist("latency", *names_of(calls)))
-                else:
-                    counts.append(pair.count(*names_of(calls)))
-                    times.append(pair.sum("latency", *names_of(calls)))
+        wanted = {"method": options.method or "", "group": options.group or ""}
+        names = runtime.names
+        times: Sums | None = None
+        histograms: Histogram | None = None
+        if options.histogram:
+            histograms = runtime.calls(**wanted).hist("latency", *names)
+        elif options.latency:
+            calls = runtime.calls(**wanted)
+            counts, times = calls.count(*names), calls.sum("latency", *names)
+        else:
+            counts = runtime.entries(**wanted).count(**names)
 
         def write(report: Report) -> None:
-            if options.histogram:
-                for histogram in histograms:
-                    for key, distribution in histogram.delta().items():
-                        report.distribution(distribution, method=full_name(key))
+            if histograms is not None:
+                for key, distribution in histograms.delta().items():
+                    report.distribution(distribution, method=full_name(key))
                 return
-            called, took = added_up(counts), added_up(times)
-            order = sorted(called, key=lambda key: (took[key], called[key], full_name(key)))
+            called, took = counts.delta(), {} if times is None else times.delta()
+            order = sorted(called, key=lambda key: (took.get(key, 0), called[key], full_name(key)))
             report.block(
-                {"method": full_name(key), "calls": called[key], **({"time_total_ns": took[key]} if times else {})}
+                {
+                    "method": full_name(key),
+                    "calls": called[key],
+                    **({"time_total_ns": took.get(key, 0)} if options.latency else {}),
+                }
                 for key in order[-(options.top or 0) :]
             )
 

@@ -11,25 +11,16 @@ examples:
 """
 
 import argparse
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
-from usdtkit.cli.languages import (
-    NAME_SIZE,
-    add_language_options,
-    add_name_options,
-    chosen,
-    full_name,
-    names_of,
-    tracing,
-)
+from usdtkit.cli.languages import add_language_options, add_name_options, tracing
 from usdtkit.cli.run import follow
 from usdtkit.output import folded
 from usdtkit.output.chrome import ChromeTrace
 from usdtkit.output.report import PID, Column, Report
-from usdtkit.records import dataclass
-from usdtkit.trace import cpu
+from usdtkit.providers.runtimes import Step
 
 TOPIC = "languages"
 
@@ -39,15 +30,6 @@ COLUMNS = [
     *(Column("CPU", "cpu", 3, right=True), PID, Column("TID", "tid", 7, right=True)),
     *(Column("TIME(s)", "seconds", 9, lambda value: f"{value:.6f}", right=True), Column("METHOD", "flow", 0)),
 ]
-
-
-@dataclass
-class Call:
-    """A call that is open: since when, and how long of it was spent in calls within it, in nanoseconds."""
-
-    name: str
-    since: int
-    within: int = 0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -63,55 +45,30 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         runtime = stack.enter_context(tracing(options))
         chrome = stack.enter_context(ChromeTrace(options.chrome)) if options.chrome else None
-        entries = set()
-        for calls in runtime.calls():
-            entries.add(calls.entry)
-            for probe in (calls.entry, calls.done):
-                for source in runtime.sources(probe):
-                    chosen(source, calls, options).emit(cpu=cpu, **names_of(calls, NAME_SIZE, NAME_SIZE))
-        threads: dict[tuple[int, int], list[Call]] = defaultdict(list)
+        flow = runtime.flow(method=options.method or "", group=options.group or "")
         own_time: Counter[tuple[str, ...]] = Counter()
-        first = last = 0
 
-        def leave(thread: tuple[int, int], time_ns: int) -> None:
-            """End the innermost call of a thread."""
-            calls = threads[thread]
-            path = tuple(call.name for call in calls)
-            call = calls.pop()
-            took = time_ns - call.since
-            own_time[path] += took - call.within
-            if calls:
-                calls[-1].within += took
-            if chrome is not None:
-                chrome.event(False, call.name, time_ns, *thread)
+        def take(step: Step) -> None:
+            if step.stack is not None and step.own_ns is not None:
+                own_time[step.stack] += step.own_ns
+            if chrome is not None and (step.is_entry or step.stack is not None):
+                chrome.event(step.is_entry, step.name, step.time_ns, step.pid, step.tid)
 
         def describe(event: Any) -> dict[str, Any] | None:
-            nonlocal first, last
-            first, last = first or event.time_ns, event.time_ns
-            name = full_name([getattr(event, part) for part in ("group", "name") if part in event._fields])
-            thread, begins = (event.pid, event.tid), event.probe in entries
-            calls = threads[thread]
-            if begins:
-                depth = len(calls)
-                calls.append(Call(name, event.time_ns))
-                if chrome is not None:
-                    chrome.event(True, name, event.time_ns, *thread)
-            else:  # those within it were left without a return; of what began before the trace nothing is open
-                if any(call.name == name for call in calls):
-                    while calls[-1].name != name:
-                        leave(thread, event.time_ns)
-                    leave(thread, event.time_ns)
-                depth = len(calls)
+            steps = flow.take(event)
+            for step in steps:
+                take(step)
             if chrome is not None or options.folded:
                 return None
-            row = {key: getattr(event, key) for key in ("time_ns", "pid", "tid", "cpu")}
-            flow = f"{'  ' * depth}{'->' if begins else '<-'} {name}"
-            return {**row, "seconds": (event.time_ns - first) / 1e9, "depth": depth, "method": name, "flow": flow}
+            step = steps[-1]
+            row = {key: getattr(step, key) for key in ("time_ns", "pid", "tid", "cpu")}
+            text = f"{'  ' * step.depth}{'->' if step.is_entry else '<-'} {step.name}"
+            seconds = (step.time_ns - flow.first_ns) / 1e9
+            return {**row, "seconds": seconds, "depth": step.depth, "method": step.name, "flow": text}
 
         def finish(report: Report) -> None:
-            for thread, calls in threads.items():
-                while calls:  # as far as they were seen
-                    leave(thread, last)
+            for step in flow.finish():
+                take(step)
             if options.folded:
                 for path, time in sorted(own_time.items()):
                     print(folded.line(path, time // 1000))

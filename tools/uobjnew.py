@@ -13,11 +13,9 @@ examples:
 import argparse
 
 from usdtkit.cli.arguments import positive
-from usdtkit.cli.languages import Runtime, add_language_options, add_trailing_interval, tracing
+from usdtkit.cli.languages import add_language_options, add_trailing_interval, tracing
 from usdtkit.cli.run import follow_intervals
-from usdtkit.errors import NotFoundError
 from usdtkit.output.report import Column, Report
-from usdtkit.trace import Counts, cstr, uprobe
 
 TOPIC = "languages"
 
@@ -41,35 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Count until told to stop."""
     with tracing(options) as runtime:
-        tables = allocations(runtime)
+        objects = runtime.objects()
 
         def write(report: Report) -> None:
-            rows = []
-            for kind, counts, sizes in tables:
-                total = sizes.delta() if sizes else None
-                for key, number in counts.delta().items():
-                    if number:
-                        size = None if total is None else total.get(key, 0)
-                        rows.append({"type": kind.format(*key), "allocations": number, "bytes": size})
+            rows = [{"type": made.type, "allocations": made.number, "bytes": made.bytes} for made in objects.delta()]
             first, top = ("bytes", options.top_size) if options.top_size else ("allocations", options.top_count)
             rows.sort(key=lambda row: (row[first] or 0, row["allocations"], row["type"]))
             report.block(rows[-(top or 0) :])
 
         return follow_intervals(runtime.session, options, "uobjnew", COLUMNS, write)
-
-
-def allocations(runtime: Runtime) -> list[tuple[str, Counts, Counts | None]]:
-    """(how a key is shown, counts, bytes) of everything that the language makes."""
-    if runtime.language.name == "c":
-        malloc = runtime.session.source(uprobe("c", "malloc"))
-        return [("block of {0} bytes", malloc.count("size"), malloc.sum("size", "size"))]
-    tables: list[tuple[str, Counts, Counts | None]] = []
-    for made in runtime.language.objects:
-        keys = {"type": cstr(made.type, 128)} if made.type else {}
-        for source in runtime.sources(made.probe):
-            sizes = source.sum(made.size, **keys) if made.size else None
-            tables.append((made.fixed or "{0}", source.count(**keys), sizes))
-    if not tables:
-        what = f"{runtime.what}: {runtime.language.name} has no probes for objects"
-        raise NotFoundError(what, hint=runtime.language.hint)
-    return tables

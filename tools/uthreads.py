@@ -15,7 +15,6 @@ from usdtkit.cli.languages import add_language_options, tracing
 from usdtkit.cli.run import follow
 from usdtkit.output.report import TIME, Column
 from usdtkit.output.text import show
-from usdtkit.trace import arg, cstr, uprobe
 
 TOPIC = "languages"
 
@@ -35,20 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trace until told to stop."""
     with tracing(options) as runtime:
-        session = runtime.session
-        kinds = {threads.probe: threads for threads in runtime.language.threads}
-        for threads in kinds.values():
-            for source in runtime.sources(threads.probe):
-                source.emit(name=cstr(threads.name, 64))
-        if runtime.language.name == "c":
-            session.source(uprobe("c", "pthread_create")).emit(start=arg(3))
+        threads = runtime.threads()
 
         def describe(event: Any) -> dict[str, Any]:
-            row = {"time_ns": event.time_ns, "pid": event.pid, "tid": event.tid}
-            if event.probe in kinds:
-                kind = kinds[event.probe].kind
-                return {**row, "kind": kind, "name": event.name, "id": event.tid, "description": show(event.name)}
-            label = session.symbol(event.pid, event.start).label
-            return {**row, "kind": "pthread", "name": label, "id": hex(event.start), "description": label}
+            change = threads.take(event)
+            row = {name: getattr(change, name) for name in ("time_ns", "pid", "tid", "kind", "name")}
+            own_id = change.tid if change.address is None else hex(change.address)
+            return {**row, "id": own_id, "description": show(change.name)}
 
-        return follow(session, options, "uthreads", COLUMNS, describe=describe)
+        return follow(runtime.session, options, "uthreads", COLUMNS, describe=describe)

@@ -45,6 +45,83 @@ def test_examples_of_sql(run_examples):
     run_examples("sql")
 
 
+RUBY = """
+class Order; def charge; end; end
+$calls = TracePoint.new(:call, :return) {}
+$calls.enable
+puts "ready"
+$stdout.flush
+while gets
+  Order.new.charge
+  GC.start
+  puts "done"
+  $stdout.flush
+end
+"""
+
+
+@pytest.fixture
+def running(spawn, wait_for_line):
+    """running(argv) -> (process, a function that gives it a line to work on)."""
+
+    def start(argv):
+        process = spawn(argv)
+        wait_for_line(process, "ready", timeout=60)
+
+        def work():
+            process.stdin.write("\n")
+            process.stdin.flush()
+            wait_for_line(process, "done")
+
+        return process, work
+
+    return start
+
+
+def test_examples_of_runtimes(running, run_examples):
+    process, work = running(["ruby", "-e", RUBY])
+    run_examples("runtimes", process.pid, work)
+
+
+def test_examples_of_heap(running, run_examples, compile_c):
+    source = """
+    #include <stdio.h>
+    #include <stdlib.h>
+    void *volatile kept;
+    int main(void) {
+        setlinebuf(stdout);
+        puts("ready");
+        while (getchar() != EOF) {
+            kept = malloc(31);
+            puts("done");
+        }
+    }
+    """
+    process, work = running([compile_c(source, "-O1", "-fno-omit-frame-pointer")])
+    run_examples("heap", process.pid, work)
+
+
+def test_examples_of_locks(running, run_examples, compile_c):
+    source = """
+    #include <pthread.h>
+    #include <stdio.h>
+    #include <unistd.h>
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    int main(void) {
+        setlinebuf(stdout);
+        puts("ready");
+        while (getchar() != EOF) {
+            pthread_mutex_lock(&mutex);
+            usleep(2000);
+            pthread_mutex_unlock(&mutex);
+            puts("done");
+        }
+    }
+    """
+    process, work = running([compile_c(source, "-O1", "-fno-omit-frame-pointer", "-pthread")])
+    run_examples("locks", process.pid, work)
+
+
 @pytest.mark.parametrize("module", SECTIONS)
 def test_every_section_is_run_and_begins_with_the_example_of_its_module(module):
     assert f"test_examples_of_{module}" in globals()
