@@ -11,7 +11,10 @@ from jsonschema import Draft202012Validator
 from processes import among_own_mounts, read_until
 from referencing import Registry, Resource
 
+from usdtkit.cli.schema import of_name, shared
+
 SCHEMAS = Path(__file__).parents[1] / "docs" / "schema"
+
 USDTKIT = [sys.executable, "-m", "usdtkit"]
 # Somebody without any privilege, except to read the tree that is tested wherever it lies.
 NOBODY = [
@@ -50,7 +53,7 @@ def end_of_tracing(process, code=0):
 
 
 def json_lines(output):
-    """(header, events, summary) of the output of --json, each as docs/schema describes it."""
+    """(header, events, summary) of the output of --json, each as `usdtkit schema` describes it."""
     header, *events, summary = map(json.loads, output.splitlines())
     for kind, lines in (("header", [header]), (header["schema"], events), ("summary", [summary])):
         assert_described(kind, lines)
@@ -67,13 +70,16 @@ def assert_described(kind, lines):
 
 @cache
 def _schema(kind):
-    common = json.loads((SCHEMAS / "common.json").read_text())
     name = kind.removeprefix("usdtkit.").partition("/")[0]
-    own = common["$defs"][name] if kind == name else json.loads((SCHEMAS / f"{name}.json").read_text())
-    assert kind in (name, own.get("title"))
-    registry = Registry().with_resource("common.json", Resource.from_contents(common))
-    whole = {"$ref": f"common.json#/$defs/{name}"} if kind == name else own
-    return own, Draft202012Validator(whole, registry=registry)
+    written = SCHEMAS / f"{name}.json"
+    if written.exists():
+        common = json.loads((SCHEMAS / "common.json").read_text())
+        registry = Registry().with_resource("common.json", Resource.from_contents(common))
+        schema = json.loads(written.read_text())
+        return schema, Draft202012Validator(schema, registry=registry)
+    schema = shared()["$defs"][kind] if kind == name else of_name(name)
+    assert schema["title"] == kind
+    return schema, Draft202012Validator(schema)
 
 
 def go(process):

@@ -19,7 +19,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options, positive, seconds, steps
+from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options
+from usdtkit.cli.values import positive, seconds, steps
 from usdtkit.errors import UsageError
 from usdtkit.language.hooks import Setup, distribute
 from usdtkit.output.report import Column, Report

@@ -14,8 +14,9 @@ examples:
 import argparse
 from typing import Any
 
-from usdtkit.cli.arguments import add_session_options, pid
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.run import follow, new_session
+from usdtkit.cli.values import pid
 from usdtkit.output import folded
 from usdtkit.output.report import Report
 from usdtkit.output.text import printable

@@ -12,12 +12,7 @@ examples:
 import argparse
 
 from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import (
-    add_filter_options,
-    add_interval_options,
-    add_session_options,
-    add_unit_options,
-)
+from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, add_unit_options
 from usdtkit.language.parser import parse_trace
 from usdtkit.language.select import one
 from usdtkit.output.report import Report

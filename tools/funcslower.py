@@ -13,12 +13,8 @@ import argparse
 from typing import Any
 
 from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import (
-    add_filter_options,
-    add_ignored_options,
-    add_session_options,
-    milliseconds,
-)
+from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options
+from usdtkit.cli.values import milliseconds
 from usdtkit.language.rows import seconds_column
 from usdtkit.language.select import calls
 from usdtkit.output import folded

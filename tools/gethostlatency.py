@@ -11,34 +11,41 @@ examples:
   usdtkit gethostlatency --json
 """
 
-import argparse
-
-from usdtkit.cli.arguments import add_session_options, milliseconds
-from usdtkit.cli.run import follow, new_session
-from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
+from usdtkit.cli.options import ToolOptions, option
+from usdtkit.cli.values import milliseconds
 from usdtkit.providers import resolver
-from usdtkit.trace import latency, ms
+from usdtkit.records import replace
+from usdtkit.results import COMM, LATENCY_MS, PID, TID, TIME, Column, Rows
+from usdtkit.trace import Session, latency, ms
 
 TOPIC = "names, logins and secrets"
 VARIANTS = ("", "-m 1")
 
-COLUMNS = [
-    *(TIME, PID, COMM, LATENCY_MS),
-    *(Column("FUNCTION", "function", 16), Column("RESULT", "result", 10), Column("HOST", "host", 0)),
-]
+COLUMNS = (
+    *(TIME, PID, COMM, LATENCY_MS, replace(TID, heading="")),
+    Column("function", "FUNCTION", width=16, meaning="the function that was called"),
+    Column("result", "RESULT", width=10, meaning="ok, not found, failed, EAI_…, or an errno"),
+    Column("host", "HOST", "text", meaning="the name or address that was asked for"),
+    Column("returned", type="integer", meaning="the value that the function returned"),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(ToolOptions):
     """Options of `usdtkit gethostlatency`."""
-    parser.add_argument("-m", "--min-ms", type=milliseconds, default=0.0, metavar="MS", help="only look-ups this long")
-    add_session_options(parser)
+
+    min_ms: float = option(
+        *("-m", "--min-ms"),
+        type=milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="show look-ups of MS ms or more",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    with new_session(options) as session:
-        lookups = resolver.lookups(session)
-        if options.min_ms:
-            lookups = lookups.where(latency >= ms(options.min_ms))
-        lookups.emit()
-        return follow(session, options, "gethostlatency", COLUMNS, describe=resolver.describe)
+def trace(session: Session, options: Options) -> Rows:
+    """Trace look-ups; a row when one returns."""
+    lookups = resolver.lookups(session)
+    if options.min_ms:
+        lookups = lookups.where(latency >= ms(options.min_ms))
+    lookups.emit()
+    return Rows(session, COLUMNS, resolver.describe)

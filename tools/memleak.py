@@ -15,7 +15,8 @@ import argparse
 from typing import Any
 
 from usdtkit.cli import run as cli
-from usdtkit.cli.arguments import add_session_options, count, milliseconds, positive, seconds
+from usdtkit.cli.arguments import add_session_options
+from usdtkit.cli.values import count, milliseconds, positive, seconds
 from usdtkit.errors import UsageError
 from usdtkit.output import folded
 from usdtkit.output.report import PID, TIME, Column, Report

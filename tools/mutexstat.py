@@ -14,7 +14,8 @@ import argparse
 from typing import Any
 
 from usdtkit.cli import run as cli
-from usdtkit.cli.arguments import add_interval_options, add_session_options, count, positive
+from usdtkit.cli.arguments import add_interval_options, add_session_options
+from usdtkit.cli.values import count, positive
 from usdtkit.output import folded
 from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.providers import locks

@@ -13,9 +13,10 @@ examples:
 import argparse
 from typing import Any
 
-from usdtkit.cli.arguments import add_session_options, milliseconds, pid
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.databases import add_query_options, new_database_session
 from usdtkit.cli.run import follow
+from usdtkit.cli.values import milliseconds, pid
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
 from usdtkit.providers import mysql
 from usdtkit.trace import latency, ms

@@ -13,8 +13,9 @@ examples:
 
 import argparse
 
-from usdtkit.cli.arguments import add_session_options, milliseconds
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.run import follow, new_session, running
+from usdtkit.cli.values import milliseconds
 from usdtkit.output.report import LATENCY_MS, PID, TIME, Column, Report, note
 from usdtkit.providers import node
 from usdtkit.signatures.node import PROGRAMS

@@ -12,9 +12,10 @@ examples:
 
 import argparse
 
-from usdtkit.cli.arguments import add_interval_options, add_session_options, positive
+from usdtkit.cli.arguments import add_interval_options, add_session_options
 from usdtkit.cli.databases import add_query_options, new_database_session
 from usdtkit.cli.run import follow_intervals
+from usdtkit.cli.values import positive
 from usdtkit.output.report import Column, Report, milliseconds
 from usdtkit.providers import postgresql
 

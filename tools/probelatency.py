@@ -13,13 +13,8 @@ examples:
 import argparse
 
 from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import (
-    add_filter_options,
-    add_interval_options,
-    add_session_options,
-    add_unit_options,
-    milliseconds,
-)
+from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, add_unit_options
+from usdtkit.cli.values import milliseconds
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import parse_expression, parse_trace
 from usdtkit.language.select import one

@@ -16,9 +16,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, milliseconds
+from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
 from usdtkit.cli.run import follow, follow_intervals, narrow, new_session
 from usdtkit.cli.tlsoptions import add_library_options, chosen_libraries
+from usdtkit.cli.values import milliseconds
 from usdtkit.output import report
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column, Report
 from usdtkit.providers import tls

@@ -16,9 +16,10 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import add_filter_options, add_session_options, positive
+from usdtkit.cli.arguments import add_filter_options, add_session_options
 from usdtkit.cli.run import follow, narrow, new_session
 from usdtkit.cli.tlsoptions import add_library_options, chosen_libraries
+from usdtkit.cli.values import positive
 from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
 from usdtkit.output.text import decoded, hexdump, paragraph
 from usdtkit.providers import tls

@@ -17,7 +17,8 @@ import argparse
 from collections import Counter
 
 from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, seconds
+from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
+from usdtkit.cli.values import seconds
 from usdtkit.language.select import matching
 from usdtkit.output import folded
 from usdtkit.output.report import Report

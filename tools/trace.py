@@ -19,7 +19,8 @@ import argparse
 import os
 
 from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options, positive
+from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options
+from usdtkit.cli.values import positive
 from usdtkit.errors import UsageError
 from usdtkit.language.hooks import Messages, Setup
 from usdtkit.language.rows import Rows, columns, seconds_column

@@ -13,9 +13,9 @@ examples:
 
 import argparse
 
-from usdtkit.cli.arguments import positive
 from usdtkit.cli.languages import add_language_options, add_name_options, add_trailing_interval, tracing
 from usdtkit.cli.run import follow_intervals
+from usdtkit.cli.values import positive
 from usdtkit.errors import UsageError
 from usdtkit.output.report import Column, Report
 from usdtkit.providers.runtimes import full_name

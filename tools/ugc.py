@@ -15,9 +15,9 @@ examples:
 import argparse
 from typing import Any
 
-from usdtkit.cli.arguments import milliseconds
 from usdtkit.cli.languages import add_language_options, tracing
 from usdtkit.cli.run import follow
+from usdtkit.cli.values import milliseconds
 from usdtkit.output.report import PID, TIME, Column
 from usdtkit.trace import ms
 

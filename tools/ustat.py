@@ -12,8 +12,9 @@ examples:
 
 import argparse
 
-from usdtkit.cli.arguments import add_session_options, positive, seconds
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.run import follow_intervals, new_session, whose
+from usdtkit.cli.values import positive, seconds
 from usdtkit.output.report import PID, Column, Report, note
 from usdtkit.output.text import show
 from usdtkit.providers.runtimes import Activity

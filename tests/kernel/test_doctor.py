@@ -17,7 +17,7 @@ def rows(*arguments, code=0, **options):
     done = usdtkit("doctor", "--json", *arguments, **options)
     assert done.returncode == code, done.stderr
     header, *found = map(json.loads, done.stdout.splitlines())
-    assert header == {"schema": "usdtkit.doctor/1"}
+    assert header["schema"] == "usdtkit.doctor/1"
     assert_described("usdtkit.doctor/1", found)
     assert all(row["fix"] for row in found if row["state"] != "found")
     return {row["name"]: row for row in found}

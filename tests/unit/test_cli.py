@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from usdtkit import cli, errors
-from usdtkit.cli import arguments
+from usdtkit.cli import values
+from usdtkit.cli.schema import of_name
 from usdtkit.output.chrome import ChromeTrace
 from usdtkit.version import VERSION
 
@@ -31,7 +32,13 @@ def test_the_overview_names_every_command_and_tool(capsys):
 @pytest.mark.parametrize("name", cli.tool_names())
 def test_every_tool_has_a_topic_and_a_schema(name):
     assert importlib.import_module(f"usdtkit.tools.{name}").TOPIC in cli.TOPICS
-    assert (Path(__file__).parents[2] / "docs" / "schema" / f"{name}.json").exists()
+    module = importlib.import_module(f"usdtkit.tools.{name}")
+    if hasattr(module, "Options"):
+        properties = of_name(name)["properties"]
+        assert {column.name for column in module.COLUMNS if not column.table_only} <= properties.keys()
+        assert all(column.meaning for column in module.COLUMNS)
+    else:
+        assert (Path(__file__).parents[2] / "docs" / "schema" / f"{name}.json").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,21 +103,21 @@ def test_an_option_that_does_not_exist(capsys):
 @pytest.mark.parametrize(
     ("parse", "text", "value"),
     [
-        (arguments.pid, "42", 42),
-        (arguments.count, "0", 0),
-        (arguments.seconds, "0.5", 0.5),
-        (arguments.milliseconds, "0", 0.0),
-        (arguments.milliseconds, "1e3", 1000.0),
+        (values.pid, "42", 42),
+        (values.count, "0", 0),
+        (values.seconds, "0.5", 0.5),
+        (values.milliseconds, "0", 0.0),
+        (values.milliseconds, "1e3", 1000.0),
     ],
 )
 def test_values_of_options(parse, text, value):
     assert parse(text) == value
 
 
-@pytest.mark.parametrize("parse", [arguments.pid, arguments.count, arguments.seconds, arguments.milliseconds])
+@pytest.mark.parametrize("parse", [values.pid, values.count, values.seconds, values.milliseconds])
 @pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "1e300", "²"])
 def test_values_that_are_none(parse, text):
-    with pytest.raises(arguments.argparse.ArgumentTypeError, match=f"^{text!r} is not"):
+    with pytest.raises(values.argparse.ArgumentTypeError, match=f"^{text!r} is not"):
         parse(text)
 
 

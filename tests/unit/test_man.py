@@ -36,7 +36,7 @@ def test_every_page(name):
         assert line.strip() in text
     for column in getattr(module, "COLUMNS", ()):
         assert column.heading in text
-        assert column.key in text
+        assert column.name in text
 
 
 def test_the_page_of_usdtkit_names_all():

@@ -1,7 +1,7 @@
 """The command `usdtkit`: finds the module of a command or tool, parses its options, runs it, turns errors into words.
 
-A command is a module here, a tool a module of `usdtkit.tools`; both have a docstring (its first line is the summary),
-`configure(parser)` and `run(options) -> int`. Only the one that is asked for is imported.
+A command is a module here, with a docstring (its first line is the summary), `configure(parser)` and `run(options)`. A
+tool is a module of `usdtkit.tools`, which `tracing` runs. Only the one that is asked for is imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TextIO, cast
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.version import VERSION
 
-COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "run")
+COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "run", "schema")
 ALIASES = {"tplist": "list"}  # bcc's name for it
 # What one wants to know; each tool says of which it is (`TOPIC`).
 TOPICS = (
@@ -197,6 +197,10 @@ def _dispatch(arguments: list[str]) -> int:
     gc.freeze()  # all that was imported
     gc.enable()
     with _telling(more=bool(getattr(options, "verbose", False))):
+        if hasattr(module, "Options"):
+            from usdtkit.cli.tracing import run_tool
+
+            return run_tool(module, options)
         code: int = module.run(options)
     return code
 
@@ -252,7 +256,12 @@ def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
         formatter_class=_Help,
         allow_abbrev=False,
     )
-    module.configure(parser)
+    if hasattr(module, "Options"):
+        from usdtkit.cli import tracing
+
+        tracing.configure(parser, module)
+    else:
+        module.configure(parser)
     if language:
         parser.set_defaults(language=language)
     return module, parser

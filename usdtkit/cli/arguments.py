@@ -1,6 +1,6 @@
-"""What command lines have in common: the options of everything that traces, and kinds of values.
+"""What command lines have in common: the options of every tool that traces, and the types of values.
 
-Input: an argparse parser. Output: its options, which `run` obeys.
+Input: an argparse parser, or a class derived from `ToolOptions`. Output: options, which `run` obeys.
 """
 
 from __future__ import annotations
@@ -9,17 +9,103 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from usdtkit.cli.messages import note
+from usdtkit.cli.options import ToolOptions, option
+from usdtkit.cli.values import count, pid, pids, positive, seconds, user, words
 from usdtkit.model import RETURN_POLICIES
-from usdtkit.output.report import note
+from usdtkit.records import dataclass, field
 
 LOST_EVENTS = 6  # the exit code where more were lost than are allowed
 
 
+@dataclass(frozen=True)
+class Spelling:
+    """How a tool spells the options that all tools share, where that differs from the others.
+
+    `command` are the flags of the option for a command. `capacity` is the help text of the option of that name.
+    `verbose` says what -v does besides telling more; with `shows_program` it shows the program, as in bcc's tools.
+    `chosen` says that the user names the functions or probes, and so decides what tracing costs. `filters` are
+    additional flags of the options that narrow a trace, such as {"tid": "-t"}; None leaves these options out.
+    `ignored` are options of bcc's tool that mean nothing here, each with the reason, and `ignored_with_value` those
+    that take a value. `ring_size` is the number of bytes for events in the kernel, where the tool needs more than
+    usual.
+    """
+
+    command: Sequence[str] = ("-c", "--command")
+    capacity: str = ""
+    verbose: str = ""
+    shows_program: bool = False
+    chosen: bool = False
+    filters: Mapping[str, str] | None = None
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    ignored_with_value: Mapping[str, str] = field(default_factory=dict)
+    ring_size: int = 0
+
+
+class Intervals(ToolOptions):
+    """The options of tools that summarise: how often they show a summary, and how many times."""
+
+    interval: float | None = option(
+        *("-i", "--interval"),
+        type=seconds,
+        default=None,
+        metavar="SEC",
+        help="print and reset every SEC seconds; without it, print once at the end",
+    )
+    intervals: int | None = option(
+        *("-n", "--intervals"),
+        type=positive,
+        default=None,
+        metavar="N",
+        help="stop after N intervals",
+    )
+    timestamp: bool = option("-T", "--timestamp", default=False, help="print the time before each interval")
+
+
+class Units(ToolOptions):
+    """The options of histograms of time that choose the unit of the buckets."""
+
+    exclusive = (("microseconds", "milliseconds"),)
+    microseconds: bool = option("-u", "--microseconds", dest="unit", const="us", default=None, help="buckets in us")
+    milliseconds: bool = option("-m", "--milliseconds", dest="unit", const="ms", default=None, help="buckets in ms")
+
+    @property
+    def unit_ns(self) -> int:
+        """The unit of the buckets, in nanoseconds."""
+        return 1_000 if self.microseconds else 1_000_000 if self.milliseconds else 1
+
+    @property
+    def unit_name(self) -> str:
+        """The name of the value that the buckets are of."""
+        return "latency_us" if self.microseconds else "latency_ms" if self.milliseconds else "latency_ns"
+
+
+def add_tool_options(parser: argparse.ArgumentParser, options: type[ToolOptions], spelling: Spelling) -> None:
+    """All options of a tool: its own, then those that all tools share."""
+    options.add_to(parser)
+    add_ignored_options(parser, spelling.ignored)
+    add_ignored_options(parser, spelling.ignored_with_value, takes_value=True)
+    if spelling.filters is not None:
+        add_filter_options(parser, **spelling.filters)
+    room = {"room": spelling.capacity} if spelling.capacity else {}
+    add_session_options(
+        parser,
+        command=spelling.command,
+        verbose=spelling.verbose,
+        shows_program=spelling.shows_program,
+        chosen=spelling.chosen,
+        **room,
+    )
+
+
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """--json and --csv."""
+    """--json, --csv and --format."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--json", dest="format", action="store_const", const="json", help="JSON Lines")
-    group.add_argument("--csv", dest="format", action="store_const", const="csv", help="CSV with a heading")
+    group.add_argument("--json", dest="format", action="store_const", const="json", help="write JSON Lines")
+    group.add_argument("--csv", dest="format", action="store_const", const="csv", help="write CSV with a heading")
+    group.add_argument(
+        "--format", metavar="NAME", help="write this format: table, json, csv, folded, chrome or another"
+    )
     parser.set_defaults(format="table")
 
 
@@ -131,90 +217,3 @@ def add_filter_options(parser: argparse.ArgumentParser, **aliases: str) -> None:
     ):
         flags = [f"--{name}", *([aliases[name]] if name in aliases else [])]
         group.add_argument(*flags, dest=name, type=parse, action="append", metavar=metavar, help=f"{of} (repeatable)")
-
-
-def pid(text: str) -> int:
-    """For argparse: a process's number."""
-    return _whole(text, "the number of a process")
-
-
-def pids(text: str) -> list[int]:
-    """For argparse: numbers of processes, with commas between them."""
-    return [pid(number) for number in text.split(",")]
-
-
-def user(text: str) -> int:
-    """For argparse: a user's number, by number or name."""
-    if text.isdecimal() and int(text) < 2**32:
-        return int(text)
-    import pwd
-
-    try:
-        return pwd.getpwnam(text).pw_uid
-    except (KeyError, ValueError):
-        raise argparse.ArgumentTypeError(f"there is no user {text!r}") from None
-
-
-def count(text: str) -> int:
-    """For argparse: a number of things, 0 included."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of events")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """For argparse: a number of things, at least 1."""
-    return _whole(text, "a number above 0")
-
-
-def steps(text: str) -> tuple[int, int, int]:
-    """For argparse: the bounds of a linear histogram, and its step."""
-    try:
-        low, high, step = (int(part, 0) for part in text.split(":"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not LOW:HIGH:STEP, such as 0:4096:512") from None
-    return low, high, step
-
-
-def words(text: str) -> list[str]:
-    """For argparse: a command as a shell would split it."""
-    import shlex
-
-    try:
-        command = shlex.split(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-    if not command:
-        raise argparse.ArgumentTypeError("an empty command cannot be traced")
-    return command
-
-
-def seconds(text: str) -> float:
-    """For argparse: a positive number of seconds."""
-    return _amount(text, "seconds", zero=False)
-
-
-def milliseconds(text: str) -> float:
-    """For argparse: a threshold, 0 or more."""
-    return _amount(text, "milliseconds", zero=True)
-
-
-def days(text: str) -> float:
-    """For argparse: an age, 0 or more."""
-    return _amount(text, "days", zero=True)
-
-
-def _whole(text: str, what: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return int(text)
-
-
-def _amount(text: str, unit: str, *, zero: bool) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e9 or (value == 0 and not zero):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit}")
-    return value

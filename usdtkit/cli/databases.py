@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from usdtkit.cli.arguments import milliseconds
 from usdtkit.cli.run import new_session
+from usdtkit.cli.values import milliseconds
 from usdtkit.providers import mysql, postgresql
 from usdtkit.providers.statements import Database
 from usdtkit.trace import Session

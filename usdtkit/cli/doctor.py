@@ -6,19 +6,31 @@ Exit code 0 when everything that tracing needs is there, 5 when something is mis
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import sys
 
 from usdtkit._ffi import PRIVILEGE_HINT
 from usdtkit.bpf import bundle, cache, compiler
 from usdtkit.directories import application_directories
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
 from usdtkit.kernel import features
+from usdtkit.output.sink import open_sink
 from usdtkit.records import asdict, dataclass
+from usdtkit.results.columns import Column, Schema
 
 # Without these nothing can be traced; the others only make it better.
 NEEDED = ("uprobes", "bpf", "ring buffer", "compiler")
 TRIAL = "int usdtkit_trial(struct pt_regs *ctx) { return 0; }\n"
+
+
+COLUMNS = (
+    Column("name", meaning="the feature"),
+    Column("state", meaning="whether the machine has it", values=("found", "missing", "unknown")),
+    Column("purpose", meaning="what the feature is good for"),
+    Column("detail", meaning="what was found"),
+    Column("fix", meaning="what to do where the feature is not there"),
+)
+SCHEMAS = (Schema("doctor", COLUMNS),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +53,10 @@ def run(options: argparse.Namespace) -> int:
     """Test everything and print it."""
     rows = examine()
     if options.json:
-        print(json.dumps({"schema": "usdtkit.doctor/1"}))
+        sink = open_sink("json", sys.stdout)
+        sink.begin(SCHEMAS[0])
         for row in rows:
-            print(json.dumps(asdict(row)))
+            sink.row(asdict(row))
     else:
         for row in rows:
             print(f"{row.name:<16} {row.state:<8} {row.detail or row.purpose}")

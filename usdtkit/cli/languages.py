@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from usdtkit.cli.arguments import add_session_options, pid, seconds
+from usdtkit.cli.arguments import add_session_options
 from usdtkit.cli.run import new_session
+from usdtkit.cli.values import pid, seconds
 from usdtkit.errors import UsageError
 from usdtkit.providers import runtimes
 from usdtkit.providers.runtimes.languages import BY_NAME

@@ -19,6 +19,7 @@ from types import ModuleType
 from usdtkit.cli import COMMANDS, EPILOG, TOPICS, command, tool_names
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.privatedirs import write_file
+from usdtkit.results.columns import Column
 from usdtkit.version import VERSION
 
 ABOUT = "see inside running applications on Linux"
@@ -55,12 +56,17 @@ def page(name: str) -> str:
     lines = [*_title(f"usdtkit-{name}", parser.description or ""), ".SH SYNOPSIS", *_synopsis(parser)]
     lines += [".SH DESCRIPTION", *_text(f"{parser.description}\n\n{before}"), ".SH OPTIONS", *_options(parser)]
     if columns := getattr(module, "COLUMNS", ()):
-        lines += [".SH COLUMNS", "Of the table, with their names in JSON and CSV."]
-        lines += [line for one in columns for line in (".TP", f"\\fB{_roff(one.heading)}\\fR", _roff(one.key))]
+        lines += [".SH COLUMNS", "The name of a column in JSON and CSV, and its heading in the table."]
+        lines += [line for column in columns if not column.table_only for line in _column(column)]
     if examples:
         lines += [".SH EXAMPLES", *_as_it_is(examples.rstrip().splitlines())]
     lines += [*_exit_status(), ".SH SEE ALSO", ", ".join(f"\\fB{_roff(one)}\\fR(8)" for one in _related(name, module))]
     return "\n".join(lines) + "\n"
+
+
+def _column(column: Column) -> list[str]:
+    heading = f" (\\fB{_roff(column.heading)}\\fR)" if column.heading else ""
+    return [".TP", f"\\fB{_roff(column.name)}\\fR{heading}", _roff(column.meaning or column.type)]
 
 
 def overview() -> str:

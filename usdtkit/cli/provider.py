@@ -23,7 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from usdtkit import targets
-from usdtkit.cli.arguments import days
+from usdtkit.cli.values import days
 from usdtkit.directories import provider_directories
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.model import Probe

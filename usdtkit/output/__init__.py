@@ -1,5 +1,5 @@
-"""Events, histograms and summaries → what a person or a program reads.
+"""Rows and blocks of `usdtkit.results` → what a person or a program reads: one file a format, in `formats`.
 
-`text` makes hostile strings printable, `report` writes a tool's rows as a table, JSON Lines or CSV, `histogram` draws
-distributions. Nothing here knows where an event came from.
+`sink` is the protocol that a format follows, and finds a format by its name. `text` makes hostile strings printable,
+`frames` labels the frames of stacks, `histogram` draws distributions. Nothing here knows where a row came from.
 """

@@ -33,6 +33,13 @@ class Column:
     width: int
     format: Callable[[Any], str] = show
     right: bool = False
+    meaning: str = ""
+    table_only: bool = False
+    type: str = "value"
+
+    @property
+    def name(self) -> str:
+        return self.key
 
 
 def clock(time_ns: int) -> str:

@@ -1,0 +1,114 @@
+"""`--explain`: what a session would attach to, and what that would cost, a site a row.
+
+Input: a session that is set up, and a sink. Output: the rows of its plan. `warn_of_cost` and `strangers` also serve a
+trace that starts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from usdtkit import processes
+from usdtkit.cli.messages import note
+from usdtkit.output.sink import Sink
+from usdtkit.output.text import printable
+from usdtkit.privatedirs import stranger, user_name
+from usdtkit.results.columns import Column, Schema
+from usdtkit.trace import Planned, Session
+
+MAX_NAMES = 5  # in a warning
+MANY_SITES = 1000  # such as all functions of libc, at which a machine comes to a standstill
+
+
+def _arguments(arguments: Sequence[Mapping[str, str]]) -> str:
+    return printable(", ".join(f"{argument['name']} {argument['type']}" for argument in arguments))
+
+
+def _hex(offset: int) -> str:
+    return hex(offset) if offset else "-"
+
+
+OWNER = Column(
+    *("owner", "OWNER", "integer", 16, "the user who owns the file, where that is neither root nor you"),
+    show=lambda owner: "-" if owner is None else user_name(owner),
+    left=True,
+    nullable=True,
+    optional=True,
+)
+COLUMNS = (
+    Column("kind", "KIND", width=6, meaning="what is attached to", values=("usdt", "entry", "return")),
+    Column("file_offset", "OFFSET", "count", 12, "where in the file", show=hex, left=True),
+    Column("semaphore_offset", "SEMAPHORE", "count", 12, "0 where there is none", show=_hex, left=True),
+    Column(
+        *(
+            "cost",
+            "COST",
+            "string",
+            8,
+            "what a hit makes the kernel do: emulated costs 0.5 µs, stepped 7 to 17",
+        ),
+        values=("emulated", "stepped", "refused", "mistaken", "held", "unknown"),
+    ),
+    Column("name", "NAME", width=28, meaning="the probe or function"),
+    Column("path", "FILE", width=40, meaning="the file"),
+    Column(
+        *("returns", "RETURNS", "string", 7, "how the function's returns are seen"),
+        show=lambda way: way or "-",
+        values=("", "sites", "probes", "tail"),
+    ),
+    OWNER,
+    Column(
+        *("arguments", "ARGUMENTS", "list", 0, "the arguments and their types"),
+        show=_arguments,
+        fields=(Column("name"), Column("type")),
+    ),
+    Column("pids", type="list", meaning="the processes; an empty list stands for all"),
+    Column("why", meaning="why its returns are seen in this way"),
+)
+SCHEMAS = (Schema("explain", COLUMNS),)
+
+
+def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
+    """Write the plan of a session, a site a row; then what it would cost, and whose files it is about."""
+    plan = session.plan()
+    owners = strangers(plan, named_pids)
+    sink.begin(Schema("explain", COLUMNS if owners else [column for column in COLUMNS if column is not OWNER]))
+    for site in plan:
+        sink.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
+    for (returns, why), number in Counter((site.returns, site.why) for site in plan if site.kind == "return").items():
+        way = "probes where the functions leave" if returns == "sites" else "the kernel's return probes"
+        note(f"usdtkit: {number} sites of returns, by {way}: {why}")
+    warn_of_cost(plan)
+    warn_of_owners(owners)
+
+
+def warn_of_cost(plan: Sequence[Planned], *, stepped: bool = True) -> None:
+    """Say that many sites slow down the machine; with `stepped` also which sites are single-stepped, for a user who
+    chose them and can choose others."""
+    sites = {(site.path, site.file_offset) for site in plan}
+    # Nearly every function leaves by an instruction that is single-stepped, so returns are not worth a warning.
+    entries = {(site.path, site.file_offset): site for site in plan if site.kind != "return" and site.cost == "stepped"}
+    slow = sorted({site.name for site in entries.values()})
+    if slow and stepped:
+        names = ", ".join(slow[:MAX_NAMES]) + (", …" if len(slow) > MAX_NAMES else "")
+        cost = "are single-stepped, 7 to 17 µs a hit instead of 0.5"
+        note(f"usdtkit: {len(entries)} of {len(sites)} sites {cost}: {names}")
+    if len(sites) > MANY_SITES and not plan[0].pids:
+        note(f"usdtkit: {len(sites):,} sites in every process, all of which become slower; -p PID traces one")
+
+
+def strangers(plan: Sequence[Planned], named_pids: Iterable[int]) -> dict[str, int]:
+    """The files of a plan that belong neither to root, nor to us, nor to the user of a process that the user named.
+
+    A process that was found by the name of its program was not named: anybody can give a program that name.
+    """
+    users = {processes.user_of(pid) for pid in named_pids}
+    owners = {path: stranger(path) for path in dict.fromkeys(site.path for site in plan)}
+    return {path: owner for path, owner in owners.items() if owner is not None and owner not in users}
+
+
+def warn_of_owners(owners: Mapping[str, int]) -> None:
+    """Say whose the files are that `strangers` found."""
+    for path, owner in owners.items():
+        note(f"usdtkit: {path} belongs to {user_name(owner)}, who decides what its probes say")

@@ -1,0 +1,248 @@
+"""The life of a tool at the terminal: its words become options, a session and a sink; its results go to the sink.
+
+Input: a module of `usdtkit.tools` and its parsed command line. Output: what the tool's results show, the account of the
+session, and the exit code.
+
+A tool is a module with a docstring (its help text), TOPIC, COLUMNS, `Options` and `trace(session, options)`, which
+sets up the session and returns `usdtkit.results`. It may also have SPELLING (how it spells the shared options),
+VARIANTS (command lines whose programs are shipped compiled), and `processes(options)`, which finds the processes to
+trace where the user names neither these nor a command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import operator
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, ModuleType
+from typing import Any
+
+from usdtkit import processes
+from usdtkit.cgroups import cgroup_ids
+from usdtkit.cli import explain
+from usdtkit.cli.arguments import LOST_EVENTS, Spelling, add_tool_options
+from usdtkit.cli.messages import note
+from usdtkit.cli.options import ToolOptions
+from usdtkit.errors import NotFoundError, UsdtkitError
+from usdtkit.output.sink import Sink, open_sink
+from usdtkit.records import replace
+from usdtkit.results.account import Account
+from usdtkit.results.blocks import Block
+from usdtkit.results.columns import TIME, Schema
+from usdtkit.results.results import Results, Rows, Summaries
+from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
+from usdtkit.trace.command import ending
+
+STDERR = 2  # its descriptor
+# timeout(1) and others send one signal to the process and the same one to its group.
+SAME_SIGNAL_S = 0.2
+COMM_LENGTH = 15  # the kernel keeps so many bytes of a thread's name
+
+
+def configure(parser: argparse.ArgumentParser, tool: ModuleType) -> None:
+    """Add all options of a tool to a parser."""
+    add_tool_options(parser, tool.Options, spelling_of(tool))
+
+
+def spelling_of(tool: ModuleType) -> Spelling:
+    """How a tool spells the shared options."""
+    spelling: Spelling = getattr(tool, "SPELLING", Spelling())
+    return spelling
+
+
+def name_of(tool: ModuleType) -> str:
+    """The name of a tool."""
+    return tool.__name__.rpartition(".")[2]
+
+
+def tool_schema(tool: ModuleType) -> Schema:
+    """All columns that a tool may write. Every row has a time, if only that of its interval."""
+    has_time = any(column.name == TIME.name for column in tool.COLUMNS)
+    return Schema(name_of(tool), (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS))
+
+
+def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
+    """Trace until Ctrl-C, SIGTERM, SIGHUP, the duration, or the end of the traced processes. Returns the exit code."""
+    options: ToolOptions = tool.Options.of(parsed)
+    named_pids = pids_of(options, parsed)
+    found_pids = None
+    if not named_pids and not parsed.command and hasattr(tool, "processes"):
+        found_pids = tool.processes(options)
+    arguments = session_arguments(tool, options, parsed)
+    with _session(named_pids or None, found_pids, arguments) as session, _sink(parsed) as sink:
+        condition = narrowing(parsed)
+        if condition is not None:
+            session.narrow(condition)
+        results: Results = tool.trace(session, options)
+        if parsed.explain:
+            explain.explain(session, sink, named_pids)
+            return 0
+        if parsed.program or (parsed.verbose and parsed.shows_program):
+            note(session.program().text)
+        session.start(lambda plan: _announce(session, plan, parsed, named_pids))
+        _show(results, Schema(name_of(tool), results.columns, isinstance(results, Summaries)), sink, parsed)
+        return _end(results, sink, parsed)
+
+
+def pids_of(options: ToolOptions, parsed: argparse.Namespace) -> list[int]:
+    """The processes that the user named: those of -p, and of a tool's own arguments."""
+    own = [value for name, value in options.session_values() if name == "pid" and value is not None]
+    return [*own, *(parsed.pid or ())]
+
+
+def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of the session that the command line asks for, without its processes."""
+    arguments = {
+        "command": parsed.command,
+        "duration": parsed.duration,
+        "drop": parsed.drop if parsed.drop_to is None else parsed.drop_to,
+        "room": parsed.room,
+        "returns": parsed.returns,
+        "ordered": True,
+    }
+    if parsed.format != "table":
+        # The output of a command must not stand among data for programs.
+        arguments["command_stdout"] = STDERR
+    if ring_size := spelling_of(tool).ring_size:
+        arguments["ring_size"] = ring_size
+    own = {name: value for name, value in options.session_values() if name != "pid" and value is not None}
+    return arguments | own
+
+
+def narrowing(parsed: argparse.Namespace) -> Expression | None:
+    """The condition of the options of `add_filter_options`: of one option any value, of different ones all of them."""
+    conditions: list[Expression] = []
+    for alternatives in (
+        [tid == number for number in getattr(parsed, "tid", None) or ()],
+        [uid == number for number in getattr(parsed, "uid", None) or ()],
+        [_is_named(name) for name in getattr(parsed, "comm", None) or ()],
+        [cgroup == number for name in getattr(parsed, "cgroup", None) or () for number in cgroup_ids(name)],
+    ):
+        if alternatives:
+            conditions.append(functools.reduce(operator.or_, alternatives))
+    return functools.reduce(operator.and_, conditions) if conditions else None
+
+
+def _is_named(name: str) -> Expression:
+    return comm.matches(name) if set(name) & set("*?") else comm == name[:COMM_LENGTH]
+
+
+def _session(named: Sequence[int] | None, found: Sequence[int] | None, arguments: dict[str, Any]) -> Session:
+    """A session for the named processes, else for those that were found, of which some may have ended since."""
+    if named or not found:
+        return Session(pid=named, **arguments)
+    try:
+        return Session(pid=found, **arguments)
+    except NotFoundError:
+        left = [pid for pid in found if processes.process_of(pid) == pid]
+        if not left or len(left) == len(found):
+            raise
+        return _session(None, left, arguments)
+
+
+@contextmanager
+def _sink(parsed: argparse.Namespace) -> Iterator[Sink]:
+    """The sink of the chosen format, on standard output or on the file that `--output` names."""
+    path: str | None = getattr(parsed, "output", None)
+    if path is None:
+        sink = open_sink(parsed.format, sys.stdout)
+        yield sink
+        sink.close()
+        return
+    try:
+        with open(path, "w", encoding="ascii", errors="backslashreplace") as file:  # noqa: PTH123
+            sink = open_sink(parsed.format, file)
+            yield sink
+            sink.close()
+    except OSError as error:  # a write that fails does not say to which file
+        if error.filename not in (None, path):
+            raise
+        raise UsdtkitError(f"{path}: {error.strerror}") from None
+
+
+def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namespace, named: Iterable[int]) -> None:
+    """What whoever traces should know before the trace begins."""
+    for remark in session.remarks:
+        note(f"usdtkit: {remark}")
+    explain.warn_of_cost(plan, stepped=parsed.chosen or parsed.verbose)
+    explain.warn_of_owners(explain.strangers(plan, named))
+    if parsed.verbose:
+        files: dict[str, set[int]] = {}
+        for site in plan:
+            files.setdefault(site.path, set()).add(site.file_offset)
+        for path, offsets in files.items():
+            note(f"usdtkit: {len(offsets)} {'site' if len(offsets) == 1 else 'sites'} in {path}")
+
+
+def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespace) -> None:
+    """Write everything that comes, until the trace ends."""
+    session = results.session
+    sink.begin(schema)
+    with _stop_on_signals(session):
+        for refusal in session.refused:
+            note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
+        session.presence.tell(lambda line: note(f"usdtkit: {line}"))
+        note("Tracing… Ctrl-C ends.")
+        if isinstance(results, Rows):
+            for row in results:
+                sink.row(row)
+        elif isinstance(results, Summaries):
+            for number, blocks in enumerate(results.every(getattr(parsed, "interval", None)), 1):
+                sink.interval(timestamp=getattr(parsed, "timestamp", False))
+                _write(blocks, sink)
+                if number == getattr(parsed, "intervals", None):
+                    break
+            session.detach()
+    if isinstance(results, Rows):
+        _write(results.rest(), sink)
+
+
+def _write(blocks: Iterable[Block], sink: Sink) -> None:
+    for block in blocks:
+        sink.block(block)
+
+
+def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
+    session = results.session
+    for line in [*results.notes(), *(f"usdtkit: {line}" for line in session.advice(larger="--room N"))]:
+        note(line)
+    summary = session.summary()
+    if summary.command_status:
+        note(f"usdtkit: {ending(summary.command_status)}")
+    reasons = [] if summary.hits or summary.received else session.presence.reasons()
+    account = Account(summary, reasons, session.unexplained_ends())
+    if sink.shows_account:
+        sink.end(account)
+    else:
+        note(account.line())
+    too_many_lost = parsed.max_lost is not None and summary.lost > parsed.max_lost
+    return LOST_EVENTS if too_many_lost else results.exit_code()
+
+
+@contextmanager
+def _stop_on_signals(session: Session) -> Iterator[None]:
+    asked_at: float | None = None
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+            session.stop()
+        elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even where nobody reads the output
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+        numbers.append(signal.SIGHUP)
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

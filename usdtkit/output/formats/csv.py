@@ -1,0 +1,63 @@
+"""CSV with a heading, for spreadsheets and data frames: every value of a row, a histogram as a row for each bucket.
+
+Input: results. Output: lines of CSV. A stack is one folded line, outermost frame first. A string that a spreadsheet
+would take for a formula begins with an apostrophe.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from usdtkit.output import frames
+from usdtkit.output.formats.json import flatten
+from usdtkit.output.sink import Sink, buckets
+from usdtkit.output.text import printable
+from usdtkit.results.blocks import Histogram, Row
+from usdtkit.results.columns import Schema
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class CsvSink(Sink):
+    """Writes the names of the first row's values, then a line a row."""
+
+    def begin(self, schema: Schema) -> None:
+        super().begin(schema)
+        self._names: tuple[str, ...] = ()
+        self._writer = csv.writer(self.stream, lineterminator="\n")
+
+    def row(self, row: Row) -> None:
+        values = dict(row)
+        for column in self.schema.columns:
+            if column.table_only:
+                values.pop(column.name, None)
+            elif column.type == "stack" and column.name in values:
+                values[column.name] = frames.folded(reversed(frames.of_column(column, values[column.name])))
+        self._write(flatten(values))
+
+    def histogram(self, histogram: Histogram) -> None:
+        values = flatten(self.stamped({**histogram.labels, "value": histogram.value}))
+        for bucket in buckets(histogram):
+            self._write({**values, **bucket})
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        if not self._names:
+            self._names = tuple(values)
+            self._writer.writerow(self._names)
+        self._writer.writerow([_cell(values.get(name)) for name in self._names])
+        self.stream.flush()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, (Mapping, list)):
+        return json.dumps(value)
+    if isinstance(value, str):
+        value = printable(value)
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return value
+
+
+SINK = CsvSink

@@ -1,0 +1,83 @@
+"""JSON Lines: a header object, one object a row with units in the names, and the account as the last object.
+
+Input: results. Output: one line of ASCII an object. `usdtkit schema NAME` prints the JSON Schema of a tool's objects.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from usdtkit.output import frames
+from usdtkit.output.sink import Sink, buckets, event_time, iso_time
+from usdtkit.output.text import is_cut, jsonable
+from usdtkit.results.account import SUMMARY, Account
+from usdtkit.results.blocks import Histogram, Row
+from usdtkit.results.columns import PERCENTILES, Column, Schema
+
+
+class JsonSink(Sink):
+    """Writes an object a line, and flushes each line."""
+
+    shows_account = True
+    _stacks: tuple[Column, ...] = ()
+    _hidden: frozenset[str] = frozenset()
+
+    def begin(self, schema: Schema) -> None:
+        super().begin(schema)
+        self._stacks = tuple(schema.of_type("stack"))
+        self._hidden = frozenset(column.name for column in schema.columns if column.table_only)
+        self._object({"schema": schema.title, "time": iso_time(time.time())})
+
+    def row(self, row: Row) -> None:
+        self._object(self.plain(row))
+
+    def histogram(self, histogram: Histogram) -> None:
+        distribution = histogram.distribution
+        values = self.stamped({**histogram.labels, "value": histogram.value})
+        totals: dict[str, Any] = {"count": distribution.count, "sum": distribution.sum}
+        if histogram.percentiles:
+            totals |= {column.name: distribution.percentile(int(column.name[1:])) for column in PERCENTILES}
+        self._object({**self.plain(values), **totals, "buckets": list(buckets(histogram))})
+
+    def end(self, account: Account) -> None:
+        self._object({"summary": {column.name: getattr(account.summary, column.name) for column in SUMMARY}})
+
+    def plain(self, row: Row) -> dict[str, Any]:
+        """A row as JSON takes it: with its stacks as labels, and without what only a table shows."""
+        if self._stacks:
+            labels = {column.name: frames.of_column(column, row[column.name]) for column in self._stacks_of(row)}
+            row = {**row, **labels}
+        if self._hidden:
+            row = {name: value for name, value in row.items() if name not in self._hidden}
+        return flatten(row)
+
+    def _stacks_of(self, row: Row) -> list[Column]:
+        return [column for column in self._stacks if column.name in row]
+
+    def _object(self, values: Mapping[str, Any]) -> None:
+        self.stream.write(json.dumps(values) + "\n")
+        self.stream.flush()
+
+
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the wall-clock time first, and a mark beside each value of which only the beginning was read."""
+    row: dict[str, Any] = {}
+    if "time_ns" in values:
+        row["time"] = event_time(values["time_ns"])
+    for name, value in values.items():
+        row[name] = _plain(value)
+        if is_cut(value):
+            row[f"{name}_truncated"] = True
+    return row
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return flatten(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else jsonable(value)
+
+
+SINK = JsonSink

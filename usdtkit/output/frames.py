@@ -1,0 +1,49 @@
+"""Stacks → the labels of their frames.
+
+Input: a `usdtkit.trace.Stack`, None, or labels. Output: labels, innermost first, with the names of functions as their
+programmers wrote them. Names are somebody else's: whoever prints a label makes it printable first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from usdtkit.output import demangled
+from usdtkit.output.text import printable
+from usdtkit.results.columns import Column
+from usdtkit.trace import Frame, Stack
+
+NO_STACK = "[no stack]"
+
+
+def learn(stacks: Iterable[Any]) -> None:
+    """Demangle the names of many stacks at once, because demangling those of one stack takes a process of its own."""
+    demangled.learn(frame.name for stack in stacks if isinstance(stack, Stack) for frame in stack)
+
+
+def labels(stack: Any, *, offsets: bool = False, addresses: bool = False) -> tuple[str, ...]:
+    """The frames of a stack as text, innermost first; (NO_STACK,) where no stack was taken."""
+    if stack is None or not len(stack):
+        return (NO_STACK,)
+    if not isinstance(stack, Stack):
+        return tuple(stack)
+    learn([stack])
+    return tuple(label(frame, offsets=offsets, addresses=addresses) for frame in stack)
+
+
+def of_column(column: Column, stack: Any) -> list[str]:
+    """The labels of a stack as a column shows them, safe to print."""
+    return [printable(text) for text in labels(stack, offsets=column.offsets, addresses=column.addresses)]
+
+
+def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> str:
+    """A frame's label; `offsets` adds the offset in its function, `addresses` puts its address in front."""
+    name = demangled.plain(frame.name)
+    text = f"{name}+{frame.offset:#x}" if offsets and name else name or frame.label
+    return f"{frame.address:#018x} {text}" if addresses else text
+
+
+def folded(labels: Iterable[str]) -> str:
+    """Labels, outermost first, as one line. A semicolon within a label becomes a colon, because it separates frames."""
+    return ";".join(printable(text).replace(";", ":") for text in labels)

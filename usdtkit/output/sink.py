@@ -1,0 +1,124 @@
+"""What every output format is: a sink, which is given a schema, then rows or blocks, then the account.
+
+Input: the name of a format. Output: the sink that its module in `usdtkit.output.formats` makes. A new format is a new
+module there, which derives a class from `Sink` and calls it SINK.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, TextIO
+
+from usdtkit.errors import UsageError, UsdtkitError
+from usdtkit.results.account import Account
+from usdtkit.results.blocks import Block, Histogram, Row, StackSum, Table
+from usdtkit.results.columns import Column, Schema
+from usdtkit.trace import wall_time
+
+FORMATS = "usdtkit.output.formats"
+
+
+class Sink:
+    """Writes the results of one tool to `stream`.
+
+    The methods are called in this order: `begin` once, then `row` for each row that comes by itself, or `interval` and
+    `block` for what was summed up, and `end` once, if there is an account. A format overrides what it writes
+    differently; by default a table is its rows, a stack is a row with a column `stack`, and the account is not written.
+    """
+
+    shows_account = False
+    """Whether the format holds the account; if not, it goes to standard error as a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.schema = Schema("")
+        self.time_ns: int | None = None
+
+    def begin(self, schema: Schema) -> None:
+        """Take note of what will come, and write what stands before it. Raises UsageError for what cannot be shown."""
+        self.schema = schema
+
+    def row(self, row: Row) -> None:
+        """Write one row."""
+        raise NotImplementedError
+
+    def interval(self, *, timestamp: bool = False) -> None:
+        """Begin the blocks of an interval: their rows carry the time of now."""
+        self.time_ns = time.monotonic_ns()
+
+    def block(self, block: Block) -> None:
+        """Write a table, a histogram, or a stack."""
+        if isinstance(block, Table):
+            self.table(block)
+        elif isinstance(block, Histogram):
+            self.histogram(block)
+        else:
+            self.stack(block)
+
+    def table(self, table: Table) -> None:
+        """Write the rows of a table."""
+        for row in table.rows:
+            self.row(self.stamped(row))
+
+    def histogram(self, histogram: Histogram) -> None:
+        """Write a distribution."""
+        raise NotImplementedError
+
+    def stack(self, stack: StackSum) -> None:
+        """Write a stack and what it amounts to."""
+        self.row(self.stamped({**stack.values, "stack": stack.frames}))
+
+    def end(self, account: Account) -> None:
+        """Write the account of the session."""
+
+    def close(self) -> None:
+        """Write what completes the output."""
+        self.stream.flush()
+
+    def stamped(self, row: Row) -> Row:
+        """The row with the time of its interval, where it has none of its own."""
+        return row if self.time_ns is None else {"time_ns": self.time_ns, **row}
+
+    def visible(self) -> list[Column]:
+        """The columns that are not for tables alone."""
+        return [column for column in self.schema.columns if not column.table_only]
+
+
+def buckets(histogram: Histogram) -> Iterator[dict[str, Any]]:
+    """The buckets of a distribution that have values: `low` is in its bucket, `high` is not; None is no bound."""
+    for bucket, count in sorted(histogram.distribution.buckets.items()):
+        low, high = histogram.distribution.scale.bounds(bucket)
+        yield {"low": low, "high": high, "count": count}
+
+
+def iso_time(seconds: float) -> str:
+    """A time since the epoch as RFC 3339 writes it, in UTC."""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1_000_000):06}Z"
+
+
+def event_time(time_ns: int) -> str:
+    """The wall-clock time of an event, as RFC 3339 writes it."""
+    return iso_time(wall_time(time_ns))
+
+
+def format_names() -> list[str]:
+    """The formats that are installed, by name."""
+    import pkgutil
+
+    return sorted(module.name for module in pkgutil.iter_modules(import_module(FORMATS).__path__))
+
+
+def open_sink(name: str, stream: TextIO) -> Sink:
+    """A sink of the format `name` that writes to `stream`. UsageError where no format has this name."""
+    try:
+        module = import_module(f"{FORMATS}.{name}") if name.isidentifier() else None
+    except ModuleNotFoundError as error:
+        if error.name != f"{FORMATS}.{name}":
+            raise UsdtkitError(f"--format {name} needs the module {error.name}") from None
+        module = None
+    if module is None:
+        raise UsageError(f"no output format is called {name!r}", hint=f"one of {', '.join(format_names())}")
+    sink: Sink = module.SINK(stream)
+    return sink

@@ -1,0 +1,84 @@
+"""What became of every hit of a session, as a line for people and as columns for programs.
+
+Input: `trace.Summary`. Output: the columns of a summary object, and one line of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from usdtkit.records import dataclass, replace
+from usdtkit.results.columns import Column
+from usdtkit.trace import Summary
+
+SUMMARY = (
+    Column("hits", type="count", meaning="hits that reached a hook; of pairs, those that were completed"),
+    Column("received", type="count", meaning="events that arrived"),
+    Column("lost", type="count", meaning="events for which the ring buffer had no space"),
+    Column("full", type="count", meaning="entries that a full table did not take"),
+    Column("unmatched", type="count", meaning="ends without a start"),
+    Column("overflow", type="count", meaning="starts that were given up because too many were open in one thread"),
+    Column(
+        "dropped",
+        type="count",
+        meaning="starts whose end cannot come any more: the thread or process has ended, the call was left without a "
+        "return, or the key has started again",
+    ),
+    Column("unreadable", type="count", meaning="values that could not be read"),
+    Column("no_stack", type="count", meaning="hits of which no stack could be taken"),
+    Column("open", type="count", meaning="calls of functions that had neither returned nor been seen to be left"),
+    Column(
+        "rejected", type="count", meaning="calls of probes that usdtkit did not fire, because their values did not fit"
+    ),
+    Column(
+        "unarmed",
+        type="count",
+        meaning="processes that run what is traced but have no breakpoints there; standard error has each reason",
+    ),
+    Column(
+        "command_status",
+        type="integer",
+        nullable=True,
+        meaning="how the command of -c ended by itself: its exit status, or the negative number of the signal",
+    ),
+    Column("duration_s", type="number", meaning="how long the trace took, in seconds"),
+)
+_SHOWN = {
+    "full": "not counted, table full",
+    "unmatched": "ends without a start",
+    "overflow": "dropped, nested too deep",
+    "dropped": "starts without an end",
+    "unreadable": "arguments unreadable",
+    "no_stack": "stacks not taken",
+    "rejected": "calls not fired, values do not fit",
+    "unarmed": "processes not armed",
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account of a session: its `summary`, and the reasons why nothing came, if nothing did.
+
+    `unexplained_ends` are the ends without a start that tell the reader something; None stands for all of them.
+    """
+
+    summary: Summary
+    reasons: Sequence[str] = ()
+    unexplained_ends: int | None = None
+
+    def line(self) -> str:
+        """The account for a person, in one line."""
+        summary = self.summary
+        if self.unexplained_ends is not None:
+            summary = replace(summary, unmatched=self.unexplained_ends)
+        if not self.reasons:
+            return account(summary)
+        # The reasons name the processes that the account would only count.
+        return f"{account(replace(summary, unarmed=0))}: {'; '.join(self.reasons)}"
+
+
+def account(summary: Summary) -> str:
+    """One line that says what became of every hit."""
+    counts = {phrase: getattr(summary, name) for name, phrase in _SHOWN.items()}
+    line = f"received {summary.received:,}, lost {summary.lost:,}"
+    return ", ".join([line, *(f"{count:,} {phrase}" for phrase, count in counts.items() if count)])

@@ -1,0 +1,58 @@
+"""The nouns that tools show: rows, tables of them, histograms, and stacks with what they amount to.
+
+Input: values of events and of tables in the kernel. Output: blocks, which a sink of `usdtkit.output` writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Union
+
+from usdtkit.records import dataclass, field
+from usdtkit.trace import Distribution
+
+Row = Mapping[str, Any]
+"""The values of one row by the names of its columns."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that belong together. A table prints `title` above them where there is one."""
+
+    rows: Iterable[Row]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """The distribution of a value.
+
+    `value` names what was measured and ends in its unit, such as `latency_ns`. `labels` say whose values these are.
+    With `percentiles`, a table adds a line of the average and of percentiles, and JSON has `p50`, `p90` and `p99`.
+    """
+
+    distribution: Distribution
+    value: str = "latency_ns"
+    labels: Row = field(default_factory=dict)
+    percentiles: bool = False
+
+
+@dataclass(frozen=True)
+class StackSum:
+    """A stack, and what all hits with this stack amount to.
+
+    `frames` is a `usdtkit.trace.Stack`, None where none was taken, or labels, innermost first. `weight` is the number
+    that a flame graph draws. `values` are the row's other values by the names of its columns. A table prints `before`
+    above the frames and `after` below them. `owner` is the outermost frame of a folded line, such as "nginx-1234".
+    """
+
+    frames: Any
+    weight: int
+    values: Row
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
+    owner: str = ""
+
+
+# Union, because Python 3.10 joins no class with the class that `records` makes of another by the operator.
+Block = Union[Table, Histogram, StackSum]  # noqa: UP007

@@ -1,0 +1,136 @@
+"""The columns of a tool's rows, each declared once: name, type, unit, width and meaning.
+
+Input: nothing. Output: `Column`s and a `Schema`, from which `usdtkit.output` makes tables, JSON and CSV, `schemas` the
+JSON Schema, and `usdtkit man` the column table of a manual page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from usdtkit.records import dataclass
+
+Type = Literal[
+    "time", "duration", "integer", "count", "number", "boolean", "string", "text", "bytes", "stack", "list", "object",
+    "buckets",
+]  # fmt: skip
+"""The type of a column's values.
+
+time      CLOCK_MONOTONIC in nanoseconds; every format except the table adds the wall-clock time as `time`
+duration  nanoseconds, 0 or more
+integer   any whole number; count is one that is 0 or more; number may have a fraction
+string    text of usdtkit's own making
+text      a string that was read from the traced program: None where it could not be read, perhaps cut off
+bytes     the same of bytes, which JSON shows as hexadecimal digits
+stack     a `usdtkit.trace.Stack`, or None; formats show the labels of its frames
+list, object, buckets   values that only JSON can show whole
+"""
+Role = Literal["", "name", "weight", "phase"]
+NUMBERS = ("duration", "integer", "count", "number")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One value of a tool's rows.
+
+    `name` is the key in a row, with the unit at its end (`latency_ns`). `heading` is what a table calls the column;
+    without one the table leaves it out. `width` is the column's width in a table, and 0 stands for the rest of the
+    line. `meaning` is one phrase for the reader of a manual page or a JSON Schema.
+
+    `unit` is the unit in which a table shows a duration: "s", "ms" or "us". `show` turns a value into the text of a
+    table's cell where the type alone does not say how; of a stack it is given the labels of its frames. Without `show`,
+    a table puts a stack's frames on lines of their own. `left` aligns a number to the left.
+
+    `nullable` values may be None. An `optional` column is missing from the rows that some options give. A `table_only`
+    column is for people: other formats have the values that it was made of. `values` are all that a string can be.
+    `fields` are the columns of an object, or of each object of a list. `offsets` and `addresses` say how the frames of
+    a stack are labelled. `role` says what a picture makes of the value: the name of a call, the weight of a stack, or
+    the phase of a call ("->" where it begins, "<-" where it ends).
+    """
+
+    name: str
+    heading: str = ""
+    type: Type = "string"
+    width: int = 0
+    meaning: str = ""
+    unit: str = ""
+    show: Callable[[Any], str] | None = None
+    left: bool = False
+    nullable: bool = False
+    optional: bool = False
+    table_only: bool = False
+    values: Sequence[str] = ()
+    fields: Sequence[Column] = ()
+    offsets: bool = False
+    addresses: bool = False
+    role: Role = ""
+
+    @property
+    def right(self) -> bool:
+        """Whether a table aligns the values to the right."""
+        return self.type in NUMBERS and not self.left
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a tool writes: `usdtkit.NAME/VERSION`, its columns, and whether its rows come in blocks.
+
+    The version rises when a column goes or changes its meaning.
+    """
+
+    name: str
+    columns: Sequence[Column] = ()
+    in_blocks: bool = False
+    version: int = 1
+
+    @property
+    def title(self) -> str:
+        """The name that a header of JSON Lines carries, such as "usdtkit.gethostlatency/1"."""
+        return f"usdtkit.{self.name}/{self.version}"
+
+    def of_type(self, *types: Type) -> list[Column]:
+        """The columns of these types."""
+        return [column for column in self.columns if column.type in types]
+
+    def with_role(self, role: Role) -> Column | None:
+        """The column that plays this role in a picture, or None."""
+        return next((column for column in self.columns if column.role == role), None)
+
+
+TIME = Column("time_ns", "TIME", "time", 12, "when it happened, CLOCK_MONOTONIC in nanoseconds")
+PID = Column("pid", "PID", "integer", 7, "the process")
+TID = Column("tid", "TID", "integer", 7, "the thread")
+UID = Column("uid", "UID", "integer", 7, "the user of the process")
+COMM = Column("comm", "COMM", "text", 16, "the name of the thread")
+PROBE = Column("probe", meaning="the probe or function that sent the event")
+LATENCY_MS = Column(
+    "latency_ns",
+    "LAT(ms)",
+    "duration",
+    9,
+    "the time from entry to return, or from start to end",
+    unit="ms",
+    role="weight",
+)
+LATENCY_US = Column(
+    "latency_ns",
+    "LAT(us)",
+    "duration",
+    9,
+    "the time from entry to return, or from start to end",
+    unit="us",
+    role="weight",
+)
+BUCKETS = (
+    Column("value", optional=True, meaning="the value that was measured, with its unit"),
+    Column("count", type="count", optional=True, meaning="how many values there were"),
+    Column("sum", type="integer", optional=True, meaning="the sum of all values"),
+    Column("buckets", type="buckets", optional=True, meaning="how many values each bucket has"),
+)
+"""The columns of a histogram."""
+PERCENTILES = tuple(
+    Column(f"p{percent}", type="integer", optional=True, meaning=f"an upper bound of {percent} % of the values")
+    for percent in (50, 90, 99)
+)
+"""What a histogram with percentiles has besides `BUCKETS`."""

@@ -1,0 +1,95 @@
+"""A session that is set up → rows as they come, or summaries of intervals.
+
+Input: a session with its sources, columns, and a function of the tool or provider that describes events or sums them
+up. Output: `Rows` or `Summaries`, which a tool's `trace` returns. `usdtkit.cli.run` writes them to the sink that the
+user chose; Python code iterates over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from usdtkit.results.blocks import Block, Row
+from usdtkit.results.columns import Column
+from usdtkit.trace import Session
+
+Describe = Callable[[Any], Row | None]
+
+
+def as_row(event: Any) -> Row:
+    """The fields of an event as a row."""
+    row: Row = event._asdict()
+    return row
+
+
+class Results:
+    """What a tool gives: a session with its columns. `Rows` and `Summaries` say how rows come about.
+
+    `notes` gives lines for the person at the terminal when the trace has ended. `exit_code` gives the exit code that
+    the results ask for, where the trace itself went well.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        columns: Sequence[Column],
+        *,
+        notes: Callable[[], Iterable[str]] = tuple,
+        exit_code: Callable[[], int] = int,
+    ) -> None:
+        self.session = session
+        self.columns = tuple(columns)
+        self.notes = notes
+        self.exit_code = exit_code
+
+
+class Rows(Results):
+    """A row for each event that `describe` makes one of; it returns None for all others.
+
+    `rest` gives what is to be written when the trace has ended.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        columns: Sequence[Column],
+        describe: Describe = as_row,
+        *,
+        rest: Callable[[], Iterable[Block]] = tuple,
+        **closing: Any,
+    ) -> None:
+        super().__init__(session, columns, **closing)
+        self.describe = describe
+        self.rest = rest
+
+    def __iter__(self) -> Iterator[Row]:
+        for event in self.session:
+            row = self.describe(event)
+            if row is not None:
+                yield row
+
+
+class Summaries(Results):
+    """What was summed up in each interval: `summarise` gives the blocks since the last call.
+
+    `take` is given the events of what the kernel does not sum up by itself.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        columns: Sequence[Column],
+        summarise: Callable[[], Iterable[Block]],
+        *,
+        take: Callable[[Any], object] | None = None,
+        **closing: Any,
+    ) -> None:
+        super().__init__(session, columns, **closing)
+        self.summarise = summarise
+        self.take = take
+
+    def every(self, seconds: float | None = None) -> Iterator[list[Block]]:
+        """The blocks of each interval of so many seconds, and of what is left at the end; None is one interval."""
+        for _ in self.session.intervals(seconds, self.take):
+            yield list(self.summarise())
