@@ -1,4 +1,4 @@
-"""The compiled modules, and the compiled programs of the tools; everything else about the package: pyproject.toml."""
+"""Builds the compiled modules and the programs of the tools. All else about the package is in pyproject.toml."""
 
 import os
 import subprocess
@@ -10,16 +10,22 @@ from typing import ClassVar
 from setuptools import Command, Extension, setup
 from setuptools.command.build import build
 
-from distutils.command.build_scripts import build_scripts  # isort: skip  setuptools brings it, and has none of its own
+from distutils.command.build_scripts import build_scripts  # isort: skip  part of setuptools, which has no such command of its own
 
 BUNDLE = "usdtkit/bpf/shipped.bundle"
 
 
-class build_programs(Command):
-    """Compile the tools' BPF programs into a bundle of the wheel, where bcc and the privilege to use it are there.
+def sources(name):
+    """The C files of usdtkit._NAME: native/NAME.c and all native/NAME_*.c."""
+    native = Path("native")
+    return [str(native / f"{name}.c"), *sorted(map(str, native.glob(f"{name}_*.c")))]
 
-    An editable install has none: a checkout compiles what it needs. USDTKIT_REQUIRE_PROGRAMS=1 makes it an error where
-    they cannot be compiled.
+
+class build_programs(Command):
+    """Compile the BPF programs of the tools into a bundle, which becomes part of the wheel.
+
+    This needs bcc and the privilege to use it. Without them the wheel has no programs, which is an error if
+    USDTKIT_REQUIRE_PROGRAMS=1. An editable install has no bundle: a checkout compiles the programs that it needs.
     """
 
     user_options: ClassVar = []
@@ -37,7 +43,7 @@ class build_programs(Command):
         package = Path(self.build_lib).resolve()
         output = package / BUNDLE
         output.unlink(missing_ok=True)
-        # Not by PYTHONPATH, of which the command takes little where root builds.
+        # Not by PYTHONPATH, because the command ignores most of it when root builds.
         paths = [str(package), *filter(None, sys.path)]
         code = f"import sys; sys.path[:0] = {paths!r}; from usdtkit.cli import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-I", "-B", "-c", code, "bundle", "--all", "-o", str(output)]
@@ -49,7 +55,7 @@ class build_programs(Command):
         if done.returncode != 0:
             if os.environ.get("USDTKIT_REQUIRE_PROGRAMS", "") not in ("", "0"):
                 raise SystemExit("the tools' programs cannot be compiled")
-            self.warn("the wheel comes without compiled programs: its tools will need bcc on the machine they run on")
+            self.warn("the wheel has no compiled programs: its tools will need bcc on the machines that they run on")
 
     def get_source_files(self):
         return []
@@ -62,7 +68,7 @@ class build_programs(Command):
 
 
 class build_command(build_scripts):
-    """Write the name of this Python into the command: it starts the one of that name that lies beside it."""
+    """Write the name of this Python into the command, which starts the Python of that name in its own directory."""
 
     def copy_scripts(self):
         outputs, updated = super().copy_scripts()
@@ -72,7 +78,7 @@ class build_command(build_scripts):
         return outputs, updated
 
 
-# After build_py and build_ext: the compiler is driven by what they have built.
+# After build_py and build_ext, because what they have built runs the compiler.
 build.sub_commands = [*build.sub_commands, ("build_programs", None)]
 
 setup(
@@ -80,16 +86,13 @@ setup(
     cffi_modules=["native/build_shim.py:ffi"],
     ext_modules=[
         Extension(
-            f"usdtkit.{name}",
-            [source],
+            f"usdtkit._{name}",
+            sources(name),
+            depends=sorted(map(str, Path("native").glob("*.h"))),
             extra_compile_args=["-O2", "-Wall", "-Wextra"],
-            # Elsewhere than on Linux probes do nothing, and there is nothing to trace: both can do that without it.
+            # On other systems than Linux probes do nothing and nothing can be traced; both work without these modules.
             optional=sys.platform != "linux",
         )
-        for name, source in (
-            ("_probe", "native/probe.c"),
-            ("_events", "native/events.c"),
-            ("_python", "native/python.c"),
-        )
+        for name in ("probe", "events", "python")
     ],
 )

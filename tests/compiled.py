@@ -11,6 +11,11 @@ ROOT = Path(__file__).parents[1]
 SANITISE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
+def sources(name):
+    """The C files of usdtkit._NAME, as setup.py finds them."""
+    return [ROOT / "native" / f"{name}.c", *sorted((ROOT / "native").glob(f"{name}_*.c"))]
+
+
 def build(folder, name, *flags):
     """A copy of the package in `folder` with usdtkit._NAME compiled by these flags; returns its path."""
     ignored = shutil.ignore_patterns(f"_{name}.*", "__pycache__", "tools")
@@ -18,7 +23,7 @@ def build(folder, name, *flags):
     module = folder / "usdtkit" / f"_{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
     include = sysconfig.get_config_var("INCLUDEPY")
     command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-isystem", include, *flags]
-    done = subprocess.run([*command, ROOT / "native" / f"{name}.c", "-o", module], capture_output=True, text=True)
+    done = subprocess.run([*command, *sources(name), "-o", module], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     return module
 

@@ -3,7 +3,7 @@
 import json
 import struct
 
-from usdtkit.elf import writer
+from usdtkit.elf import constants, writer
 from usdtkit.elf.writer import Section, Segment
 from usdtkit.probes import declaration
 
@@ -15,22 +15,22 @@ def ProbeSpec(name, doc, arguments):
     return declaration.ProbeSpec(name, doc, declaration.check_arguments(name, dict(arguments)))
 
 
-def usdt_file(notes, *, metadata=None, machine=writer.EM_X86_64, base=0):
+def usdt_file(notes, *, metadata=None, machine="x86_64", base=0):
     """A shared library whose .note.stapsdt is `notes(layout)`; `metadata` (bytes, or for JSON) is put beside it."""
-    alloc = writer.SHF_ALLOC
+    alloc = constants.SHF_ALLOC
     sections = [
-        Section(".stapsdt.base", writer.SHT_PROGBITS, b"\0", alloc),
-        Section(".text", writer.SHT_PROGBITS, b"\x90\xc3" * SITES, alloc | writer.SHF_EXECINSTR, 16),
-        Section(".probes", writer.SHT_PROGBITS, bytes(2 * SITES), alloc | writer.SHF_WRITE, 2),
-        Section(".note.stapsdt", writer.SHT_NOTE, notes, 0, 4),
+        Section(".stapsdt.base", constants.SHT_PROGBITS, b"\0", alloc),
+        Section(".text", constants.SHT_PROGBITS, b"\x90\xc3" * SITES, alloc | constants.SHF_EXECINSTR, 16),
+        Section(".probes", constants.SHT_PROGBITS, bytes(2 * SITES), alloc | constants.SHF_WRITE, 2),
+        Section(".note.stapsdt", constants.SHT_NOTE, notes, 0, 4),
     ]
     if metadata is not None:
         text = metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode()
-        sections.append(Section(".note.usdtkit", writer.SHT_NOTE, writer.note("usdtkit", 1, text), 0, 4))
+        sections.append(Section(".note.usdtkit", constants.SHT_NOTE, writer.note("usdtkit", 1, text), 0, 4))
     segments = [
-        Segment(writer.PT_LOAD, writer.PF_R, ".stapsdt.base", ".stapsdt.base", headers=True),
-        Segment(writer.PT_LOAD, writer.PF_R | writer.PF_X, ".text", ".text"),
-        Segment(writer.PT_LOAD, writer.PF_R | writer.PF_W, ".probes", ".probes"),
+        Segment(constants.PT_LOAD, constants.PF_R, ".stapsdt.base", ".stapsdt.base", headers=True),
+        Segment(constants.PT_LOAD, constants.PF_R | constants.PF_X, ".text", ".text"),
+        Segment(constants.PT_LOAD, constants.PF_R | constants.PF_W, ".probes", ".probes"),
     ]
     return writer.write(sections, segments, machine=machine, base=base)
 

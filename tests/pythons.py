@@ -12,6 +12,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from compiled import sources
+
 ROOT = Path(__file__).parents[1]
 NEEDED = ("probe", "python")
 _ASK = """
@@ -65,7 +67,7 @@ def tree_for(version, folder):
         for name in NEEDED:
             target = tree / "usdtkit" / f"_{name}{suffix}"
             compiler = ["gcc", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", f"-I{include}", f"-I{include}/.."]
-            subprocess.run([*compiler, ROOT / "native" / f"{name}.c", "-o", target], check=True, capture_output=True)
+            subprocess.run([*compiler, *sources(name), "-o", target], check=True, capture_output=True)
     return path, str(tree)
 
 

@@ -1,10 +1,10 @@
 """Count the values of arguments, returns and latencies, or make histograms of them.
 
-A SPEC is  TARGET(SIGNATURE)[:TYPES:VALUES[:CONDITION]][#LABEL]  in the language of bcc's argdist; a TARGET is
+A SPEC is  TARGET(SIGNATURE)[:TYPES:VALUES[:CONDITION]][#LABEL]  in the language of bcc's argdist. A TARGET is
   p:LIBRARY:FUNCTION         a function's entry
-  r:LIBRARY:FUNCTION         its return, with $retval, $latency (ns) and $entry(what an argument was)
-  u:LIBRARY:PROVIDER:PROBE   a USDT probe, with arg1 … or the names of its arguments; without PROVIDER too
-docs/language.md has the whole language. Here -c is --cumulative, as in bcc; a command to trace is --command.
+  r:LIBRARY:FUNCTION         its return, with $retval, $latency (ns) and $entry(NAME): NAME as it was at the entry
+  u:LIBRARY:PROVIDER:PROBE   a USDT probe, with arg1 … or the names of its arguments; PROVIDER may be left out
+docs/language.md describes the whole language. As in bcc, -c means --cumulative here; --command starts a command.
 
 examples:
   usdtkit argdist -C 'p:c:write(int fd, void *buf, size_t count):int:fd'
@@ -14,63 +14,112 @@ examples:
   usdtkit argdist -H 'p:c:read(int fd, void *buf, size_t n):size_t:n' --linear 0:65536:4096
 """
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import positive, seconds, steps
 from usdtkit.errors import UsageError
 from usdtkit.language.hooks import Setup, distribute
-from usdtkit.output.report import Column, Report
 from usdtkit.output.text import printable, show
+from usdtkit.results import BUCKETS, PERCENTILES, Column, Histogram, Summaries, Table
+from usdtkit.results.blocks import Block
+from usdtkit.trace import Session
 
 TOPIC = "any function or probe"
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of `usdtkit argdist`."""
-    both: dict[str, Any] = {"action": "append", "dest": "specs", "metavar": "SPEC"}
-    parser.add_argument("-H", "--histogram", type=lambda text: (text, True), help="a histogram of one number", **both)
-    parser.add_argument("-C", "--count", type=lambda text: (text, False), help="counts by one or more values", **both)
-    parser.add_argument("--linear", type=steps, metavar="LOW:HIGH:STEP", help="histograms of equal steps")
-    parser.add_argument("-z", "--string-size", type=int, default=80, metavar="N", help="bytes of a string (80)")
-    parser.add_argument("-i", "--interval", type=seconds, default=1.0, metavar="SEC", help="seconds, else 1")
-    parser.add_argument("-n", "--number", dest="intervals", type=positive, metavar="N", help="so many times")
-    parser.add_argument("-c", "--cumulative", action="store_true", help="since the start, not since the last output")
-    parser.add_argument("-T", "--top", type=positive, metavar="N", help="only the N highest counts")
-    add_ignored_options(parser, {"-I --include": "types are known, or not needed"}, takes_value=True)
-    add_filter_options(parser, tid="-t")
-    add_session_options(parser, command=("--command",), chosen=True, shows_program=True)
-    parser.set_defaults(timestamp=True)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Count until told to stop."""
-    if not options.specs:
-        raise UsageError("nothing to count", hint="-C SPEC or -H SPEC; usdtkit argdist -h shows examples")
-    with shared.new_session(options, string_size=options.string_size) as session:
-        setup = Setup(session, lambda source: shared.filtered(source, options), options.string_size)
-        chosen = [
-            (distribute(setup, text, histogram=histogram, linear=options.linear), histogram)
-            for text, histogram in options.specs
-        ]
-
-        def write(report: Report) -> None:
-            for found, histogram in chosen:
-                if histogram:
-                    values = found.distribution(cumulative=options.cumulative)
-                    report.distribution(values, found.names[0], spec=found.title)
-                    continue
-                rows = found.counts(cumulative=options.cumulative)[-(options.top or 0) :]
-                named = ({"key": dict(zip(found.names, key, strict=False)), "count": count} for key, count in rows)
-                report.block([{"spec": found.title, **row} for row in named], title=found.title)
-
-        columns = [Column("COUNT", "count", 10, right=True), Column("EVENT", "key", 0, event)]
-        return shared.follow_intervals(session, options, "argdist", columns, write)
+SPELLING = Spelling(
+    command=("--command",),
+    chosen=True,
+    shows_program=True,
+    filters={"tid": "-t"},
+    ignored_with_value={"-I --include": "types are known, or not needed"},
+)
 
 
 def event(key: Mapping[str, Any]) -> str:
-    """fd = 3, size = 16"""
+    """The names and values of a key as text, such as "fd = 3, size = 16"."""
     return ", ".join(f"{printable(name)} = {show(value)}" for name, value in key.items()) or "total calls"
+
+
+COLUMNS = (
+    Column("count", "COUNT", "count", 10, "how often this key occurred; of a histogram, how many values there are"),
+    Column("key", "EVENT", "object", 0, "with -C: the values by their expressions", show=event, optional=True),
+    Column("spec", meaning="the label, or the specification if it has none"),
+    *(column for column in BUCKETS if column.name != "count"),
+    *PERCENTILES,
+)
+
+
+class Options(ToolOptions):
+    """Options of `usdtkit argdist`."""
+
+    specs: tuple[tuple[str, bool], ...] = option(
+        *("-H", "--histogram"),
+        type=lambda text: (text, True),
+        action="append",
+        default=(),
+        metavar="SPEC",
+        help="a histogram of one number",
+    )
+    counts: tuple[tuple[str, bool], ...] = option(
+        *("-C", "--count"),
+        type=lambda text: (text, False),
+        action="append",
+        dest="specs",
+        default=(),
+        metavar="SPEC",
+        help="counts by one or several values",
+    )
+    linear: tuple[int, int, int] | None = option(
+        "--linear", type=steps, default=None, metavar="LOW:HIGH:STEP", help="histograms with buckets of equal width"
+    )
+    string_size: int = option(
+        *("-z", "--string-size"),
+        type=int,
+        default=80,
+        metavar="N",
+        help="read N bytes of a string (80)",
+        session="string_size",
+    )
+    interval: float = option(
+        "-i", "--interval", type=seconds, default=1.0, metavar="SEC", help="print every SEC seconds (1)"
+    )
+    intervals: int | None = option(
+        "-n", "--number", type=positive, default=None, metavar="N", help="stop after N intervals"
+    )
+    cumulative: bool = option(
+        "-c", "--cumulative", default=False, help="count from the start, not from the last output"
+    )
+    top: int | None = option(
+        "-T", "--top", type=positive, default=None, metavar="N", help="show only the N highest counts"
+    )
+    timestamp: bool = option(default=True)
+
+
+def trace(session: Session, options: Options) -> Summaries:
+    """Count, and show the counts and histograms of each interval."""
+    specs = options.specs or options.counts
+    if not specs:
+        raise UsageError("nothing to count", hint="-C SPEC or -H SPEC; usdtkit argdist -h shows examples")
+    setup = Setup(session, lambda source: source, options.string_size)
+    distributed = [
+        (distribute(setup, text, histogram=histogram, linear=options.linear), histogram) for text, histogram in specs
+    ]
+
+    def summarise() -> Iterator[Block]:
+        for spec, histogram in distributed:
+            if histogram:
+                values = spec.distribution(cumulative=options.cumulative)
+                yield Histogram(values, spec.names[0], {"spec": spec.title}, percentiles=True)
+                continue
+            counts = spec.counts(cumulative=options.cumulative)[-(options.top or 0) :]
+            yield Table(
+                (
+                    {"spec": spec.title, "key": dict(zip(spec.names, key, strict=False)), "count": count}
+                    for key, count in counts
+                ),
+                title=spec.title,
+            )
+
+    return Summaries(session, COLUMNS, summarise)

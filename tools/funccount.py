@@ -1,10 +1,10 @@
 """Count calls of functions, or hits of USDT probes, in the kernel.
 
 A PATTERN is
-  LIBRARY:FUNCTION           functions of a library ("c"), command or file; globs allowed: 'c:str*'
-  PROVIDER:PROBE             USDT probes of all that runs, or of -p, where no LIBRARY has such a FUNCTION
-  u:LIBRARY:PROVIDER:PROBE   those of a library, command or file; without PROVIDER too
-Any number of functions can match. What was not called is not shown.
+  LIBRARY:FUNCTION           functions of a library ("c"), a command or a file; globs are allowed: 'c:str*'
+  PROVIDER:PROBE             USDT probes of everything that runs, or of -p, if no LIBRARY has such a FUNCTION
+  u:LIBRARY:PROVIDER:PROBE   USDT probes of a library, a command or a file; PROVIDER may be left out
+Any number of functions can match. Functions that were not called are not shown.
 
 examples:
   usdtkit funccount 'c:str*' -p 1234 -d 10
@@ -13,37 +13,37 @@ examples:
   usdtkit funccount 'u:mariadbd:mysql:query__*'
 """
 
-import argparse
+from collections.abc import Iterator
 
-from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
+from usdtkit.cli.arguments import Intervals, Spelling
+from usdtkit.cli.options import option
 from usdtkit.language.select import matching
-from usdtkit.output.report import Column, Report
-from usdtkit.output.text import show
+from usdtkit.results import Column, Summaries, Table
+from usdtkit.trace import Session
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc",)
+SPELLING = Spelling(chosen=True, filters={})
+COLUMNS = (
+    Column("function", "FUNC", "string", 40, "the function, or PROVIDER:PROBE"),
+    Column("count", "COUNT", "count", 12, "how often it was called; with -i in this interval"),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Intervals):
     """Options of `usdtkit funccount`."""
-    parser.add_argument("pattern", metavar="PATTERN", help="functions or probes")
-    parser.add_argument("-r", "--regexp", action="store_true", help="the names are a regular expression")
-    parser.add_argument("-D", "--debug", dest="program", action="store_true", help="as --program")
-    add_interval_options(parser)
-    add_filter_options(parser)
-    add_session_options(parser, chosen=True)
+
+    pattern: str = option(metavar="PATTERN", help="functions or probes")
+    regexp: bool = option("-r", "--regexp", default=False, help="read the names as a regular expression")
+    debug: bool = option("-D", "--debug", dest="program", default=False, help="show the BPF program, as --program does")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Count until told to stop."""
-    with shared.new_session(options) as session:
-        source = session.source(matching(session, options.pattern, regexp=options.regexp))
-        counts = shared.filtered(source, options).count("probe")
+def trace(session: Session, options: Options) -> Summaries:
+    """Count, and show the counts of each interval, the highest last."""
+    counts = session.source(matching(session, options.pattern, regexp=options.regexp)).count("probe")
 
-        def write(report: Report) -> None:
-            rows = sorted(counts.delta().items(), key=lambda item: item[1])
-            report.block({"function": name, "count": count} for (name,), count in rows)
+    def summarise() -> Iterator[Table]:
+        by_count = sorted(counts.delta().items(), key=lambda item: item[1])
+        yield Table({"function": name, "count": count} for (name,), count in by_count)
 
-        columns = [Column("FUNC", "function", 40, show), Column("COUNT", "count", 12, right=True)]
-        return shared.follow_intervals(session, options, "funccount", columns, write)
+    return Summaries(session, COLUMNS, summarise)

@@ -1,46 +1,45 @@
-"""Show how much time lies between one hit of a function or probe and the next in the same process, as a histogram.
+"""Show how much time passes between one hit of a function or probe and the next in the same process, as a histogram.
 
-A TARGET is LIBRARY:FUNCTION, r:LIBRARY:FUNCTION, PROVIDER:PROBE or u:LIBRARY:PROVIDER:PROBE; several functions of a
-glob count as one. It shows what runs periodically, and with what jitter. A process's first hit has no interval: the
-summary counts it as unmatched.
+A TARGET is LIBRARY:FUNCTION, r:LIBRARY:FUNCTION, PROVIDER:PROBE or u:LIBRARY:PROVIDER:PROBE. Several functions that
+match a glob count as one. The histogram shows what runs periodically, and with how much jitter. The first hit of a
+process ends no interval: the summary counts it as unmatched.
 
 examples:
   usdtkit funcinterval c:malloc -p 1234 -i 3
   usdtkit funcinterval -u 'mysql:query__start' -d 10    in microseconds
 """
 
-import argparse
+from collections.abc import Iterator
 
-from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, add_unit_options
+from usdtkit.cli.arguments import Intervals, Spelling, Units
+from usdtkit.cli.options import option
 from usdtkit.language.parser import parse_trace
 from usdtkit.language.select import one
-from usdtkit.output.report import Report
+from usdtkit.results import BUCKETS, PERCENTILES, Histogram, Summaries
+from usdtkit.trace import Session
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc",)
+SPELLING = Spelling(chosen=True, shows_program=True, filters={})
+COLUMNS = (*BUCKETS, *PERCENTILES)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Units, Intervals):
     """Options of `usdtkit funcinterval`."""
-    parser.add_argument("target", metavar="TARGET", help="a function or probe")
-    add_unit_options(parser)
-    add_interval_options(parser)
-    add_filter_options(parser)
-    add_session_options(parser, chosen=True, shows_program=True)
+
+    target: str = option(metavar="TARGET", help="a function or probe")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Measure until told to stop."""
-    with shared.new_session(options) as session:
-        hits = one(session, parse_trace(options.target))
-        # Of two programs at one place the kernel runs the one that was attached later first: a hit ends the interval
-        # since the hit before, and then starts the next.
-        pair = shared.filtered(session.pair(hits, hits, key="pid"), options)
-        histogram = pair.hist(pair.latency // options.unit)
+def trace(session: Session, options: Options) -> Summaries:
+    """Measure, and show a histogram of each interval."""
+    hits = one(session, parse_trace(options.target))
+    # Of two programs at one place the kernel runs the one that was attached later first: a hit ends the interval
+    # since the hit before, and then starts the next.
+    pair = session.pair(hits, hits, key="pid")
+    intervals = pair.hist(pair.latency // options.unit_ns)
 
-        def write(report: Report) -> None:
-            for found in histogram.delta().values():
-                report.distribution(found, options.unit_name.replace("latency", "interval"))
+    def summarise() -> Iterator[Histogram]:
+        for distribution in intervals.delta().values():
+            yield Histogram(distribution, options.unit_name.replace("latency", "interval"), percentiles=True)
 
-        return shared.follow_intervals(session, options, "funcinterval", (), write)
+    return Summaries(session, COLUMNS, summarise)

@@ -1,7 +1,8 @@
 """Show how long functions take, as histograms.
 
-A PATTERN is LIBRARY:FUNCTION: functions of a library ("c"), a command or a file; globs allowed. The time is from entry
-to return, of recursive and nested calls each. To measure between two probes, see usdtkit probelatency.
+A PATTERN is LIBRARY:FUNCTION: functions of a library ("c"), a command or a file; globs are allowed. The time is
+measured from entry to return. Recursive and nested calls are measured one by one. To measure from one probe to
+another, use usdtkit probelatency.
 
 examples:
   usdtkit funclatency c:getaddrinfo
@@ -9,45 +10,46 @@ examples:
   usdtkit funclatency -mTi 5 c:read                every 5 seconds, in milliseconds, with the time
 """
 
-import argparse
+from collections.abc import Iterator
 
-from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import (
-    add_filter_options,
-    add_ignored_options,
-    add_interval_options,
-    add_session_options,
-    add_unit_options,
-)
+from usdtkit.cli.arguments import Intervals, Spelling, Units
+from usdtkit.cli.options import option
 from usdtkit.language.select import calls
-from usdtkit.output.report import Report
+from usdtkit.results import BUCKETS, PERCENTILES, Column, Histogram, Summaries
+from usdtkit.trace import Session
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc", "c:malloc -F")
+SPELLING = Spelling(
+    chosen=True,
+    shows_program=True,
+    filters={},
+    ignored_with_value={"-l --level": "nested calls are measured right, however deep"},
+)
+COLUMNS = (
+    Column("function", optional=True, meaning="the function, with -F"),
+    Column("pid", type="integer", optional=True, meaning="the process, with -F"),
+    *(*BUCKETS, *PERCENTILES),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Units, Intervals):
     """Options of `usdtkit funclatency`."""
-    parser.add_argument("pattern", metavar="PATTERN", help="functions")
-    parser.add_argument("-r", "--regexp", action="store_true", help="the name is a regular expression")
-    parser.add_argument("-F", "--function", action="store_true", help="a histogram for each function and process")
-    add_unit_options(parser)
-    add_ignored_options(parser, {"-l --level": "nested calls are measured right, however deep"}, takes_value=True)
-    add_interval_options(parser)
-    add_filter_options(parser)
-    add_session_options(parser, chosen=True, shows_program=True)
+
+    pattern: str = option(metavar="PATTERN", help="functions")
+    regexp: bool = option("-r", "--regexp", default=False, help="read the name as a regular expression")
+    function: bool = option("-F", "--function", default=False, help="a histogram for each function and process")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Measure until told to stop."""
-    with shared.new_session(options) as session:
-        pair = shared.filtered(session.pair(calls(session, options.pattern, regexp=options.regexp)), options)
-        keys = ("probe", "pid") if options.function else ()
-        histogram = pair.hist(pair.latency // options.unit, *keys)
+def trace(session: Session, options: Options) -> Summaries:
+    """Measure, and show histograms of each interval."""
+    pair = session.pair(calls(session, options.pattern, regexp=options.regexp))
+    keys = ("probe", "pid") if options.function else ()
+    latencies = pair.hist(pair.latency // options.unit_ns, *keys)
 
-        def write(report: Report) -> None:
-            for key, found in sorted(histogram.delta().items()):
-                of = dict(zip(("function", "pid"), key, strict=False))
-                report.distribution(found, options.unit_name, **of)
+    def summarise() -> Iterator[Histogram]:
+        for key, distribution in sorted(latencies.delta().items()):
+            labels = dict(zip(("function", "pid"), key, strict=False))
+            yield Histogram(distribution, options.unit_name, labels, percentiles=True)
 
-        return shared.follow_intervals(session, options, "funclatency", (), write)
+    return Summaries(session, COLUMNS, summarise)

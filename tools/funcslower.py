@@ -1,7 +1,8 @@
 """Show the calls of functions that take longer than a threshold.
 
-A FUNCTION is LIBRARY:FUNCTION: functions of a library ("c"), a command or a file; globs allowed. A line appears when
-the function returns, with what it returned and, with -a, its first arguments as they were at its entry, in hexadecimal.
+A FUNCTION is LIBRARY:FUNCTION: functions of a library ("c"), a command or a file; globs are allowed. A line appears
+when the function returns. It shows the value that the function returned and, with -a, its first arguments as they were
+at the entry, in hexadecimal.
 
 examples:
   usdtkit funcslower c:open -u 10              10 microseconds or longer
@@ -9,65 +10,85 @@ examples:
   usdtkit funcslower -a 2 -U 'c:fsync' -p 1234  with two arguments and the calls that led there
 """
 
-import argparse
+from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import milliseconds
-from usdtkit.language.rows import seconds_column
 from usdtkit.language.select import calls
-from usdtkit.output import folded
-from usdtkit.output.report import COMM, LATENCY_MS, LATENCY_US, PID, TIME, Column
-from usdtkit.output.text import show
-from usdtkit.trace import Expression, arg, comm, ms, retval, us, ustack
+from usdtkit.records import replace
+from usdtkit.results import COMM, LATENCY_MS, LATENCY_US, PID, TID, TIME, Column, Rows
+from usdtkit.results.columns import seconds_column
+from usdtkit.trace import Expression, Session, arg, comm, ms, retval, us, ustack
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc", "c:malloc -U", "c:malloc -a 3")
+SPELLING = Spelling(
+    chosen=True,
+    shows_program=True,
+    filters={},
+    ignored={"-K --kernel-stack": "kernel functions are not traced here"},
+)
+STACK = Column(
+    *("stack", "", "stack", 0, "the frames, innermost first, with -U"), offsets="table", optional=True, nullable=True
+)
+COLUMNS = (
+    *(TIME, COMM, PID, LATENCY_MS, replace(TID, heading="")),
+    Column("retval", "RVAL", "count", 12, "the value that the function returned", show=hex),
+    Column("function", "FUNC", "string", 20, "the function"),
+    Column(
+        "arguments",
+        "ARGS",
+        "list",
+        0,
+        "the first arguments at the entry, with -a",
+        show=lambda a: " ".join(map(hex, a)),
+    ),
+    STACK,
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(ToolOptions):
     """Options of `usdtkit funcslower`."""
-    parser.add_argument("function", nargs="+", metavar="FUNCTION", help="functions")
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("-m", "--min-ms", type=milliseconds, default=1.0, metavar="MS", help="milliseconds (1)")
-    group.add_argument("-u", "--min-us", type=milliseconds, metavar="US", help="microseconds")
-    parser.add_argument("-a", "--arguments", type=int, choices=range(7), default=0, metavar="N", help="N arguments")
-    parser.add_argument("-T", "--time", action="store_true", help="the time of day")
-    parser.add_argument("-t", "--timestamp", action="store_true", help="seconds since the start")
-    parser.add_argument("-U", "--user-stack", action="store_true", help="the calls that led there")
-    parser.add_argument("-f", "--folded", action="store_true", help="with -U, as folded lines with the microseconds")
-    add_ignored_options(parser, {"-K --kernel-stack": "kernel functions are not traced here"})
-    add_filter_options(parser)
-    add_session_options(parser, chosen=True, shows_program=True)
+
+    exclusive = (("min_ms", "min_us"),)
+    functions: tuple[str, ...] = option(dest="function", nargs="+", metavar="FUNCTION", help="functions")
+    min_ms: float = option(
+        *("-m", "--min-ms"), type=milliseconds, default=1.0, metavar="MS", help="show calls of MS ms or more (1)"
+    )
+    min_us: float | None = option(
+        *("-u", "--min-us"), type=milliseconds, default=None, metavar="US", help="show calls of US us or more"
+    )
+    arguments: int = option(
+        *("-a", "--arguments"), type=int, choices=range(7), default=0, metavar="N", help="show the first N arguments"
+    )
+    time: bool = option("-T", "--time", default=False, help="show the time of day")
+    timestamp: bool = option("-t", "--timestamp", default=False, help="show the seconds since the start")
+    user_stack: bool = option("-U", "--user-stack", default=False, help="show the calls that led there")
+    folded: bool = option(
+        *("-f", "--folded"), dest="format", const="folded", default=None, help="with -U, write folded lines"
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    least = us(options.min_us) if options.min_us is not None else ms(options.min_ms)
+def trace(session: Session, options: Options) -> Rows:
+    """A row for each slow call, when it returns."""
+    threshold = us(options.min_us) if options.min_us is not None else ms(options.min_ms)
     names = [f"arg{number}" for number in range(1, options.arguments + 1)]
-    with shared.new_session(options) as session:
-        extra: dict[str, Expression] = {"stack": ustack} if options.user_stack else {}
-        for function in options.function:
-            keep = {name: arg(number).cast("u64") for number, name in enumerate(names, 1)}
-            slow = shared.filtered(session.pair(calls(session, function), keep=keep), options)
-            slow.where(slow.latency >= least).emit("latency", *names, comm=comm, retval=retval.cast("u64"), **extra)
+    stack: dict[str, Expression] = {"stack": ustack} if options.user_stack else {}
+    for function in options.functions:
+        keep = {name: arg(number).cast("u64") for number, name in enumerate(names, 1)}
+        pair = session.pair(calls(session, function), keep=keep)
+        slow = pair.where(pair.latency >= threshold)
+        slow.emit("latency", *names, comm=comm, retval=retval.cast("u64"), **stack)
 
-        def describe(event: Any) -> dict[str, Any] | None:
-            row: dict[str, Any] = event._asdict()
-            row["function"] = row.pop("probe")
-            row["arguments"] = [row.pop(name) for name in names]
-            text, stack = " ".join(map(hex, row["arguments"])), row.pop("stack", None)
-            if options.folded and options.format == "table":
-                labels = (row["comm"] or "?", *reversed(folded.labels(stack)))
-                print(folded.line(labels, row["latency_ns"] // 1000), flush=True)
-                return None
-            if options.format == "table":
-                return {**row, "text": folded.below(text, stack) if options.user_stack else text}
-            return {**row, "stack": folded.shown(stack)} if options.user_stack else row
+    def describe(event: Any) -> Mapping[str, Any]:
+        row: dict[str, Any] = event._asdict()
+        row["function"] = row.pop("probe")
+        row["arguments"] = [row.pop(name) for name in names]
+        return row
 
-        time = [TIME] if options.time else [seconds_column()] if options.timestamp else []
-        latency = LATENCY_MS if options.min_us is None else LATENCY_US
-        values = (Column("RVAL", "retval", 12, hex, right=True), Column("FUNC", "function", 20, show))
-        columns = [] if options.folded else [*time, COMM, PID, latency, *values, Column("ARGS", "text", 0, str)]
-        return shared.follow(session, options, "funcslower", columns, describe=describe)
+    time = TIME if options.time else seconds_column() if options.timestamp else replace(TIME, heading="")
+    latency = LATENCY_MS if options.min_us is None else LATENCY_US
+    columns = (time, COMM, PID, latency, *COLUMNS[4:-1], *([STACK] if options.user_stack else []))
+    return Rows(session, columns, describe)

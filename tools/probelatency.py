@@ -1,8 +1,9 @@
 """Show how long it takes from one probe to another, as a histogram or one by one.
 
-START and END are LIBRARY:FUNCTION, r:LIBRARY:FUNCTION, PROVIDER:PROBE or u:LIBRARY:PROVIDER:PROBE, in any mix; after a
-function's name its signature may follow, to name its parameters. They meet in the same thread, the innermost first, or
-by the value of --key: an expression such as arg1, a connection's number, an object's address; in any thread then.
+START and END are LIBRARY:FUNCTION, r:LIBRARY:FUNCTION, PROVIDER:PROBE or u:LIBRARY:PROVIDER:PROBE, in any combination.
+The name of a function may be followed by its signature, which names its parameters. A start and an end belong together
+if they happen in the same thread, the innermost first. With --key they belong together if the value of an expression is
+equal, such as arg1, the number of a connection, or the address of an object; they may then happen in different threads.
 
 examples:
   usdtkit probelatency postgresql:query__start postgresql:query__done
@@ -10,61 +11,61 @@ examples:
   usdtkit probelatency 'p:app:submit(struct job *job)' 'p:app:finish(int code, struct job *job)' --key job
 """
 
-import argparse
+from collections.abc import Iterator
 
-from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options, add_unit_options
+from usdtkit.cli.arguments import Intervals, Spelling, Units
+from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds
-from usdtkit.language.lower import Lowering
-from usdtkit.language.parser import parse_expression, parse_trace
-from usdtkit.language.select import one
-from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column, Report
-from usdtkit.trace import Expression, Session, comm, ms
-from usdtkit.trace.specs import Resolved
+from usdtkit.language.keys import one_with_key
+from usdtkit.records import replace
+from usdtkit.results import (
+    BUCKETS,
+    COMM,
+    LATENCY_MS,
+    PERCENTILES,
+    PID,
+    TID,
+    TIME,
+    Column,
+    Histogram,
+    Results,
+    Rows,
+    Summaries,
+)  # fmt: skip
+from usdtkit.trace import Session, comm, ms
 
 TOPIC = "any function or probe"
-COLUMNS = [TIME, PID, COMM, LATENCY_MS, Column("END", "probe", 32)]
+SPELLING = Spelling(chosen=True, filters={})
+END = Column("probe", "END", "string", 32, "the probe or function that ended it")
+ROWS = (TIME, PID, COMM, LATENCY_MS, END, replace(TID, heading=""))
+COLUMNS = (TIME, *(replace(column, optional=True) for column in ROWS[1:]), *BUCKETS, *PERCENTILES)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Units, Intervals):
     """Options of `usdtkit probelatency`."""
-    parser.add_argument("start", metavar="START", help="where the time begins")
-    parser.add_argument("end", metavar="END", help="where it ends")
-    parser.add_argument("-k", "--key", metavar="EXPR", help="they belong together where this is equal")
-    parser.add_argument("--end-key", metavar="EXPR", help="the key at END, where it is spelled otherwise there")
-    parser.add_argument("-m", "--min-ms", type=milliseconds, metavar="MS", help="show each that takes so long")
-    add_unit_options(parser, milliseconds="")
-    add_interval_options(parser)
-    add_filter_options(parser)
-    add_session_options(parser, chosen=True)
+
+    min_ms: float | None = option(
+        *("-m", "--min-ms"), type=milliseconds, default=None, metavar="MS", help="show each pair of MS ms or more"
+    )
+    milliseconds: bool = option("--milliseconds", dest="unit", const="ms", default=None, help="buckets in ms")
+    start: str = option(metavar="START", help="where the time begins")
+    end: str = option(metavar="END", help="where the time ends")
+    key: str | None = option("-k", "--key", default=None, metavar="EXPR", help="pair where this value is equal")
+    end_key: str | None = option("--end-key", default=None, metavar="EXPR", help="the key at END, if it differs there")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Measure until told to stop."""
-    with shared.new_session(options) as session:
-        (start, start_key), (end, end_key) = (
-            _side(session, text, key)
-            for text, key in ((options.start, options.key), (options.end, options.end_key or options.key))
-        )
-        keys = None if start_key is None or end_key is None else (start_key, end_key)
-        pair = shared.filtered(session.pair(start, end, key=keys), options)
-        if options.min_ms is not None:
-            pair.where(pair.latency >= ms(options.min_ms)).emit("latency", comm=comm)
-            return shared.follow(session, options, "probelatency", COLUMNS)
-        histogram = pair.hist(pair.latency // options.unit)
+def trace(session: Session, options: Options) -> Results:
+    """Measure, and show a histogram of each interval, or a row for each pair."""
+    start, start_key = one_with_key(session, options.start, options.key)
+    end, end_key = one_with_key(session, options.end, options.end_key or options.key)
+    pair = session.pair(start, end, key=None if start_key is None or end_key is None else (start_key, end_key))
+    if options.min_ms is not None:
+        pair.where(pair.latency >= ms(options.min_ms)).emit("latency", comm=comm)
+        return Rows(session, ROWS)
+    latencies = pair.hist(pair.latency // options.unit_ns)
 
-        def write(report: Report) -> None:
-            for found in histogram.delta().values():
-                report.distribution(found, options.unit_name)
+    def summarise() -> Iterator[Histogram]:
+        for distribution in latencies.delta().values():
+            yield Histogram(distribution, options.unit_name, percentiles=True)
 
-        return shared.follow_intervals(session, options, "probelatency", (), write)
-
-
-def _side(session: Session, text: str, key: str | None) -> tuple[Resolved, Expression | None]:
-    """Where a side is, and the key there."""
-    spec = parse_trace(text)
-    found = one(session, spec)
-    if key is None:
-        return found, None
-    lowering = Lowering(key, found.kind, found.arguments, spec.parameters)
-    return found, lowering.number(parse_expression(key).value)
+    return Summaries(session, COLUMNS, summarise)

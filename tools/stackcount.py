@@ -1,11 +1,11 @@
 """Count the stacks that lead to functions or USDT probes.
 
 A PATTERN is
-  LIBRARY:FUNCTION           functions of a library ("c"), command or file; globs allowed: c:pthread_*_lock
-  PROVIDER:PROBE             USDT probes of all that runs, or of -p, where no LIBRARY has such a FUNCTION
-  u:LIBRARY:PROVIDER:PROBE   those of a library, command or file; without PROVIDER too
-Frames are found by frame pointers: what is compiled without them (-fomit-frame-pointer, the default of many) shows its
-own function and its caller, and then what frame pointers there are.
+  LIBRARY:FUNCTION           functions of a library ("c"), a command or a file; globs are allowed: c:pthread_*_lock
+  PROVIDER:PROBE             USDT probes of everything that runs, or of -p, if no LIBRARY has such a FUNCTION
+  u:LIBRARY:PROVIDER:PROBE   USDT probes of a library, a command or a file; PROVIDER may be left out
+Callers are found by frame pointers. Of code that was compiled without them (-fomit-frame-pointer, the default of many
+compilers) the stack shows the function, its caller, and then those callers that do have frame pointers.
 
 examples:
   usdtkit stackcount c:malloc -p 1234
@@ -13,76 +13,70 @@ examples:
   usdtkit stackcount shop:order__start -f > stacks.folded
 """
 
-import argparse
 from collections import Counter
+from collections.abc import Iterator
 
-from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
+from usdtkit.cli.arguments import Intervals, Spelling
+from usdtkit.cli.options import option
 from usdtkit.cli.values import seconds
 from usdtkit.language.select import matching
-from usdtkit.output import folded
-from usdtkit.output.report import Report
-from usdtkit.output.text import printable
-from usdtkit.trace import comm, pid, ustack
+from usdtkit.output import frames
+from usdtkit.records import replace
+from usdtkit.results import COMM, PID, Column, StackSum, Summaries
+from usdtkit.trace import Session, comm, pid, ustack
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc", "c:malloc -P")
+SPELLING = Spelling(chosen=True, verbose="show addresses", filters={})
+COLUMNS = (
+    replace(PID, heading="", optional=True, meaning="the process, with -P"),
+    replace(COMM, heading="", optional=True, meaning="the name of the thread, with -P"),
+    Column("count", type="count", meaning="hits with this stack; with -i in this interval", role="weight"),
+    Column("stack", type="stack", meaning="the frames, innermost first"),
+)
 
-# Labels of the frames, innermost first; with -P also process and command.
-Row = tuple[tuple[str, ...], int | None, str | None]
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Intervals):
     """Options of `usdtkit stackcount`."""
-    parser.add_argument("pattern", metavar="PATTERN", help="functions or probes")
-    parser.add_argument("-D", dest="duration", type=seconds, metavar="SEC", help="as -d, which bcc spells -D")
-    parser.add_argument(
-        "-r", "--regexp", action="store_true", help="FUNCTION or PROVIDER:PROBE is a regular expression"
+
+    pattern: str = option(metavar="PATTERN", help="functions or probes")
+    duration: float | None = option("-D", type=seconds, default=None, metavar="SEC", help="bcc's spelling of -d")
+    regexp: bool = option(
+        *("-r", "--regexp"), default=False, help="read FUNCTION or PROVIDER:PROBE as a regular expression"
     )
-    parser.add_argument("-s", "--offset", action="store_true", help="offsets in the functions")
-    parser.add_argument("-P", "--perpid", action="store_true", help="count each process by itself")
-    parser.add_argument("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
-    parser.add_argument("--debug", dest="program", action="store_true", help="as --program")
-    parser.add_argument("-U", "--user-stacks-only", action="store_true", help="which is all that there is here")
-    add_interval_options(parser)
-    add_filter_options(parser)
-    add_session_options(parser, chosen=True, verbose="show addresses")
+    offset: bool = option("-s", "--offset", default=False, help="show offsets in the functions")
+    perpid: bool = option("-P", "--perpid", default=False, help="count each process by itself")
+    folded: bool = option(
+        *("-f", "--folded"), dest="format", const="folded", default=None, help="write folded lines, for flame graphs"
+    )
+    debug: bool = option("--debug", dest="program", default=False, help="show the BPF program, as --program does")
+    user_only: bool = option(
+        *("-U", "--user-stacks-only"), default=False, help="accepted; there are no other stacks here"
+    )
+    addresses: bool = option(dest="verbose", default=False)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Count until told to stop."""
-    options.timestamp &= not options.folded  # other programs read those lines
-    with shared.new_session(options) as session:
-        source = session.source(matching(session, options.pattern, regexp=options.regexp))
-        source = shared.filtered(source, options)
-        keys = {"process": pid, "command": comm} if options.perpid else {}
-        counts, before = source.count(stack=ustack, **keys), Counter[Row]()
+def trace(session: Session, options: Options) -> Summaries:
+    """Count, and show the stacks of each interval, the most frequent last."""
+    source = session.source(matching(session, options.pattern, regexp=options.regexp))
+    keys = {"process": pid, "command": comm} if options.perpid else {}
+    counts = source.count(stack=ustack, **keys)
+    before: Counter[tuple[object, ...]] = Counter()
 
-        def write(report: Report) -> None:
-            total: Counter[Row] = Counter()
-            found = counts.read()
-            folded.learn(stack for stack, *_ in found)
-            # The same names in several processes are one row, unless each is asked for.
-            for (stack, *process), count in found.items():
-                labels = folded.labels(stack, offsets=options.offset, addresses=options.verbose)
-                owner, command = process or (None, None)
-                total[labels, owner, command] += count
-            new = total - before
-            before.update(new)
-            for row, count in sorted(new.items(), key=lambda row: row[1]):
-                _write(report, row, count, options)
-            print(end="", flush=True)
+    def summarise() -> Iterator[StackSum]:
+        totals: Counter[tuple[object, ...]] = Counter()
+        stacks = counts.read()
+        frames.learn(stack for stack, *_ in stacks)
+        # Stacks of several processes with the same names are one, unless each process is asked for.
+        for (stack, *process), count in stacks.items():
+            labels = frames.labels(stack, offsets=options.offset, addresses=options.addresses)
+            totals[(labels, *process)] += count
+        new = totals - before
+        before.update(new)
+        for (frames_of, *process), count in sorted(new.items(), key=lambda item: item[1]):
+            values = dict(zip(("pid", "comm"), process, strict=False))
+            owner = [f"{values['comm'] or '?'}-{values['pid']}"] if values else []
+            after = [f"    {values['comm'] or '?'} [{values['pid']}]"] if values else []
+            yield StackSum(frames_of, count, {**values, "count": count}, [""], [*after, f"    {count}"], *owner)
 
-        return shared.follow_intervals(session, options, "stackcount", (), write)
-
-
-def _write(report: Report, row: Row, count: int, options: argparse.Namespace) -> None:
-    labels, process, command = row
-    if options.format != "table":
-        whose = {} if process is None else {"pid": process, "comm": command}
-        report.block([{**whose, "count": count, "stack": folded.cell(labels, options.format)}])
-    elif options.folded:
-        print(folded.line((*([] if process is None else [f"{command}-{process}"]), *reversed(labels)), count))
-    else:
-        owner = [] if process is None else [f"    {printable(command or '?')} [{process}]"]
-        print("", *(f"  {printable(label)}" for label in labels), *owner, f"    {count}", sep="\n")
+    return Summaries(session, COLUMNS, summarise)

@@ -1,11 +1,11 @@
 """Print every hit of a probe or function, with its arguments by name or in a format, where a condition holds.
 
-A SPEC is  TARGET[(SIGNATURE)] [(CONDITION)] ["FORMAT", VALUE, …]  in the language of bcc's trace; a TARGET is
-  PROVIDER:PROBE           a USDT probe, in provider files and running processes (or those of -p); globs allowed
-  u:LIBRARY:PROVIDER:PROBE in this file, command or library; without PROVIDER too
+A SPEC is  TARGET[(SIGNATURE)] [(CONDITION)] ["FORMAT", VALUE, …]  in the language of bcc's trace. A TARGET is
+  PROVIDER:PROBE           a USDT probe, in provider files and running processes (or those of -p); globs are allowed
+  u:LIBRARY:PROVIDER:PROBE a USDT probe in this file, command or library; PROVIDER may be left out
   LIBRARY:FUNCTION         a function's entry; LIBRARY is a path, a command or a short name such as c
   r:LIBRARY:FUNCTION       a function's return, with its return value
-docs/language.md has the whole language.
+docs/language.md describes the whole language.
 
 examples:
   usdtkit trace shop:order__start
@@ -15,64 +15,107 @@ examples:
   usdtkit trace 'r:c:read(int fd) ((int)retval < 0) "read %d: %d after %u ns", $entry(fd), retval, $latency'
 """
 
-import argparse
 import os
 
-from usdtkit.cli import run as shared
-from usdtkit.cli.arguments import add_filter_options, add_ignored_options, add_session_options
-from usdtkit.cli.values import positive
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import ToolOptions, option
+from usdtkit.cli.values import pages, positive
 from usdtkit.errors import UsageError
 from usdtkit.language.hooks import Messages, Setup
-from usdtkit.language.rows import Rows, columns, seconds_column
-from usdtkit.output.report import TIME
-from usdtkit.trace import Expression, Source, comm, cpu, pid, ustack
+from usdtkit.language.rows import MessageRows
+from usdtkit.records import replace
+from usdtkit.results import COMM, PID, TID, TIME, Column, Rows
+from usdtkit.results.columns import seconds_column
+from usdtkit.trace import Expression, Session, Source, comm, cpu, pid, ustack
 
 TOPIC = "any function or probe"
+SPELLING = Spelling(
+    chosen=True,
+    shows_program=True,
+    filters={"tid": "-L", "cgroup": "--cgroup-path"},
+    ignored={"-K --kernel-stack": "kernel functions are not traced here"},
+    ignored_with_value={
+        "-s --sym_file_list": "symbols are found without it",
+        "-I --include": "types are known, or not needed",
+    },
+)
+CPU = Column("cpu", "CPU", "count", 3, "the processor, with -C", optional=True)
+STACK = Column("stack", "", "stack", 0, "the frames, innermost first, with -U", offsets="table", optional=True)
+COLUMNS = (
+    *(TIME, CPU, PID, COMM),
+    Column("probe", "PROBE", "string", 24, "PROVIDER:PROBE, or the function", role="name"),
+    Column("text", "ARGUMENTS", show=str, table_only=True, meaning="the message, or the arguments by name"),
+    STACK,
+    replace(TID, heading=""),
+    Column("arguments", type="object", meaning="the values by name; with a format, by their expressions"),
+    Column("message", meaning="the format with its values, where the spec has one", optional=True),
+    Column("count", type="count", meaning="with -A: how many events were equal", optional=True),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(ToolOptions):
     """Options of `usdtkit trace`."""
-    parser.add_argument("spec", nargs="+", metavar="SPEC", help="what to trace")
-    parser.add_argument("-Z", "--string-size", type=int, default=128, metavar="N", help="bytes of a string (128)")
-    parser.add_argument("-M", "--max-events", type=positive, metavar="N", help="end after so many events")
-    parser.add_argument("-t", "--timestamp", action="store_true", help="seconds since the start in place of the time")
-    parser.add_argument("-u", "--unix-timestamp", action="store_true", help="with -t: seconds since 1970")
-    parser.add_argument("-T", "--time", action="store_true", help="the time of day (which is shown in any case)")
-    parser.add_argument("-C", "--print_cpu", action="store_true", help="the processor")
-    parser.add_argument("-n", "--name", metavar="NAME", help="only threads whose name contains this")
-    parser.add_argument("-f", "--msg-filter", default="", metavar="TEXT", help="only messages that contain this")
-    parser.add_argument("-B", "--bin_cmp", action="store_true", help='STRCMP("{0x6c, 0}", x) compares bytes')
-    parser.add_argument("-U", "--user-stack", action="store_true", help="the calls that led there")
-    parser.add_argument("-a", "--address", action="store_true", help="with -U: addresses")
-    parser.add_argument("-A", "--aggregate", action="store_true", help="with -M: equal events once, with their count")
-    parser.add_argument("-S", "--include-self", action="store_true", help="also what this tracer itself does")
-    parser.add_argument("-b", "--buffer-pages", type=positive, metavar="N", help="pages of the ring buffer")
-    add_ignored_options(parser, {"-K --kernel-stack": "kernel functions are not traced here"})
-    ignored = {"-s --sym_file_list": "symbols are found without", "-I --include": "types are known, or not needed"}
-    add_ignored_options(parser, ignored, takes_value=True)
-    add_filter_options(parser, tid="-L", cgroup="--cgroup-path")
-    add_session_options(parser, chosen=True, shows_program=True)
+
+    specs: tuple[str, ...] = option(dest="spec", nargs="+", metavar="SPEC", help="what to trace")
+    string_size: int = option(
+        *("-Z", "--string-size"),
+        type=int,
+        default=128,
+        metavar="N",
+        help="read N bytes of a string (128)",
+        session="string_size",
+    )
+    max_events: int | None = option(
+        "-M", "--max-events", type=positive, default=None, metavar="N", help="stop after N events"
+    )
+    timestamp: bool = option(
+        *("-t", "--timestamp"), default=False, help="show the seconds since the start in place of the time"
+    )
+    unix: bool = option("-u", "--unix-timestamp", default=False, help="with -t, show the seconds since 1970")
+    time: bool = option("-T", "--time", default=False, help="show the time of day, which is shown in any case")
+    cpu: bool = option("-C", "--print_cpu", default=False, help="show the processor")
+    name: str | None = option(
+        "-n", "--name", default=None, metavar="NAME", help="only threads whose name contains NAME"
+    )
+    containing: str = option("-f", "--msg-filter", default="", metavar="TEXT", help="only messages that contain TEXT")
+    compare_bytes: bool = option("-B", "--bin_cmp", default=False, help='STRCMP("{0x6c, 0}", x) compares bytes')
+    user_stack: bool = option("-U", "--user-stack", default=False, help="show the calls that led there")
+    addresses: bool = option("-a", "--address", default=False, help="with -U, show addresses")
+    aggregate: bool = option(
+        "-A", "--aggregate", default=False, help="with -M, show equal events once, with their count"
+    )
+    include_self: bool = option("-S", "--include-self", default=False, help="also show what this tracer does itself")
+    ring_size: int | None = option(
+        *("-b", "--buffer-pages"),
+        type=pages,
+        default=None,
+        metavar="N",
+        help="use N pages for the ring buffer",
+        session="ring_size",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
+def trace(session: Session, options: Options) -> Rows:
+    """A row for each hit for which the condition of its spec holds."""
     if options.aggregate and not options.max_events:
         raise UsageError("-A counts a number of events", hint="-A -M 1000")
-    size = {"ring_size": options.buffer_pages * 4096} if options.buffer_pages else {}
-    with shared.new_session(options, string_size=options.string_size, **size) as session:
-        extra: dict[str, Expression] = {"cpu": cpu} if options.print_cpu else {}
-        extra |= {"stack": ustack} if options.user_stack else {}
+    if options.name is not None:
+        session.narrow(comm.contains(options.name))
+    if not options.include_self:
+        session.narrow(pid != os.getpid())
+    extra: dict[str, Expression] = {"cpu": cpu} if options.cpu else {}
+    extra |= {"stack": ustack} if options.user_stack else {}
+    messages = Messages(Setup(session, _as_it_is, options.string_size, options.compare_bytes), extra)
+    for spec in options.specs:
+        messages.add(spec)
+    rows = MessageRows(messages, options.containing, options.max_events, options.aggregate)
+    time = seconds_column(unix=options.unix) if options.timestamp else TIME
+    shown = {"cpu": options.cpu, "stack": options.user_stack}
+    columns = [time, *(column for column in COLUMNS[1:] if shown.get(column.name, True))]
+    if options.addresses:
+        columns = [replace(column, addresses=True) if column is STACK else column for column in columns]
+    return Rows(session, columns, rows.describe, rest=rows.rest)
 
-        def narrow(source: Source) -> Source:
-            source = shared.filtered(source, options)
-            source = source if options.name is None else source.where(comm.contains(options.name))
-            return source if options.include_self else source.where(pid != os.getpid())
 
-        messages = Messages(Setup(session, narrow, options.string_size, options.bin_cmp), extra)
-        for spec in options.spec:
-            messages.add(spec)
-        limits = {"containing": options.msg_filter, "limit": options.max_events, "aggregate": options.aggregate}
-        rows = Rows(messages, options.format != "table", addresses=options.address, **limits)
-        time = seconds_column(unix=options.unix_timestamp) if options.timestamp else TIME
-        shown = columns(time, cpu=options.print_cpu)
-        return shared.follow(session, options, "trace", shown, describe=rows.describe, finish=rows.finish)
+def _as_it_is(source: Source) -> Source:
+    return source

@@ -1,10 +1,12 @@
+"""The compiled module behind `usdtkit.trace.events`. Its source is native/events.c and native/events_*.c."""
+
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, final, overload
 
 from typing_extensions import Buffer
 
 class Event:
-    """One event: an attribute for each of its fields, in the order of `_fields`; it also reads as a tuple of them."""
+    """One event: it has an attribute for each field, in the order of `_fields`, and also reads as a tuple of them."""
 
     _fields: ClassVar[tuple[str, ...]]
     def __getattr__(self, name: str, /) -> Any: ...
@@ -16,10 +18,10 @@ class Event:
 
 @final
 class Texts:
-    """The texts of a column, a sequence of str (or bytes), which are made when they are asked for.
+    """The texts of a column: a sequence of str or bytes, which are made when they are asked for.
 
-    `data` has the bytes of all, one behind the other, `offsets` (8-byte items) where each begins, and behind them where
-    the last ends; `marks` a byte each: 1 where it was cut, 2 where it could not be read.
+    `data` has the bytes of all texts, one behind the other. `offsets` (8-byte items) says where each text begins, and
+    in one more item where the last one ends. `marks` has a byte for each text: 1 if cut, 2 if it could not be read.
     """
 
     data: bytes
@@ -35,7 +37,7 @@ class Texts:
 
 @final
 class Decoder:
-    """Makes events of records with these fields: (kind, offset, size, room, names of an enum)."""
+    """Makes events of records with these fields: (kind, offset, size, capacity, names of an enum)."""
 
     def __new__(
         cls,

@@ -1,4 +1,4 @@
-"""The compiled module behind `usdtkit.Probe`; its source is native/probe.c."""
+"""The compiled module behind `usdtkit.Probe`. Its source is native/probe.c and native/probe_*.c."""
 
 from collections.abc import Callable
 from typing import Generic, ParamSpec, final
@@ -6,6 +6,9 @@ from typing import Generic, ParamSpec, final
 from usdtkit.probes.declaration import Shape
 
 _P = ParamSpec("_P")
+
+TYPES: tuple[str, ...]
+"""The types of arguments, in the order of the numbers that a shape names them by."""
 
 @final
 class Probe(Generic[_P]):
@@ -22,21 +25,21 @@ class Probe(Generic[_P]):
         drops: int = 0,
         /,
     ) -> Probe[_P]:
-        """`loader` is called by the first use of the probe, and makes it visible by `load` or `silence`.
+        """`loader` is called by the first use of the probe, and calls `load` or `silence` for it.
 
-        `drops`: a call that cannot be fired raises (0), is counted and lets the caller go on (1), or that only where
-        nobody records (2).
+        `drops` says what a call does whose values cannot be fired. It raises (0); it is counted, and the caller goes on
+        (1); or it raises while somebody records, and is counted otherwise (2).
         """
     def __call__(self, *values: _P.args, **named: _P.kwargs) -> None:
-        """Fire: while nobody traces the probe nothing is looked at, the values included.
+        """Fire the probe. While nobody traces it, the call returns at once and does not look at the values.
 
-        While somebody does, values that do not fit are not fired. Such a call is counted in `dropped`, and by the
-        tracer; the log gets one line a probe. With on_error="raise", in Python's development mode and while
-        `usdtkit.testing` records it raises: TypeError for a wrong number or type of values, OverflowError for one out
-        of range, ValueError for what an enum does not have or JSON cannot say.
+        While somebody traces it, a call whose values do not fit is not fired: it is counted in `dropped` and by the
+        tracer, and the log gets one line for each probe. With on_error="raise", in Python's development mode and while
+        `usdtkit.testing` records, such a call raises: TypeError for a wrong number or type of values, OverflowError for
+        a value that is out of range, ValueError for one that the enum does not have or that JSON cannot represent.
         """
     def lazy(self, function: Callable[[], tuple[object, ...]], /) -> None:
-        """Fire with the values that `function` returns; it is called only while somebody traces the probe."""
+        """Fire with the tuple that `function` returns. The function is called only while somebody traces the probe."""
     @property
     def enabled(self) -> bool:
         """Whether a tracer is attached to this probe now."""
@@ -53,13 +56,13 @@ class Probe(Generic[_P]):
     def stability(self) -> str: ...
     @property
     def shape(self) -> Shape:
-        """What was declared of its arguments."""
+        """Its arguments as they were declared."""
     @property
     def place(self) -> tuple[str, int] | None:
-        """File and line of its declaration."""
+        """The file and line of its declaration."""
     @property
     def pristine(self) -> int:
-        """The first byte of its site while nobody traces it, as its file has it; 0 before it is loaded."""
+        """The first byte of its site while nobody traces it, as in its file; 0 before the probe is loaded."""
     @property
     def arguments(self) -> tuple[tuple[str, str], ...]:
         """(name, type) of each argument, in order."""
@@ -68,13 +71,14 @@ class Probe(Generic[_P]):
         """The file that carries the probe; None before it is loaded."""
 
 class Declarer:
-    """Stands for the function `general`, which is Provider.probe: the same, and quick for what is plainly right.
+    """Declares the probes of a provider as the function `general` does, which is Provider.probe, but faster.
 
-    `declared` are the probes by name, `shapes` those of `declaration.known_shapes`.
+    It makes a probe itself when the declaration is plain and its arguments are known, and calls `general` otherwise.
+    `declared` has the probes by name; `shapes` is `declaration.known_shapes`.
     """
 
     quick: bool
-    """Whether it may declare a probe without asking that function."""
+    """Whether it may declare a probe without calling that function."""
 
     def __init__(
         self,
@@ -88,35 +92,35 @@ class Declarer:
     def __call__(self, name: str, /, *more: object, **named: object) -> Probe[...]: ...
 
 def span_number() -> int:
-    """A number that no other span of this process has, nor one of another process while it lasts: 64 bits."""
+    """Return a number of 64 bits that no other span of this process has, nor one of another running process."""
 
 def columns(
     probes: tuple[Probe[...], ...],
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """What `declaration.canonical` takes: of each probe name, doc, stability and the text of its arguments."""
+    """Return names, docs, stabilities and canonical arguments of the probes, as `declaration.canonical` takes them."""
 
 def load(path: str, probes: tuple[Probe[...], ...], pristine: int, offset: int, stride: int, renewed: int = 0) -> None:
-    """Map the library `path` for good and bind each probe, unless it is bound already, to its stub.
+    """Map the library `path` for good, and bind each probe to its stub unless it is bound already.
 
-    Stubs stand `stride` bytes from each other, the first at `offset` of the file, which is its virtual address too.
-    `pristine` is the first byte of each. That many bytes there are `renewed`, mapped anew, in forked children. OSError
-    when the library cannot be had; then no probe is bound.
+    The first stub is at `offset` of the file, which is its virtual address too, and each further one `stride` bytes
+    behind the one before. `pristine` is the first byte of each. In forked children `renewed` bytes of stubs are mapped
+    anew. Raises OSError if the library cannot be loaded; then no probe is bound.
     """
 
 def silence(probe: Probe[...]) -> None:
-    """Have a probe that is not enabled, whoever traces it."""
+    """Have the probe not enabled, even while somebody traces it."""
 
 def unsilence(probe: Probe[...]) -> None:
     """Undo `silence`."""
 
 def set_recorder(probe: Probe[...], recorder: Callable[[Probe[...], tuple[object, ...]], object] | None) -> None:
-    """Call recorder(probe, values) for each fire, with what a tracer would read; None ends it."""
+    """Call recorder(probe, values) for each fire, with the values that a tracer would read. None ends the recording."""
 
-def on_drop(complain: Callable[[Probe[...], BaseException], BaseException | None], own: str) -> None:
-    """Call complain(probe, exception) for each call that is dropped; what it returns is raised.
+def on_drop(report_drop: Callable[[Probe[...], BaseException], BaseException | None], package_path: str) -> None:
+    """Call report_drop(probe, exception) for each dropped call, and raise the exception that it returns, if any.
 
-    `own` is what the names of those files begin with whose code declares probes for others: they are no `place`.
+    Code in files whose names begin with `package_path` declares probes for others, and is never the `place` of a probe.
     """
 
 def optimises() -> bool:
-    """Whether the kernel makes a call of a five-byte nop that is traced. Takes a short-lived child process."""
+    """Return whether the kernel replaces a traced five-byte nop by a call. Starts a short-lived child process."""

@@ -1,37 +1,46 @@
-"""The compiled module behind `usdtkit.instrument.watcher`; its source is native/python.c."""
+"""The compiled module behind `usdtkit.instrument.watcher`. Its source is native/python.c and native/python_*.c."""
 
 from collections.abc import Callable
 from typing import Any
 
 PROBES: tuple[str, ...]
-"""Names of the probes, by their numbers."""
+"""The names of the probes, in the order of their numbers."""
 
 def bind(name: str, path: str, symbol: str, pristine: int, /) -> None:
-    """The site of a probe is this symbol of a loaded provider file, and its first byte this one. Raises OSError."""
+    """Say where the site of a probe is: at a symbol of a loaded provider file. Its first byte is `pristine`.
 
-def look_at(name: str, address: int, pristine: int, /) -> None:
-    """The interpreter fires this probe itself, at this address of its file, once a hook is set. Raises OSError."""
+    Raises OSError.
+    """
+
+def bind_interpreter(name: str, address: int, pristine: int, /) -> None:
+    """Say where the interpreter fires a probe itself, once a hook is set: at an address of its file. Raises OSError."""
 
 def watch(path: str, symbol: str, pristine: int, /) -> int:
-    """The number of another probe, whose site is this symbol of a loaded file. Raises OSError, ValueError."""
+    """Watch another probe, whose site is a symbol of a loaded file, and return its number.
+
+    Raises OSError, and ValueError if too many probes are watched.
+    """
 
 def interpreter() -> str:
-    """Path of the file that the interpreter's code is in: the program, or libpython."""
+    """Return the path of the file that holds the interpreter's code: the program, or libpython."""
 
 def filter(only: tuple[str, ...], skip: tuple[str, ...], /) -> None:
-    """Globs of file names: code of others is not seen. Once. Raises ValueError."""
+    """Set the globs of the files whose code is included, and of those that are excluded.
+
+    Raises ValueError if they are set already.
+    """
 
 def start(switch: Callable[[int], object], /) -> None:
-    """Call switch(bits), bit N for the probe of number N, within 50 ms of each change of what is traced."""
+    """Call switch(bits) within 50 ms of each change of what is traced; bit N is that of the probe with number N."""
 
 def applied() -> int:
-    """The last bits that were switched to."""
+    """Return the bits that `switch` was called with last."""
 
-def again() -> None:
-    """Call `switch` within 50 ms, whether or not something has changed."""
+def recheck() -> None:
+    """Call `switch` within 50 ms, even if nothing has changed."""
 
 def stop() -> None:
-    """No more changes: before a fork, or for good."""
+    """Call `switch` no more: before a fork, or for good."""
 
 def after_fork_in_parent() -> None:
     """Undo `stop` once the call of fork has returned."""
@@ -40,16 +49,16 @@ def after_fork_in_child() -> None:
     """Undo `stop`."""
 
 def stand_in(name: str, original: Callable[..., Any], /) -> Callable[..., Any]:
-    """What fires around the original: "find_and_load" of importlib, "start_thread" of _thread."""
+    """Return a function that fires and calls the original: "find_and_load" (importlib) or "start_thread" (_thread)."""
 
 def collection(phase: str, info: dict[str, int], /) -> None:
-    """A callback for gc.callbacks."""
+    """Fire a collection. For gc.callbacks."""
 
 def audit() -> None:
-    """Have audited events fire, from here on for good."""
+    """Have audited events fire. This cannot be undone."""
 
-def objects(wanted: bool, /) -> None:
-    """Have objects fire where they are made and taken apart; before CPython 3.13 nothing."""
+def objects(on: bool, /) -> None:
+    """Have objects fire when they are created and deleted. Does nothing before CPython 3.13."""
 
 def hook(profile: bool, trace: bool, /) -> None:
-    """Before CPython 3.12: set our profile and trace functions in all threads, or take them away."""
+    """Set our profile and trace functions in all threads, or remove them. Exists before CPython 3.12 only."""

@@ -1,6 +1,6 @@
 """Names of shared libraries: short name or file name in, paths by the loader's cache and directories out.
 
-Used by `usdtkit.targets` to find a library and by `usdtkit.signatures` to know one. Imports nothing of ours.
+Used by `usdtkit.targets` to find a library and by `usdtkit.signatures` to know one.
 """
 
 # ruff: noqa: PTH112, PTH113, PTH116, PTH123, PTH208
@@ -11,6 +11,8 @@ import os
 import re
 import struct
 from functools import lru_cache
+
+from usdtkit.architectures import architecture
 
 # A version as in libc-2.31.so, or the hash of a library that a Python wheel brings along: libssl-3e69114b.so.1.1.
 _VERSION = r"-[0-9][0-9.]*|-(?=[a-f]*[0-9])[0-9a-f]{6,}|-[0-9a-f]{8}"
@@ -23,8 +25,6 @@ MERGED = frozenset(("pthread", "dl", "rt", "util", "anl"))
 _CACHE = "/etc/ld.so.cache"
 _CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 _CACHE_HEADER, _CACHE_ENTRY = struct.Struct("<20sII20x"), struct.Struct("<iII12x")
-# What the cache marks the libraries of this machine with: ELF, libc 6, and the ABI in the second byte.
-_CACHE_FLAGS = {"x86_64": 0x0303, "aarch64": 0x0A03}
 _MUSL_LOADER = f"/lib/ld-musl-{os.uname().machine}.so.1"  # which is its C library; it may be here beside glibc
 _DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")  # where there is no cache, as with musl
 
@@ -96,10 +96,12 @@ def _cached(beginnings: tuple[bytes, ...]) -> list[str]:
     _, count, _ = _CACHE_HEADER.unpack_from(cache, start)
     entries = start + _CACHE_HEADER.size
     count = min(count, (len(cache) - entries) // _CACHE_ENTRY.size)
-    wanted = _CACHE_FLAGS.get(os.uname().machine)
+    here = architecture(os.uname().machine)
+    if here is None or not here.cache_flags:
+        return []
     paths = []
     for flags, name, value in _CACHE_ENTRY.iter_unpack(cache[entries : entries + count * _CACHE_ENTRY.size]):
-        if flags == wanted and cache.startswith(beginnings, start + name):
+        if flags == here.cache_flags and cache.startswith(beginnings, start + name):
             end = cache.find(b"\0", start + value)
             paths.append(os.fsdecode(cache[start + value : end]))
     return paths

@@ -19,8 +19,9 @@ from collections.abc import Iterable, Sequence
 
 from usdtkit import libraries, targets
 from usdtkit.elf import symbols
-from usdtkit.elf.image import PT_INTERP, Image
-from usdtkit.elf.sites import is_go
+from usdtkit.elf.constants import PT_INTERP
+from usdtkit.elf.golang import is_go
+from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Function, Target
 from usdtkit.processes import file_key

@@ -1,34 +1,47 @@
-"""The nouns that everything else exchanges: frozen data without I/O.
+"""The nouns that the other packages exchange, as frozen data.
 
-Made by `elf` (from files) and `targets` (from processes), read by `bpf`, `trace`, `output` and `cli`.
+`elf` makes them from files, `targets` from processes and `trace` from what a user asks for; `bpf`, `kernel`, `output`
+and `cli` read them. Nothing here reads a file, except `UserPlace.opened`, which opens one on demand.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from usdtkit.records import dataclass, field
+from usdtkit.argumenttypes import width_of
+from usdtkit.records import NamedTuple, dataclass, field
 
 if TYPE_CHECKING:
     from usdtkit.files import OpenFile
 
 RETURN_POLICIES = ("auto", "sites", "probes")
-"""How a session may see the returns of functions (see `usdtkit.trace.returns`)."""
+"""The ways in which a session may observe the returns of functions (see `usdtkit.trace.returns`)."""
+
+HookKind = Literal["usdt", "entry", "return"]
+"""What a hit at a place of a program means: a USDT probe, a function's entry, or a function's return."""
+
+ReturnsBy = Literal["sites", "probes", "tail"]
+"""How a function's return is observed.
+
+- "sites": by probes on the instructions with which the function leaves
+- "probes": by the kernel's return probes
+- "tail": by a return probe that is set where the function jumps to its last callee
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """Where one argument lies when a probe site is hit, as one operand of the note's argument string.
+    """Where one argument lies when a probe site is hit: one operand of the note's argument string.
 
-    The value is read as `size` bytes (1, 2, 4, 8), sign-extended when `signed`:
+    The value is read as `size` bytes (1, 2, 4, 8) and sign-extended when `signed`. `kind` says where those bytes are:
 
     - constant: `value`
     - register: the bytes of register `base` from bit `shift` on (8 for %ah, else 0)
     - memory: the bytes at `base + index * scale + value`; with the program counter as base ("rip", "eip", "pc") the
       site's own address is the base
-    - unreadable: nothing; `reason` says why. It keeps its place, so that later arguments keep their numbers.
+    - unreadable: nowhere; `reason` says why. The operand stays in the list, so that later arguments keep their numbers.
 
-    With `floating` the bytes are those of an IEEE float (4) or double (8).
+    With `floating` the bytes are an IEEE float (4) or double (8).
     """
 
     text: str
@@ -48,10 +61,15 @@ class Operand:
 class Argument:
     """One argument of a probe or a function as a user sees it.
 
-    `type` is one of u8…u64, i8…i64, bool, f32 and f64 (the bits of an IEEE number in an integer operand), str (pointer
-    to a NUL-terminated string), json (the same), bytes (pointer, and the length in the operand after it), text (a
-    string given so), enum (i32; `names` are those of its numbers), pointer. `operand` is the index, from 0, of its
-    (first) operand. `unit` and `doc` are for people.
+    `type` is one of:
+
+    - u8…u64, i8…i64, bool, pointer
+    - f32, f64: the bits of an IEEE number in an integer operand
+    - str, json: a pointer to a NUL-terminated string
+    - bytes, text: a pointer to bytes or to a string, with the length in the operand after it
+    - enum: an i32 whose numbers have the names in `names`
+
+    `operand` is the index, from 0, of its first operand. `unit` and `doc` are for people.
     """
 
     name: str
@@ -63,23 +81,17 @@ class Argument:
 
     @property
     def width(self) -> int:
-        """How many operands it takes."""
+        """The number of operands that it takes."""
         return width_of(self.type)
 
 
-def width_of(type: str) -> int:
-    """How many operands an argument of this type takes: those that have a length take two."""
-    return 2 if type in ("bytes", "text") else 1
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """One place in the code where a probe can be hit.
 
-    `address` and `semaphore` are virtual addresses of the file, moved by the prelink base where that differs;
-    `base` is as the note says. The offsets are what the kernel attaches by. `semaphore` is 0 where there is none.
-    `rejected_offset` is that of the site which a call that could not be fired hits in place of this one, as provider
-    files of usdtkit have it, or 0.
+    `address` and `semaphore` are virtual addresses of the file, corrected for prelinking; `base` is what the note says.
+    The kernel attaches by the file offsets. `semaphore` is 0 where the site has none. Provider files made by usdtkit
+    have a second site at `rejected_offset`, which a call hits when its values do not fit and the probe is therefore not
+    fired; elsewhere it is 0.
     """
 
     address: int
@@ -92,7 +104,7 @@ class Site:
     rejected_offset: int = 0
 
     def to_json(self) -> dict[str, object]:
-        """As an object of JSON; numbers are integers, the original text of all arguments is one string."""
+        """The site as a JSON object: integers, and the original text of all arguments as one string."""
         return {
             "address": self.address,
             "base": self.base,
@@ -102,12 +114,11 @@ class Site:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """A USDT probe: all its sites in one file. Bytes of names that are not UTF-8 are kept as surrogate escapes.
 
-    `file` is the file that it was read from, still open, so that the kernel attaches to that one and to no other that
-    has its path by then. Without it, `path` is opened when a session attaches.
+    `file` is the open file that the probe was read from. The kernel attaches to that file, even if another one has its
+    path by then. Without it, a session opens `path` when it attaches.
     """
 
     path: str
@@ -118,15 +129,25 @@ class Probe:
     doc: str = ""
     build_id: str = ""
     stability: str = ""
-    file: OpenFile | None = field(default=None, compare=False, repr=False)
+    file: OpenFile | None = None
+
+    # Two openings of one file have the same probes.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Probe) and self[:-1] == other[:-1]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])
 
     @property
     def spec(self) -> str:
-        """PROVIDER:PROBE, the spelling that `usdtkit trace` takes."""
+        """PROVIDER:PROBE, as `usdtkit trace` accepts it."""
         return f"{self.provider}:{self.name}"
 
     def to_json(self) -> dict[str, object]:
-        """As an object of JSON."""
+        """The probe as a JSON object."""
         return {
             "path": _text(self.path),
             "build_id": self.build_id,
@@ -142,10 +163,10 @@ class Probe:
 class Function:
     """A function symbol that a uprobe can be put on.
 
-    `name` is as the symbol table has it, without `version` ("GLIBC_2.34"), `demangled` as its programmer wrote it,
-    where it was looked for so. `aliases` are the other names at this address, where they were asked for. An `indirect`
-    function is only the resolver that chooses the real one. `convention` says how it is called: "go", "i386", or "" as
-    the machine's ABI has it for C. `file` is the file that it was read from, as `Probe` has it.
+    `name` is the symbol's name without its `version` ("GLIBC_2.34"). `demangled` is the name in the source, and
+    `aliases` are the other names at this address; both are filled in only by searches that ask for them. An `indirect`
+    function is a resolver that chooses the real one at run time. `convention` says how the function is called: "go",
+    "i386", or "" for the machine's C ABI. `file` is the open file that it was read from, as in `Probe`.
     """
 
     path: str
@@ -161,7 +182,7 @@ class Function:
     file: OpenFile | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, object]:
-        """As an object of JSON."""
+        """The function as a JSON object."""
         return {
             "path": _text(self.path),
             "name": _text(self.name),
@@ -176,12 +197,53 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One ELF file to look into: `path` opens it from here, `name` is what the processes that map it call it.
+class UserPlace:
+    """One offset of one file, where a breakpoint can be put; `name` is the name that its events carry.
 
-    The two differ in a container, or where the file was deleted. `pids` are those of the scan that map it, and `key`
-    the device and inode that it had then: `usdtkit.processes.open_target` opens that file or none. A path that a user
-    has named means whatever file is there, and has no key.
+    `file` is the open file, as in `Probe`. For the entry or the return of a `function`, `usdtkit.trace.returns` decides
+    by what its `returns` are observed and `why`, and which `flags` its cookie has (the EXIT_… bits of
+    `usdtkit.bpf.cookie`).
+    """
+
+    name: str
+    path: str
+    file_offset: int
+    semaphore_offset: int = 0
+    operands: tuple[Operand, ...] = ()
+    file: OpenFile | None = field(default=None, compare=False, repr=False)
+    rejected_offset: int = 0
+    function: Function | None = None
+    returns: ReturnsBy | Literal[""] = ""
+    why: str = ""
+    flags: int = 0
+
+    @property
+    def opened(self) -> OpenFile:
+        """The open file, or without one the file that is at `path` now. NotFoundError, PrivilegeError."""
+        from usdtkit.files import OpenFile
+
+        return self.file or OpenFile.open(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracepoint:
+    """A static tracepoint of the kernel, such as Tracepoint("sched", "sched_process_exit")."""
+
+    category: str
+    name: str
+
+
+Place = UserPlace | Tracepoint
+"""What a program in the kernel can be attached to. `usdtkit.kernel.attach` has a module for each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One ELF file to search: `path` opens it from here, `name` is its path as the processes that map it see it.
+
+    The two differ in a container, or where the file was deleted. `pids` are the scanned processes that map it, and
+    `key` is the device and inode that it had then: `usdtkit.processes.open_target` opens that file or none. A path that
+    a user named stands for whatever file is there now, and has no key.
     """
 
     path: str
@@ -191,5 +253,5 @@ class Target:
 
 
 def _text(text: str) -> str:
-    """Bytes that are no UTF-8 as visible escapes, which every reader of JSON takes."""
+    """The text with bytes that are not UTF-8 as visible escapes, which every JSON reader accepts."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -108,7 +108,7 @@ def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = 
     are left then cost a warning as well. Without `hold` the files are closed, for who only wants to show what is in
     them: of a directory there may be more than a process can have open.
     """
-    from usdtkit.elf.notes import SECTION
+    from usdtkit.elf.constants import STAPSDT_SECTION
 
     probes: list[Probe] = []
     problems: list[str] = []
@@ -122,7 +122,7 @@ def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = 
         try:
             for image in _opened(target):
                 try:
-                    if image.section(SECTION):
+                    if image.section(STAPSDT_SECTION):
                         probes += _read_probes(image)
                     if not hold:
                         image.file.close()

@@ -7,9 +7,10 @@ from processes import among_own_mounts, end
 from usdtkit import trace
 from usdtkit.elf.image import Image
 from usdtkit.elf.symbols import functions
+from usdtkit.model import UserPlace
 from usdtkit.output import folded
 from usdtkit.trace import ustack
-from usdtkit.trace.specs import Place, Resolved
+from usdtkit.trace.specs import Resolved
 
 SHOP = """
 #include <cstdio>
@@ -47,7 +48,7 @@ def test_debug_files_below_the_root_of_a_container(compile_c, spawn, wait_for_li
     with Image.open(program) as image:
         number = image.build_id
         [work] = functions(image, "work")
-    places = (Place("work", str(tmp_path / "chains"), work.file_offset),)
+    places = (UserPlace("work", str(tmp_path / "chains"), work.file_offset),)
     debug = tmp_path / "usr/lib/debug/.build-id" / number[:2] / f"{number[2:]}.debug"
     debug.parent.mkdir(parents=True)
     subprocess.run(["objcopy", "--only-keep-debug", program, debug], check=True)

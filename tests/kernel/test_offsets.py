@@ -9,7 +9,8 @@ from usdtkit.elf.symbols import functions
 from usdtkit.errors import SpecError, UsageError
 from usdtkit.language.parser import parse_trace
 from usdtkit.language.select import resolve
-from usdtkit.trace.specs import Place, Resolved
+from usdtkit.model import UserPlace
+from usdtkit.trace.specs import Resolved
 
 # calc: movabs of 10 bytes, lea of 4, and more. A breakpoint in the number that is loaded changes the result.
 PROGRAM = """
@@ -80,10 +81,12 @@ def test_in_python_too(program):
     with Image.open(program) as image:
         start = functions(image, "calc")[0].file_offset
     with trace.Session() as session:
-        good = Resolved("calc", "entry", (), (Place("calc", program, start), Place("calc", program, start + 10)))
+        good = Resolved(
+            "calc", "entry", (), (UserPlace("calc", program, start), UserPlace("calc", program, start + 10))
+        )
         session.source(good).count()
         for wrong in (1, 9, 11):
-            bad = Resolved("calc", "entry", (), (Place("calc", program, start + wrong),))
+            bad = Resolved("calc", "entry", (), (UserPlace("calc", program, start + wrong),))
             for take in (session.source, session.pair):
                 with pytest.raises(UsageError, match=rf"calc\+{wrong} |inside of calc, {wrong} bytes"):
                     take(bad)
@@ -96,9 +99,9 @@ def test_a_running_source_is_not_extended_to_one(program):
     with Image.open(program) as image:
         start = functions(image, "calc")[0].file_offset
     with trace.Session() as session:
-        source = session.source(Resolved("calc", "entry", (), (Place("calc", program, start),)))
+        source = session.source(Resolved("calc", "entry", (), (UserPlace("calc", program, start),)))
         source.count()
         session.start()
-        session.extend(source, [Place("calc", program, start + 10)])
+        session.extend(source, [UserPlace("calc", program, start + 10)])
         with pytest.raises(UsageError, match="inside of calc, 1 bytes"):
-            session.extend(source, [Place("calc", program, start + 1)])
+            session.extend(source, [UserPlace("calc", program, start + 1)])

@@ -21,8 +21,8 @@ from stubs import forget_providers, poke, recorded, site_of
 
 import usdtkit
 from usdtkit import Provider, _probe, argument
+from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.errors import UsageError
-from usdtkit.probes.declaration import TYPES
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +38,11 @@ def declare(**arguments):
     probe = shop.probe("order", **arguments)
     shop.load()
     return probe
+
+
+def test_the_table_of_types_is_the_same_in_c_and_in_python():
+    # A shape names a type by its number, so the order matters too.
+    assert tuple(DECLARABLE) == _probe.TYPES
 
 
 RANGES = {
@@ -513,7 +518,7 @@ def test_the_type_is_final_and_its_objects_stay_as_they_are():
 def bare(name, *kinds, converters=None, loader=print):
     """A probe by the compiled type alone; its arguments are a0, a1…"""
     arguments = tuple((f"a{at}", kind) for at, kind in enumerate(kinds))
-    numbers = bytes(list(TYPES).index(kind) for kind in kinds)
+    numbers = bytes(list(DECLARABLE).index(kind) for kind in kinds)
     return usdtkit.Probe("shop", name, "", "", (arguments, converters or (None,) * len(kinds), numbers, ""), loader)
 
 
@@ -523,7 +528,7 @@ def bare(name, *kinds, converters=None, loader=print):
         ((("id",), (None,), b"\0", ""), TypeError),
         (((("id", "u8", 1),), (None,), b"\0", ""), TypeError),
         ((((1, "u8"),), (None,), b"\0", ""), TypeError),
-        (((("id", "u128"),), (None,), bytes([len(TYPES)]), ""), ValueError),
+        (((("id", "u128"),), (None,), bytes([len(DECLARABLE)]), ""), ValueError),
         (((("id", "u8"),), (None,), b"\xff", ""), ValueError),
         (((("id", "u8"),), (None,), b"", ""), ValueError),
         (((("id", "u8"),), (), b"\0", ""), ValueError),

@@ -9,8 +9,9 @@ import pytest
 from elffiles import ProbeSpec
 
 from usdtkit.elf.arguments import parse, render
+from usdtkit.elf.constants import STAPSDT_SECTION
 from usdtkit.elf.image import Image
-from usdtkit.elf.notes import SECTION, read_probes
+from usdtkit.elf.notes import read_probes
 from usdtkit.elf.symbols import functions
 from usdtkit.probes.image import build
 from usdtkit.signatures import known_arguments
@@ -105,7 +106,7 @@ def files_with_notes(package):
     for path in sorted({Path(line).resolve() for line in listed.splitlines() if Path(line).is_file()}):
         if path.open("rb").read(4) == b"\x7fELF":
             with Image.open(path) as image:
-                if image.section(SECTION):
+                if image.section(STAPSDT_SECTION):
                     yield path, image
 
 

@@ -5,7 +5,7 @@ from elffiles import note, usdt_file
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from usdtkit.elf import writer
+from usdtkit.elf import constants, writer
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
 from usdtkit.elf.symbols import Addresses, functions
@@ -63,8 +63,8 @@ def test_notes(store, notes, moved, base):
 @given(symbols=SYMBOLS)
 @FEW
 def test_symbols(store, symbols):
-    code = Section(".text", writer.SHT_PROGBITS, bytes(1000), writer.SHF_ALLOC | writer.SHF_EXECINSTR, 16)
-    segments = [Segment(writer.PT_LOAD, writer.PF_R | writer.PF_X, ".text", ".text")]
+    code = Section(".text", constants.SHT_PROGBITS, bytes(1000), constants.SHF_ALLOC | constants.SHF_EXECINSTR, 16)
+    segments = [Segment(constants.PT_LOAD, constants.PF_R | constants.PF_X, ".text", ".text")]
     tables = writer.static_sections([Symbol(name, ".text", offset, size) for name, offset, size in symbols])
     with Image.open(store(writer.write([code, *tables], segments, base=0x10000))) as image:
         start = image.section(".text")

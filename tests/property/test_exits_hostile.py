@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from usdtkit.elf import writer
+from usdtkit.elf import constants, writer
 from usdtkit.elf.callframes import CallFrames
 from usdtkit.elf.exits import ExitFinder
 from usdtkit.elf.image import Image
@@ -87,15 +87,15 @@ def test_damaged_files(seeds, tmp_path):
 
 
 def frames_file(path, frames, table):
-    text = Section(".text", writer.SHT_PROGBITS, b"\x90\xc3" * 8, writer.SHF_ALLOC | writer.SHF_EXECINSTR, 16)
+    text = Section(".text", constants.SHT_PROGBITS, b"\x90\xc3" * 8, constants.SHF_ALLOC | constants.SHF_EXECINSTR, 16)
     extra = [
-        Section(".eh_frame", writer.SHT_PROGBITS, frames, writer.SHF_ALLOC, 8),
-        Section(".eh_frame_hdr", writer.SHT_PROGBITS, table, writer.SHF_ALLOC, 4),
+        Section(".eh_frame", constants.SHT_PROGBITS, frames, constants.SHF_ALLOC, 8),
+        Section(".eh_frame_hdr", constants.SHT_PROGBITS, table, constants.SHF_ALLOC, 4),
     ]
     symbols = writer.static_sections([Symbol("start", ".text", 0, 16)])
     segments = [
-        Segment(writer.PT_LOAD, writer.PF_R | writer.PF_X, ".text", ".text"),
-        Segment(writer.PT_LOAD, writer.PF_R, ".eh_frame", ".eh_frame_hdr"),
+        Segment(constants.PT_LOAD, constants.PF_R | constants.PF_X, ".text", ".text"),
+        Segment(constants.PT_LOAD, constants.PF_R, ".eh_frame", ".eh_frame_hdr"),
     ]
     path.write_bytes(writer.write([text, *extra, *symbols], segments))
 
@@ -136,10 +136,14 @@ def test_a_function_of_any_size(tmp_path):
     """A symbol may claim more code than there is, or than anything has."""
     path = tmp_path / "file"
     for size in (16, 17, 1 << 20, 1 << 40, 2**64 - 1):
-        text = Section(".text", writer.SHT_PROGBITS, b"\x90\xc3" * 8, writer.SHF_ALLOC | writer.SHF_EXECINSTR, 16)
+        text = Section(
+            ".text", constants.SHT_PROGBITS, b"\x90\xc3" * 8, constants.SHF_ALLOC | constants.SHF_EXECINSTR, 16
+        )
         symbols = writer.static_sections([Symbol("start", ".text", 0, size)])
         path.write_bytes(
-            writer.write([text, *symbols], [Segment(writer.PT_LOAD, writer.PF_R | writer.PF_X, ".text", ".text")])
+            writer.write(
+                [text, *symbols], [Segment(constants.PT_LOAD, constants.PF_R | constants.PF_X, ".text", ".text")]
+            )
         )
         with Image.open(path) as image:
             (function,) = functions(image, "start")

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from elffiles import ProbeSpec
 
+from usdtkit.elf.golang import is_go
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
-from usdtkit.elf.sites import check, cost, is_go
+from usdtkit.elf.sites import check, cost
 from usdtkit.elf.symbols import functions, indirect_functions
 from usdtkit.errors import ElfError, UsageError
 from usdtkit.probes.image import build

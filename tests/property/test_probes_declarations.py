@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from stubs import recorded
 
 from usdtkit import Provider
+from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
 from usdtkit.errors import UsageError
 from usdtkit.probes import image, provider
-from usdtkit.probes.declaration import STABILITIES, TYPES, ProbeSpec, argument, check_arguments
+from usdtkit.probes.declaration import STABILITIES, ProbeSpec, argument, check_arguments
 
 COUNTER = iter(range(10**9))
 ANY_TEXT = st.text(max_size=80)
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,63}", fullmatch=True)
-PLAIN = st.sampled_from([kind for kind in TYPES if kind not in ("enum", "json")])
+PLAIN = st.sampled_from([kind for kind in DECLARABLE if kind not in ("enum", "json")])
 ENUMS = st.dictionaries(st.text(min_size=1, max_size=20), st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=5)
 SETTINGS = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -44,7 +45,7 @@ def kinds(draw):
 
 
 def operands(arguments):
-    return sum(len(TYPES[each.type]) for each in arguments.values())
+    return sum(len(DECLARABLE[each.type]) for each in arguments.values())
 
 
 DECLARATIONS = st.dictionaries(NAMES, kinds(), max_size=12).filter(lambda arguments: operands(arguments) <= 12)
@@ -165,7 +166,7 @@ class read(dict):
                 return struct.unpack("<f", struct.pack("<I", word & 0xFFFFFFFF))[0]
             case "f64":
                 return struct.unpack("<d", struct.pack("<Q", word))[0]
-        (size,) = TYPES[argument.type]
+        (size,) = DECLARABLE[argument.type]
         raw = word.to_bytes(8, "little")[: abs(size)]
         return int.from_bytes(raw, "little", signed=size < 0)
 

@@ -7,6 +7,7 @@ import pytest
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import program
 from usdtkit.bpf.actions import Block, Count, Emit, Hist, Log2
+from usdtkit.bpf.cookie import MAX_LISTS, MAX_PROBES, function_cookie, usdt_cookie
 from usdtkit.bpf.operands import pack_operand, pack_operands
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
@@ -79,7 +80,7 @@ def test_a_key_is_what_each_side_has_of_its_own():
     other = (Argument("id", "u32", 0),)
     end = hook(emit(id=ex.Name("id")), index=1, after=start, arguments=other, matching="key", key=ex.Name("id"))
     built = program.build([start, end])
-    assert [name for _, name in built.tracepoints] == ["sched_process_exit", "sched_process_exec"]
+    assert [tracepoint.name for _, tracepoint in built.tracepoints] == ["sched_process_exit", "sched_process_exec"]
     assert ".value = (u64)(u32)(usdt_operand" in built.text.partition("hook_1(")[2]
     assert built.records[0].fields[0].kind == "u64"  # what was kept, for all but the key
     with pytest.raises(UsageError, match="only a pair has a latency"):
@@ -137,14 +138,14 @@ def test_records_and_keys_have_a_limit():
 
 
 def test_cookies_hold_a_probe_and_its_list_of_operands():
-    assert program.cookie(0, 0) == 0
-    assert program.cookie(program.MAX_PROBES - 1, program.MAX_LISTS - 1, at_entry=True) == 2**31 - 1
-    assert program.function_cookie(program.MAX_PROBES - 1, program.MAX_LISTS, is_exit=True) >> 31 == 1
-    for probe, operands in ((program.MAX_PROBES, 0), (0, program.MAX_LISTS)):
+    assert usdt_cookie(0, 0) == 0
+    assert usdt_cookie(MAX_PROBES - 1, MAX_LISTS - 1, at_entry=True) == 2**31 - 1
+    assert function_cookie(MAX_PROBES - 1, MAX_LISTS, is_exit=True) >> 31 == 1
+    for probe, operands in ((MAX_PROBES, 0), (0, MAX_LISTS)):
         with pytest.raises(UsageError, match="in one session"):
-            program.cookie(probe, operands)
+            usdt_cookie(probe, operands)
     with pytest.raises(UsageError, match="in one session"):
-        program.function_cookie(program.MAX_PROBES)
+        function_cookie(MAX_PROBES)
 
 
 def test_operands_are_packed_where_the_kernel_keeps_the_registers():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from usdtkit.elf import writer
+from usdtkit.elf import constants, writer
 from usdtkit.elf.image import Image
 from usdtkit.elf.loading import address_of, first_instructions, load_bias, misleads_kernel, places_of_code, span
 from usdtkit.elf.writer import Section, Segment
@@ -36,8 +36,8 @@ def test_first_instructions(flags, compile_c):
 
 def test_a_file_without_code(tmp_path):
     path = tmp_path / "data"
-    data = Section(".data", writer.SHT_PROGBITS, bytes(997), writer.SHF_ALLOC, 16)
-    path.write_bytes(writer.write([data], [Segment(writer.PT_LOAD, writer.PF_R, ".data", ".data")]))
+    data = Section(".data", constants.SHT_PROGBITS, bytes(997), constants.SHF_ALLOC, 16)
+    path.write_bytes(writer.write([data], [Segment(constants.PT_LOAD, constants.PF_R, ".data", ".data")]))
     with Image.open(path) as image:
         assert first_instructions(image) == []
         assert places_of_code(image, PAGE) == []

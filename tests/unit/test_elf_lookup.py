@@ -6,8 +6,12 @@ from collections import defaultdict
 
 import pytest
 
+from usdtkit.elf import constants, writer
+from usdtkit.elf.exits import ExitFinder
 from usdtkit.elf.image import Image
 from usdtkit.elf.lookup import SymbolTable
+from usdtkit.elf.symbols import functions
+from usdtkit.elf.writer import Section, Segment, Symbol
 from usdtkit.errors import ElfError, UsdtkitError
 
 SOURCE = """
@@ -99,6 +103,28 @@ def test_a_separate_debug_file(program, tmp_path):
     assert table(stripped).find(address) is None
     with Image.open(stripped) as image, Image.open(debug) as other:
         assert SymbolTable(image, other).find(address) == ("hidden", 0)
+
+
+def test_of_two_tables_of_one_kind_the_first_counts_everywhere(tmp_path):
+    code = Section(
+        ".text", constants.SHT_PROGBITS, b"\xc3" * 64, constants.SHF_ALLOC | constants.SHF_EXECINSTR, align=64
+    )
+    sections = [code]
+    for number, name in enumerate(("first", "second")):
+        symbols_of, strings = writer.static_sections([Symbol(name, ".text", 0, 64)])
+        strings_name = f".strtab{number}"
+        sections += [
+            symbols_of._replace(name=f".symtab{number}", link=strings_name),
+            strings._replace(name=strings_name),
+        ]
+    path = tmp_path / "two"
+    segments = [Segment(constants.PT_LOAD, constants.PF_R | constants.PF_X, ".text", ".text")]
+    path.write_bytes(writer.write(sections, segments))
+    with Image.open(path) as image:
+        (function,) = functions(image, "*")
+        assert function.name == "first"
+        assert SymbolTable(image).find(function.address) == ("first", 0)
+        assert ExitFinder(image).around(function.address + 1).name == "first"
 
 
 def test_other_architectures(compile_c):

@@ -3,10 +3,11 @@ import subprocess
 
 import pytest
 
-from usdtkit.elf import writer
+from usdtkit.elf import constants, writer
+from usdtkit.elf.golang import is_go
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
-from usdtkit.elf.sites import check, check_offset, cost, is_go, keeps_frame_pointer
+from usdtkit.elf.sites import check, check_offset, cost, keeps_frame_pointer
 from usdtkit.elf.symbols import functions
 from usdtkit.elf.writer import Section, Segment, Symbol
 from usdtkit.errors import ElfError, UsageError
@@ -18,11 +19,11 @@ int main(int count, char **arguments) { return work(count); }
 """
 
 
-def code_file(tmp_path, code, machine=writer.EM_X86_64):
+def code_file(tmp_path, code, machine="x86_64"):
     path = tmp_path / "code"
-    text = Section(".text", writer.SHT_PROGBITS, code, writer.SHF_ALLOC | writer.SHF_EXECINSTR, 16)
+    text = Section(".text", constants.SHT_PROGBITS, code, constants.SHF_ALLOC | constants.SHF_EXECINSTR, 16)
     symbols = writer.static_sections([Symbol("start", ".text", 0, len(code))])
-    segments = [Segment(writer.PT_LOAD, writer.PF_R | writer.PF_X, ".text", ".text")]
+    segments = [Segment(constants.PT_LOAD, constants.PF_R | constants.PF_X, ".text", ".text")]
     path.write_bytes(writer.write([text, *symbols], segments, machine=machine))
     return path
 
@@ -81,7 +82,7 @@ def test_cost_of_the_first_instruction(tmp_path, code, what):
 
 
 def test_of_another_machine_it_is_not_known(tmp_path):
-    with Image.open(code_file(tmp_path, bytes(8), writer.EM_AARCH64)) as image:
+    with Image.open(code_file(tmp_path, bytes(8), "aarch64")) as image:
         assert cost(image, start_of(image)) == "unknown"
 
 
@@ -171,8 +172,8 @@ def test_go_by_its_sections(compile_c):
 
 def test_go_by_its_note_where_there_are_no_sections(tmp_path):
     for owner, expected in (("Go", True), ("GNU", False)):
-        notes = Section(".note.x", writer.SHT_NOTE, writer.note(owner, 4, b"id"), writer.SHF_ALLOC, 4)
-        data = bytearray(writer.write([notes], [Segment(writer.PT_NOTE, writer.PF_R, ".note.x", ".note.x")]))
+        notes = Section(".note.x", constants.SHT_NOTE, writer.note(owner, 4, b"id"), constants.SHF_ALLOC, 4)
+        data = bytearray(writer.write([notes], [Segment(constants.PT_NOTE, constants.PF_R, ".note.x", ".note.x")]))
         data[40:48] = bytes(8)  # no section table
         data[60:64] = bytes(4)
         path = tmp_path / owner

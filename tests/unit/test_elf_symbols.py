@@ -3,7 +3,7 @@ import struct
 import pytest
 from elffiles import usdt_file
 
-from usdtkit.elf import writer
+from usdtkit.elf import constants, writer
 from usdtkit.elf.image import Image
 from usdtkit.elf.symbols import Addresses, functions, indirect_functions
 from usdtkit.elf.writer import Section, Segment, Symbol
@@ -28,8 +28,8 @@ def library(*symbols):
     """A file with .symtab and .dynsym of the same symbols, by (name, offset into .text) or as Symbol."""
     symbols = [s if isinstance(s, Symbol) else Symbol(s[0], ".text", s[1], 16) for s in symbols]
     hash_, dynsym, dynstr, _ = writer.dynamic_sections(symbols, "x.so")
-    code = Section(".text", writer.SHT_PROGBITS, bytes(997), writer.SHF_ALLOC | writer.SHF_EXECINSTR, 16)
-    segments = [Segment(writer.PT_LOAD, writer.PF_R | writer.PF_X, ".text", ".text")]
+    code = Section(".text", constants.SHT_PROGBITS, bytes(997), constants.SHF_ALLOC | constants.SHF_EXECINSTR, 16)
+    segments = [Segment(constants.PT_LOAD, constants.PF_R | constants.PF_X, ".text", ".text")]
     return writer.write([hash_, dynsym, dynstr, code, *writer.static_sections(symbols)], segments, base=0x10000)
 
 
@@ -72,7 +72,7 @@ def test_what_is_no_function_to_trace_is_left_out(image):
         library(
             ("real", 0),
             Symbol("undefined", ""),
-            Symbol("variable", ".text", 4, 4, writer.STT_OBJECT),
+            Symbol("variable", ".text", 4, 4, constants.STT_OBJECT),
             Symbol("indirect", ".text", 8, 4, 10),
             Symbol("data_function", ".dynstr", 0, 4),
             Symbol("outside", ".text", 5000, 4),
@@ -86,9 +86,9 @@ def test_addresses_for_operands(image):
     opened = image(
         library(
             ("function", 0),
-            Symbol("variable", ".text", 4, 4, writer.STT_OBJECT),
-            Symbol("twice", ".text", 4, 4, writer.STT_OBJECT),
-            Symbol("twice", ".text", 8, 4, writer.STT_OBJECT),
+            Symbol("variable", ".text", 4, 4, constants.STT_OBJECT),
+            Symbol("twice", ".text", 4, 4, constants.STT_OBJECT),
+            Symbol("twice", ".text", 8, 4, constants.STT_OBJECT),
             Symbol("undefined", ""),
         )
     )

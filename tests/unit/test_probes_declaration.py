@@ -4,8 +4,8 @@ import pytest
 from stubs import forget_providers
 
 from usdtkit import Provider, argument
+from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.errors import UsageError
-from usdtkit.probes.declaration import TYPES
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def test_what_a_probe_says_of_itself():
 
 def test_the_compiled_type_knows_every_declared_type():
     shop = Provider("shop")
-    for kind in TYPES:
+    for kind in DECLARABLE:
         declared = argument("enum", names=["new"]) if kind == "enum" else kind
         probe = shop.probe(f"with_{kind}", value=declared)
         assert probe.arguments == (("value", kind),)

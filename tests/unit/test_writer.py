@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from usdtkit.elf import writer
+from usdtkit.elf import constants, writer
 from usdtkit.elf.writer import Section, Segment, Symbol
 from usdtkit.errors import UsageError
 
@@ -17,16 +17,22 @@ def library(names, **options):
         hash_,
         dynsym,
         dynstr,
-        Section(".text", writer.SHT_PROGBITS, b"\xc3" * 16 * len(names), writer.SHF_ALLOC | writer.SHF_EXECINSTR, 16),
+        Section(
+            ".text",
+            constants.SHT_PROGBITS,
+            b"\xc3" * 16 * len(names),
+            constants.SHF_ALLOC | constants.SHF_EXECINSTR,
+            16,
+        ),
         dynamic,
-        Section(".comment", writer.SHT_PROGBITS, b"hello"),
+        Section(".comment", constants.SHT_PROGBITS, b"hello"),
         *writer.static_sections(symbols),
     ]
     segments = [
-        Segment(writer.PT_LOAD, writer.PF_R, ".hash", ".dynstr", headers=True),
-        Segment(writer.PT_LOAD, writer.PF_R | writer.PF_X, ".text", ".text"),
-        Segment(writer.PT_LOAD, writer.PF_R | writer.PF_W, ".dynamic", ".dynamic"),
-        Segment(writer.PT_DYNAMIC, writer.PF_R | writer.PF_W, ".dynamic", ".dynamic"),
+        Segment(constants.PT_LOAD, constants.PF_R, ".hash", ".dynstr", headers=True),
+        Segment(constants.PT_LOAD, constants.PF_R | constants.PF_X, ".text", ".text"),
+        Segment(constants.PT_LOAD, constants.PF_R | constants.PF_W, ".dynamic", ".dynamic"),
+        Segment(constants.PT_DYNAMIC, constants.PF_R | constants.PF_W, ".dynamic", ".dynamic"),
     ]
     return writer.write(sections, segments, **options)
 
@@ -52,7 +58,7 @@ def test_the_dynamic_linker_finds_every_symbol(tmp_path, count):
 
 
 def test_addresses_are_offsets_above_the_base():
-    elf = ELFFile(io.BytesIO(library(["one"], base=0x400000, type=writer.ET_EXEC, page=0x10000)))
+    elf = ELFFile(io.BytesIO(library(["one"], base=0x400000, type=constants.ET_EXEC, page=0x10000)))
     text = elf.get_section_by_name(".text")
     assert text["sh_addr"] == 0x400000 + text["sh_offset"]
     assert text["sh_addr"] % 0x10000 == 0
@@ -72,11 +78,14 @@ def test_a_content_may_use_the_layout_but_not_grow_with_it():
     def growing(layout):
         return bytes(layout.addresses[".a"])
 
-    sections = [Section(".a", writer.SHT_PROGBITS, b"x", writer.SHF_ALLOC), Section(".b", writer.SHT_PROGBITS, address)]
+    sections = [
+        Section(".a", constants.SHT_PROGBITS, b"x", constants.SHF_ALLOC),
+        Section(".b", constants.SHT_PROGBITS, address),
+    ]
     elf = ELFFile(io.BytesIO(writer.write(sections, [])))
     assert int.from_bytes(elf.get_section_by_name(".b").data(), "little") == elf.get_section_by_name(".a")["sh_addr"]
     with pytest.raises(UsageError, match=r"\.b changed its length"):
-        writer.write([sections[0], Section(".b", writer.SHT_PROGBITS, growing)], [])
+        writer.write([sections[0], Section(".b", constants.SHT_PROGBITS, growing)], [])
 
 
 def test_two_sections_of_one_name():

@@ -13,25 +13,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from usdtkit.bpf import calls
 from usdtkit.bpf import expressions as ex
+from usdtkit.bpf.abi import machine
+from usdtkit.bpf.access import Access
 from usdtkit.bpf.actions import Block
+from usdtkit.bpf.cookie import MAX_LISTS
 from usdtkit.bpf.layout import Layout
+from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
-from usdtkit.bpf.render import (
-    AT_ENTRY_BIT,
-    COOKIE_LIST_BITS,
-    COOKIE_PROBE_BITS,
-    EXIT_BIT,
-    MAX_OPERANDS,
-    STORE_KEY,
-    HookKind,
-    Renderer,
-    Scope,
-    store_name,
-)
+from usdtkit.bpf.render import STORE_KEY, Renderer, store_name
+from usdtkit.bpf.scope import Scope
 from usdtkit.bpf.statements import BACK, SCRATCH, ActionRenderer, Table
-from usdtkit.errors import UsageError
-from usdtkit.model import Argument
+from usdtkit.model import Argument, HookKind, Tracepoint
 from usdtkit.records import dataclass, field, replace
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
@@ -39,8 +33,6 @@ COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "dropped", "unreada
 COUNTERS_SIZE = 8 * 8  # of struct counters
 
 STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
-MAX_LISTS = AT_ENTRY_BIT  # the list's highest bit says where the site is
-MAX_PROBES = 1 << COOKIE_PROBE_BITS
 
 
 @dataclass
@@ -102,33 +94,12 @@ class Program:
     records: dict[int, Layout]
     tables: dict[int, Table]
     has_stacks: bool
-    tracepoints: tuple[tuple[str, str], ...]
+    tracepoints: tuple[tuple[str, Tracepoint], ...]
 
 
 def build(hooks: Sequence[Hook], stores: Sequence[Layout] = ()) -> Program:
     """Render hooks, in the order of their `index`, into one program with the session's maps, of these values."""
     return _Builder().build(hooks, stores)
-
-
-def cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
-    """A USDT site's cookie: the number of its probe, of its list in the map `operands`, and if it begins a function."""
-    if operand_list >= MAX_LISTS:
-        raise _too_many()
-    return function_cookie(probe, at_entry * AT_ENTRY_BIT | operand_list)
-
-
-def function_cookie(probe: int, flags: int = 0, *, is_exit: bool = False) -> int:
-    """The cookie of a function's entry or exit: the number of its probe, and the EXIT_… bits of `render`."""
-    if probe >= MAX_PROBES:
-        raise _too_many()
-    return is_exit * EXIT_BIT | probe << COOKIE_LIST_BITS | flags
-
-
-def _too_many() -> UsageError:
-    return UsageError(
-        f"more than {MAX_PROBES} probes, or {MAX_LISTS} different argument layouts, in one session",
-        hint="narrow the pattern, or trace in several sessions",
-    )
 
 
 class _Builder:
@@ -147,7 +118,7 @@ class _Builder:
             declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
         for hook in hooks:
             self._function(hook)
-        parts = [STACKS] if self.has_stacks else []
+        parts = [machine(hooks[0].machine).stack_macros, STACKS] if self.has_stacks else []
         parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         tracepoints = TRACEPOINTS if self.pairs.at_thread_end or self.pairs.at_process_end else ()
@@ -169,32 +140,33 @@ class _Builder:
         kept = self.pairs.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size, hook.convention)
         scope = replace(scope, goid_offset=hook.goid_offset, derived=hook.derived)
-        renderer = Renderer(scope, _counter("unreadable"), _counter("no_stack"), self.parameters, self.globs)
+        access = Access(scope, _counter("unreadable"), _counter("no_stack"), self.parameters)
+        renderer = Renderer(access, self.globs)
 
         body: list[str] = []
         closing: list[str] = []
         if hook.entered is not None:
-            body += self.pairs.guard(hook.entered.index, renderer, _count)
+            body += calls.guard(hook.entered.index, access, _count)
         if hook.start is not None:
             body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, _count)
         elif hook.after is not None:
             # What the key names is not what the start kept, which it finds.
-            keys = replace(renderer, scope=replace(scope, kept=None))
+            keys = Renderer(replace(access, scope=replace(scope, kept=None)), self.globs)
             opening, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, _count)
             body += opening
         body.append(_count("hits"))
         actions = [self._block(block, renderer) for block in hook.blocks]
         # A walk is long, and one a hit is enough: within the condition of the one action that asks, else before all.
-        asking = [lines for _, lines in actions if any(renderer.stack in line for line in lines)]
+        asking = [lines for _, lines in actions if any(access.stack in line for line in lines)]
         if len(asking) == 1:
-            asking[0][:] = ["{", *_walked_once(asking[0], renderer), "}"]
+            asking[0][:] = ["{", *_walked_once(asking[0], access.stack), "}"]
         for condition, lines in actions:
             body += [f"if ({condition}) {{", *lines, "}"] if condition else lines
         body += closing
-        self.has_stacks |= "stack" in renderer.uses
-        lines = [line for name, line in OPENING.items() if name in renderer.uses]
-        lines += [f"u64 {variable} = ctx->{name};" for name, variable in renderer.registers.items()]
-        body = _walked_once(body, renderer)
+        self.has_stacks |= "stack" in access.uses
+        lines = [line for name, line in OPENING.items() if name in access.uses]
+        lines += [f"u64 {variable} = ctx->{name};" for name, variable in access.registers.items()]
+        body = _walked_once(body, access.stack)
         self.functions.append(
             "\n".join(
                 [
@@ -230,11 +202,11 @@ def _numbered(text: str) -> str:
     return "\n".join(line.replace("0", str(number), 1) if line == BACK else line for number, line in lines)
 
 
-def _walked_once(lines: list[str], renderer: Renderer) -> list[str]:
-    """The same statements with one walk of the stack, where several ask for it."""
-    if sum(line.count(renderer.stack) for line in lines) < 2:
+def _walked_once(lines: list[str], stack: str) -> list[str]:
+    """The same statements with one walk of the stack where several ask for it; `stack` is the C of a walk."""
+    if sum(line.count(stack) for line in lines) < 2:
         return lines
-    return [f"u64 stack = {renderer.stack};", *(line.replace(renderer.stack, "stack") for line in lines)]
+    return [f"u64 stack = {stack};", *(line.replace(stack, "stack") for line in lines)]
 
 
 def _text(name: str) -> str:

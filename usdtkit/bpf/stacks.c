@@ -1,5 +1,6 @@
 /*
- * User stacks: program.py puts this behind the prelude of a program that asks for them.
+ * User stacks: program.py puts this behind the prelude of a program that asks for them, and before it the macros by
+ * which it knows the architecture (`Machine.stack_macros` of abi.py).
  *
  * A stack is known by a hash of the process and its addresses, and its definition is sent once, when it is first seen.
  * Not by bpf_get_stackid: a table of that kind holds one stack a bucket and refuses the second, so of 1,000 stacks some
@@ -15,18 +16,6 @@
 #define AT_EXIT 3
 #define LONGEST_FUNCTION 0x10000
 #define LARGEST_STACK 0x800000
-
-#if defined(__aarch64__) || defined(__TARGET_ARCH_arm64)
-#define INSTRUCTION(ctx) ((ctx)->pc)
-#define FRAME_POINTER(ctx) ((ctx)->regs[29])
-#define IS_NARROW(ctx) ((ctx)->pstate & 16)
-#define PLAIN(address) ((address) & 0xffffffffffffULL) /* without the signature of pointer authentication */
-#else
-#define INSTRUCTION(ctx) ((ctx)->ip)
-#define FRAME_POINTER(ctx) ((ctx)->bp)
-#define IS_NARROW(ctx) ((ctx)->cs == 0x23)
-#define PLAIN(address) (address)
-#endif
 
 struct built { s32 status; u8 id[20]; u64 offset; };
 struct stack_record {
@@ -77,8 +66,8 @@ static __always_inline long read_frame(struct pt_regs *ctx, u64 frame[2]) {
 }
 
 static __always_inline u64 return_address(struct pt_regs *ctx) {
-#if defined(__aarch64__) || defined(__TARGET_ARCH_arm64)
-  return PLAIN(ctx->regs[30]);
+#ifdef LINK_REGISTER
+  return PLAIN(LINK_REGISTER(ctx));
 #else
   u64 address = 0;
   if (bpf_probe_read_user(&address, 8, (void *)ctx->sp)) address = 0;

@@ -1,6 +1,6 @@
 """One action at one hook → C statements, and how to read what they leave.
 
-Input: `actions`, and the `Renderer` of their hook. Output: statements and declarations for `program`, layouts of
+Input: `actions`, and the `Renderer` of the hook. Output: statements and declarations for `program`, layouts of
 records and tables for the readers in `trace`.
 """
 
@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Action, Count, Delete, Emit, Hist, Put, Raw, Stats
+from usdtkit.bpf.cookie import PROBE_NUMBER
 from usdtkit.bpf.layout import Field, Kind, Layout
-from usdtkit.bpf.render import PROBE_NUMBER, Renderer, store_key, store_name
+from usdtkit.bpf.render import Renderer, store_key, store_name
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass
 
@@ -74,10 +75,10 @@ class ActionRenderer:
                 for index, value in enumerate(values):
                     lines += renderer.store(value, f"value.f{index}", 8)
                 opening = ["{", store_key(renderer.integer(key)[0]), f"struct {name} value = {{}};"]
-                renderer.uses.add("id")
+                renderer.access.uses.add("id")
                 return [*opening, *lines, f"if ({name}.update(&at, &value)) {{ {count('full')} }} }}"]
             case Delete(number, key):
-                renderer.uses.add("id")
+                renderer.access.uses.add("id")
                 return ["{", store_key(renderer.integer(key)[0]), f"{store_name(number)}.delete(&at); }}"]
 
     def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
@@ -85,10 +86,10 @@ class ActionRenderer:
         full = Layout(wanted, RECORD_HEADER)
         if full.size > MAX_RECORD:
             raise UsageError(
-                f"{renderer.scope.what}: an event of {full.size} bytes",
+                f"{renderer.access.scope.what}: an event of {full.size} bytes",
                 hint=f"at most {MAX_RECORD}: shorten its strings",
             )
-        renderer.uses |= {"id", "cookie"}
+        renderer.access.uses |= {"id", "cookie"}
         most = max((one.room for one in wanted if one.is_text), default=0)
         rooms = [room for room in TEXT_ROOMS if 2 * room <= most]
         if not rooms:
@@ -133,7 +134,7 @@ class ActionRenderer:
             "{",
             *(f"{type} value_{index} = {c};" for index, (type, c) in enumerate(variables)),
             *self._reserve(kind, "event", renderer, count),
-            *("{", "__label__ drop, sent;", f"u64 *const unreadable = {renderer.stat};"),
+            *("{", "__label__ drop, sent;", f"u64 *const unreadable = {renderer.access.unreadable};"),
             *(f"event->{field.name}{'_length' if field.is_text else ''} = 0;" for field in action.fields),
             "{",
             *(f"{type} {name} = value_{n};" for n, (name, (type, _)) in enumerate(named)),
@@ -147,7 +148,7 @@ class ActionRenderer:
         ]
 
     def _reserve(self, kind: int, name: str, renderer: Renderer, count: Counter) -> list[str]:
-        renderer.uses |= {"id", "cookie"}
+        renderer.access.uses |= {"id", "cookie"}
         return [
             f"struct record_{kind} *{name} = events.ringbuf_reserve(sizeof(struct record_{kind}));",
             f"if (!{name}) {{ {count('lost')} }} else {{",
@@ -162,7 +163,7 @@ class ActionRenderer:
         layout = Layout([*(renderer.field(key, value) for key, value in keys.items()), *extra])
         if layout.size > MAX_KEY:
             raise UsageError(
-                f"{renderer.scope.what}: keys of {layout.size} bytes together",
+                f"{renderer.access.scope.what}: keys of {layout.size} bytes together",
                 hint=f"at most {MAX_KEY}: cstr(…, 64) shortens a string",
             )
         self.declarations.append(layout.c_struct(name))
@@ -187,7 +188,7 @@ class ActionRenderer:
         name, scale = table_name(action.number), action.scale
         measured, signed = renderer.integer(action.value)
         opening = ["{", f"u64 value = {measured};"]
-        bucket, sum_slot = scale.render("value", renderer.parameter), scale.buckets
+        bucket, sum_slot = scale.render("value", renderer.access.parameter), scale.buckets
         if not action.keys:
             self.tables[action.number] = Table(Layout([]), signed)
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, {sum_slot + 1});")

@@ -57,7 +57,7 @@ def page(name: str) -> str:
     lines += [".SH DESCRIPTION", *_text(f"{parser.description}\n\n{before}"), ".SH OPTIONS", *_options(parser)]
     if columns := getattr(module, "COLUMNS", ()):
         lines += [".SH COLUMNS", "The name of a column in JSON and CSV, and its heading in the table."]
-        lines += [line for column in columns if not column.table_only for line in _column(column)]
+        lines += [line for column in columns for line in _column(column)]
     if examples:
         lines += [".SH EXAMPLES", *_as_it_is(examples.rstrip().splitlines())]
     lines += [*_exit_status(), ".SH SEE ALSO", ", ".join(f"\\fB{_roff(one)}\\fR(8)" for one in _related(name, module))]
@@ -66,7 +66,8 @@ def page(name: str) -> str:
 
 def _column(column: Column) -> list[str]:
     heading = f" (\\fB{_roff(column.heading)}\\fR)" if column.heading else ""
-    return [".TP", f"\\fB{_roff(column.name)}\\fR{heading}", _roff(column.meaning or column.type)]
+    in_table = "in the table only: " if column.table_only else ""
+    return [".TP", f"\\fB{_roff(column.name)}\\fR{heading}", in_table + _roff(column.meaning or column.type)]
 
 
 def overview() -> str:

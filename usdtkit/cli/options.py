@@ -48,6 +48,8 @@ class Option:
     def add_to(self, parser: Any, name: str) -> None:
         """Add the argument for the field `name`, unless it only has the value of another one."""
         if not self.flags and not self.arguments:
+            if not self.dest:
+                parser.set_defaults(**{name: self.default})
             return
         arguments = dict(self.arguments)
         default = None if self.is_sequence and not self.default else self.default

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from usdtkit.argumenttypes import OPERANDS
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument, Probe
 
@@ -219,9 +220,8 @@ def _in_bcc(argument: Argument) -> tuple[list[str], list[str]]:
                 f"bpf_probe_read_user(event->{data}, (u32){length}, (void *){word});",
             ]
         case type:
-            c = {"bool": "u8", "pointer": "u64", "enum": "s32", "f32": "u32", "f64": "u64"}.get(
-                type, type.replace("i", "s")
-            )
+            size = OPERANDS.get(type, (8,))[0]
+            c = f"{'s' if size < 0 else 'u'}{8 * abs(size)}"
             return [f"{c[0]}64 {name};"], [read(c, word, argument.operand), f"event->{name} = {word};"]
 
 

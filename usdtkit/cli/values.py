@@ -42,6 +42,11 @@ def positive(text: str) -> int:
     return _whole(text, "a number above 0")
 
 
+def pages(text: str) -> int:
+    """For argparse: a number of pages of memory, as bytes."""
+    return positive(text) * 4096
+
+
 def steps(text: str) -> tuple[int, int, int]:
     """For argparse: the bounds of a linear histogram, and its step."""
     try:

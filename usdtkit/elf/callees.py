@@ -14,15 +14,13 @@ from itertools import pairwise
 
 from usdtkit._ffi import ffi, lib
 from usdtkit.elf.callframes import CallFrames
-from usdtkit.elf.image import PT_LOAD, SHT_NOBITS, Image, Section
-from usdtkit.elf.sites import is_go
-from usdtkit.elf.tables import SHT_DYNSYM, SHT_SYMTAB, Table
+from usdtkit.elf.constants import PT_LOAD, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA
+from usdtkit.elf.golang import is_go
+from usdtkit.elf.image import Image, Section
+from usdtkit.elf.tables import Table, dynamic_table, fullest_table
 from usdtkit.errors import ElfError, UsdtkitError
 from usdtkit.records import NamedTuple
 
-_SHT_RELA = 4
-_STB_WEAK = 2
-_SHF_EXECUTABLE = 4
 _ENCLOSING = 16  # symbols before the nearest that are looked at for one that contains an address
 _LONGEST_STUB = 32
 _INDIRECT, _SLOT = 4, 32  # as native/decode.h has them
@@ -59,7 +57,7 @@ class Callees:
         self._indexes: array[int] = array("I")
         self._dynamic: Table | None = None
         self._relocations: list[bytes] | None = None
-        self._stubs = [s for s in image.sections if s.name.startswith((".plt", ".iplt")) and s.flags & _SHF_EXECUTABLE]
+        self._stubs = [s for s in image.sections if s.name.startswith((".plt", ".iplt")) and s.flags & SHF_EXECINSTR]
         self._offset_tables = [s for s in image.sections if s.name.startswith(".got")]
 
     def fragment(self, address: int, conditional: bool) -> tuple[int, int] | None:
@@ -114,7 +112,7 @@ class Callees:
             return None
         name = self._dynamic.name(symbol.at)
         # A symbol that another library or the program may define too is bound to theirs; in C++, what is weak is so.
-        replaced = name in _REPLACED or (name.startswith("_Z") and symbol.info >> 4 == _STB_WEAK)
+        replaced = name in _REPLACED or (name.startswith("_Z") and symbol.is_weak)
         if symbol.is_function and symbol.is_defined and not replaced:
             return Destination(name, symbol.value, symbol.size)
         return Destination(name)
@@ -176,19 +174,20 @@ class Callees:
         """The addresses of all functions, in order."""
         if self._addresses is None:
             self._addresses = array("Q")
-            by_type = {section.type: section for section in reversed(self._image.sections)}
-            section = by_type.get(SHT_SYMTAB) or by_type.get(SHT_DYNSYM)
-            if section is not None and self._image.little_endian and self._image.bits == 64:
-                try:
-                    self._table = Table(self._image, section)
-                    data = self._image.data(section)
-                except UsdtkitError:  # damaged: as if there were none
-                    self._table = None
-                    return self._addresses
-                count = len(data) // 24
+            if not self._image.little_endian or self._image.bits != 64:
+                return self._addresses
+            try:
+                self._table = fullest_table(self._image)
+            except UsdtkitError:  # a damaged table counts as none
+                return self._addresses
+            if self._table is not None:
+                count = len(self._table)
                 addresses, indexes = array("Q", bytes(8 * count)), array("I", bytes(4 * count))
                 found = lib.usdtkit_functions_by_address(
-                    data, count, ffi.from_buffer("uint64_t[]", addresses), ffi.from_buffer("uint32_t[]", indexes)
+                    self._table.data,
+                    count,
+                    ffi.from_buffer("uint64_t[]", addresses),
+                    ffi.from_buffer("uint32_t[]", indexes),
                 )
                 self._addresses, self._indexes = addresses[: max(0, found)], indexes
         return self._addresses
@@ -197,13 +196,12 @@ class Callees:
         """(type, index of the symbol, addend) of the relocation of the eight bytes at an address."""
         if self._relocations is None:
             self._relocations = []
-            dynamic = next((section for section in self._image.sections if section.type == SHT_DYNSYM), None)
-            if dynamic is not None:
-                try:
-                    self._dynamic = Table(self._image, dynamic)
-                    self._relocations = [self._image.data(s) for s in self._image.sections if s.type == _SHT_RELA]
-                except UsdtkitError:  # damaged: as if there were none
-                    self._relocations = []
+            try:
+                self._dynamic = dynamic_table(self._image)
+                if self._dynamic is not None:
+                    self._relocations = [self._image.data(s) for s in self._image.sections if s.type == SHT_RELA]
+            except UsdtkitError:  # damaged tables count as none
+                self._relocations = []
         wanted = struct.pack("<Q", address)
         for data in self._relocations:
             at = data.find(wanted)

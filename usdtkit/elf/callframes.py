@@ -12,11 +12,11 @@ import sys
 from array import array
 from bisect import bisect_right
 
-from usdtkit.elf.image import PT_LOAD, Image
+from usdtkit.elf.constants import PT_GNU_EH_FRAME, PT_LOAD
+from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError
 from usdtkit.records import NamedTuple
 
-_PT_GNU_EH_FRAME = 0x6474E550
 # DW_EH_PE_*: the lower half of a byte is a format, the upper half what it is relative to.
 _FORMATS = {0x00: "Q", 0x02: "H", 0x03: "I", 0x04: "Q", 0x0A: "h", 0x0B: "i", 0x0C: "q"}  # of 64-bit files
 _RELATIVE_TO_PLACE, _ABSOLUTE = 0x10, 0x00
@@ -140,7 +140,7 @@ class CallFrames:
             table, base = (image.data(header), header.address) if header is not None else (b"", 0)
             return table, base, image.data(frames), frames.address
         for segment in image.segments:  # of a file without sections
-            if segment.type != _PT_GNU_EH_FRAME:
+            if segment.type != PT_GNU_EH_FRAME:
                 continue
             table = image.read(segment.offset, segment.file_size)
             if table[:4] == _SEARCHABLE:

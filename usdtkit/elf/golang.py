@@ -1,8 +1,10 @@
-"""What is particular about functions of Go: which of them keep to its convention, and where a call is counted.
+"""What is particular about programs of Go: how to recognise them, which of their functions keep to Go's calling
+convention, and where a call of one is counted.
 
-Input: names and decoded code; used by `usdtkit.elf.exits`. Go's functions grow their stack when they are entered: the
-first instructions compare the stack pointer with the limit of the goroutine, and if it is too small the function calls
-`runtime.morestack` and begins again, on another stack. A probe on the first instruction would count such a call twice.
+Input: an `Image`, names, and decoded code; used by every module of `usdtkit.elf` that has to treat Go differently. A
+function of Go may have to grow its stack when it is entered: its first instructions compare the stack pointer with the
+limit of the goroutine, and where the stack is too small the function calls `runtime.morestack` and begins again on
+another stack. A probe on the first instruction would count such a call twice.
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from usdtkit.elf.constants import PT_NOTE
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError
 
+_SECTIONS = frozenset((".go.buildinfo", ".gopclntab", ".note.go.buildid", ".data.rel.ro.gopclntab"))
+_NOTE_OWNER = b"Go"
 _MAGIC = b"\xff Go buildinf:"
 _VERSION_AT = 32  # a byte of length, and the text
 _INLINE = 2  # a flag: the version is part of the data, as since Go 1.18
 _JUMP, _BRANCH, _CALL = 2, 3, 5
-# They switch stacks, or come from or go to code that is not Go's.
+# These functions switch stacks, or cross between Go's code and other code.
 _SWITCHING = frozenset(
     f"runtime.{name}"
     for name in (
@@ -28,8 +33,23 @@ _SWITCHING = frozenset(
 )
 
 
+def is_go(image: Image) -> bool:
+    """Whether Go's linker made the file. Go moves stacks, and a return address that a probe has replaced then ends the
+    program."""
+    if any(section.name in _SECTIONS for section in image.sections):
+        return True
+    for segment in image.segments if not image.sections else ():
+        if segment.type == PT_NOTE:
+            try:
+                if any(owner == _NOTE_OWNER for owner, _, _ in image.notes(segment.offset, segment.file_size)):
+                    return True
+            except ElfError:  # damaged notes do not say that it is Go
+                continue
+    return False
+
+
 def refusal(image: Image, name: str) -> str:
-    """Why returns of a function of a Go program cannot be told by Go's own convention; "" where they can."""
+    """Return why Go's own convention does not say where a function of a Go program returns; "" where it does."""
     if not _is_recent(image):
         return "it was built by Go before 1.18, or what built it is not known"
     if name.endswith(".abi0"):

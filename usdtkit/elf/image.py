@@ -11,13 +11,11 @@ import struct
 from collections.abc import Iterator
 from types import TracebackType
 
+from usdtkit.architectures import machine_name
+from usdtkit.elf.constants import GNU_OWNER, NT_GNU_BUILD_ID, PF_W, PF_X, PT_LOAD, PT_NOTE, SHT_NOBITS
 from usdtkit.errors import ElfError
 from usdtkit.files import OpenFile
 from usdtkit.records import NamedTuple
-
-SHT_NOTE, SHT_NOBITS = 7, 8
-PT_LOAD, PT_INTERP, PT_NOTE = 1, 3, 4
-PF_X, PF_W = 1, 2
 
 LONGEST_NAME = 1 << 13
 """Bytes beyond which a string table is not searched for the end of a symbol's name."""
@@ -31,21 +29,6 @@ MOST_NOTES = 1 << 16
 _PIECE_OF_NOTES = 1 << 18
 # More than any linker makes, and as much as can be gone through in a moment.
 _MOST_SECTIONS, _MOST_SEGMENTS, _LONGEST_SECTION_NAME = 1 << 17, 128, 256
-# By number, width and whether they are little-endian. x86-64's programs of 32 bits have its registers.
-_MACHINES = {
-    (3, 32, True): "i386",
-    (21, 64, False): "ppc64",
-    (21, 64, True): "ppc64le",
-    (22, 32, False): "s390",
-    (22, 64, False): "s390x",
-    (40, 32, True): "arm",
-    (62, 32, True): "x86_64",
-    (62, 64, True): "x86_64",
-    (183, 64, True): "aarch64",
-    (243, 32, True): "riscv32",
-    (243, 64, True): "riscv64",
-    (258, 64, True): "loongarch64",
-}
 
 
 class Segment(NamedTuple):
@@ -98,7 +81,7 @@ class Image:
         _, machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, shstrndx = header.unpack(
             self.read(16, header.size)
         )
-        self.machine = _machine(machine, self.bits, self.little_endian)
+        self.machine = machine_name(machine, self.bits, self.little_endian)
         headers = self._section_headers(shoff, shentsize, shnum)
         if headers and phnum == 0xFFFF:  # the true counts are in section 0 where they do not fit their fields
             phnum = headers[0][7]
@@ -167,38 +150,45 @@ class Image:
         return b"" if section.type == SHT_NOBITS else self.read(section.offset, section.size)
 
     def notes(self, offset: int, size: int, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
-        """Walk the notes in `size` bytes of the file from `offset`: (owner without its NUL, type, description).
+        """Walk the notes in `size` bytes of the file from `offset`: (owner without its NUL, type, description)."""
+        for kind, data, owner_at, owner_size, start, end in self.note_places(offset, size, alignment):
+            yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[start:end]
 
-        The file is read piece by piece, and ElfError is raised at the note that is one too many: an empty note takes 12
-        bytes, of a sparse file no room on the disk, and a walk over millions of them would take seconds.
+    def note_places(
+        self, offset: int, size: int, alignment: int = 4
+    ) -> Iterator[tuple[int, bytes, int, int, int, int]]:
+        """Walk the notes like `notes`, and cut nothing out: (type, data, owner's start and size, description's start
+        and end), all within `data`. Where a file has hundreds of notes, cutting them out costs as much as the walk.
+
+        The file is read piece by piece. ElfError is raised at the note that is one too many: an empty note takes 12
+        bytes and, in a sparse file, no space on the disk, so that a walk over millions of them would take seconds.
         """
         padding = 7 if alignment == 8 else 3
         unpack = struct.Struct(self.byte_order + "III").unpack_from
-        count, done = 0, 0  # `done` bytes were walked over
-        wanted = _PIECE_OF_NOTES
-        while done + 12 <= size:
-            data = self.read(offset + done, min(wanted, size - done))
+        count, walked = 0, 0  # `walked` in bytes
+        piece_size = _PIECE_OF_NOTES
+        while walked + 12 <= size:
+            data = self.read(offset + walked, min(piece_size, size - walked))
             position, available = 0, len(data)
-            wanted = _PIECE_OF_NOTES
+            piece_size = _PIECE_OF_NOTES
             while position + 12 <= available:
                 owner_size, description_size, kind = unpack(data, position)
-                owner_at = position + 12
-                at = position + (12 + owner_size + padding & ~padding)
-                end = at + description_size
+                start = position + (12 + owner_size + padding & ~padding)
+                end = start + description_size
                 if end > available:
-                    if done + end > size:
+                    if walked + end > size:
                         raise ElfError(
-                            f"{self.path}: damaged note: {owner_size} + {description_size} bytes at {done + position} "
-                            f"of {size}"
+                            f"{self.path}: damaged note: {owner_size} + {description_size} bytes at "
+                            f"{walked + position} of {size}"
                         )
-                    wanted = max(wanted, end - position)
+                    piece_size = max(piece_size, end - position)
                     break
                 count += 1
                 if count > MOST_NOTES:
                     raise ElfError(f"{self.path}: damaged: more than {MOST_NOTES} notes")
-                yield data[owner_at : owner_at + owner_size].rstrip(b"\0"), kind, data[at:end]
-                position = position + (end - position + padding & ~padding)
-            done += position
+                yield kind, data, position + 12, owner_size, start, end
+                position += end - position + padding & ~padding
+            walked += position
 
     @property
     def build_id(self) -> str:
@@ -243,7 +233,7 @@ class Image:
             if size > _LARGEST_BUILD_ID:
                 continue
             for owner, kind, description in self.notes(offset, size, alignment):
-                if owner == b"GNU" and kind == 3:
+                if kind == NT_GNU_BUILD_ID and owner == GNU_OWNER.encode():
                     return description.hex()
         return ""
 
@@ -282,10 +272,6 @@ class Image:
             Section(_text_at(names, name), kind, flags, address, offset, size, link, alignment, entry_size)
             for name, kind, flags, address, offset, size, link, _, alignment, entry_size in headers
         )
-
-
-def _machine(number: int, bits: int, little_endian: bool) -> str:
-    return _MACHINES.get((number, bits, little_endian), f"machine-{number}")
 
 
 def _text_at(strings: bytes, offset: int) -> str:

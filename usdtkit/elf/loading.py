@@ -9,10 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from usdtkit.elf.image import PF_W, PF_X, PT_LOAD, Image, Segment
+from usdtkit.elf.constants import DT_INIT, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD
+from usdtkit.elf.image import Image, Segment
 
-PT_DYNAMIC, PT_GNU_RELRO = 2, 0x6474E552
-DT_INIT = 12
 _ENTRY_OFFSET = 24  # of e_entry, in the headers of both widths
 _LARGEST_DYNAMIC = 1 << 16
 

@@ -1,48 +1,53 @@
 """Addresses → the functions they lie in: an open ELF file in, a compact table that answers many questions out.
 
-Input `usdtkit.elf.image.Image` (and its debug file, where there is one); used by `usdtkit.trace.symbols`. The other
-direction, names to functions, is `usdtkit.elf.symbols`.
+Input `usdtkit.elf.image.Image`, and its debug file where there is one; used by `usdtkit.trace.symbols`. Stands on
+`usdtkit.elf.tables`. `usdtkit.elf.symbols` goes the other way, from names to functions.
 """
 
 from __future__ import annotations
 
-import sys
 from array import array
 from bisect import bisect_right
-from typing import NamedTuple
+from collections.abc import Iterator
 
-from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image, Section
-from usdtkit.errors import ElfError
+from usdtkit.elf.constants import (
+    PF_X,
+    PT_LOAD,
+    SHF_EXECINSTR,
+    STB_LOCAL,
+    STT_FUNC,
+    STT_GNU_IFUNC,
+    STT_NOTYPE,
+)
+from usdtkit.elf.image import LONGEST_NAME, Image
+from usdtkit.elf.tables import Table, fullest_table
 
-_SHT_SYMTAB, _SHT_DYNSYM = 2, 11
-_SHF_EXECINSTR = 4
-_NOTYPE, _FUNC, _IFUNC = 0, 2, 10
 _IS_FUNCTION, _IS_LABEL = 1, 2
-# A symbol's type is the lower half of a byte.
-_KINDS = bytes({_FUNC: _IS_FUNCTION, _IFUNC: _IS_FUNCTION, _NOTYPE: _IS_LABEL}.get(n & 15, 0) for n in range(256))
+_KIND_OF_TYPE = {STT_FUNC: _IS_FUNCTION, STT_GNU_IFUNC: _IS_FUNCTION, STT_NOTYPE: _IS_LABEL}
+_KINDS = bytes(_KIND_OF_TYPE.get(info & 15, 0) for info in range(256))
 _ENCLOSING = 16
-"""How many symbols before the nearest are looked at for one that contains the address: labels inside functions."""
+"""How many symbols before the nearest are tried for one that contains the address. Functions can have labels inside."""
 
 
 class SymbolTable:
     """The functions of a file by address, in about 25 bytes a function and the string tables of the file.
 
-    Of several names of one address that one is kept which a program would call: functions before labels, with a size
-    before without, global before local, fewer leading underscores first.
+    Where several symbols have one address, the name that a program would call is kept: functions go before labels,
+    those with a size before those without, global ones before local ones, and fewer leading underscores go first.
     """
 
     def __init__(self, image: Image, *debug: Image) -> None:
         """Read the symbols of `image` and of its `debug` files, which have the same addresses. ElfError."""
         self.build_id = image.build_id
         self._segments = [s for s in image.segments if s.type == PT_LOAD and s.flags & PF_X]
-        self._code = [(s.address, s.address + s.size) for s in image.sections if s.flags & _SHF_EXECINSTR]
+        self._code = [(s.address, s.address + s.size) for s in image.sections if s.flags & SHF_EXECINSTR]
         self._starts, self._ends, self._names = array("Q"), array("Q"), array("Q")
         self._tables = array("B")
         self._strings: list[bytes] = []
-        for each in (image, *debug):
-            columns = _columns(each)
-            if columns is not None:
-                self._add(columns)
+        for file in (image, *debug):
+            table = fullest_table(file)
+            if table is not None:
+                self._add(file, table)
 
     @property
     def size(self) -> int:
@@ -63,7 +68,8 @@ class SymbolTable:
         for at in before:
             if address < self._ends[at]:
                 return self._found(at, address)
-        # Assembly often gives no size: then the label before is as good as it gets, unless something ends in between.
+        # Assembly often gives no size. The nearest label before the address is then the best answer, unless a function
+        # ends in between.
         if before and all(self._ends[at] <= self._starts[nearest] for at in before):
             start = self._starts[nearest]
             if any(low <= start and address < high for low, high in self._code):
@@ -83,87 +89,69 @@ class SymbolTable:
         found = strings[name:end].decode("utf-8", "surrogateescape") if end >= 0 else ""
         return found.partition("@")[0], address - self._starts[at]
 
-    def _add(self, columns: _Columns) -> None:
-        """Add the functions of one more table that have addresses of their own."""
-        starts, ends, names, values = self._starts, self._ends, self._names, columns.values
-        known, fresh = set(starts), len(starts)
-        kinds, sections = columns.infos.translate(_KINDS), columns.sections
-        order = [at for at, kind in enumerate(kinds) if kind and sections[at] and values[at] and columns.has_name(at)]
-        order.sort(key=values.__getitem__)
-        before = last = 0
-        best: tuple[bool, bool, bool, int] | None = None  # the rank of the last one, once there is something to compare
-        for at in order:
-            start = values[at]
-            if kinds[at] == _IS_LABEL and not columns.is_code(at):
-                continue
-            if start != before:
+    def _add(self, image: Image, table: Table) -> None:
+        """Add those functions of one more table whose addresses no table before it has."""
+        starts, ends, names = self._starts, self._ends, self._names
+        known, count_before = set(starts), len(starts)
+        candidates = _Candidates(image, table)
+        previous = best_index = 0
+        best_rank: tuple[bool, bool, bool, int] | None = None  # computed when there are two names to compare
+        for index in candidates:
+            start = table.values[index]
+            if start != previous:
                 if start in known:
                     continue
-                before, best, last = start, None, at
+                previous, best_rank, best_index = start, None, index
                 starts.append(start)
-                ends.append(min(start + columns.sizes[at], 2**64 - 1))
-                names.append(columns.names[at])
+                ends.append(min(start + table.sizes[index], 2**64 - 1))
+                names.append(table.names[index])
                 continue
-            best, rank = best or columns.rank(last), columns.rank(at)
-            if rank < best:
-                best, ends[-1], names[-1] = rank, min(start + columns.sizes[at], 2**64 - 1), columns.names[at]
-        self._tables.extend([len(self._strings)] * (len(starts) - fresh))
-        self._strings.append(columns.strings)
-        if fresh:
+            best_rank, rank = best_rank or candidates.rank(best_index), candidates.rank(index)
+            if rank < best_rank:
+                best_rank = rank
+                ends[-1], names[-1] = min(start + table.sizes[index], 2**64 - 1), table.names[index]
+        self._tables.extend([len(self._strings)] * (len(starts) - count_before))
+        self._strings.append(table.strings)
+        if count_before:
             merged = sorted(range(len(starts)), key=starts.__getitem__)
             for column in (starts, ends, names, self._tables):
                 column[:] = array(column.typecode, [column[at] for at in merged])
 
 
-class _Columns(NamedTuple):
-    """One symbol table, an array a field; `code` says which sections of the file hold instructions."""
+class _Candidates:
+    """The symbols of one table that may name code, as `SymbolTable` compares them."""
 
-    strings: bytes
-    code: list[bool]
-    infos: bytes
-    names: array[int]
-    sections: array[int]
-    values: array[int]
-    sizes: array[int]
+    def __init__(self, image: Image, table: Table) -> None:
+        self._table = table
+        self._is_code = [bool(section.flags & SHF_EXECINSTR) for section in image.sections]
 
-    def has_name(self, at: int) -> bool:
-        return 0 < self.names[at] < len(self.strings)
+    def __iter__(self) -> Iterator[int]:
+        """The indexes of defined functions and labels in code that have a name, by address."""
+        table = self._table
+        kinds, sections, values, names = table.infos.translate(_KINDS), table.sections, table.values, table.names
+        strings_size = len(table.strings)
+        indexes = [
+            index
+            for index, kind in enumerate(kinds)
+            if kind and sections[index] and values[index] and 0 < names[index] < strings_size
+        ]
+        indexes.sort(key=values.__getitem__)
+        return (index for index in indexes if kinds[index] != _IS_LABEL or self._is_label(index))
 
-    def is_code(self, at: int) -> bool:
+    def _is_label(self, index: int) -> bool:
         """Whether a symbol without a type is a label in assembly, and not a mark of the assembler's ($x, .L1)."""
-        section = self.sections[at]
-        return section < len(self.code) and self.code[section] and self.strings[self.names[at]] not in b"$."
+        table, section = self._table, self._table.sections[index]
+        in_code = section < len(self._is_code) and self._is_code[section]
+        return in_code and table.strings[table.names[index]] not in b"$."
 
-    def rank(self, at: int) -> tuple[bool, bool, bool, int]:
-        name = self.strings[self.names[at] : self.names[at] + 2]
-        info = self.infos[at]
-        return info & 15 == _NOTYPE, not self.sizes[at], info < 16, len(name) - len(name.lstrip(b"_"))
-
-
-def _columns(image: Image) -> _Columns | None:
-    """The symbol table of a file, the dynamic one only where there is no other: it is a part of it."""
-    tables = {section.type: section for section in image.sections if section.type in (_SHT_SYMTAB, _SHT_DYNSYM)}
-    table = tables.get(_SHT_SYMTAB) or tables.get(_SHT_DYNSYM)
-    if table is None:
-        return None
-    if table.link >= len(image.sections):
-        raise ElfError(f"{image.path}: damaged: {table.name} names string table {table.link}")
-    code = [bool(section.flags & _SHF_EXECINSTR) for section in image.sections]
-    return _read(image, table, image.data(image.sections[table.link]), code)
-
-
-def _read(image: Image, table: Section, strings: bytes, code: list[bool]) -> _Columns:
-    entry = 24 if image.bits == 64 else 16
-    data = image.data(table)
-    data = data[: len(data) // entry * entry]
-
-    def column(typecode: str, first: int) -> array[int]:
-        cells = array(typecode, data)
-        cells = cells[first :: entry // cells.itemsize]
-        if image.little_endian != (sys.byteorder == "little"):
-            cells.byteswap()
-        return cells
-
-    if image.bits == 64:
-        return _Columns(strings, code, data[4::24], column("I", 0), column("H", 3), column("Q", 1), column("Q", 2))
-    return _Columns(strings, code, data[12::16], column("I", 0), column("H", 7), column("I", 1), column("I", 2))
+    def rank(self, index: int) -> tuple[bool, bool, bool, int]:
+        """Lower is better: see `SymbolTable`."""
+        table = self._table
+        name = table.strings[table.names[index] : table.names[index] + 2]
+        info = table.infos[index]
+        return (
+            info & 15 == STT_NOTYPE,
+            not table.sizes[index],
+            info >> 4 == STB_LOCAL,
+            len(name) - len(name.lstrip(b"_")),
+        )

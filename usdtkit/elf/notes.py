@@ -7,44 +7,32 @@ arg1…argN.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
 
-from usdtkit.elf import symbols
+from usdtkit.argumenttypes import width_of
+from usdtkit.elf import metadata, symbols
 from usdtkit.elf.arguments import parse
-from usdtkit.elf.arguments.common import SymbolResolver
-from usdtkit.elf.image import MOST_NOTES, SHT_NOTE, Image
+from usdtkit.elf.constants import NT_STAPSDT, SHT_NOTE, STAPSDT_BASE_SECTION, STAPSDT_OWNER, STAPSDT_SECTION
+from usdtkit.elf.image import MOST_NOTES, Image
 from usdtkit.elf.stubs import REJECTED
 from usdtkit.errors import ElfError
-from usdtkit.model import Argument, Operand, Probe, Site, width_of
-from usdtkit.records import NamedTuple, replace
-
-SECTION, OWNER, TYPE = ".note.stapsdt", b"stapsdt", 3
-METADATA_SECTION, METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = ".note.usdtkit", b"usdtkit", 1, 1
-ARGUMENT_TYPES = frozenset(
-    ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f32", "f64", "str", "bytes", "enum", "json")
-)
+from usdtkit.model import Argument, Operand, Probe, Site
+from usdtkit.records import replace
 
 KnownArguments = Callable[[str, str], "tuple[tuple[str, str], ...] | None"]
 """(provider, probe) → (name, type) of each argument, or None."""
 
-_LARGEST_METADATA = 1 << 20
 # A virtual machine has five hundred; this many are read in less than a second.
+_SIZES = (1, 2, 4, 8)
+_TYPES = {
+    (floating, signed): {size: f"{'f' if floating else 'i' if signed else 'u'}{8 * size}" for size in _SIZES}
+    for floating in (False, True)
+    for signed in (False, True)
+}
+_OWNER = STAPSDT_OWNER.encode() + b"\0"
 _MOST_SITES, _LARGEST_NOTES = 50_000, 16 << 20
-_MOST_NAMES = 256
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
-
-
-class _Declared(NamedTuple):
-    """What a metadata note says of one probe; of each argument name and type, and more in the same order."""
-
-    arguments: tuple[tuple[str, str], ...]
-    more: tuple[dict[str, Any], ...]
-    doc: str
-    stability: str
 
 
 def read_probes(image: Image, *, path: str | None = None, known: KnownArguments | None = None) -> tuple[Probe, ...]:
@@ -55,125 +43,140 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
     """
     path = image.path if path is None else path
     problems: list[str] = []
-    found: dict[tuple[str, str], list[Site]] = {}
-    resolve, moved = symbols.Addresses(image).find, _moved(image)
-    for provider, name, addresses, text in _notes(image, problems):
-        try:
-            site = _site(image, addresses, text, moved, resolve, problems)
-        except ElfError as error:
-            problems.append(f"{provider}:{name}: {error.message}")
-            continue
-        found.setdefault((provider, name), []).append(site)
-    declared = _metadata(image, problems) if found else {}
-    build_id = image.build_id
+    by_probe = _sites_by_probe(image, problems)
+    declared = _metadata(image, problems) if by_probe else {}
+    build_id, file = image.build_id, image.file
+    numbered: dict[int, tuple[Argument, ...]] = {}
     probes = []
-    numbered: dict[int, tuple[tuple[Operand, ...], tuple[Argument, ...]]] = {}
-    for (provider, name), sites in found.items():
-        said = declared.get((provider, name)) if declared else None
-        operands = _widest(sites) if len(sites) > 1 else sites[0].operands
-        arguments = name_operands(len(operands), said.arguments) if said else None
-        if said and arguments is not None:
-            arguments = tuple(
-                replace(argument, **more) if more else argument
-                for argument, more in zip(arguments, said.more, strict=True)
-            )
-        if said and arguments is None:
-            problems.append(f"{provider}:{name}: its metadata does not fit its {len(operands)} operands")
+    for (provider, name), sites in by_probe.items():
+        operands = sites[0].operands if len(sites) == 1 else _widest(sites)
+        arguments, doc, stability = None, "", ""
+        if declared and (declaration := declared.get((provider, name))) is not None:
+            arguments = _declared_arguments(declaration, len(operands))
+            if arguments is None:
+                problems.append(f"{provider}:{name}: its metadata does not fit its {len(operands)} operands")
+            sites = [_with_rejected(image, site) for site in sites]
+            doc, stability = declaration.doc, declaration.stability
         if arguments is None and known is not None and (pairs := known(provider, name)) is not None:
             arguments = name_operands(len(operands), pairs)
         if arguments is None:
-            # Equal operands are mostly one object; kept here, so that no other takes its number.
-            _, arguments = numbered.get(id(operands)) or numbered.setdefault(
-                id(operands), (operands, _numbered(tuple(map(_type_of, operands))))
-            )
-        if said:
-            sites = [_with_rejected(image, site) for site in sites]
-        doc, stability = (said.doc, said.stability) if said else ("", "")
-        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, build_id, stability, image.file))
+            # Sites with equal texts share one tuple of operands, whose number is quicker to look up than its hash. A
+            # tuple that `_widest` has made lives no longer than this round, and its number could come again.
+            arguments = numbered.get(id(operands)) if len(sites) == 1 else None
+            if arguments is None:
+                arguments = _numbered(tuple(map(_type_of, operands)))
+                if len(sites) == 1:
+                    numbered[id(operands)] = arguments
+        probes.append(Probe(path, provider, name, tuple(sites), arguments, doc, build_id, stability, file))
     if problems:
         _warn(path, problems)
     return tuple(probes)
 
 
-# Most probes of a file share their arguments with others, and to make an object costs more than to find one.
+def _declared_arguments(declaration: metadata.Declared, operands: int) -> tuple[Argument, ...] | None:
+    """The arguments as the metadata has them; None where they do not take as many operands as there are."""
+    arguments = name_operands(operands, declaration.arguments)
+    if arguments is None:
+        return None
+    return tuple(
+        replace(argument, **details) if details else argument
+        for argument, details in zip(arguments, declaration.details, strict=True)
+    )
+
+
+# Most probes of a file share their arguments with others, and finding an object costs less than making one.
 @lru_cache(maxsize=1024)
 def name_operands(count: int, pairs: tuple[tuple[str, str], ...]) -> tuple[Argument, ...] | None:
     """Lay (name, type) pairs over so many operands, as many as each type takes; None where they do not fit exactly."""
     arguments, position = [], 0
     for name, kind in pairs:
-        arguments.append(Argument(name, kind, position))
+        arguments.append(Argument(name, kind, position, "", "", ()))
         position += width_of(kind)
     return tuple(arguments) if position == count else None
 
 
 @lru_cache(maxsize=1024)
 def _numbered(types: tuple[str, ...]) -> tuple[Argument, ...]:
-    return tuple(Argument(f"arg{position + 1}", kind, position) for position, kind in enumerate(types))
+    return tuple([Argument(f"arg{position + 1}", kind, position, "", "", ()) for position, kind in enumerate(types)])
 
 
-def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[int, int, int], str]]:
-    addresses = struct.Struct(image.byte_order + ("3Q" if image.bits == 64 else "3I"))
-    count, walked, size, at = 0, 0, 0, addresses.size
-    for section in image.sections:
-        if section.name != SECTION or section.type != SHT_NOTE:
+def _sites_by_probe(image: Image, problems: list[str]) -> dict[tuple[str, str], list[Site]]:
+    """The sites of each (provider, probe), in the order of the notes."""
+    base_address = _base_address(image)
+    resolve_symbol = symbols.Addresses(image).find
+    machine, mask, file_offset = image.machine, (1 << image.bits) - 1, image.file_offset
+    by_probe: dict[tuple[str, str], list[Site]] = {}
+    for provider, name, (location, base, semaphore), text in _notes(image, problems):
+        distance = base_address - base if base_address and base else 0
+        address = location + distance & mask
+        semaphore_offset = 0
+        try:
+            offset = file_offset(address)
+        except ElfError as error:
+            problems.append(f"{provider}:{name}: {error.message}")
             continue
-        size += section.size
-        if size > _LARGEST_NOTES:
-            raise ElfError(f"{image.path}: damaged: {size} bytes of notes")
-        for owner, kind, description in image.notes(section.offset, section.size, section.alignment):
-            walked += 1
-            if walked > MOST_NOTES:
-                raise ElfError(f"{image.path}: damaged: more than {MOST_NOTES} notes")
-            if owner != OWNER or kind != TYPE:
-                continue
-            count += 1
-            if count > _MOST_SITES:
-                raise ElfError(f"{image.path}: damaged: more than {_MOST_SITES} probe sites")
-            # provider, name and arguments, each closed by a NUL; what follows the third is padding
-            strings = description[at:].decode("utf-8", "surrogateescape").split("\0", 3)
-            if len(strings) < 3 or not strings[0] or not strings[1]:
-                problems.append(f"a note of {len(description)} bytes without provider and name")
-                continue
-            yield strings[0], strings[1], addresses.unpack_from(description), strings[2]
+        if semaphore:
+            semaphore = semaphore + distance & mask
+            try:
+                semaphore_offset = file_offset(semaphore, writable=True)
+            except ElfError as error:
+                problems.append(f"semaphore: {error.message}")
+        operands = parse(text, machine, site_address=address, resolve_symbol=resolve_symbol)
+        site = Site(address, offset, base, semaphore, semaphore_offset, text, operands)
+        key = provider, name
+        if key in by_probe:
+            by_probe[key].append(site)
+        else:
+            by_probe[key] = [site]
+    return by_probe
 
 
 def sites_of(image: Image) -> set[int]:
     """The virtual addresses of all sites of the file."""
-    moved = _moved(image)
-    return {(location + moved(base)) % (1 << image.bits) for _, _, (location, base, _), _ in _notes(image, [])}
+    base_address, mask = _base_address(image), (1 << image.bits) - 1
+    return {
+        location + (base_address - base if base_address and base else 0) & mask
+        for _, _, (location, base, _), _ in _notes(image, [])
+    }
 
 
-def _moved(image: Image) -> Callable[[int], int]:
-    """How far prelink moved the file, by the base that a note says: code and data move, but not the notes.
+def _base_address(image: Image) -> int:
+    """Where the section .stapsdt.base is now, 0 where there is none.
 
-    The section .stapsdt.base tells. A base of 0 was never recorded.
+    A note says where it was when the note was written. prelink moves code and data but no notes, so the difference is
+    how far it has moved the file. A base of 0 in a note was never recorded.
     """
-    section = image.section(".stapsdt.base")
-    address = section.address if section is not None else 0
-    return lambda base: address - base if address and base else 0
+    section = image.section(STAPSDT_BASE_SECTION)
+    return section.address if section is not None else 0
 
 
-def _site(
-    image: Image,
-    addresses: tuple[int, int, int],
-    text: str,
-    moved: Callable[[int], int],
-    resolve: SymbolResolver,
-    problems: list[str],
-) -> Site:
-    location, base, semaphore = addresses
-    mask, distance = (1 << image.bits) - 1, moved(base)
-    address = location + distance & mask
-    offset = image.file_offset(address)
-    semaphore_offset = 0
-    if semaphore:
-        semaphore = semaphore + distance & mask
-        try:
-            semaphore_offset = image.file_offset(semaphore, writable=True)
-        except ElfError as error:
-            problems.append(f"semaphore: {error.message}")
-    operands = parse(text, image.machine, site_address=address, resolve_symbol=resolve)
-    return Site(address, offset, base, semaphore, semaphore_offset, text, operands)
+def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[int, int, int], str]]:
+    """(provider, name, (location, base, semaphore), argument string) of each note of a probe site."""
+    addresses = struct.Struct(image.byte_order + ("3Q" if image.bits == 64 else "3I"))
+    unpack, strings_at = addresses.unpack_from, addresses.size
+    sites, walked, size = 0, 0, 0
+    for section in image.sections:
+        if section.name != STAPSDT_SECTION or section.type != SHT_NOTE:
+            continue
+        size += section.size
+        if size > _LARGEST_NOTES:
+            raise ElfError(f"{image.path}: damaged: {size} bytes of notes")
+        places = image.note_places(section.offset, section.size, section.alignment)
+        for kind, data, owner_at, owner_size, start, end in places:
+            walked += 1
+            if walked > MOST_NOTES:
+                raise ElfError(f"{image.path}: damaged: more than {MOST_NOTES} notes")
+            if kind != NT_STAPSDT or data[owner_at : owner_at + owner_size] != _OWNER:
+                continue
+            sites += 1
+            if sites > _MOST_SITES:
+                raise ElfError(f"{image.path}: damaged: more than {_MOST_SITES} probe sites")
+            # provider, name and arguments, each closed by a NUL; what follows the third is padding
+            strings = data[start + strings_at : end].decode("utf-8", "surrogateescape").split("\0", 3)
+            if len(strings) < 3 or not strings[0] or not strings[1]:
+                problems.append(f"a note of {end - start} bytes without provider and name")
+                continue
+            yield strings[0], strings[1], unpack(data, start), strings[2]
 
 
 def _with_rejected(image: Image, site: Site) -> Site:
@@ -182,7 +185,7 @@ def _with_rejected(image: Image, site: Site) -> Site:
     offset = site.file_offset + distance
     if not code or offset + len(code) > image.size or image.read(offset, len(code)) != code:
         return site
-    return replace(site, rejected_offset=offset)
+    return site._replace(rejected_offset=offset)
 
 
 def _widest(sites: list[Site]) -> tuple[Operand, ...]:
@@ -200,66 +203,24 @@ def _widest(sites: list[Site]) -> tuple[Operand, ...]:
 
 
 def _type_of(operand: Operand) -> str:
-    kind = "f" if operand.floating and operand.size >= 4 else "i" if operand.signed else "u"
-    return f"{kind}{8 * operand.size}"
+    return _TYPES[operand.floating and operand.size >= 4, operand.signed][operand.size]
 
 
-def _metadata(image: Image, problems: list[str]) -> dict[tuple[str, str], _Declared]:
-    declared: dict[tuple[str, str], _Declared] = {}
-    section = image.section(METADATA_SECTION)
+def _metadata(image: Image, problems: list[str]) -> dict[tuple[str, str], metadata.Declared]:
+    declared: dict[tuple[str, str], metadata.Declared] = {}
+    section = image.section(metadata.SECTION)
     if section is None or section.type != SHT_NOTE:
         return declared
-    if section.size > _LARGEST_METADATA:
-        problems.append(f"{METADATA_SECTION} is not read: {section.size} bytes")
+    if section.size > metadata.MAX_SIZE:
+        problems.append(f"{metadata.SECTION} is not read: {section.size} bytes")
         return declared
     for owner, kind, description in image.notes(section.offset, section.size, section.alignment):
-        if owner == METADATA_OWNER and kind == METADATA_TYPE:
+        if owner == metadata.OWNER.encode() and kind == metadata.TYPE:
             try:
-                declared.update(_parse_metadata(description))
-            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-                problems.append(f"{METADATA_SECTION} is not understood: {error!r}")
+                declared.update(metadata.decode(description))
+            except metadata.ERRORS as error:
+                problems.append(f"{metadata.SECTION} is not understood: {error!r}")
     return declared
-
-
-def _parse_metadata(description: bytes) -> dict[tuple[str, str], _Declared]:
-    """The JSON of one metadata note; an error of Python's own where it is not as agreed."""
-    import json  # few files carry this note
-
-    content: Any = json.loads(description.rstrip(b"\0").decode("utf-8"))
-    if content["version"] != METADATA_VERSION:
-        raise ValueError(f"version {content['version']!r}")
-    provider = _string(content["provider"])
-    declared = {}
-    for probe in content["probes"]:
-        pairs = tuple((_string(argument["name"]), _string(argument["type"])) for argument in probe["arguments"])
-        for name, kind in pairs:
-            if not _NAME.fullmatch(name) or kind not in ARGUMENT_TYPES:
-                raise ValueError(f"argument {name!r} of type {kind!r}")
-        if len({name for name, _ in pairs}) < len(pairs):
-            raise ValueError(f"two arguments of {probe['name']!r} with one name")
-        more = tuple(_more(argument) for argument in probe["arguments"])
-        doc, stability = _string(probe.get("doc", "")), _string(probe.get("stability", ""))
-        declared[provider, _string(probe["name"])] = _Declared(pairs, more, doc, stability)
-    return declared
-
-
-def _more(argument: dict[str, Any]) -> dict[str, Any]:
-    """What an argument's metadata says beyond name and type; what it does not say is left out."""
-    more: dict[str, Any] = {key: _string(argument[key]) for key in ("unit", "doc") if key in argument}
-    if names := argument.get("names"):
-        if len(names) > _MOST_NAMES:
-            raise ValueError(f"{len(names)} names of argument {argument['name']!r}")
-        for number in names.values():
-            if type(number) is not int or not -(2**31) <= number < 2**31:
-                raise ValueError(f"{number!r} as the number of a name")
-        more["names"] = tuple((_string(name), number) for name, number in names.items())
-    return more
-
-
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
-    return value
 
 
 def _warn(path: str, problems: list[str]) -> None:

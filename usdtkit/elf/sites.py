@@ -1,23 +1,23 @@
 """An address of an ELF file → what a probe there costs, and whether it must not be there at all.
 
-Input `usdtkit.elf.image.Image`; used by `usdtkit.targets`, `usdtkit.trace` and `usdtkit.cli.list`, and by
-`usdtkit.trace.symbols`, which asks what stacks below a function will lack. Stands on `usdtkit.elf.instructions`, which
-knows what the kernel does with an instruction, and on `usdtkit.elf.exits`, which knows where instructions begin.
+Input `usdtkit.elf.image.Image`; used by `usdtkit.trace`, `usdtkit.language` and `usdtkit.cli.list`, and by
+`usdtkit.trace.symbols`, which asks whether stacks that are taken in a function will have its caller. Stands on
+`usdtkit.elf.instructions`, which knows what the kernel does with an instruction, on `usdtkit.elf.exits`, which knows
+where instructions begin, and on `usdtkit.elf.symbols` and `usdtkit.elf.notes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from usdtkit.elf.image import PT_NOTE, Image
+from usdtkit.elf.image import Image
 from usdtkit.elf.instructions import LONGEST, Cost, cost_of
 from usdtkit.elf.tables import all_tables
-from usdtkit.errors import ElfError, UsageError
+from usdtkit.errors import UsageError
 from usdtkit.model import Function
 
 _PROLOGUE = 64
 _SETS_FRAME_POINTER = b"\x48\x89\xe5"  # mov %rsp,%rbp
-_GO_SECTIONS = frozenset((".go.buildinfo", ".gopclntab", ".note.go.buildid", ".data.rel.ro.gopclntab"))
 
 
 def cost(image: Image, file_offset: int) -> Cost:
@@ -30,7 +30,7 @@ def check(image: Image, *addresses: int) -> None:
     """Raise where no probe may be put at one of the virtual addresses: ElfError outside of the file's code; UsageError
     in a function at what is not the first byte of an instruction, and at an instruction that the kernel refuses or
     mistakes for another. In a function that cannot be decoded its USDT sites are believed to be such bytes."""
-    from usdtkit.elf.exits import ExitFinder  # lazy: needs the compiled shim, which `cost` and `is_go` do not
+    from usdtkit.elf.exits import ExitFinder  # lazy: it loads the compiled shim, which `cost` does not need
 
     finder = ExitFinder(image)
     for address in addresses:
@@ -93,23 +93,9 @@ def _within_instruction(where: str, name: str, offset: int, starts: Sequence[int
     )
 
 
-def is_go(image: Image) -> bool:
-    """Whether Go's linker made the file: it moves stacks, and a moved return address of a probe ends the program."""
-    if any(section.name in _GO_SECTIONS for section in image.sections):
-        return True
-    for segment in image.segments if not image.sections else ():
-        if segment.type == PT_NOTE:
-            try:
-                if any(owner == b"Go" for owner, _, _ in image.notes(segment.offset, segment.file_size)):
-                    return True
-            except ElfError:  # damaged notes say nothing of Go
-                continue
-    return False
-
-
 def keeps_frame_pointer(image: Image, function: str) -> bool | None:
     """Whether a function begins with its frame pointer, as far as there is a choice: on x86-64; None of no function."""
-    from usdtkit.elf.symbols import functions  # what other questions do without
+    from usdtkit.elf.symbols import functions  # lazy: `cost` needs no symbols
 
     found = functions(image, function)
     if not found:

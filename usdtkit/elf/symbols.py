@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from usdtkit.elf.image import LONGEST_NAME, PF_X, PT_LOAD, Image
+from usdtkit.elf.constants import PF_X, PT_LOAD, STT_FUNC, STT_GNU_IFUNC
+from usdtkit.elf.golang import is_go
+from usdtkit.elf.image import LONGEST_NAME, Image
 from usdtkit.elf.instructions import LONGEST, is_safe
-from usdtkit.elf.sites import is_go
-from usdtkit.elf.tables import STT_FUNC, STT_GNU_IFUNC, Table, all_tables, tables
+from usdtkit.elf.tables import Table, all_tables, tables
 from usdtkit.model import Function
 from usdtkit.records import replace
 

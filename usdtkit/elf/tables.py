@@ -1,8 +1,9 @@
 """An open ELF file → its symbol tables as columns, so that 150,000 symbols cost milliseconds.
 
-Input `usdtkit.elf.image.Image`, output `Table`; used by `usdtkit.elf.symbols` and `usdtkit.elf.sites`. Where a file was
-stripped, `usdtkit.elf.debugfiles` finds the rest. An object for each symbol would take seconds: names and addresses are
-taken out of the section as arrays, and single symbols unpacked when they are wanted.
+Input `usdtkit.elf.image.Image`, output `Table`; used by everything in `usdtkit.elf` that reads symbols. Where a file
+was stripped, `usdtkit.elf.debugfiles` finds the rest. Making an object for each symbol would take seconds. So the
+fields of all symbols are cut out of the section as arrays when they are first asked for, and single symbols are
+unpacked one by one.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterator
+from functools import cached_property
 
+from usdtkit.elf.constants import (
+    SHN_UNDEF,
+    SHT_DYNSYM,
+    SHT_GNU_VERDEF,
+    SHT_GNU_VERSYM,
+    SHT_SYMTAB,
+    STB_WEAK,
+    STT_FUNC,
+)
 from usdtkit.elf.image import LONGEST_NAME, Image, Section
 from usdtkit.errors import ElfError
 from usdtkit.records import NamedTuple
 
-SHT_SYMTAB, SHT_DYNSYM = 2, 11
-_SHT_VERDEF, _SHT_VERSYM = 0x6FFFFFFD, 0x6FFFFFFF
-STT_FUNC, STT_GNU_IFUNC = 2, 10
-_SHN_UNDEF = 0
 _MOST_VERSIONS = 0x8000
 
 
@@ -39,20 +46,28 @@ class Symbol(NamedTuple):
 
     @property
     def is_function(self) -> bool:
-        """Whether it is a function, indirect ones not among them."""
+        """Whether it is a function; an indirect one does not count."""
         return self.info & 15 == STT_FUNC
 
     @property
     def is_defined(self) -> bool:
         """Whether it is in this file, and at an address."""
-        return self.section != _SHN_UNDEF and self.value != 0
+        return self.section != SHN_UNDEF and self.value != 0
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether a symbol of the same name in another file goes before it."""
+        return self.info >> 4 == STB_WEAK
 
 
 class Table:
-    """One symbol table: `names[i]`, the offset of the name of symbol i in `strings`; `values[i]`, its address."""
+    """One symbol table: a column for each field, in the order of the symbols.
+
+    `names` are the offsets of their names in `strings`. ElfError is raised where the table is damaged.
+    """
 
     def __init__(self, image: Image, section: Section) -> None:
-        """Read .symtab or .dynsym of a file; ElfError where it is damaged."""
+        """Read .symtab or .dynsym of a file."""
         if section.link >= len(image.sections):
             raise ElfError(f"{image.path}: damaged symbol table: string table {section.link}")
         wide = image.bits == 64
@@ -65,14 +80,47 @@ class Table:
         self.strings = image.data(image.sections[section.link])
         data = image.data(section)
         self._data = data[: len(data) // self._entry.size * self._entry.size]
-        self.names = self._column("I", 0)
-        self.values = self._column("Q", 1) if wide else self._column("I", 1)
+
+    @cached_property
+    def names(self) -> array[int]:
+        """st_name of all symbols."""
+        return self._column("I", 0)
+
+    @cached_property
+    def values(self) -> array[int]:
+        """st_value of all symbols, which are virtual addresses."""
+        return self._column("Q", 1) if self._wide else self._column("I", 1)
+
+    @cached_property
+    def sizes(self) -> array[int]:
+        """st_size of all symbols, in bytes."""
+        return self._column("Q", 2) if self._wide else self._column("I", 2)
+
+    @cached_property
+    def sections(self) -> array[int]:
+        """st_shndx of all symbols."""
+        return self._column("H", 3 if self._wide else 7)
+
+    @cached_property
+    def infos(self) -> bytes:
+        """st_info of all symbols: the binding in the upper half of the byte, the type in the lower."""
+        return self._data[4::24] if self._wide else self._data[12::16]
 
     def _column(self, code: str, first: int) -> array[int]:
+        """The field of `code`'s width that stands `first` such widths from the start of each entry."""
         words = array(code, self._data)
+        column = words[first :: self._entry.size // words.itemsize]
         if (sys.byteorder == "little") != self._image.little_endian:
-            words.byteswap()
-        return words[first :: self._entry.size // words.itemsize]
+            column.byteswap()
+        return column
+
+    @property
+    def data(self) -> bytes:
+        """All entries as they are in the file."""
+        return self._data
+
+    def __len__(self) -> int:
+        return len(self._data) // self._entry.size
 
     def __getitem__(self, index: int) -> Symbol:
         if self._wide:
@@ -113,10 +161,10 @@ class Table:
         """The version number of each symbol, and what each number stands for."""
         image, numbers, versions = self._image, b"", {}
         for section in image.sections:
-            if section.type == _SHT_VERSYM and section.link == self._index:
+            if section.type == SHT_GNU_VERSYM and section.link == self._index:
                 numbers = image.data(section)
         for section in image.sections if numbers else ():
-            if section.type == _SHT_VERDEF and section.link < len(image.sections):
+            if section.type == SHT_GNU_VERDEF and section.link < len(image.sections):
                 strings = image.data(image.sections[section.link])
                 versions = dict(_version_names(image, image.data(section), strings))
         return numbers, versions
@@ -130,11 +178,22 @@ def tables(image: Image) -> Iterator[Table]:
             yield Table(image, section)
 
 
+def fullest_table(image: Image) -> Table | None:
+    """The .symtab of a file, which has all that its .dynsym has; else that one; None where it has neither."""
+    return next(tables(image), None)
+
+
+def dynamic_table(image: Image) -> Table | None:
+    """The .dynsym of a file, to whose symbols relocations refer; None where it has none."""
+    section = next((section for section in image.sections if section.type == SHT_DYNSYM), None)
+    return None if section is None else Table(image, section)
+
+
 def all_tables(image: Image) -> Iterator[Table]:
     """The symbol tables of the file, then that of its debug data, if it was stripped."""
     yield from tables(image)
     if not any(section.type == SHT_SYMTAB for section in image.sections):
-        from usdtkit.elf import debugfiles  # most files are not stripped, or have no debug data
+        from usdtkit.elf import debugfiles  # lazy: only stripped files need it
 
         for debug in debugfiles.debug_images(image):
             with debug:
@@ -144,7 +203,7 @@ def all_tables(image: Image) -> Iterator[Table]:
 def _version_names(image: Image, data: bytes, strings: bytes) -> Iterator[tuple[int, str]]:
     entry, name = struct.Struct(f"{image.byte_order}HHHHIII"), struct.Struct(f"{image.byte_order}I")
     position = 0
-    for _ in range(_MOST_VERSIONS):  # whose links might run in a circle
+    for _ in range(_MOST_VERSIONS):  # the links between them might form a cycle
         if position + entry.size > len(data):
             return
         _, flags, number, _, _, auxiliary, following = entry.unpack_from(data, position)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from usdtkit.elf.image import PF_X, PT_LOAD, SHT_NOBITS, Image
-from usdtkit.elf.sites import is_go
+from usdtkit.elf.constants import DT_SONAME, PF_X, PT_LOAD, SHT_DYNAMIC, SHT_NOBITS
+from usdtkit.elf.golang import is_go
+from usdtkit.elf.image import Image
 from usdtkit.elf.tables import Table, tables
 from usdtkit.errors import ElfError
 
@@ -25,7 +26,6 @@ The second return goes to the address that lay on the stack at the first, which 
 vfork is none of them: its second return is that of another process, for which the kernel copies what is pending.
 """
 
-_SHT_DYNAMIC, _DT_SONAME = 6, 14
 _MOST_ENTRIES = 4096
 # What they offer is used by others, in which it is then found as an import.
 _EXEMPT = frozenset(
@@ -163,14 +163,14 @@ def _prefixed(table: Table) -> set[str]:
 
 def _soname(image: Image) -> str:
     """The name by which others ask the loader for the file, "" where it has none."""
-    section = next((section for section in image.sections if section.type == _SHT_DYNAMIC), None)
+    section = next((section for section in image.sections if section.type == SHT_DYNAMIC), None)
     if section is None or section.link >= len(image.sections):
         return ""
     entry = struct.Struct(image.byte_order + ("QQ" if image.bits == 64 else "II"))
     strings = image.sections[section.link]
     data = image.read(section.offset, min(section.size, _MOST_ENTRIES * entry.size))
     for tag, value in entry.iter_unpack(data[: len(data) // entry.size * entry.size]):
-        if tag == _DT_SONAME and strings.type != SHT_NOBITS and value < strings.size:
+        if tag == DT_SONAME and strings.type != SHT_NOBITS and value < strings.size:
             name = image.read(strings.offset + value, min(256, strings.size - value))
             return name.partition(b"\0")[0].decode("utf-8", "surrogateescape")
     return ""

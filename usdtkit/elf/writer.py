@@ -10,18 +10,31 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
+from usdtkit.architectures import architecture
+from usdtkit.elf.constants import (
+    DT_HASH,
+    DT_NULL,
+    DT_SONAME,
+    DT_STRSZ,
+    DT_STRTAB,
+    DT_SYMENT,
+    DT_SYMTAB,
+    ET_DYN,
+    NT_STAPSDT,
+    PT_LOAD,
+    SHF_ALLOC,
+    SHF_WRITE,
+    SHT_DYNAMIC,
+    SHT_DYNSYM,
+    SHT_HASH,
+    SHT_STRTAB,
+    SHT_SYMTAB,
+    STAPSDT_OWNER,
+    STB_GLOBAL,
+    STB_LOCAL,
+    STT_FUNC,
+)
 from usdtkit.errors import UsageError
-
-ET_EXEC, ET_DYN = 2, 3
-EM_X86_64, EM_AARCH64 = 62, 183
-PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_GNU_STACK = 1, 2, 4, 0x6474E551
-PF_X, PF_W, PF_R = 1, 2, 4
-SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_HASH, SHT_DYNAMIC, SHT_NOTE, SHT_DYNSYM = 1, 2, 3, 5, 6, 7, 11
-SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
-STB_LOCAL, STB_GLOBAL = 0, 1
-STT_NOTYPE, STT_OBJECT, STT_FUNC = 0, 1, 2
-DT_NULL, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_SONAME = 0, 4, 5, 6, 10, 11, 14
-NT_STAPSDT = 3
 
 _FILE_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT_HEADER = struct.Struct("<IIQQQQQQ")
@@ -100,7 +113,7 @@ def stapsdt_note(
 ) -> bytes:
     """Return the note of one USDT site: three addresses of the file, then three NUL-terminated strings."""
     strings = "".join(f"{text}\0" for text in (provider, name, arguments))
-    return note("stapsdt", NT_STAPSDT, struct.pack(f"<3{word}", address, base, semaphore) + strings.encode())
+    return note(STAPSDT_OWNER, NT_STAPSDT, struct.pack(f"<3{word}", address, base, semaphore) + strings.encode())
 
 
 def string_table(names: Iterable[str]) -> tuple[bytes, dict[str, int]]:
@@ -188,15 +201,19 @@ def write(
     sections: Sequence[Section],
     segments: Sequence[Segment],
     *,
-    machine: int = EM_X86_64,
+    machine: str = "x86_64",
     type: int = ET_DYN,
     page: int = 0x1000,
     base: int = 0,
 ) -> bytes:
     """Return the file: headers, the sections in the order given, .shstrtab, the section table.
 
-    A virtual address is `base` (a multiple of `page`, bytes) plus the file offset. The same input gives the same bytes.
+    `machine` is what uname calls the architecture. A virtual address is `base` (a multiple of `page`, bytes) plus the
+    file offset. The same input gives the same bytes.
     """
+    target = architecture(machine)
+    if target is None or target.bits != 64 or not target.little_endian:
+        raise UsageError(f"no ELF file is written for {machine}", hint="the machine is 64 bits wide and little-endian")
     names, name_offsets = string_table([*(section.name for section in sections), ".shstrtab"])
     sections = [*sections, Section(".shstrtab", SHT_STRTAB, names)]
     if len({section.name for section in sections}) != len(sections):
@@ -230,7 +247,7 @@ def write(
     image[: _FILE_HEADER.size] = _FILE_HEADER.pack(
         b"\x7fELF\x02\x01\x01",
         type,
-        machine,
+        target.number,
         1,
         0,
         _FILE_HEADER.size if segments else 0,

@@ -152,7 +152,7 @@ def _bind(probes: list[Probe[...]], own: dict[str, tuple[int, int]]) -> None:
             raise OSError("their file is not loaded")
         native.bind(probe.name, probe.path, symbol_name(PROVIDER, probe.name), probe.pristine)
     for name in own.keys() & _PROBES.keys():
-        native.look_at(name, *own[name])
+        native.bind_interpreter(name, *own[name])
 
 
 # What follows runs in the watcher's thread, each time a tracer comes or goes.

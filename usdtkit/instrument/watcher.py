@@ -60,7 +60,7 @@ def add(switch: Settable) -> None:
     """Have a switch called from here on; the first one starts the watcher."""
     _switches.append(switch)
     if len(_switches) > 1:
-        native.again()  # what it is for may be traced already
+        native.recheck()  # what it is for may be traced already
         return
     native.start(_switch)
     os.register_at_fork(

@@ -15,7 +15,7 @@ from functools import cache, partial
 from itertools import chain
 
 from usdtkit._ffi import check, describe, ffi, lib
-from usdtkit.bpf.render import EXIT_BIT
+from usdtkit.bpf.cookie import EXIT_BIT
 from usdtkit.elf.instructions import LONGEST, cost_of
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.files import OpenFile
@@ -28,6 +28,7 @@ from usdtkit.kernel.features import (
 )
 from usdtkit.kernel.loader import ATTACH_TYPE_NONE, Loaded
 from usdtkit.kernel.mounts import leave_mount
+from usdtkit.model import Tracepoint
 from usdtkit.records import dataclass, field
 
 ENOTSUPP = 524
@@ -142,7 +143,7 @@ class Links:
         self,
         wanted: Wanted,
         pids: Sequence[int] = (0,),
-        tracepoints: Sequence[tuple[str, str]] = (),
+        tracepoints: Sequence[tuple[str, Tracepoint]] = (),
     ) -> int:
         """Attach programs to their sites in those processes (0: in every one, present and future), and to tracepoints.
 
@@ -156,8 +157,10 @@ class Links:
                 # Loaded before the first is attached: the kernel's wait for that one serves all that follow at once.
                 multi = [link for file, sites in wanted.items() for link in self._multi(file, sites)]
         for program, tracepoint in tracepoints:
-            descriptor = lib.usdtkit_raw_tracepoint_open(self._loaded.tracepoint_program(program), tracepoint.encode())
-            self._descriptors.append(check(descriptor, f"attaching to the kernel's {tracepoint}"))
+            descriptor = lib.usdtkit_raw_tracepoint_open(
+                self._loaded.tracepoint_program(program), tracepoint.name.encode()
+            )
+            self._descriptors.append(check(descriptor, f"attaching to the kernel's {tracepoint.name}"))
         for file in files:
             leave_mount(file)
         # A step of a bisection visits every process that maps the file, so what is easily suspected goes apart.
@@ -201,7 +204,7 @@ class Links:
         sites = chain.from_iterable(chain(*programs.values()) for programs in wanted[file].by_direction())
         self.refused += [Refusal(file.path, site.file_offset, REWRITTEN) for site in sites]
 
-    def _load_tracepoints(self, tracepoints: Sequence[tuple[str, str]]) -> None:
+    def _load_tracepoints(self, tracepoints: Sequence[tuple[str, Tracepoint]]) -> None:
         for program, _ in tracepoints:
             self._loaded.tracepoint_program(program)
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 
 from usdtkit._ffi import PRIVILEGE_HINT, TRANSIENT, check, describe, ffi, lib
+from usdtkit.bpf.abi import MACHINES
 from usdtkit.bpf.compiler import Bytecode
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
 from usdtkit.kernel.features import (
@@ -37,8 +38,6 @@ MOV64, LOAD64, JUMP32_BEYOND, JUMP_UNEQUAL, EXIT = 0xBF, 0x79, 0x26, 0x5D, 0x95
 _CODE = struct.Struct("<BBhi")
 PSEUDO_MAP_FD, PSEUDO_CALL = 1, 1
 GET_ATTACH_COOKIE, COPY_FROM_USER, GET_FUNC_IP = 174, 148, 173
-# Where a program's context has the address of the instruction.
-INSTRUCTION_OFFSET = {"x86_64": 128, "aarch64": 256}
 # Of what the verifier says: statistics, instructions, and states of registers.
 _NO_REASON = r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]"
 
@@ -161,7 +160,10 @@ def _dispatcher(
     if returns is not None:
         # At an entry the instruction is the function's first: r7 = bpf_get_func_ip(), r8 = the instruction.
         code += [_CODE.pack(CALL, 0, 0, GET_FUNC_IP), _CODE.pack(MOV64, 0x07, 0, 0)]
-        code += [_CODE.pack(LOAD64, 0x68, INSTRUCTION_OFFSET[os.uname().machine], 0), _CODE.pack(MOV64, 0x61, 0, 0)]
+        code += [
+            _CODE.pack(LOAD64, 0x68, MACHINES[os.uname().machine].instruction_offset, 0),
+            _CODE.pack(MOV64, 0x61, 0, 0),
+        ]
     code.append(_CODE.pack(CALL, 0, 0, GET_ATTACH_COOKIE))
     if returns is not None:
         code.append(_CODE.pack(JUMP_UNEQUAL, 0x87, len(ranges) * 4 - 1, 0))

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 
 from usdtkit.bpf.compiler import Bytecode, MapDescription
-from usdtkit.bpf.render import COOKIE_LIST_BITS
+from usdtkit.bpf.cookie import COOKIE_LIST_BITS
 from usdtkit.kernel.maps import ARRAY, Map
 from usdtkit.records import replace
 

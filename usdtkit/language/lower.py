@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import NoReturn, cast
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.render import MAX_OPERANDS, HookKind
+from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.errors import SpecError, UsageError
 from usdtkit.language import nodes as n
 from usdtkit.language import printer
 from usdtkit.language.typenames import I32, I64, POINTER, STRING, U64, integer_type, is_float, is_text
-from usdtkit.model import Argument
+from usdtkit.model import Argument, HookKind
 from usdtkit.signatures.libc import STRUCTURES
 
 _ARGUMENT = re.compile(r"arg([1-9][0-9]?)")

@@ -1,89 +1,60 @@
-"""Events of `hooks.Messages` → rows for a report: text for the table, values for JSON and CSV.
+"""Events of `hooks.Messages` → rows: of each hit, or of equal hits once with their count.
 
-Input: events, and what of them is wanted. Output: rows, columns for them, and with `aggregate` equal rows once.
+Input: events, and which of them are wanted. Output: rows for `usdtkit.results.Rows`, with a `text` for tables.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from usdtkit.language.hooks import Messages
-from usdtkit.output import folded
-from usdtkit.output.report import COMM, PID, TIME, Column, Report
+from usdtkit.output import frames
 from usdtkit.output.text import printable, show
-from usdtkit.trace import wall_time
-
-CPU = Column("CPU", "cpu", 3, right=True)
-
-
-def seconds_column(*, unix: bool = False) -> Column:
-    """The time of an event in seconds since now, or (`unix`) since 1970."""
-    now = time.monotonic_ns()
-
-    def seconds(time_ns: int) -> str:
-        return f"{wall_time(time_ns):.6f}" if unix else f"{(time_ns - now) / 1e9:.6f}"
-
-    return Column("TIME(s)", "time_ns", 17 if unix else 12, seconds)
-
-
-def columns(first: Column = TIME, *, cpu: bool = False) -> list[Column]:
-    """The columns of a table whose `first` is the time."""
-    others = (PID, COMM, Column("PROBE", "probe", 24), Column("ARGUMENTS", "text", 0, str))
-    return [first, *([CPU] if cpu else []), *others]
+from usdtkit.records import dataclass, field
 
 
 def arguments_text(arguments: Mapping[str, Any]) -> str:
-    """order_id=42 customer="ada"."""
+    """Values by name as text, such as `order_id=42 customer="ada"`."""
     return " ".join(
-        f'{printable(name)}="{show(v)}"' if isinstance(v, str) else f"{printable(name)}={show(v)}"
-        for name, v in arguments.items()
+        f'{printable(name)}="{show(value)}"' if isinstance(value, str) else f"{printable(name)}={show(value)}"
+        for name, value in arguments.items()
     )
 
 
 @dataclass
-class Rows:
-    """Makes rows of events; `structured` ones are for JSON and CSV.
+class MessageRows:
+    """Makes rows of events.
 
-    `containing`: only events whose text contains this. `limit`: none after so many. `aggregate`: hold back equal ones.
+    Only events whose text contains `containing` become rows, and no more than `limit` of them. With `aggregate`, equal
+    events are held back until the end, and then are one row with their `count`.
     """
 
     messages: Messages
-    structured: bool
     containing: str = ""
     limit: int | None = None
     aggregate: bool = False
-    addresses: bool = False
-    _equal: dict[str, dict[str, Any]] = field(default_factory=dict)
+    held_back: dict[tuple[object, ...], dict[str, Any]] = field(default_factory=dict)
 
     def describe(self, event: Any) -> dict[str, Any] | None:
-        """The row of an event; None where none is wanted now."""
+        """The row of an event, or None where none is to be shown now."""
         row = self.messages.row(event)
         text = row["message"] if row.get("message") is not None else arguments_text(row["arguments"])
         if self.limit == 0 or self.containing not in text:
             return None
-        self._one_less()
-        if "stack" in row:
-            stack = row.pop("stack")
-            text = folded.below(text, stack, addresses=self.addresses)
-            row["stack"] = folded.shown(stack, addresses=self.addresses)
-        if not self.structured:
-            row["text"] = text
-        if not self.aggregate:
-            return row
-        key = f"{row['pid']} {row['tid']} {row['comm']} {row['probe']} {text}"
-        self._equal.setdefault(key, {**row, "count": 0})["count"] += 1
-        return None
-
-    def _one_less(self) -> None:
         if self.limit is not None:
             self.limit -= 1
             if not self.limit:
                 self.messages.stop()
+        row["text"] = text
+        if not self.aggregate:
+            return row
+        stack = frames.labels(row["stack"], offsets=True) if "stack" in row else ()
+        key = (row["pid"], row["tid"], row["comm"], row["probe"], text, stack)
+        self.held_back.setdefault(key, {**row, "count": 0})["count"] += 1
+        return None
 
-    def finish(self, report: Report) -> None:
-        """Write what was held back, the rarest first."""
-        for row in sorted(self._equal.values(), key=lambda row: int(row["count"])):
-            report.row(row if self.structured else {**row, "text": f"{row['text']}\n-->COUNT {row['count']}"})
+    def rest(self) -> Iterator[dict[str, Any]]:
+        """The rows that were held back, the rarest first."""
+        for row in sorted(self.held_back.values(), key=lambda row: int(row["count"])):
+            yield {**row, "text": f"{row['text']}\n-->COUNT {row['count']}"}

@@ -32,9 +32,10 @@ def labels(stack: Any, *, offsets: bool = False, addresses: bool = False) -> tup
     return tuple(label(frame, offsets=offsets, addresses=addresses) for frame in stack)
 
 
-def of_column(column: Column, stack: Any) -> list[str]:
-    """The labels of a stack as a column shows them, safe to print."""
-    return [printable(text) for text in labels(stack, offsets=column.offsets, addresses=column.addresses)]
+def of_column(column: Column, stack: Any, *, in_table: bool = False) -> list[str]:
+    """The labels of a stack as a column shows them in a table, or in other formats, safe to print."""
+    offsets = column.offsets == "all" or (in_table and column.offsets == "table")
+    return [printable(text) for text in labels(stack, offsets=offsets, addresses=column.addresses)]
 
 
 def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> str:

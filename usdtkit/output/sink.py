@@ -7,7 +7,7 @@ module there, which derives a class from `Sink` and calls it SINK.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, TextIO
 
@@ -49,8 +49,10 @@ class Sink:
         self.time_ns = time.monotonic_ns()
 
     def block(self, block: Block) -> None:
-        """Write a table, a histogram, or a stack."""
-        if isinstance(block, Table):
+        """Write a row, a table, a histogram, or a stack."""
+        if isinstance(block, Mapping):
+            self.row(self.stamped(block))
+        elif isinstance(block, Table):
             self.table(block)
         elif isinstance(block, Histogram):
             self.histogram(block)

@@ -1,7 +1,7 @@
 """What may be declared: names, argument types, limits. Keyword arguments of `Provider.probe` → checked specs.
 
-Pure. `provider` and `signature` call it, `image` writes what it returns; native/probe.c has the table of types in the
-same order.
+Pure. `provider` and `signature` call it, `image` writes what it returns; the types are those of
+`usdtkit.argumenttypes`.
 """
 
 from __future__ import annotations
@@ -12,27 +12,8 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
+from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.errors import UsageError
-
-# Operands of one argument: bytes, negative where signed. f32 and f64 travel as their IEEE bits, an enum as its number,
-# `bytes` as pointer and length, str and json as a pointer to text that a NUL ends.
-TYPES: dict[str, tuple[int, ...]] = {
-    "u8": (1,),
-    "u16": (2,),
-    "u32": (4,),
-    "u64": (8,),
-    "i8": (-1,),
-    "i16": (-2,),
-    "i32": (-4,),
-    "i64": (-8,),
-    "bool": (1,),
-    "f32": (4,),
-    "f64": (8,),
-    "str": (8,),
-    "bytes": (8, 8),
-    "enum": (-4,),
-    "json": (8,),
-}
 
 # Tracers read no more than twelve: libbpf, sdt.h and bpftrace's arg0…arg11.
 MAX_OPERANDS = 12
@@ -101,7 +82,7 @@ class Shape(NamedTuple):
     """Checked arguments, for all probes that have the same: what native/probe.c reads of them, and the specs.
 
     It reads (name, type) pairs, a converter for each (of an enum its numbers by all that may be said for them, of a
-    json what encodes it, else None), the types as their numbers in TYPES, and the canonical text.
+    json what encodes it, else None), the types as their numbers in DECLARABLE, and the canonical text.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -126,7 +107,7 @@ def argument(
     tracers get {"$truncated": its length, "head": its beginning}. Raises UsageError.
     """
     what = f"an argument of type {type!r}"
-    if not isinstance(type, str) or type not in TYPES:
+    if not isinstance(type, str) or type not in DECLARABLE:
         raise _unknown_type(what, type)
     if (type == "enum") != bool(names):
         raise UsageError(
@@ -188,7 +169,7 @@ def check_choice(what: str, value: object, choices: tuple[str, ...]) -> str:
 # are name, type, name, type… as they were declared.
 known_shapes: dict[object, Shape] = {}
 _MOST_SHAPES = 1024
-_KINDS = {name: number for number, name in enumerate(TYPES)}
+_KINDS = {name: number for number, name in enumerate(DECLARABLE)}
 
 
 def shape_of(what: str, arguments: Mapping[str, object]) -> Shape:
@@ -226,7 +207,7 @@ def check_arguments(what: str, arguments: Mapping[str, object]) -> tuple[Argumen
         if not isinstance(name, str) or len(name) > MAX_NAME or not _ARGUMENT_NAME.match(name):
             check_name(f"an argument of {what}", name, hyphen=False)
         spec = _spec(what, name, kind)
-        operands += len(TYPES[spec.type])
+        operands += len(DECLARABLE[spec.type])
         checked.append(spec)
     if operands > MAX_OPERANDS:
         raise UsageError(
@@ -237,7 +218,7 @@ def check_arguments(what: str, arguments: Mapping[str, object]) -> tuple[Argumen
 
 
 def _spec(what: str, name: str, kind: object) -> ArgumentSpec:
-    if isinstance(kind, str) and kind in TYPES and kind not in ("enum", "json"):
+    if isinstance(kind, str) and kind in DECLARABLE and kind not in ("enum", "json"):
         return ArgumentSpec(name, kind)
     if kind == "json":
         return ArgumentSpec(name, "json", limit=JSON_LIMIT)
@@ -288,4 +269,4 @@ def _is_integer(value: object) -> bool:
 
 
 def _unknown_type(what: str, kind: object) -> UsageError:
-    return UsageError(f"{what} has the unknown type {kind!r}", hint=f"one of {', '.join(TYPES)}, or an enum.Enum")
+    return UsageError(f"{what} has the unknown type {kind!r}", hint=f"one of {', '.join(DECLARABLE)}, or an enum.Enum")

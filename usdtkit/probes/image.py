@@ -15,9 +15,10 @@ import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.elf.stubs import REJECTED
 from usdtkit.errors import UsageError
-from usdtkit.probes.declaration import TYPES, ArgumentSpec, ProbeSpec, canonical, canonical_arguments
+from usdtkit.probes.declaration import ArgumentSpec, ProbeSpec, canonical, canonical_arguments
 from usdtkit.version import VERSION
 
 # The writer is needed for a file that does not exist yet: hardly ever.
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 # Counts up with each change of the bytes that one version of usdtkit makes of one declaration.
 FORMAT = 4
 BUILD_ID = bytes(20)
-METADATA_OWNER, METADATA_TYPE, METADATA_VERSION = "usdtkit", 1, 1
-# Readers take no more.
-MAX_METADATA = 1 << 20
 NOPS = ("safe", "fast")
 
 # A file ends with the CRC-32 of all before it, little-endian; the CRC-32 of anything that does so is this.
@@ -45,7 +43,6 @@ class Machine(NamedTuple):
     the operands of a C call in order; `stack` the further ones, formatted with their offset in bytes.
     """
 
-    elf: int
     code: bytes
     fast: bytes
     filler: bytes
@@ -58,7 +55,6 @@ class Machine(NamedTuple):
 # At the entry of a function the x86-64 stack holds the return address first, that of aarch64 the ninth argument.
 MACHINES = {
     "x86_64": Machine(
-        62,
         b"\x90\xc3",
         bytes.fromhex("0f1f440000 c3"),
         b"\xcc",
@@ -68,7 +64,6 @@ MACHINES = {
         8,
     ),
     "aarch64": Machine(
-        183,
         bytes.fromhex("1f2003d5 c0035fd6"),
         bytes.fromhex("1f2003d5 c0035fd6"),
         bytes.fromhex("00000000"),
@@ -117,7 +112,7 @@ def text_of(content: bytes) -> tuple[int, int]:
 
 def operands(arguments: Sequence[ArgumentSpec], machine: Machine) -> str:
     """Return the argument string of the note: where each operand lies when the stub is entered."""
-    sizes = [size for argument in arguments for size in TYPES[argument.type]]
+    sizes = [size for argument in arguments for size in DECLARABLE[argument.type]]
     texts = []
     for index, size in enumerate(sizes):
         spilled = index - len(machine.registers)
@@ -126,48 +121,18 @@ def operands(arguments: Sequence[ArgumentSpec], machine: Machine) -> str:
     return " ".join(texts)
 
 
-def metadata(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
-    """Return the note that tells what the USDT notes have no room for: UTF-8 JSON.
+def metadata_note(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
+    """Return the note that tells what the USDT notes have no room for. UsageError where that is too much."""
+    from usdtkit.elf import metadata, writer
 
-    Of each probe name, doc, stability and arguments; of each argument name, type, unit, doc, an enum's names and
-    numbers, and a json's limit in bytes. What is empty is left out, but for the doc of a probe.
-    """
-    import json
-
-    from usdtkit.elf import writer
-
-    description = {
-        "version": METADATA_VERSION,
-        "sdk": VERSION,
-        "provider": provider,
-        "probes": [
-            {
-                "name": probe.name,
-                "doc": probe.doc,
-                **({"stability": probe.stability} if probe.stability else {}),
-                "arguments": [_describe(argument) for argument in probe.arguments],
-            }
-            for probe in probes
-        ],
-    }
-    text = json.dumps(description, ensure_ascii=False, separators=(",", ":"))
-    if len(text.encode()) > MAX_METADATA:
+    note = writer.note(metadata.OWNER, metadata.TYPE, metadata.encode(provider, VERSION, probes))
+    if len(note) > metadata.MAX_SIZE:
         raise UsageError(
-            f"the docs and names of provider {provider} take {len(text.encode())} bytes, at most {MAX_METADATA} are "
+            f"the docs and names of provider {provider} take {len(note)} bytes, at most {metadata.MAX_SIZE} are "
             "possible",
             hint="shorten them, or make two providers",
         )
-    return writer.note(METADATA_OWNER, METADATA_TYPE, text.encode())
-
-
-def _describe(argument: ArgumentSpec) -> dict[str, object]:
-    more = {
-        "unit": argument.unit,
-        "doc": argument.doc,
-        "names": dict(argument.names),
-        "limit": argument.limit,
-    }
-    return {"name": argument.name, "type": argument.type, **{key: value for key, value in more.items() if value}}
+    return note
 
 
 def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64", nop: str = "safe") -> bytes:
@@ -175,7 +140,7 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
 
     `machine` is a key of MACHINES, `nop` one of NOPS. Raises UsageError where names and docs are too long in all.
     """
-    from usdtkit.elf import writer
+    from usdtkit.elf import constants, metadata, writer
     from usdtkit.elf.writer import Section, Segment, Symbol
 
     target = MACHINES[machine]
@@ -194,38 +159,38 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
                 probe.name,
                 operands(probe.arguments, target),
                 address=layout.addresses[".text"] + index * STRIDE,
-                base=layout.addresses[".stapsdt.base"],
+                base=layout.addresses[constants.STAPSDT_BASE_SECTION],
             )
             for index, probe in enumerate(probes)
         )
 
     name = file_name(provider, canonical_of(probes), machine=machine, nop=nop)
     hash_, dynsym, dynstr, dynamic = writer.dynamic_sections(symbols, name)
-    build_id = writer.note("GNU", 3, BUILD_ID)
-    alloc, code = writer.SHF_ALLOC, writer.SHF_ALLOC | writer.SHF_EXECINSTR
+    build_id = writer.note(constants.GNU_OWNER, constants.NT_GNU_BUILD_ID, BUILD_ID)
+    alloc, code = constants.SHF_ALLOC, constants.SHF_ALLOC | constants.SHF_EXECINSTR
     sections = [
-        Section(".note.gnu.build-id", writer.SHT_NOTE, build_id, alloc, 4),
+        Section(".note.gnu.build-id", constants.SHT_NOTE, build_id, alloc, 4),
         hash_,
         dynsym,
         dynstr,
-        Section(".stapsdt.base", writer.SHT_PROGBITS, b"\0", alloc),
-        Section(".text", writer.SHT_PROGBITS, room * len(probes), code, STRIDE),
+        Section(constants.STAPSDT_BASE_SECTION, constants.SHT_PROGBITS, b"\0", alloc),
+        Section(".text", constants.SHT_PROGBITS, room * len(probes), code, STRIDE),
         dynamic,
-        Section(".note.stapsdt", writer.SHT_NOTE, notes, 0, 4),
-        Section(".note.usdtkit", writer.SHT_NOTE, metadata(provider, probes), 0, 4),
+        Section(constants.STAPSDT_SECTION, constants.SHT_NOTE, notes, 0, 4),
+        Section(metadata.SECTION, constants.SHT_NOTE, metadata_note(provider, probes), 0, 4),
         *writer.static_sections(symbols),
     ]
-    read, execute, write = writer.PF_R, writer.PF_R | writer.PF_X, writer.PF_R | writer.PF_W
+    read, execute, write = constants.PF_R, constants.PF_R | constants.PF_X, constants.PF_R | constants.PF_W
     segments = [
-        Segment(writer.PT_LOAD, read, ".note.gnu.build-id", ".stapsdt.base", headers=True),
-        Segment(writer.PT_LOAD, execute, ".text", ".text"),
-        Segment(writer.PT_LOAD, write, ".dynamic", ".dynamic"),
-        Segment(writer.PT_DYNAMIC, write, ".dynamic", ".dynamic"),
-        Segment(writer.PT_NOTE, read, ".note.gnu.build-id", ".note.gnu.build-id", align=4),
+        Segment(constants.PT_LOAD, read, ".note.gnu.build-id", constants.STAPSDT_BASE_SECTION, headers=True),
+        Segment(constants.PT_LOAD, execute, ".text", ".text"),
+        Segment(constants.PT_LOAD, write, ".dynamic", ".dynamic"),
+        Segment(constants.PT_DYNAMIC, write, ".dynamic", ".dynamic"),
+        Segment(constants.PT_NOTE, read, ".note.gnu.build-id", ".note.gnu.build-id", align=4),
         # Without it glibc would make the stacks of the whole process executable.
-        Segment(writer.PT_GNU_STACK, write, align=16),
+        Segment(constants.PT_GNU_STACK, write, align=16),
     ]
-    image = writer.write(sections, segments, machine=target.elf, page=target.page)
+    image = writer.write(sections, segments, machine=machine, page=target.page)
     identity = hashlib.sha256(image).digest()[: len(BUILD_ID)]
-    image = image.replace(build_id, writer.note("GNU", 3, identity), 1)
+    image = image.replace(build_id, writer.note(constants.GNU_OWNER, constants.NT_GNU_BUILD_ID, identity), 1)
     return image + zlib.crc32(image).to_bytes(4, "little")

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.errors import UsageError
-from usdtkit.probes.declaration import TYPES, ArgumentSpec
+from usdtkit.probes.declaration import ArgumentSpec
 
 # What Python's own types mean where an annotation says no more.
 _PLAIN: dict[object, str] = {int: "i64", float: "f64", bool: "bool", str: "str", bytes: "bytes", object: "json"}
@@ -47,7 +48,7 @@ def _type(what: str, name: str, annotations: _Resolved) -> object:
     raw = annotations.raw.get(name)
     if raw is None:
         raise UsageError(f"{what} has no type", hint="annotate it: u64, str, …")
-    if isinstance(raw, str) and raw in TYPES:
+    if isinstance(raw, str) and raw in DECLARABLE:
         return raw
     try:
         hint = annotations[name]
@@ -56,7 +57,7 @@ def _type(what: str, name: str, annotations: _Resolved) -> object:
     if typing.get_origin(hint) is typing.Annotated:
         base, *more = typing.get_args(hint)
         for each in reversed(more):
-            if isinstance(each, ArgumentSpec) or (isinstance(each, str) and each in TYPES):
+            if isinstance(each, ArgumentSpec) or (isinstance(each, str) and each in DECLARABLE):
                 return each
         hint = base
     return _PLAIN.get(hint, hint) if isinstance(hint, type) else hint

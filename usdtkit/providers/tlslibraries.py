@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence, Set
 
 from usdtkit import targets
 from usdtkit.errors import NotFoundError, UsageError
-from usdtkit.model import Function
+from usdtkit.model import Function, UserPlace
 from usdtkit.records import NamedTuple
 from usdtkit.trace import Session, uprobe
-from usdtkit.trace.specs import Place, Resolved
+from usdtkit.trace.specs import Resolved
 
 Names = tuple[str, ...]
 
@@ -182,7 +182,7 @@ def together(files: Sequence[LibraryFile], choose: Callable[[Library, Set[str]],
 
     `choose` is given a library and the names of the functions that one file has, and returns some of the names.
     """
-    places: list[Place] = []
+    places: list[UserPlace] = []
     for library, functions in files:
         names = choose(library, {function.name for function in functions})
         if own := [function for function in functions if function.name in names]:

@@ -22,6 +22,10 @@ class Table:
     rows: Iterable[Row]
     title: str = ""
 
+    def __post_init__(self) -> None:
+        # At once, because a generator would see later values of the variables that it uses.
+        self.__dict__["rows"] = tuple(self.rows)
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -55,4 +59,4 @@ class StackSum:
 
 
 # Union, because Python 3.10 joins no class with the class that `records` makes of another by the operator.
-Block = Union[Table, Histogram, StackSum]  # noqa: UP007
+Block = Union[Row, Table, Histogram, StackSum]  # noqa: UP007

@@ -6,10 +6,12 @@ JSON Schema, and `usdtkit man` the column table of a manual page.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from usdtkit.records import dataclass
+from usdtkit.records import dataclass, replace
+from usdtkit.trace import wall_time
 
 Type = Literal[
     "time", "duration", "integer", "count", "number", "boolean", "string", "text", "bytes", "stack", "list", "object",
@@ -26,6 +28,7 @@ bytes     the same of bytes, which JSON shows as hexadecimal digits
 stack     a `usdtkit.trace.Stack`, or None; formats show the labels of its frames
 list, object, buckets   values that only JSON can show whole
 """
+Offsets = Literal["", "table", "all"]
 Role = Literal["", "name", "weight", "phase"]
 NUMBERS = ("duration", "integer", "count", "number")
 
@@ -62,7 +65,7 @@ class Column:
     table_only: bool = False
     values: Sequence[str] = ()
     fields: Sequence[Column] = ()
-    offsets: bool = False
+    offsets: Offsets = ""
     addresses: bool = False
     role: Role = ""
 
@@ -134,3 +137,13 @@ PERCENTILES = tuple(
     for percent in (50, 90, 99)
 )
 """What a histogram with percentiles has besides `BUCKETS`."""
+
+
+def seconds_column(*, unix: bool = False) -> Column:
+    """`TIME` as seconds since now, or with `unix` since 1970."""
+    now = time.monotonic_ns()
+
+    def seconds(time_ns: int) -> str:
+        return f"{wall_time(time_ns):.6f}" if unix else f"{(time_ns - now) / 1e9:.6f}"
+
+    return replace(TIME, heading="TIME(s)", width=17 if unix else 12, show=seconds)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from usdtkit.bpf.abi import machine
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.links import Wanted
@@ -30,8 +31,6 @@ MOST_FILES = 128  # that are looked for; each is kept open
 FEW = 8
 # How long a look at the end may take, when nothing came: so many thousand processes are looked at.
 LAST_LOOK_S = 0.5
-# What a breakpoint changes of an instruction: one byte of x86's, else a word.
-BREAKPOINT_SIZE = 1 if os.uname().machine == "x86_64" else 4
 OVERLAYFS = b"overlay"
 
 REMAPPED = "its code is not the file's, but a copy of it in memory, as programs make for huge pages"
@@ -265,10 +264,11 @@ def _state(pid: int, maps: bytes, file: _File, mappings: Sequence[Mapping]) -> s
 def _state_of(pid: int, memory: int, file: _File, mapping: Mapping, site: int) -> str:
     address = mapping.address(site)
     assert address is not None
-    there = os.pread(memory, BREAKPOINT_SIZE, address)
+    size = machine().breakpoint_size
+    there = os.pread(memory, size, address)
     if not there:
         raise ProcessLookupError
-    if there != os.pread(file.descriptor, BREAKPOINT_SIZE, site):
+    if there != os.pread(file.descriptor, size, site):
         return ""
     if mapping.is_writable or mapping.permissions[3:4] == b"s":
         return WRITABLE

@@ -13,10 +13,9 @@ from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
-from usdtkit.bpf.render import HookKind
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
-from usdtkit.model import Function, Probe
+from usdtkit.model import Function, HookKind, Probe
 from usdtkit.trace.aggregations import Aggregation
 from usdtkit.trace.command import find_program
 from usdtkit.trace.finding import Finder, Signatures, ThisMachine

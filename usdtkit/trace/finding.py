@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from usdtkit import linkage, targets
+from usdtkit.argumenttypes import width_of
 from usdtkit.elf.notes import name_operands
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError
-from usdtkit.model import Function, Probe, width_of
+from usdtkit.model import Function, Probe
 from usdtkit.signatures import known_arguments
 from usdtkit.trace.specs import FunctionSpec, Resolved
 

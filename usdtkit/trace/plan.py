@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit.bpf import program as programs
+from usdtkit.bpf.cookie import NAMESAKE_SHIFT, NAMESAKES, function_cookie, usdt_cookie
 from usdtkit.bpf.operands import pack_operands
-from usdtkit.bpf.render import NAMESAKE_SHIFT, NAMESAKES
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.links import FileSites, Site
 from usdtkit.kernel.rejections import REJECTED
+from usdtkit.model import UserPlace
 from usdtkit.records import asdict, dataclass
-from usdtkit.trace.specs import Place, Resolved
+from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
     from usdtkit.elf.instructions import Cost
@@ -106,8 +107,8 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
     from usdtkit.elf.image import Image
     from usdtkit.elf.sites import cost
 
-    costs: dict[Place, Cost] = {}
-    wanted: dict[OpenFile | str, list[Place]] = {}
+    costs: dict[UserPlace, Cost] = {}
+    wanted: dict[OpenFile | str, list[UserPlace]] = {}
     for resolved in places:
         for place in resolved.places:
             wanted.setdefault(place.file or place.path, []).append(place)
@@ -156,10 +157,10 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
             if hook.kind == "usdt":
                 packed = tuple(pack_operands(place.operands, hook.machine))
                 at_entry = stacks is not None and stacks.begins_function(place)
-                cookie = programs.cookie(name, lists.setdefault(packed, len(lists)), at_entry)
+                cookie = usdt_cookie(name, lists.setdefault(packed, len(lists)), at_entry)
             else:
                 is_exit = hook.kind == "return" and place.returns == "sites"
-                cookie = programs.function_cookie(name, flags, is_exit=is_exit)
+                cookie = function_cookie(name, flags, is_exit=is_exit)
             site = Site(place.file_offset, place.semaphore_offset, cookie)
             file = sites.setdefault(opened, FileSites())
             if place.returns == "tail":
@@ -176,7 +177,7 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
     by_number = dict(enumerate(rejected.values(), len(names)))
     counting: dict[OpenFile, list[Site]] = {}
     for number, (opened, offset) in zip(by_number, rejected, strict=True):
-        counting.setdefault(opened, []).append(Site(offset, 0, programs.cookie(number, 0)))
+        counting.setdefault(opened, []).append(Site(offset, 0, usdt_cookie(number, 0)))
     for opened, those in counting.items():
         # First of all, for a program may fire as soon as it sees that a probe is traced.
         sites[opened].plain = {REJECTED: those, **sites[opened].plain}

@@ -25,15 +25,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit import targets
-from usdtkit.bpf.render import EXIT_IS_BRANCH, EXIT_IS_SHARED, EXIT_LACKS_VALUE
+from usdtkit.bpf.cookie import EXIT_IS_BRANCH, EXIT_IS_SHARED, EXIT_LACKS_VALUE
 from usdtkit.elf.image import Image
 from usdtkit.elf.unwinding import RETURNS_TWICE, may_end_anywhere, may_leave
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.model import RETURN_POLICIES
+from usdtkit.model import RETURN_POLICIES, UserPlace
 from usdtkit.records import replace
 from usdtkit.signatures import returns_only
-from usdtkit.trace.specs import Place, Resolved
+from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
     from usdtkit.elf.exits import Exit, ExitFinder, Exits
@@ -58,8 +58,8 @@ class Returns:
 
         UnsupportedError where none is left.
         """
-        entries: list[Place] = []
-        exits: list[Place] = []
+        entries: list[UserPlace] = []
+        exits: list[UserPlace] = []
         refused: list[UsdtkitError] = []
         finders: dict[OpenFile, _Finder] = {}
         for place in entered.places:
@@ -106,7 +106,7 @@ class Returns:
         found = {goid_offset(Image(file.path, file)) for file in {place.opened for place in resolved.places}}
         return found.pop() if len(found) == 1 else 0
 
-    def _one(self, place: Place, finder: _Finder) -> tuple[Place, list[Place]]:
+    def _one(self, place: UserPlace, finder: _Finder) -> tuple[UserPlace, list[UserPlace]]:
         function = place.function
         if function is None:
             raise UnsupportedError(f"{place.name}: only a whole function has a return", hint="name the function alone")
@@ -145,7 +145,7 @@ class Returns:
         shared = any(exit.shared for exit in exits.sites) * EXIT_IS_SHARED
         return replace(place, file_offset=exits.entry, returns="sites", why=why, flags=shared), leaving
 
-    def _exit(self, place: Place, exit: Exit, why: str) -> Place:
+    def _exit(self, place: UserPlace, exit: Exit, why: str) -> UserPlace:
         flags = exit.shared * EXIT_IS_SHARED
         if self._policy == "auto" and exit.kind == "jump" and _ends_safely(exit.to):
             why = f"goes on in {exit.to}, which is only left by its return"
@@ -197,7 +197,7 @@ class _Finder:
         return self._finder.find(function, into)
 
 
-def _is_entry_of_go(place: Place) -> bool:
+def _is_entry_of_go(place: UserPlace) -> bool:
     function = place.function
     return function is not None and function.convention == "go" and place.file_offset == function.file_offset
 
@@ -207,7 +207,7 @@ def _ends_safely(name: str) -> bool:
     return name.startswith(("_ZdlPv", "_ZdaPv")) or returns_only("c", name)
 
 
-def _probed(place: Place, why: str) -> tuple[Place, list[Place]]:
+def _probed(place: UserPlace, why: str) -> tuple[UserPlace, list[UserPlace]]:
     probed = replace(place, returns="probes", why=why)
     return probed, [probed]
 

@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf import program as programs
+from usdtkit.bpf.calls import caller_of
 from usdtkit.bpf.compiler import compile_program
+from usdtkit.bpf.cookie import function_cookie
 from usdtkit.bpf.layout import Layout
-from usdtkit.bpf.pairs import caller_of
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsageError
@@ -30,6 +31,7 @@ from usdtkit.kernel.loader import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.mounts import leave_mount
 from usdtkit.kernel.ringbuf import RingBuffer
+from usdtkit.model import UserPlace
 from usdtkit.processes import runs, threads
 from usdtkit.records import replace
 from usdtkit.trace.command import Command
@@ -39,7 +41,7 @@ from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.remedies import remedies  # not later: who has dropped privileges may not read our files
 from usdtkit.trace.sources import Source
-from usdtkit.trace.specs import Place, check_places
+from usdtkit.trace.specs import check_places
 from usdtkit.trace.stream import Stream
 from usdtkit.trace.waiting import Waiter
 
@@ -276,7 +278,7 @@ class Session(Definition):
                 else "some first instructions cannot be probed: try another function",
             )
 
-    def extend(self, source: Source, places: Sequence[Place]) -> None:
+    def extend(self, source: Source, places: Sequence[UserPlace]) -> None:
         """Attach a source of the running session to more places, such as those in files that came after the start.
 
         Their hits go by the name that the source has. UsageError of a pair, and of a source with arguments: where these
@@ -292,7 +294,7 @@ class Session(Definition):
             raise UsageError(f"{source.resolved.what}: only a source without arguments can be extended")
         if hook.kind != "usdt":
             check_places(places)
-        cookie = programs.function_cookie(self._numbers[hook.index])
+        cookie = function_cookie(self._numbers[hook.index])
         wanted: dict[OpenFile, FileSites] = {}
         for place in places:
             site = Site(place.file_offset, place.semaphore_offset, cookie)

@@ -7,45 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from usdtkit import targets
-from usdtkit.bpf.render import HookKind
 from usdtkit.errors import UsageError
 from usdtkit.files import OpenFile
-from usdtkit.model import Argument, Function, Operand, Probe
-from usdtkit.records import dataclass, field, replace
+from usdtkit.model import Argument, Function, HookKind, Operand, Probe, UserPlace
+from usdtkit.records import dataclass, replace
 from usdtkit.signatures import known_function
-
-ReturnsBy = Literal["sites", "probes", "tail"]
-"""How a function's return is seen: by probes on the instructions with which it leaves, by return probes of the kernel,
-or by one that is set where the function jumps to its last callee."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One offset of one file, with the name that its events carry. `file` is the file, as `Function` has it.
-
-    Of a `function`'s entry or return, once `trace.returns` has decided: by what its `returns` are seen and `why`, and
-    the flags of the cookie (EXIT_… of `bpf.render`).
-    """
-
-    name: str
-    path: str
-    file_offset: int
-    semaphore_offset: int = 0
-    operands: tuple[Operand, ...] = ()
-    file: OpenFile | None = field(default=None, compare=False, repr=False)
-    rejected_offset: int = 0
-    function: Function | None = None
-    returns: ReturnsBy | Literal[""] = ""
-    why: str = ""
-    flags: int = 0
-
-    @property
-    def opened(self) -> OpenFile:
-        """The file; where the place was made without, what is at its path now. NotFoundError, PrivilegeError."""
-        return self.file or OpenFile.open(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +26,7 @@ class Resolved:
     what: str
     kind: HookKind
     arguments: tuple[Argument, ...]
-    places: tuple[Place, ...]
+    places: tuple[UserPlace, ...]
     convention: str = ""
 
     def returning(self) -> Resolved:
@@ -66,7 +34,7 @@ class Resolved:
         return replace(self, kind="return", arguments=())
 
 
-def check_places(places: Iterable[Place]) -> None:
+def check_places(places: Iterable[UserPlace]) -> None:
     """Raise UsageError where a place is in the middle of an instruction: a probe there changes what a program does.
 
     Where functions begin, or leave, an instruction does: nothing is read for places that were found so.
@@ -99,7 +67,7 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
         if not all(_readable(site.operands, argument) for site in sites):
             common[index] = replace(argument, type="unreadable")
     places = tuple(
-        Place(
+        UserPlace(
             *(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands, probe.file),
             rejected_offset=site.rejected_offset,
         )
@@ -143,7 +111,7 @@ class FunctionSpec:
             "return" if self.on_return else "entry",
             self.arguments_of(function.name for function in found),
             tuple(
-                Place(each.demangled or each.name, each.path, each.file_offset, file=each.file, function=each)
+                UserPlace(each.demangled or each.name, each.path, each.file_offset, file=each.file, function=each)
                 for each in found
             ),
             conventions.pop() if len(conventions) == 1 else "mixed",

@@ -21,8 +21,8 @@ from typing import Any
 from usdtkit.bpf.layout import Layout
 from usdtkit.files import OpenFile
 from usdtkit.kernel.ringbuf import RingBuffer
+from usdtkit.model import UserPlace
 from usdtkit.trace.memory import Frame, Memory, Remains, aligned
-from usdtkit.trace.specs import Place
 from usdtkit.trace.symbols import Files
 
 # struct stack_record of bpf/stacks.c.
@@ -135,7 +135,7 @@ class Stacks:
         others = {pid: memory for pid, memory in self._memories.items() if pid != os.getpid()}
         return advice(memory for pid, memory in others.items() if named.get(pid) is False)
 
-    def begins_function(self, place: Place) -> bool:
+    def begins_function(self, place: UserPlace) -> bool:
         """Whether a site is a function's first instruction: then its caller is where the call has left it."""
         table = self._files.traced(place.opened).table()
         address = None if table is None else table.address(place.file_offset)

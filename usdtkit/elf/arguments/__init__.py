@@ -17,6 +17,7 @@ MACHINES = ("x86_64", "i386", "aarch64", "arm", "ppc64le", "s390x", "riscv64", "
 """The machines whose operands are understood, each by the module of that name."""
 
 _SIZE = re.compile(r"(-?)([0-9]{1,4})(f?)@", re.ASCII)
+_SIZES = (1, 2, 4, 8)
 _CACHED_LENGTH = 512
 # A size begins an operand even inside a bracket that was never closed.
 _AT_SIZE = re.compile(r"\s+(?=-?[0-9]{1,4}f?@)", re.ASCII)
@@ -52,14 +53,14 @@ def _all_anywhere(text: str, machine: str) -> tuple[Operand, ...] | None:
 @lru_cache(maxsize=1024)
 def _anywhere(text: str, machine: str) -> Operand | None:
     """The operand where it is the same at every site of every file."""
-
-    def resolve(name: str) -> int:
-        raise _NeedsSite
-
     try:
-        return _operand(text, machine, 0, resolve)
+        return _operand(text, machine, 0, _refuse)
     except _NeedsSite:
         return None
+
+
+def _refuse(name: str) -> int:
+    raise _NeedsSite
 
 
 def render(operand: Operand, machine: str) -> str:
@@ -107,32 +108,41 @@ def _grammar(machine: str) -> Grammar | None:
 def _operand(text: str, machine: str, site_address: int, resolve_symbol: SymbolResolver) -> Operand:
     grammar = _grammar(machine)
     size, signed, floating, body = 0, False, False, text
-    if prefix := _SIZE.match(text):
+    prefix = _SIZE.match(text)
+    if prefix is not None:
         sign, digits, kind = prefix.groups()
         size, signed, floating, body = int(digits), sign == "-", kind == "f", text[prefix.end() :]
     try:
-        if prefix and size not in (1, 2, 4, 8):
+        if prefix is not None and size not in _SIZES:
             raise Unreadable(f"values of {size} bytes are not supported")
         if floating and size not in (4, 8):
             raise Unreadable(f"floating-point values of {size} bytes are not supported")
         if grammar is None:
             raise Unreadable(f"no operand grammar for {machine}")
-        found = grammar.parse(body, site_address, lambda name: site_address if name == "." else resolve_symbol(name))
-        if found.kind == "register" and size > found.size == grammar.word:
+        place = grammar.parse(
+            body, site_address, _with_dot(resolve_symbol, site_address) if "." in body else resolve_symbol
+        )
+        if place.kind == "register" and size > place.size == grammar.word:
             raise Unreadable(f"a value of {size} bytes in two registers, of which only {body} is named")
-        if floating and found.kind == "register" and size > found.size:
-            raise Unreadable(f"a floating-point value of {size} bytes in a register of {found.size}")
+        if floating and place.kind == "register" and size > place.size:
+            raise Unreadable(f"a floating-point value of {size} bytes in a register of {place.size}")
     except Unreadable as reason:
-        kept = size if size in (1, 2, 4, 8) else 8
+        kept = size if size in _SIZES else 8
         return Operand(text, "unreadable", size=kept, signed=signed, reason=str(reason), floating=floating)
-    if not prefix:
-        signed = found.kind == "constant" and found.value < 0
-    size = size or found.size
-    if found.kind == "register":
-        size = min(size, found.size)
-    value = _cut(found.value, size, signed) if found.kind == "constant" else found.value
-    place = found.base, found.index_register, found.scale
-    return Operand(text, found.kind, size, signed, value, *place, shift=found.shift, floating=floating)
+    where, whole, value, base, index, scale, shift = place
+    if where == "constant":
+        if prefix is None:
+            signed = value < 0
+        size = size or whole
+        value = _cut(value, size, signed)
+    elif where == "register":
+        size = min(size or whole, whole)
+    return Operand(text, where, size or whole, signed, value, base, index, scale, "", shift, floating)
+
+
+def _with_dot(resolve_symbol: SymbolResolver, site_address: int) -> SymbolResolver:
+    """The resolver that also knows `.`, which is the site itself, as for an assembler."""
+    return lambda name: site_address if name == "." else resolve_symbol(name)
 
 
 def _cut(value: int, size: int, signed: bool) -> int:

@@ -12,7 +12,8 @@ from usdtkit.model import Operand
 from usdtkit.records import NamedTuple
 
 _MEMORY = re.compile(
-    r"(?P<displacement>[^()%\s]*)\(\s*(?:%(?P<base>\w+))?\s*(?:,\s*%(?P<index>\w+)\s*(?:,\s*(?P<scale>\w*)\s*)?)?\)",
+    # displacement, base, index, scale
+    r"([^()%\s]*)\(\s*(?:%(\w+))?\s*(?:,\s*%(\w+)\s*(?:,\s*(\w*)\s*)?)?\)",
     re.ASCII,
 )
 _VECTOR = re.compile(r"[xyz]?mm[0-9]{1,2}", re.ASCII)
@@ -44,7 +45,7 @@ def parse(syntax: Syntax, body: str, site_address: int, resolve_symbol: SymbolRe
         if ":" in body:
             raise Unreadable(f"memory in the segment {body.partition(':')[0]}, whose start the kernel does not show")
         register = _register(syntax, body[1:])
-        return Place("register", size=register.size, base=register.full, shift=register.shift)
+        return Place("register", register.size, base=register.full, shift=register.shift)
     if memory := _MEMORY.fullmatch(body):
         return _memory(syntax, memory, site_address, resolve_symbol)
     if not body:
@@ -74,20 +75,20 @@ def render(syntax: Syntax, operand: Operand) -> str:
 
 
 def _memory(syntax: Syntax, memory: re.Match[str], site_address: int, resolve_symbol: SymbolResolver) -> Place:
-    value, symbolic = displacement(memory["displacement"], resolve_symbol)
-    if memory["base"] == syntax.counter:
-        if memory["index"]:
+    displaced, base_name, index_name, scale_text = memory.groups()
+    value, symbolic = displacement(displaced, resolve_symbol)
+    if base_name == syntax.counter:
+        if index_name:
             raise Unreadable(f"%{syntax.counter} takes no index")
         value = signed(value - site_address if symbolic else value)
         return Place("memory", size=syntax.word, base=syntax.counter, value=value)
-    if memory["scale"] not in (None, "", "1", "2", "4", "8"):
-        raise Unreadable(f"scale {memory['scale']}")
-    base = _address_register(syntax, memory["base"]) if memory["base"] else None
-    index = _address_register(syntax, memory["index"]) if memory["index"] else None
+    if scale_text not in (None, "", "1", "2", "4", "8"):
+        raise Unreadable(f"scale {scale_text}")
+    base = _address_register(syntax, base_name) if base_name else None
+    index = _address_register(syntax, index_name) if index_name else None
     if index == syntax.stack or (base is None and index is None):
         raise Unreadable("not a memory operand of this architecture")
-    scale = int(memory["scale"] or 1)
-    return Place("memory", size=syntax.word, base=base, index_register=index, scale=scale, value=signed(value))
+    return Place("memory", syntax.word, signed(value), base, index, int(scale_text or 1))
 
 
 def _register(syntax: Syntax, name: str) -> Register:

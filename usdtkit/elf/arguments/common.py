@@ -53,9 +53,10 @@ def unseen(register: str) -> Unreadable:
 
 def number(text: str, reason: str) -> int:
     """The integer that `text` spells in decimal or hex, within 64 bits; else Unreadable(reason)."""
-    if not _NUMBER.fullmatch(text):
+    spelled = _NUMBER.fullmatch(text)
+    if spelled is None:
         raise Unreadable(reason)
-    value = int(text, 16 if "x" in text.lower() else 10)
+    value = int(text, 16 if spelled[1][1:2] in ("x", "X") else 10)
     if not -(1 << 63) <= value < 1 << 64:
         raise Unreadable("number beyond 64 bits")
     return value
@@ -66,6 +67,10 @@ def displacement(text: str, resolve_symbol: SymbolResolver) -> tuple[int, bool]:
 
     `symbol@GOTOFF` is a distance from the global offset table, and so no symbol in this sense.
     """
+    if not text:
+        return 0, False
+    if _NUMBER.fullmatch(text):  # as most are
+        return number(text, "not a number"), False
     total, position, symbolic = 0, 0, False
     while position < len(text):
         term = _TERM.match(text, position)

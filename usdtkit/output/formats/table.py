@@ -45,7 +45,7 @@ class TableSink(Sink):
         text = self._aligned(cells)
         for column in self._below:
             if column.name in row:
-                text = INDENT.join([text, *frames.of_column(column, row[column.name])])
+                text = INDENT.join([text, *frames.of_column(column, row[column.name], in_table=True)])
         self._line(text)
 
     def interval(self, *, timestamp: bool = False) -> None:
@@ -70,10 +70,10 @@ class TableSink(Sink):
             self._line(histogram.statistics(distribution, PERCENTILES, bound))
 
     def stack(self, stack: StackSum) -> None:
-        column = next((one for one in self.schema.columns if one.type == "stack"), Column("stack", type="stack"))
+        column = self.schema.of_type("stack")[0]
         for line in stack.before:
             self._line(printable(line))
-        for label in frames.of_column(column, stack.frames):
+        for label in frames.of_column(column, stack.frames, in_table=True):
             self._line(f"  {label}")
         for line in stack.after:
             self._line(printable(line))
@@ -102,7 +102,7 @@ def _cell(column: Column) -> Callable[[Any], str]:
     """What turns a column's value into the text of a cell."""
     if column.type == "stack" and column.show is not None:
         shown = column.show
-        return lambda stack: shown(frames.of_column(column, stack))
+        return lambda stack: shown(frames.of_column(column, stack, in_table=True))
     if column.show is not None:
         return column.show
     if column.type == "time":

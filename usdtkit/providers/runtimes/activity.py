@@ -15,14 +15,14 @@ from pathlib import Path
 
 from usdtkit import libraries, targets
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
-from usdtkit.model import Target
+from usdtkit.model import Target, UserPlace
 from usdtkit.processes import file_key
 from usdtkit.providers.runtimes.language import Language
 from usdtkit.providers.runtimes.languages import RUNTIMES, language_called
 from usdtkit.providers.runtimes.places import ProbePlaces
 from usdtkit.records import dataclass
 from usdtkit.trace import Session, pid
-from usdtkit.trace.specs import Place, Resolved
+from usdtkit.trace.specs import Resolved
 
 # What is counted, and the probes or functions of a language that are counted for it.
 CATEGORIES: dict[str, Callable[[Language], list[str]]] = {
@@ -36,7 +36,7 @@ CATEGORIES: dict[str, Callable[[Language], list[str]]] = {
 # To look for new files takes longer the more processes there are. It may take this share of the time.
 SHARE_OF_LOOKS = 0.05
 
-PlacesByFile = dict[tuple[str, str], list[Place]]
+PlacesByFile = dict[tuple[str, str], list[UserPlace]]
 """Where to count, by the category and the path of the file."""
 
 
@@ -124,7 +124,7 @@ class _Files:
                 for probe in probes:
                     if probe.spec in names:
                         places[category, probe.path] += [
-                            Place(probe.spec, probe.path, site.file_offset, site.semaphore_offset, file=probe.file)
+                            UserPlace(probe.spec, probe.path, site.file_offset, site.semaphore_offset, file=probe.file)
                             for site in probe.sites
                         ]
                 functions = [name for name in names if ":" not in name]
@@ -134,17 +134,17 @@ class _Files:
         return {key: found for key, found in places.items() if found}
 
 
-def _entries(target: Target, functions: Sequence[str]) -> list[Place]:
+def _entries(target: Target, functions: Sequence[str]) -> list[UserPlace]:
     """The entries of functions in a file; none if it cannot be read, or no process has it any more."""
     with suppress(ElfError, NotFoundError, PrivilegeError):
         return [
-            Place(function.name, function.path, function.file_offset, file=function.file)
+            UserPlace(function.name, function.path, function.file_offset, file=function.file)
             for function in targets.functions_in(target, *functions)
         ]
     return []
 
 
-def _of_category(places: PlacesByFile, category: str) -> Iterator[Place]:
+def _of_category(places: PlacesByFile, category: str) -> Iterator[UserPlace]:
     for (own, _), found in places.items():
         if own == category:
             yield from found
