@@ -1,60 +1,70 @@
 """Show garbage collections: when each began, how long it took, and what it did. Java, Python, Ruby, Node.
 
-Of Java each pool's share is a line of its own, with what was used before and after. Node carries no probes since
-version 19: there V8's Heap::PerformGarbageCollection is traced, during which the thread's JavaScript stands still. With
-a language, but neither PID nor command, every process that runs it now is traced.
+Java's collections have a line for each memory pool, with the bytes that were used before and after. Node has had no
+probes since version 19, so its collections are calls of V8's Heap::PerformGarbageCollection, during which the thread's
+JavaScript stands still. If there is a language, but neither a PID nor a command, every process that runs the language
+now is traced.
 
 examples:
   usdtkit ugc 1234
-  usdtkit ugc -M 10 1234              those that took 10 ms or longer
-  usdtkit javagc -F Eden 1234         of the pool Eden
-  usdtkit nodegc                      of every node that runs here
+  usdtkit ugc -M 10 1234              collections of 10 ms or longer
+  usdtkit javagc -F Eden 1234         the pool Eden
+  usdtkit nodegc                      every Node that runs here
   usdtkit ugc -c 'python3 app.py'
 """
 
-import argparse
+from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.languages import add_language_options, tracing
-from usdtkit.cli.run import follow
+from usdtkit.cli import runtimeoptions
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import milliseconds
-from usdtkit.output.report import PID, TIME, Column
-from usdtkit.trace import ms
+from usdtkit.providers import runtimes
+from usdtkit.records import replace
+from usdtkit.results import PID, TID, TIME, Column, Rows
+from usdtkit.trace import Session, ms
 
 TOPIC = "languages"
-
 LANGUAGES = ("java", "node", "python", "ruby")
 VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
-MICROSECONDS = ("TIME(us)", 1e3)
-MILLISECONDS = ("TIME(ms)", 1e6)
+SPELLING = Spelling(shows_program=True)
+LATENCY = Column("latency_ns", "TIME(us)", "duration", 9, "how long it took", unit="us", role="weight")
+COLUMNS = (
+    replace(TIME, meaning="when it began, CLOCK_MONOTONIC in nanoseconds"),
+    *(PID, TID, LATENCY),
+    Column("kind", meaning="collection, pool, mark or sweep", role="name"),
+    Column("description", "DESCRIPTION", meaning="what the probes say, and what changed from the start to the end"),
+    Column("start", type="object", meaning="the arguments of the probe at the start; Node's collector and reason"),
+    Column("end", type="object", meaning="the arguments of the probe at the end; none of Node"),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(ToolOptions):
     """Options of `usdtkit ugc`."""
-    parser.add_argument("-M", "--minimum", type=milliseconds, default=0.0, metavar="MS", help="only those this long")
-    parser.add_argument("-F", "--filter", metavar="TEXT", help="only where the description has this in it")
-    parser.add_argument("-m", "--milliseconds", action="store_true", help="times in milliseconds")
-    add_language_options(parser, *LANGUAGES)
+
+    process: int | None = runtimeoptions.process_argument()
+    language: str | None = runtimeoptions.language_option(*LANGUAGES)
+    minimum_ms: float = option(
+        *("-M", "--minimum"), type=milliseconds, default=0.0, metavar="MS", help="only collections of MS ms or longer"
+    )
+    filter: str = option("-F", "--filter", default="", metavar="TEXT", help="only those with TEXT in the description")
+    milliseconds: bool = option("-m", "--milliseconds", default=False, help="show times in milliseconds")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    heading, unit = MILLISECONDS if options.milliseconds else MICROSECONDS
-    latency = Column(heading, "latency_ns", 9, lambda ns: f"{ns / unit:.2f}", right=True)
-    columns = [TIME, PID, Column("TID", "tid", 7, right=True), latency, Column("DESCRIPTION", "description", 0)]
-    with tracing(options) as runtime:
-        collections = runtime.collections(min_ns=ms(options.minimum))
+processes = runtimeoptions.processes
 
-        def describe(event: Any) -> dict[str, Any] | None:
-            collection = collections.take(event)
-            if collection is None or (options.filter or "") not in collection.description:
-                return None
-            row = {name: getattr(collection, name) for name in ("time_ns", "pid", "tid", "latency_ns", "kind")}
-            return {
-                **row,
-                "description": collection.description,
-                "start": collection.start,
-                "end": collection.end,
-            }
 
-        return follow(runtime.session, options, "ugc", columns, describe=describe)
+def trace(session: Session, options: Options) -> Rows:
+    """Trace collections; a row when one ends."""
+    collections = runtimes.of(session, options.language, among=LANGUAGES).collections(min_ns=ms(options.minimum_ms))
+
+    def describe(event: Any) -> Mapping[str, Any] | None:
+        collection = collections.take(event)
+        if collection is None or options.filter not in collection.description:
+            return None
+        return {column.name: getattr(collection, column.name) for column in COLUMNS}
+
+    in_ms = replace(LATENCY, heading="TIME(ms)", unit="ms")
+    columns = [in_ms if options.milliseconds and column is LATENCY else column for column in COLUMNS]
+    return Rows(session, columns, describe)

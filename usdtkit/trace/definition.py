@@ -7,7 +7,7 @@ that. `finding` says where the places come from.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import program as programs
@@ -86,6 +86,8 @@ class Definition:
         self._aggregations: list[Aggregation] = []
         self._maps: list[KernelMap] = []
         self._remarks: list[str] = []
+        self.on_remark: Callable[[str], object] | None = None
+        """Called with each sentence that `remark` adds from now on: a trace that runs may find something out."""
         self._absent: list[NotFoundError] = []  # of what is optional
 
     def usdt(self, name: str, path: StrPath | None = None) -> Source:
@@ -176,6 +178,8 @@ class Definition:
         """Add a sentence for whoever traces; the command line shows it when the trace starts."""
         if text not in self._remarks:
             self._remarks.append(text)
+            if self.on_remark is not None:
+                self.on_remark(text)
 
     @property
     def remarks(self) -> list[str]:

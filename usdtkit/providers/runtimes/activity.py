@@ -16,6 +16,7 @@ from pathlib import Path
 from usdtkit import libraries, targets
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Target, UserPlace
+from usdtkit.privatedirs import stranger, user_name
 from usdtkit.processes import file_key
 from usdtkit.providers.runtimes.language import Language
 from usdtkit.providers.runtimes.languages import RUNTIMES, language_called
@@ -88,7 +89,8 @@ class Activity:
     def look(self) -> list[str]:
         """Count in the files of runtimes that have started since the last look, and return their paths.
 
-        Nothing is done if it is too early for another look, or if the session cannot attach to anything any more.
+        The session's remarks mention each of them. Nothing is done if it is too early for another look, or if the
+        session cannot attach to anything any more.
         """
         began_s = time.monotonic()
         if began_s < self._look_again_s or not self._session.can_extend:
@@ -99,6 +101,9 @@ class Activity:
                 paths[path] = None
                 with suppress(NotFoundError):  # the file was in a container that has ended
                     self._session.extend(self._sources[category], places)
+        for path in paths:
+            owner = stranger(path)
+            self._session.remark(f"found {path}" + ("" if owner is None else f" (belongs to {user_name(owner)})"))
         ended_s = time.monotonic()
         self._look_again_s = ended_s + (ended_s - began_s) / SHARE_OF_LOOKS
         return list(paths)
