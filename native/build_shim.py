@@ -17,6 +17,6 @@ ffi.set_source(
     "".join(f'#include "{name}"\n' for name in headers),
     sources=["native/shim.c", "native/decode.c"],
     include_dirs=["native"],
-    depends=[f"native/{name}" for name in headers],
+    depends=[f"native/{name}" for name in [*headers, "records.h"]],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"],
 )

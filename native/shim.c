@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "records.h"
 #include "shim.h"
 
 /*
@@ -277,7 +278,17 @@ void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes) {
 }
 
 uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring) { return __atomic_load_n(ring->producer, __ATOMIC_ACQUIRE); }
-uint64_t usdtkit_ring_taken(const usdtkit_ring *ring) { return __atomic_load_n(ring->consumer, __ATOMIC_RELAXED); }
+uint64_t usdtkit_ring_consumed(const usdtkit_ring *ring) { return __atomic_load_n(ring->consumer, __ATOMIC_RELAXED); }
+
+int usdtkit_record_next(const void *data, uint64_t end, uint64_t *at, const uint8_t **payload, uint32_t *length) {
+  struct usdtkit_record record;
+  int result = usdtkit_next_record(data, end, at, &record);
+  if (result > 0) {
+    *payload = record.payload;
+    *length = record.length;
+  }
+  return result;
+}
 
 int usdtkit_perf_mappings(int cpu) {
   struct perf_event_attr a = {

@@ -51,9 +51,11 @@ void usdtkit_ring_close(usdtkit_ring *ring);
 uint64_t usdtkit_ring_waiting(usdtkit_ring *ring, const void **data);
 /* Gives back to the kernel so many bytes of those that waited. */
 void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes);
-/* Bytes that were ever reserved in the ring, and that were ever taken out of it. */
+/* Bytes that were ever reserved in the ring, and that were ever given back. */
 uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring);
-uint64_t usdtkit_ring_taken(const usdtkit_ring *ring);
+uint64_t usdtkit_ring_consumed(const usdtkit_ring *ring);
+/* The next record of `data`, as usdtkit_next_record of records.h finds it, for callers that cannot include that. */
+int usdtkit_record_next(const void *data, uint64_t end, uint64_t *at, const uint8_t **payload, uint32_t *length);
 
 /*
  * One event of a CPU that counts nothing and tells of each executable mapping that a process there makes. Its ring is a

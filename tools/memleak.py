@@ -79,7 +79,7 @@ class Options(ToolOptions):
     folded: bool = option(
         *("-f", "--folded"), dest="format", const="folded", default=None, help="write folded lines, for flame graphs"
     )
-    capacity: int | None = option(dest="room", default=None)
+    capacity: int | None = option(dest="capacity", default=None)
     combined_only: bool = option(
         "--combined-only", "--wa-missing-free", default=False, help="accepted; only bcc needs it"
     )

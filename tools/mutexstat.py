@@ -87,7 +87,7 @@ def by_time(measured: Mapping[Any, Any], top: int) -> list[tuple[Any, Any]]:
 def row(key: Any, times: Any) -> Mapping[str, Any]:
     """A row of the statistics of one mutex and stack."""
     pid, mutex, stack = key
-    amounts = {"total_ns": times.sum, "average_ns": round(times.average), "max_ns": times.greatest}
+    amounts = {"total_ns": times.sum, "average_ns": round(times.average), "max_ns": times.max}
     return {"pid": pid, "mutex": hex(mutex), "count": times.count, **amounts, "stack": stack}
 
 

@@ -1,4 +1,4 @@
-"""The one door to the compiled shim (native/shim.h): its functions, and its error codes as exceptions."""
+"""The only module that imports the compiled shim (native/shim.h): its functions, and its error codes as exceptions."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from typing import Any
 from usdtkit.errors import PrivilegeError, UsdtkitError
 
 try:
-    import usdtkit._shim as _shim  # `from usdtkit` would mean the package's __getattr__ to mypy
+    import usdtkit._shim as _shim  # not `from usdtkit`, which mypy takes for the package's __getattr__
 except ImportError as error:
     raise UsdtkitError(
         f"usdtkit's compiled module cannot be loaded: {error}",
         hint="build it: pip install --force-reinstall usdtkit, or in a checkout: make setup",
     ) from error
 
-# cffi gives no types for what it compiles; the callers in `bpf` and `features` carry theirs.
+# cffi gives no types for what it compiles; the functions that call it are annotated instead.
 ffi: Any = _shim.ffi
 lib: Any = _shim.lib
 
 PRIVILEGE_HINT = "run as root (sudo usdtkit …), or grant CAP_BPF and CAP_PERFMON (kernel 6.6 or newer)"
 
-# What says nothing of a program, a site or a map, only of this moment: of signals, or of what has run out.
+ENOTSUPP = 524  # it is defined in the kernel's own headers only, and still reaches us
+
+# Errors that say nothing about a program, a site or a map, only about this moment: a signal came, or something ran out.
 TRANSIENT = frozenset(
     {-code for code in (errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENOMEM, errno.EMFILE, errno.ENFILE)}
 )
@@ -40,6 +42,5 @@ def check(result: int, what: str) -> int:
 
 
 def describe(code: int) -> str:
-    """What the kernel means by an errno, in words."""
-    # 524, ENOTSUPP, stays inside the kernel's own headers and has no name outside.
-    return "not supported by the kernel (errno 524)" if code == 524 else os.strerror(code)
+    """An errno in words."""
+    return "not supported by the kernel (errno 524)" if code == ENOTSUPP else os.strerror(code)

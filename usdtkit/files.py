@@ -1,7 +1,7 @@
 """A file that is opened once: the bytes that are looked at and the inode that the kernel attaches to are the same.
 
 Input: a path. Output: `OpenFile`, which `usdtkit.elf.image` reads, the nouns of `usdtkit.model` carry along, and
-`usdtkit.kernel.links` attaches to. A path can lead to another file the next time, and whoever may write in a directory
+`usdtkit.kernel.attach` attaches to. A path can lead to another file the next time, and whoever may write in a directory
 can see to that; a descriptor cannot. So a path is for messages as soon as the file is open.
 """
 

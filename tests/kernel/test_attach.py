@@ -9,7 +9,7 @@ import pytest
 
 from usdtkit import targets, trace
 from usdtkit.errors import UnsupportedError, UsageError
-from usdtkit.kernel.links import METHODS
+from usdtkit.kernel.attach.links import METHODS
 
 pytestmark = pytest.mark.parametrize("method", METHODS)
 

@@ -13,7 +13,7 @@ import pytest
 from processes import byte_in_memory
 
 from usdtkit import targets, trace
-from usdtkit.kernel.links import METHODS
+from usdtkit.kernel.attach.links import METHODS
 
 # Arguments: path of the stepper, method, what to do with the first event.
 TRACER = """

@@ -5,6 +5,7 @@ import pytest
 from usdtkit import trace
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.providers import mysql, postgresql
+from usdtkit.tools import dbslower
 from usdtkit.trace import latency, ms
 
 
@@ -83,6 +84,17 @@ def test_latencies_by_user_of_a_server_with_probes(compile_c, spawn, wait_for_li
     (group,) = groups.flush()
     assert (group.label, group.distribution.count) == ("ada", 97)
     assert groups.flush() == []
+
+
+def test_rows_of_a_tool(postgres):
+    with trace.Session() as session:
+        rows = dbslower.trace(session, dbslower.Options(engine="postgres", min_ms=20.0))
+        session.start()
+        postgres.query("select 1", "select pg_sleep(0.02)")
+        session.stop()
+        (row,) = rows
+    assert row["query"] == "select pg_sleep(?)"
+    assert row["latency_ns"] > 20_000_000
 
 
 def test_what_cannot_be_measured(postgres, stepper):

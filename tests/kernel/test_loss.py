@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from usdtkit import trace
-from usdtkit.kernel.links import METHODS
+from usdtkit.kernel.attach.links import METHODS
 
 
 def burst(target, session, times):

@@ -12,7 +12,8 @@ from processes import among_own_mounts, byte_in_memory
 
 from usdtkit import targets, trace
 from usdtkit.errors import NotFoundError, UnsupportedError
-from usdtkit.kernel.links import METHODS, REWRITTEN
+from usdtkit.kernel.attach.links import METHODS
+from usdtkit.kernel.attach.sites import REWRITTEN
 
 PROGRAM = "stepper.c"
 SPECS = ("step:plain", "step:guarded", "work")
@@ -123,9 +124,9 @@ def test_a_file_that_is_written_to_while_a_trace_starts(method, copy):
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_written_to_after_it_was_attached_to_is_let_go(method, copy, stepper, monkeypatch):
     """Written in the last moment, between the first site and the second look."""
-    from usdtkit.kernel import links
+    from usdtkit.kernel.attach import links, uprobe_multi
 
-    target, content, attach = stepper(), copy.read_bytes(), links._by_suspicion
+    target, content, attach = stepper(), copy.read_bytes(), uprobe_multi._by_suspicion
 
     def late(file, sites):
         if file.path == str(copy):
@@ -136,7 +137,7 @@ def test_what_is_written_to_after_it_was_attached_to_is_let_go(method, copy, ste
     with trace.Session(method="perf_link" if method == "perf_ioctl" else method) as session:
         session.usdt("step:plain", copy).emit("pid")
         session.usdt("step:plain", target.path).emit("pid")
-        monkeypatch.setattr(links, "_by_suspicion", late)
+        monkeypatch.setattr(uprobe_multi, "_by_suspicion", late)
         monkeypatch.setattr(links, "leave_mount", lambda file: late(file, ()) and None)
         session.start()
         assert {(one.path, one.reason) for one in session.refused} == {(str(copy), REWRITTEN)}

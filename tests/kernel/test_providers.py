@@ -4,6 +4,7 @@ import importlib
 import re
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,10 @@ def run_examples(spawn):
         assert len(examples) == SECTIONS[module].count("```python") > 0
         for code, output in examples:
             process = spawn([sys.executable, "-c", code.replace("4711", str(pid))])
+            deadline = time.monotonic() + 60
             while work is not None and process.poll() is None:
                 work()
+                assert time.monotonic() < deadline, f"the example has not seen what it waits for:\n{code}"
             assert process.stdout.read() == output
             assert process.wait(20) == 0
 

@@ -8,8 +8,8 @@ from processes import among_own_mounts
 from usdtkit import trace
 from usdtkit.bpf import compiler, program
 from usdtkit.errors import NotFoundError, ProgramError, UsdtkitError
-from usdtkit.kernel.links import Links
-from usdtkit.kernel.loader import Loaded
+from usdtkit.kernel.attach.uprobe_multi import UprobeMulti
+from usdtkit.kernel.load import Loaded
 
 # Arguments: the program to trace, an expression's constant that makes the text a new one, a method to attach.
 TRACER = """
@@ -165,14 +165,14 @@ def test_a_start_that_fails_half_way_detaches_what_was_attached(stepper, tmp_pat
     session = trace.Session()
     session.usdt("step:guarded", path=target.path).count()
     session.usdt("step:plain", path=str(copy)).count()
-    attach = Links._attach_multi
+    attach = UprobeMulti._attach
 
-    def fails(links, link, sites, pid):
+    def fails(way, link, sites, pid):
         if link.file.path == str(copy):
             raise NotFoundError("gone")
-        return attach(links, link, sites, pid)
+        return attach(way, link, sites, pid)
 
-    monkeypatch.setattr(Links, "_attach_multi", fails)
+    monkeypatch.setattr(UprobeMulti, "_attach", fails)
     with pytest.raises(NotFoundError):
         session.start()
     assert target.fire(13) == 0  # and the leak check finds no descriptor

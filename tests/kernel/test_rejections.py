@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from usdtkit import Provider, trace
-from usdtkit.kernel.links import METHODS
+from usdtkit.kernel.attach.links import METHODS
 
 # Arguments: how often to fire. Waits for a tracer; every third call is wrong, each in its own way.
 SERVICE = """

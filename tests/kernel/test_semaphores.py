@@ -14,8 +14,9 @@ from commandline import go, json_lines, read_until, start_tracing, stop_tracing,
 from usdtkit import targets, trace
 from usdtkit.elf.image import Image
 from usdtkit.files import OpenFile
-from usdtkit.kernel.links import FileSites, Site
-from usdtkit.mappings import identities, mappings_in, maps_of
+from usdtkit.kernel.attach.sites import FileSites, UprobeSite
+from usdtkit.mappings import identities
+from usdtkit.maps import mappings_in, maps_of
 from usdtkit.trace.semaphores import misleading_files
 
 MISLEADING = ["lld", "mold"]
@@ -26,7 +27,7 @@ KINDS = [[], ["-no-pie"], ["-static"], ["-static-pie"]]
 AS_NOBODY = """
 import sys
 from usdtkit import trace
-with trace.Session(command=sys.argv[2:], drop=True) as session:
+with trace.Session(command=sys.argv[2:], drop_privileges=True) as session:
     session.usdt("tick:hit", sys.argv[1]).emit()
     print(len(list(session)))
 """
@@ -86,10 +87,10 @@ def test_which_files_need_help(linker, linked):
     path = linked("stepper.c", linker)
     site = site_of(path, "step:guarded")
     file = OpenFile.open(path)
-    attached = {file: FileSites({"hook": [Site(site.file_offset, site.semaphore_offset, 0)]})}
+    attached = {file: FileSites({"hook": [UprobeSite(site.file_offset, site.semaphore_offset, 0)]})}
     assert bool(misleading_files(attached)) == (linker in MISLEADING)
     # What has no semaphore does not.
-    assert misleading_files({file: FileSites({"hook": [Site(site.file_offset, 0, 0)]})}) == []
+    assert misleading_files({file: FileSites({"hook": [UprobeSite(site.file_offset, 0, 0)]})}) == []
 
 
 @pytest.mark.parametrize("linker", LINKERS)

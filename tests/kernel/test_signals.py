@@ -13,7 +13,7 @@ import pytest
 from usdtkit import trace
 from usdtkit._ffi import lib
 from usdtkit.errors import ProgramError, UsdtkitError
-from usdtkit.kernel import loader
+from usdtkit.kernel import load as loading
 from usdtkit.trace import arg, cstr, uprobe
 
 STARTS = 20
@@ -81,7 +81,7 @@ class Broken:
 @pytest.mark.parametrize("after", [0, 1])
 def test_what_passes_is_no_verdict(monkeypatch, code, after):
     with new_session() as session:
-        monkeypatch.setattr(loader, "lib", Broken(code, after))
+        monkeypatch.setattr(loading, "lib", Broken(code, after))
         with pytest.raises(UsdtkitError) as caught:
             session.start()
     assert not isinstance(caught.value, ProgramError)
@@ -95,8 +95,8 @@ def test_nobody_is_blamed_where_nothing_can_be_tried(monkeypatch):
     with trace.Session(pid=os.getpid()) as session:
         calls = session.uprobe("c", "getaddrinfo")
         calls.where(trace.pid > 0).emit(host=cstr(arg(1), 256))
-        monkeypatch.setattr(loader, "lib", verdicts)
-        refused = loader._load
+        monkeypatch.setattr(loading, "lib", verdicts)
+        refused = loading._load
 
         def load(*arguments: object) -> int:
             try:
@@ -104,6 +104,6 @@ def test_nobody_is_blamed_where_nothing_can_be_tried(monkeypatch):
             finally:
                 verdicts.code = errno.EMFILE
 
-        monkeypatch.setattr(loader, "_load", load)
+        monkeypatch.setattr(loading, "_load", load)
         with pytest.raises(ProgramError, match=r"^the kernel's verifier refuses the program: Invalid argument$"):
             session.start()

@@ -10,7 +10,7 @@ import pytest
 from usdtkit import trace
 from usdtkit.cli import doctor, main
 from usdtkit.errors import UnsupportedError
-from usdtkit.kernel.links import METHODS
+from usdtkit.kernel.attach.links import METHODS
 
 SINCE = {"ring buffer": (5, 8), "cookies": (5, 15), "uprobe_multi": (6, 6)}
 RELEASE = tuple(int(part) for part in re.match(r"(\d+)\.(\d+)", os.uname().release).groups())
@@ -32,7 +32,7 @@ def test_the_best_way_to_attach_is_taken(stepper):
     with trace.Session(pid=target.pid) as session:
         session.usdt("step:plain").emit(number=trace.arg(1))
         session.start()
-        assert session._links.method == HERE[0]
+        assert session._running._links.method == HERE[0]
         target.fire(97)
         assert [event.number for event in session.drain()] == list(range(97))
 

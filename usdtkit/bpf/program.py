@@ -29,7 +29,7 @@ from usdtkit.model import Argument, HookKind, Tracepoint
 from usdtkit.records import dataclass, field, replace
 
 # Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
-COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "dropped", "unreadable", "no_stack")
+COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "abandoned", "unreadable", "no_stack")
 COUNTERS_SIZE = 8 * 8  # of struct counters
 
 STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
@@ -41,9 +41,8 @@ class Hook:
 
     A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) sees it. Both say by what
     they find each other, and which value is their `key` then. A return that is not the end of its own function's pair
-    has the hook of the calls that were `entered`: exits may be run through by calls of other functions. `derived` are
-    the values that expressions may ask for by name, besides arguments. The first `ahead` blocks were put before those
-    that stood there already.
+    has the hook of the calls that were `entered`: exits may be run through by calls of other functions. The
+    first `ahead` blocks were put before those that stood there already.
     """
 
     index: int
@@ -139,7 +138,10 @@ class _Builder:
     def _function(self, hook: Hook) -> None:
         kept = self.pairs.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size, hook.convention)
-        scope = replace(scope, goid_offset=hook.goid_offset, derived=hook.derived)
+        # What a pair keeps has precedence over a value that is derived at its end.
+        kept_names = {field.name for field in kept.fields} if kept else set()
+        derived = {name: value for name, value in hook.derived.items() if name not in kept_names}
+        scope = replace(scope, goid_offset=hook.goid_offset, derived=derived)
         access = Access(scope, _counter("unreadable"), _counter("no_stack"), self.parameters)
         renderer = Renderer(access, self.globs)
 

@@ -22,8 +22,8 @@ LOST_EVENTS = 6  # the exit code where more were lost than are allowed
 class Spelling:
     """How a tool spells the options that all tools share, where that differs from the others.
 
-    `command` are the flags of the option for a command. `capacity` is the help text of --room in a tool that
-    has a table of its own: the option is about that table then, and the tool reads it from `dest="room"`.
+    `command` are the flags of the option for a command. `capacity` is the help text of --capacity in a tool
+    that has a table of its own: the option is about that table then, and the tool reads it from `dest="capacity"`.
     `verbose` says what -v does besides telling more; with `shows_program` it shows the program, as in bcc's tools.
     `chosen` says that the user names the functions or probes, and so decides what tracing costs. `filters` are
     additional flags of the options that narrow a trace, such as {"tid": "-t"}; None leaves these options out.
@@ -82,6 +82,20 @@ class Units(ToolOptions):
         return "latency_us" if self.microseconds else "latency_ms" if self.milliseconds else "latency_ns"
 
 
+class Statements(ToolOptions):
+    """The options of tools that show statements of database servers: where the servers are, and what is shown."""
+
+    exe: str | None = option(
+        *("-x", "--exe"),
+        default=None,
+        metavar="PATH",
+        help="the server's program, to trace servers that start later",
+    )
+    raw_text: bool = option(
+        "--raw-text", default=False, help="show statements as they were sent, with the data in them"
+    )
+
+
 def add_tool_options(parser: argparse.ArgumentParser, options: type[ToolOptions], spelling: Spelling) -> None:
     """All options of a tool: its own, then those that all tools share."""
     options.add_to(parser)
@@ -91,14 +105,14 @@ def add_tool_options(parser: argparse.ArgumentParser, options: type[ToolOptions]
     add_ignored_options(parser, spelling.ignored_with_value, takes_value=True)
     if spelling.filters is not None:
         add_filter_options(parser, **spelling.filters)
-    room = {"room": spelling.capacity} if spelling.capacity else {}
+    capacity = {"capacity": spelling.capacity} if spelling.capacity else {}
     add_session_options(
         parser,
         command=spelling.command,
         verbose=spelling.verbose,
         shows_program=spelling.shows_program,
         chosen=spelling.chosen,
-        **room,
+        **capacity,
     )
 
 
@@ -117,14 +131,14 @@ def add_session_options(
     parser: argparse.ArgumentParser,
     *,
     command: Sequence[str] = ("-c", "--command"),
-    room: str = "how many entries the tables in the kernel have room for (10,240)",
+    capacity: str = "how many entries each table in the kernel can hold (10,240)",
     verbose: str = "",
     shows_program: bool = False,
     chosen: bool = False,
 ) -> None:
     """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them.
 
-    `command`: what the option for a command is called. `room`: what the help says of --room.
+    `command`: what the option for a command is called. `capacity`: what the help says of --capacity.
     `verbose`: what -v does in this tool besides telling more; with `shows_program` it does what --program does, as in
     bcc's tools. `chosen`: whether the user says which functions or probes are traced, and so decides what they cost.
     """
@@ -145,7 +159,7 @@ def add_session_options(
         metavar="N",
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
-    parser.add_argument("--room", type=positive, metavar="N", help=room)
+    parser.add_argument("--capacity", type=positive, metavar="N", help=capacity)
     parser.add_argument(
         "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
     )

@@ -1,32 +1,39 @@
-"""What the kernel and the machine offer, found by trying: one table for `usdtkit doctor` and for whoever must choose.
+"""What the kernel and the machine offer, found by trying: a table for `usdtkit doctor` and for whoever must choose.
 
-No version numbers are compared; `since` only tells people what to expect. A test answers found, missing or, where it
-cannot tell (most often for want of privilege), unknown.
+Nothing here compares version numbers; `since` only tells people what to expect. A test answers found, missing or, where
+it cannot tell (most often because privilege is missing), unknown.
 """
 
-# Every start imports this, and pathlib is dear.
+# Every start imports this module, and importing pathlib takes long.
 # ruff: noqa: PTH110
 
 from __future__ import annotations
 
 import errno
 import os
-import struct
 from collections.abc import Callable
 from functools import cache
 from typing import Literal
 
 from usdtkit._ffi import PRIVILEGE_HINT, TRANSIENT, describe, ffi, lib
+from usdtkit.bpf.uapi import (
+    ATTACH_TYPE_UPROBE_MULTI,
+    ATTACH_TYPE_UPROBE_SESSION,
+    CALL,
+    EXIT,
+    GET_ATTACH_COOKIE,
+    MAP_ARRAY,
+    MAP_RINGBUF,
+    MOVE_IMMEDIATE,
+    PROG_TYPE_KPROBE,
+    SLEEPABLE,
+    assemble,
+)
 from usdtkit.records import dataclass
 
 State = Literal["found", "missing", "unknown"]
 UPROBE_PMU = "/sys/bus/event_source/devices/uprobe"
-PROG_TYPE_KPROBE = 2
-SLEEPABLE = 1 << 4  # a flag of programs
-ATTACH_TYPE_UPROBE_MULTI, ATTACH_TYPE_UPROBE_SESSION = 48, 57
 _INVALID_FD = 0x7FFF_FFFF
-_MAP_ARRAY, _MAP_RINGBUF = 2, 27
-_GET_ATTACH_COOKIE = 174
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One row: what it is, what it is good for, how to test it, since when it exists, and what to do without it."""
+    """One row: a feature, its purpose, the test for it, since which kernel it exists, and what to do without it."""
 
     name: str
     purpose: str
@@ -55,21 +62,42 @@ NOT_ALLOWED = Finding("unknown", "not enough privilege to try")
 @cache
 def has_uprobe_multi() -> bool:
     """Whether the kernel knows uprobe_multi links, found by asking it for an impossible one."""
-    # A kernel with them goes on to the program's descriptor (EBADF); one without sees fields it does not know (EINVAL).
+    # A kernel that knows them gets as far as the program's descriptor, which is invalid (EBADF). Another one sees
+    # fields that it does not know (EINVAL).
     return _impossible_link(_INVALID_FD, ATTACH_TYPE_UPROBE_MULTI) == -errno.EBADF
 
 
 @cache
 def has_uprobe_session() -> bool:
-    """Whether one uprobe_multi link can be of functions' entries and returns both."""
+    """Whether one uprobe_multi link can serve both the entries and the returns of functions."""
     program = _load_nothing(0, ATTACH_TYPE_UPROBE_SESSION)
     if program < 0:
         return False
     try:
-        # A kernel with them goes on to the file, which is none (EBADF).
+        # A kernel that knows them gets as far as the path, which is no file (EBADF).
         return _impossible_link(program, ATTACH_TYPE_UPROBE_SESSION) == -errno.EBADF
     finally:
         os.close(program)
+
+
+def try_map(type: int, key_size: int, value_size: int, max_entries: int) -> int:
+    """Make a map and free it: 0, or the negative errno with which the kernel refuses."""
+    descriptor = lib.usdtkit_map_create(type, key_size, value_size, max_entries, 0, b"usdtkit_try")
+    if descriptor < 0:
+        return int(descriptor)
+    os.close(descriptor)
+    return 0
+
+
+def lacks_privilege() -> bool:
+    """Whether the kernel refuses us BPF because a capability is missing."""
+    return _bpf() == NO_PRIVILEGE
+
+
+@cache
+def sleepable() -> Finding:
+    """Whether a program may wait for a page of the process that is not in memory."""
+    return _from_descriptor(_load_nothing(SLEEPABLE, 0))
 
 
 def _impossible_link(program: int, attach_type: int) -> int:
@@ -78,13 +106,23 @@ def _impossible_link(program: int, attach_type: int) -> int:
 
 
 def _load_nothing(flags: int, attach_type: int) -> int:
-    code = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
-    return int(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, 2, flags, attach_type, b"usdtkit_try", ffi.NULL, 0))
+    return _load(assemble((MOVE_IMMEDIATE, 0, 0, 0), (EXIT, 0, 0, 0)), flags, attach_type)  # return 0
+
+
+def _load(code: bytes, flags: int, attach_type: int) -> int:
+    count = len(code) // 8
+    return int(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, count, flags, attach_type, b"usdtkit_try", ffi.NULL, 0))
 
 
 def _from_descriptor(result: int) -> Finding:
-    if result >= 0:
-        os.close(result)
+    if result < 0:
+        return _from_result(result)
+    os.close(result)
+    return Finding("found")
+
+
+def _from_result(result: int) -> Finding:
+    if result == 0:
         return Finding("found")
     if result in (-errno.EPERM, -errno.EACCES):
         return NOT_ALLOWED
@@ -92,29 +130,17 @@ def _from_descriptor(result: int) -> Finding:
 
 
 def _bpf() -> Finding:
-    finding = _from_descriptor(lib.usdtkit_map_create(_MAP_ARRAY, 4, 8, 1, 0, b"usdtkit_try"))
+    finding = _from_result(try_map(MAP_ARRAY, 4, 8, 1))
     return NO_PRIVILEGE if finding == NOT_ALLOWED else finding
 
 
-def lacks_privilege() -> bool:
-    """Whether the kernel refuses us BPF for want of a capability."""
-    return _bpf() == NO_PRIVILEGE
-
-
 def _ring_buffer() -> Finding:
-    return _from_descriptor(lib.usdtkit_map_create(_MAP_RINGBUF, 0, 0, os.sysconf("SC_PAGESIZE"), 0, b"usdtkit_try"))
+    return _from_result(try_map(MAP_RINGBUF, 0, 0, os.sysconf("SC_PAGESIZE")))
 
 
 def _cookies() -> Finding:
-    # call bpf_get_attach_cookie (r1 is the context); exit
-    code = struct.pack("<BBhiBBhi", 0x85, 0, 0, _GET_ATTACH_COOKIE, 0x95, 0, 0, 0)
-    return _from_descriptor(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, 2, 0, 0, b"usdtkit_try", ffi.NULL, 0))
-
-
-@cache
-def sleepable() -> Finding:
-    """Whether a program may wait for a page of the process that is not in memory."""
-    return _from_descriptor(_load_nothing(SLEEPABLE, 0))
+    # The context, which the helper takes, is in r1 already.
+    return _from_descriptor(_load(assemble((CALL, 0, 0, GET_ATTACH_COOKIE), (EXIT, 0, 0, 0)), 0, 0))
 
 
 def _uprobes() -> Finding:

@@ -1,6 +1,6 @@
-"""A map in the kernel: created from its description, read in batches, closed with its descriptor.
+"""A map in the kernel: created from its description, read in batches, freed with its descriptor.
 
-Input: `compiler.MapDescription`. Output: keys and values as bytes; `trace.aggregations` gives them a meaning.
+Input: `MapDescription` from `usdtkit.bpf.compiler`. Output: keys and values as bytes, which `usdtkit.trace` decodes.
 """
 
 from __future__ import annotations
@@ -10,27 +10,28 @@ import os
 from collections.abc import Iterator
 from functools import cache
 
-from usdtkit._ffi import check, ffi, lib
+from usdtkit._ffi import ENOTSUPP, check, ffi, lib
 from usdtkit.bpf.compiler import MapDescription
+from usdtkit.bpf.uapi import MAP_HASH, MAP_LRU_HASH, MAP_PERCPU_ARRAY, MAP_PERCPU_HASH, NO_PREALLOC
 from usdtkit.errors import UsdtkitError
 from usdtkit.kernel.features import has_uprobe_multi
 
-HASH, ARRAY, PERCPU_HASH, PERCPU_ARRAY, LRU_HASH, RINGBUF = 1, 2, 5, 6, 9, 27
-TABLES = (HASH, PERCPU_HASH, LRU_HASH)  # which can fill up
+TABLES = (MAP_HASH, MAP_PERCPU_HASH, MAP_LRU_HASH)
+"""Types of maps that can become full."""
+
 BATCH = 4096
-NO_PREALLOC = 1  # a flag: entries are allocated as they come
 
 
 @cache
 def possible_cpus() -> int:
-    """How many values a per-CPU entry has: the kernel's possible CPUs, not those that are online."""
-    with open("/sys/devices/system/cpu/possible") as file:  # noqa: PTH123 pathlib is dear at the start
+    """How many values a per-CPU entry has: one for each CPU that the kernel thinks possible, online or not."""
+    with open("/sys/devices/system/cpu/possible") as file:  # noqa: PTH123 importing pathlib takes long
         ranges = file.read().strip()
     return int(ranges.replace(",", "-").split("-")[-1]) + 1
 
 
 class Map:
-    """One BPF map, owned: closing it (or the last program that uses it) frees it."""
+    """One BPF map. Closing it frees it, unless a program that uses it is still loaded."""
 
     def __init__(self, description: MapDescription, max_entries: int | None = None) -> None:
         self.name = description.name
@@ -40,7 +41,7 @@ class Map:
         self.max_entries = description.max_entries if max_entries is None else max_entries
         flags = description.flags
         if flags & NO_PREALLOC and not has_uprobe_multi():
-            flags &= ~NO_PREALLOC  # kernels before those allocate by ways that may hang in a program
+            flags &= ~NO_PREALLOC  # older kernels allocate in ways that can hang within a program
         sizes = (self.type, self.key_size, self.value_size, self.max_entries)
         made = lib.usdtkit_map_create(*sizes, flags, self.name.encode())
         if made in (-errno.ENOMEM, -errno.E2BIG):
@@ -51,14 +52,15 @@ class Map:
         self.fd = check(made, f"creating the BPF map {self.name}")
 
     def close(self) -> None:
+        """Give up the map; a second time does nothing."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     @property
     def stride(self) -> int:
-        """Bytes that one entry's value takes in what the kernel returns: on per-CPU maps, all CPUs' values."""
-        if self.type in (PERCPU_HASH, PERCPU_ARRAY):
+        """Bytes of one entry's value as the kernel returns it: of per-CPU maps, the values of all CPUs in a row."""
+        if self.type in (MAP_PERCPU_HASH, MAP_PERCPU_ARRAY):
             return (self.value_size + 7) // 8 * 8 * possible_cpus()
         return self.value_size
 
@@ -67,7 +69,7 @@ class Map:
         check(lib.usdtkit_map_update(self.fd, key, value), f"writing to the BPF map {self.name}")
 
     def __getitem__(self, key: bytes) -> bytes:
-        """The value (per-CPU: all of them in a row); KeyError where there is no such key."""
+        """The value of a key, `stride` bytes. KeyError where there is no such key."""
         self._check_sizes(key)
         value = ffi.new("char[]", self.stride)
         result = lib.usdtkit_map_lookup(self.fd, key, value)
@@ -77,7 +79,7 @@ class Map:
         return bytes(ffi.buffer(value))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every entry, a batch of them a system call; entries that come and go meanwhile may be missed or seen."""
+        """Every entry, read in batches. An entry that is added or removed meanwhile may be seen or missed."""
         keys = ffi.new("char[]", self.key_size * BATCH)
         values = ffi.new("char[]", self.stride * BATCH)
         # A hash map's cursor is a bucket (4 bytes), an array's is a key.
@@ -87,10 +89,7 @@ class Map:
         while more:
             count[0] = BATCH
             more = lib.usdtkit_map_lookup_batch(self.fd, first, cursor, keys, values, count)
-            if first and more in (
-                -errno.EINVAL,
-                -524,
-            ):  # no batches for this type of map before Linux 5.6 (arrays: 5.13)
+            if first and more in (-errno.EINVAL, -ENOTSUPP):  # before Linux 5.6, of arrays before 5.13
                 yield from self._items_one_by_one()
                 return
             check(more, f"reading the BPF map {self.name}")
@@ -106,14 +105,14 @@ class Map:
         key = ffi.NULL
         following = ffi.new("char[]", self.key_size)
         while lib.usdtkit_map_next_key(self.fd, key, following) == 0:
-            found = bytes(ffi.buffer(following))
+            next_key = bytes(ffi.buffer(following))
             try:
-                yield found, self[found]
+                yield next_key, self[next_key]
             except KeyError:  # deleted since
                 continue
-            key = ffi.new("char[]", found)
+            key = ffi.new("char[]", next_key)
 
     def _check_sizes(self, key: bytes, value: bytes | None = None) -> None:
-        # The kernel copies as many bytes as the map says, whatever is given.
+        # The kernel copies as many bytes as the map says, however many there are.
         if len(key) != self.key_size or (value is not None and len(value) != self.stride):
             raise ValueError(f"map {self.name}: keys have {self.key_size} bytes, values {self.stride}")

@@ -1,7 +1,8 @@
 """A traced file → the same file in a mount of its own, so that its mount can be unmounted while it is traced.
 
-Used by `usdtkit.kernel.links`. The kernel keeps the path by which it was given a file as long as a probe hangs on it,
-and with that the mount: umount(8) would say that the target is busy until the trace ends.
+Used by `attach.links` for every file that it attaches to. The kernel keeps the path by which it was given a file as
+long as a probe hangs on the file, and with the path it keeps the mount: umount(8) would say that the target is busy
+until the trace ends.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from usdtkit.files import OpenFile
 
 
 def leave_mount(file: OpenFile) -> None:
-    """Hold a file, and let the kernel hold it, by a mount that nobody else is in.
+    """Make `file`, and the kernel when it attaches to it, refer to the file by a mount that nothing else is in.
 
-    It stays in its own where we lack CAP_SYS_ADMIN, where the kernel lacks open_tree (Linux 5.2), and where that mount
-    is in another namespace, with which it goes. So does what lies in the mount of the root directory, which nobody
-    unmounts: what the kernel says of a probe keeps a readable path there.
+    The file stays in its own mount where we lack CAP_SYS_ADMIN, where the kernel lacks open_tree (Linux 5.2), and where
+    that mount is in another namespace, with which it ends. It also stays in the mount of the root directory, which
+    nobody unmounts, so that the kernel goes on showing a readable path of the probe.
     """
     if _mount_of(file.descriptor) == _root_mount():
         return
@@ -33,9 +34,9 @@ def leave_mount(file: OpenFile) -> None:
 
 
 def _mount_of(descriptor: int) -> bytes:
-    """The number of the mount by which a file was opened, b"" where /proc does not say."""
+    """The number of the mount by which a file was opened, or b"" where /proc does not say."""
     try:
-        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:  # noqa: PTH123 pathlib is dear at the start
+        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:  # noqa: PTH123 importing pathlib takes long
             return info.read().partition(b"mnt_id:")[2].partition(b"\n")[0]
     except OSError:
         return b""

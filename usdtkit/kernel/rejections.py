@@ -1,58 +1,73 @@
 """Calls of probes that could not be fired → counts in a map, by the number of their probe.
 
-In: the bytecode of a session's program, and which numbers its sites for such calls have (`usdtkit.elf.stubs`). Out: the
-bytecode with one more map and one more program. That program is made of instructions here and not of C, so that text
-and compiled bytecode of a session are the same whether or not what it traces was made by usdtkit.
+Programs that use usdtkit hit a second site of a probe when the values of a call do not fit (`usdtkit.elf.stubs`).
+Input: the bytecode of a session's program, and the numbers of the probes that have such sites. Output: the bytecode
+with one more map and one more program, which counts at these sites. That program is assembled here instead of compiled,
+so that the text and the compiled bytecode of a session do not depend on whether usdtkit made what it traces.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 
 from usdtkit.bpf.compiler import Bytecode, MapDescription
 from usdtkit.bpf.cookie import COOKIE_LIST_BITS
-from usdtkit.kernel.maps import ARRAY, Map
+from usdtkit.bpf.uapi import (
+    ADD_IMMEDIATE,
+    ATOMIC_ADD,
+    CALL,
+    EXIT,
+    GET_ATTACH_COOKIE,
+    JUMP_IF_ZERO,
+    LOAD_IMMEDIATE,
+    MAP_ARRAY,
+    MAP_LOOKUP,
+    MOVE,
+    MOVE_IMMEDIATE,
+    PSEUDO_MAP_FD,
+    SHIFT_RIGHT,
+    STORE32,
+    assemble,
+)
+from usdtkit.kernel.maps import Map
 from usdtkit.records import replace
 
-REJECTED = "rejected"  # the names of the map and of the program
-
-_GET_ATTACH_COOKIE, _MAP_LOOKUP = 174, 1
+REJECTED = "rejected"
+"""The name of the map, and of the program."""
 
 
 def _code(map_index: int) -> bytes:
-    """rejected[cookie >> COOKIE_LIST_BITS] += 1, as `loader` links it."""
-    instructions = (
-        (0x85, 0x00, 0, _GET_ATTACH_COOKIE),
-        (0x77, 0x00, 0, COOKIE_LIST_BITS),  # r0 >>= …
-        (0x63, 0x0A, -4, 0),  # *(u32 *)(r10 - 4) = r0
-        (0x18, 0x11, 0, map_index),  # r1 = the map
-        (0x00, 0x00, 0, 0),
-        (0xBF, 0xA2, 0, 0),  # r2 = r10 - 4
-        (0x07, 0x02, 0, -4),
-        (0x85, 0x00, 0, _MAP_LOOKUP),
-        (0x15, 0x00, 2, 0),  # if (r0) lock *(u64 *)r0 += 1
-        (0xB7, 0x01, 0, 1),
-        (0xDB, 0x10, 0, 0),
-        (0xB7, 0x00, 0, 0),  # return 0
-        (0x95, 0x00, 0, 0),
+    """rejected[cookie >> COOKIE_LIST_BITS] += 1, with the index of the map where `load` puts its descriptor."""
+    return assemble(
+        (CALL, 0x00, 0, GET_ATTACH_COOKIE),
+        (SHIFT_RIGHT, 0x00, 0, COOKIE_LIST_BITS),  # r0 >>= …
+        (STORE32, 0x0A, -4, 0),  # *(u32 *)(r10 - 4) = r0
+        (LOAD_IMMEDIATE, PSEUDO_MAP_FD << 4 | 1, 0, map_index),  # r1 = the map
+        (0, 0, 0, 0),
+        (MOVE, 0xA2, 0, 0),  # r2 = r10 - 4
+        (ADD_IMMEDIATE, 0x02, 0, -4),
+        (CALL, 0x00, 0, MAP_LOOKUP),
+        (JUMP_IF_ZERO, 0x00, 2, 0),  # if (r0) lock *(u64 *)r0 += 1
+        (MOVE_IMMEDIATE, 0x01, 0, 1),
+        (ATOMIC_ADD, 0x10, 0, 0),
+        (MOVE_IMMEDIATE, 0x00, 0, 0),  # return 0
+        (EXIT, 0x00, 0, 0),
     )
-    return b"".join(struct.pack("<BBhi", *instruction) for instruction in instructions)
 
 
 def counting(bytecode: Bytecode, numbers: Mapping[int, str]) -> Bytecode:
-    """The same bytecode, with what counts at the sites of these numbers; without any, itself."""
+    """The bytecode with the program that counts for the probes of these numbers; the same bytecode without any."""
     if not numbers:
         return bytecode
-    description = MapDescription(REJECTED, ARRAY, 4, 8, max(numbers) + 1, 0)
+    description = MapDescription(REJECTED, MAP_ARRAY, 4, 8, max(numbers) + 1, 0)
     programs = {**bytecode.programs, REJECTED: _code(len(bytecode.maps))}
     return replace(bytecode, maps=(*bytecode.maps, description), programs=programs)
 
 
 def read(map_: Map, numbers: Mapping[int, str]) -> dict[str, int]:
-    """How many calls of each probe were not fired, of those of which there were any."""
-    found: dict[str, int] = {}
+    """How many calls of each probe were not fired, of the probes that had any."""
+    counts: dict[str, int] = {}
     for number, name in numbers.items():
         if count := int.from_bytes(map_[number.to_bytes(4, "little")], "little"):
-            found[name] = found.get(name, 0) + count
-    return found
+            counts[name] = counts.get(name, 0) + count
+    return counts

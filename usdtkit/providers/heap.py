@@ -107,12 +107,14 @@ class Heap:
         one_in: int = 1,
         capacity: int = BLOCK_CAPACITY,
     ) -> None:
-        self.blocks = session.map(room=capacity, size="u64", since="u64", stack="stack")
+        self.blocks = session.map(capacity=capacity, size="u64", since="u64", stack="stack")
         self._session, self._library, self._one_in = session, library, one_in
         self._min_size, self._max_size = min_size, max_size
         self._allocations: list[Pair] = []
         self._frees: list[Source] = []
-        self._allocating = session.map(room=THREAD_CAPACITY, since="u64")  # threads within a function of the allocator
+        self._allocating = session.map(
+            capacity=THREAD_CAPACITY, since="u64"
+        )  # threads within a function of the allocator
         # Each is looked for by itself, so that the error names only what is missing.
         session.find_functions(library, [f"{prefix}malloc"])
         session.find_functions(library, [f"{prefix}free"])

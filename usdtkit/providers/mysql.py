@@ -98,7 +98,8 @@ def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> Latenc
         return LatencyGroups(statements.labeller(by, DIALECT, raw=raw))
     if any(by not in pair.keeps for pair in queries):
         raise UnsupportedError(
-            f"this server says no {by} with a query", hint="only builds with the probes of MySQL 5.7 do; --by kind"
+            f"this server does not tell the {by} of a query",
+            hint="only builds with the probes of MySQL 5.7 do; try --by kind",
         )
     queries.emit("latency", by)
     return LatencyGroups(_field(by))

@@ -7,36 +7,18 @@ once their literals are gone. `sql` normalises the text; `mysql` and `postgresql
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Container, Sized
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Collection
+from typing import Any, Literal
 
 from usdtkit.providers.sql import Dialect, kind, shown
 from usdtkit.records import dataclass, field
-from usdtkit.trace import Distribution, Pair, Session, Sources
+from usdtkit.trace import Distribution
 
 QUERY_SIZE = 256
 """How many bytes of a statement are read unless a caller says otherwise."""
 MAX_LABELS = 10_000
 OTHERS = "(all others)"
 Label = Literal["statement", "kind", "pid", "user", "database"]
-
-
-class Database(Protocol):
-    """What the module of each kind of database server offers, for callers that are told which of them to use."""
-
-    DIALECT: Dialect
-    SERVERS: tuple[str, ...]
-
-    def servers(self) -> list[int]: ...
-
-    def shown(self, query: str | bytes | None, *, raw: bool = False) -> str | None: ...
-
-    def queries(
-        self, session: Session, program: str | os.PathLike[str] | None = None, *, size: int = QUERY_SIZE
-    ) -> Sources[Pair]: ...
-
-    def latencies(self, queries: Sources[Pair], by: Label, *, raw: bool = False) -> LatencyGroups: ...
 
 
 @dataclass
@@ -78,10 +60,7 @@ class LatencyGroups:
         return sorted(groups.values(), key=lambda group: (-group.distribution.sum, group.label))
 
 
-class _SizedContainer(Sized, Container[str], Protocol): ...
-
-
-def bounded(label: str, known: _SizedContainer) -> str:
+def bounded(label: str, known: Collection[str]) -> str:
     """The label, or OTHERS where it is new and `known` already holds MAX_LABELS of them."""
     return label if label in known or len(known) < MAX_LABELS else OTHERS
 

@@ -1,7 +1,7 @@
-"""MySQL up to 5.7 and MariaDB (builds with DTrace). Read through `usdtkit.signatures.known_arguments`.
+"""The arguments of the probes of MySQL up to 5.7 and MariaDB, which builds with DTrace have.
 
-`status` is 0 for success. `exec_type`: 0 a query of its own, 1 a prepared statement, 2 a cursor, 3 in a stored
-procedure.
+Read through `usdtkit.signatures.known_arguments`; `usdtkit.providers.mysql` traces them. `status` is 0 for success.
+`exec_type` is 0 for a query of its own, 1 for a prepared statement, 2 for a cursor, and 3 within a stored procedure.
 """
 
 _QUERY = (("query", "str"),)

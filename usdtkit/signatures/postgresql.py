@@ -1,6 +1,7 @@
-"""PostgreSQL (builds with --enable-dtrace). Read through `usdtkit.signatures.known_arguments`.
+"""The arguments of PostgreSQL's probes, which builds with --enable-dtrace have.
 
-Left out are the probes whose arguments changed between releases (buffer reads): those keep numbers.
+Read through `usdtkit.signatures.known_arguments`; `usdtkit.providers.postgresql` traces them. Probes whose arguments
+changed between releases (buffer reads) are left out, so that their arguments have numbers instead of wrong names.
 """
 
 _QUERY = (("query", "str"),)

@@ -20,7 +20,7 @@ from typing import Any
 
 from usdtkit.bpf.layout import Layout
 from usdtkit.files import OpenFile
-from usdtkit.kernel.ringbuf import RingBuffer
+from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import UserPlace
 from usdtkit.trace.memory import Frame, Memory, Remains, aligned
 from usdtkit.trace.symbols import Files

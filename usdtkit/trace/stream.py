@@ -1,6 +1,6 @@
 """The ring buffer of a session → its events, in the order of the buffer or of their time.
 
-Input: `bpf.ringbuf` and the decoders of `events`. Output: lists of events, or columns, for `session`.
+Input: `kernel.ring` and the decoders of `events`. Output: lists of events, or columns, for `session`.
 
 How events of several processors are put in order, exactly and without a delay: a program reserves its room in the
 buffer first, and takes the time then. So when all that was reserved by some moment has been read, what comes later is
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
-from usdtkit.kernel.ringbuf import Decode, Made, RingBuffer
+from usdtkit.kernel.ring import Decode, Made, RingBuffer
 from usdtkit.trace.events import Columns, Decoders
 
 _time = attrgetter("time_ns")
@@ -44,7 +44,7 @@ class Stream:
             self._held += events
             if ready := self._ready():
                 yield ready
-        if self._held and (last or self._ring.taken >= self._ring.reserved):
+        if self._held and (last or self._ring.consumed >= self._ring.reserved):
             ready, self._held, self._mark = sorted(self._held, key=_time), [], None
             yield ready
 
@@ -70,7 +70,7 @@ class Stream:
 
     def _ready(self) -> list[Any]:
         """Of the events that are held, in order, those before which none can come any more."""
-        if self._mark is None or self._ring.taken < self._mark[1]:
+        if self._mark is None or self._ring.consumed < self._mark[1]:
             return []
         self._held.sort(key=_time)  # not sooner: of a full buffer, that would be once for each part of it
         count = bisect_right(self._held, self._mark[0], key=_time)

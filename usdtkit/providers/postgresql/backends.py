@@ -49,14 +49,14 @@ def programs(session: Session, program: Program = None) -> list[str]:
 
     UsageError where the session traces a postmaster, which runs no query: the trace would stay empty.
     """
-    found = program_files(session, SERVERS, program)
+    files = program_files(session, SERVERS, program)
     if session.search_pids and not session.offline:
         for pid in parents(processes.named(*SERVERS)).intersection(session.search_pids):
             raise UsageError(
-                f"process {pid} runs no queries: the backends do that it forks for each connection",
+                f"process {pid} runs no queries itself: the backends do, of which it forks one for each connection",
                 hint="leave -p out, or name a backend: select pg_backend_pid()",
             )
-    return found
+    return files
 
 
 def shown(query: str | bytes | None, *, raw: bool = False) -> str | None:

@@ -17,11 +17,11 @@ from usdtkit import libraries, targets
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Target, UserPlace
 from usdtkit.privatedirs import stranger, user_name
-from usdtkit.processes import file_key
 from usdtkit.providers.runtimes.language import Language
 from usdtkit.providers.runtimes.languages import RUNTIMES, language_called
 from usdtkit.providers.runtimes.places import ProbePlaces
 from usdtkit.records import dataclass
+from usdtkit.scan import file_key
 from usdtkit.trace import Session, pid
 from usdtkit.trace.specs import Resolved
 

@@ -1,7 +1,8 @@
-"""A program that the compiler or the kernel refuses → which action of which source is the reason.
+"""A program that the compiler or the kernel refuses → an error that names the action of a user which is the reason.
 
 Input: the hooks, and the `ProgramError`, which names a function of the program or a place in a user's raw C. Output: an
-error in the user's words. Nothing of it costs a program that is taken: an action is found out by trying each alone.
+error in the user's words. The action is found by compiling and loading each one alone. `trace.session` imports this
+module only after a refusal.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from usdtkit.bpf.actions import Block
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.program import Hook, build
 from usdtkit.errors import ProgramError, UsageError, UsdtkitError
-from usdtkit.kernel.loader import ATTACH_TYPE_NONE, Loaded
+from usdtkit.kernel.load import Loaded
 
-TOO_LARGE = "too large"  # as the kernel says it
+TOO_LARGE = "too large"  # the kernel's words
 
 
-def blame(hooks: Sequence[Hook], error: ProgramError) -> UsdtkitError:
-    """The same error with the name of what the user asked for; `error` itself where that cannot be found out."""
+def diagnose(hooks: Sequence[Hook], error: ProgramError) -> UsdtkitError:
+    """The same error with the name of what the user asked for, or `error` itself where that cannot be found."""
     for hook in hooks:
         if hook.function == error.function:
             try:
                 culprit = _culprit(hooks, hook)
             except UsdtkitError:
-                return error  # nothing could be tried, and an innocent action must not be named
+                return error  # nothing could be tried, and no innocent action must be named
             return UsdtkitError(f"{culprit}: {error.message}", hint=_hint(error))
         for block in hook.blocks:
             action = block.action
@@ -60,15 +61,15 @@ def _culprit(hooks: Sequence[Hook], hook: Hook) -> str:
 
 
 def _refused(hooks: Sequence[Hook], hook: Hook, block: Block) -> bool:
-    program = build([replace(each, blocks=[block] if each is hook else []) for each in hooks])
+    program = build([replace(other, blocks=[block] if other is hook else []) for other in hooks])
     try:
         loaded = Loaded(compile_program(program.text), program.parameters)
     except ProgramError as error:
         if not error.function:
-            raise  # the compiler itself has failed, which says nothing of this action
+            raise  # the compiler itself failed, which says nothing about this action
         return True
     try:
-        loaded.program(hook.function, ATTACH_TYPE_NONE, cookie=0)
+        loaded.program(hook.function, cookie=0)
     except ProgramError:
         return True
     finally:

@@ -1,0 +1,34 @@
+"""Numbers of linux/bpf.h and of BPF's instruction set, and an assembler for programs of a few instructions.
+
+Used by `kernel` and `trace`, wherever a program is loaded, patched or written by hand. The numbers are spelled out
+because a distribution's headers are often older than the kernel that runs. Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import struct
+
+MAP_HASH, MAP_ARRAY, MAP_PERCPU_HASH, MAP_PERCPU_ARRAY, MAP_LRU_HASH, MAP_RINGBUF = 1, 2, 5, 6, 9, 27
+NO_PREALLOC = 1  # a map's flag: entries are allocated one by one, as they come
+
+PROG_TYPE_KPROBE, PROG_TYPE_RAW_TRACEPOINT = 2, 17
+SLEEPABLE = 1 << 4  # a program's flag: it may wait for a page
+ATTACH_TYPE_NONE, ATTACH_TYPE_UPROBE_MULTI, ATTACH_TYPE_UPROBE_SESSION = 0, 48, 57
+
+# Helper functions that a program can call.
+MAP_LOOKUP, SEND_SIGNAL, COPY_FROM_USER, GET_FUNC_IP, GET_ATTACH_COOKIE = 1, 109, 148, 173, 174
+
+# Opcodes, of 64-bit operations where the name does not say otherwise.
+LOAD_IMMEDIATE, LOAD, STORE32, STORE_IMMEDIATE, ATOMIC_ADD = 0x18, 0x79, 0x63, 0x7A, 0xDB
+MOVE, MOVE_IMMEDIATE, MOVE32_IMMEDIATE, ADD_IMMEDIATE, SHIFT_RIGHT = 0xBF, 0xB7, 0xB4, 0x07, 0x77
+JUMP_IF_ZERO, JUMP_IF_UNEQUAL, JUMP32_IF_ABOVE, CALL, EXIT = 0x15, 0x5D, 0x26, 0x85, 0x95
+# What the source register of LOAD_IMMEDIATE and of CALL says: the number is a map's descriptor, or a distance.
+PSEUDO_MAP_FD, PSEUDO_CALL = 1, 1
+
+INSTRUCTION = struct.Struct("<BBhi")
+"""Opcode; destination register, and source register in the upper four bits; offset; immediate."""
+
+
+def assemble(*instructions: tuple[int, int, int, int]) -> bytes:
+    """The bytecode of instructions, each as INSTRUCTION has it."""
+    return b"".join(INSTRUCTION.pack(*instruction) for instruction in instructions)

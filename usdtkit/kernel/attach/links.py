@@ -1,0 +1,177 @@
+"""All attachments of a session: chooses the way to attach, and holds the descriptors until it is closed.
+
+Input: a `Loaded` program, sites by file, processes, and places of the kernel. Output: how many sites were attached, and
+those that the kernel refused. The kernel raises the semaphores of sites when it attaches, and lowers them again.
+"""
+
+from __future__ import annotations
+
+import _thread  # threading takes longer to import than it takes to detach
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Protocol
+
+from usdtkit.errors import NotFoundError, UnsupportedError, UsageError
+from usdtkit.files import OpenFile
+from usdtkit.kernel.attach.sites import Attached, Refusal, SitesByFile, Step
+from usdtkit.kernel.features import has_uprobe_multi
+from usdtkit.kernel.load import Loaded
+from usdtkit.kernel.mounts import leave_mount
+from usdtkit.model import Tracepoint
+
+METHODS = ("uprobe_multi", "perf_link", "perf_ioctl")
+"""Ways to attach to sites, the best first: since Linux 6.6, 5.15 and 4.20."""
+
+
+class UprobeMethod(Protocol):
+    """A way to attach programs to sites in files."""
+
+    method: str
+
+    def prepare(self, sites: SitesByFile) -> list[Step]:
+        """Do what comes before attaching, and return what is to be attached."""
+
+
+class KernelAttachment(Protocol):
+    """A way to attach one program to one place of the kernel."""
+
+    def load(self) -> None:
+        """Load the program; this may run in another thread."""
+
+    def attach(self, attached: Attached) -> None:
+        """Attach, and add the descriptors to what is `attached`."""
+
+
+def attachment_to(loaded: Loaded, program: str, place: Tracepoint) -> KernelAttachment:
+    """The way to attach to a place of the kernel, by its kind. A module is imported when a session has such a place."""
+    match place:
+        case Tracepoint():
+            from usdtkit.kernel.attach.tracepoint import RawTracepoint
+
+            return RawTracepoint(loaded, program, place)
+
+
+class Links:
+    """All attachments of a session. `close` detaches everything."""
+
+    def __init__(self, loaded: Loaded, method: str | None = None) -> None:
+        """`method`: one of METHODS, or None for the first that the kernel has. UsageError, UnsupportedError."""
+        if method not in (None, *METHODS):
+            raise UsageError(f"{method!r} is no way to attach", hint=f"one of {', '.join(METHODS)}")
+        if method == "uprobe_multi" and not has_uprobe_multi():
+            raise UnsupportedError(
+                "this kernel has no uprobe_multi, or does not let us use it",
+                hint="without a method, the best that there is is taken; usdtkit doctor shows what that is",
+            )
+        self._loaded = loaded
+        self._attached = Attached()
+        self._uprobes = self._uprobe_method(method or ("uprobe_multi" if has_uprobe_multi() else "perf_link"))
+
+    def _uprobe_method(self, method: str) -> UprobeMethod:
+        if method == "uprobe_multi":
+            from usdtkit.kernel.attach.uprobe_multi import UprobeMulti
+
+            return UprobeMulti(self._loaded, self._attached)
+        from usdtkit.kernel.attach.uprobe import UprobeEvents
+
+        return UprobeEvents(self._loaded, self._attached, method)
+
+    @property
+    def method(self) -> str:
+        """The one of METHODS that is used. Where the kernel has no perf links, attaching finds that out."""
+        return self._uprobes.method
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """The sites that the kernel refused, once for each process."""
+        return self._attached.refused
+
+    def attach(
+        self,
+        sites: SitesByFile,
+        pids: Sequence[int] = (0,),
+        kernel_places: Sequence[tuple[str, Tracepoint]] = (),
+    ) -> int:
+        """Attach programs to sites in these processes (0: in every one, present and future), and in the kernel.
+
+        `kernel_places` are programs' names, and where in the kernel they belong. Returns how many sites were attached;
+        the others are in `refused`. Raises for failures that are not one site's fault.
+        """
+        attachments = [attachment_to(self._loaded, program, place) for program, place in kernel_places]
+
+        def load() -> None:
+            for attachment in attachments:
+                attachment.load()
+
+        with _in_another_thread(load):
+            steps = self._uprobes.prepare(sites)
+        for attachment in attachments:
+            attachment.attach(self._attached)
+        for file, file_sites in sites.items():
+            # Each handle of a file that was found twice would keep its mount busy.
+            for handle in {id(handle): handle for handle in (file, *file_sites.handles)}.values():
+                leave_mount(handle)
+        return self._attach_steps(sites, steps, pids)
+
+    def _attach_steps(self, sites: SitesByFile, steps: Sequence[Step], pids: Sequence[int]) -> int:
+        counts = dict.fromkeys(sites, 0)
+        held: dict[OpenFile, list[int]] = {file: [] for file in sites}
+        steps = [step for step in steps if not step.file.is_rewritten]
+        ended: list[NotFoundError] = []
+        for pid in pids:
+            try:
+                for file, attach in steps:
+                    before = len(self._attached.descriptors)
+                    counts[file] += attach(pid)
+                    held[file] += self._attached.descriptors[before:]
+            except NotFoundError as error:  # the others go on
+                ended.append(error)
+        if ended:
+            if len(ended) == len(pids):
+                raise ended[0]
+            import logging  # its import takes long, and processes rarely end just now
+
+            logging.getLogger(__name__).warning("left out: %s", "; ".join(error.message for error in ended))
+        for file in sites:
+            if file.is_rewritten:  # its offsets may mean anything now
+                self._attached.give_up(file, sites[file], held[file])
+                counts[file] = 0
+        return sum(counts.values())
+
+    def close(self) -> None:
+        """Detach. For each descriptor the kernel waits until no thread is in its probes; these waits overlap."""
+        descriptors = self._attached.descriptors
+        with ExitStack() as closing:
+            while len(descriptors) > 1:
+                closing.enter_context(_in_another_thread(partial(os.close, descriptors.pop())))
+            if descriptors:
+                os.close(descriptors.pop())
+
+
+@contextmanager
+def _in_another_thread(work: Callable[[], object]) -> Iterator[None]:
+    """Do `work` in a thread of its own beside the block; at the end of the block it is done, or its error is raised."""
+    over, failures = _thread.allocate_lock(), []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 raised where the block ends
+            failures.append(error)
+        finally:
+            over.release()
+
+    over.acquire()
+    _thread.start_new_thread(run, ())
+    try:
+        yield
+    finally:
+        try:
+            over.acquire()
+        except BaseException:  # Ctrl-C: whoever detaches must know everything that the thread attaches
+            over.acquire()
+            raise
+    if failures:
+        raise failures[0]

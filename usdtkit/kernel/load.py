@@ -1,0 +1,213 @@
+"""Bytecode → maps and programs in the kernel, linked with the values of this run.
+
+Input: `Bytecode` from `usdtkit.bpf.compiler`. Output: `Loaded`, whose maps and programs `attach` and `trace` use.
+
+The text of a program names its constants (thresholds, literals) by number only, so that one cached compilation serves
+all values. PARAMETER_MAGIC in the upper half of a 64-bit constant marks such a number, and its value is put in its
+place here, before the verifier looks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+from collections.abc import Mapping, Sequence
+
+from usdtkit._ffi import PRIVILEGE_HINT, TRANSIENT, check, describe, ffi, lib
+from usdtkit.bpf.compiler import Bytecode
+from usdtkit.bpf.uapi import (
+    ATTACH_TYPE_NONE,
+    ATTACH_TYPE_UPROBE_MULTI,
+    ATTACH_TYPE_UPROBE_SESSION,
+    CALL,
+    COPY_FROM_USER,
+    GET_ATTACH_COOKIE,
+    INSTRUCTION,
+    LOAD_IMMEDIATE,
+    MAP_ARRAY,
+    MAP_HASH,
+    MAP_LRU_HASH,
+    MAP_PERCPU_ARRAY,
+    MAP_PERCPU_HASH,
+    MAP_RINGBUF,
+    MOVE32_IMMEDIATE,
+    MOVE_IMMEDIATE,
+    PROG_TYPE_KPROBE,
+    PSEUDO_MAP_FD,
+    SLEEPABLE,
+)
+from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
+from usdtkit.kernel.dispatcher import dispatcher
+from usdtkit.kernel.features import sleepable, try_map
+from usdtkit.kernel.maps import Map
+
+PARAMETER_MAGIC = 0x75736474
+LOG_SIZE = (1 << 24) - 1  # the most that every kernel accepts; the reason is at the end, which a smaller log cuts off
+SLEEPABLE_MAPS = {MAP_HASH, MAP_LRU_HASH, MAP_ARRAY, MAP_PERCPU_HASH, MAP_PERCPU_ARRAY, MAP_RINGBUF}
+
+# Lines of the verifier's log that give no reason: statistics, instructions, and states of registers.
+_NO_REASON = r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]"
+
+
+class Loaded:
+    """The maps of one compiled text, by name, and its programs, which are loaded when they are first asked for.
+
+    Close it to free all of them.
+    """
+
+    def __init__(
+        self, bytecode: Bytecode, parameters: Sequence[int] = (), max_entries: Mapping[str, int] | None = None
+    ) -> None:
+        """`parameters`: values by number, taken modulo 2**64. `max_entries`: sizes of maps that differ from the
+        text's."""
+        require_bpf()
+        self._bytecode = bytecode
+        self._parameters = parameters
+        self._programs: dict[tuple[object, ...], int] = {}
+        self.maps: dict[str, Map] = _Maps()
+        # A sleepable program can bring in a page of the process that is not in memory, but not with every type of map.
+        types = {description.type for description in bytecode.maps}
+        self._sleepable = types <= SLEEPABLE_MAPS and sleepable().state == "found"
+        try:
+            for description in bytecode.maps:
+                size = (max_entries or {}).get(description.name)
+                self.maps[description.name] = Map(description, size)
+        except BaseException:
+            self.close()
+            raise
+
+    def program(
+        self,
+        name: str,
+        attach_type: int = ATTACH_TYPE_NONE,
+        cookie: int | None = None,
+        *,
+        type: int = PROG_TYPE_KPROBE,
+    ) -> int:
+        """Load a program, once for each way to attach it, and return its descriptor, which this object keeps.
+
+        With `cookie` (32 bits), the program carries it as a constant, for links that cannot carry one.
+        """
+        key = (name, type, attach_type, cookie)
+        if key not in self._programs:
+            flags = SLEEPABLE if self._sleepable and type == PROG_TYPE_KPROBE else 0
+            self._programs[key] = _load(type, name, self._code(name, cookie), flags, attach_type)
+        return self._programs[key]
+
+    def joined(self, cookies: Mapping[str, set[int]], returns: Mapping[str, str] | None = None) -> int | None:
+        """One program for a uprobe_multi link, which continues with the one whose `cookies` hold the site's.
+
+        With `returns` it is for the link of a uprobe session: at a return it continues with the program that is named
+        there for the entry's.
+
+        Returns its descriptor, which this object keeps, or None where the programs cannot be joined: each must have a
+        range of cookies to itself, and the verifier must accept the result.
+        """
+        ranges = tuple(sorted((min(values), max(values), name) for name, values in cookies.items()))
+        key = (ranges, returns is not None)
+        if key not in self._programs:
+            try:
+                names = [*cookies, *(returns or {}).values()]
+                code = dispatcher(ranges, {name: self._code(name) for name in names}, returns)
+            except (LookupError, struct.error):
+                return None
+            flags = SLEEPABLE if self._sleepable else 0
+            attach_type = ATTACH_TYPE_UPROBE_MULTI if returns is None else ATTACH_TYPE_UPROBE_SESSION
+            descriptor = _try_load(PROG_TYPE_KPROBE, "hooks", code, flags, attach_type)
+            if descriptor in TRANSIENT:  # which says nothing of whether they can be joined
+                check(descriptor, "loading the program of several hooks")
+            if descriptor < 0:
+                return None
+            self._programs[key] = descriptor
+        return self._programs[key]
+
+    def _code(self, name: str, cookie: int | None = None) -> bytes:
+        try:
+            return self._link(self._bytecode.programs[name], cookie)
+        except (LookupError, struct.error):
+            raise _misfit(name) from None
+
+    def close(self) -> None:
+        """Free the programs and the maps, unless a link still holds them."""
+        for descriptor in self._programs.values():
+            os.close(descriptor)
+        self._programs.clear()
+        for map_ in self.maps.values():
+            map_.close()
+
+    def _link(self, code: bytes, cookie: int | None) -> bytes:
+        maps = [self.maps[description.name] for description in self._bytecode.maps]
+        linked = bytearray(code)
+        # The second half of a 64-bit constant has the opcode 0.
+        for index, (opcode, registers, _, immediate) in enumerate(INSTRUCTION.iter_unpack(code)):
+            if opcode == LOAD_IMMEDIATE:
+                at = index * 8
+                if registers >> 4 == PSEUDO_MAP_FD:
+                    struct.pack_into("<i", linked, at + 4, maps[immediate].fd)
+                elif struct.unpack_from("<i", linked, at + 12)[0] == PARAMETER_MAGIC:
+                    value = self._parameters[immediate] & 0xFFFF_FFFF_FFFF_FFFF
+                    struct.pack_into("<I", linked, at + 4, value & 0xFFFF_FFFF)
+                    struct.pack_into("<I", linked, at + 12, value >> 32)
+            elif opcode == CALL and registers == 0:
+                if cookie is not None and immediate == GET_ATTACH_COOKIE:
+                    struct.pack_into("<BBhI", linked, index * 8, MOVE32_IMMEDIATE, 0, 0, cookie)
+                elif (
+                    not self._sleepable and immediate == COPY_FROM_USER
+                ):  # it fails then, as for a page that is not there
+                    INSTRUCTION.pack_into(linked, index * 8, MOVE_IMMEDIATE, 0, 0, -errno.EFAULT)
+        return bytes(linked)
+
+
+class _Maps(dict[str, Map]):
+    """Maps by name. One that is missing means that the bytecode is not that of the session's text."""
+
+    def __missing__(self, name: str) -> Map:
+        raise _misfit(name)
+
+
+def _misfit(name: str) -> UsdtkitError:
+    """The error for bytecode that was copied from elsewhere, or damaged on the disk."""
+    return UsdtkitError(
+        f"the compiled program that is kept is not that of this session: its {name} is missing or broken",
+        hint="usdtkit cache --clear, and it is compiled again",
+    )
+
+
+def require_bpf() -> None:
+    """Raise PrivilegeError or UnsupportedError unless bpf(2) lets us make a map."""
+    result = try_map(MAP_ARRAY, 4, 8, 1)
+    if result == 0:
+        return
+    if result in (-errno.EPERM, -errno.EACCES):
+        raise PrivilegeError("the kernel does not let us load BPF programs: not enough privilege", hint=PRIVILEGE_HINT)
+    if result in (-errno.ENOSYS, -errno.EINVAL):
+        raise UnsupportedError(
+            "this kernel has no bpf(2)", hint="usdtkit doctor lists what the kernel needs: CONFIG_BPF_SYSCALL first"
+        )
+    raise UsdtkitError(f"the kernel refuses to make a BPF map: {describe(-result)}")
+
+
+def _try_load(type: int, name: str, code: bytes, flags: int, attach_type: int, log: object = ffi.NULL) -> int:
+    """A program's descriptor, or a negative errno; with `log`, the verifier writes to its LOG_SIZE bytes."""
+    log_size = LOG_SIZE if log else 0
+    return int(lib.usdtkit_prog_load(type, code, len(code) // 8, flags, attach_type, name.encode(), log, log_size))
+
+
+def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> int:
+    descriptor = _try_load(type, name, code, flags, attach_type)
+    if descriptor >= 0:
+        return descriptor
+    # A second time for the verifier's words, which cost time and memory and are needed only now.
+    log = ffi.new("char[]", LOG_SIZE)
+    again = _try_load(type, name, code, flags, attach_type, log)
+    if again >= 0:
+        return again
+    if again in TRANSIENT:
+        check(again, f"loading the program {name}")
+    if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):
+        raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
+    words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
+    reason = next((line for line in reversed(words) if line and not re.match(_NO_REASON, line)), "")
+    raise ProgramError(f"the kernel's verifier refuses the program: {reason or describe(-again)}", name)
