@@ -272,7 +272,7 @@ def _language_of(name: str) -> str:
     tool = next((tool for tool in LANGUAGE_TOOLS if name.endswith(tool) and not name.startswith("u")), None)
     if tool is None or name in tool_names():
         return ""
-    from usdtkit.signatures.languages import BY_NAME
+    from usdtkit.providers.runtimes.languages import BY_NAME
 
     language = name.removesuffix(tool)
     return language if language in BY_NAME else ""

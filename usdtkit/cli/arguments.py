@@ -22,13 +22,14 @@ LOST_EVENTS = 6  # the exit code where more were lost than are allowed
 class Spelling:
     """How a tool spells the options that all tools share, where that differs from the others.
 
-    `command` are the flags of the option for a command. `capacity` is the help text of the option of that name.
+    `command` are the flags of the option for a command. `capacity` is the help text of --capacity in a tool
+    that has a table of its own: the option is about that table then, and the tool reads it from `dest="capacity"`.
     `verbose` says what -v does besides telling more; with `shows_program` it shows the program, as in bcc's tools.
     `chosen` says that the user names the functions or probes, and so decides what tracing costs. `filters` are
     additional flags of the options that narrow a trace, such as {"tid": "-t"}; None leaves these options out.
     `ignored` are options of bcc's tool that mean nothing here, each with the reason, and `ignored_with_value` those
     that take a value. `ring_size` is the number of bytes for events in the kernel, where the tool needs more than
-    usual.
+    usual. With `timestamps`, a table has the time before each interval.
     """
 
     command: Sequence[str] = ("-c", "--command")
@@ -40,6 +41,7 @@ class Spelling:
     ignored: Mapping[str, str] = field(default_factory=dict)
     ignored_with_value: Mapping[str, str] = field(default_factory=dict)
     ring_size: int = 0
+    timestamps: bool = False
 
 
 class Intervals(ToolOptions):
@@ -97,6 +99,8 @@ class Statements(ToolOptions):
 def add_tool_options(parser: argparse.ArgumentParser, options: type[ToolOptions], spelling: Spelling) -> None:
     """All options of a tool: its own, then those that all tools share."""
     options.add_to(parser)
+    if spelling.timestamps:
+        parser.set_defaults(timestamp=True)
     add_ignored_options(parser, spelling.ignored)
     add_ignored_options(parser, spelling.ignored_with_value, takes_value=True)
     if spelling.filters is not None:

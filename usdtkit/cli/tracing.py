@@ -101,7 +101,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
         "command": parsed.command,
         "duration": parsed.duration,
         "drop_privileges": parsed.drop if parsed.drop_to is None else parsed.drop_to,
-        "capacity": parsed.capacity,
+        "capacity": None if spelling_of(tool).capacity else parsed.capacity,
         "returns": parsed.returns,
         "ordered": True,
     }
@@ -187,6 +187,7 @@ def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespa
         for refusal in session.refused:
             note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
         session.presence.tell(lambda line: note(f"usdtkit: {line}"))
+        session.on_remark = lambda line: note(f"usdtkit: {line}")
         note("Tracing… Ctrl-C ends.")
         if isinstance(results, Rows):
             for row in results:
