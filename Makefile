@@ -55,9 +55,6 @@ lint: $(venv)/.dev ## ruff, mypy, import edges
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
 
-docs/tools/README.md: $(venv)/.built $(wildcard tools/*.py) .ci/tool-index
-	$(bin)/python .ci/tool-index > $@
-
 man: $(venv)/.built ## manual pages, to $(DESTDIR)$(PREFIX)/share/man/man8
 	$(bin)/usdtkit man --all '$(DESTDIR)$(PREFIX)/share/man/man8'
 

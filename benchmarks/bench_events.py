@@ -10,7 +10,9 @@ bcc's events have one text, and it is the same to bcc whether a text repeats: it
 import contextlib
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from common import PROBE, figure, medians, workplace
 
@@ -53,6 +55,44 @@ def objects(target, ordered=False):
             for event in session.drain():
                 count += 1
                 event.n, event.pid, event.tid, event.time_ns, event.text  # noqa: B018
+            return count
+
+        yield read, lambda: session.summary().lost
+
+
+class Row(NamedTuple):
+    """An event as a named tuple."""
+
+    n: int
+    pid: int
+    tid: int
+    time_ns: int
+    text: str | None
+
+
+@dataclass(slots=True)
+class Record:
+    """An event as a dataclass."""
+
+    n: int
+    pid: int
+    tid: int
+    time_ns: int
+    text: str | None
+
+
+@contextlib.contextmanager
+def rows(target, into):
+    """usdtkit's events as objects of a class of ours."""
+    with trace.Session(pid=target.pid, ring_size=RING_SIZE) as session:
+        session.usdt(PROBE).emit(into=into, **NUMBER_AND_TEXT)
+        session.start()
+
+        def read():
+            count = 0
+            for row in session.drain():
+                count += 1
+                row.n, row.pid, row.tid, row.time_ns, row.text  # noqa: B018
             return count
 
         yield read, lambda: session.summary().lost
@@ -108,6 +148,8 @@ CONSUMERS = {
     BASELINE: (bcc_objects, 13, None),
     "usdtkit, events": (objects, 13, 1 / 10),
     "usdtkit, events in order": (partial(objects, ordered=True), 13, 1 / 5),
+    "usdtkit, events as a NamedTuple": (partial(rows, into=Row), 13, 1 / 5),
+    "usdtkit, events as a dataclass": (partial(rows, into=Record), 13, 1 / 5),
     "usdtkit, columns": (columns, 13, 1 / 50),
     "usdtkit, columns, no text twice": (columns, EVENTS, 1 / 50),
     "usdtkit, columns of four texts": (partial(columns, emitted=FOUR_TEXTS), EVENTS, 1 / 25),

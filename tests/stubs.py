@@ -6,15 +6,15 @@ import mmap
 import struct
 from weakref import WeakValueDictionary
 
-from usdtkit.probes import provider
+from usdtkit.probes import registry
 
 CALLBACK = ctypes.CFUNCTYPE(None, *[ctypes.c_uint64] * 12)
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def forget_providers(monkeypatch):
-    """Have a test declare its providers as a new process would, whatever others of this name did."""
-    monkeypatch.setattr(provider, "_providers", WeakValueDictionary())
+    """Let a test declare its providers as in a new process, whatever other tests have declared."""
+    monkeypatch.setattr(registry, "providers", WeakValueDictionary())
 
 
 def site_of(probe):

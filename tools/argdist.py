@@ -102,7 +102,7 @@ def trace(session: Session, options: Options) -> Summaries:
     specs = options.specs or options.counts
     if not specs:
         raise UsageError("nothing to count", hint="-C SPEC or -H SPEC; usdtkit argdist -h shows examples")
-    setup = Setup(session, lambda source: source, options.string_size)
+    setup = Setup(session, options.string_size)
     distributed = [
         (distribute(setup, text, histogram=histogram, linear=options.linear), histogram) for text, histogram in specs
     ]

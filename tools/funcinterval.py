@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from usdtkit.cli.arguments import Intervals, Spelling, Units
 from usdtkit.cli.options import option
 from usdtkit.language.parser import parse_trace
-from usdtkit.language.select import one
+from usdtkit.language.select import resolve_single
 from usdtkit.results import BUCKETS, PERCENTILES, Histogram, Summaries
 from usdtkit.trace import Session
 
@@ -32,7 +32,7 @@ class Options(Units, Intervals):
 
 def trace(session: Session, options: Options) -> Summaries:
     """Measure, and show a histogram of each interval."""
-    hits = one(session, parse_trace(options.target))
+    hits = resolve_single(session, parse_trace(options.target))
     # Of two programs at one place the kernel runs the one that was attached later first: a hit ends the interval
     # since the hit before, and then starts the next.
     pair = session.pair(hits, hits, key="pid")

@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--sort", choices=("size", "count"), default="size", help="which stacks come first, and what -f counts")
     add("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
     add("--combined-only", "--wa-missing-free", action="store_true", help="accepted; bcc needs it")
-    add_session_options(parser, room="follow so many blocks at a time (500,000)")
+    add_session_options(parser, capacity="follow so many blocks at a time (500,000)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
     if not options.pid and not options.command:
         raise UsageError("memleak needs a process", hint="-p PID, or -c CMD to start one")
     options.timestamp = not options.folded
-    with cli.new_session(options, room=None) as session:
+    with cli.new_session(options, capacity=None) as session:
         limits = {"sizes": (options.min_size, options.max_size), "one_in": options.sample_rate}
-        heap = Heap(session, options.obj, prefix=options.symbols_prefix, room=options.room or BLOCKS, **limits)
+        heap = Heap(session, options.obj, prefix=options.symbols_prefix, capacity=options.capacity or BLOCKS, **limits)
         if not options.trace:
             return cli.follow_intervals(session, options, "memleak", (), lambda report: write(report, heap, options))
         for source, address in heap.allocations:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from usdtkit.cli.arguments import Intervals, Spelling, Units
 from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds
-from usdtkit.language.keys import one_with_key
+from usdtkit.language.keys import resolve_with_key
 from usdtkit.records import replace
 from usdtkit.results import (
     BUCKETS,
@@ -56,8 +56,8 @@ class Options(Units, Intervals):
 
 def trace(session: Session, options: Options) -> Results:
     """Measure, and show a histogram of each interval, or a row for each pair."""
-    start, start_key = one_with_key(session, options.start, options.key)
-    end, end_key = one_with_key(session, options.end, options.end_key or options.key)
+    start, start_key = resolve_with_key(session, options.start, options.key)
+    end, end_key = resolve_with_key(session, options.end, options.end_key or options.key)
     pair = session.pair(start, end, key=None if start_key is None or end_key is None else (start_key, end_key))
     if options.min_ms is not None:
         pair.where(pair.latency >= ms(options.min_ms)).emit("latency", comm=comm)

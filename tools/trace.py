@@ -26,7 +26,7 @@ from usdtkit.language.rows import MessageRows
 from usdtkit.records import replace
 from usdtkit.results import COMM, PID, TID, TIME, Column, Rows
 from usdtkit.results.columns import seconds_column
-from usdtkit.trace import Expression, Session, Source, comm, cpu, pid, ustack
+from usdtkit.trace import Expression, Session, comm, cpu, pid, ustack
 
 TOPIC = "any function or probe"
 SPELLING = Spelling(
@@ -105,7 +105,7 @@ def trace(session: Session, options: Options) -> Rows:
         session.narrow(pid != os.getpid())
     extra: dict[str, Expression] = {"cpu": cpu} if options.cpu else {}
     extra |= {"stack": ustack} if options.user_stack else {}
-    messages = Messages(Setup(session, _as_it_is, options.string_size, options.compare_bytes), extra)
+    messages = Messages(Setup(session, options.string_size, options.compare_bytes), extra)
     for spec in options.specs:
         messages.add(spec)
     rows = MessageRows(messages, options.containing, options.max_events, options.aggregate)
@@ -115,7 +115,3 @@ def trace(session: Session, options: Options) -> Rows:
     if options.addresses:
         columns = [replace(column, addresses=True) if column is STACK else column for column in columns]
     return Rows(session, columns, rows.describe, rest=rows.rest)
-
-
-def _as_it_is(source: Source) -> Source:
-    return source

@@ -26,7 +26,7 @@ from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Target, UserPlace
 from usdtkit.output.report import PID, Column, Report, note
 from usdtkit.output.text import show
-from usdtkit.processes import file_key
+from usdtkit.scan import file_key
 from usdtkit.signatures.languages import LANGUAGES, Language
 from usdtkit.trace import Session
 from usdtkit.trace import pid as process_id

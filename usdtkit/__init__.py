@@ -53,8 +53,12 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
-    """The application's side, when it is asked for: a tracer starts without it."""
+    """Import the application's side when it is used, because a tracer starts without it."""
     if name not in __all__:
         raise AttributeError(f"module 'usdtkit' has no attribute {name!r}")
     from usdtkit.probes import declaration, provider, types

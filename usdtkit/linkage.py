@@ -24,8 +24,8 @@ from usdtkit.elf.golang import is_go
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Function, Target
-from usdtkit.processes import file_key
 from usdtkit.records import NamedTuple
+from usdtkit.scan import file_key
 from usdtkit.signatures import knows_library
 
 _IS_GLOB = re.compile(r"[*?\[]")

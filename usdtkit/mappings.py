@@ -1,10 +1,10 @@
-"""What processes have mapped of certain files: /proc/PID/maps read for those alone, and a stream of what they map next.
+"""How the kernel's lists of mappings show an open file, and a stream of the processes that map it from now on.
 
-Input: open descriptors of files, numbers of processes. Output: mappings, as the kernel shows them. Used by
-`usdtkit.trace`, which looks there for breakpoints and semaphores. `usdtkit.processes` finds all files of a process.
+Input: open descriptors of files. Output: `usdtkit.maps.Identity`s. Used by `usdtkit.trace`, which looks for breakpoints
+and semaphores in the processes that map a file. `usdtkit.scan` goes the other way, from a process to its files.
 """
 
-# ruff: noqa: PTH123 thousands of files of /proc, where pathlib's cost shows
+# ruff: noqa: PTH123 pathlib would be imported for one file
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 
 from usdtkit._ffi import check, ffi, lib
-from usdtkit.records import NamedTuple, dataclass
+from usdtkit.maps import Identity, all_mappings, maps_of
 
 PAGE = mmap.PAGESIZE
 # Executable mappings of about 300 processes that start while nobody reads; a machine starts some hundred a second.
@@ -27,50 +27,6 @@ _VALUE, _LOSSES = 8, struct.Struct("=QQ")  # what an event says of itself: its c
 # After a record's header: pid, tid, start, length, offset; then what makes an Identity.
 _PLACE, _IDENTITY = struct.Struct("=IIQQQ"), struct.Struct("=IIQ")
 _LONGEST = 8192  # bytes, more than a record with the longest path has
-
-
-class Identity(NamedTuple):
-    """A file as the kernel's lists of mappings show it. That is not always what stat(2) says: overlayfs and btrfs show
-    another device there."""
-
-    major: int
-    minor: int
-    inode: int
-
-    @property
-    def text(self) -> bytes:
-        """As it stands in a line of maps, between the offset and the path."""
-        return b" %02x:%02x %d " % self
-
-    @property
-    def packed(self) -> bytes:
-        """As it stands in a record of perf."""
-        return _IDENTITY.pack(*self)
-
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """One line of maps: `permissions` such as b"r-xp", `offset` in the file, and no inode where there is no file."""
-
-    start: int
-    end: int
-    permissions: bytes
-    offset: int
-    identity: Identity
-
-    def address(self, offset: int) -> int | None:
-        """Where the byte of this file offset is in memory; None where this mapping does not have it."""
-        return self.start + offset - self.offset if 0 <= offset - self.offset < self.end - self.start else None
-
-    @property
-    def is_executable(self) -> bool:
-        """Whether code can run in it."""
-        return self.permissions[2:3] == b"x"
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether the process can write to it."""
-        return self.permissions[1:2] == b"w"
 
 
 def identities(descriptors: Sequence[int]) -> list[Identity | None]:
@@ -93,45 +49,13 @@ def identities(descriptors: Sequence[int]) -> list[Identity | None]:
             maps = maps_of("self")
         except OSError:  # there is no /proc
             maps = b""
-        own = {mapping.start: mapping.identity for mapping in map(_parse, maps.splitlines())}
-        # Neighbours of one file and consecutive offsets are one mapping; these all begin at offset 0.
-        return [None if place is None else own.get(place[1]) for place in places]
+        identity_at = {mapping.start: mapping.identity for mapping in all_mappings(maps)}
+        # The kernel joins neighbours of one file whose offsets follow each other. These all begin at offset 0.
+        return [None if place is None else identity_at.get(place[1]) for place in places]
     finally:
         for place in places:
             if place is not None:
                 place[0].close()
-
-
-def maps_of(pid: int | str) -> bytes:
-    """/proc/PID/maps, empty of a kernel thread and of a zombie. OSError where it has ended or may not be read."""
-    with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
-        return file.read()
-
-
-def mappings_in(maps: bytes, identity: Identity) -> list[Mapping]:
-    """The lines of `maps` that map this file, in the order of their addresses."""
-    found, text = [], identity.text
-    at = maps.find(text)
-    while at >= 0:
-        mapping = _parse(maps[maps.rfind(b"\n", 0, at) + 1 : at + len(text)])
-        if mapping.identity == identity:  # and not a path that looks like one
-            found.append(mapping)
-        at = maps.find(text, at + len(text))
-    return found
-
-
-def mapping_at(maps: bytes, address: int) -> Mapping | None:
-    """The line of `maps` with this address."""
-    mappings = map(_parse, maps.splitlines())
-    return next((mapping for mapping in mappings if mapping.start <= address < mapping.end), None)
-
-
-def _parse(line: bytes) -> Mapping:
-    span, permissions, offset, device, inode = line.split(None, 5)[:5]
-    start, end = span.split(b"-")
-    major, minor = device.split(b":")
-    identity = Identity(int(major, 16), int(minor, 16), int(inode))
-    return Mapping(int(start, 16), int(end, 16), permissions, int(offset, 16), identity)
 
 
 class MappingStream:
@@ -169,7 +93,7 @@ class MappingStream:
         `lost` is true afterwards where some records did not fit: then look at all processes.
         """
         self.lost = False
-        needles = [identity.packed for identity in wanted]
+        needles = [_IDENTITY.pack(*identity) for identity in wanted]
         for event, ring in zip(self._events, self._rings, strict=True):
             with ffi.from_buffer(ring) as start, ffi.from_buffer(self._room) as room:
                 size = lib.usdtkit_perf_take(start, len(self._room), room)

@@ -93,7 +93,7 @@ def test_functions_of_32_bits(compile_c, spawn, wait_for_line):
         session.start()
         process.stdin.close()
         assert [event[4:] for event in session] == [(n, "four", -1) for n in range(-1, 5)]
-    assert session.summary().unmatched == session.summary().dropped == 0
+    assert session.summary().unmatched == session.summary().abandoned == 0
 
 
 GO = """

@@ -15,7 +15,7 @@ TRACER = """
 import json, os, sys
 from usdtkit import trace
 path, user = sys.argv[1:]
-with trace.Session(drop=user or True) as session:
+with trace.Session(drop_privileges=user or True) as session:
     source = session.usdt("step:plain", path=path)
     source.emit("arg1", stack=trace.ustack)
     counts = source.count("pid")

@@ -70,7 +70,7 @@ def test_more_than_a_thousand_functions(spawn, wait_for_line):
         (["t:sched:sched_fork"], 2, "kernel functions"),
         (["c:no_such_*"], 4, "no function no_such_* in c"),
         (["u:c:no:such"], 4, "no probe no:such"),
-        (["c:(", "-r"], 2, "no regular expression"),
+        (["c:(", "-r"], 2, "is not a regular expression"),
     ],
 )
 def test_errors(options, code, said):

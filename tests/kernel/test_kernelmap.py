@@ -74,7 +74,7 @@ def test_a_pair_whose_start_acts(calls):
 def test_what_finds_no_room_is_counted(calls):
     process, path = calls
     with Session(pid=process.pid) as session:
-        small = session.map(room=100, i="u64")
+        small = session.map(capacity=100, i="u64")
         session.uprobe(path, "work").put(small, arg(1) * 1000 + arg(2), i=arg(2))
         run(session, process)
         assert len(list(small.entries())) == 100
@@ -86,7 +86,7 @@ def test_equal_programs_for_all_sizes(calls):
     texts = set()
     for room in (10, 1000):
         with Session() as session:
-            session.uprobe(path, "work").put(session.map(room=room, i="u64"), arg(1), i=arg(2) + room)
+            session.uprobe(path, "work").put(session.map(capacity=room, i="u64"), arg(1), i=arg(2) + room)
             texts.add(session.program().text)
     assert len(texts) == 1
 

@@ -5,7 +5,8 @@ import os
 import subprocess
 import tempfile
 
-from usdtkit.mappings import PAGE, RING_PAGES, MappingStream, identities, mapping_at, mappings_in, maps_of
+from usdtkit.mappings import PAGE, RING_PAGES, MappingStream, identities
+from usdtkit.maps import mapping_at, mappings_in, maps_of
 
 
 def test_files_as_maps_shows_them(tmp_path):

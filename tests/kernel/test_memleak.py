@@ -133,7 +133,7 @@ def test_samples(leak):
 
 
 def test_too_many_blocks_are_counted(leak):
-    output, messages, _ = leak("leak", "--room", "100")
+    output, messages, _ = leak("leak", "--capacity", "100")
     assert re.search(r"\t3100 bytes in 100 allocations", output)
     assert "1,894 not counted, table full" in messages  # and those that tidy has for a while
 

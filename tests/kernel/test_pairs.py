@@ -92,7 +92,7 @@ def test_calls_that_longjmp_left_do_not_shift_the_others(compile_c, ready):
     result = {"outer": lambda i: i + 1 if i % 10 else -1, "middle": lambda i: i + 1, "inner": lambda i: i}
     assert all(event.retval == result[event.probe](event.i) for event in events)
     assert [event.i for event in events if event.probe == "outer"] == list(range(1, 998))
-    assert (session.summary().unmatched, session.summary().dropped) == (0, 2 * 99)
+    assert (session.summary().unmatched, session.summary().abandoned) == (0, 2 * 99)
 
 
 def test_probes_nested_in_one_thread(pairs):
@@ -203,13 +203,13 @@ def left(compile_c, ready):
 def test_starts_of_threads_that_ended_are_dropped_counted_and_leave_room(left):
     threads = PAIR_ENTRIES + 97
     summary = left(2, threads)
-    assert (summary.hits, summary.full, summary.unmatched, summary.dropped) == (0, 0, 1, 2 * threads)
+    assert (summary.hits, summary.full, summary.unmatched, summary.abandoned) == (0, 0, 1, 2 * threads)
 
 
 def test_a_thread_that_ends_leaves_nothing_of_what_it_had_too_much_of(left):
     threads = PAIR_ENTRIES // (32 - 5) + 97  # whose leftovers would fill the table
     summary = left(37, threads)
-    assert (summary.full, summary.overflow, summary.dropped) == (0, 32 * threads, 5 * threads)
+    assert (summary.full, summary.overflow, summary.abandoned) == (0, 32 * threads, 5 * threads)
 
 
 def test_more_open_starts_than_the_table_holds_are_counted(compile_c, ready, wait_for_line):
@@ -227,7 +227,7 @@ def test_more_open_starts_than_the_table_holds_are_counted(compile_c, ready, wai
         go(process)
         for _ in session:
             pass
-    assert (session.summary().full, session.summary().dropped) == (full, 31 * 41 - full)
+    assert (session.summary().full, session.summary().abandoned) == (full, 31 * 41 - full)
 
 
 SAME_NUMBER = """
@@ -275,7 +275,7 @@ def test_a_thread_does_not_end_what_one_of_its_number_has_left(compile_c, ready,
         assert first == second
         assert events == [(int(second), 7)]
         summary = session.summary()
-    assert (summary.hits, summary.unmatched, summary.dropped) == (1, 1, 2)
+    assert (summary.hits, summary.unmatched, summary.abandoned) == (1, 1, 2)
 
 
 EXECS = """
@@ -311,7 +311,7 @@ def test_exec_ends_nothing_that_was_open_before(compile_c, ready, key, dropped):
         go(process)
         assert process.wait(20) == 0
         summary = session.summary()
-    assert (summary.hits, summary.unmatched, summary.dropped) == (0, 1, dropped)
+    assert (summary.hits, summary.unmatched, summary.abandoned) == (0, 1, dropped)
 
 
 def test_pairs_of_a_function_and_a_probe_and_of_a_call_by_its_value(compile_c, ready):
@@ -337,7 +337,7 @@ def test_pairs_of_a_function_and_a_probe_and_of_a_call_by_its_value(compile_c, r
     assert set(seen.values()) == {1}
     assert len(seen) == 5 * 3 * 97
     summary = session.summary()
-    assert (summary.hits, summary.unmatched, summary.dropped) == (5 * 3 * 97, 0, 0)
+    assert (summary.hits, summary.unmatched, summary.abandoned) == (5 * 3 * 97, 0, 0)
 
 
 HANDLES = """
@@ -401,7 +401,7 @@ def test_what_one_thread_opens_another_closes(compile_c, ready):
     assert all(about(event.latency_ns, ns) for event, (_, ns) in zip(closed, told, strict=True))
     assert [event.handle for event in events if hasattr(event, "handle")] == [id * 3 + 1 for id in range(997)][::-1]
     summary = session.summary()
-    assert (summary.hits, summary.unmatched, summary.dropped) == (2 * 997, 0, 0)
+    assert (summary.hits, summary.unmatched, summary.abandoned) == (2 * 997, 0, 0)
 
 
 def test_a_key_that_starts_again_counts_from_then_and_is_its_process_own(declare):
@@ -425,7 +425,7 @@ def test_a_key_that_starts_again_counts_from_then_and_is_its_process_own(declare
         events = [(event.pid == os.getpid(), event.first, event.n) for event in session.drain()]
         summary = session.summary()
     assert events == [(False, "of the child", 6), (True, "again", -1), (True, "other", 2**63 - 1)]
-    assert (summary.hits, summary.unmatched, summary.dropped) == (3, 1 + 2, 1 + 1)
+    assert (summary.hits, summary.unmatched, summary.abandoned) == (3, 1 + 2, 1 + 1)
 
 
 def test_more_open_keys_than_there_is_room_for_forget_the_oldest(declare):

@@ -73,7 +73,7 @@ def test_every_return_is_counted_once(traced, returns, method):
         for count in counts:
             assert {name: number for (name,), number in count.read().items()} == CALLS
         summary = session.summary()
-        assert (summary.unmatched, summary.dropped, summary.open, summary.full) == (0, 0, 0, 0)
+        assert (summary.unmatched, summary.abandoned, summary.open, summary.full) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("returns", WAYS)

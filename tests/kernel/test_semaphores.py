@@ -15,7 +15,8 @@ from usdtkit import targets, trace
 from usdtkit.elf.image import Image
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.sites import FileSites, UprobeSite
-from usdtkit.mappings import identities, mappings_in, maps_of
+from usdtkit.mappings import identities
+from usdtkit.maps import mappings_in, maps_of
 from usdtkit.trace.semaphores import misleading_files
 
 MISLEADING = ["lld", "mold"]
@@ -26,7 +27,7 @@ KINDS = [[], ["-no-pie"], ["-static"], ["-static-pie"]]
 AS_NOBODY = """
 import sys
 from usdtkit import trace
-with trace.Session(command=sys.argv[2:], drop=True) as session:
+with trace.Session(command=sys.argv[2:], drop_privileges=True) as session:
     session.usdt("tick:hit", sys.argv[1]).emit()
     print(len(list(session)))
 """

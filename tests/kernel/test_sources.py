@@ -43,7 +43,7 @@ def test_one_table_adds_up_over_all_sources(probes):
         assert {key: row.count for key, row in histogram.read().items()} == {("a",): 2, ("b",): 1}
         assert linear.read()[()].sum == 14
         [(key, row)] = statistics.read().items()
-        assert key == () and (row.count, row.sum, row.least, row.greatest) == (3, 14, 2, 7)
+        assert key == () and (row.count, row.sum, row.min, row.max) == (3, 14, 2, 7)
 
 
 def test_a_sum_is_signed_where_one_source_is(probes):

@@ -140,9 +140,9 @@ def test_what_would_be_attached_to(chains):
 @pytest.mark.parametrize(
     ("pattern", "options", "code", "said"),
     [
-        ("malloc", [], 2, "'malloc' says no library: kernel functions"),
+        ("malloc", [], 2, "'malloc' does not name a library: usdtkit does not trace kernel functions"),
         ("c:no_such_function", [], 4, "no function no_such_function"),
-        ("c:(", ["-r"], 2, "no regular expression"),
+        ("c:(", ["-r"], 2, "is not a regular expression"),
         ("c:^no_such_function$", ["-r"], 4, "no function ^no_such_function$"),
         ("u:c:no:probe", [], 4, "no probe"),
     ],

@@ -32,7 +32,7 @@ def test_the_best_way_to_attach_is_taken(stepper):
     with trace.Session(pid=target.pid) as session:
         session.usdt("step:plain").emit(number=trace.arg(1))
         session.start()
-        assert session._links.method == HERE[0]
+        assert session._running._links.method == HERE[0]
         target.fire(97)
         assert [event.number for event in session.drain()] == list(range(97))
 

@@ -137,7 +137,7 @@ def test_names_of_cplusplus(name, count, tmp_path, ready, spawn):
     ("specs", "code", "said"),
     [
         (["c:open (arg1 >)"], 2, "expected a value, not ')'\n  c:open (arg1 >)\n                ^\n"),
-        (["do_sys_open"], 2, "kernel functions and tracepoints are not traced by usdtkit"),
+        (["do_sys_open"], 2, "usdtkit does not trace kernel functions and tracepoints"),
         (["c:open", "t:sched:sched_fork"], 2, "kernel functions"),
         (["c:no_such_function"], 4, "no function no_such_function in c"),
         (["no_such:thing"], 4, "no probe no_such:thing"),

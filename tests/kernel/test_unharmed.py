@@ -111,7 +111,7 @@ def check(program, kind, moment, **options):
 
 def lost_of(summary):
     """The calls whose return was not counted."""
-    return summary.dropped + summary.overflow + summary.full + summary.open
+    return summary.abandoned + summary.overflow + summary.full + summary.open
 
 
 def wrong_counts(program, kind, moment, counted, starts, lost, *, libraries):

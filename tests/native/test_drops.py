@@ -25,7 +25,7 @@ RIGHT = (1, 1.0, "a", {})
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
     monkeypatch.setenv("USDTKIT_DIR", str(tmp_path))
-    monkeypatch.setattr(drops, "_told", set())
+    monkeypatch.setattr(drops, "_reported", set())
     forget_providers(monkeypatch)
 
 

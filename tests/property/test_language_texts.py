@@ -1,11 +1,10 @@
-"""The mini-languages: any text gives a tree or an error of ours; what is printed of a tree is read as the same tree."""
+"""The languages: any text becomes a tree or a typed error, and the printed text of a tree is read as the same tree."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usdtkit.errors import UsageError
-from usdtkit.language import nodes as n
-from usdtkit.language import printer
+from usdtkit.language import nodes, printer
 from usdtkit.language.formats import Format
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import PRECEDENCE, parse_distribution, parse_expression, parse_pattern, parse_trace
@@ -34,17 +33,17 @@ def test_any_text(prefix, text):
         except UsageError as error:
             assert len(error.details) in (0, 2)
             continue
-        if isinstance(spec, n.Target):
+        if isinstance(spec, nodes.Target):
             continue
         assert_lowered(spec)
 
 
 def assert_lowered(spec):
-    """What was read becomes expressions and a format, or an error of ours."""
-    values = [spec.value] if isinstance(spec, n.ExpressionSpec) else [*spec.values]
-    if not isinstance(spec, n.ExpressionSpec) and spec.predicate is not None:
+    """Each part of a spec becomes an expression, or a typed error."""
+    values = [spec.value] if isinstance(spec, nodes.ExpressionSpec) else [*spec.values]
+    if not isinstance(spec, nodes.ExpressionSpec) and spec.predicate is not None:
         values.append(spec.predicate)
-    parameters = () if isinstance(spec, n.ExpressionSpec) else spec.parameters
+    parameters = () if isinstance(spec, nodes.ExpressionSpec) else spec.parameters
     entry = Lowering(spec.text, "entry", ARGUMENTS, parameters)
     for lowering in (entry, Lowering(spec.text, "return", entry=entry), Lowering(spec.text, "usdt", ARGUMENTS)):
         for value in values:
@@ -53,7 +52,7 @@ def assert_lowered(spec):
                     lower(value)
                 except UsageError as error:
                     assert error.message
-    if isinstance(spec, n.TraceSpec) and spec.format is not None:
+    if isinstance(spec, nodes.TraceSpec) and spec.format is not None:
         try:
             format = Format(spec)
         except UsageError:
@@ -63,30 +62,36 @@ def assert_lowered(spec):
 
 
 TYPES = st.builds(
-    n.CType, st.sampled_from(("int", "char", "unsigned long", "size_t", "struct timespec", "u32")), st.integers(0, 3)
+    nodes.CType,
+    st.sampled_from(("int", "char", "unsigned long", "size_t", "struct timespec", "u32")),
+    st.integers(0, 3),
 )
 NAMES = st.sampled_from(("arg1", "size", "path", "$pid", "retval", "$latency", "comm"))
 LEAVES = (
-    st.builds(n.Number, st.integers(0, 2**64 - 1)) | st.builds(n.Name, NAMES) | st.builds(n.Text, st.binary(max_size=8))
+    st.builds(nodes.Number, st.integers(0, 2**64 - 1))
+    | st.builds(nodes.Name, NAMES)
+    | st.builds(nodes.Text, st.binary(max_size=8))
 )
 
 
 def grown(inner):
     return st.one_of(
-        st.builds(n.Unary, st.sampled_from("-!~*"), inner),
-        st.builds(n.Binary, st.sampled_from(sorted(PRECEDENCE)), inner, inner),
-        st.builds(n.Cast, TYPES, inner),
-        st.builds(n.Member, inner, st.sampled_from(("tv_sec", "next"))),
-        st.builds(n.Call, st.sampled_from(("STRCMP", "$entry", "str")), st.lists(inner, max_size=3).map(tuple)),
+        st.builds(nodes.Unary, st.sampled_from("-!~*"), inner),
+        st.builds(nodes.Binary, st.sampled_from(sorted(PRECEDENCE)), inner, inner),
+        st.builds(nodes.Cast, TYPES, inner),
+        st.builds(nodes.Member, inner, st.sampled_from(("tv_sec", "next"))),
+        st.builds(nodes.Call, st.sampled_from(("STRCMP", "$entry", "str")), st.lists(inner, max_size=3).map(tuple)),
     )
 
 
 EXPRESSIONS = st.recursive(LEAVES, grown, max_leaves=12)
-PARAMETERS = st.lists(st.builds(n.Parameter, TYPES, st.sampled_from(("a", "b", ""))), max_size=3).map(tuple)
+PARAMETERS = st.lists(st.builds(nodes.Parameter, TYPES, st.sampled_from(("a", "b", ""))), max_size=3).map(tuple)
 TARGETS = st.one_of(
-    st.builds(n.Target, st.just("named"), st.just("c"), st.just("open"), st.just(""), st.integers(0, 2**40)),
-    st.builds(n.Target, st.sampled_from(("entry", "return")), st.just("/bin/a"), st.sampled_from(("f", "a::b"))),
-    st.builds(n.Target, st.just("usdt"), st.sampled_from(("", "c")), st.just("probe"), st.sampled_from(("", "shop"))),
+    st.builds(nodes.Target, st.just("named"), st.just("c"), st.just("open"), st.just(""), st.integers(0, 2**40)),
+    st.builds(nodes.Target, st.sampled_from(("entry", "return")), st.just("/bin/a"), st.sampled_from(("f", "a::b"))),
+    st.builds(
+        nodes.Target, st.just("usdt"), st.sampled_from(("", "c")), st.just("probe"), st.sampled_from(("", "shop"))
+    ),
 )
 
 
@@ -100,10 +105,10 @@ def test_expressions_survive_printing(expression):
     TARGETS, PARAMETERS, st.none() | EXPRESSIONS, st.none() | st.binary(max_size=9), st.lists(EXPRESSIONS, max_size=3)
 )
 def test_specs_of_trace_survive_printing(target, parameters, predicate, format, values):
-    if target.kind == "usdt" or "::" in target.name or parameters == (n.Parameter(n.CType("void"), ""),):
+    if target.kind == "usdt" or "::" in target.name or parameters == (nodes.Parameter(nodes.CType("void"), ""),):
         parameters = ()
-    text = None if format is None else n.Text(format)
-    spec = n.TraceSpec("", target, parameters, predicate, text, tuple(values) if text else ())
+    text = None if format is None else nodes.Text(format)
+    spec = nodes.TraceSpec("", target, parameters, predicate, text, tuple(values) if text else ())
     assert parse_trace(printer.trace(spec)) == spec
 
 
@@ -111,6 +116,6 @@ def test_specs_of_trace_survive_printing(target, parameters, predicate, format, 
     TARGETS, st.lists(st.tuples(TYPES, EXPRESSIONS), max_size=3), st.none() | EXPRESSIONS, st.sampled_from(("", "a b"))
 )
 def test_specs_of_argdist_survive_printing(target, values, predicate, label):
-    types, nodes = zip(*values, strict=True) if values else ((), ())
-    spec = n.DistributionSpec("", target, (), types, nodes, predicate if nodes else None, label)
+    types, collected = zip(*values, strict=True) if values else ((), ())
+    spec = nodes.DistributionSpec("", target, (), types, collected, predicate if collected else None, label)
     assert parse_distribution(printer.distribution(spec)) == spec

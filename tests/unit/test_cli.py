@@ -139,10 +139,10 @@ def test_an_error_without_a_file_is_not_blamed_on_the_output(number, monkeypatch
     def fail():
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("usdtkit.processes.running_pids", fail)
+    monkeypatch.setattr("usdtkit.scan.running_pids", fail)
     assert cli.main(["list"]) == 1
     said = capsys.readouterr()
-    assert said.err == f"usdtkit: in usdtkit.processes.all_mapped: {os.strerror(number)}\n"
+    assert said.err == f"usdtkit: in usdtkit.scan.all_mapped: {os.strerror(number)}\n"
     assert said.out == ""
 
 

@@ -1,10 +1,9 @@
-"""The mini-languages of trace and argdist: what is accepted, what it becomes, and what is said of all else."""
+"""The languages of trace and argdist: what they accept, what it becomes, and how everything else is refused."""
 
 import pytest
 
 from usdtkit.errors import SpecError
-from usdtkit.language import nodes as n
-from usdtkit.language import printer
+from usdtkit.language import nodes, printer
 from usdtkit.language.formats import Format
 from usdtkit.language.lexer import tokens
 from usdtkit.language.lower import Lowering
@@ -15,20 +14,20 @@ from usdtkit.model import Argument
 @pytest.mark.parametrize(
     ("text", "target"),
     [
-        ("c:open", n.Target("named", "c", "open")),
-        ("shop:order__*", n.Target("named", "shop", "order__*")),
-        ("p:c:open", n.Target("entry", "c", "open")),
-        ("p:/usr/lib/libc.so.6:open+0x1d", n.Target("entry", "/usr/lib/libc.so.6", "open", offset=0x1D)),
-        ("./a.out:main+13", n.Target("named", "./a.out", "main", offset=13)),
-        (":c:open", n.Target("entry", "c", "open")),
-        ("r:bash:readline", n.Target("return", "bash", "readline")),
-        ("u:pthread:pthread_create", n.Target("usdt", "pthread", "pthread_create")),
-        ("u:/opt/app:shop:order", n.Target("usdt", "/opt/app", "order", "shop")),
-        ("u::order", n.Target("usdt", "", "order")),
-        ("u::shop:order", n.Target("usdt", "", "order", "shop")),
-        ("p:app:ns::Shop::sell", n.Target("entry", "app", "ns::Shop::sell")),
-        ("app:ns::Shop::sell(int)", n.Target("named", "app", "ns::Shop::sell(int)")),
-        ("r:app:<T*Trait>::run", n.Target("return", "app", "<T*Trait>::run")),
+        ("c:open", nodes.Target("named", "c", "open")),
+        ("shop:order__*", nodes.Target("named", "shop", "order__*")),
+        ("p:c:open", nodes.Target("entry", "c", "open")),
+        ("p:/usr/lib/libc.so.6:open+0x1d", nodes.Target("entry", "/usr/lib/libc.so.6", "open", offset=0x1D)),
+        ("./a.out:main+13", nodes.Target("named", "./a.out", "main", offset=13)),
+        (":c:open", nodes.Target("entry", "c", "open")),
+        ("r:bash:readline", nodes.Target("return", "bash", "readline")),
+        ("u:pthread:pthread_create", nodes.Target("usdt", "pthread", "pthread_create")),
+        ("u:/opt/app:shop:order", nodes.Target("usdt", "/opt/app", "order", "shop")),
+        ("u::order", nodes.Target("usdt", "", "order")),
+        ("u::shop:order", nodes.Target("usdt", "", "order", "shop")),
+        ("p:app:ns::Shop::sell", nodes.Target("entry", "app", "ns::Shop::sell")),
+        ("app:ns::Shop::sell(int)", nodes.Target("named", "app", "ns::Shop::sell(int)")),
+        ("r:app:<T*Trait>::run", nodes.Target("return", "app", "<T*Trait>::run")),
     ],
 )
 def test_targets(text, target):
@@ -36,44 +35,44 @@ def test_targets(text, target):
 
 
 def test_a_name_alone_is_a_function_where_nothing_else_can_be():
-    assert parse_pattern("c:open") == n.Target("entry", "c", "open")
+    assert parse_pattern("c:open") == nodes.Target("entry", "c", "open")
     assert parse_pattern("app:std::vector<int, std::allocator<int> >::*").name.endswith("> >::*")
 
 
 @pytest.mark.parametrize(
-    ("text", "at", "said"),
+    ("text", "at", "message"),
     [
-        ("open", 0, "'open' says no library: kernel functions"),
+        ("open", 0, "'open' does not name a library: usdtkit does not trace kernel functions"),
         ("", 0, "expected a target"),
         ("p::open", 0, "kernel functions"),
         ("::open", 0, "kernel functions"),
         ("t:block:block_rq_complete", 0, "kernel functions"),
-        ("u:probe", 0, "names no USDT probe"),
-        ("u:a:b:c:d", 0, "names no USDT probe"),
-        ("p:open", 0, "is no target"),
-        ("ns::open", 0, "is no target"),
-        ("r:c:open+4", 8, "a return has no offset"),
+        ("u:probe", 0, "does not name a USDT probe"),
+        ("u:a:b:c:d", 0, "does not name a USDT probe"),
+        ("p:open", 0, "is not a target"),
+        ("ns::open", 0, "is not a target"),
+        ("r:c:open+4", 8, "a return cannot have an offset"),
         ("c:open (1 +)", 11, "expected a value, not ')'"),
         ("c:open (1", 9, "expected )"),
         ("c:open (size_t n)", 15, "expected ), not 'n'"),
-        ('c:open "%d, arg1', 7, 'the " that ends this is missing'),
+        ('c:open "%d, arg1', 7, 'this has no " at its end'),
         ('c:open "%d" arg1', 12, "expected the end, not 'arg1'"),
-        ("c:open (arg1 = 2)", 13, "there is no such operator here, not '='"),
-        ("c:open (arg1 > 08)", 15, "'08' is no integer"),
-        ("c:open (arg1 > 1.5)", 15, "'1.5' is no integer"),
-        ("c:open (arg1 == 'ab')", 16, "one character"),
-        ("c:open (arg1 == `ls`)", 16, "has no meaning here"),
+        ("c:open (arg1 = 2)", 13, "expected another operator, not '='"),
+        ("c:open (arg1 > 08)", 15, "'08' is not an integer"),
+        ("c:open (arg1 > 1.5)", 15, "'1.5' is not an integer"),
+        ("c:open (arg1 == 'ab')", 16, "exactly one character"),
+        ("c:open (arg1 == `ls`)", 16, "cannot be part of a spec"),
         ("c:open (0x10000000000000000 == arg1)", 8, "more than 64 bits"),
         ("c:open(int fd, int) (fd->)", 25, "expected the name of a member"),
-        (f"c:open ({'(' * 70}1{')' * 70})", 72, "too deep an expression"),
-        (f"c:open ({' + '.join(['1'] * 70)})", 260, "too deep an expression"),
+        (f"c:open ({'(' * 70}1{')' * 70})", 72, "this expression is too deep"),
+        (f"c:open ({' + '.join(['1'] * 70)})", 260, "this expression is too deep"),
         ("u:c:probe(int a)", 9, "a USDT probe has no signature"),
     ],
 )
-def test_errors_mark_the_place(text, at, said):
+def test_errors_mark_the_place(text, at, message):
     with pytest.raises(SpecError) as caught:
         parse_trace(text)
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert caught.value.at == at
     line, caret = caught.value.details
     assert line.endswith(text[-10:])
@@ -81,31 +80,31 @@ def test_errors_mark_the_place(text, at, said):
 
 
 @pytest.mark.parametrize(
-    ("text", "at", "said"),
+    ("text", "at", "message"),
     [
         ("p:c:open", 8, "expected ("),
         ("p:c:open():int", 14, "expected : and what to collect"),
-        ("p:c:open():int:arg1,arg2", 15, "1 types, but 2 values"),
+        ("p:c:open():int:arg1,arg2", 15, "there are 1 types, but 2 values"),
         ("p:c:open():int,:arg1", 15, "expected a type"),
         ("p:c:open(int a):int:a:a>1:2", 25, "expected the end"),
         ("u:c:probe(int a)", 0, ""),
     ],
 )
-def test_errors_of_distributions(text, at, said):
-    if not said:
+def test_errors_of_distributions(text, at, message):
+    if not message:
         assert parse_distribution(text).parameters  # `hooks` knows whether it is a probe
         return
     with pytest.raises(SpecError) as caught:
         parse_distribution(text)
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert caught.value.at == at
 
 
 def test_a_distribution():
     spec = parse_distribution("r:c:malloc(size_t size):u64,char *:$latency/$entry(size),$comm:$retval != 0#ns per byte")
-    assert spec.target == n.Target("return", "c", "malloc")
-    assert spec.parameters == (n.Parameter(n.CType("size_t"), "size"),)
-    assert spec.types == (n.CType("u64"), n.CType("char", 1))
+    assert spec.target == nodes.Target("return", "c", "malloc")
+    assert spec.parameters == (nodes.Parameter(nodes.CType("size_t"), "size"),)
+    assert spec.types == (nodes.CType("u64"), nodes.CType("char", 1))
     assert [*map(printer.expression, spec.values)] == ["$latency / $entry(size)", "$comm"]
     assert printer.expression(spec.predicate) == "$retval != 0"
     assert spec.label == "ns per byte"
@@ -129,8 +128,8 @@ def test_a_distribution():
     ],
 )  # fmt: skip
 def test_signatures(text, parameters):
-    found = [(one.type.name, one.type.pointers, one.name) for one in parse_trace(text).parameters]
-    assert found == parameters
+    parsed = parse_trace(text).parameters
+    assert [(parameter.type.name, parameter.type.pointers, parameter.name) for parameter in parsed] == parameters
 
 
 @pytest.mark.parametrize(
@@ -180,39 +179,40 @@ USDT = Lowering(
 
 
 @pytest.mark.parametrize(
-    ("at", "text", "said", "hint"),
+    ("lowering", "text", "message", "hint"),
     [
-        (ENTRY, "nothing > 1", "nothing here is called 'nothing'", "there are: path, flags, arg1 …, $pid"),
+        (ENTRY, "nothing > 1", "nothing here is called 'nothing'", "these names exist: path, flags, arg1 …, $pid"),
         (ENTRY, "arg13", "there is no arg13: at most 12", None),
-        (ENTRY, "retval", "only a return has a return value", "r:LIBRARY:FUNCTION"),
-        (ENTRY, "$latency", "a latency is known where a function returns", None),
+        (ENTRY, "retval", "only the return of a function has a return value", "r:LIBRARY:FUNCTION"),
+        (ENTRY, "$latency", "only the return of a function has a latency", None),
         (ENTRY, "$entry(path)", "$entry is for returns", None),
         (RETURN, "path", "path is gone when the function returns", "$entry(path)"),
         (RETURN, "$entry(nothing)", "nothing here is called 'nothing'", None),
-        (RETURN, "$entry(path, flags)", "1 arguments belong here, not 2", None),
+        (RETURN, "$entry(path, flags)", "this takes 1 argument, not 2", None),
         (USDT, "arg4", "there is no arg4: at most 3 arguments", None),
-        (USDT, "ratio + 1", "ratio is no integer", None),
-        (USDT, "gone", "gone lies where this build puts it out of reach", None),
-        (ENTRY, "STRCMP(path, path)", "a literal belongs here", '"text"'),
-        (ENTRY, 'STRCMP("a")', "2 arguments belong here, not 1", 'STRCMP("text", value)'),
-        (ENTRY, 'STRNCMP("a", path, flags)', "the length is a number", None),
-        (ENTRY, '"a" + 1', "a literal can only be compared with", None),
+        (USDT, "ratio + 1", "ratio is not an integer", None),
+        (USDT, "gone", "this build keeps gone where a probe cannot read it", None),
+        (ENTRY, "STRCMP(path, path)", "expected a string literal", '"text"'),
+        (ENTRY, 'STRCMP("a")', "this takes 2 arguments, not 1", 'STRCMP("text", value)'),
+        (ENTRY, 'STRNCMP("a", path, flags)', "the length must be a number", None),
+        (ENTRY, '"a" + 1', "a string literal can only be compared with a value", None),
         (ENTRY, "popen(path)", "there is no function popen", "STRCMP, STRNCMP"),
-        (ENTRY, "*flags", "flags is no pointer", "*(int *)flags"),
-        (ENTRY, "flags->x", "what flags points to is not known", "timespec"),
-        (ENTRY, "((struct timespec *)path)->tv_usec", "struct timespec has no tv_usec", "tv_sec, tv_nsec"),
+        (ENTRY, "*flags", "flags is not a pointer", "*(int *)flags"),
+        (ENTRY, "flags->x", "the members of what flags points to are not known", "timespec"),
+        (ENTRY, "((struct timespec *)path)->tv_usec", "struct timespec has no member tv_usec", "tv_sec, tv_nsec"),
         (ENTRY, "*(struct timespec *)path", "cannot be read as one number", None),
         (ENTRY, "(struct stat)flags", "there is no type struct stat", None),
-        (ENTRY, "ctx", "ctx is the registers", "ctx->dx"),
-        (ENTRY, "1 / 0", "a division by 0", None),
+        (ENTRY, "ctx", "ctx stands for the registers", "ctx->dx"),
+        (ENTRY, "1 / 0", "this divides by 0", None),
+        (ENTRY, "flags + 1 / (2 - 2)", "this divides by 0", None),
         (ENTRY, f'STRCMP("{"a" * 300}", path)', "300 bytes is too long", None),
         (ENTRY, 'contains(path, "' + "a" * 80 + '")', "a pattern of 80 bytes", None),
     ],
 )  # fmt: skip
-def test_what_means_nothing(at, text, said, hint):
+def test_what_cannot_be_lowered(lowering, text, message, hint):
     with pytest.raises(SpecError) as caught:
-        at.condition(parse_expression(text).value)
-    assert said in caught.value.message
+        lowering.condition(parse_expression(text).value)
+    assert message in caught.value.message
     assert hint is None or hint in caught.value.hint
 
 
@@ -243,19 +243,19 @@ def test_formats(spec, values, text):
 
 
 @pytest.mark.parametrize(
-    ("spec", "at", "said"),
+    ("spec", "at", "message"),
     [
-        ('c:f "%d %d", arg1', 4, "2 conversions, but 1 values"),
-        ('c:f "%d", arg1, arg2', 16, "1 conversions, but 2 values"),
+        ('c:f "%d %d", arg1', 4, "the format has 2 conversions, but 1 values follow it"),
+        ('c:f "%d", arg1, arg2', 16, "the format has 1 conversions, but 2 values follow it"),
         ('c:f "%K", arg1', 4, "%K is a symbol of the kernel"),
         ('c:f "%n", arg1', 4, "there is no conversion %n"),
-        ('c:f "%*d", arg1', 4, "a % that begins no conversion"),
-        ('c:f "100%"', 4, "a % that begins no conversion"),
-        ('c:f "%9999d", arg1', 4, "a % that begins no conversion"),
+        ('c:f "%*d", arg1', 4, "this % begins no conversion"),
+        ('c:f "100%"', 4, "this % begins no conversion"),
+        ('c:f "%9999d", arg1', 4, "this % begins no conversion"),
     ],
 )
-def test_errors_of_formats(spec, at, said):
+def test_errors_of_formats(spec, at, message):
     with pytest.raises(SpecError) as caught:
         Format(parse_trace(spec))
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert caught.value.at == at

@@ -11,7 +11,7 @@ from stubs import forget_providers
 import usdtkit
 from usdtkit import Provider
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
-from usdtkit.probes import files, image, loading, provider
+from usdtkit.probes import files, image, loading, publishing
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,7 +141,7 @@ def test_unload_silences_and_load_undoes_it():
 
 def test_a_fast_nop_only_where_the_kernel_makes_it_fast(monkeypatch):
     for optimised, code in ((True, "0f1f440000c3"), (False, "90c3cccccccc")):
-        monkeypatch.setattr(provider, "_optimises", optimised)
+        monkeypatch.setattr(publishing, "_optimises", optimised)
         forget_providers(monkeypatch)
         shop = Provider("shop", nop="fast")
         shop.probe("order__start")

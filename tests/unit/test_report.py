@@ -159,8 +159,8 @@ def test_the_rows_of_a_block_have_its_time(capsys):
         ({}, "received 0, lost 0"),
         ({"received": 1234567, "lost": 1000}, "received 1,234,567, lost 1,000"),
         ({"received": 1, "full": 2}, "received 1, lost 0, 2 not counted, table full"),
-        ({"overflow": 3, "unreadable": 4}, "received 0, lost 0, 3 dropped, nested too deep, 4 arguments unreadable"),
-        ({"unmatched": 5, "dropped": 6}, "received 0, lost 0, 5 ends without a start, 6 starts without an end"),
+        ({"overflow": 3, "unreadable": 4}, "received 0, lost 0, 3 abandoned, nested too deep, 4 arguments unreadable"),
+        ({"unmatched": 5, "abandoned": 6}, "received 0, lost 0, 5 ends without a start, 6 starts without an end"),
     ],
 )
 def test_the_account_of_a_session(counts, line):

@@ -218,26 +218,43 @@ class Glob(Expression):
     pattern: tuple[int, ...]
 
 
-pid, tid, uid, gid, cpu = Name("pid"), Name("tid"), Name("uid"), Name("gid"), Name("cpu")
-comm, latency, retval = Name("comm"), Name("latency"), Name("retval")
-# When the probe was hit: CLOCK_MONOTONIC, in nanoseconds.
+pid = Name("pid")
+"""The number of the process that hit the probe, as the first PID namespace counts."""
+tid = Name("tid")
+"""The number of the thread that hit the probe, as the first PID namespace counts."""
+uid = Name("uid")
+"""The number of the thread's user."""
+gid = Name("gid")
+"""The number of the thread's group."""
+cpu = Name("cpu")
+"""The number of the processor on which the thread runs."""
+comm = Name("comm")
+"""The name of the thread, a string of at most 15 bytes."""
+latency = Name("latency")
+"""At the end of a pair, the nanoseconds since its start."""
+retval = Name("retval")
+"""At the return of a function, the 64 bits that it returns. A C int is `retval.cast("i32")`."""
 now = Name("time")
-# The number of the thread's cgroup: the inode of its directory in the cgroup2 file system.
+"""When the probe was hit: CLOCK_MONOTONIC in nanoseconds."""
 cgroup = Name("cgroup")
-# The number of the goroutine that runs; only in functions of Go programs.
+"""The number of the thread's cgroup, which is the inode of its directory in version 2 of the file system."""
 goroutine = Name("goroutine")
-# Addresses of code, which `Session.symbol` names: `ip` is where the probe is, at a return where the function returns
-# to; `caller` is where a function was called from.
-ip, caller = Name("ip"), Name("caller")
-# The calls that led to the probe, as a field or a key. It arrives as a `usdtkit.trace.Stack`, or None where there is
-# none.
+"""The number of the goroutine that runs, in functions of Go programs."""
+ip = Name("ip")
+"""The address of the probe; at a return probe, the address that the function returns to. `Session.symbol` names it."""
+caller = Name("caller")
+"""At the entry or the return of a function, the address that it was called from. `Session.symbol` names it."""
 ustack = Name("ustack")
-# The name of the probe or function that was hit, as a key of sources that have several. Events always carry it.
+"""The calls that led to the probe, as a field or a key. It arrives as a `Stack`, or None if none could be read."""
 probe = Name("probe")
+"""The name of the probe or function that was hit, as a key for a source that has several. Events have it anyway."""
 
 
 def arg(which: int | str) -> Arg:
-    """An argument of the probe or function: by name where the name is known, or by number from 1."""
+    """An argument of the probe or function: by name where the name is known, or by number from 1.
+
+    A value that `Source.derive` has named goes by its name too.
+    """
     if isinstance(which, int) and which < 1:
         raise UsageError(f"arg({which}): arguments count from 1")
     return Arg(which)

@@ -161,7 +161,7 @@ class Pairs:
             ]
             self.at_process_end += [
                 f"{{ struct process *p = processes_{number}.lookup(&process);",
-                f"if (p) {{ if (p->open > 0) {_of(number, count('dropped', 'p->open'))}",
+                f"if (p) {{ if (p->open > 0) {_of(number, count('abandoned', 'p->open'))}",
                 f"processes_{number}.delete(&process); }} }}",
             ]
             return
@@ -182,7 +182,7 @@ class Pairs:
             # then follow each value.
             f"for (u32 i = 0; i < {most} && i < (*depth | depth[1]); i++) {{",
             f"key.depth = i; dropped += (s64){name}.delete(&key) >> 63 & (s64)((u64)i - *depth) >> 63; }}",
-            f"{_of(number, count('dropped', 'dropped'))} threads_{number}.delete(&thread); }} }}",
+            f"{_of(number, count('abandoned', 'dropped'))} threads_{number}.delete(&thread); }} }}",
         ]
 
     def _start_by_depth(self, number: int, most: str, count: Counter) -> list[str]:
@@ -201,7 +201,7 @@ class Pairs:
             f"if (!p) {{ processes_{number}.insert(&process, &first); p = processes_{number}.lookup(&process); }}",
             f"if (!p) {{ {count('full')} return 0; }}",
             "key.since = p->since;",
-            f"if (pair_{number}.lookup(&key)) {{ {count('dropped')} }} else __sync_fetch_and_add(&p->open, 1);",
+            f"if (pair_{number}.lookup(&key)) {{ {count('abandoned')} }} else __sync_fetch_and_add(&p->open, 1);",
         ]
 
 

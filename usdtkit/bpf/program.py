@@ -29,7 +29,7 @@ from usdtkit.model import Argument, HookKind, Tracepoint
 from usdtkit.records import dataclass, field, replace
 
 # The counters of each hook in the map `stats`. To add one, a name here is all that the program needs.
-COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "dropped", "unreadable", "no_stack")
+COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "abandoned", "unreadable", "no_stack")
 COUNTERS_SIZE = 8 * 8  # of struct counters
 
 STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
@@ -59,6 +59,7 @@ class Hook:
     matching: Matching = "nesting"
     nesting: int = NESTING
     key: ex.Expression | None = None
+    derived: dict[str, ex.Expression] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
 
     @property
@@ -143,7 +144,10 @@ class _Builder:
     def _function(self, hook: Hook) -> None:
         kept = self.pairs.kept[hook.after.index] if hook.after else None
         scope = Scope(hook.what, hook.kind, hook.machine, hook.arguments, kept, hook.string_size, hook.convention)
-        scope = replace(scope, goid_offset=hook.goid_offset)
+        # What a pair keeps has precedence over a value that is derived at its end.
+        kept_names = {field.name for field in kept.fields} if kept else set()
+        derived = {name: value for name, value in hook.derived.items() if name not in kept_names}
+        scope = replace(scope, goid_offset=hook.goid_offset, derived=derived)
         access = Access(scope, _counter("unreadable"), _counter("no_stack"), self.parameters)
         renderer = Renderer(access, self.globs)
 

@@ -184,6 +184,8 @@ class Renderer:
     def _resolve(self, expression: ex.Expression) -> ex.Expression:
         """The expression, or what it stands for here: a name, an argument, an entry of a map, a float in memory."""
         match expression:
+            case ex.Name(str(name)) | ex.Arg(str(name)) if name in self.access.scope.derived:
+                return self._resolve(self.access.scope.derived[name])
             case ex.Name(name):
                 return resolve_name(name, self.access)
             case ex.Arg(which):

@@ -5,12 +5,15 @@ Input: the declaration of a hook. Output: `Scope`, for `access`, `names` and `re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.abi import Abi, CallingConvention, abi_of
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument, HookKind
-from usdtkit.records import dataclass
+from usdtkit.records import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Scope:
     """The probe's arguments and, at the end of a pair, what its start kept.
 
     `what` names the probe in errors. `goid_offset` is where the descriptor of a goroutine has its number, or 0 where
-    that is not known.
+    that is not known. `derived` are values that expressions may ask for by name, besides arguments.
     """
 
     what: str
@@ -29,6 +32,7 @@ class Scope:
     string_size: int = 256
     convention: str = ""
     goid_offset: int = 0
+    derived: Mapping[str, ex.Expression] = field(default_factory=dict)
 
     @property
     def abi(self) -> Abi:

@@ -209,7 +209,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _telling(*, more: bool) -> Iterator[None]:
     """Write what is logged to standard error. With `more`, which is -v, also what is said for information, and which
     processes may not be looked into."""
-    from usdtkit.processes import Scan
+    from usdtkit.scan import Scan
 
     before, Scan.tells_unreadable = Scan.tells_unreadable, more
     try:

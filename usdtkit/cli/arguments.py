@@ -80,6 +80,20 @@ class Units(ToolOptions):
         return "latency_us" if self.microseconds else "latency_ms" if self.milliseconds else "latency_ns"
 
 
+class Statements(ToolOptions):
+    """The options of tools that show statements of database servers: where the servers are, and what is shown."""
+
+    exe: str | None = option(
+        *("-x", "--exe"),
+        default=None,
+        metavar="PATH",
+        help="the server's program, to trace servers that start later",
+    )
+    raw_text: bool = option(
+        "--raw-text", default=False, help="show statements as they were sent, with the data in them"
+    )
+
+
 def add_tool_options(parser: argparse.ArgumentParser, options: type[ToolOptions], spelling: Spelling) -> None:
     """All options of a tool: its own, then those that all tools share."""
     options.add_to(parser)
@@ -87,14 +101,14 @@ def add_tool_options(parser: argparse.ArgumentParser, options: type[ToolOptions]
     add_ignored_options(parser, spelling.ignored_with_value, takes_value=True)
     if spelling.filters is not None:
         add_filter_options(parser, **spelling.filters)
-    room = {"room": spelling.capacity} if spelling.capacity else {}
+    capacity = {"capacity": spelling.capacity} if spelling.capacity else {}
     add_session_options(
         parser,
         command=spelling.command,
         verbose=spelling.verbose,
         shows_program=spelling.shows_program,
         chosen=spelling.chosen,
-        **room,
+        **capacity,
     )
 
 
@@ -113,14 +127,14 @@ def add_session_options(
     parser: argparse.ArgumentParser,
     *,
     command: Sequence[str] = ("-c", "--command"),
-    room: str = "how many entries the tables in the kernel have room for (10,240)",
+    capacity: str = "how many entries each table in the kernel can hold (10,240)",
     verbose: str = "",
     shows_program: bool = False,
     chosen: bool = False,
 ) -> None:
     """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them.
 
-    `command`: what the option for a command is called. `room`: what the help says of --room.
+    `command`: what the option for a command is called. `capacity`: what the help says of --capacity.
     `verbose`: what -v does in this tool besides telling more; with `shows_program` it does what --program does, as in
     bcc's tools. `chosen`: whether the user says which functions or probes are traced, and so decides what they cost.
     """
@@ -141,7 +155,7 @@ def add_session_options(
         metavar="N",
         help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
     )
-    parser.add_argument("--room", type=positive, metavar="N", help=room)
+    parser.add_argument("--capacity", type=positive, metavar="N", help=capacity)
     parser.add_argument(
         "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
     )

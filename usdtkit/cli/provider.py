@@ -12,6 +12,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import re
@@ -22,10 +23,11 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from usdtkit import targets
+from usdtkit import processes, targets
 from usdtkit.cli.values import days
 from usdtkit.directories import provider_directories
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
+from usdtkit.maps import executable_mappings, maps_of
 from usdtkit.model import Probe
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import UntrustedError, open_directory, stranger
@@ -191,12 +193,13 @@ def _unlink(path: Path, owner: int) -> None:
 
 
 def _mapped_names() -> set[str]:
-    """Names of the provider files that processes map; a name is a hash, so it does not matter in which namespace."""
-    names = set()
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            text = maps.read_text(errors="replace")
-        except OSError:  # it has ended, or is none of ours: then its files are not ours to remove either
-            continue
-        names.update(re.findall(r"([A-Za-z_][A-Za-z0-9_-]{0,63}-[0-9a-f]{16}\.so)", text))
-    return names
+    """The names of the provider files that processes map.
+
+    A name contains a hash of the file, so it means the same file in every mount namespace. A process that may not be
+    looked into belongs to another user, whose files are not ours to remove either.
+    """
+    names: set[str] = set()
+    for pid in processes.running_pids():
+        with contextlib.suppress(OSError):  # it has ended, or is not ours
+            names.update(mapping.name for mapping in executable_mappings(maps_of(pid)))
+    return {name.removesuffix(" (deleted)").rpartition("/")[2] for name in names}

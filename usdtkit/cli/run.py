@@ -60,8 +60,8 @@ def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = Non
     """
     found = options.pid if pids is None else pids
     drop = options.drop if options.drop_to is None else options.drop_to
-    common = {"command": options.command, "duration": options.duration, "drop": drop}
-    common |= {"room": options.room, "returns": options.returns}
+    common = {"command": options.command, "duration": options.duration, "drop_privileges": drop}
+    common |= {"capacity": options.capacity, "returns": options.returns}
     common |= {"offline": options.by_heart, "lacking": options.lacking}
     if options.format != "table" or getattr(options, "folded", False):
         common["command_stdout"] = STDERR  # what a command writes must not stand among data for programs
@@ -197,7 +197,7 @@ def _begin(session: Session) -> None:
 
 
 def _end(session: Session, report: Report, options: argparse.Namespace) -> int:
-    for line in session.advice(larger="--room N"):
+    for line in session.advice(larger="--capacity N"):
         note(f"usdtkit: {line}")
     summary = session.summary()
     if summary.command_status:

@@ -100,8 +100,8 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
     arguments = {
         "command": parsed.command,
         "duration": parsed.duration,
-        "drop": parsed.drop if parsed.drop_to is None else parsed.drop_to,
-        "room": parsed.room,
+        "drop_privileges": parsed.drop if parsed.drop_to is None else parsed.drop_to,
+        "capacity": parsed.capacity,
         "returns": parsed.returns,
         "ordered": True,
     }
@@ -209,7 +209,7 @@ def _write(blocks: Iterable[Block], sink: Sink) -> None:
 
 def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
     session = results.session
-    for line in [*results.notes(), *(f"usdtkit: {line}" for line in session.advice(larger="--room N"))]:
+    for line in [*results.notes(), *(f"usdtkit: {line}" for line in session.advice(larger="--capacity N"))]:
         note(line)
     summary = session.summary()
     if summary.command_status:

@@ -15,7 +15,10 @@ from typing import Any
 from usdtkit.errors import UnsupportedError, UsageError
 from usdtkit.probes.drops import describe, warn
 
+__all__ = ["NAMES", "install_named"]
+
 NAMES = ("asyncio", "dbapi", "gc", "http", "locks", "logging", "python", "wsgi", "asgi")
+"""The modules of this package that have `install()`."""
 
 
 def install_named(wanted: str) -> None:

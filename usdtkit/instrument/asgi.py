@@ -16,6 +16,8 @@ from usdtkit.instrument.imports import when_imported
 from usdtkit.instrument.served import request_probes
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install", "wrap"]
+
 Scope = dict[str, Any]
 Send = Callable[[Any], Awaitable[None]]
 Application = Callable[[Scope, Any, Send], Awaitable[None]]

@@ -16,6 +16,8 @@ from usdtkit.probes.declaration import argument
 from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("asyncio")
 _ID = argument("u64", doc="the address of the task")
 _LATENCY = argument("u64", unit="ns")

@@ -19,6 +19,8 @@ from usdtkit.instrument.imports import when_imported
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("dbapi")
 _start = _provider.probe("query__start", doc="A query is sent.", system="str", query="str")
 _done = _provider.probe(

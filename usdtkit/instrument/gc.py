@@ -14,6 +14,8 @@ from usdtkit.instrument import watcher
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("gc")
 _collection = _provider.probe(
     "collection",

@@ -16,6 +16,8 @@ from usdtkit.probes.declaration import argument
 from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("http")
 _start = _provider.probe("request__start", doc="A request is sent.", method="str", host="str", port="u16", path="str")
 _done = _provider.probe(

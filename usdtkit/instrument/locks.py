@@ -17,6 +17,8 @@ from typing import Any
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("locks")
 _wait = _provider.probe(
     "wait",

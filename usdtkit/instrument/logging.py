@@ -14,6 +14,8 @@ from typing import Any
 from usdtkit.instrument import watcher
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("logging")
 _record = _provider.probe(
     "record",

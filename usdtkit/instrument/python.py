@@ -25,6 +25,8 @@ from usdtkit.probes.provider import Probe
 from usdtkit.probes.provider import ready_made as Provider
 from usdtkit.signatures.python import PROBES as ARGUMENTS
 
+__all__ = ["install", "traced"]
+
 PROVIDER = watcher.LANGUAGE
 _DOCS = {
     "function__entry": "A function is called, or a generator or coroutine goes on.",

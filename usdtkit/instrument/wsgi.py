@@ -17,6 +17,8 @@ from usdtkit.instrument.served import request_probes
 from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install", "wrap"]
+
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _provider = Provider("wsgi")

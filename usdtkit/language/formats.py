@@ -1,21 +1,21 @@
 """A format string of `trace` → the type that each conversion wants, and text from values.
 
-Input: the literal and the values of a `TraceSpec`. Output: C types for `lower`, and lines. Conversions are C's, without
-`*`; besides `%U`, a symbol of the process, and `%r`, bytes in hexadecimal.
+Input: the literal and the values of a `TraceSpec`. Output: C types for `lower`, and lines of text. The conversions are
+C's, without `*`. Two are added: `%U` is a symbol of the process, and `%r` is bytes in hexadecimal.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from usdtkit.errors import SpecError
-from usdtkit.language import nodes as n
+from usdtkit.language import nodes
 from usdtkit.language.lower import Lowering
 from usdtkit.language.typenames import STRING, U64
 from usdtkit.output.text import show
+from usdtkit.records import dataclass
 from usdtkit.trace import Expression
 
 _CONVERSION = re.compile(
@@ -28,23 +28,23 @@ Form = Literal["number", "text", "float", "symbol", "bytes"]
 
 @dataclass(frozen=True)
 class Conversion:
-    """One `%…`: what it wants, and how Python writes it ("%-8d")."""
+    """One `%…` of a format: the form and type of value that it takes, and how Python spells it ("%-8d")."""
 
     form: Form
-    type: n.CType
+    type: nodes.CType
     python: str
 
-    def lower(self, lowering: Lowering, node: n.Node) -> Expression:
-        """The expression of a value for it."""
+    def lower(self, lowering: Lowering, node: nodes.Node) -> Expression:
+        """The expression that reads a value for this conversion."""
         if self.form == "text" and self.type == STRING:
             return lowering.shown(node) if lowering.has_names(node) else lowering.string(node)
         return lowering.counted(node) if self.form == "bytes" else lowering.typed(node, self.type)
 
 
 class Format:
-    """A format with as many values as it has conversions."""
+    """The format of a spec. It has as many values as conversions, or else making it raises SpecError."""
 
-    def __init__(self, spec: n.TraceSpec) -> None:
+    def __init__(self, spec: nodes.TraceSpec) -> None:
         assert spec.format is not None
         self._pieces: list[str | Conversion] = []
         data, last = spec.format.data, 0
@@ -56,7 +56,7 @@ class Format:
         if len(self.conversions) != len(spec.values):
             surplus = spec.values[len(self.conversions) :]
             raise SpecError(
-                f"{len(self.conversions)} conversions, but {len(spec.values)} values",
+                f"the format has {len(self.conversions)} conversions, but {len(spec.values)} values follow it",
                 spec.text,
                 surplus[0].at if surplus else spec.format.at,
                 hint="each % takes one value; %% is a percent sign",
@@ -64,50 +64,50 @@ class Format:
 
     @property
     def conversions(self) -> list[Conversion]:
-        """What wants a value, in order."""
+        """The conversions that take a value, in order."""
         return [piece for piece in self._pieces if isinstance(piece, Conversion)]
 
-    def _literal(self, spec: n.TraceSpec, data: bytes) -> None:
+    def _literal(self, spec: nodes.TraceSpec, data: bytes) -> None:
         if b"%" in data:
             assert spec.format is not None
-            raise SpecError("a % that begins no conversion", spec.text, spec.format.at, hint="%% is a percent sign")
+            raise SpecError("this % begins no conversion", spec.text, spec.format.at, hint="%% is a percent sign")
         self._pieces.append(data.decode("utf-8", "surrogateescape"))
 
     def fill(self, values: Sequence[Any], symbol: Callable[[int], str]) -> str:
-        """The text with these values, and `symbol`s of addresses; what could not be read is a "?"."""
-        left = iter(values)
-        return "".join(p if isinstance(p, str) else _written(p, next(left), symbol) for p in self._pieces)
+        """The text with these values. `symbol` names an address; a value that could not be read is shown as "?"."""
+        remaining = iter(values)
+        return "".join(
+            piece if isinstance(piece, str) else _written(piece, next(remaining), symbol) for piece in self._pieces
+        )
 
 
-def _conversion(spec: n.TraceSpec, match: re.Match[bytes]) -> Conversion:
+def _conversion(spec: nodes.TraceSpec, match: re.Match[bytes]) -> Conversion:
     flags, width, precision, length, letter = ((match[name] or b"").decode() for name in _GROUPS)
     bits = _BITS[length]
     head = f"%{flags}{width}{precision}"
     match letter:
         case "d" | "i":
-            return Conversion("number", n.CType(f"i{bits}"), f"{head}d")
+            return Conversion("number", nodes.CType(f"i{bits}"), f"{head}d")
         case "u":
-            return Conversion("number", n.CType(f"u{bits}"), f"{head}d")
+            return Conversion("number", nodes.CType(f"u{bits}"), f"{head}d")
         case "x" | "X" | "o":
-            return Conversion("number", n.CType(f"u{bits}"), f"{head}{letter}")
+            return Conversion("number", nodes.CType(f"u{bits}"), f"{head}{letter}")
         case "c":
-            return Conversion("text", n.CType("u8"), f"{head}s")
+            return Conversion("text", nodes.CType("u8"), f"{head}s")
         case "p":
             return Conversion("number", U64, f"%#{flags}{width}x")
         case "f" | "F" | "e" | "E" | "g" | "G":
-            return Conversion("float", n.CType("double"), f"{head}{letter}")
+            return Conversion("float", nodes.CType("double"), f"{head}{letter}")
         case "s":
             return Conversion("text", STRING, f"{head}s")
         case "r":
             return Conversion("bytes", STRING, f"{head}s")
         case "U":
             return Conversion("symbol", U64, f"{head}s")
-    message, hint = f"there is no conversion %{letter}", "d u x o c s p f, %U a symbol, %r bytes in hexadecimal"
+    message, hint = f"there is no conversion %{letter}", "d u x o c s p f, %U for a symbol, %r for bytes in hexadecimal"
     if letter == "K":
-        message, hint = (
-            "%K is a symbol of the kernel, and kernel functions are not traced by usdtkit",
-            "%U: the process's",
-        )
+        message = "%K is a symbol of the kernel, and usdtkit does not trace kernel functions"
+        hint = "%U is a symbol of the process"
     assert spec.format is not None
     raise SpecError(message, spec.text, spec.format.at, hint=hint)
 

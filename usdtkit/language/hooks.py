@@ -1,27 +1,25 @@
-"""Specs of `trace` and `argdist` in a session: their targets found, their expressions lowered, their actions set up.
+"""Specs of `trace` and `argdist` in a session: finds their targets, lowers their expressions and sets up their actions.
 
-Input: text of a user, and a session. Output: rows of events (`Messages`), tables of counts and histograms
-(`Distributions`). Stands on all other modules of the package; used by the tools.
+Input: text from a user, and a session. Output: `Messages`, which describe events, and `Distributed`, the tables that
+count or collect values. It uses all other modules of the package, and the tools use it.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from usdtkit.bpf.expressions import lift
 from usdtkit.errors import SpecError
-from usdtkit.language import nodes as n
-from usdtkit.language import printer, select
+from usdtkit.language import nodes, printer, select
 from usdtkit.language.formats import Format
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import parse_distribution, parse_trace
 from usdtkit.language.typenames import I32, integer_type, is_text
-from usdtkit.trace import Counts, Distribution, Expression, Histogram, Session, Source, comm
-from usdtkit.trace.specs import Resolved
+from usdtkit.records import dataclass, field, replace
+from usdtkit.trace import Counts, Distribution, Expression, Histogram, Resolved, Session, Source, comm
 
 HEADER = ("time_ns", "pid", "tid", "comm", "probe")
 NO_VALUES = "total calls"
@@ -29,7 +27,11 @@ NO_VALUES = "total calls"
 
 @dataclass
 class Hook:
-    """One probe, or the functions, of a spec: `lowering` for its expressions, and after them its source."""
+    """One probe of a spec, or all its functions.
+
+    `lowering` lowers the expressions of the spec here. Only when it has lowered all of them can `source` be made,
+    because they decide what a return needs from its entry.
+    """
 
     session: Session
     lowering: Lowering
@@ -37,7 +39,7 @@ class Hook:
     entry: Resolved | None = None
 
     def source(self) -> Source:
-        """Hits; at returns also with what the lowered expressions keep of the entry."""
+        """The hits; at a return, with what the lowered expressions keep from the entry."""
         if self.lowering.is_pair and self.entry is not None:
             return self.session.pair(self.entry, keep=self.lowering.kept)
         return self.session.source(self.resolved)
@@ -45,29 +47,32 @@ class Hook:
 
 @dataclass
 class Setup:
-    """What all specs of a run share: the session, `narrow` with the conditions of its options, bytes of a string."""
+    """What all specs of a run share.
+
+    `string_size` is how many bytes of a string are read. With `binary`, STRCMP compares bytes.
+    """
 
     session: Session
-    narrow: Callable[[Source], Source]
     string_size: int = 128
     binary: bool = False
 
-    def hooks(self, spec: n.TraceSpec | n.DistributionSpec) -> Iterator[Hook]:
-        """Where a spec leads: each USDT probe by itself, or all functions of a name. NotFoundError, SpecError."""
+    def hooks(self, spec: nodes.TraceSpec | nodes.DistributionSpec) -> Iterator[Hook]:
+        """The hooks of a spec: one for each USDT probe, or one for all functions. NotFoundError, SpecError."""
         target = spec.target
         if target.kind == "return":
             function = select.function_spec(self.session, replace(target, kind="entry"))
             entry = self.session.resolve(function)
-            before = self._lowering(spec, entry)
-            after = Lowering(spec.text, "return", entry=before, string_size=self.string_size, binary=self.binary)
-            yield Hook(self.session, after, entry.returning(), entry)
+            at_entry = self._lowering(spec, entry)
+            at_return = Lowering(spec.text, "return", entry=at_entry, string_size=self.string_size, binary=self.binary)
+            yield Hook(self.session, at_return, entry.returning(), entry)
             return
         for resolved in select.resolve(self.session, spec.text, target):
             if resolved.kind == "usdt" and spec.parameters:
-                raise SpecError("a USDT probe has no signature", spec.text, target.at, hint="its arguments: arg1 …")
+                hint = "its arguments are arg1, arg2 and so on"
+                raise SpecError("a USDT probe has no signature", spec.text, target.at, hint=hint)
             yield Hook(self.session, self._lowering(spec, resolved), resolved)
 
-    def _lowering(self, spec: n.TraceSpec | n.DistributionSpec, resolved: Resolved) -> Lowering:
+    def _lowering(self, spec: nodes.TraceSpec | nodes.DistributionSpec, resolved: Resolved) -> Lowering:
         return Lowering(
             spec.text, resolved.kind, resolved.arguments, spec.parameters, self.string_size, binary=self.binary
         )
@@ -75,18 +80,18 @@ class Setup:
 
 @dataclass
 class Message:
-    """How the values of one spec become a row: their names, and the text of the format, if it has one."""
+    """How the values of one spec are shown: by their names, and in a format if the spec has one."""
 
     format: Format | None
     names: tuple[str, ...]
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values by what they are called in the spec."""
+        """The values by the names that they have in the spec."""
         return dict(zip(self.names, values.values(), strict=False))
 
 
 class Messages:
-    """Events of `trace` specs, with the expressions `extra` in each of them besides."""
+    """The events of `trace` specs. Each of them also has the fields `extra`."""
 
     def __init__(self, setup: Setup, extra: Mapping[str, Expression]) -> None:
         self._setup = setup
@@ -100,41 +105,49 @@ class Messages:
         for hook in self._setup.hooks(spec):
             lowering = hook.lowering
             condition = None if spec.predicate is None else lowering.condition(spec.predicate)
-            values: list[tuple[str, Expression]] | None = None
-            if format is not None:
-                pairs = zip(spec.values, format.conversions, strict=True)
-                values = [(printer.expression(node), conversion.lower(lowering, node)) for node, conversion in pairs]
-            elif hook.entry is None and any(one.name for one in spec.parameters):
-                values = [(one.name, lowering.shown(n.Name(one.name))) for one in spec.parameters if one.name]
-            source = hook.source()  # which must know all that was asked for
+            values = _values(spec, format, hook)
+            source = hook.source()
             if values is None:
                 values = [*source.everything().items()]
             self._emit(source if condition is None else source.where(condition), values, format)
 
     def _emit(self, source: Source, values: Sequence[tuple[str, Expression]], format: Format | None) -> None:
-        # The names of its fields tell of which spec an event is.
+        # The names of an event's fields say which spec it belongs to.
         prefix = f"of_{len(self._messages)}_"
         fields = {f"{prefix}{number}": value for number, (_, value) in enumerate(values)}
         self._messages.append(Message(format, tuple(name for name, _ in values)))
-        self._setup.narrow(source).emit(**self._extra, **(fields or {prefix: lift(0)}))
+        source.emit(**self._extra, **(fields or {prefix: lift(0)}))
 
     def stop(self) -> None:
-        """End the session of the events."""
+        """Stop the session."""
         self._setup.session.stop()
 
     def row(self, event: Any) -> dict[str, Any]:
-        """The header of an event, `extra`, `arguments`, and `message` where its spec has a format."""
+        """An event as a row: its header, the fields `extra`, `arguments`, and `message` if its spec has a format."""
         values = event._asdict()
         row = {name: values.pop(name) for name in (*HEADER[:3], "comm", "probe", *self._extra) if name in values}
-        own = {name: value for name, value in values.items() if name.startswith("of_")}
-        message = self._messages[int(next(iter(own)).split("_")[1])]
-        row["arguments"] = message.arguments(own)
+        arguments = {name: value for name, value in values.items() if name.startswith("of_")}
+        message = self._messages[int(next(iter(arguments)).split("_")[1])]
+        row["arguments"] = message.arguments(arguments)
         if message.format is not None:
-            row["message"] = message.format.fill(list(own.values()), functools.partial(self._symbol, event.pid))
+            symbol = functools.partial(self._symbol, event.pid)
+            row["message"] = message.format.fill(list(arguments.values()), symbol)
         return row
 
     def _symbol(self, pid: int, address: int) -> str:
         return self._setup.session.symbol(pid, address).label
+
+
+def _values(spec: nodes.TraceSpec, format: Format | None, hook: Hook) -> list[tuple[str, Expression]] | None:
+    """What a spec asks for, with names; None if it names nothing, so that everything known is shown."""
+    lowering = hook.lowering
+    if format is not None:
+        pairs = zip(spec.values, format.conversions, strict=True)
+        return [(printer.expression(node), conversion.lower(lowering, node)) for node, conversion in pairs]
+    names = [parameter.name for parameter in spec.parameters if parameter.name]
+    if hook.entry is None and names:
+        return [(name, lowering.shown(nodes.Name(name))) for name in names]
+    return None
 
 
 @dataclass
@@ -146,7 +159,7 @@ class Distributed:
     tables: list[Counts | Histogram] = field(default_factory=list)
 
     def counts(self, *, cumulative: bool) -> list[tuple[tuple[Any, ...], int]]:
-        """(key, count) since the start, or the last call, the rarest first."""
+        """Pairs of a key and its count since the start, or else since the last call; the rarest come first."""
         total: Counter[tuple[Any, ...]] = Counter()
         for table in self.tables:
             if isinstance(table, Counts):
@@ -155,7 +168,7 @@ class Distributed:
         return sorted(counted, key=lambda item: (item[1], repr(item[0])))
 
     def distribution(self, *, cumulative: bool) -> Distribution:
-        """All values since the start, or the last call."""
+        """All values since the start, or else since the last call."""
         tables = [table for table in self.tables if isinstance(table, Histogram)]
         return Distribution.total((table.read() if cumulative else table.delta())[()] for table in tables)
 
@@ -163,25 +176,25 @@ class Distributed:
 def distribute(setup: Setup, text: str, *, histogram: bool, linear: tuple[int, int, int] | None = None) -> Distributed:
     """Set up the counts, or the histogram, of an `argdist` spec. SpecError, NotFoundError."""
     spec = parse_distribution(text)
-    nodes, types = spec.values, spec.types
-    if not nodes and spec.target.kind == "return":
-        nodes, types = (n.Name("retval"),), (I32,)
-    if histogram and (len(nodes) != 1 or is_text(types[0]) or integer_type(types[0]) is None):
+    values, types = spec.values, spec.types
+    if not values and spec.target.kind == "return":
+        values, types = (nodes.Name("retval"),), (I32,)
+    if histogram and (len(values) != 1 or is_text(types[0]) or integer_type(types[0]) is None):
         raise SpecError(
             "a histogram is of one number",
             text,
-            nodes[0].at if nodes else len(text),
+            values[0].at if values else len(text),
             hint="TARGET(parameters):size_t:size; -C counts by several values, and by strings",
         )
-    names = tuple(printer.expression(node) for node in nodes)
-    found = Distributed(spec.label or text, names or (NO_VALUES,))
+    names = tuple(printer.expression(value) for value in values)
+    distributed = Distributed(spec.label or text, names or (NO_VALUES,))
     for hook in setup.hooks(spec):
-        values = [hook.lowering.typed(node, type) for node, type in zip(nodes, types, strict=True)]
+        keys = [hook.lowering.typed(value, type) for value, type in zip(values, types, strict=True)]
         condition = None if spec.predicate is None else hook.lowering.condition(spec.predicate)
-        source = setup.narrow(hook.source())
+        source = hook.source()
         source = source if condition is None else source.where(condition)
         if histogram:
-            found.tables.append(source.hist(values[0], linear=linear))
+            distributed.tables.append(source.hist(keys[0], linear=linear))
         else:
-            found.tables.append(source.count(**{f"key_{number}": value for number, value in enumerate(values)}))
-    return found
+            distributed.tables.append(source.count(**{f"key_{number}": key for number, key in enumerate(keys)}))
+    return distributed

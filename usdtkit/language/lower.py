@@ -1,375 +1,269 @@
-"""The syntax tree → expressions of `usdtkit.bpf`, at one target. Output also: what a return must keep from its entry.
+"""The syntax tree → expressions of `usdtkit.bpf` at one target.
 
-Names mean, in this order: parameters of the signature, arguments that the probe or `usdtkit.signatures` name, `arg1` …,
-then what every probe knows. Types are C's where a signature, a cast or a probe says them, else 64 bits without sign;
-comparisons go by value, division rounds down, as `usdtkit.bpf.expressions` says.
+Input: nodes, and what is known of the arguments at the target. Output: expressions, and for a return what it needs from
+the entry of its function. `names` says what names stand for. Types are C's where a signature, a cast or a probe states
+them, and otherwise 64 bits without a sign. Comparisons and division follow `usdtkit.bpf.expressions`: they compare by
+value, and division rounds down.
 """
 
 from __future__ import annotations
 
-import operator
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import NoReturn, cast
 
-from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.operands import MAX_OPERANDS
+from usdtkit.bpf import expressions
+from usdtkit.bpf.expressions import Expression
 from usdtkit.errors import SpecError, UsageError
-from usdtkit.language import nodes as n
-from usdtkit.language import printer
+from usdtkit.language import nodes, printer
+from usdtkit.language.constants import DivisionByZero, constant
+from usdtkit.language.names import Names, Value
 from usdtkit.language.typenames import I32, I64, POINTER, STRING, U64, integer_type, is_float, is_text
 from usdtkit.model import Argument, HookKind
+from usdtkit.records import dataclass, field
 from usdtkit.signatures.libc import STRUCTURES
 
-_ARGUMENT = re.compile(r"arg([1-9][0-9]?)")
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
-_CONSTANTS = {"NULL": 0, "true": 1, "false": 0}
-# What every probe knows, with or without a $.
-_BUILTINS: dict[str, tuple[str, n.CType]] = {
-    "pid": ("pid", n.CType("u32")),
-    "tgid": ("pid", n.CType("u32")),
-    "PID": ("pid", n.CType("u32")),
-    "tid": ("tid", n.CType("u32")),
-    "uid": ("uid", n.CType("u32")),
-    "gid": ("gid", n.CType("u32")),
-    "cpu": ("cpu", n.CType("u32")),
-    "time": ("time", U64),
-    "cgroup": ("cgroup", U64),
-    "goroutine": ("goroutine", U64),
-    "ip": ("ip", POINTER),
-    "caller": ("caller", POINTER),
-    "comm": ("comm", STRING),
-    "COMM": ("comm", STRING),
-}
-_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "&": operator.and_,
-    "|": operator.or_,
-    "^": operator.xor,
-    "/": operator.floordiv,
-    "%": operator.mod,
-    "<<": lambda value, by: value << (by & 63),
-    ">>": lambda value, by: value >> (by & 63),
-}
-_STRING_TESTS: dict[str, Callable[[ex.Expression, bytes], ex.Expression]] = {
+_STRING_TESTS: dict[str, Callable[[Expression, bytes], Expression]] = {
     "startswith": lambda text, literal: text.startswith(literal),
     "endswith": lambda text, literal: text.endswith(literal),
     "contains": lambda text, literal: text.contains(literal),
     "matches": lambda text, literal: text.matches(literal),
 }
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value with its C type: as a number, where it is one or has an address, and as text, where it is known to be."""
-
-    type: n.CType
-    number: ex.Expression | None = None
-    text: ex.Expression | None = None
-    is_condition: bool = False
+_FUNCTIONS = ("STRCMP", "STRNCMP", *_STRING_TESTS, "str", "buf", "$entry")
+_TYPES_HINT = "int, unsigned long, u64, size_t, char * …"
 
 
 @dataclass
 class Lowering:
     """Lowers the expressions of one spec.
 
-    `text` is the spec's, for errors; `arguments` and `parameters` are those of the target. A return has `entry`, the
-    lowering of the function's entry: `kept` fills with what `$entry(…)` asks for, and `is_pair` tells whether it, or
-    `$latency`, was there, so that the function must be traced from its entry. With `binary`, STRCMP takes
-    "{0x6c, 0}" for bytes.
+    `text` is the whole spec, which errors show; `arguments` and `parameters` are those of the target. The lowering of a
+    return has `entry`, the lowering of the function's entry. It collects in `kept` what `$entry(…)` asks for, and sets
+    `is_pair` when an expression uses `$entry` or `$latency`, because then the function must be traced from its entry.
+    With `binary`, STRCMP takes "{0x6c, 0}" for bytes.
     """
 
     text: str
     kind: HookKind
     arguments: Sequence[Argument] = ()
-    parameters: Sequence[n.Parameter] = ()
+    parameters: Sequence[nodes.Parameter] = ()
     string_size: int = 128
     binary: bool = False
     entry: Lowering | None = None
-    kept: dict[str, ex.Expression] = field(default_factory=dict)
+    kept: dict[str, Expression] = field(default_factory=dict)
     is_pair: bool = False
-    _kept_names: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def condition(self, node: n.Node) -> ex.Expression:
-        """What is true where the C expression is not 0."""
+    def __post_init__(self) -> None:
+        self._names = Names(self.text, self.kind, self.arguments, self.parameters, self.string_size)
+        self._kept_names: dict[tuple[str, str], str] = {}
+
+    def condition(self, node: nodes.Node) -> Expression:
+        """An expression that is true where the C expression is not 0."""
         return self._guarded(node, self._truth)
 
-    def number(self, node: n.Node) -> ex.Expression:
+    def number(self, node: nodes.Node) -> Expression:
         """An integer, or the address of a string."""
         return self._guarded(node, self._number)
 
-    def string(self, node: n.Node) -> ex.Expression:
-        """A string: what is known to be one, else what is behind the pointer."""
+    def string(self, node: nodes.Node) -> Expression:
+        """A string: the value itself if it is one, and otherwise the string that it points to."""
         return self._guarded(node, self._string)
 
-    def counted(self, node: n.Node) -> ex.Expression:
-        """Text or bytes whose length is known: an argument that has one, str(…) or buf(…)."""
+    def counted(self, node: nodes.Node) -> Expression:
+        """A string or bytes whose length is known: an argument that has a length, str(…) or buf(…)."""
         value = self._value(node)
         if value.text is None:
-            self._fail(node, f"of {printer.expression(node)} no length is known", "buf(pointer, length)")
+            self._fail(node, f"the length of {printer.expression(node)} is not known", "buf(pointer, length)")
         return value.text
 
-    def shown(self, node: n.Node) -> ex.Expression:
-        """A value as it looks best by itself: strings as strings, numbers of an enum by name."""
+    def shown(self, node: nodes.Node) -> Expression:
+        """A value in the form that reads best: a string as a string, and a number of an enum as its name."""
         value = self._value(node)
-        found = value.number if value.text is None else value.text
-        assert found is not None
-        return found
+        expression = value.number if value.text is None else value.text
+        assert expression is not None
+        return expression
 
-    def has_names(self, node: n.Node) -> bool:
-        """Whether a number comes out as a name."""
-        return not isinstance(node, n.Text) and self._value(node).type == I32 and self._value(node).text is not None
+    def has_names(self, node: nodes.Node) -> bool:
+        """Whether a number is shown as a name."""
+        return not isinstance(node, nodes.Text) and self._value(node).type == I32 and self._value(node).text is not None
 
-    def typed(self, node: n.Node, type: n.CType) -> ex.Expression:
+    def typed(self, node: nodes.Node, type: nodes.CType) -> Expression:
         """A value as a field or key of this type."""
         return self._guarded(node, lambda node: self._typed(node, type))
 
-    def type_of(self, node: n.Node) -> n.CType:
-        """The C type that a value has by itself."""
-        if isinstance(node, n.Call) and node.function == "$entry":
+    def type_of(self, node: nodes.Node) -> nodes.CType:
+        """The C type that a value has where nothing casts it."""
+        if isinstance(node, nodes.Call) and node.function == "$entry":
             return self._at_entry(node).type
         return self._value(node).type
 
-    def _guarded(self, node: n.Node, lower: Callable[[n.Node], ex.Expression]) -> ex.Expression:
+    def _guarded(self, node: nodes.Node, lower: Callable[[nodes.Node], Expression]) -> Expression:
         try:
             return lower(node)
         except SpecError:
             raise
-        except UsageError as error:  # of `expressions`, which knows no places
+        except UsageError as error:  # from `expressions`, which does not know the place in the text
             self._fail(node, error.message, error.hint)
 
-    def _fail(self, node: n.Node, message: str, hint: str | None = None) -> NoReturn:
-        raise SpecError(message, self.text, node.at, hint=hint)
+    def _fail(self, node: nodes.Node, message: str, hint: str | None = None) -> NoReturn:
+        self._names.fail(node, message, hint)
 
-    def _typed(self, node: n.Node, type: n.CType) -> ex.Expression:
+    def _integer_type(self, node: nodes.Node, type: nodes.CType) -> expressions.IntegerType:
+        width = integer_type(type)
+        if width is None:
+            self._fail(node, f"there is no type {printer.ctype(type)}", _TYPES_HINT)
+        return cast(expressions.IntegerType, width)
+
+    def _typed(self, node: nodes.Node, type: nodes.CType) -> Expression:
         if is_text(type):
             return self._string(node)
         if is_float(type):
             value = self._value(node)
             if value.number is None or not is_float(value.type):
-                self._fail(node, "this is no floating-point number")
+                self._fail(node, "this is not a floating-point number")
             return value.number
-        width = integer_type(type)
-        if width is None:
-            self._fail(node, f"there is no type {printer.ctype(type)}", "int, unsigned long, u64, size_t, char * …")
-        return self._number(node).cast(cast(ex.IntegerType, width))
+        width = self._integer_type(node, type)
+        return self._number(node).cast(width)
 
-    def _number(self, node: n.Node) -> ex.Expression:
+    def _number(self, node: nodes.Node) -> Expression:
         if (kept := self._kept(node, "number")) is not None:
             return kept
         value = self._value(node)
         if value.number is None or is_float(value.type):
-            self._fail(node, f"{printer.expression(node)} is no integer")
+            self._fail(node, f"{printer.expression(node)} is not an integer")
         return value.number
 
-    def _string(self, node: n.Node) -> ex.Expression:
+    def _string(self, node: nodes.Node) -> Expression:
         if (kept := self._kept(node, "string")) is not None:
             return kept
         value = self._value(node)
         if value.text is not None:
             return value.text
         if value.number is None or value.is_condition or is_float(value.type):
-            self._fail(node, f"{printer.expression(node)} is no string, and no pointer to one")
-        return ex.cstr(value.number, self.string_size)
+            self._fail(node, f"{printer.expression(node)} is neither a string nor a pointer to one")
+        return expressions.cstr(value.number, self.string_size)
 
-    def _truth(self, node: n.Node) -> ex.Expression:
+    def _truth(self, node: nodes.Node) -> Expression:
         value = self._value(node)
         if value.is_condition and value.number is not None:
             return value.number
         return self._number(node) != 0
 
-    def _value(self, node: n.Node) -> Value:
-        if not isinstance(node, n.Number) and (constant := self._constant(node)) is not None:
-            return Value(I64, ex.lift(constant))
+    def _value(self, node: nodes.Node) -> Value:
+        if not isinstance(node, nodes.Number) and (folded := self._constant(node)) is not None:
+            return Value(I64, expressions.lift(folded))
         match node:
-            case n.Number(number):
-                return Value(I64 if number < 2**63 else U64, ex.lift(number))
-            case n.Name(name):
+            case nodes.Number(number):
+                return Value(I64 if number < 2**63 else U64, expressions.lift(number))
+            case nodes.Name(name):
                 return self._name(node, name)
-            case n.Unary():
+            case nodes.Unary():
                 return self._unary(node)
-            case n.Binary():
+            case nodes.Binary():
                 return self._binary(node)
-            case n.Cast(type, inner):
+            case nodes.Cast(type, inner):
                 return self._cast(node, type, inner)
-            case n.Member(inner, member):
+            case nodes.Member(inner, member):
                 return self._member(node, inner, member)
-            case n.Call(function, arguments):
+            case nodes.Call(function, arguments):
                 return self._call(node, function, arguments)
-            case n.Text():
-                self._fail(node, "a literal can only be compared with", 'STRCMP("text", value), or value == "text"')
+            case nodes.Text():
+                hint = 'STRCMP("text", value), or value == "text"'
+                self._fail(node, "a string literal can only be compared with a value", hint)
 
-    def _constant(self, node: n.Node) -> int | None:
-        """The value of an expression of numbers alone, which C has signed; None for any other."""
-        match node:
-            case n.Number(number):
-                return number
-            case n.Unary("-" | "~" as symbol, inner):
-                value = self._constant(inner)
-                return None if value is None else _wrapped(-value if symbol == "-" else ~value)
-            case n.Binary(symbol, left, right) if symbol in _ARITHMETIC:
-                one, other = self._constant(left), self._constant(right)
-                if one is None or other is None:
-                    return None
-                if symbol in ("/", "%") and not other:
-                    self._fail(node, "a division by 0")
-                return _wrapped(_ARITHMETIC[symbol](one, other))
-        return None
+    def _constant(self, node: nodes.Node) -> int | None:
+        try:
+            return constant(node)
+        except DivisionByZero as error:
+            self._fail(error.node, "this divides by 0")
 
-    # Names
-
-    def _name(self, node: n.Node, name: str) -> Value:
+    def _name(self, node: nodes.Node, name: str) -> Value:
         plain = name.removeprefix("$")
-        if name == plain and (argument := self._argument(node, name)):
+        if name == plain and (argument := self._names.argument(node, name)):
             return argument
-        if name in _CONSTANTS:
-            return Value(I32, ex.lift(_CONSTANTS[name]))
         if plain == "retval":
             if self.kind != "return":
-                self._fail(node, "only a return has a return value", "r:LIBRARY:FUNCTION")
-            return Value(I64, ex.retval)
+                self._fail(node, "only the return of a function has a return value", "r:LIBRARY:FUNCTION")
+            return Value(I64, expressions.retval)
         if plain == "latency":
             if self.entry is None:
-                self._fail(node, "a latency is known where a function returns", "r:LIBRARY:FUNCTION")
+                self._fail(node, "only the return of a function has a latency", "r:LIBRARY:FUNCTION")
             self.is_pair = True
-            return Value(U64, ex.latency)
-        if plain in _BUILTINS:
-            builtin, type = _BUILTINS[plain]
-            value = ex.Name(builtin)
-            return Value(type, text=value) if is_text(type) else Value(type, value)
-        if self.entry is not None and name == plain and self.entry._argument(node, name):
-            self._fail(node, f"{name} is gone when the function returns", f"$entry({name}) is what it was at the entry")
+            return Value(U64, expressions.latency)
+        if (builtin := self._names.builtin(name)) is not None:
+            return builtin
+        if self.entry is not None and name == plain and self.entry._names.argument(node, name):
+            self._fail(node, f"{name} is gone when the function returns", f"$entry({name}) is its value at the entry")
         if name == "ctx":
-            self._fail(node, "ctx is the registers: it needs one of them", "ctx->dx")
-        self._fail(node, f"nothing here is called {name!r}", f"there are: {', '.join(self._known())}")
-
-    def _known(self) -> list[str]:
-        """What can be asked for, in the words of a hint."""
-        mine = [one.name for one in self.parameters if one.name] + [one.name for one in self.arguments]
-        if self.kind == "return":
-            return ["retval", "$latency", "$entry(…)", "$pid", "$tid", "$uid", "$comm"]
-        return [*dict.fromkeys(mine), *([] if self.kind == "usdt" else ["arg1 …"]), "$pid", "$tid", "$uid", "$comm"]
-
-    def _argument(self, node: n.Node, name: str) -> Value | None:
-        """The argument of this name, or arg1 …; None where there is none."""
-        if self.kind == "return":
-            return None
-        for index, parameter in enumerate(self.parameters, 1):
-            if parameter.name == name or (name == f"arg{index}" and parameter.name):
-                return self._declared(node, index, parameter.type)
-        for argument in self.arguments:
-            if argument.name == name:
-                return self._known_argument(node, argument)
-        match = _ARGUMENT.fullmatch(name)
-        if match is None:
-            return None
-        number = int(match[1])
-        for argument in self.arguments:
-            if argument.operand == number - 1:
-                return self._known_argument(node, argument)
-        if self.kind == "usdt" or number > MAX_OPERANDS:
-            most = len(self.arguments) if self.kind == "usdt" else MAX_OPERANDS
-            self._fail(node, f"there is no {name}: at most {most} arguments can be read here")
-        return Value(U64, ex.arg(number))
-
-    def _declared(self, node: n.Node, index: int, type: n.CType) -> Value:
-        if is_float(type):
-            self._fail(node, "floating-point arguments of functions lie where no probe can read them")
-        raw = ex.arg(index).cast("u64")
-        if is_text(type):
-            return Value(type, raw, ex.cstr(raw, self.string_size))
-        width = integer_type(type)
-        return Value(type, raw if width in (None, "u64") else raw.cast(cast(ex.IntegerType, width)))
-
-    def _known_argument(self, node: n.Node, argument: Argument) -> Value:
-        raw = ex.arg(argument.name)
-        match argument.type:
-            case "unreadable":
-                self._fail(node, f"{argument.name} lies where this build puts it out of reach")
-            case "str" | "json":
-                return Value(STRING, raw.cast("u64"), raw)
-            case "bytes":
-                return Value(POINTER, raw.cast("u64"), raw)
-            case "f32" | "f64":
-                return Value(n.CType("double"), raw)
-            case "enum":
-                return Value(I32, raw.cast("i32"), raw)
-            case "pointer":
-                return Value(POINTER, raw)
-            case "bool":
-                return Value(U64, raw, is_condition=True)
-            case type:
-                return Value(n.CType(type or "u64"), raw)
+            self._fail(node, "ctx stands for the registers, so one of them must be named", "ctx->dx")
+        self._fail(node, f"nothing here is called {name!r}", f"these names exist: {', '.join(self._names.known())}")
 
     # Operators
 
-    def _unary(self, node: n.Unary) -> Value:
+    def _unary(self, node: nodes.Unary) -> Value:
         if node.operator == "*":
             return self._memory(node, node.value)
         if node.operator == "!":
             return Value(I32, ~self._truth(node.value), is_condition=True)
         inner = self._number(node.value)
         if node.operator == "-":
-            return Value(I64, ex.lift(0) - inner)
-        return Value(self._value(node.value).type, ~(inner + 0))  # a condition would be negated, not inverted
+            return Value(I64, expressions.lift(0) - inner)
+        # Without the addition, ~ would negate a condition instead of inverting its bits.
+        return Value(self._value(node.value).type, ~(inner + 0))
 
-    def _binary(self, node: n.Binary) -> Value:
+    def _binary(self, node: nodes.Binary) -> Value:
         symbol, left, right = node.operator, node.left, node.right
         if symbol in ("&&", "||"):
-            return Value(I32, ex.Binary(symbol[0], self._truth(left), self._truth(right)), is_condition=True)
+            both = expressions.Binary(symbol[0], self._truth(left), self._truth(right))
+            return Value(I32, both, is_condition=True)
         if symbol in ("==", "!="):
             for text, literal in ((left, right), (right, left)):
-                if isinstance(literal, n.Text):
+                if isinstance(literal, nodes.Text):
                     same = self._string(text) == literal.data
                     return Value(I32, same if symbol == "==" else ~same, is_condition=True)
-        value = ex.Binary(symbol, self._number(left), self._number(right))
+        value = expressions.Binary(symbol, self._number(left), self._number(right))
         if symbol in _COMPARISONS:
             return Value(I32, value, is_condition=True)
         return Value(U64, value)
 
-    def _cast(self, node: n.Node, type: n.CType, inner: n.Node) -> Value:
+    def _cast(self, node: nodes.Node, type: nodes.CType, inner: nodes.Node) -> Value:
         number = self._number(inner)
         if type.pointers:
-            return Value(type, number, ex.cstr(number, self.string_size) if is_text(type) else None)
-        width = integer_type(type)
-        if width is None:
-            self._fail(node, f"there is no type {printer.ctype(type)}", "int, unsigned long, u64, size_t, char * …")
-        return Value(type, number.cast(cast(ex.IntegerType, width)))
+            return self._pointer(type, number)
+        return Value(type, number.cast(self._integer_type(node, type)))
 
-    def _memory(self, node: n.Node, pointer: n.Node) -> Value:
+    def _pointer(self, type: nodes.CType, number: Expression) -> Value:
+        return Value(type, number, expressions.cstr(number, self.string_size) if is_text(type) else None)
+
+    def _memory(self, node: nodes.Node, pointer: nodes.Node) -> Value:
         type = self.type_of(pointer)
         if not type.pointers:
-            hint = f"say what it points to: *(int *){printer.expression(pointer, 11)}"
-            self._fail(node, f"{printer.expression(pointer)} is no pointer", hint)
-        behind = n.CType(type.name, type.pointers - 1)
-        return self._read(node, self._number(pointer), 0, behind)
+            hint = f"a cast states the type that it points to: *(int *){printer.expression(pointer, 11)}"
+            self._fail(node, f"{printer.expression(pointer)} is not a pointer", hint)
+        return self._read(node, self._number(pointer), 0, nodes.CType(type.name, type.pointers - 1))
 
-    def _read(self, node: n.Node, address: ex.Expression, offset: int, type: n.CType) -> Value:
+    def _read(self, node: nodes.Node, address: Expression, offset: int, type: nodes.CType) -> Value:
         width = integer_type(type)
         if width is None:
             self._fail(node, f"a {printer.ctype(type)} cannot be read as one number")
-        number = ex.deref(address, offset, cast(ex.IntegerType, width))
-        return Value(type, number, ex.cstr(number, self.string_size) if is_text(type) else None)
+        return self._pointer(type, expressions.deref(address, offset, cast(expressions.IntegerType, width)))
 
-    def _member(self, node: n.Node, inner: n.Node, member: str) -> Value:
-        if inner == n.Name("ctx"):
-            return Value(U64, ex.Register(member))
+    def _member(self, node: nodes.Node, inner: nodes.Node, member: str) -> Value:
+        if inner == nodes.Name("ctx"):
+            return Value(U64, expressions.Register(member))
         type = self.type_of(inner)
         structure = STRUCTURES.get(type.name.removeprefix("struct ")) if type.pointers == 1 else None
         if structure is None:
-            hint = f"known are {', '.join(STRUCTURES)}; else *(int *)(pointer + offset) reads a number"
-            self._fail(node, f"what {printer.expression(inner)} points to is not known", hint)
+            hint = f"known are {', '.join(STRUCTURES)}; otherwise *(int *)(pointer + offset) reads a number"
+            self._fail(node, f"the members of what {printer.expression(inner)} points to are not known", hint)
         if member not in structure:
-            self._fail(node, f"{type.name} has no {member}", f"its members: {', '.join(structure)}")
+            self._fail(node, f"{type.name} has no member {member}", f"its members: {', '.join(structure)}")
         offset, width = structure[member]
-        return self._read(node, self._number(inner), offset, n.CType(width))
+        return self._read(node, self._number(inner), offset, nodes.CType(width))
 
     # Calls
 
-    def _call(self, node: n.Call, function: str, arguments: tuple[n.Node, ...]) -> Value:
+    def _call(self, node: nodes.Call, function: str, arguments: tuple[nodes.Node, ...]) -> Value:
         if function in ("STRCMP", "STRNCMP"):
             return self._compared(node, function, arguments)
         if function in _STRING_TESTS:
@@ -380,57 +274,60 @@ class Lowering:
             pointer, *length = self._count(node, arguments, 1 if function == "str" and len(arguments) < 2 else 2)
             address, size = self._number(pointer), self.string_size
             if not length:
-                return Value(STRING, address, ex.cstr(address, size))
+                return Value(STRING, address, expressions.cstr(address, size))
             bound = self._number(length[0])
-            read = ex.cstr(address, size, length=bound) if function == "str" else ex.buffer(address, bound, size)
-            return Value(STRING if function == "str" else POINTER, address, read)
+            if function == "str":
+                return Value(STRING, address, expressions.cstr(address, size, length=bound))
+            return Value(POINTER, address, expressions.buffer(address, bound, size))
         if function == "$entry":
             return Value(self._at_entry(node).type, self._kept(node, "number"))
-        known = "STRCMP, STRNCMP, startswith, endswith, contains, matches, str, buf, $entry"
-        self._fail(node, f"there is no function {function}", f"there are {known}")
+        self._fail(node, f"there is no function {function}", f"there are {', '.join(_FUNCTIONS)}")
 
-    def _count(self, node: n.Node, arguments: tuple[n.Node, ...], number: int, how: str = "") -> tuple[n.Node, ...]:
+    def _count(
+        self, node: nodes.Node, arguments: tuple[nodes.Node, ...], number: int, usage: str = ""
+    ) -> tuple[nodes.Node, ...]:
         if len(arguments) != number:
-            self._fail(node, f"{number} arguments belong here, not {len(arguments)}", how or None)
+            noun = "argument" if number == 1 else "arguments"
+            self._fail(node, f"this takes {number} {noun}, not {len(arguments)}", usage or None)
         return arguments
 
-    def _compared(self, node: n.Node, function: str, arguments: tuple[n.Node, ...]) -> Value:
-        how = 'STRCMP("text", value)' if function == "STRCMP" else 'STRNCMP("text", value, length)'
-        literal, value, *length = self._count(node, arguments, 2 if function == "STRCMP" else 3, how)
+    def _compared(self, node: nodes.Node, function: str, arguments: tuple[nodes.Node, ...]) -> Value:
+        usage = 'STRCMP("text", value)' if function == "STRCMP" else 'STRNCMP("text", value, length)'
+        literal, value, *length = self._count(node, arguments, 2 if function == "STRCMP" else 3, usage)
         data = self._literal(literal)
         if self.binary:
             data = self._bytes(literal, data)
-            return Value(I32, ex.buffer(self._number(value), len(data), len(data)) == data, is_condition=True)
+            buffer = expressions.buffer(self._number(value), len(data), len(data))
+            return Value(I32, buffer == data, is_condition=True)
         if length:
-            if not isinstance(length[0], n.Number):
-                self._fail(length[0], "the length is a number")
-            # As in C: what both are known to end before is compared as a whole.
-            if (most := length[0].value) <= len(data):
-                return Value(I32, self._string(value).startswith(data[:most]), is_condition=True)
+            if not isinstance(length[0], nodes.Number):
+                self._fail(length[0], "the length must be a number")
+            # As in C, a length beyond the end of the literal compares all of it, with its end.
+            if (maximum := length[0].value) <= len(data):
+                return Value(I32, self._string(value).startswith(data[:maximum]), is_condition=True)
         return Value(I32, self._string(value) == data, is_condition=True)
 
-    def _literal(self, node: n.Node) -> bytes:
-        if not isinstance(node, n.Text):
-            self._fail(node, "a literal belongs here", '"text"; the value to compare with is the other argument')
+    def _literal(self, node: nodes.Node) -> bytes:
+        if not isinstance(node, nodes.Text):
+            self._fail(node, "expected a string literal", '"text"; the other argument is the value to compare with')
         return node.data
 
-    def _bytes(self, node: n.Node, data: bytes) -> bytes:
+    def _bytes(self, node: nodes.Node, data: bytes) -> bytes:
         try:
-            values = [int(word, 0) for word in data.decode("ascii").strip(" {}").split(",")]
-            return bytes(values)
+            return bytes(int(word, 0) for word in data.decode("ascii").strip(" {}").split(","))
         except ValueError:
-            self._fail(node, "these are no bytes", '"{0x6c, 0x00}"')
+            self._fail(node, "this is not a list of bytes", '"{0x6c, 0x00}"')
 
     # What a return keeps of its entry
 
-    def _at_entry(self, node: n.Call) -> Value:
+    def _at_entry(self, node: nodes.Call) -> Value:
         if self.entry is None:
-            self._fail(node, "$entry is for returns", "at an entry the arguments themselves are there")
+            self._fail(node, "$entry is for returns", "at an entry, write the name of the argument itself")
         return self.entry._value(*self._count(node, node.arguments, 1))
 
-    def _kept(self, node: n.Node, form: str) -> ex.Expression | None:
-        """At a return, `$entry(x)`: a number or string that was taken at the entry; None for all else."""
-        if not isinstance(node, n.Call) or node.function != "$entry":
+    def _kept(self, node: nodes.Node, form: str) -> Expression | None:
+        """For `$entry(x)` the number or string that was read at the entry; None for everything else."""
+        if not isinstance(node, nodes.Call) or node.function != "$entry":
             return None
         self._at_entry(node)
         assert self.entry is not None
@@ -440,9 +337,4 @@ class Lowering:
         if key not in self._kept_names:
             self._kept_names[key] = name = f"entry_{len(self.kept) + 1}"
             self.kept[name] = self.entry.string(inner) if form == "string" else self.entry.number(inner)
-        return ex.Name(self._kept_names[key])
-
-
-def _wrapped(value: int) -> int:
-    """As 64 bits with a sign have it; a number above that, which C has without one, stays."""
-    return value if -(2**63) <= value < 2**63 else (value + 2**63) % 2**64 - 2**63
+        return expressions.Name(self._kept_names[key])

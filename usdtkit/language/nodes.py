@@ -1,12 +1,13 @@
-"""The syntax tree of the mini-languages: what `parser` makes, and `printer`, `select` and `lower` read.
+"""The syntax tree of the languages: `parser` builds it; `printer`, `select` and `lower` read it.
 
-`at` is where a node begins in the text; it counts for nothing when nodes are compared.
+The field `at` is the position in the text at which a node begins. Comparisons of nodes ignore it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
+
+from usdtkit.records import dataclass, field
 
 At = field(default=0, compare=False, repr=False)
 
@@ -21,7 +22,7 @@ class CType:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a signature; its name may be ""."""
+    """A parameter of a signature. Its name may be empty."""
 
     type: CType
     name: str
@@ -29,13 +30,15 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Number:
+    """An integer, or a character, which is the integer that encodes it."""
+
     value: int
     at: int = At
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string literal."""
+    """A string literal, as the bytes that it stands for."""
 
     data: bytes
     at: int = At
@@ -43,7 +46,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """An argument, or something that every probe knows; perhaps with `$` before it."""
+    """The name of an argument, or of something that every probe has. It may begin with `$`."""
 
     name: str
     at: int = At
@@ -51,7 +54,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """`operator` is one of - ! ~ and *, which reads memory."""
+    """An operator before its operand: - ! ~, or * to read memory."""
 
     operator: str
     value: Node
@@ -60,6 +63,8 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
+    """An operator between two operands."""
+
     operator: str
     left: Node
     right: Node
@@ -68,6 +73,8 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
+    """(type)value"""
+
     type: CType
     value: Node
     at: int = At
@@ -84,6 +91,8 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Call:
+    """function(arguments), such as STRCMP("text", path)."""
+
     function: str
     arguments: tuple[Node, ...]
     at: int = At
@@ -96,9 +105,10 @@ TargetKind = Literal["entry", "return", "usdt", "named"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to attach to. `named` is NAME:NAME, a function of a library or a probe of a provider.
+    """What to attach to. The kind "named" is NAME:NAME: a function of a library, or a probe of a provider.
 
-    `library` and `provider` are "" where they were left out; `name` is of a function or probe, `offset` from its start.
+    `library` and `provider` are empty where the text leaves them out. `name` is the name of a function or a probe, and
+    `offset` counts bytes from the start of the function.
     """
 
     kind: TargetKind
@@ -111,7 +121,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class TraceSpec:
-    """TARGET(parameters) (predicate) "format", values."""
+    """TARGET(parameters) (predicate) "format", values: a spec of `trace`, with its whole text."""
 
     text: str = field(compare=False, repr=False)
     target: Target
@@ -123,7 +133,7 @@ class TraceSpec:
 
 @dataclass(frozen=True, slots=True)
 class DistributionSpec:
-    """TARGET(parameters):types:values:predicate#label."""
+    """TARGET(parameters):types:values:predicate#label: a spec of `argdist`, with its whole text."""
 
     text: str = field(compare=False, repr=False)
     target: Target
@@ -136,7 +146,7 @@ class DistributionSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExpressionSpec:
-    """An expression by itself, such as the key of a latency."""
+    """An expression by itself, such as the key by which the two ends of a latency are matched."""
 
     text: str = field(compare=False, repr=False)
     value: Node

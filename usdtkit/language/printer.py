@@ -1,66 +1,73 @@
-"""The syntax tree → its text, with the fewest parentheses: names of values in the output, and a check of the parser."""
+"""The syntax tree → text, with as few parentheses as possible.
+
+Input: nodes. Output: text that `parser` reads as the same nodes. It names values in the output of tools, and tests use
+it to check the parser.
+"""
 
 from __future__ import annotations
 
-from usdtkit.language import nodes as n
+from usdtkit.language import nodes
 from usdtkit.language.parser import PRECEDENCE
 
 _UNARY = 11
 _ATOM = 12
 
 
-def expression(node: n.Node, least: int = 0) -> str:
-    """The text of an expression, in parentheses where it binds less tightly than `least`."""
+def expression(node: nodes.Node, min_strength: int = 0) -> str:
+    """The text of an expression, in parentheses if it binds less tightly than `min_strength`."""
     text, strength = _written(node)
-    return f"({text})" if strength < least else text
+    return f"({text})" if strength < min_strength else text
 
 
-def _written(node: n.Node) -> tuple[str, int]:
+def _written(node: nodes.Node) -> tuple[str, int]:
     match node:
-        case n.Number(value):
+        case nodes.Number(value):
             return str(value), _ATOM
-        case n.Text(data):
+        case nodes.Text(data):
             return quoted(data), _ATOM
-        case n.Name(name):
+        case nodes.Name(name):
             return name, _ATOM
-        case n.Unary(operator, value):
+        case nodes.Unary(operator, value):
             inside = expression(value, _UNARY)
-            # Two minuses are a token of C, and two stars none of ours to tell apart from.
+            # Without the space, two minuses would read as C's operator --.
             return f"{operator}{' ' if inside[:1] == operator else ''}{inside}", _UNARY
-        case n.Cast(type, value):
+        case nodes.Cast(type, value):
             return f"({ctype(type)}){expression(value, _UNARY)}", _UNARY
-        case n.Binary(operator, left, right):
+        case nodes.Binary(operator, left, right):
             strength = PRECEDENCE[operator]
             return f"{expression(left, strength)} {operator} {expression(right, strength + 1)}", strength
-        case n.Member(value, field):
+        case nodes.Member(value, field):
             return f"{expression(value, _ATOM)}->{field}", _ATOM
-        case n.Call(function, arguments):
+        case nodes.Call(function, arguments):
             return f"{function}({', '.join(expression(argument) for argument in arguments)})", _ATOM
 
 
-def ctype(type: n.CType) -> str:
+def ctype(type: nodes.CType) -> str:
     """The text of a type."""
     return f"{type.name} {'*' * type.pointers}".rstrip()
 
 
 def quoted(data: bytes) -> str:
-    """A string literal; what is not printable ASCII as an escape of three octal digits, which nothing can lengthen."""
-    plain = {ord('"'): '\\"', ord("\\"): "\\\\"}
-    return '"' + "".join(plain.get(b, chr(b) if 32 <= b < 127 else f"\\{b:03o}") for b in data) + '"'
+    """A string literal. A byte that is not printable ASCII becomes an escape of three octal digits.
+
+    An escape in hexadecimal would take in digits that follow it.
+    """
+    escaped = {ord('"'): '\\"', ord("\\"): "\\\\"}
+    return '"' + "".join(escaped.get(b, chr(b) if 32 <= b < 127 else f"\\{b:03o}") for b in data) + '"'
 
 
-def target(of: n.Target) -> str:
+def target(node: nodes.Target) -> str:
     """The text of a target."""
-    offset = f"+{of.offset:#x}" if of.offset else ""
-    if of.kind == "named":
-        return f"{of.library}:{of.name}{offset}"
-    if of.kind == "usdt":
-        return ":".join(["u", of.library, *([of.provider] if of.provider else []), of.name])
-    return f"{'p' if of.kind == 'entry' else 'r'}:{of.library}:{of.name}{offset}"
+    offset = f"+{node.offset:#x}" if node.offset else ""
+    if node.kind == "named":
+        return f"{node.library}:{node.name}{offset}"
+    if node.kind == "usdt":
+        return ":".join(["u", node.library, *([node.provider] if node.provider else []), node.name])
+    return f"{'p' if node.kind == 'entry' else 'r'}:{node.library}:{node.name}{offset}"
 
 
-def trace(spec: n.TraceSpec) -> str:
-    """The text of what `trace` takes."""
+def trace(spec: nodes.TraceSpec) -> str:
+    """The text of a spec of `trace`."""
     text = target(spec.target) + (parameters(spec.parameters) if spec.parameters else "")
     if spec.predicate is not None:
         text += f" ({expression(spec.predicate)})"
@@ -69,8 +76,8 @@ def trace(spec: n.TraceSpec) -> str:
     return text
 
 
-def distribution(spec: n.DistributionSpec) -> str:
-    """The text of what `argdist` takes."""
+def distribution(spec: nodes.DistributionSpec) -> str:
+    """The text of a spec of `argdist`."""
     text = target(spec.target) + parameters(spec.parameters)
     if spec.values:
         text += f":{','.join(map(ctype, spec.types))}:{','.join(map(expression, spec.values))}"
@@ -78,6 +85,6 @@ def distribution(spec: n.DistributionSpec) -> str:
     return text + (f"#{spec.label}" if spec.label else "")
 
 
-def parameters(declared: tuple[n.Parameter, ...]) -> str:
+def parameters(declared: tuple[nodes.Parameter, ...]) -> str:
     """The text of a signature."""
-    return f"({', '.join(f'{ctype(one.type)} {one.name}'.rstrip() for one in declared)})"
+    return f"({', '.join(f'{ctype(parameter.type)} {parameter.name}'.rstrip() for parameter in declared)})"

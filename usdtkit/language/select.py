@@ -1,6 +1,7 @@
-"""What a target names → places of a session. Input: `nodes.Target`; output: `Resolved`, and what its arguments are.
+"""A target → the places in a session that it names.
 
-NAME:NAME is LIBRARY:FUNCTION or PROVIDER:PROBE, whichever there is.
+Input: `nodes.Target`, or the text of one, and a session. Output: `Resolved`, which has places and their arguments. The
+target NAME:NAME stands for LIBRARY:FUNCTION or for PROVIDER:PROBE, whichever exists.
 """
 
 from __future__ import annotations
@@ -8,45 +9,51 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from usdtkit.elf.image import Image
 from usdtkit.elf.sites import check_offset
 from usdtkit.errors import NotFoundError, SpecError, UsageError, UsdtkitError
-from usdtkit.language import nodes as n
+from usdtkit.language import nodes
 from usdtkit.language.parser import parse_pattern, parse_target
 from usdtkit.model import Probe
-from usdtkit.trace import FunctionSpec, Session
-from usdtkit.trace.specs import Resolved, resolve_probes
+from usdtkit.records import replace
+from usdtkit.trace import FunctionSpec, Resolved, Session
+from usdtkit.trace.specs import resolve_probes
 
 
-def resolve(session: Session, text: str, target: n.Target, *, regexp: bool = False) -> list[Resolved]:
-    """The places of a target: of USDT probes one `Resolved` for each, since each has arguments of its own.
+def resolve(session: Session, text: str, target: nodes.Target, *, regexp: bool = False) -> list[Resolved]:
+    """The places of a target. Each USDT probe is a `Resolved` by itself, because it has arguments of its own.
 
-    With `regexp`, the names are regular expressions that are searched for.
+    With `regexp`, the names in the target are regular expressions, which may match anywhere in a name.
     """
     if target.kind == "named" and not regexp:
         return _named(session, text, target)
     if target.kind == "usdt":
-        return list(_each(find_probes(session, target, regexp=regexp)))
+        return list(_by_probe(find_probes(session, target, regexp=regexp)))
     return [_functions(session, text, target, regexp)]
 
 
-def one(session: Session, spec: n.TraceSpec) -> Resolved:
-    """The one target of a spec without conditions or values; functions of a glob are one. SpecError, NotFoundError."""
+def resolve_single(session: Session, spec: nodes.TraceSpec) -> Resolved:
+    """The places of a spec without a condition or values, which must name one probe, or any number of functions.
+
+    SpecError, NotFoundError.
+    """
     if superfluous := spec.predicate or spec.format:
         raise SpecError("only a target belongs here", spec.text, superfluous.at)
     if spec.target.kind == "return":
         return session.resolve(function_spec(session, spec.target))
     first, *others = resolve(session, spec.text, spec.target)
     if others:
-        raise SpecError(f"these are {len(others) + 1} different probes", spec.text, 0, hint="name one of them")
+        raise SpecError(f"this stands for {len(others) + 1} different probes", spec.text, 0, hint="name one of them")
     return first
 
 
-def _named(session: Session, text: str, target: n.Target) -> list[Resolved]:
-    """A function is looked for first, in one file; but a glob such as mysql:* means probes, if there are any."""
+def _named(session: Session, text: str, target: nodes.Target) -> list[Resolved]:
+    """The places of NAME:NAME. A function comes first, because one file shows whether it exists.
+
+    A glob such as mysql:* stands for probes if there are any, and for functions otherwise.
+    """
     spec = f"{target.library}:{target.name}"
     is_glob = bool(set(target.name) & set("*?["))
     missing: UsdtkitError | None = None
@@ -56,18 +63,18 @@ def _named(session: Session, text: str, target: n.Target) -> list[Resolved]:
         except NotFoundError as error:
             missing = error
     try:
-        return list(_each(session.find_probes(spec)))
+        return list(_by_probe(session.find_probes(spec)))
     except NotFoundError as error:
         if is_glob:
             with contextlib.suppress(NotFoundError):
                 return [_functions(session, text, target, False)]
         if missing is None or not missing.message.startswith("no function"):
-            raise  # there is no such library
+            raise  # the library does not exist
         raise NotFoundError(f"no probe {spec}, and {missing.message}", hint=error.hint) from None
 
 
 def matching(session: Session, text: str, *, regexp: bool = False) -> Resolved:
-    """The places of a pattern together, for what needs no arguments. SpecError, NotFoundError."""
+    """All places of a pattern together, for tools that read no arguments. SpecError, NotFoundError."""
     target = parse_target(text, 0, len(text))
     if target.kind == "usdt":
         return resolve_probes(text, find_probes(session, target, regexp=regexp))
@@ -82,34 +89,36 @@ def matching(session: Session, text: str, *, regexp: bool = False) -> Resolved:
             raise missing from None
 
 
-def find_probes(session: Session, target: n.Target, *, regexp: bool = False) -> list[Probe]:
+def find_probes(session: Session, target: nodes.Target, *, regexp: bool = False) -> list[Probe]:
     """The USDT probes of a target. NotFoundError."""
     if not regexp:
         return session.find_probes(f"{target.provider or '*'}:{target.name}", target.library or None)
     expression = _expression(f"{target.provider}:{target.name}")
-    found = [probe for probe in session.find_probes("*:*", target.library or None) if expression.search(probe.spec)]
-    if not found:
+    probes = [probe for probe in session.find_probes("*:*", target.library or None) if expression.search(probe.spec)]
+    if not probes:
         raise NotFoundError(f"no probe matches {expression.pattern!r}", hint="usdtkit list shows probes")
-    return found
+    return probes
 
 
 def calls(session: Session, text: str, *, regexp: bool = False) -> FunctionSpec:
-    """The functions of a pattern, for what measures their calls. SpecError, NotFoundError."""
+    """The functions of a pattern, for tools that measure calls. SpecError, NotFoundError."""
     target = parse_pattern(text)
     if target.kind != "entry" or target.offset:
-        raise SpecError("this is no function", text, 0, hint="LIBRARY:FUNCTION; between probes: usdtkit probelatency")
+        hint = "LIBRARY:FUNCTION; usdtkit probelatency measures between probes"
+        raise SpecError("this is not a function", text, 0, hint=hint)
     return function_spec(session, target, regexp=regexp)
 
 
-def function_spec(session: Session, target: n.Target, *, regexp: bool = False) -> FunctionSpec:
-    """The functions of a target as a spec, for what needs their entries and returns."""
+def function_spec(session: Session, target: nodes.Target, *, regexp: bool = False) -> FunctionSpec:
+    """The functions of a target as a spec, from which a session makes entries and returns."""
     if not regexp:
         return FunctionSpec(target.library, (target.name,), target.kind == "return")
-    found = session.find_functions(target.library, [_expression(target.name)])
-    return FunctionSpec(target.library, tuple(sorted({one.name for one in found})), target.kind == "return")
+    functions = session.find_functions(target.library, [_expression(target.name)])
+    names = tuple(sorted({function.name for function in functions}))
+    return FunctionSpec(target.library, names, target.kind == "return")
 
 
-def _functions(session: Session, text: str, target: n.Target, regexp: bool) -> Resolved:
+def _functions(session: Session, text: str, target: nodes.Target, regexp: bool) -> Resolved:
     spec = function_spec(session, target, regexp=regexp)
     resolved = session.resolve(spec)
     if not target.offset:
@@ -122,11 +131,11 @@ def _functions(session: Session, text: str, target: n.Target, regexp: bool) -> R
                         check_offset(image, place.function, target.offset)
                 except UsageError as error:
                     raise SpecError(error.message, text, target.at, hint=error.hint) from None
-    moved = (replace(each, file_offset=each.file_offset + target.offset, function=None) for each in resolved.places)
+    moved = (replace(place, file_offset=place.file_offset + target.offset, function=None) for place in resolved.places)
     return replace(resolved, places=tuple(moved), arguments=())
 
 
-def _each(probes: Sequence[Probe]) -> Iterator[Resolved]:
+def _by_probe(probes: Sequence[Probe]) -> Iterator[Resolved]:
     def order(probe: Probe) -> tuple[str, str]:
         return probe.spec, repr(probe.arguments)
 
@@ -138,4 +147,4 @@ def _expression(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise UsageError(f"{text!r} is no regular expression: {error}") from None
+        raise UsageError(f"{text!r} is not a regular expression: {error}") from None

@@ -1,6 +1,7 @@
-"""C types by name → what the tracer reads: widths and signs, strings, pointers.
+"""Names of C types → what the tracer reads: an integer of some width and sign, a string, or a pointer.
 
-Used by `parser`, to tell a cast from a parenthesis, and by `lower`.
+Input: words or a `CType`. Output: types of `usdtkit.bpf`. `parser` asks here to tell a cast from a parenthesis, and
+`names`, `lower` and `formats` ask for the type of a value.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from usdtkit.language.nodes import CType
 
 QUALIFIERS = frozenset(("const", "volatile", "restrict", "__user", "__restrict", "register", "static"))
-# Words that more words of the same type may follow.
+# After these words a type may go on with another of them.
 _WORDS = frozenset(("char", "short", "int", "long", "signed", "unsigned", "float", "double", "void", "bool", "_Bool"))
 TAGS = frozenset(("struct", "union", "enum"))
 
@@ -34,8 +35,8 @@ _INTEGERS = {
     "pthread_t": "u64",
 }
 for _bits in ("8", "16", "32", "64"):
-    _INTEGERS |= {f"{p}{_bits}": f"u{_bits}" for p in ("u", "__u")}
-    _INTEGERS |= {f"{p}{_bits}": f"i{_bits}" for p in ("s", "i", "__s")}
+    _INTEGERS |= {f"{prefix}{_bits}": f"u{_bits}" for prefix in ("u", "__u")}
+    _INTEGERS |= {f"{prefix}{_bits}": f"i{_bits}" for prefix in ("s", "i", "__s")}
     _INTEGERS |= {f"uint{_bits}_t": f"u{_bits}", f"int{_bits}_t": f"i{_bits}"}
 
 STRING = CType("char", 1)
@@ -44,17 +45,17 @@ U64, I64, I32 = CType("u64"), CType("i64"), CType("i32")
 
 
 def is_type_word(word: str) -> bool:
-    """Whether a name can only begin a type."""
+    """Whether a name at the beginning of something shows that it is a type."""
     return word in _WORDS or word in _INTEGERS or word in QUALIFIERS or word in TAGS
 
 
 def may_continue(word: str) -> bool:
-    """Whether a name can stand after the first word of a type and belong to it."""
+    """Whether a name after the first word of a type can belong to that type."""
     return word in _WORDS or word in QUALIFIERS
 
 
 def integer_type(type: CType) -> str | None:
-    """One of u8 … i64 for an integer or a pointer; None for what is none, or is not known."""
+    """One of u8 … i64 for an integer or a pointer; None for any other type, and for an unknown one."""
     if type.pointers:
         return "u64"
     if type.name in _INTEGERS:
@@ -69,10 +70,10 @@ def integer_type(type: CType) -> str | None:
 
 
 def is_text(type: CType) -> bool:
-    """Whether it is a pointer to characters."""
+    """Whether a type is a pointer to characters."""
     return type.pointers == 1 and type.name in ("char", "signed char", "unsigned char")
 
 
 def is_float(type: CType) -> bool:
-    """float and double."""
+    """Whether a type is float, double or long double."""
     return not type.pointers and type.name in ("float", "double", "long double")

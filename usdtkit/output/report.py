@@ -201,8 +201,8 @@ def account(summary: Summary) -> str:
     rest = {
         "not counted, table full": summary.full,
         "ends without a start": summary.unmatched,
-        "dropped, nested too deep": summary.overflow,
-        "starts without an end": summary.dropped,
+        "abandoned, nested too deep": summary.overflow,
+        "starts without an end": summary.abandoned,
         "arguments unreadable": summary.unreadable,
         "stacks not taken": summary.no_stack,
         "calls not fired, values do not fit": summary.rejected,

@@ -1,7 +1,7 @@
-"""Calls of probes that cannot be fired → one line a probe in the application's log, and what has to reach it still.
+"""Calls of probes that cannot be fired → one line for each probe in the application's log.
 
-In: what native/probe.c could not fire, with the exception that says why. Out: nothing, or an exception that is the
-program's own. Nothing here raises anything else: whoever fires a probe goes on as if nobody traced it.
+Input: a call that native/probe.c could not fire, with the exception that says why. Output: nothing, or an exception
+that interrupts the program itself. Nothing else is ever raised here, because the caller must go on as if nobody traced.
 """
 
 from __future__ import annotations
@@ -19,36 +19,37 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LOGGER = "usdtkit"
-_HOW = {"raise": 0, "drop": 1, None: 2}
-# Of these probes the log has its line.
-_told: set[tuple[str, str]] = set()
+# As native/probe.h numbers them.
+_MODES = {"raise": 0, "drop": 1, None: 2}
+# The probes that the log has a line for.
+_reported: set[tuple[str, str]] = set()
 
 
-def how_to_drop(on_error: str | None) -> int:
-    """What native/probe.c has to do with a call that cannot be fired; None: the declaration does not say."""
-    return _HOW["raise" if on_error is None and sys.flags.dev_mode else on_error]
+def drop_mode(on_error: str | None) -> int:
+    """Return what native/probe.c does with a call that cannot be fired. None: the declaration does not say."""
+    return _MODES["raise" if on_error is None and sys.flags.dev_mode else on_error]
 
 
-def complain(probe: Probe[...], error: BaseException) -> BaseException | None:
-    """Tell once that calls of this probe are not fired. Returns the exception that is to be raised in the caller."""
-    if (own := of_the_program(error)) is not None:
-        return own
+def report_drop(probe: Probe[...], error: BaseException) -> BaseException | None:
+    """Log once that calls of this probe are not fired. Returns an exception to raise in the caller, or None."""
+    if (interrupt := of_the_program(error)) is not None:
+        return interrupt
     key = (probe.provider, probe.name)
-    if key in _told:
+    if key in _reported:
         return None
-    _told.add(key)
+    _reported.add(key)
     try:
         warn(
             f"probe {probe.provider}:{probe.name}: a call is not fired, because somebody traces it and its values do "
             f"not fit: {describe(error)} (Probe.dropped counts such calls, and no further one is logged)"
         )
     except (RecursionError, MemoryError):
-        _told.discard(key)  # another time there may be room to tell
+        _reported.discard(key)  # a later call may have the stack and memory to log it
     return None
 
 
 def warn(message: str) -> None:
-    """Write a line to the application's log. What its handlers raise stays here, but for what is the program's own."""
+    """Write a line to the application's log. Drops what its handlers raise, unless that interrupts the program."""
     try:
         logging = _logging()
         if logging is not None:
@@ -57,42 +58,45 @@ def warn(message: str) -> None:
             sys.stderr.write(f"usdtkit: {message}\n")
     except (RecursionError, MemoryError):
         raise
-    except BaseException as error:  # noqa: BLE001 no handler of the log may end whoever fires a probe
-        if (own := of_the_program(error)) is not None:
-            raise own from own.__cause__
+    except BaseException as error:  # noqa: BLE001 a handler of the log must not stop code that fires a probe
+        if (interrupt := of_the_program(error)) is not None:
+            raise interrupt from interrupt.__cause__
 
 
 def _logging() -> Any:
-    """The module; None where this process can open no file any more, and has not imported it."""
+    """Return the module, or None if it cannot be imported any more because the process has no free descriptors."""
     try:
-        import logging  # an application whose calls all fit does not wait for it
+        import logging  # late, because most applications never need it here
     except (ImportError, OSError):
         return None
     return logging
 
 
 def describe(error: BaseException) -> str:
-    """The exception in one line, also where it cannot say what it is."""
+    """Return the exception as one line, even if its own text cannot be computed."""
     if isinstance(error, UsdtkitError):
         return error.message
     return ask(lambda: f"{type(error).__name__}: {error}", type(error).__name__)
 
 
-def ask(question: Callable[[], T], otherwise: T) -> T:
-    """What an object of the program's answers; `otherwise` where it raises. What is the program's own goes on to it."""
+def ask(question: Callable[[], T], default: T) -> T:
+    """Return question(), which runs code of the program's; `default` if that raises.
+
+    Exceptions that interrupt the program itself are raised.
+    """
     try:
         return question()
-    except BaseException as error:  # noqa: BLE001 nobody would have asked, had nobody traced
-        if (own := of_the_program(error)) is not None:
-            raise own from own.__cause__
-        return otherwise
+    except BaseException as error:  # noqa: BLE001 this code would not have run if nobody traced
+        if (interrupt := of_the_program(error)) is not None:
+            raise interrupt from interrupt.__cause__
+        return default
 
 
 def of_the_program(error: BaseException | None) -> BaseException | None:
-    """The exception that interrupts the program itself, and only happened to be raised in the midst of a probe's call.
+    """Return the exception that interrupts the program itself and only happened to be raised in a probe, or None.
 
     That is KeyboardInterrupt, and whatever one of the program's signal handlers raises: a time-out, or the SystemExit
-    by which a server ends. Else None.
+    that ends a server.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -101,7 +105,7 @@ def of_the_program(error: BaseException | None) -> BaseException | None:
         if error.__traceback__ is not None and not _code_of_handlers().isdisjoint(_code_of(error)):
             return error
         seen.add(id(error))
-        error = error.__cause__  # an error of an encoder's is the cause of ours
+        error = error.__cause__  # what an encoder has raised is the cause of our own error
     return None
 
 
@@ -115,8 +119,8 @@ def _code_of(error: BaseException) -> Iterator[CodeType]:
 def _code_of_handlers() -> set[CodeType]:
     signal = sys.modules.get("signal")
     if signal is None:
-        return set()  # who has not imported it has no handler; to import it here may fail
-    found = set()
+        return set()  # a program that has not imported it has no handlers, and an import here might fail
+    handlers = set()
     for number in range(1, signal.NSIG):
         handler = signal.getsignal(number)
         handler = getattr(handler, "func", handler)  # of a functools.partial
@@ -125,5 +129,5 @@ def _code_of_handlers() -> set[CodeType]:
         if code is None and callable(handler):
             code = getattr(type(handler).__call__, "__code__", None)
         if code is not None:
-            found.add(code)
-    return found
+            handlers.add(code)
+    return handlers

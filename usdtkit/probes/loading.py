@@ -1,7 +1,7 @@
-"""Probes of a provider → the file that carries them: one that was shipped, one that is there, or a new one.
+"""Probes of a provider → the file that carries them: one that was shipped, one that is stored already, or a new one.
 
-Input: what `provider` has declared. Output: a path, and what `usdtkit._probe.load` has to know of the file. Made by
-`image`, kept by `files`.
+Input: probes that `publishing` has to load. Output: a path, and what `usdtkit._probe.load` has to know of the file,
+whose bytes `image` makes and which `files` stores.
 """
 
 from __future__ import annotations
@@ -15,31 +15,40 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from usdtkit.errors import UnsupportedError
 from usdtkit.probes import files, image
-from usdtkit.probes.declaration import ProbeSpec
+from usdtkit.probes.declaration import NOPS, ProbeSpec
 
 if TYPE_CHECKING:
     from usdtkit.probes.files import Stored
 
-Stubs = tuple[int, int, int, int]
-"""The first byte of a site, the offset of the first stub, bytes from stub to stub, and bytes of text that a forked
-child needs anew: of five-byte sites only, else 0."""
+
+class Stubs(NamedTuple):
+    """Where the stubs of a file are, in bytes: the first one at `offset`, each further one `stride` behind the last.
+
+    `pristine` is the first byte of each site. A forked child has to map `renewed` bytes of stubs anew: all of them if
+    the sites are five-byte nops, else none.
+    """
+
+    pristine: int
+    offset: int
+    stride: int
+    renewed: int
 
 
-class Wanted(NamedTuple):
-    """The probes of one file: by their canonical `text` it is found; `nop` is how sites are made."""
+class FileSpec(NamedTuple):
+    """A file of probes. Its name depends on their canonical `text`; `nop` is the kind of sites that it has."""
 
     provider: str
     text: str
     specs: Callable[[], Sequence[ProbeSpec]]
     nop: str
 
-    def possible(self) -> bool:
-        """Whether provider files have a meaning on this system."""
+    def is_supported(self) -> bool:
+        """Return whether this system can load provider files."""
         return machine() in image.MACHINES
 
     def write(self, path: str | os.PathLike[str] | None) -> Path:
-        """Put the file at `path`, or where processes will look for it. Raises UsdtkitError."""
-        if not self.possible():
+        """Write the file to `path`, or to where processes look for it, and return its path. Raises UsdtkitError."""
+        if not self.is_supported():
             raise UnsupportedError("probe files have no meaning on this system: only on Linux on x86-64 or aarch64")
         if path is None:
             return Path(self._store().path)
@@ -47,12 +56,16 @@ class Wanted(NamedTuple):
         files.write(absolute, self._build())
         return absolute
 
-    def file(self, shipped: str | None) -> tuple[str, Stubs, str]:
-        """The path of the file to load, its stubs, and what to warn of. Raises UnsupportedError where there is none."""
+    def provide(self, shipped: str | None) -> tuple[str, Stubs, str]:
+        """Return the path of a file to load, its stubs, and a warning or an empty string.
+
+        That is the `shipped` one if it holds these probes; else one in a directory where tracers look; else one in
+        memory. Raises UnsupportedError if not even that is possible.
+        """
         warning = ""
         if shipped is not None:
-            # Whatever kernel it was built for: a site that is not the best one here still works.
-            names = [self._file_name(nop) for nop in image.NOPS]
+            # A file that was built with the other nop will do: its sites work on every kernel.
+            names = [self._file_name(nop) for nop in NOPS]
             try:
                 path, content = files.find(
                     Path(shipped).absolute(), lambda content: any(image.is_whole(content, name) for name in names)
@@ -81,11 +94,11 @@ class Wanted(NamedTuple):
 
 @cache
 def machine() -> str:
-    """The architecture as the kernel calls it, or "" elsewhere than on Linux with 64 bits."""
+    """Return the kernel's name of the architecture, or "" unless this is Linux with 64 bits."""
     return os.uname().machine if sys.platform == "linux" and sys.maxsize > 2**32 else ""
 
 
 def _stubs(content: bytes) -> Stubs:
     offset, size = image.text_of(content)
     fast = content.startswith(image.MACHINES["x86_64"].fast, offset)
-    return content[offset], offset, image.STRIDE, size if fast else 0
+    return Stubs(content[offset], offset, image.STRIDE, size if fast else 0)

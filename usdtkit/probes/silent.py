@@ -1,6 +1,6 @@
-"""What stands in for the compiled `usdtkit._probe` where it cannot be built: its names, and probes that do nothing.
+"""Replaces the compiled `usdtkit._probe` where it cannot be built: the same names, and probes that do nothing.
 
-Used by `provider`, which says so once, at the first load.
+`compiled` imports it. The first load warns that probes do nothing here.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Probe:
         self._loader: Callable[[], object] | None = loader
 
     def __call__(self, *values: object, **named: object) -> None:
-        if self._loader is not None:  # the first use says that nothing can be traced
+        if self._loader is not None:  # the first use warns that nothing can be traced
             self._loader()
 
     def lazy(self, function: Callable[[], tuple[object, ...]], /) -> None:
-        """Never asks the function."""
+        """Never calls the function."""
         self()
 
     def __repr__(self) -> str:
@@ -51,7 +51,7 @@ class Probe:
 
 
 class Declarer:
-    """Nothing is quicker here than the function."""
+    """Always calls Provider.probe, because there is no compiled way to declare a probe."""
 
     quick = False
 
@@ -62,41 +62,41 @@ class Declarer:
         return self.__wrapped__(*values, **named)
 
 
-def on_drop(complain: object, own: str) -> None:
-    """No call is ever looked at, so none is dropped."""
+def on_drop(report_drop: object, package_path: str) -> None:
+    """Do nothing: no call is ever fired, so none is dropped."""
 
 
 def span_number() -> int:
-    """Any will do: no span is ever traced."""
+    """Return 0: no span is ever traced, so numbers are not used."""
     return 0
 
 
 def columns(probes: tuple[Probe, ...]) -> tuple[tuple[Any, ...], ...]:
-    """What `declaration.canonical` takes: of each probe name, doc, stability and the text of its arguments."""
+    """Return names, docs, stabilities and canonical arguments of the probes, as `declaration.canonical` takes them."""
     rows = [(probe.name, probe.doc, probe.stability, probe.shape.text) for probe in probes]
     return tuple(zip(*rows, strict=True))
 
 
 def load(path: str, probes: object, pristine: int, offset: int, stride: int, renewed: int = 0) -> None:
-    """Always fails."""
+    """Raise OSError: nothing can be loaded."""
     raise OSError(WHY)
 
 
 def silence(probe: Any) -> None:
-    """From here on a call is not even the first."""
+    """Make calls do nothing: not even the first one loads the probe."""
     probe._loader = None
 
 
 def unsilence(probe: object) -> None:
-    """Nothing can be heard anyway."""
+    """Do nothing: probes are always silent."""
 
 
 def set_recorder(probe: object, recorder: object) -> None:
-    """Nothing can be recorded."""
+    """Raise OSError unless this ends a recording: nothing can be recorded."""
     if recorder is not None:
         raise OSError(WHY)
 
 
 def optimises() -> bool:
-    """No kernel that we could ask."""
+    """Return False: no kernel is asked."""
     return False

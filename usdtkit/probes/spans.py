@@ -1,35 +1,31 @@
-"""Spans: a stretch of work as two probes, NAME__start and NAME__done, that an exception cannot keep apart.
+"""Spans: a stretch of work as two probes, NAME__start and NAME__done. Done fires even if an exception ends the work.
 
-Input: declarations and values from `provider`. Output: context managers, sync and async, that fire. While neither probe
-is traced, a span is one shared object that does nothing.
+Input: declarations and values from `provider` and `traced`. Output: context managers, sync and async, that fire. While
+neither probe is traced, all spans are one shared object that does nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from usdtkit.errors import UsageError
+from usdtkit.probes.compiled import Probe, span_number
 from usdtkit.probes.declaration import MAX_DOC, argument, check_arguments, check_name, check_text
-from usdtkit.probes.provider import span_number
 
-if TYPE_CHECKING:
-    from usdtkit.probes.provider import Probe, Provider
-
-_ID = argument("u64", doc="the span: the same at its start and its end")
+_ID = argument("u64", doc="the number of the span, the same at its start and its end")
 _DONE = {
     "span": _ID,
     "latency_ns": argument("u64", unit="ns"),
-    "error": argument("str", doc="name of the exception that left it, or empty"),
+    "error": argument("str", doc="name of the exception that left the span, or empty"),
 }
-# Exact types: a subclass (an IntEnum) goes as json unless it is declared.
-_BY_VALUE: dict[type, str] = {bool: "bool", int: "i64", float: "f64", str: "str", bytes: "bytes"}
+# Exact types only. A value of a subclass, such as an IntEnum, is json unless the span is declared.
+_TYPES: dict[type, str] = {bool: "bool", int: "i64", float: "f64", str: "str", bytes: "bytes"}
 
 
 class LiveSpan:
-    """One stretch of work; `with` or `async with` it, once. This one is not traced and does nothing."""
+    """One stretch of work, for one `with` or `async with`. This class is for an untraced one and does nothing."""
 
     __slots__ = ()
 
@@ -70,9 +66,9 @@ class _TracedSpan(LiveSpan):
     ) -> None:
         started_at = self._started_at
         if started_at is None:
-            return  # it was never entered, as an ExitStack lets one do; an untraced span says nothing either
+            return  # it was never entered, which an ExitStack allows: then neither end fires
         latency = perf_counter_ns() - started_at
-        # A metaclass of the program's may say what the name is: that is asked by the probe, which lets nothing out.
+        # A metaclass of the program's may compute the name. `lazy` drops and counts what that raises.
         self._done.lazy(lambda: (self._id, latency, kind.__name__ if kind else ""))
 
 
@@ -80,7 +76,7 @@ UNTRACED = LiveSpan()
 
 
 class Span:
-    """A declared span; called with its values it gives what `with` takes. Made by `Provider.define_span`."""
+    """A declared span. Called with its values it returns a `LiveSpan`. Made by `Provider.define_span`."""
 
     def __init__(self, name: str, start: Probe[...], done: Probe[...]) -> None:
         self.name, self.start, self.done = name, start, done
@@ -94,33 +90,38 @@ class Span:
         return self.start.enabled or self.done.enabled
 
     def __call__(self, /, *values: object, **named: object) -> LiveSpan:
-        """A stretch of work with these values of the declared arguments."""
+        """Return a stretch of work with these values of the declared arguments."""
         if self.start.enabled or self.done.enabled:
             try:
                 return _TracedSpan(self.start, self.done, values, named)
             except RecursionError:
-                return UNTRACED  # the caller is as deep as it may be, and untraced it would go on
+                return UNTRACED  # the caller has used up the stack, and must go on as if nobody traced
         return UNTRACED
 
 
-def define(provider: Provider, name: str, arguments: Mapping[str, object], doc: str = "") -> Span:
-    """Declare the two probes of a span, or find those that were declared so before. Raises UsageError."""
-    what = f"span {provider.name}:{name}"
+def declare_span(
+    declare: Callable[..., Probe[...]], provider: str, name: str, arguments: Mapping[str, object], doc: str
+) -> Span:
+    """Declare the two probes of a span by `declare`, which is `Provider.probe` of this provider. Raises UsageError."""
+    what = f"span {provider}:{name}"
     check_name("a span", name)
     check_text(f"the doc of {what}", doc, MAX_DOC)
     if "span" in arguments:
-        raise UsageError(f"an argument of {what} cannot be called 'span'", hint="that is its own number")
-    wanted = {"span": _ID, **arguments}
-    # Both or none: what is wrong with the arguments or the names is said before the first is declared.
-    check_arguments(what, wanted)
+        raise UsageError(
+            f"an argument of {what} cannot be called 'span'",
+            hint="each span has it already, as its number",
+        )
+    declared = {"span": _ID, **arguments}
+    # Arguments and names are checked before the first probe is declared, so that a mistake leaves no half of a span.
+    check_arguments(what, declared)
     check_name("the end of a span", f"{name}__done")
     check_name("the start of a span", f"{name}__start")
     begins = f"{doc} Begins." if doc.endswith(".") else f"{doc or name} begins."
-    start = provider.probe(f"{name}__start", wanted, doc=begins[:MAX_DOC])
-    done = provider.probe(f"{name}__done", _DONE, doc=f"{name} ends, or an exception leaves it.")
-    return provider.keep_span(Span(name, start, done))
+    start = declare(f"{name}__start", declared, doc=begins[:MAX_DOC])
+    done = declare(f"{name}__done", _DONE, doc=f"{name} ends, or an exception leaves it.")
+    return Span(name, start, done)
 
 
-def define_by_values(provider: Provider, name: str, values: Mapping[str, object]) -> Span:
-    """Declare a span by the types of the first values that it gets."""
-    return define(provider, name, {key: _BY_VALUE.get(type(value), "json") for key, value in values.items()})
+def types_of(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the types of a span's arguments by the first values that it gets."""
+    return {name: _TYPES.get(type(value), "json") for name, value in values.items()}

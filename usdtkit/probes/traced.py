@@ -1,7 +1,8 @@
-"""Functions, classes and modules → the same, with a span around each call.
+"""Functions, classes and modules → the same ones with a span around each call.
 
-Input: what `Provider.traced` decorates. Output: wrappers that keep kind and signature (a coroutine function stays one,
-a generator too), and cost one more call while nobody traces. Fires through `spans`.
+Input: the thing that `Provider.traced` decorates. Output: wrappers that keep its kind and signature (a coroutine
+function stays one, and so does a generator), and that cost one more call while nobody traces. They fire through
+`spans`.
 """
 
 from __future__ import annotations
@@ -11,15 +12,12 @@ import re
 import zlib
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from usdtkit.errors import UsageError
-from usdtkit.probes.spans import UNTRACED, LiveSpan, Span, define
+from usdtkit.probes.spans import UNTRACED, LiveSpan, Span
 
-if TYPE_CHECKING:
-    from usdtkit.probes.provider import Provider
-
-# __start has to fit behind it.
+# The longest name of a span: __start is appended to it.
 _MAX_NAME = 56
 _MAX_DOC = 1000
 _WRAPPED = "__usdtkit_span__"
@@ -29,78 +27,80 @@ _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 Values = Callable[[tuple[Any, ...], dict[str, Any]], tuple[object, ...]]
 
 
-def trace(provider: Provider, thing: Any, name: str | None, arguments: Mapping[str, object]) -> Any:
-    """Trace a function, or the public functions of a class or module in place. Raises UsageError."""
-    if isinstance(thing, FunctionType):
-        return _traced_function(provider, thing, name, arguments)
-    if isinstance(thing, (type, ModuleType)):
-        if name is not None or arguments:
-            raise UsageError(
-                f"name and arguments are for one function, not for all of {thing.__name__}",
-                hint="decorate the function itself with them",
-            )
-        return _traced_class(provider, thing) if isinstance(thing, type) else _traced_module(provider, thing)
-    raise UsageError(f"{thing!r} cannot be traced", hint="a function written in Python, a class or a module")
+class Decorator:
+    """Traces functions as spans of one provider. `define_span` is that method of the provider."""
 
+    def __init__(self, define_span: Callable[..., Span]) -> None:
+        self._define_span = define_span
+        self._origins: dict[str, str] = {}  # name of a span → module and qualified name of its function
 
-def _traced_class(provider: Provider, cls: type) -> type:
-    for attribute, value in list(vars(cls).items()):
-        if attribute.startswith("_") and attribute != "__call__":
-            continue
-        if isinstance(value, FunctionType):
-            setattr(cls, attribute, _traced_function(provider, value, None, {}))
-        elif isinstance(value, (staticmethod, classmethod)) and isinstance(value.__func__, FunctionType):
-            setattr(cls, attribute, type(value)(_traced_function(provider, value.__func__, None, {})))
-    return cls
+    def trace(self, thing: Any, name: str | None, arguments: Mapping[str, object]) -> Any:
+        """Trace a function, or the public functions of a class or module in place. Raises UsageError."""
+        if isinstance(thing, FunctionType):
+            return self._function(thing, name, arguments)
+        if isinstance(thing, (type, ModuleType)):
+            if name is not None or arguments:
+                raise UsageError(
+                    f"name and arguments are for one function, not for all of {thing.__name__}",
+                    hint="decorate the function itself with them",
+                )
+            return self._class(thing) if isinstance(thing, type) else self._module(thing)
+        raise UsageError(f"{thing!r} cannot be traced", hint="a function written in Python, a class or a module")
 
+    def _class(self, cls: type) -> type:
+        for attribute, value in list(vars(cls).items()):
+            if attribute.startswith("_") and attribute != "__call__":
+                continue
+            if isinstance(value, FunctionType):
+                setattr(cls, attribute, self._function(value, None, {}))
+            elif isinstance(value, (staticmethod, classmethod)) and isinstance(value.__func__, FunctionType):
+                setattr(cls, attribute, type(value)(self._function(value.__func__, None, {})))
+        return cls
 
-def _traced_module(provider: Provider, module: ModuleType) -> ModuleType:
-    """What is defined in it: what it imports is not its own."""
-    for attribute, value in list(vars(module).items()):
-        if attribute.startswith("_") or getattr(value, "__module__", None) != module.__name__:
-            continue
-        if isinstance(value, FunctionType):
-            setattr(module, attribute, _traced_function(provider, value, None, {}))
-        elif isinstance(value, type):
-            _traced_class(provider, value)
-    return module
+    def _module(self, module: ModuleType) -> ModuleType:
+        """Trace what the module defines itself, and nothing that it imports."""
+        for attribute, value in list(vars(module).items()):
+            if attribute.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+                continue
+            if isinstance(value, FunctionType):
+                setattr(module, attribute, self._function(value, None, {}))
+            elif isinstance(value, type):
+                self._class(value)
+        return module
 
+    def _function(self, function: FunctionType, name: str | None, arguments: Mapping[str, object]) -> Any:
+        if hasattr(function, _WRAPPED):
+            return function  # it was traced already: a class with its module, or a method with its class
+        origin = f"{function.__module__}.{function.__qualname__}"
+        values = _values_of(function, arguments) if arguments else None
+        span = self._define_span(name or self._free_name(function, origin), arguments, doc=origin[:_MAX_DOC])
+        wrapper = _wrap(span, function, values)
+        setattr(wrapper, _WRAPPED, span)
+        return wrapper
 
-def _traced_function(
-    provider: Provider, function: FunctionType, name: str | None, arguments: Mapping[str, object]
-) -> Any:
-    if hasattr(function, _WRAPPED):
-        return function  # a class that is traced with its module, a method with its class
-    origin = f"{function.__module__}.{function.__qualname__}"
-    values = _values_of(function, arguments) if arguments else None
-    span = define(provider, name or _free_name(provider, function, origin), arguments, origin[:_MAX_DOC])
-    wrapper = _wrap(span, function, values)
-    setattr(wrapper, _WRAPPED, span)
-    return wrapper
-
-
-def _free_name(provider: Provider, function: FunctionType, origin: str) -> str:
-    """The function's qualified name as a probe can have it; two that would be the same get a number."""
-    plain = (
-        re.sub(
-            r"[^A-Za-z0-9_]+", "_", function.__qualname__.replace("<locals>.", "").replace("__call__", "call")
-        ).strip("_")
-        or "function"
-    )
-    plain = f"_{plain}" if plain[0].isdigit() else plain
-    if len(plain) > _MAX_NAME:
-        plain = f"{plain[: _MAX_NAME - 9]}_{zlib.crc32(origin.encode(errors='replace')):08x}"
-    name, number = plain, 1
-    # By what it is called: a module that is loaded again has the same functions.
-    while not provider.keep_traced(name, origin):
-        number += 1
-        suffix = f"_{number}"
-        name = f"{plain[: _MAX_NAME - len(suffix)]}{suffix}"
-    return name
+    def _free_name(self, function: FunctionType, origin: str) -> str:
+        """Return the function's qualified name as a probe can have it. Two that would be the same get a number."""
+        plain = (
+            re.sub(
+                r"[^A-Za-z0-9_]+", "_", function.__qualname__.replace("<locals>.", "").replace("__call__", "call")
+            ).strip("_")
+            or "function"
+        )
+        plain = f"_{plain}" if plain[0].isdigit() else plain
+        if len(plain) > _MAX_NAME:
+            plain = f"{plain[: _MAX_NAME - 9]}_{zlib.crc32(origin.encode(errors='replace')):08x}"
+        name, number = plain, 1
+        # The origin is compared, because a module that is loaded again has the same functions, and they keep their
+        # names.
+        while self._origins.setdefault(name, origin) != origin:
+            number += 1
+            suffix = f"_{number}"
+            name = f"{plain[: _MAX_NAME - len(suffix)]}{suffix}"
+        return name
 
 
 def _values_of(function: FunctionType, arguments: Mapping[str, object]) -> Values:
-    """Read named parameters out of a call, as Python itself would bind them."""
+    """Return a function that reads the named parameters out of a call, as Python itself would bind them."""
     from inspect import signature
 
     parameters = signature(function)
@@ -127,7 +127,7 @@ def _wrap(span: Span, function: FunctionType, values: Values | None) -> Any:
                 return span()
             return span(*values(args, kwargs))
         except (TypeError, RecursionError, MemoryError):
-            # The function does not take this call, and says so itself; or there is room for the function and no more.
+            # Either the function does not take these arguments, and raises that itself; or stack or memory is short.
             return UNTRACED
 
     flags = function.__code__.co_flags
@@ -155,7 +155,7 @@ def _wrap(span: Span, function: FunctionType, values: Values | None) -> Any:
                         except GeneratorExit:
                             await generator.aclose()
                             raise
-                        except BaseException as error:  # noqa: BLE001 whatever was thrown in is the generator's
+                        except BaseException as error:  # noqa: BLE001 what is thrown in is for the generator
                             value = await generator.athrow(error)
                         else:
                             value = await generator.asend(sent)

@@ -1,6 +1,6 @@
-"""Names for the types of arguments, to annotate functions with: a type checker reads them as int or float.
+"""Names of the types of arguments for annotations of functions. A type checker reads them as int or float.
 
-Read by `signature`; the types themselves are in `declaration`.
+`signature` reads the annotations. The types themselves are listed in `usdtkit.argumenttypes`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ SUMMARY = (
     Column("unmatched", type="count", meaning="ends without a start"),
     Column("overflow", type="count", meaning="starts that were given up because too many were open in one thread"),
     Column(
-        "dropped",
+        "abandoned",
         type="count",
         meaning="starts whose end cannot come any more: the thread or process has ended, the call was left without a "
         "return, or the key has started again",
@@ -46,8 +46,8 @@ SUMMARY = (
 _SHOWN = {
     "full": "not counted, table full",
     "unmatched": "ends without a start",
-    "overflow": "dropped, nested too deep",
-    "dropped": "starts without an end",
+    "overflow": "abandoned, nested too deep",
+    "abandoned": "starts without an end",
     "unreadable": "arguments unreadable",
     "no_stack": "stacks not taken",
     "rejected": "calls not fired, values do not fit",

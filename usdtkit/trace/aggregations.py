@@ -16,6 +16,8 @@ from usdtkit.kernel.maps import Map
 from usdtkit.records import dataclass, field, replace
 
 Key = tuple[Any, ...]
+Filled = list[tuple[Map, TableLayout]]
+"""The maps in the kernel that make up one table, one for each source that fills it, and how to read each."""
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Distribution:
 
     @property
     def count(self) -> int:
+        """The number of values."""
         return sum(self.buckets.values())
 
     @property
@@ -57,10 +60,10 @@ class Distribution:
 
     def percentile(self, percent: float) -> int:
         """An upper bound of `percent` % of the values: the end of the bucket that the last of them lies in."""
-        wanted, seen = self.count * percent / 100, 0
+        rank, counted = self.count * percent / 100, 0
         for bucket in sorted(self.buckets):
-            seen += self.buckets[bucket]
-            if seen >= wanted:
+            counted += self.buckets[bucket]
+            if counted >= rank:
                 low, high = self.scale.bounds(bucket)
                 return high if high is not None else low or 0
         return 0
@@ -68,12 +71,12 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the values that one key had."""
+    """The number of the values that one key had, their sum, and the smallest and the largest of them."""
 
     count: int
     sum: int
-    least: int
-    greatest: int
+    min: int
+    max: int
 
     @property
     def average(self) -> float:
@@ -81,25 +84,22 @@ class Statistics:
         return self.sum / self.count
 
     def __add__(self, other: Statistics) -> Statistics:
-        least, greatest = min(self.least, other.least), max(self.greatest, other.greatest)
-        return Statistics(self.count + other.count, self.sum + other.sum, least, greatest)
+        smallest, largest = min(self.min, other.min), max(self.max, other.max)
+        return Statistics(self.count + other.count, self.sum + other.sum, smallest, largest)
 
 
 class Aggregation:
     """A table in the kernel; `keys` are the names of what it is keyed by."""
 
-    def __init__(self, keys: tuple[str, ...]) -> None:
+    def __init__(self, keys: tuple[str, ...], filled: Filled) -> None:
+        """`filled` gets the maps of the table when the session starts."""
         self.keys = keys
-        self._maps: list[tuple[Map, TableLayout]] = []  # one for each source that fills the table
+        self._filled = filled
         self._seen: dict[Key, int] = {}
-
-    def bind(self, values: Map, table: TableLayout) -> None:
-        """Called by the session when a map of the table exists."""
-        self._maps.append((values, table))
 
     def _rows(self) -> Iterator[tuple[TableLayout, Key, bytes]]:
         """Keys, without keys the number of the slot, and what the kernel has there; nothing before the start."""
-        for map, table in self._maps:
+        for map, table in self._filled:
             slots = not table.keys.fields
             for key, value in map.items():
                 yield table, ((int.from_bytes(key, "little"),) if slots else table.keys.decode(key)), value
@@ -113,7 +113,7 @@ class Aggregation:
 
     def _as_number(self, amount: int) -> int:
         """A sum of 64-bit values, with the sign that they have."""
-        signed = any(table.signed for _, table in self._maps)
+        signed = any(table.signed for _, table in self._filled)
         return (amount + 2**63) % 2**64 - 2**63 if signed else amount % 2**64
 
     def _new_sums(self) -> dict[Key, int]:
@@ -136,7 +136,7 @@ class Counts(Aggregation):
         return self._by_key(self._new_sums())
 
     def top(self, number: int) -> list[tuple[Key, int]]:
-        """The keys with most, the first first."""
+        """The keys with the largest counts, in descending order."""
         return sorted(self.read().items(), key=lambda item: (-item[1], repr(item[0])))[:number]
 
     def _by_key(self, sums: dict[Key, int]) -> dict[Key, int]:
@@ -144,7 +144,7 @@ class Counts(Aggregation):
 
 
 class Sums(Counts):
-    """The sum of a value for each combination of keys; `top` gives the greatest."""
+    """The sum of a value for each combination of keys; `top` gives the largest."""
 
     def _by_key(self, sums: dict[Key, int]) -> dict[Key, int]:
         return {key: self._as_number(amount) for key, amount in super()._by_key(sums).items()}
@@ -153,8 +153,8 @@ class Sums(Counts):
 class Histogram(Aggregation):
     """The distribution of a value for each combination of keys."""
 
-    def __init__(self, keys: tuple[str, ...], scale: Scale) -> None:
-        super().__init__(keys)
+    def __init__(self, keys: tuple[str, ...], filled: Filled, scale: Scale) -> None:
+        super().__init__(keys, filled)
         self.scale = scale
 
     def read(self) -> dict[Key, Distribution]:
@@ -170,46 +170,44 @@ class Histogram(Aggregation):
         if not self.keys:
             distributions[()] = Distribution(scale=self.scale)
         for (*key, slot), amount in sums.items():
-            one = distributions[tuple(key)]
+            distribution = distributions[tuple(key)]
             if slot == self.scale.buckets:
-                one.sum = self._as_number(amount)
+                distribution.sum = self._as_number(amount)
             elif amount:
-                one.buckets[slot] = amount
+                distribution.buckets[slot] = amount
         return dict(distributions)
 
 
 class StatisticsTable(Aggregation):
-    """Count, sum, least and greatest of a value for each combination of keys."""
+    """Count, sum, minimum and maximum of a value for each combination of keys."""
 
-    def __init__(self, keys: tuple[str, ...]) -> None:
-        super().__init__(keys)
+    def __init__(self, keys: tuple[str, ...], filled: Filled) -> None:
+        super().__init__(keys, filled)
         self._before: dict[Key, Statistics] = {}
 
-    def top(
-        self, number: int, by: Literal["count", "sum", "average", "greatest"] = "sum"
-    ) -> list[tuple[Key, Statistics]]:
-        """The keys with the greatest sum, or count, average or value; the first first."""
+    def top(self, number: int, by: Literal["count", "sum", "average", "max"] = "sum") -> list[tuple[Key, Statistics]]:
+        """The keys with the largest sum, or count, average or value, in descending order."""
         return sorted(self.read().items(), key=lambda item: (-getattr(item[1], by), repr(item[0])))[:number]
 
     def delta(self) -> dict[Key, Statistics]:
-        """As `read`, since the last call of this (or since the start); but least and greatest are of all the time."""
+        """As `read`, since the last call of this, or since the start; `min` and `max` always count from the start."""
         now, before = self.read(), self._before
         self._before = now
-        fresh = {
-            key: replace(one, count=one.count - old.count, sum=one.sum - old.sum) if (old := before.get(key)) else one
-            for key, one in now.items()
+        new = {
+            key: replace(row, count=row.count - old.count, sum=row.sum - old.sum) if (old := before.get(key)) else row
+            for key, row in now.items()
         }
-        return {key: one for key, one in fresh.items() if one.count}
+        return {key: row for key, row in new.items() if row.count}
 
     def read(self) -> dict[Key, Statistics]:
         """Statistics by key; without keys, one entry with the key () once there was a value."""
-        found: dict[Key, Statistics] = {}
-        for table, key, row in self._rows():
-            own = key if self.keys else ()
+        total: dict[Key, Statistics] = {}
+        for table, decoded, row in self._rows():
+            key = decoded if self.keys else ()
             assert table.values is not None
             size = table.values.size
-            for at in range(0, len(row), size):
-                one = Statistics(*table.values.decode(row[at : at + size]))
-                if one.count:
-                    found[own] = found[own] + one if own in found else one
-        return found
+            for start in range(0, len(row), size):  # of each CPU
+                part = Statistics(*table.values.decode(row[start : start + size]))
+                if part.count:
+                    total[key] = total[key] + part if key in total else part
+        return total

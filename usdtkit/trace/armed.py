@@ -21,7 +21,8 @@ from usdtkit.bpf.abi import abi_of
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.sites import SitesByFile
-from usdtkit.mappings import PAGE, Identity, Mapping, identities, mapping_at, mappings_in, maps_of
+from usdtkit.mappings import PAGE, identities
+from usdtkit.maps import Identity, Mapping, mapping_at, mappings_in, maps_of
 from usdtkit.processes import running_pids
 from usdtkit.records import dataclass
 

@@ -1,7 +1,7 @@
-"""What a session is asked to trace, and to do at a hit: sources → hooks, their places, maps and tables; a program.
+"""What a session is asked to trace: the names of probes and functions → sources and pairs, which take actions.
 
-Input: specs and actions. Output: `program`, to be compiled, and `plan`, to be read. Nothing here runs: `session` does
-that. `finding` says where the places come from.
+Input: specs, and what is to be kept from a start to its end. Output: a `blueprint`, whose program can be compiled and
+whose plan can be read. Nothing is loaded or attached here: `session` does that. `finding` looks for what is named.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Iterable, Sequence
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import program as programs
-from usdtkit.bpf.expressions import MAX_STRING
 from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Function, HookKind, Probe
-from usdtkit.trace.aggregations import Aggregation
+from usdtkit.trace.blueprint import Blueprint
 from usdtkit.trace.command import find_program
+from usdtkit.trace.fields import as_value, both
 from usdtkit.trace.finding import Finder, Signatures, ThisMachine
-from usdtkit.trace.kernelmap import MOST_ROOM, USUAL_ROOM, KernelMap, Kind
-from usdtkit.trace.plan import Planned, planned
+from usdtkit.trace.kernelmap import MAX_CAPACITY, USUAL_CAPACITY, KernelMap, Kind, Store
+from usdtkit.trace.plan import Planned
 from usdtkit.trace.returns import Returns
-from usdtkit.trace.sources import Keep, Key, Pair, Source, both, kept_fields
+from usdtkit.trace.sources import Keep, Key, Pair, Source, kept_fields
 from usdtkit.trace.specs import (
     FunctionSpec,
     Resolved,
@@ -35,16 +35,15 @@ from usdtkit.trace.specs import (
     uretprobe,
     usdt,
 )
-from usdtkit.trace.summarising import as_value
 
 
 class Definition:
     """What is traced of the processes `pid`, of a `command` that will be started, or of all.
 
-    `string_size`: bytes read of a string argument. `room`: how many entries its tables have room for; None leaves each
-    the size that suits most. `returns`: how the returns of functions are seen, one of `usdtkit.model.RETURN_POLICIES`.
-    `offline`: nothing on this machine is inspected; sources are what `usdtkit.signatures` knows of them, and the first
-    `lacking` of them that are looked for do not exist.
+    `string_size`: bytes read of a string argument. `capacity`: how many entries each of its tables can hold; None
+    leaves each the size that suits most. `returns`: how the returns of functions are seen, one of
+    `usdtkit.model.RETURN_POLICIES`. `offline`: nothing on this machine is inspected; sources are what
+    `usdtkit.signatures` knows of them, and the first `lacking` of them that are looked for do not exist.
     """
 
     def __init__(
@@ -53,17 +52,17 @@ class Definition:
         pid: int | Iterable[int] | None = None,
         command: Sequence[str] | None = None,
         string_size: int = 128,
-        room: int | None = None,
+        capacity: int | None = None,
         returns: str = "auto",
         offline: bool = False,
         lacking: int = 0,
     ) -> None:
-        if not 1 <= string_size <= MAX_STRING:
-            raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {MAX_STRING}")
+        if not 1 <= string_size <= ex.MAX_STRING:
+            raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {ex.MAX_STRING}")
         if pid is not None and command is not None:
             raise UsageError("a session traces processes, or a command, not both")
-        if room is not None and not 1 <= room <= MOST_ROOM:
-            raise UsageError(f"tables with room for {room} entries", hint=f"from 1 to {MOST_ROOM}")
+        if capacity is not None and not 1 <= capacity <= MAX_CAPACITY:
+            raise UsageError(f"tables with a capacity of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
         # Each once: a process that is attached to twice would be counted twice.
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         if pid is not None and not self.pids:
@@ -75,18 +74,11 @@ class Definition:
         self.offline = offline
         """Whether nothing on this machine is inspected."""
         self._program = None if command is None or offline else os.path.realpath(find_program(command))
+        self._capacity = capacity
         self._finder: Finder = Signatures(lacking) if offline else ThisMachine(self.search_pids, self._program)
-        self._condition: ex.Expression | None = None  # of all sources that are made from now on
-        self._string_size = string_size
-        self._returns = Returns(returns, self.pids)
-        self._room = room
-        self._hooks: list[programs.Hook] = []
-        self._places: list[Resolved] = []  # of each hook
-        self._event_types = 0
-        self._aggregations: list[Aggregation] = []
-        self._maps: list[KernelMap] = []
+        self._blueprint = Blueprint(Returns(returns, self.pids), string_size)
+        self._narrowed: ex.Expression | None = None  # for all sources that are made from now on
         self._remarks: list[str] = []
-        self._absent: list[NotFoundError] = []  # of what is optional
 
     def usdt(self, name: str, path: StrPath | None = None) -> Source:
         """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""
@@ -103,7 +95,7 @@ class Definition:
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
         resolved = self.resolve(spec)
-        return Source(self, resolved, self._add_source(resolved), self._condition)
+        return Source(self._blueprint, resolved, self._blueprint.add_source(resolved), self._narrowed)
 
     def pair(
         self,
@@ -119,38 +111,49 @@ class Definition:
         They meet in the same thread, innermost first; with `key` by its value, which is a name or an expression of an
         integer, or two of them where the ends have another than the starts: in any thread of the process. A start that
         comes again before its end replaces the one before. Of probes that nest in a thread, the one that goes deeper
-        than `nesting` shows that the ends of those before it will not come: they are dropped, and counted.
+        than `nesting` shows that the ends of those before it will not come: these are abandoned, and counted as such.
 
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
         if not 1 <= nesting <= MOST_NESTING:
             raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
-        first = self.resolve(start)
+        blueprint, first = self._blueprint, self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
             raise UsageError(f"a pair that starts with {first.what} needs its end", hint="session.pair(start, end)")
         if end is None or is_call:
-            first, second = self._returns.of(first)
+            first, second = blueprint.returns.of(first)
         else:
             second = self.resolve(end)
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
-        start_hook, end_hook = self._add_source(first), self._add_hook(second) if is_call else self._add_source(second)
+        start_hook = blueprint.add_source(first)
+        end_hook = blueprint.add_hook(second) if is_call else blueprint.add_source(second)
         start_hook.nesting = nesting
-        for hook, own in zip((start_hook, end_hook), keys, strict=True):
-            hook.matching, hook.key = matching, None if own is None else as_value(own)
+        for hook, value in zip((start_hook, end_hook), keys, strict=True):
+            hook.matching, hook.key = matching, None if value is None else as_value(value)
         start_hook.start = kept_fields(keep)
         end_hook.after = start_hook
-        start_source = Source(self, first, start_hook, self._condition)
-        return Pair(self, second, start_source, end_hook, self._condition)
+        start_source = Source(blueprint, first, start_hook, self._narrowed)
+        return Pair(blueprint, second, start_source, end_hook, self._narrowed)
 
-    def map(self, *, room: int | None = None, **fields: Kind) -> KernelMap:
+    def map(self, *, capacity: int | None = None, **fields: Kind) -> KernelMap:
         """A map in the kernel, from numbers such as addresses to `fields` (kinds "u64", "i64" or "stack"), which its
-        sources' `put` and `delete` keep. It has room for so many entries; None is the room of the session's tables,
+        sources' `put` and `delete` keep. It holds `capacity` entries; None is the capacity of the session's tables,
         or 10,240."""
-        self.check_open()
-        self._maps.append(KernelMap(len(self._maps), (self._room or USUAL_ROOM) if room is None else room, fields))
-        return self._maps[-1]
+        capacity = (self._capacity or USUAL_CAPACITY) if capacity is None else capacity
+        store = Store(len(self._blueprint.stores), capacity, fields)
+        self._blueprint.add_store(store)
+        return KernelMap(store)
+
+    def narrow(self, condition: ex.Expression) -> None:
+        """See only the hits for which `condition` is true, with every source and pair that is made from now on.
+
+        A pair is decided upon at its end, so that the condition may ask for `latency`; its start as a source is
+        narrowed too, but still begins every pair. Entries are deleted from maps at every hit: one whose end was not
+        seen would stay.
+        """
+        self._narrowed = both(self._narrowed, condition)
 
     def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
         """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
@@ -162,25 +165,6 @@ class Definition:
         Where they are in the program itself, or in several files, `remarks` says so.
         """
         return self._finder.functions(library, patterns)
-
-    def narrow(self, condition: ex.Expression) -> None:
-        """See only the hits for which `condition` is true, with every source and pair that is made from now on.
-
-        A pair is decided upon at its end, so that the condition may ask for `latency`; its start as a source is
-        narrowed too, but still begins every pair. Entries are deleted from maps at every hit: one whose end was not
-        seen would stay.
-        """
-        self._condition = both(self._condition, condition)
-
-    def remark(self, text: str) -> None:
-        """Add a sentence for whoever traces; the command line shows it when the trace starts."""
-        if text not in self._remarks:
-            self._remarks.append(text)
-
-    @property
-    def remarks(self) -> list[str]:
-        """What whoever traces should know, one sentence each: what `remark` was given, and where functions are."""
-        return [*self._remarks, *self._finder.remarks()]
 
     def resolve(self, spec: Spec | Resolved) -> Resolved:
         """Where a spec leads in what the session traces. NotFoundError; UsageError of a place within an instruction."""
@@ -200,62 +184,27 @@ class Definition:
         try:
             return self.resolve(spec)
         except NotFoundError as error:
-            self._absent.append(error)
+            self._blueprint.absent.append(error)
             kind: HookKind = "return" if spec.on_return else "entry"
             return Resolved(spec.what, kind, spec.arguments_of(spec.functions), ())
 
-    def _check_found(self) -> None:
-        if self._absent and not any(resolved.places for resolved in self._places):
-            raise self._absent[0]
+    def remark(self, text: str) -> None:
+        """Add a sentence for whoever traces; the command line shows it when the trace starts."""
+        if text not in self._remarks:
+            self._remarks.append(text)
 
-    def _add_source(self, resolved: Resolved) -> programs.Hook:
-        """The hook of a source; that of returns comes behind one of the calls, which it tells from others."""
-        if resolved.kind != "return":
-            return self._add_hook(resolved)
-        entered, leaving = self._returns.of(resolved)
-        call = self._add_hook(entered)
-        call.start, call.matching = {}, "frame"
-        hook = self._add_hook(leaving)
-        hook.entered = call
-        return hook
-
-    def _add_hook(self, resolved: Resolved) -> programs.Hook:
-        self.check_open()
-        resolved = self._returns.entered(resolved)
-        hook = programs.Hook(
-            len(self._hooks), resolved.what, resolved.kind, os.uname().machine, resolved.arguments, self._string_size
-        )
-        hook.convention = resolved.convention
-        if hook.convention == "go":
-            hook.goid_offset = self._returns.goid_offset(resolved)
-        self._hooks.append(hook)
-        self._places.append(resolved)
-        return hook
-
-    def add_event_type(self) -> int:
-        """For `Source.emit`: the number of a new kind of event."""
-        self._event_types += 1
-        return self._event_types - 1
-
-    def add_aggregation(self, aggregation: Aggregation) -> int:
-        """For `Source.count` and `Source.hist`: the number of a new table."""
-        self._aggregations.append(aggregation)
-        return len(self._aggregations) - 1
-
-    def check_open(self) -> None:
-        """Raise UsageError when it is too late to add to the program: it never is before something runs it."""
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever traces should know, one sentence each: what `remark` was given, and where functions are."""
+        return [*self._remarks, *self._finder.remarks()]
 
     def program(self) -> programs.Program:
         """The program of the sources so far, as it would be compiled.
 
         UsageError where no source has an action; NotFoundError where nothing of all that is `optional` was found.
         """
-        if not any(hook.blocks for hook in self._hooks):
-            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
-        self._check_found()
-        return programs.build(self._hooks, [one.layout for one in self._maps])
+        return self._blueprint.program()
 
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
-        self._check_found()
-        return planned(self._hooks, self._places, self.pids)
+        return self._blueprint.plan(self.pids)

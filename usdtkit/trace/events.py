@@ -1,20 +1,23 @@
 """Records from the ring buffer → Python objects with named fields, or columns.
 
 Input: the memory of a `bpf.ringbuf`, and the layouts of `bpf.program`. Output: events of one type for each `emit`, with
-`time_ns` (CLOCK_MONOTONIC), `pid`, `tid` and `probe` (the probe's or function's name) before its own fields. The work
-is done in C (native/events.c), many events at a time.
+`time_ns` (CLOCK_MONOTONIC), `pid`, `tid` and `probe` (the probe's or function's name) before its other fields. The work
+is done in C (native/events.c), many events at a time. `rows` makes objects of a user's class of them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usdtkit import _events
 from usdtkit.bpf.layout import Field, Layout, Truncated, TruncatedBytes
 from usdtkit.bpf.program import Program
 from usdtkit.bpf.statements import SIZES
+
+if TYPE_CHECKING:
+    from usdtkit.trace.rows import RowType
 
 Event = _events.Event
 Texts = _events.Texts
@@ -51,21 +54,29 @@ class Columns:
 
 
 class Decoders:
-    """All that one program sends: `types` types of events, from probes with these names by number.
+    """Reads all that one program sends: events of as many types as there are `rows`, each of which is the class that
+    the events of a type become, or None. `probes` are the names of the probes by their numbers.
 
     `stack` knows the stacks by their ids, which is what the program sends; only a program that has some needs it.
     """
 
     def __init__(
-        self, program: Program, types: int, probes: Sequence[str], stack: Callable[[int], Any] | None = None
+        self,
+        program: Program,
+        rows: Sequence[RowType | None],
+        probes: Sequence[str],
+        stack: Callable[[int], Any] | None = None,
     ) -> None:
         self._probes = tuple(probes)
+        types = len(rows)
         records = {kind: layout.with_probes(probes) for kind, layout in program.records.items()}
         self._fields = [records[number * SIZES].fields for number in range(types)]
         self._stack = stack
+        self._makers = _Makers(rows, self._fields) if any(rows) else None
         # Every kind has a decoder, also those that a type of few sizes never sends.
         self._decoders = tuple(
-            _decoder(records.get(kind) or records[kind // SIZES * SIZES], stack) for kind in range(types * SIZES)
+            _decoder(records.get(kind) or records[kind // SIZES * SIZES], stack, rows[kind // SIZES], kind // SIZES)
+            for kind in range(types * SIZES)
         )
         self._groups = bytes(kind // SIZES for kind in range(types * SIZES))
 
@@ -73,13 +84,18 @@ class Decoders:
         """The events in a ring's memory, until `enough` bytes of it, and how many bytes they were."""
         return _events.decode(data, enough, self._decoders, self._probes)
 
+    def finished(self, events: list[Event]) -> list[Any]:
+        """The same events, those of a type with a class of the user's as objects of that."""
+        makers = self._makers
+        return events if makers is None else [makers[type(event)](event) for event in events]
+
     def columns(self, data: Any, enough: int) -> tuple[list[Columns | None], int]:
         """The same as columns, one for each type; None for a type without events."""
-        found, taken = _events.columns(data, enough, self._decoders, self._probes, self._groups)
+        types, consumed = _events.columns(data, enough, self._decoders, self._probes, self._groups)
         return [
             None if raw is None else Columns(dict(self._typed(fields, raw)))
-            for fields, raw in zip(self._fields, found, strict=False)
-        ], taken
+            for fields, raw in zip(self._fields, types, strict=False)
+        ], consumed
 
     def _typed(self, fields: Sequence[Field], raw: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
         time_ns, pid, tid, probe, *own = raw
@@ -93,14 +109,40 @@ class Decoders:
                 yield field.name, column if field.is_text else memoryview(column).cast(_ITEMS[field.kind])
 
 
-def _decoder(layout: Layout, stack: Callable[[int], Any] | None) -> _events.Decoder:
+class _Makers(dict[type, Callable[[Event], Any]]):
+    """By the type of an event, what makes a row of it; filled as events of the types come."""
+
+    def __init__(self, rows: Sequence[RowType | None], fields: Sequence[Sequence[Field]]) -> None:
+        super().__init__()
+        self._by_fields = {}
+        for number, (row, own) in enumerate(zip(rows, fields, strict=True)):
+            if row is not None:
+                names = {field.name: _row_field(field.name, number) for field in own}
+                self._by_fields[(*HEADER, *names.values())] = row.maker(names)
+
+    def __missing__(self, type: type[Event]) -> Callable[[Event], Any]:
+        self[type] = maker = self._by_fields.get(type._fields, _unchanged)
+        return maker
+
+
+def _unchanged(event: Event) -> Event:
+    return event
+
+
+def _row_field(name: str, number: int) -> str:
+    """A field of an event that becomes a row, with the number of its type: events with equal fields are of one class,
+    though they become rows of several."""
+    return f"{name} of type {number}"
+
+
+def _decoder(layout: Layout, stack: Callable[[int], Any] | None, row: RowType | None, number: int) -> _events.Decoder:
     fields = zip(layout.fields, layout.offsets, layout.rooms, strict=True)
     described = tuple(
-        (_CODES[field.kind], offset, field.size, room, {number: name for name, number in field.names} or None)
-        for field, offset, room in fields
+        (_CODES[field.kind], offset, field.size, size, {number: name for name, number in field.names} or None)
+        for field, offset, size in fields
     )
-    names = (*HEADER, *(field.name for field in layout.fields))
-    return _events.Decoder(names, described, Truncated, TruncatedBytes, stack)
+    names = [field.name if row is None else _row_field(field.name, number) for field in layout.fields]
+    return _events.Decoder((*HEADER, *names), described, Truncated, TruncatedBytes, stack)
 
 
 def wall_time(time_ns: int) -> float:

@@ -46,7 +46,7 @@ class Outstanding:
 class Heap:
     """The allocator of a library, whose functions may have a `prefix` ("je_").
 
-    `blocks` are there now: those of `sizes` (from, to) bytes, and of those about one in `one_in`; at most `room` of
+    `blocks` are there now: those of `sizes` (from, to) bytes, and of those about one in `one_in`; at most `capacity` of
     them at a time. `allocations` and `frees` are sources, each with the expression of the block's address; allocations
     keep its `size`. NotFoundError where the library has no such functions.
     """
@@ -59,13 +59,15 @@ class Heap:
         prefix: str = "",
         sizes: tuple[int, int] = (0, 2**63),
         one_in: int = 1,
-        room: int = BLOCKS,
+        capacity: int = BLOCKS,
     ) -> None:
-        self.blocks = session.map(room=room, size="u64", since="u64", stack="stack")
+        self.blocks = session.map(capacity=capacity, size="u64", since="u64", stack="stack")
         self.allocations: list[tuple[Pair, Expression]] = []
         self.frees: list[tuple[Source, Expression]] = []
         self._session, self._library, self._sizes, self._one_in = session, library, sizes, one_in
-        self._allocating = session.map(room=THREADS, since="u64")  # threads that are within a function of the allocator
+        self._allocating = session.map(
+            capacity=THREADS, since="u64"
+        )  # threads that are within a function of the allocator
         # Each asked for alone, so that the error names what is missing, and no more.
         session.find_functions(library, [f"{prefix}malloc"])
         session.find_functions(library, [f"{prefix}free"])

@@ -5,7 +5,7 @@ while the process lived answers after its end. Where it ended first, `Remains` d
 stack was taken. Output: `Frame`s, for `trace.stacks`.
 """
 
-# ruff: noqa: PTH116, PTH123  asked of every new stack: pathlib's cost shows
+# ruff: noqa: PTH116  asked of every new stack: pathlib's cost shows
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from usdtkit.maps import Mapping, executable_mappings, maps_of
 from usdtkit.trace.perfmap import PerfMaps
 from usdtkit.trace.symbols import Files, MappedFile
 
@@ -66,13 +67,15 @@ class Memory:
         """Of a process that runs; None where it has ended, or may not be looked into."""
         try:
             program = _program(pid)
-            with open(f"/proc/{pid}/maps", "rb") as file:
-                lines = file.read().split(b"\n")
+            maps = maps_of(pid)
         except OSError:
             return None
-        regions = [_region(pid, fields, files) for line in lines if len(fields := line.split(None, 5)) > 4]
-        found = [region for region in regions if region is not None]
-        return cls(pid, found, program, files) if found else None
+        regions = [
+            _region(pid, mapping, files)
+            for mapping in executable_mappings(maps)
+            if mapping.start < 1 << 63  # [vsyscall] lies above, and is the kernel's
+        ]
+        return cls(pid, regions, program, files) if regions else None
 
     @property
     def files(self) -> list[MappedFile]:
@@ -176,17 +179,8 @@ def _program(pid: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _region(pid: int, fields: Sequence[bytes], files: Files) -> Region | None:
-    span, permissions, offset, device, inode = fields[:5]
-    if b"x" not in permissions:
-        return None
-    start, end = (int(address, 16) for address in span.split(b"-"))
-    # the kernel writes a newline within a name as \012, and changes nothing else
-    name = os.fsdecode(fields[5].replace(b"\\012", b"\n")) if len(fields) > 5 else ""
-    if start >= 1 << 63:  # [vsyscall], which is the kernel's
-        return None
+def _region(pid: int, mapping: Mapping, files: Files) -> Region:
     file = None
-    if inode != b"0":
-        major, minor = (int(number, 16) for number in device.split(b":"))
-        file = files.open(pid, f"{start:x}-{end:x}", (os.makedev(major, minor), int(inode), name))
-    return Region(start, end, int(offset, 16), name, file)
+    if mapping.identity.inode:
+        file = files.open(pid, mapping.span, (mapping.identity.device, mapping.identity.inode, mapping.name))
+    return Region(mapping.start, mapping.end, mapping.offset, mapping.name, file)

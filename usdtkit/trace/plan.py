@@ -34,10 +34,9 @@ class Summary:
     - `received`, `lost`: events that were read, and that found no room in the ring buffer
     - `full`: hits that were not followed because a table was full
     - `unmatched`: ends without a start
-    - `overflow`: starts that were dropped because too many were open in one thread
-    - `dropped`: starts whose end cannot come any more, because the thread or process ended, because the call was left
-      by
-      an exception or longjmp, or because the key started again
+    - `overflow`: starts that were given up because too many were open in one thread
+    - `abandoned`: starts whose end cannot come any more, because the thread or process ended, because the call was left
+      by an exception or longjmp, or because the key started again
     - `unreadable`: values that could not be read
     - `no_stack`: hits of which no stack could be taken, because there was no room or the process is a 32-bit one
     - `open`: calls of functions that had neither returned nor been seen to be left when this was read
@@ -55,7 +54,7 @@ class Summary:
     full: int
     unmatched: int
     overflow: int
-    dropped: int
+    abandoned: int
     unreadable: int
     no_stack: int
     open: int
@@ -208,7 +207,7 @@ def totals(
 
     `stats` are the entries of the map of that name, `calls` the numbers of open calls by the hook of their entry. A
     call that was entered, has not returned and is not open was left in another way, which no hook sees: it is
-    "dropped".
+    "abandoned".
     """
     total = dict.fromkeys(programs.COUNTERS, 0)
     hits = [0] * len(hooks)
@@ -224,5 +223,5 @@ def totals(
     for hook in hooks:
         if hook.counts_calls and hook.call is not None:
             entered = hook.call.index
-            total["dropped"] += max(0, hits[entered] - hits[hook.index] - calls.get(entered, 0))
+            total["abandoned"] += max(0, hits[entered] - hits[hook.index] - calls.get(entered, 0))
     return {**total, "open": sum(calls.values())}

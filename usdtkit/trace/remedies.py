@@ -21,8 +21,8 @@ def remedies(summary: Summary, larger: str) -> list[str]:
         )
     if summary.overflow:
         lines.append(
-            f"{summary.overflow:,} starts were dropped because too many were open in one thread: those that never end, "
-            "or a recursion that is deeper than what is followed; nesting=N of Session.pair allows more"
+            f"{summary.overflow:,} starts were abandoned because too many were open in one thread: those that never "
+            "end, or a recursion that is deeper than what is followed; nesting=N of Session.pair allows more"
         )
     if summary.no_stack:
         lines.append(

@@ -23,7 +23,8 @@ from usdtkit.elf.loading import address_of, first_instructions, misleads_kernel,
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.sites import SitesByFile
-from usdtkit.mappings import PAGE, Identity, Mapping, MappingStream, identities, mappings_in, maps_of
+from usdtkit.mappings import PAGE, MappingStream, identities
+from usdtkit.maps import Identity, Mapping, mappings_in, maps_of
 from usdtkit.processes import running_pids
 from usdtkit.records import dataclass
 from usdtkit.trace.stops import Stops

@@ -1,54 +1,48 @@
 """A source of hits in a session, and what to do with them.
 
-Input: resolved places (`specs`) and expressions. Output: hooks with blocks, which `definition` builds into a program.
+Input: resolved places (`specs`) and expressions. Output: hooks with blocks, which `blueprint` builds into a program.
+`summarising` has the tables that a source can fill, `fields` the rules for names.
 """
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Action, Block, Delete, Emit, Put, Raw
-from usdtkit.bpf.layout import Field, Kind
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
+from usdtkit.trace.blueprint import Blueprint
 from usdtkit.trace.events import HEADER, UNITS
+from usdtkit.trace.fields import as_value, both, free_name, is_free, named, raw_field
 from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.specs import Resolved
-from usdtkit.trace.summarising import Summarising, as_value
-
-if TYPE_CHECKING:
-    from usdtkit.trace.definition import Definition
+from usdtkit.trace.summarising import Summarising
 
 Self = TypeVar("Self", bound="Source")
 Keep = Mapping[str, ex.Expression] | Sequence[str]
 Key = ex.Expression | str
-# A struct of an event has members of 64 bits.
-RAW_NUMBERS: dict[str, Kind] = {
-    **dict.fromkeys(("u8", "u16", "u32", "u64"), "u64"),
-    **dict.fromkeys(("i8", "i16", "i32", "i64"), "i64"),
-    **{"bool": "bool", "f64": "f64"},
-}
 
 
 class Source(Summarising):
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
     Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller, probe;
-    in a pair also latency and what it keeps; in Go goroutine), or as `name=expression`.
+    in a pair also latency and what it keeps; in Go goroutine; what `derive` named), or as `name=expression`.
     """
 
+    _measured: tuple[str, ...] = ()  # what every hit has besides its arguments
+
     def __init__(
-        self, session: Definition, resolved: Resolved, hook: Hook, narrowed: ex.Expression | None = None
+        self, blueprint: Blueprint, resolved: Resolved, hook: Hook, narrowed: ex.Expression | None = None
     ) -> None:
         """`narrowed`: the condition of `Session.narrow`."""
-        self._session = session
+        self._blueprint = blueprint
         self._hook = hook
         self._narrowed = narrowed
         self._condition: ex.Expression | None = None
+        self._fields: tuple[str, ...] = ()  # what `derive` has named
         self.resolved = resolved
 
     def _members(self) -> Sequence[Source]:
@@ -61,24 +55,61 @@ class Source(Summarising):
 
     def where(self: Self, condition: ex.Expression) -> Self:
         """The same source, with only the hits for which `condition` is true."""
-        filtered = object.__new__(type(self))
-        filtered.__dict__.update(self.__dict__)
+        filtered = self._copy()
         filtered._condition = both(self._condition, condition)
         return filtered
 
-    def emit(self: Self, *names: str, **fields: ex.Expression) -> Self:
-        """Send an event for each hit. Without names: everything that is known of it."""
-        if not names and not fields:
-            fields = self.everything()
-        wanted = self._named(names, fields)
-        # Every event carries the header.
-        own = {name: value for name, value in wanted.items() if name not in HEADER or name in fields}
-        clash = [name for name in own if name in HEADER]
-        if clash:
+    def derive(self: Self, *names: str, **values: ex.Expression) -> Self:
+        """The same source, in which `values` can be asked for by their names, as arguments can.
+
+        `emit` without names then sends `names` and these values, and a pair's latency. A name is given to one value
+        only; the name of an argument, or of what a pair keeps, cannot be given again. UsageError.
+        """
+        used = {*self._names(), *ex.BUILTINS, *self._hook.derived}
+        for name in values:
+            if name in used or not is_free(name):
+                raise UsageError(f"{self.resolved.what}: a value cannot be called {name!r}", hint="another name")
+        self._hook.derived.update({name: ex.lift(value) for name, value in values.items()})
+        derived = self._copy()
+        derived._fields = (*self._fields, *names, *values)
+        return derived
+
+    def emit(self: Self, *names: str, into: type | ex.Expression | None = None, **fields: ex.Expression) -> Self:
+        """Send an event for each hit. Without names: what `derive` has named, or else everything that is known.
+
+        `into` is a class of your own, whose objects the events become: a dataclass, a NamedTuple or a class of attrs.
+        Its fields say what is sent, `latency_ns` as well as `pid` or an argument's name; `fields` says what those mean
+        that are not known by name. UsageError names the fields that do not fit. A text that could not be read is None,
+        as is a stack that could not be taken: annotate these `str | None`.
+
+            class Query(NamedTuple):
+                pid: int
+                latency_ns: int
+                query: str | None
+
+            queries.emit(into=Query)
+            for query in session.events(Query):    # a type checker knows query.latency_ns, and no query.latncy_ns
+                print(query.latency_ns, query.query)
+        """
+        if isinstance(into, ex.Expression):  # a field that is called so
+            fields, into = {**fields, "into": into}, None
+        if into is None and not names and not fields:
+            names = (*self._measured, *self._fields) if self._fields else ()
+            fields = {} if self._fields else self.everything()
+        expressions = named(names, fields, self._names())
+        if clash := [name for name in fields if name in HEADER]:
             raise UsageError(
                 f"an event has a field {clash[0]} of its own", hint=f"another name: {clash[0]}_={clash[0]}"
             )
-        self._act(Emit(self._session.add_event_type(), own))
+        # The header travels with every event.
+        sent = {name: value for name, value in expressions.items() if name not in HEADER}
+        row = None
+        if into is not None:
+            from usdtkit.trace.rows import row_type  # lazy: most sessions, and the command line, have no rows
+
+            row = row_type(into)
+            sent = row.choose(sent, self._known())
+        self._act(Emit(self._blueprint.add_event_type(row), sent))
         return self
 
     def raw(
@@ -89,79 +120,68 @@ class Source(Summarising):
         `fields` are their names and types: u8 to u64, i8 to i64, bool, f64, and str or bytes, which are an array NAME
         of the session's `string_size` and NAME_length. `values` are names or expressions that the text finds as
         variables; of a string, its address. `declarations` stands before all functions: maps, structs, functions.
-        `goto drop;` sends nothing. Unlike everywhere else, what stands here is compiled as it is.
+        `goto drop;` sends nothing. Unlike everywhere else, the text is compiled as it is.
         """
-        layout = tuple(self._raw_field(name, type) for name, type in fields.items())
-        wanted = {name: as_value(value) for name, value in values.items()}
-        self._act(Raw(self._session.add_event_type(), layout, text, declarations, wanted))
+        layout = tuple(raw_field(name, type, self._hook.string_size) for name, type in fields.items())
+        variables = {name: as_value(value) for name, value in values.items()}
+        self._act(Raw(self._blueprint.add_event_type(), layout, text, declarations, variables))
         return self
 
     def put(self: Self, into: KernelMap, key: ex.Expression, **values: ex.Operand) -> Self:
         """Make an entry of a map of the session, or replace it; every field of the map needs its value."""
-        self._act(Put(into.number, key, into.in_order(values)))
+        self._act(Put(into._store.number, key, into._store.in_order(values)))
         return self
 
     def delete(self: Self, from_: KernelMap, key: ex.Expression) -> Self:
-        """Take an entry from a map of the session; nothing happens where there is none."""
-        self._act(Delete(from_.number, key), everywhere=True)
+        """Delete an entry from a map of the session; nothing happens where there is none."""
+        self._act(Delete(from_._store.number, key), everywhere=True)
         return self
 
     def everything(self) -> dict[str, ex.Expression]:
-        """All that is known of a hit besides its header, as fields for `emit`; names that are taken get a prefix."""
+        """All that is known of a hit besides its header, as fields for `emit`; names that are in use get a prefix."""
         if self._hook.kind == "return":
             return {"retval": ex.retval}
-        return {_free_name(name): ex.arg(name) for name in self.arguments}
+        return {free_name(name): ex.arg(name) for name in self.arguments}
 
-    def _named(self, names: Sequence[str], fields: Mapping[str, ex.Expression]) -> dict[str, ex.Expression]:
-        if not all(isinstance(name, str) for name in names):
-            raise UsageError("an expression stands where a name is expected", hint="give it one: name=expression")
-        chosen_elsewhere = self._names()
-        wanted: dict[str, ex.Expression] = {
-            _free_name(name) if name in chosen_elsewhere else UNITS.get(name, name): ex.Name(name) for name in names
-        }
-        for name, value in fields.items():
-            if name in wanted or not name.isidentifier() or name.startswith("_") or keyword.iskeyword(name):
-                raise UsageError(f"a field cannot be called {name!r} here", hint="each name once, a Python identifier")
-            wanted[name] = ex.lift(value)
-        return wanted
+    def _known(self) -> dict[str, ex.Expression]:
+        """Every field that can be asked for by name alone."""
+        builtins = {UNITS.get(name, name): ex.Name(name) for name in ex.BUILTINS if name not in HEADER}
+        own = {free_name(name): ex.Name(name) for name in (*self._names(), *self._hook.derived)}
+        return {**builtins, **own}
 
-    def _raw_field(self, name: str, type: str) -> Field:
-        if not name.isidentifier() or not name.isascii() or name.startswith("_") or name in HEADER:
-            raise UsageError(f"a field cannot be called {name!r} here", hint="a name that C and Python allow")
-        if type in ("str", "bytes"):
-            return Field(name, "str" if type == "str" else "bytes", self._hook.string_size)
-        if type not in RAW_NUMBERS:
-            raise UsageError(f"a field {name!r} of type {type!r}", hint=f"one of {', '.join(RAW_NUMBERS)}, str, bytes")
-        return Field(name, RAW_NUMBERS[type])
+    def _copy(self: Self) -> Self:
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        return copy
 
     def _names(self) -> set[str]:
-        """Names that come before the builtin ones."""
+        """Names that mean something else here than everywhere."""
         return {argument.name for argument in self._hook.arguments}
 
     def _act(self, action: Action, *, everywhere: bool = False) -> None:
         """Do this at the hits that are wanted; `everywhere`, also at those that the session is narrowed away from."""
-        self._session.check_open()
-        narrowed = self._narrowed is not None and not everywhere
-        condition = both(self._narrowed, self._condition) if narrowed else self._condition
-        self._hook.blocks.append(Block(condition, action))
+        narrowed = None if everywhere else self._narrowed
+        condition = self._condition if narrowed is None else both(narrowed, self._condition)
+        self._blueprint.add_block(self._hook, Block(condition, action))
 
 
 class Pair(Source):
-    """From a start to its end: `latency`, and what `keep` took at the start."""
+    """From a start to its end: `latency`, and what `keep` read at the start."""
 
     latency = ex.latency
+    _measured = ("latency",)
 
     def __init__(
         self,
-        session: Definition,
+        blueprint: Blueprint,
         resolved: Resolved,
         start: Source,
         end: Hook,
         narrowed: ex.Expression | None = None,
     ) -> None:
-        super().__init__(session, resolved, end, narrowed)
+        super().__init__(blueprint, resolved, end, narrowed)
         self.start = start
-        """The start as a source of its own: its actions come behind what `keep` takes."""
+        """The start as a source of its own: its actions run after `keep` has read its values."""
         self._start = start._hook
 
     @property
@@ -170,14 +190,14 @@ class Pair(Source):
         return tuple(self._start.start or ())
 
     def kept(self, name: str) -> ex.Expression:
-        """What `keep` took under this name, for conditions and fields."""
+        """What `keep` read under this name, for conditions and fields."""
         if name not in (self._start.start or {}):
             raise UsageError(f"{self.resolved.what}: this pair keeps no {name!r}", hint="add it to keep=")
         return ex.Name(name)
 
     def everything(self) -> dict[str, ex.Expression]:
         """The latency, what the start kept, and what is known of the end."""
-        kept = {_free_name(name): ex.Name(name) for name in self._start.start or {}}
+        kept = {free_name(name): ex.Name(name) for name in self._start.start or {}}
         return {"latency_ns": ex.latency, **kept, **super().everything()}
 
     def _names(self) -> set[str]:
@@ -189,19 +209,3 @@ def kept_fields(keep: Keep) -> dict[str, ex.Expression]:
     if isinstance(keep, Mapping):
         return dict(keep)
     return {name: ex.Name(name) for name in keep}
-
-
-def both(first: ex.Expression | None, second: ex.Expression | None) -> ex.Expression | None:
-    """A condition that is true where both are; None is always true."""
-    if second is None:
-        return first
-    second = ex.lift(second)
-    return second if first is None else first & second
-
-
-def _free_name(name: str) -> str:
-    """An argument's name (its application chose it) as a field of an event."""
-    taken = (
-        name in (*HEADER, *ex.BUILTINS) or keyword.iskeyword(name) or name.startswith("_") or not name.isidentifier()
-    )
-    return f"arg_{re.sub(r'[^0-9A-Za-z_]', '_', name)}" if taken else name

@@ -1,7 +1,7 @@
 """The tables that a source, or several sources together, fill in the kernel.
 
 Input: names and expressions of keys and values. Output: `Counts`, `Sums`, `Histogram` and `StatisticsTable`, which
-`session` binds to maps of the kernel when it starts. `Source` and `Sources` inherit from `Summarising`.
+`running` connects with maps of the kernel. `Source` and `Sources` inherit from `Summarising`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Action, Count, Hist, Linear, Log2, Stats
-from usdtkit.trace.aggregations import Aggregation, Counts, Histogram, StatisticsTable, Sums
+from usdtkit.trace.aggregations import Aggregation, Counts, Filled, Histogram, StatisticsTable, Sums
 from usdtkit.trace.events import UNITS
+from usdtkit.trace.fields import as_value, named
 
 if TYPE_CHECKING:
     from usdtkit.trace.sources import Source
@@ -32,7 +33,7 @@ class Summarising:
 
     def sum(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> Sums:
         """Sum up `value` in the kernel, by the values of the keys."""
-        return self._fill(Sums, names, keys, lambda number, own: Count(number, own, as_value(value)))
+        return self._fill(Sums, names, keys, lambda number, keyed: Count(number, keyed, as_value(value)))
 
     def hist(
         self,
@@ -47,18 +48,18 @@ class Summarising:
         """
         scale = Linear(*linear) if linear else Log2()
         return self._fill(
-            lambda labels: Histogram(labels, scale),
+            lambda labels, filled: Histogram(labels, filled, scale),
             *(names, keys),
-            lambda number, own: Hist(number, as_value(value), own, scale),
+            lambda number, keyed: Hist(number, as_value(value), keyed, scale),
         )
 
     def stats(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> StatisticsTable:
-        """Keep count, sum, least and greatest of `value` in the kernel, by the values of the keys."""
-        return self._fill(StatisticsTable, names, keys, lambda number, own: Stats(number, as_value(value), own))
+        """Keep count, sum, minimum and maximum of `value` in the kernel, by the values of the keys."""
+        return self._fill(StatisticsTable, names, keys, lambda number, keyed: Stats(number, as_value(value), keyed))
 
     def _fill(
         self,
-        make: Callable[[tuple[str, ...]], AnyTable],
+        make: Callable[[tuple[str, ...], Filled], AnyTable],
         names: Sequence[str],
         keys: Mapping[str, ex.Expression],
         action: Callable[[int, dict[str, ex.Expression]], Action],
@@ -66,14 +67,9 @@ class Summarising:
         """One table for all members. Each fills a map of its own in the kernel, because one name may be a string of
         one length here and of another there; the table adds the maps up when it is read."""
         members = self._members()
-        expressions = [member._named(names, keys) for member in members]
+        expressions = [named(names, keys, member._names()) for member in members]
         labels = tuple(expressions[0]) if expressions else (*(UNITS.get(name, name) for name in names), *keys)
-        table = make(labels)
-        for member, own in zip(members, expressions, strict=True):
-            member._act(action(member._session.add_aggregation(table), own))
-        return table
-
-
-def as_value(value: ex.Expression | str) -> ex.Expression:
-    """A name as the expression that it stands for."""
-    return ex.Name(value) if isinstance(value, str) else value
+        filled: Filled = []
+        for member, keyed in zip(members, expressions, strict=True):
+            member._act(action(member._blueprint.add_table(filled), keyed))
+        return make(labels, filled)

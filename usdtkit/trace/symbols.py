@@ -13,13 +13,14 @@ from contextlib import ExitStack, suppress
 from itertools import chain, count
 from pathlib import Path
 
-from usdtkit import processes
+from usdtkit import processes, scan
 from usdtkit.elf.debugfiles import debug_images
 from usdtkit.elf.image import Image
 from usdtkit.elf.lookup import SymbolTable
 from usdtkit.elf.sites import keeps_frame_pointer
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsdtkitError
 from usdtkit.files import OpenFile
+from usdtkit.maps import executable_mappings, maps_of
 from usdtkit.model import Target
 
 MOST_FILES = 256
@@ -186,7 +187,7 @@ class Files:
 
     def _look_into(self, target: Target) -> MappedFile | None:
         try:
-            return self._mapped(target.path, processes.open_target(target)[-1])
+            return self._mapped(target.path, scan.open_target(target)[-1])
         except UsdtkitError:  # no process has it any more, or it may not be opened
             return None
 
@@ -205,23 +206,22 @@ def _root_of(pid: int) -> str:
 
 def _mapped_now() -> list[Target]:
     """All files that processes execute, as far as we may look."""
-    scan = processes.Scan()
+    files = scan.Scan()
     for pid in processes.running_pids():
         try:
-            scan.add(pid)
+            files.add(pid)
         except (NotFoundError, PrivilegeError):
             continue
-    return scan.targets()
+    return files.targets()
 
 
 def _own_vdso() -> bytes | None:
     try:
-        with Path("/proc/self/maps").open("rb") as maps, Path("/proc/self/mem").open("rb", buffering=0) as memory:
-            for line in maps:
-                if line.endswith(b"[vdso]\n"):
-                    start, end = (int(address, 16) for address in line.split()[0].split(b"-"))
-                    memory.seek(start)
-                    return memory.read(end - start)
+        mapping = next((each for each in executable_mappings(maps_of("self")) if each.name == "[vdso]"), None)
+        if mapping is None:
+            return None
+        with Path("/proc/self/mem").open("rb", buffering=0) as memory:
+            memory.seek(mapping.start)
+            return memory.read(mapping.end - mapping.start)
     except OSError:
         return None
-    return None

@@ -39,8 +39,10 @@ class Sources(Summarising, Generic[AnySource]):
         """The same sources, with only the hits for which `condition` is true."""
         return Sources(*(source.where(condition) for source in self._sources))
 
-    def emit(self, *names: str, **fields: ex.Expression) -> Sources[AnySource]:
-        """Send an event for each hit of each source. Without names: everything that is known there."""
+    def emit(
+        self, *names: str, into: type | ex.Expression | None = None, **fields: ex.Expression
+    ) -> Sources[AnySource]:
+        """Send an event for each hit of each source, as `Source.emit` does."""
         for source in self._sources:
-            source.emit(*names, **fields)
+            source.emit(*names, into=into, **fields)
         return self

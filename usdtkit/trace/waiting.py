@@ -1,7 +1,7 @@
-"""What a session waits for: records in its ring buffers, somebody who stops it, the end of its processes.
+"""What a session waits for: records in its ring buffers, a call of `stop`, the end of its processes or of its duration.
 
-Input: the numbers of the processes, later the descriptors of ring buffers. Output: for `session`, whether it is over;
-for a loop of somebody else's, one descriptor that is readable when there is something to do.
+Input: the pids, the duration, later the descriptors of ring buffers. Output: for `reading`, whether the session is
+over; for an event loop, one descriptor that is readable when there is something to do.
 """
 
 from __future__ import annotations
@@ -9,26 +9,31 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import time
 
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.processes import process_of
 
 
 class Waiter:
-    """Waits for `pids`, of which without any none can end, and for what it is told to `watch`."""
+    """Waits for ring data, `stop`, the end of the duration, or the exit of all of `pids`, if any were given."""
 
-    def __init__(self, pids: tuple[int, ...]) -> None:
+    def __init__(self, pids: tuple[int, ...], duration: float | None) -> None:
+        """`duration`: seconds from the start that is given to `watch`; None waits for the other reasons alone."""
+        self._duration = duration
+        self._started_at = 0.0
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._more = -1  # readable while somebody has left events in hand
+        self._left_over = -1  # readable while a reader has left events in hand
         self._poller: select.epoll | None = None
         self._of_processes = bool(pids)
         self._pidfds = _open_pids(pids, self._stop)
 
-    def watch(self, *rings: int) -> None:
-        """From now on records in these ring buffers are something that happens."""
+    def watch(self, *rings: int, since: float) -> None:
+        """From now on wake up for records in these ring buffers too. The duration counts from `since` (monotonic)."""
+        self._started_at = since
         self._poller = select.epoll()
-        self._more = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        for descriptor in (*rings, self._stop, self._more, *self._pidfds):
+        self._left_over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        for descriptor in (*rings, self._stop, self._left_over, *self._pidfds):
             self._poller.register(descriptor, select.EPOLLIN)
 
     def fileno(self) -> int:
@@ -37,40 +42,47 @@ class Waiter:
             raise UsageError("the session is not running", hint="session.start()")
         return self._poller.fileno()
 
+    def left(self) -> float | None:
+        """Seconds until the duration is over; None where there is none."""
+        if self._duration is None:
+            return None
+        return max(0.0, self._started_at + self._duration - time.monotonic())
+
     def wait(self, seconds: float) -> bool:
-        """Wait for something to happen; whether it was `stop`, or the end of the last process."""
+        """Wait for something to happen, so many seconds at most; whether the session is over."""
         assert self._poller is not None
-        ready = {descriptor for descriptor, _ in self._poller.poll(seconds)}
+        left = self.left()
+        ready = {descriptor for descriptor, _ in self._poller.poll(seconds if left is None else min(seconds, left))}
         for pidfd in ready & self._pidfds:
             self._pidfds.discard(pidfd)
             self._poller.unregister(pidfd)
             os.close(pidfd)
-        return self._stop in ready or (self._of_processes and not self._pidfds)
+        return self._stop in ready or (self._of_processes and not self._pidfds) or self.left() == 0.0
 
     def stop(self) -> None:
         """Let `wait` end. Safe in signal handlers and other threads, until `close`."""
         os.eventfd_write(self._stop, 1)
 
     def leave(self) -> None:
-        """Something is left over: there is something to do until it is taken."""
-        if self._more >= 0:
-            os.eventfd_write(self._more, 1)
+        """Events are left over: there is something to do until `resume`."""
+        if self._left_over >= 0:
+            os.eventfd_write(self._left_over, 1)
 
-    def take(self) -> None:
-        """What was left over is being taken."""
-        if self._more >= 0:
+    def resume(self) -> None:
+        """The events that were left over are being read."""
+        if self._left_over >= 0:
             with contextlib.suppress(BlockingIOError):  # it is 0
-                os.eventfd_read(self._more)
+                os.eventfd_read(self._left_over)
 
     def close(self) -> None:
         """Free everything."""
         if self._poller is not None:
             self._poller.close()
             self._poller = None
-        for descriptor in (self._stop, self._more, *self._pidfds):
+        for descriptor in (self._stop, self._left_over, *self._pidfds):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._stop = self._more = -1
+        self._stop = self._left_over = -1
         self._pidfds.clear()
 
 
@@ -86,7 +98,7 @@ def _open_pids(pids: tuple[int, ...], stop: int) -> set[int]:
             raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
         if (process := process_of(pid)) not in (0, pid):
             raise NotFoundError(
-                f"{pid} is a thread of process {process}", hint="trace that, where tid is this"
+                f"{pid} is a thread of process {process}", hint="trace that process, and narrow it to the tid"
             ) from None
         raise UsdtkitError(f"process {pid}: {error.strerror}") from None
     return opened

@@ -1,11 +1,18 @@
 r"""SQL as a server got it → the same statement without its data: a shape that many statements share, and no secret.
 
-Input: text of a traced server, perhaps only its beginning (`Truncated`). Output: for the tools that show statements:
-literals are "?", comments are gone, lists of literals are one. Nothing is parsed: a scanner that knows quotes, comments
-and numbers is right about every statement, also a broken one, and takes time proportional to its length.
+    from usdtkit.providers import sql
 
-What a scanner cannot know is a server's mode. A string is taken to end where the dialect's default says; under MySQL's
-NO_BACKSLASH_ESCAPES, or a character set whose second byte may be a backslash (gbk, sjis, big5), it may end elsewhere.
+    shape = sql.normalise("select price from stock where item in ('tea', 'salt') -- now", "mysql")
+    print(shape)
+    print(sql.kind(shape))
+
+Input: the text of a statement, or only its beginning (`Truncated`). Output: the text with "?" in place of each literal,
+without comments, and with each list of literals as one. Nothing is parsed. A scanner that knows quotes, comments and
+numbers is right about every statement, even a broken one, and takes time proportional to its length.
+
+A scanner cannot know the mode of a server. It takes a string to end where the default of the dialect says. Under
+MySQL's NO_BACKSLASH_ESCAPES, or a character set whose second byte may be a backslash (gbk, sjis, big5), the string may
+end elsewhere.
 """
 
 from __future__ import annotations
@@ -13,13 +20,13 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from usdtkit.bpf.layout import Truncated
 from usdtkit.records import NamedTuple
+from usdtkit.trace import Truncated, TruncatedBytes
 
 Dialect = Literal["mysql", "postgresql"]
 
-# In all of them an unclosed quote reaches to the end: what was cut off was inside it. No server takes the quotes of a
-# word processor, but who has pasted them means a string.
+# An unclosed quote reaches to the end of the text in all of them, because the text may have been cut within the quote.
+# No server accepts the quotes of a word processor, but somebody who has pasted them means a string.
 _ESCAPED = r"'(?:[^'\\]|\\.?|'')*'?"
 _PLAIN = r"'(?:[^']|'')*'?"
 _PASTED = "[‘’‚‛“”„‟][^‘’‚‛“”„‟]*[‘’‚‛“”„‟]?"
@@ -42,7 +49,7 @@ _SCANNERS = {
 }
 _GAP = re.compile(r"\s+|--[^\n\r]*[\n\r]")
 _PART = re.compile(_ESCAPED, re.S)
-# MySQL writes its version as five digits, MariaDB since 10 as six. Larger numbers than these no server has yet.
+# MySQL writes its version as five digits, MariaDB since 10 as six. No server has a larger version than these yet.
 _NEWEST_OF_FIVE, _NEWEST_OF_SIX = 95_000, 150_000
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _SIGN = re.compile(r"([(,=<>*/%] ?)[+-]+\?")
@@ -51,26 +58,37 @@ _ROWS = re.compile(r"\(\?\)(?: ?, ?\(\?\))+")
 _KIND = re.compile(r"[\s(;]*([A-Za-z]+)")
 
 
+def shown(text: str | bytes | None, dialect: Dialect, *, raw: bool = False) -> str | None:
+    """A statement of a traced server as it may be shown: without its literals, or with `raw` as it was sent.
+
+    None stays None. Bytes that are not UTF-8 become surrogates, and text that was cut stays marked (`Truncated`).
+    """
+    if isinstance(text, bytes):
+        decoded = text.decode(errors="surrogateescape")
+        text = Truncated(decoded) if isinstance(text, TruncatedBytes) else decoded
+    return text if raw or text is None else normalise(text, dialect)
+
+
 def normalise(text: str, dialect: Dialect) -> str:
-    """The statement with "?" for each literal; `Truncated` where the text was."""
+    """The statement with "?" for each literal; `Truncated` if the text is."""
     shape = "".join(_scan(text, dialect))
     shape = _ROWS.sub("(?)", _LIST.sub("(?)", _SIGN.sub(r"\1?", shape))).strip(" ;")
     return Truncated(shape) if isinstance(text, Truncated) else shape
 
 
 def kind(shape: str) -> str:
-    """What a normalised statement does, by its first word: "SELECT"; "?" where it begins with none."""
-    found = _KIND.match(shape)
-    return found[1].upper() if found else "?"
+    """What a normalised statement does, by its first word: "SELECT"; "?" if it begins with no word."""
+    word = _KIND.match(shape)
+    return word[1].upper() if word else "?"
 
 
 def _scan(text: str, dialect: Dialect) -> list[str]:
-    """What is shown of the text, piece by piece."""
+    """The pieces of the normalised text."""
     scanner, pieces, at = _SCANNERS[dialect], [" "], 0
     condition: _Condition | None = None
     while at < len(text):
         token = scanner.match(text, at)
-        assert token is not None  # any character is one
+        assert token is not None  # every character matches
         begin, at = at, token.end()
         match token.lastgroup:
             case "space":
@@ -90,7 +108,7 @@ def _scan(text: str, dialect: Dialect) -> list[str]:
                 at, piece = _behind_literal(text, at), "?"
             case "escaped":
                 at, piece = _behind_literal(text, _end_of_continued(text, at)), "?"
-            case "stray":  # no server takes this either
+            case "stray":  # no server accepts it
                 at, piece = len(text), "?"
             case "number":
                 piece = "?"
@@ -99,8 +117,8 @@ def _scan(text: str, dialect: Dialect) -> list[str]:
         if piece != " " or pieces[-1] != " ":
             pieces.append(piece)
         if condition is not None and at > condition.end:
-            # A server that takes all of it for a comment sees this end. Where a string or comment inside reaches beyond
-            # it, what follows is a string for one server and none for the other.
+            # Servers that do not run the comment see it end here. If a string or a comment within it reaches further,
+            # the text behind it is part of a string for one server and not for another: none of it can be shown.
             agreed = begin == condition.end
             if condition.is_hidden or not agreed:
                 del pieces[condition.first :]
@@ -113,7 +131,10 @@ def _scan(text: str, dialect: Dialect) -> list[str]:
 
 
 class _Condition(NamedTuple):
-    """A comment whose text some servers run: where it is over, and its first piece; `is_hidden` if none runs it."""
+    """A comment whose text some servers run: where it ends, and the number of its first piece.
+
+    `is_hidden` says that no server runs it.
+    """
 
     end: int
     first: int
@@ -121,19 +142,22 @@ class _Condition(NamedTuple):
 
 
 def _is_of_no_server(version: str) -> bool:
-    """Whether a comment is for a version that no server has, such as 99999: then it is a comment for all of them."""
+    """Whether a comment is for a version that no server has, such as 99999, so that all servers ignore its text."""
     return len(version) >= 5 and int(version[:6]) > (_NEWEST_OF_FIVE if len(version) == 5 else _NEWEST_OF_SIX)
 
 
 def _behind_literal(text: str, at: int) -> int:
-    """Where to go on behind a literal that ends at `at`; the end of all where no server takes what follows it."""
-    return len(text) if text[at : at + 1].isalnum() else at  # then the quotes are not what they seem
+    """Where to go on behind a literal that ends at `at`: there, or at the end of the text if a word touches it.
+
+    No server accepts such a word, so the quotes are not what they seem, and the rest may be part of a literal.
+    """
+    return len(text) if text[at : at + 1].isalnum() else at
 
 
 def _end_of_continued(text: str, at: int) -> int:
-    """The end of an E'' string of PostgreSQL: another line that begins with a quote goes on with it, with its escapes.
+    """The end of an E'' string of PostgreSQL, which a later line that begins with a quote continues, escapes included.
 
-    Before that line may stand blank ones, and comments that end with their line.
+    Only blank lines, and comments that end with their line, may stand before that line.
     """
     while True:
         next_, is_new_line = at, False
@@ -147,7 +171,7 @@ def _end_of_continued(text: str, at: int) -> int:
 
 
 def _comment_end(text: str, at: int, *, nested: bool) -> int:
-    """Where the comment whose text begins at `at` is over."""
+    """Where a comment ends whose text begins at `at`."""
     depth = 1
     while edge := _COMMENT_EDGE.search(text, at):
         at = edge.end()

@@ -1,0 +1,116 @@
+"""What a session will load and attach, as it is put together: hooks with their places, event types, tables, maps.
+
+Input: what sources and their actions ask for, one after another. Output: the program and the plan of it, and what
+`running` needs to read its results. `definition` adds sources, `sources` add actions. Once the session runs, the
+blueprint is sealed: the program in the kernel does not change any more.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from usdtkit.bpf import program as programs
+from usdtkit.bpf.actions import Block
+from usdtkit.bpf.statements import SIZES
+from usdtkit.errors import NotFoundError, UsageError
+from usdtkit.trace.aggregations import Filled
+from usdtkit.trace.kernelmap import Store
+from usdtkit.trace.plan import Planned, planned
+from usdtkit.trace.returns import Returns
+from usdtkit.trace.specs import Resolved
+
+if TYPE_CHECKING:
+    from usdtkit.trace.rows import RowType
+
+
+class Blueprint:
+    """The parts of one program, each in the order of its numbers."""
+
+    def __init__(self, returns: Returns, string_size: int) -> None:
+        """`returns` decides how the returns of functions are seen. `string_size`: bytes read of a string argument."""
+        self.returns = returns
+        self.hooks: list[programs.Hook] = []
+        self.places: list[Resolved] = []  # of each hook
+        self.rows: list[RowType | None] = []  # of each event type, the class that its events become
+        self.tables: list[Filled] = []
+        self.stores: list[Store] = []
+        self.absent: list[NotFoundError] = []  # of what is optional
+        self._string_size = string_size
+        self._sealed = ""
+        self._hint: str | None = None
+
+    def add_source(self, resolved: Resolved) -> programs.Hook:
+        """The hook of a source; that of returns comes after one of the calls, which tells them from others."""
+        if resolved.kind != "return":
+            return self.add_hook(resolved)
+        entered, leaving = self.returns.of(resolved)
+        call = self.add_hook(entered)
+        call.start, call.matching = {}, "frame"
+        hook = self.add_hook(leaving)
+        hook.entered = call
+        return hook
+
+    def add_hook(self, resolved: Resolved) -> programs.Hook:
+        """A new hook at these places."""
+        self._check_open()
+        resolved = self.returns.entered(resolved)
+        hook = programs.Hook(
+            len(self.hooks), resolved.what, resolved.kind, os.uname().machine, resolved.arguments, self._string_size
+        )
+        hook.convention = resolved.convention
+        if hook.convention == "go":
+            hook.goid_offset = self.returns.goid_offset(resolved)
+        self.hooks.append(hook)
+        self.places.append(resolved)
+        return hook
+
+    def add_event_type(self, row: RowType | None = None) -> int:
+        """The number of a new type of events, which become rows of this class."""
+        self._check_open()
+        self.rows.append(row)
+        return len(self.rows) - 1
+
+    def add_table(self, filled: Filled) -> int:
+        """The number of a new table in the kernel, which is put into `filled` when it exists."""
+        self._check_open()
+        self.tables.append(filled)
+        return len(self.tables) - 1
+
+    def add_store(self, store: Store) -> None:
+        """A new map, whose number is that of the stores before it."""
+        self._check_open()
+        self.stores.append(store)
+
+    def add_block(self, hook: programs.Hook, block: Block) -> None:
+        """One more action of a hook."""
+        self._check_open()
+        hook.blocks.append(block)
+
+    def seal(self, reason: str, hint: str | None = None) -> None:
+        """From now on raise UsageError with this reason when something is added."""
+        self._sealed, self._hint = reason, hint
+
+    def program(self) -> programs.Program:
+        """The program of all parts. UsageError without an action; NotFoundError where nothing optional was found."""
+        if not any(hook.blocks for hook in self.hooks):
+            raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
+        self._check_found()
+        program = programs.build(self.hooks, [store.layout for store in self.stores])
+        for number, row in enumerate(self.rows):
+            if row is not None:
+                row.check(program.records[number * SIZES].fields)
+        return program
+
+    def plan(self, pids: tuple[int, ...]) -> list[Planned]:
+        """Every site that would be attached to in these processes."""
+        self._check_found()
+        return planned(self.hooks, self.places, pids)
+
+    def _check_found(self) -> None:
+        if self.absent and not any(resolved.places for resolved in self.places):
+            raise self.absent[0]
+
+    def _check_open(self) -> None:
+        if self._sealed:
+            raise UsageError(self._sealed, hint=self._hint)

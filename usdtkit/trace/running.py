@@ -1,0 +1,295 @@
+"""The program of one session in the kernel: loaded, attached, read, accounted for, closed.
+
+Input: the sealed `blueprint` of a session, and the settings with which it runs. Output: events, tables that are filled,
+and the account of every hit. Everything hangs on the descriptors of this object: closing it, or the death of the
+process in whatever way, detaches all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from operator import length_hint
+from typing import TYPE_CHECKING, Any
+
+from usdtkit.bpf import program as programs
+from usdtkit.bpf.calls import caller_of
+from usdtkit.bpf.compiler import compile_program
+from usdtkit.bpf.cookie import function_cookie
+from usdtkit.bpf.layout import Layout
+from usdtkit.bpf.statements import table_name
+from usdtkit.bpf.texts import GLOBS
+from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError
+from usdtkit.files import OpenFile
+from usdtkit.kernel import rejections
+from usdtkit.kernel.attach.links import Links
+from usdtkit.kernel.attach.sites import REWRITTEN, FileSites, Refusal, UprobeSite
+from usdtkit.kernel.load import Loaded, require_bpf
+from usdtkit.kernel.maps import TABLES
+from usdtkit.kernel.ring import RingBuffer
+from usdtkit.model import UserPlace
+from usdtkit.processes import runs, threads
+from usdtkit.records import dataclass, replace
+from usdtkit.trace.blueprint import Blueprint
+from usdtkit.trace.events import Columns, Decoders
+from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
+from usdtkit.trace.presence import Presence
+from usdtkit.trace.remedies import remedies  # not later: who has given up privileges may not read our files
+from usdtkit.trace.specs import check_places
+from usdtkit.trace.stream import Stream
+
+if TYPE_CHECKING:
+    from usdtkit.trace.privileges import Identity
+    from usdtkit.trace.stacks import Stacks
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a program runs: the bytes of its ring buffer, the entries of its tables (None: what suits most), how it is
+    attached (None: the best way that the kernel has), and whether its events come in the order of their time."""
+
+    ring_size: int
+    capacity: int | None
+    method: str | None
+    ordered: bool
+
+
+class Running:
+    """One program in the kernel: the constructor makes its maps; from `attach` to `detach` it sees hits."""
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        settings: Settings,
+        pids: tuple[int, ...],
+        presence: Presence,
+        make_stacks: Callable[[], Stacks],
+    ) -> None:
+        """Compile the program, or take it from the cache, and make its maps. `make_stacks` is called if it takes
+        stacks. PrivilegeError, UnsupportedError."""
+        self._blueprint = blueprint
+        self._settings = settings
+        self._pids = pids
+        self._presence = presence
+        self._program = blueprint.program()
+        require_bpf()
+        bytecode = compile_program(self._program.text)
+        self.stacks = make_stacks() if self._program.has_stacks else None
+        self._plan = make_plan(blueprint.hooks, blueprint.places, self.stacks)
+        sizes = {
+            "events": settings.ring_size,
+            "stats": len(blueprint.hooks),
+            "operands": len(self._plan.operands) or 1,
+            GLOBS: len(self._program.globs),
+            **{store.name: store.capacity for store in blueprint.stores},
+        }
+        if settings.capacity is not None:
+            sizes = {**{map.name: settings.capacity for map in bytecode.maps if map.type in TABLES}, **sizes}
+        counting = rejections.counting(bytecode, self._plan.rejected)
+        self._loaded = Loaded(counting, self._program.parameters, sizes)
+        self._stream: Stream | None = None
+        self._links: Links | None = None
+        self._waiting: Iterator[Any] = iter(())
+        self._threads = 0  # that there were when all was attached
+        self._final: Summary | None = None
+        self._decoders: Decoders | None = None
+        self.started_at = self._ended_at = 0.0
+        self.received = 0
+
+    def attach(self, announce: Callable[[list[Planned]], None] | None) -> None:
+        """Fill the maps that the program reads, load it, and attach it. `announce` gets the plan just before.
+
+        ProgramError where the kernel refuses the program; UnsupportedError where it takes none of the sites.
+        """
+        self._fill_maps(self._plan)
+        maps = self._loaded.maps
+        self._decoders = self._connect_readers(self._plan)
+        ring = RingBuffer(maps["events"])
+        self._stream = Stream(ring, self._settings.ring_size, self._decoders, ordered=self._settings.ordered)
+        if self.stacks is not None:
+            self.stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
+        if announce is not None:
+            announce(self._blueprint.plan(self._pids))
+        self._presence.attaching(self._plan.sites)
+        self._links = Links(self._loaded, self._settings.method)
+        self.started_at = time.monotonic()
+        if not self._links.attach(self._plan.sites, self._pids or (0,), self._program.tracepoints):
+            _require_any(self._links.refused)
+        self._presence.attached(self._plan.sites, self.refused)
+        self._threads = threads(self._pids)
+
+    def _fill_maps(self, plan: Plan) -> None:
+        for name, entries in (("operands", plan.operands), (GLOBS, self._program.globs)):
+            for index, packed in enumerate(entries):
+                self._loaded.maps[name][index.to_bytes(4, "little")] = packed
+
+    def _connect_readers(self, plan: Plan) -> Decoders:
+        """Give the tables and maps of the blueprint what they read; return what reads the events."""
+        maps = self._loaded.maps
+        for store in self._blueprint.stores:
+            store.map, store.values = maps[store.name], self._decoding(store.layout, plan)
+        for number, filled in enumerate(self._blueprint.tables):
+            table = self._program.tables[number]
+            filled.append((maps[table_name(number)], replace(table, keys=self._decoding(table.keys, plan))))
+        stack = None if self.stacks is None else self.stacks.get
+        return Decoders(self._program, self._blueprint.rows, plan.probe_names, stack)
+
+    def _decoding(self, layout: Layout, plan: Plan) -> Layout:
+        layout = layout.with_probes(plan.probe_names)
+        return layout if self.stacks is None else self.stacks.decoding(layout)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those that are readable when records wait."""
+        assert self._stream is not None
+        return [self._stream.fd, *([] if self.stacks is None else [self.stacks.fd])]
+
+    def extend(self, hook: programs.Hook, what: str, places: Sequence[UserPlace]) -> None:
+        """Attach a hook to more places; `what` names its source in errors."""
+        if self._links is None or self.ended:
+            raise UsageError("the session is not running", hint="session.start()")
+        if hook.arguments or hook.start is not None or hook.after is not None or hook.kind == "return":
+            raise UsageError(f"{what}: only a source without arguments can be extended")
+        if hook.kind != "usdt":
+            check_places(places)
+        cookie = function_cookie(self._plan.numbers[hook.index])
+        sites: dict[OpenFile, FileSites] = {}
+        for place in places:
+            site = UprobeSite(place.file_offset, place.semaphore_offset, cookie)
+            sites.setdefault(place.opened, FileSites()).add(hook.function, site)
+        self._links.attach(sites, self._pids or (0,))
+        self._presence.extended(sites)
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """Sites that the kernel did not take, each once, also where processes are attached to one by one."""
+        return [] if self._links is None else list(dict.fromkeys(self._links.refused))
+
+    def drop_privileges(self, identity: Identity) -> None:
+        """Become this user, having opened before what only a privileged process can."""
+        from usdtkit.trace.privileges import drop  # lazy: most sessions keep their privileges
+
+        if self.stacks is not None:
+            self.stacks.prepare()
+        self._presence.before_drop()
+        drop(identity)
+        try:
+            self._loaded.maps["stats"][bytes(4)]
+        except PrivilegeError:
+            raise UnsupportedError(
+                "this kernel lets nobody without privileges read the maps of a BPF program",
+                hint="keep them, or take Linux 5.19, or the sysctl kernel.unprivileged_bpf_disabled=0",
+            ) from None
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything is detached."""
+        return self._ended_at > 0
+
+    def events(self) -> Iterator[Iterator[Any]]:
+        """The events that wait in the buffer now, in parts; first what the last reader has left of a part."""
+        yield self._waiting
+        if self._stream is None or self._decoders is None:
+            return
+        if self.stacks is not None:
+            self.stacks.collect()
+        for events in self._stream.events(last=self.ended):
+            self.received += len(events)
+            # Kept, for a reader that stops in the midst of them and comes back.
+            self._waiting = iter(self._decoders.finished(events))
+            yield self._waiting
+
+    def columns(self) -> Iterator[Columns]:
+        """As `events`, in columns of one type each."""
+        if self._stream is None:
+            return
+        if self.stacks is not None:
+            self.stacks.collect()
+        for columns in self._stream.columns():
+            self.received += len(columns)
+            yield columns
+
+    @property
+    def has_left_over(self) -> bool:
+        """Whether a reader has left events of a part."""
+        return length_hint(self._waiting) > 0
+
+    def detach(self) -> None:
+        """Take all probes off; what was counted and sent stays readable until `close`."""
+        if not self.ended:
+            self._presence.detach(nothing_came=self.received == 0 and self._totals()["hits"] == 0)
+        if self._links is not None:
+            self._links.close()
+        self._ended_at = self._ended_at or time.monotonic()
+
+    def close(self) -> None:
+        """Detach and free everything. The summary stays."""
+        self.detach()
+        self._final = self.summary()
+        self._loaded.close()
+        self._plan.sites.clear()  # which lets the files go
+        if self.stacks is not None:
+            self.stacks.close()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        for _ in self._waiting:  # whoever iterates gets no more of them
+            continue
+
+    def summary(self) -> Summary:
+        """The account so far."""
+        if self._final is not None:
+            return self._final
+        duration = (self._ended_at or time.monotonic()) - self.started_at if self.started_at else 0.0
+        return Summary(
+            **self._totals(),
+            **self._presence.account(),
+            received=self.received,
+            rejected=sum(self._rejections().values()),
+            duration_s=duration,
+        )
+
+    def unexplained_ends(self) -> int:
+        """As `Session.unexplained_ends`."""
+        summary = self.summary()
+        ends = sum(hook.after is not None for hook in self._blueprint.hooks)
+        usual = ends * (self._threads if summary.hits else 1)
+        return summary.unmatched if summary.unmatched > usual else 0
+
+    def advice(self, larger: str) -> list[str]:
+        """As `Session.advice`."""
+        wrong = [
+            f"{name} was called {count:,} times with values that do not fit, and not fired: the program's log says why"
+            for name, count in self._rejections().items()
+        ]
+        return [*wrong, *remedies(self.summary(), larger), *([] if self.stacks is None else self.stacks.advice())]
+
+    def _totals(self) -> dict[str, int]:
+        return totals(self._blueprint.hooks, self._loaded.maps["stats"].items(), self._open_calls())
+
+    def _rejections(self) -> dict[str, int]:
+        """How many calls of each probe were not fired, where there were any."""
+        if not self._plan.rejected:
+            return {}
+        return rejections.read(self._loaded.maps[rejections.REJECTED], self._plan.rejected)
+
+    def _open_calls(self) -> dict[int, int]:
+        """How many calls of functions are open, by the hook of their entries: those whose thread still runs."""
+        alive = cache(runs)
+        return {
+            hook.index: sum(alive(caller_of(value)) for _, value in self._loaded.maps[f"pair_{hook.index}"].items())
+            for hook in self._blueprint.hooks
+            if hook.start is not None and hook.matching == "frame"
+        }
+
+
+def _require_any(refused: Sequence[Refusal]) -> None:
+    """Raise UnsupportedError where sites were refused, and so none is left."""
+    for first in refused[:1]:
+        raise UnsupportedError(
+            f"the kernel takes none of the {len(refused)} sites; {first.path}+{first.file_offset:#x}: {first.reason}",
+            hint="start the trace again"
+            if first.reason == REWRITTEN
+            else "some first instructions cannot be probed: try another function",
+        )
