@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from usdtkit.signatures.languages import BY_NAME
-from usdtkit.trace.memory import Memory
+from usdtkit.trace.memory import AddressSpace
 from usdtkit.trace.symbols import MappedFile
 
 NAMED = "py::"
@@ -23,7 +23,7 @@ _LOOP = "_PyEval_EvalFrameDefault"
 _INSTEAD = "usdtkit run, and uflow or ucalls, show its calls"
 
 
-def advice(memories: Iterable[Memory]) -> list[str]:
+def advice(memories: Iterable[AddressSpace]) -> list[str]:
     """Of processes in whose stacks is no Python function: a line for each interpreter that is among them."""
     lines: dict[str, int] = {}
     for memory in memories:
@@ -34,7 +34,7 @@ def advice(memories: Iterable[Memory]) -> list[str]:
     return [f"process {pid}: {line}" for line, pid in lines.items()]
 
 
-def _interpreter(memory: Memory) -> MappedFile | None:
+def _interpreter(memory: AddressSpace) -> MappedFile | None:
     """The file with CPython's code: where there is a library, the program is a small one."""
     python = BY_NAME["python"]
     for globs in (python.libraries, python.programs):
@@ -44,7 +44,7 @@ def _interpreter(memory: Memory) -> MappedFile | None:
     return None
 
 
-def _reason(interpreter: MappedFile, memory: Memory) -> str | None:
+def _reason(interpreter: MappedFile, memory: AddressSpace) -> str | None:
     version = re.search(r"python(\d+)\.(\d+)", _base(interpreter))
     framed = interpreter.keeps_frame_pointer(_LOOP)
     if version is None or framed is None:
