@@ -56,7 +56,9 @@ def test_public_names_stand_in_the_reference():
     missing = [f"{module}.{name}" for module, name in NAMES if f"\n### {name}\n" not in parts.get(module, "")]
     for module, name in NAMES:
         value = getattr(MODULES[module], name)
-        entries = [f"{name}.{member.name}" for member in script.members(value, PUBLIC)] if inspect.isclass(value) else []
+        entries = (
+            [f"{name}.{member.name}" for member in script.members(value, PUBLIC)] if inspect.isclass(value) else []
+        )
         missing += [entry for entry in entries if f"\n#### {entry}\n" not in parts.get(module, "")]
     assert not missing, "make docs/reference.md"
 
