@@ -70,7 +70,8 @@ class Sink:
 
     def stack(self, stack: StackSum) -> None:
         """Write a stack and what it amounts to."""
-        self.row(self.stamped({**stack.values, "stack": stack.frames}))
+        for values in stack.parts or (stack.values,):
+            self.row(self.stamped({**values, "stack": stack.frames}))
 
     def end(self, account: Account) -> None:
         """Write the account of the session."""
