@@ -1,9 +1,9 @@
 """Show how long host name look-ups take, and what they returned.
 
-Traces getaddrinfo, gethostbyname, gethostbyname2, gethostbyaddr, their reentrant forms and getnameinfo in every C
-library that is mapped, or with -p that the process maps, also where it was linked into the program. Where the C library
-implements one of them by another (glibc's gethostbyname by gethostbyname_r), both are shown, the inner one first. A
-line appears when a look-up returns.
+Traces getaddrinfo, gethostbyname, gethostbyname2, gethostbyaddr, their reentrant forms, and getnameinfo. They are
+traced in every C library that a process maps and in programs that are linked statically; with -p, in the files of that
+process. A line appears when a look-up returns. If the C library implements one function by another, as glibc implements
+gethostbyname by gethostbyname_r, both calls are shown, and the inner one comes first.
 
 examples:
   usdtkit gethostlatency
@@ -20,7 +20,6 @@ from usdtkit.trace import Session, latency, ms
 
 TOPIC = "names, logins and secrets"
 VARIANTS = ("", "-m 1")
-
 COLUMNS = (
     *(TIME, PID, COMM, LATENCY_MS, replace(TID, heading="")),
     Column("function", "FUNCTION", width=16, meaning="the function that was called"),

@@ -24,7 +24,7 @@ from usdtkit.errors import NotFoundError, PrivilegeError
 from usdtkit.output.report import Column, Format, Report, note
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import stranger, user_name
-from usdtkit.trace import Expression, Planned, Session, Source, cgroup, comm, tid, uid
+from usdtkit.trace import Planned, Session, Source, cgroup, comm, tid, uid
 from usdtkit.trace.command import ending
 
 STDERR = 2  # its descriptor
@@ -40,27 +40,17 @@ AnySource = TypeVar("AnySource", bound=Source)
 
 
 def filtered(source: AnySource, options: argparse.Namespace) -> AnySource:
-    """The source with only the hits that the options of `add_filter_options` leave."""
-    for condition in _filters(options):
-        source = source.where(condition)
-    return source
-
-
-def narrow(session: Session, options: argparse.Namespace) -> None:
-    """Let a session see only the hits that the options of `add_filter_options` leave."""
-    for condition in _filters(options):
-        session.narrow(condition)
-
-
-def _filters(options: argparse.Namespace) -> list[Expression]:
-    """A condition for each filter that was given. If a filter was given several times, any of its values will do."""
-    filters: tuple[list[Expression], ...] = (
+    """The source with only the hits that the options of `add_filter_options` leave: of those given more than once any,
+    of different ones all."""
+    for alternatives in (
         [tid == number for number in options.tid or ()],
         [uid == number for number in options.uid or ()],
         [comm.matches(n) if set(n) & set("*?") else comm == n[:COMM_LENGTH] for n in options.comm or ()],
         [cgroup == number for name in options.cgroup or () for number in cgroup_ids(name)],
-    )
-    return [functools.reduce(operator.or_, alternatives) for alternatives in filters if alternatives]
+    ):
+        if alternatives:
+            source = source.where(functools.reduce(operator.or_, alternatives))
+    return source
 
 
 def new_session(options: argparse.Namespace, *, pids: Sequence[int] | None = None, **more: Any) -> Session:

@@ -1,24 +1,15 @@
-"""The options of the tools for TLS: which libraries, and in which further files.
+"""The options of the tools for TLS: which libraries to trace, and further files that have them.
 
-Input: an argparse parser, and the options that it has parsed. Output: arguments for `usdtkit.providers.tls`.
+Input: words of a command line. Output: arguments for `usdtkit.providers.tls`.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from typing import Any
 
+from usdtkit.cli.options import ToolOptions, option
 from usdtkit.providers.tlslibraries import NAMES
-
-
-def add_library_options(parser: argparse.ArgumentParser, letters: Sequence[str] = ("", "", "")) -> None:
-    """Add --no-openssl, --no-gnutls and --no-nss, which a tool may give letters, and --extra-lib."""
-    for name, letter in zip(NAMES, letters, strict=True):
-        flags = [f"-{letter}"] if letter else []
-        parser.add_argument(*flags, f"--no-{name}", action="store_true", help=f"without {name}")
-    parser.add_argument(
-        "--extra-lib", type=extra_library, action="append", metavar="KIND:PATH", help="this file too: openssl:/path/…"
-    )
 
 
 def extra_library(text: str) -> tuple[str, str]:
@@ -29,7 +20,28 @@ def extra_library(text: str) -> tuple[str, str]:
     return name, path
 
 
-def chosen_libraries(options: argparse.Namespace) -> tuple[list[str], list[tuple[str, str]]]:
-    """The libraries that are wanted, and the files that were named for them."""
-    libraries = [name for name in NAMES if not getattr(options, f"no_{name}")]
-    return libraries, [(name, path) for name, path in options.extra_lib or () if name in libraries]
+def without(name: str, *letters: str) -> Any:
+    """The option that leaves out a library."""
+    return option(*letters, f"--no-{name}", default=False, help=f"do not trace {name}")
+
+
+class TlsLibraries(ToolOptions):
+    """The options that choose libraries of TLS."""
+
+    no_openssl: bool = without("openssl")
+    no_gnutls: bool = without("gnutls")
+    no_nss: bool = without("nss")
+    extra_lib: tuple[tuple[str, str], ...] = option(
+        "--extra-lib",
+        type=extra_library,
+        action="append",
+        default=(),
+        metavar="KIND:PATH",
+        help="trace this file as well, such as openssl:/opt/app/libssl.so.1.1 (repeatable)",
+    )
+
+    @property
+    def libraries(self) -> list[str]:
+        """The names of the libraries that are wanted."""
+        unwanted = {"openssl": self.no_openssl, "gnutls": self.no_gnutls, "nss": self.no_nss}
+        return [name for name in NAMES if not unwanted[name]]

@@ -1,5 +1,15 @@
 """Calls of a library's functions, above all the C library's: how many, how long, and which errors.
 
+    from usdtkit import trace
+    from usdtkit.providers import libc
+
+    with trace.Session(pid=4711) as session:
+        calls = libc.LibraryCalls(session, ["rmdir", "mkdir"])
+        for _ in session.intervals(0.5, calls.consume):
+            if summaries := calls.summarise():
+                print(summaries[0].function, "ENOENT" in summaries[0].errors)
+                break
+
 Input: names of functions, and a session. Output: a summary of each function. The kernel does not say where a thread's
 errno is, but the thread itself does: C's `errno` is a call of a function that returns the address. So a failure is
 remembered by thread until that call comes. Stands on `usdtkit.trace`.

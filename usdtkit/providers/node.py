@@ -1,5 +1,14 @@
 """Node.js: a session in, the HTTP requests that Node serves with the status and the time of their answers out.
 
+    from usdtkit import trace
+    from usdtkit.providers import node
+
+    with trace.Session(pid=4711) as session:
+        node.requests(session).emit()
+        requests = node.Requests()
+        row = next(filter(None, map(requests.describe, session)))
+        print(row["method"], row["url"], row["status"])
+
 Node carries no probes since version 19. Requests are found in its parser, llhttp, and answers where they are written to
 the socket or, with TLS, before they are encrypted. Both know the stream of their connection. Stands on `usdtkit.trace`.
 
@@ -14,7 +23,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from usdtkit.providers.alternatives import first_found
-from usdtkit.signatures.node import LIBRARIES
+from usdtkit.providers.servers import running
+from usdtkit.signatures.node import LIBRARIES, PROGRAMS
 from usdtkit.trace import Session, Source, Sources, arg, cstr, deref
 
 URL_SIZE = 512
@@ -35,6 +45,11 @@ PARSER_STREAM = -16
 # Their names are mangled, with a glob for what differs between versions.
 WRITE = "_ZThn*_N4node15LibuvStreamWrap10DoTryWriteEPP8uv_buf_tPm"
 WRITE_TLS = "_ZThn*_N4node6crypto7TLSWrap7DoWriteEPNS_9WriteWrapEP8uv_buf_tmP11uv_stream_s"
+
+
+def servers() -> list[int]:
+    """The process ids of the Node programs that run here. NotFoundError, PrivilegeError."""
+    return running(*PROGRAMS)
 
 
 def requests(session: Session) -> Sources[Source]:

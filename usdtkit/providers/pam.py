@@ -1,5 +1,17 @@
 """PAM, the pluggable authentication modules: a session in, the calls of libpam with service, user and result out.
 
+    from usdtkit import trace
+    from usdtkit.providers import pam
+
+    with trace.Session() as session:
+        pam.calls(session).emit()
+        handles = pam.Handles()
+        for event in session:
+            row = handles.describe(event)
+            if row is not None and row["call"] == "pam_authenticate" and row["user"] == "ada":
+                print(row["user"], row["result"])
+                break
+
 Passwords, and all else that PAM and the user say to each other, are never read from the process. Stands on
 `usdtkit.trace`; the names of the functions' arguments are in `usdtkit.signatures.pam`.
 """

@@ -1,5 +1,12 @@
 """GNU readline: a session in, the lines that people enter in bash, or in programs that use the library, out.
 
+    from usdtkit import trace
+    from usdtkit.providers import readline
+
+    with trace.Session(pid=4711) as session:
+        readline.lines(session).emit("command")
+        print(next(iter(session)).command)
+
 Stands on `usdtkit.trace`, and on `usdtkit.targets` to find out which form of readline a process has.
 """
 

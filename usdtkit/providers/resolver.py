@@ -1,13 +1,17 @@
 """Look-ups of host names and addresses by the C library: a session in, calls with their question and result out.
 
+    from usdtkit import trace
+    from usdtkit.providers import resolver
+    from usdtkit.trace import latency, us
+
+    with trace.Session(pid=4711) as session:
+        resolver.lookups(session).where(latency > us(1)).emit()
+        row = resolver.describe(next(iter(session)))
+        print(row["function"], row["host"], row["result"])
+
 Traces getaddrinfo, gethostbyname, gethostbyname2, gethostbyaddr, their reentrant forms and getnameinfo. If the C
 library implements one of these by another, as glibc implements gethostbyname by gethostbyname_r, both calls are seen,
 and the inner one returns first. Stands on `usdtkit.trace`.
-
-    with trace.Session() as session:
-        resolver.lookups(session).where(latency > ms(10)).emit()
-        for event in session:
-            print(resolver.describe(event))
 """
 
 from __future__ import annotations

@@ -1,5 +1,13 @@
 """Creation of threads: a session in, the calls of pthread_create with the function that each thread begins in out.
 
+    from usdtkit import trace
+    from usdtkit.providers import threads
+
+    with trace.Session(pid=4711) as session:
+        threads.creations(session).emit()
+        row = threads.describe(session, next(iter(session)))
+        print(row["function"], row["result"])
+
 Sees threads of C, C++ and Rust programs and of the runtimes of other languages; Go makes its threads without the
 function. Stands on `usdtkit.trace`.
 """

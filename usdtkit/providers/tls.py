@@ -1,12 +1,16 @@
 """TLS libraries (OpenSSL, GnuTLS, NSS): a session in, the plain data that goes through them and their handshakes out.
 
-What is read and written is read from the process only if `size` asks for it: it is what the encryption was for. Stands
-on `usdtkit.trace`; `usdtkit.providers.tlslibraries` says which functions these are, and finds their files.
+    from usdtkit import trace
+    from usdtkit.providers import tls
+    from usdtkit.trace import latency, us
 
     with trace.Session(pid=4711) as session:
-        tls.transfers(session).where(latency > ms(1)).emit("latency", "length", "comm")
-        for event in session:
-            print(tls.direction(event.probe), event.length, event.latency_ns)
+        tls.transfers(session).where(latency > us(1)).emit("latency", "length")
+        event = next(event for event in session if tls.direction(event.probe) == "WRITE/SEND")
+        print(event.length, event.latency_ns > 1_000)
+
+What is read and written is read from the process only if `size` asks for it: it is what the encryption was for. Stands
+on `usdtkit.trace`; `usdtkit.providers.tlslibraries` says which functions these are, and finds their files.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from usdtkit.signatures import python
-from usdtkit.trace.memory import Memory
+from usdtkit.trace.memory import AddressSpace
 from usdtkit.trace.symbols import MappedFile
 
 NAMED = "py::"
@@ -23,7 +23,7 @@ _EVALUATION_LOOP = "_PyEval_EvalFrameDefault"
 _INSTEAD = "usdtkit run, and uflow or ucalls, show its calls"
 
 
-def advice(memories: Iterable[Memory]) -> list[str]:
+def advice(memories: Iterable[AddressSpace]) -> list[str]:
     """Lines about processes in whose stacks no Python function was found: one for each interpreter among them."""
     lines: dict[str, int] = {}
     for memory in memories:
@@ -34,7 +34,7 @@ def advice(memories: Iterable[Memory]) -> list[str]:
     return [f"process {pid}: {line}" for line, pid in lines.items()]
 
 
-def _interpreter(memory: Memory) -> MappedFile | None:
+def _interpreter(memory: AddressSpace) -> MappedFile | None:
     """The file with CPython's code. If there is a library, it is that one, and the program only starts it."""
     for globs in (python.LIBRARIES, python.PROGRAMS):
         for file in memory.files:
@@ -43,7 +43,7 @@ def _interpreter(memory: Memory) -> MappedFile | None:
     return None
 
 
-def _reason(interpreter: MappedFile, memory: Memory) -> str | None:
+def _reason(interpreter: MappedFile, memory: AddressSpace) -> str | None:
     version = re.search(r"python(\d+)\.(\d+)", _base(interpreter))
     has_frames = interpreter.keeps_frame_pointer(_EVALUATION_LOOP)
     if version is None or has_frames is None:

@@ -40,7 +40,7 @@ from usdtkit.trace.specs import check_places
 from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
-    from usdtkit.trace.privileges import Identity
+    from usdtkit.trace.privileges import User
     from usdtkit.trace.stacks import Stacks
 
 
@@ -175,15 +175,15 @@ class Running:
         """Sites that the kernel did not take, each once, also where processes are attached to one by one."""
         return [] if self._links is None else list(dict.fromkeys(self._links.refused))
 
-    def drop_privileges(self, identity: Identity) -> None:
-        """Become this user, having opened before what only a privileged process can."""
+    def drop_privileges(self, user: User) -> None:
+        """Become this user, after opening the files that need privileges."""
         from usdtkit.trace.privileges import drop  # lazy: most sessions keep their privileges
 
         if self.stacks is not None:
             self.stacks.prepare()
         self._presence.before_drop()
         self._is_privileged = False
-        drop(identity)
+        drop(user)
         try:
             self._loaded.maps["stats"][bytes(4)]
         except PrivilegeError:
