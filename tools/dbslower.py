@@ -1,43 +1,59 @@
 """Show queries of MySQL, MariaDB and PostgreSQL servers that take longer than a threshold.
 
-Uses the server's own probes (query__start and query__done) where it has them, else the function that runs a client's
-commands. Without -p it traces all servers of the kind that run here. Literals are shown as "?", because queries carry
-people's data: --raw-text shows statements as they were sent.
+A server that has the probes query__start and query__done is traced by these. In any other server, the function that
+runs the commands of clients is measured. Without -p, all servers of the kind that run here are traced. Literals are
+shown as "?", because queries carry people's data. With --raw-text, statements are shown as they were sent.
 
 examples:
-  usdtkit dbslower postgres             PostgreSQL's queries of 1 ms or longer
-  usdtkit dbslower mysql -m 0           all queries of MySQL or MariaDB
-  usdtkit dbslower postgres -p 188,322  of these backends
+  usdtkit dbslower postgres             show PostgreSQL's queries of 1 ms or more
+  usdtkit dbslower mysql -m 0           show all queries of MySQL and MariaDB
+  usdtkit dbslower postgres -p 188,322  show queries of these backends
 """
 
-import argparse
+from typing import Any
 
-from usdtkit.cli.arguments import add_session_options
-from usdtkit.cli.databases import ENGINES, add_query_options, tracing_queries
-from usdtkit.cli.run import follow
-from usdtkit.cli.statements import row_maker
-from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
-from usdtkit.trace import ms
+from usdtkit.cli.arguments import Statements
+from usdtkit.cli.options import option
+from usdtkit.cli.values import milliseconds
+from usdtkit.providers import mysql
+from usdtkit.providers.databases import DATABASES
+from usdtkit.records import replace
+from usdtkit.results import LATENCY_MS, PID, PROBE, TID, TIME, Column, Row, Rows
+from usdtkit.trace import Session, latency, ms
 
 TOPIC = "databases"
-VARIANTS = ("mysql -x mysqld", "postgres -x postgres")
+VARIANTS = ("mysql", "postgres")
 
-COLUMNS = [TIME, PID, LATENCY_MS, Column("QUERY", "query", 0)]
+COLUMNS = (
+    *(TIME, PID, replace(TID, heading=""), PROBE, LATENCY_MS),
+    Column("query", "QUERY", "text", meaning="the text, without its literals unless --raw-text is given", role="name"),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Statements):
     """Options of `usdtkit dbslower`."""
-    parser.add_argument("engine", choices=ENGINES, help="the kind of server")
-    add_query_options(parser)
-    add_session_options(parser)
+
+    engine: str = option(choices=tuple(DATABASES), help="the kind of server")
+    min_ms: float = option(
+        *("-m", "--min-ms", "--threshold"),
+        type=milliseconds,
+        default=1.0,
+        metavar="MS",
+        help="show queries of MS ms or more (1)",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    engine = ENGINES[options.engine]
-    minimum = 1.0 if options.min_ms is None else options.min_ms
+def processes(options: Options) -> list[int] | None:
+    """The MySQL servers that run here. PostgreSQL forks a backend for each connection, so that none is named."""
+    return mysql.servers() if options.engine == "mysql" and not options.exe else None
 
-    with tracing_queries(options, engine) as (session, queries):
-        for each in queries:
-            each.where(each.latency >= ms(minimum)).emit("latency", "query")
-        return follow(session, options, "dbslower", COLUMNS, describe=row_maker(engine, options))
+
+def trace(session: Session, options: Options) -> Rows:
+    """Trace queries; a row when one ends."""
+    database = DATABASES[options.engine]
+    database.queries(session, options.exe).where(latency >= ms(options.min_ms)).emit("latency", "query")
+
+    def describe(event: Any) -> Row:
+        return {**event._asdict(), "query": database.shown(event.query, raw=options.raw_text)}
+
+    return Rows(session, COLUMNS, describe)

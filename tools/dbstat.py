@@ -1,71 +1,89 @@
-"""Summarise the latency of queries of MySQL, MariaDB and PostgreSQL servers.
+"""Summarise how long queries of MySQL, MariaDB and PostgreSQL servers take.
 
-A histogram of all queries, summed up in the kernel; with --by one for each user, database or kind of statement; with
---top the statements that took most of the servers' time, by their shape: literals are shown as "?", so that statements
-which differ only in their data are one (--raw-text: as they were sent, each by itself).
+A histogram of all queries is summed up in the kernel. With --by, there is a histogram for each user, database, kind of
+statement or process. With --top, a table shows the statements that took most of the servers' time. Literals are shown
+as "?", so that statements which differ only in their data are counted as one. With --raw-text, they are kept apart, and
+shown as they were sent.
 
 examples:
-  usdtkit dbstat postgres -i 1                every second
-  usdtkit dbstat mysql -m 5                   only queries of 5 ms or longer
+  usdtkit dbstat postgres -i 1                print every second
+  usdtkit dbstat mysql -m 5                   count only queries of 5 ms or more
   usdtkit dbstat postgres --by database
-  usdtkit dbstat mysql --top 10 -d 60         the ten costliest statements of a minute
+  usdtkit dbstat mysql --top 10 -d 60         show the ten costliest statements of a minute
 """
 
-import argparse
-from typing import Any
+from collections.abc import Iterable
 
-from usdtkit.cli.arguments import add_interval_options, add_session_options
-from usdtkit.cli.databases import ENGINES, add_query_options, tracing_queries
-from usdtkit.cli.run import follow_intervals
-from usdtkit.cli.statements import Groups, labels, query_fields
-from usdtkit.cli.values import positive
-from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.trace import Distribution, ms
+from usdtkit.cli.arguments import Intervals, Statements
+from usdtkit.cli.options import option
+from usdtkit.cli.values import milliseconds, positive
+from usdtkit.providers import mysql
+from usdtkit.providers.databases import DATABASES
+from usdtkit.providers.statements import Label
+from usdtkit.results import BUCKETS, Block, Column, Histogram, Summaries, Table
+from usdtkit.trace import Session, latency, ms
 
 TOPIC = "databases"
-VARIANTS = ("mysql -x mysqld", "mysql -x mysqld --top 1", "postgres -x postgres", "postgres -x postgres --top 1")
+VARIANTS = ("mysql", "mysql --top 1", "postgres", "postgres --top 1")
 
-COLUMNS = [
-    *(Column("COUNT", "count", 8, right=True), Column("TOTAL(ms)", "total_ns", 11, milliseconds, right=True)),
-    *(
-        Column("AVG(ms)", "average_ns", 9, milliseconds, right=True),
-        Column("MAX(ms)", "max_ns", 9, milliseconds, right=True),
-    ),
-    Column("STATEMENT", "statement", 0),
-]
+COLUMNS = (
+    Column("count", "COUNT", "count", 8, "how many queries there were"),
+    Column("total_ns", "TOTAL(ms)", "duration", 11, "the time of all of them", unit="ms", optional=True),
+    Column("average_ns", "AVG(ms)", "duration", 9, "the mean of their times", unit="ms", optional=True),
+    Column("max_ns", "MAX(ms)", "duration", 9, "the longest of their times", unit="ms", optional=True),
+    Column("statement", "STATEMENT", "text", meaning="with --top: the statement", optional=True),
+    Column("engine", values=tuple(DATABASES), meaning="of a histogram: the kind of server", optional=True),
+    Column("user", type="text", meaning='with --by user: "?" if the backend had ended', optional=True),
+    Column("database", type="text", meaning='with --by database: "?" if the backend had ended', optional=True),
+    Column("kind", meaning="with --by kind: the first word of the statements", optional=True),
+    Column("pid", meaning="with --by pid: the process", optional=True),
+    *(column for column in BUCKETS if column.name != "count"),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Statements, Intervals):
     """Options of `usdtkit dbstat`."""
-    parser.add_argument("engine", choices=ENGINES, help="the kind of server")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--by", choices=("user", "database", "kind", "pid"), help="a histogram for each")
-    what.add_argument("--top", type=positive, metavar="N", help="the N statements that took most time, as a table")
-    parser.add_argument("-u", "--microseconds", action="store_true", help="as bcc has it; here bounds say their units")
-    add_query_options(parser)
-    add_interval_options(parser)
-    add_session_options(parser)
+
+    exclusive = (("by", "top"),)
+    engine: str = option(choices=tuple(DATABASES), help="the kind of server")
+    by: Label | None = option(
+        "--by", choices=("user", "database", "kind", "pid"), default=None, help="print a histogram for each of them"
+    )
+    top: int | None = option(
+        "--top", type=positive, default=None, metavar="N", help="print the N statements that took the most time"
+    )
+    microseconds: bool = option(
+        "-u", "--microseconds", default=False, help="accepted for bcc's sake: the bounds of buckets show their units"
+    )
+    min_ms: float = option(
+        *("-m", "--min-ms", "--threshold"),
+        type=milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="count only queries of MS ms or more",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Summarise until told to stop."""
-    engine = ENGINES[options.engine]
-    with tracing_queries(options, engine) as (session, queries):
-        label = labels(engine, queries, options.by or "statement", raw=options.raw_text)
-        groups = Groups(label)
-        slow = [each.where(each.latency >= ms(options.min_ms or 0)) for each in queries]
-        summed = [each.hist("latency") for each in slow if not (options.by or options.top)]
-        for each in slow if not summed else ():
-            each.emit(*query_fields(each))
+def processes(options: Options) -> list[int] | None:
+    """The MySQL servers that run here. PostgreSQL forks a backend for each connection, so that none is named."""
+    return mysql.servers() if options.engine == "mysql" and not options.exe else None
 
-        def write(report: Report) -> None:
-            if summed:
-                report.histogram(Distribution.total(each.delta()[()] for each in summed), engine=engine.name)
-            elif options.by:
-                for name, group in groups.flush():
-                    of: dict[str, Any] = {"engine": engine.name, options.by: name}
-                    report.histogram(group.distribution, **of)
-            else:
-                report.block(group.row(statement=name) for name, group in groups.flush()[: options.top])
 
-        return follow_intervals(session, options, "dbstat", COLUMNS, write, take=groups.take)
+def trace(session: Session, options: Options) -> Summaries:
+    """Sum up queries: in the kernel, or by statement here."""
+    database = DATABASES[options.engine]
+    queries = database.queries(session, options.exe).where(latency >= ms(options.min_ms))
+    engine = {"engine": options.engine}
+    if not (options.by or options.top):
+        histogram = queries.hist("latency")
+        return Summaries(session, COLUMNS, lambda: [Histogram(histogram.delta()[()], labels=engine)])
+    groups = database.latencies(queries, options.by or "statement", raw=options.raw_text)
+
+    def summarise() -> Iterable[Block]:
+        if options.by:
+            return [
+                Histogram(group.distribution, labels={**engine, options.by: group.label}) for group in groups.flush()
+            ]
+        return [Table([group.row() for group in groups.flush()[: options.top]])]
+
+    return Summaries(session, COLUMNS, summarise, take=groups.add)

@@ -1,46 +1,61 @@
-"""Show MySQL and MariaDB queries that take longer than a threshold.
+"""Show queries of MySQL and MariaDB servers that take longer than a threshold.
 
-Uses the probes mysql:query__start and mysql:query__done where the server has them (MySQL up to 5.7 built with DTrace),
-else the function that runs a client's commands. Without a PID it finds mysqld or mariadbd by itself. Literals are shown
-as "?", because queries carry people's data: --raw-text shows queries as the server got them.
+A server that has the probes mysql:query__start and mysql:query__done (MySQL up to 5.7, built with DTrace) is traced by
+these. In any other server, the function that runs the commands of clients is measured. Without a PID, every mysqld and
+mariadbd that runs here is traced. Literals are shown as "?", because queries carry people's data. With --raw-text,
+queries are shown as the server received them.
 
 examples:
-  usdtkit mysqld_qslower              queries of 1 ms or longer
-  usdtkit mysqld_qslower -m 0         all queries
-  usdtkit mysqld_qslower 1234 10      of process 1234, 10 ms or longer
+  usdtkit mysqld_qslower              show queries of 1 ms or more
+  usdtkit mysqld_qslower -m 0         show all queries
+  usdtkit mysqld_qslower 1234 10      show queries of process 1234 of 10 ms or more
 """
 
-import argparse
+from typing import Any
 
-from usdtkit.cli.arguments import add_session_options
-from usdtkit.cli.databases import MYSQL, add_query_options, tracing_queries
-from usdtkit.cli.run import follow
-from usdtkit.cli.statements import row_maker
+from usdtkit.cli.arguments import Statements
+from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds, pid
-from usdtkit.output.report import LATENCY_MS, PID, TIME, Column
-from usdtkit.trace import ms
+from usdtkit.providers import mysql
+from usdtkit.records import replace
+from usdtkit.results import LATENCY_MS, PID, PROBE, TID, TIME, Column, Row, Rows
+from usdtkit.trace import Session, latency, ms
 
 TOPIC = "databases"
-VARIANTS = ("-x mysqld",)
 
-COLUMNS = [TIME, PID, LATENCY_MS, Column("QUERY", "query", 0)]
+COLUMNS = (
+    *(TIME, PID, replace(TID, heading=""), PROBE, LATENCY_MS),
+    Column("query", "QUERY", "text", meaning="the text, without its literals unless --raw-text is given", role="name"),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Statements):
     """Options of `usdtkit mysqld_qslower`."""
-    parser.add_argument("server", nargs="?", type=pid, metavar="PID", help="the server; without, all that run here")
-    parser.add_argument("threshold", nargs="?", type=milliseconds, default=1.0, metavar="MIN_MS", help="as -m (1)")
-    add_query_options(parser)
-    add_session_options(parser)
+
+    server: int | None = option(
+        default=None, type=pid, metavar="PID", session="pid", help="the server (all that run here)"
+    )
+    threshold: float = option(default=1.0, type=milliseconds, metavar="MIN_MS", help="the same as -m (1)")
+    min_ms: float | None = option(
+        *("-m", "--min-ms", "--threshold"),
+        type=milliseconds,
+        default=None,
+        metavar="MS",
+        help="show queries of MS ms or more",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    minimum = options.threshold if options.min_ms is None else options.min_ms
-    if options.server:
-        options.pid = [options.server, *(options.pid or [])]
+def processes(options: Options) -> list[int] | None:
+    """The servers that run here, unless the user names the program of some that start later."""
+    return None if options.exe else mysql.servers()
 
-    with tracing_queries(options, MYSQL) as (session, queries):
-        for each in queries:
-            each.where(each.latency >= ms(minimum)).emit("latency", "query")
-        return follow(session, options, "mysqld_qslower", COLUMNS, describe=row_maker(MYSQL, options))
+
+def trace(session: Session, options: Options) -> Rows:
+    """Trace queries; a row when one ends."""
+    min_ms = options.threshold if options.min_ms is None else options.min_ms
+    mysql.queries(session, options.exe).where(latency >= ms(min_ms)).emit("latency", "query")
+
+    def describe(event: Any) -> Row:
+        return {**event._asdict(), "query": mysql.shown(event.query, raw=options.raw_text)}
+
+    return Rows(session, COLUMNS, describe)

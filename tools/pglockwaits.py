@@ -1,90 +1,63 @@
-"""Show what PostgreSQL's backends wait for: locks on tables, rows and transactions, and the server's own.
+"""Show what PostgreSQL's backends wait for: locks on tables, rows and transactions, or lightweight locks.
 
 Uses the probes lock__wait__start and lock__wait__done, and the statements that backends report. A line appears when a
-wait is over; one that ends in an error (a deadlock, a timeout) is counted as dropped in the JSON summary. With
---lwlocks the lightweight locks that protect the server's memory, summed up in the kernel. Literals are shown as "?",
-unless --raw-text.
+wait is over. A wait that ends in an error (a deadlock, a timeout) is counted as dropped in the JSON summary. With
+--lwlocks, a table shows the waits for the lightweight locks that protect the server's memory, summed up in the kernel.
+Literals are shown as "?" unless --raw-text is given.
 
 examples:
   usdtkit pglockwaits
-  usdtkit pglockwaits -m 100                waits of 100 ms or longer
-  usdtkit pglockwaits --lwlocks -i 5        every five seconds, the lightweight locks by the time waited
+  usdtkit pglockwaits -m 100                show waits of 100 ms or more
+  usdtkit pglockwaits --lwlocks -i 5        show the lightweight locks by the time waited, every five seconds
 """
 
-import argparse
-from collections.abc import Mapping
-from typing import Any
-
-from usdtkit.cli.arguments import add_interval_options, add_session_options
-from usdtkit.cli.databases import POSTGRES, add_query_options, tracing_servers
-from usdtkit.cli.run import follow, follow_intervals
-from usdtkit.cli.statements import Current
-from usdtkit.output.report import LATENCY_MS, PID, TIME, Column, Report, milliseconds
-from usdtkit.signatures.postgresql import LOCK_MODES, LOCK_TYPES, LWLOCK_MODES
-from usdtkit.trace import cstr, ms, tid, usdt
+from usdtkit.cli.arguments import Intervals, Statements
+from usdtkit.cli.options import option
+from usdtkit.cli.values import milliseconds
+from usdtkit.providers import postgresql
+from usdtkit.records import replace
+from usdtkit.results import LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows, Summaries, Table
+from usdtkit.trace import Session, latency, ms
 
 TOPIC = "databases"
-VARIANTS = ("-x postgres", "-x postgres --lwlocks")
+VARIANTS = ("", "--lwlocks")
 
-TAGS = ("tag1", "tag2", "tag3", "tag4")
-COLUMNS = [
-    *(TIME, PID, LATENCY_MS, Column("LOCK", "lock", 13), Column("MODE", "mode", 15), Column("TARGET", "target", 14)),
-    Column("STATEMENT", "statement", 0),
-]
-LWLOCKS = [
-    *(Column("COUNT", "count", 8, right=True), Column("TOTAL(ms)", "total_ns", 11, milliseconds, right=True)),
-    *(Column("P99(ms)", "p99_ns", 9, milliseconds, right=True), Column("MODE", "mode", 10), Column("LOCK", "lock", 0)),
-]
+LOCK = Column("lock", "LOCK", width=13, meaning="the type of the lock; with --lwlocks the name of its tranche")
+MODE = Column("mode", "MODE", width=15, meaning="the mode in which the backend asked for the lock")
+WAITS = (
+    *(TIME, PID, replace(TID, heading=""), PROBE, LATENCY_MS, LOCK, MODE),
+    Column("target", "TARGET", width=14, meaning="the lock's four numbers, of a relation with its database first"),
+    Column("statement", "STATEMENT", "text", meaning="the statement that waited"),
+)
+LWLOCK_WAITS = (
+    Column("count", "COUNT", "count", 8, "how many waits there were"),
+    Column("total_ns", "TOTAL(ms)", "duration", 11, "the time of all of them", unit="ms"),
+    Column("p99_ns", "P99(ms)", "duration", 9, "an upper bound of 99 % of the waits", unit="ms"),
+    *(replace(MODE, width=10), replace(LOCK, width=0)),
+)
+COLUMNS = tuple(
+    column if column in (TIME, LOCK, MODE) else replace(column, optional=True) for column in (*WAITS, *LWLOCK_WAITS[:3])
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Statements, Intervals):
     """Options of `usdtkit pglockwaits`."""
-    parser.add_argument("--lwlocks", action="store_true", help="a table of the lightweight locks instead")
-    add_query_options(parser)
-    add_interval_options(parser)
-    add_session_options(parser)
+
+    lwlocks: bool = option("--lwlocks", default=False, help="print a table of the lightweight locks instead")
+    min_ms: float = option(
+        *("-m", "--min-ms", "--threshold"),
+        type=milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="show waits of MS ms or more",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    with tracing_servers(options, POSTGRES) as (session, programs):
-        kind = "lwlock" if options.lwlocks else "lock"
-        ends = [usdt(f"postgresql:{kind}__wait__{end}", program) for program in programs for end in ("start", "done")]
-        # A backend waits for one at a time; a wait that an error ended is replaced by the next.
-        pairs = [session.pair(start, done, key=tid) for start, done in zip(ends[::2], ends[1::2], strict=True)]
-        waits = [pair.where(pair.latency >= ms(options.min_ms or 0)) for pair in pairs]
-        if options.lwlocks:
-            tables = [wait.hist("latency", "mode", lock=cstr("tranche", 64)) for wait in waits]
-
-            def write(report: Report) -> None:
-                rows = [row for table in tables for row in table.delta().items() if row[1].count]
-                rows.sort(key=lambda row: -row[1].sum)
-                report.block(
-                    {
-                        **{"count": waited.count, "total_ns": waited.sum, "p99_ns": waited.percentile(99)},
-                        **{"mode": name(LWLOCK_MODES, mode), "lock": lock},
-                    }
-                    for (mode, lock), waited in rows
-                )
-
-            return follow_intervals(session, options, "pglockwaits", LWLOCKS, write)
-        current = Current(raw=options.raw_text)
-        for program, wait in zip(programs, waits, strict=True):
-            current.trace(session, program)
-            wait.emit("latency", *TAGS, "tag_type", "mode")
-
-        def describe(event: Any) -> Mapping[str, Any] | None:
-            if event.probe == current.PROBE:
-                current.take(event)
-                return None
-            row = event._asdict()
-            tags = [row.pop(tag) for tag in TAGS]
-            names = {"lock": name(LOCK_TYPES, row.pop("tag_type")), "mode": name(LOCK_MODES, event.mode)}
-            return {**row, **names, "target": "/".join(map(str, tags)), "statement": current.of(event)}
-
-        return follow(session, options, "pglockwaits", COLUMNS, describe=describe)
-
-
-def name(names: tuple[str, ...], number: int) -> str:
-    """The name of a number; the number where it is newer than the names."""
-    return names[number] if 0 <= number < len(names) else str(number)
+def trace(session: Session, options: Options) -> Rows | Summaries:
+    """Trace waits: a row when one is over, or a table of those for lightweight locks."""
+    condition = latency >= ms(options.min_ms)
+    if options.lwlocks:
+        lwlocks = postgresql.LwlockWaits(session, options.exe, condition=condition)
+        return Summaries(session, LWLOCK_WAITS, lambda: [Table(lwlocks.flush())])
+    locks = postgresql.LockWaits(session, options.exe, condition=condition, raw=options.raw_text)
+    return Rows(session, WAITS, locks.describe)

@@ -1,55 +1,41 @@
-"""Show where PostgreSQL's statements spend their time: parsing, rewriting, planning or executing.
+"""Show where PostgreSQL's statements spend their time: in parsing, rewriting, planning or executing.
 
 Uses the probes query__parse, query__rewrite, query__plan and query__execute of the server, and the statements that
-backends report. One line for each shape of statement, the costliest first: how often it was executed, and the time of
-each phase in all. A prepared statement is parsed once; statements within functions are part of the execution of the one
-that calls them. Literals are shown as "?", unless --raw-text.
+backends report. There is one line for each shape of statement, the costliest first: how often it was executed, and how
+long each phase took in all. A prepared statement is parsed once. The time of a statement within a function is part of
+the execution of the statement that calls the function. Literals are shown as "?" unless --raw-text is given.
 
 examples:
-  usdtkit pgphases -i 5
-  usdtkit pgphases --top 5 -d 60            the five costliest statements of a minute
+  usdtkit pgphases -i 5                     print every five seconds
+  usdtkit pgphases --top 5 -d 60            show the five costliest statements of a minute
 """
 
-import argparse
-
-from usdtkit.cli.arguments import add_interval_options, add_session_options
-from usdtkit.cli.databases import POSTGRES, add_query_options, tracing_servers
-from usdtkit.cli.run import follow_intervals
-from usdtkit.cli.statements import Current, Phases
+from usdtkit.cli.arguments import Intervals, Statements
+from usdtkit.cli.options import option
 from usdtkit.cli.values import positive
-from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.signatures.postgresql import PHASES
-from usdtkit.trace import usdt
+from usdtkit.providers import postgresql
+from usdtkit.results import Column, Summaries, Table
+from usdtkit.trace import Session
 
 TOPIC = "databases"
-VARIANTS = ("-x postgres",)
 
-COLUMNS = [
-    Column("COUNT", "count", 7, right=True),
-    *(Column(f"{name.upper()}(ms)", f"{name}_ns", 11, milliseconds, right=True) for name in PHASES),
-    Column("STATEMENT", "statement", 0),
-]
+COLUMNS = (
+    Column("count", "COUNT", "count", 7, "how often the statement was executed"),
+    *(
+        Column(f"{name}_ns", f"{name.upper()}(ms)", "duration", 11, f"the time of the phase {name} in all", unit="ms")
+        for name in postgresql.PHASES
+    ),
+    Column("statement", "STATEMENT", "text", meaning='the statement; "?" if it began before the trace'),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Statements, Intervals):
     """Options of `usdtkit pgphases`."""
-    parser.add_argument("--top", type=positive, default=20, metavar="N", help="so many statements (20)")
-    add_query_options(parser, threshold=False)
-    add_interval_options(parser)
-    add_session_options(parser)
+
+    top: int = option("--top", type=positive, default=20, metavar="N", help="show the N costliest statements (20)")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Summarise until told to stop."""
-    with tracing_servers(options, POSTGRES) as (session, programs):
-        for program in programs:
-            Current.trace(session, program)
-            for phase in PHASES:
-                ends = (usdt(f"postgresql:query__{phase}__{end}", program) for end in ("start", "done"))
-                session.pair(*ends).emit("latency")
-        phases = Phases(Current(raw=options.raw_text))
-
-        def write(report: Report) -> None:
-            report.block(list(phases.flush())[: options.top])
-
-        return follow_intervals(session, options, "pgphases", COLUMNS, write, take=phases.take)
+def trace(session: Session, options: Options) -> Summaries:
+    """Sum up the phases of statements."""
+    phases = postgresql.PhaseTimes(session, options.exe, raw=options.raw_text)
+    return Summaries(session, COLUMNS, lambda: [Table(phases.flush()[: options.top])], take=phases.add)

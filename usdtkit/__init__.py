@@ -1,24 +1,24 @@
-"""usdtkit: probes for applications, and the tracing of them, by USDT, uprobes and eBPF.
+"""usdtkit: probes for applications, and tools to trace them, with USDT, uprobes and eBPF.
 
-The application's side; a probe that nobody traces costs about as much as comparing one byte:
+This is the application's side. A probe that nobody traces costs about as much as the comparison of one byte:
 
     from usdtkit import Provider, u64
 
     shop = Provider("shop")
     order_start = shop.probe("order__start", doc="An order arrives.", order_id="u64", customer="str")
 
-    @shop.define                    # the same, by a signature that type checkers know
+    @shop.define                    # the same by a signature, which type checkers know
     def order__done(order_id: u64, error: str): "An order is done."
 
-    shop.load()                     # visible to tracers from here on; the first fire would do it too
+    shop.load()                     # makes the probes visible to tracers; else the first call of a probe does
 
     order_start(42, "ada")
     order_start.lazy(lambda: (42, expensive()))      # called only while somebody traces
     with shop.span("payment", order_id=42):          # payment__start, payment__done
         ...
 
-The tracer's side is `usdtkit.trace`, which applications do not import; its command: `usdtkit trace shop:order__start`.
-For tests of an application there is `usdtkit.testing`.
+The tracer's side is `usdtkit.trace`, which applications do not import, and the command `usdtkit trace`.
+`usdtkit.testing` is for the tests of an application.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -53,8 +53,12 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
-    """The application's side, when it is asked for: a tracer starts without it."""
+    """Import the application's side when it is used, because a tracer starts without it."""
     if name not in __all__:
         raise AttributeError(f"module 'usdtkit' has no attribute {name!r}")
     from usdtkit.probes import declaration, provider, types

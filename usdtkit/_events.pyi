@@ -27,7 +27,8 @@ class Texts:
     data: bytes
     marks: bytes
     @property
-    def offsets(self) -> memoryview: ...
+    def offsets(self) -> memoryview:
+        """Where each text begins in `data`, and where the last one ends: 8-byte items."""
     def __len__(self) -> int: ...
     @overload
     def __getitem__(self, index: int, /) -> str | bytes | None: ...

@@ -47,13 +47,17 @@ class Probe(Generic[_P]):
     def dropped(self) -> int:
         """How many calls could not be fired while somebody traced, because of their values."""
     @property
-    def provider(self) -> str: ...
+    def provider(self) -> str:
+        """The name of its provider: `shop` of shop:order__start."""
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its own name: `order__start` of shop:order__start."""
     @property
-    def doc(self) -> str: ...
+    def doc(self) -> str:
+        """The description that it was declared with, or an empty string."""
     @property
-    def stability(self) -> str: ...
+    def stability(self) -> str:
+        """Its stability as declared: private, unstable, evolving, stable, or an empty string."""
     @property
     def shape(self) -> Shape:
         """Its arguments as they were declared."""

@@ -1,4 +1,4 @@
-"""Names of cgroups and containers → the numbers that the kernel has for them. Used by `usdtkit.cli.run`.
+"""Names of cgroups and containers → the numbers that the kernel has for them. Used by `usdtkit.cli.tracing`.
 
 A cgroup's number is the inode of its directory, in the unified hierarchy (version 2).
 """

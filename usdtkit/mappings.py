@@ -1,7 +1,7 @@
 """How the kernel's lists of mappings show an open file, and a stream of the processes that map it from now on.
 
 Input: open descriptors of files. Output: `usdtkit.maps.Identity`s. Used by `usdtkit.trace`, which looks for breakpoints
-and semaphores in the processes that map a file. `usdtkit.processes` goes the other way, from a process to its files.
+and semaphores in the processes that map a file. `usdtkit.scan` goes the other way, from a process to its files.
 """
 
 # ruff: noqa: PTH123 pathlib would be imported for one file

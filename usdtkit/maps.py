@@ -1,6 +1,6 @@
 """/proc/PID/maps: the list of what a process has mapped, read and parsed.
 
-Input: the number of a process, or the bytes of such a file. Output: `Mapping`s. `usdtkit.processes` finds the files
+Input: the number of a process, or the bytes of such a file. Output: `Mapping`s. `usdtkit.scan` finds the files
 that a process runs in it, `usdtkit.mappings` and `usdtkit.trace` the places of single files and addresses.
 """
 

@@ -196,6 +196,14 @@ class Function:
         }
 
 
+class Truncated(str):
+    """The beginning of a string of the traced program, which is longer than what was read of it."""
+
+
+class TruncatedBytes(bytes):
+    """The beginning of bytes of the traced program, of which there are more than were read."""
+
+
 @dataclass(frozen=True, slots=True)
 class UserPlace:
     """One offset of one file, where a breakpoint can be put; `name` is the name that its events carry.
@@ -242,7 +250,7 @@ class Target:
     """One ELF file to search: `path` opens it from here, `name` is its path as the processes that map it see it.
 
     The two differ in a container, or where the file was deleted. `pids` are the scanned processes that map it, and
-    `key` is the device and inode that it had then: `usdtkit.processes.open_target` opens that file or none. A path that
+    `key` is the device and inode that it had then: `usdtkit.scan.open_target` opens that file or none. A path that
     a user named stands for whatever file is there now, and has no key.
     """
 

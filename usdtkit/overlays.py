@@ -1,6 +1,6 @@
 """A file on an overlay → the files below it, which are what processes run and what the kernel attaches to.
 
-Input: an `OpenFile`. Output: the same where it lies on no overlay. Used by `usdtkit.processes` and `usdtkit.targets`.
+Input: an `OpenFile`. Output: the same where it lies on no overlay. Used by `usdtkit.scan`.
 
 Containers of one image have an overlay each, and each shows the image's file with a number of its own. It is one inode
 all the same: attached to by two of its paths, every hit would count twice. And as soon as somebody writes to such a

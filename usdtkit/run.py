@@ -6,9 +6,9 @@
   PYTHONPATH=$(usdtkit run --print-site) USDTKIT_INSTRUMENT=python gunicorn shop:app
                                             the same for a program that something else starts
 
-The program runs as with bare Python, by this interpreter, in place of this process; what it forks and what Python
-programs it starts have the probes too. Nobody tracing, it costs nothing but a later start. `python -m usdtkit.run` is
-the same.
+The program replaces this process, and runs under this interpreter as it would with plain `python`. Processes that it
+forks and Python programs that it starts have the probes too. While nobody traces them, the probes only make the start
+slower. `python -m usdtkit.run` does the same.
 """
 
 from __future__ import annotations
@@ -27,30 +27,39 @@ SITE = Path(instrument.__file__).parent / "site"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options before the program; all after it are the program's."""
+    """Add the options. Those after the program belong to the program."""
     names = ", ".join(name for name in instrument.NAMES if name != "python")
     parser.usage = "usdtkit run [options] (program.py | -m module | -c code) [its arguments]"
-    parser.add_argument("--with", dest="names", metavar="NAMES", default="", help=f"probes of these as well: {names}")
-    parser.add_argument("--only", metavar="GLOB", action="append", help="of the language, see these files (repeatable)")
-    parser.add_argument("--skip", metavar="GLOB", action="append", help="and not these (repeatable)")
+    parser.add_argument(
+        "--with", dest="names", metavar="NAMES", default="", help=f"install the probes of these libraries too: {names}"
+    )
+    parser.add_argument(
+        "--only", metavar="GLOB", action="append", help="trace only Python code of these files (repeatable)"
+    )
+    parser.add_argument(
+        "--skip", metavar="GLOB", action="append", help="do not trace Python code of these files (repeatable)"
+    )
     parser.add_argument("--objects", action="store_true", help="publish object__new and object__delete (Python 3.13)")
     parser.add_argument("-X", "-W", dest="passed", metavar="OPTION", action=_Passed, help="Python's own options")
-    parser.add_argument("--print-site", action="store_true", help="print what to put on PYTHONPATH, and end")
+    parser.add_argument("--print-site", action="store_true", help="print the directory to put on PYTHONPATH, and exit")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="run a module")
-    group.add_argument("-c", dest="code", nargs=argparse.REMAINDER, help="run this text")
+    group.add_argument("-c", dest="code", nargs=argparse.REMAINDER, help="run this code")
     parser.add_argument("program", nargs=argparse.REMAINDER, help="run a file, a directory or a zip file")
 
 
 class _Passed(argparse.Action):
-    """Keep an option as it was written, for the interpreter that is started."""
+    """Keeps an option as it was written, for the interpreter that is started."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
         namespace.passed = [*(namespace.passed or ()), option, value]
 
 
 def run(options: argparse.Namespace) -> int:
-    """Become the program. Raises UsageError where there is none, or an unknown name; UnsupportedError."""
+    """Replace this process by the program.
+
+    Raises UsageError if no program is given or a name is unknown, and UnsupportedError.
+    """
     if options.print_site:
         print(SITE)
         return 0
@@ -59,15 +68,15 @@ def run(options: argparse.Namespace) -> int:
     instrument.check_names(names)
     if options.objects:
         instrument.check_objects()
-    wanted: dict[str, dict[str, object]] = {name: {} for name in names}
-    wanted["python"] = {
+    installed: dict[str, dict[str, object]] = {name: {} for name in names}
+    installed["python"] = {
         name: value
         for name, value in (("only", options.only), ("skip", options.skip), ("objects", options.objects))
         if value
     }
-    # First, so that no other sitecustomize hides it; it runs the other.
+    # Our directory comes first, so that no other sitecustomize hides ours, which runs the other one.
     paths = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "USDTKIT_INSTRUMENT": json.dumps(wanted)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "USDTKIT_INSTRUMENT": json.dumps(installed)}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *(options.passed or ()), *command], environment)
 
@@ -80,7 +89,7 @@ def _command(options: argparse.Namespace) -> list[str]:
         raise UsageError("there is no program to run", hint="usdtkit run app.py, or usdtkit run -m module")
     first: str = options.program[0]
     if first.startswith("-") and first != "-":
-        raise UsageError(f"{first} is no option of usdtkit run", hint="usdtkit run -h shows the options")
+        raise UsageError(f"{first} is not an option of usdtkit run", hint="usdtkit run -h shows the options")
     return list(options.program)
 
 

@@ -348,7 +348,7 @@ def test_where_there_are_no_objects_to_see(makes_objects):
     if tuple(map(int, version.split(".")))[:2] < (3, 13):
         done = usdtkit("run", "--objects", "-c", "print('is not run')")
         assert (done.returncode, done.stdout) == (5, "")
-        assert "does not tell of objects" in done.stderr
+        assert "does not report objects" in done.stderr
 
 
 def test_a_program_that_is_not_edited(trees, spawn, wait_for_line, tmp_path):

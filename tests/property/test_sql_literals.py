@@ -5,8 +5,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdtkit.bpf.layout import Truncated
-from usdtkit.output.sql import normalise
+from usdtkit.model import Truncated
+from usdtkit.providers.sql import normalise
 
 SECRET = "zqx"  # in every literal, and in nothing else
 data = st.text("abc'\"\\$`-/*#;\n ?", max_size=12).map(lambda text: f"{text}{SECRET}{text}")

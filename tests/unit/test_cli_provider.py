@@ -124,27 +124,29 @@ def test_script_of_a_path_and_of_some_probes(capsys):
 
 
 def test_script_of_a_provider_with_several_files(capsys, monkeypatch, directory):
-    old = built("shop", "gone", "paid")
+    # A name of this process alone: what other processes of this machine map must not matter.
+    name = f"shop_{os.getpid()}"
+    old = built(name, "gone", "paid")
     os.utime(old, (1, 1))
     forget_providers(monkeypatch)
-    shop = Provider("shop")
+    shop = Provider(name)
     first = shop.probe("order", id="u64")
     paid = shop.probe("paid", id="u64", currency="str")
     newer = shop.build()
     os.utime(newer, (2, 2))
 
     def attached(*options):
-        assert main(["provider", "script", "--bpftrace", "shop", *options]) == 0
+        assert main(["provider", "script", "--bpftrace", name, *options]) == 0
         return sorted(line for line in capsys.readouterr().out.splitlines() if line.startswith("usdt:"))
 
     # Nobody maps any: of each probe the newest.
-    assert attached() == sorted([f"usdt:{old}:shop:gone", f"usdt:{newer}:shop:order", f"usdt:{newer}:shop:paid"])
+    assert attached() == sorted([f"usdt:{old}:{name}:gone", f"usdt:{newer}:{name}:order", f"usdt:{newer}:{name}:paid"])
     shop.load()
     later = shop.probe("later")
     shop.load()
     last = shop.files[1]
-    assert attached() == sorted(f"usdt:{each.path}:shop:{each.name}" for each in (first, paid, later))
-    assert attached("later") == [f"usdt:{last}:shop:later"]
+    assert attached() == sorted(f"usdt:{probe.path}:{name}:{probe.name}" for probe in (first, paid, later))
+    assert attached("later") == [f"usdt:{last}:{name}:later"]
 
 
 def test_a_module_that_fails(tmp_path, capsys, monkeypatch):

@@ -27,7 +27,7 @@ def directories(tmp_path, monkeypatch):
     """Two directories that do not exist yet, the only ones that are tried."""
     chosen = [tmp_path / "first" / "usdtkit", tmp_path / "second" / "usdtkit"]
     monkeypatch.setattr(files, "candidates", lambda: map(str, chosen))
-    monkeypatch.setattr(files, "_right", {})
+    monkeypatch.setattr(files, "_checked", {})
     return chosen
 
 

@@ -98,7 +98,7 @@ def optional(value: "u8 | None"): ...
         (untyped, "'value' of probe untyped has no type"),
         (variadic, "fixed number of arguments"),
         (with_default, "fixed number of arguments"),
-        (unknown, "'Nonsense' means nothing here"),
+        (unknown, "'Nonsense' cannot be evaluated"),
         (a_list, "unknown type <class 'list'>"),
         (a_list_of, "unknown type list"),
         (optional, "unknown type"),

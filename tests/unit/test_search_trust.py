@@ -12,7 +12,7 @@ import pytest
 from commandline import USDTKIT
 from elffiles import ProbeSpec
 
-from usdtkit import targets
+from usdtkit import resolve, targets
 from usdtkit.elf import notes
 from usdtkit.elf.image import MOST_NOTES, Image
 from usdtkit.errors import ElfError, NotFoundError
@@ -112,7 +112,7 @@ def test_a_directory_that_is_called_as_another_users(place, provider_file, mappi
     os.chown(theirs.parent, ANOTHER, ANOTHER)
     mapping(STRANGER, theirs)
     assert str(theirs) not in [target.path for target in targets.everything() if not target.pids]
-    assert theirs not in targets._provider_files()
+    assert theirs not in resolve._provider_files()
 
 
 @AS_ROOT

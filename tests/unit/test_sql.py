@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from usdtkit.bpf.layout import Truncated
-from usdtkit.output.sql import kind, normalise
+from usdtkit.model import Truncated
+from usdtkit.providers.sql import kind, normalise
 
 BOTH = [
     ("select * from t where id = 42", "select * from t where id = ?"),

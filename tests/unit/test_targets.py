@@ -9,7 +9,7 @@ import pytest
 from elffiles import ProbeSpec, note, usdt_file
 from processes import among_own_mounts
 
-from usdtkit import processes, targets
+from usdtkit import processes, scan, targets
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, UsageError
 from usdtkit.probes.image import build
 from usdtkit.trace.returns import Returns
@@ -199,7 +199,7 @@ def test_a_process_that_may_not_be_looked_into(waiting, caplog):
 
 def test_a_process_that_ends_during_the_scan_costs_nothing(waiting, monkeypatch, caplog):
     alive = waiting().pid
-    monkeypatch.setattr(processes, "running_pids", lambda: [2**22 + 1, alive])
+    monkeypatch.setattr(scan, "running_pids", lambda: [2**22 + 1, alive])
     assert {target.pids for target in targets.all_mapped()} == {(alive,)}
     assert caplog.records == []
 

@@ -28,8 +28,12 @@ __all__ = ["Image", "functions", "read_probes"]
 _HOMES = {"Image": "image", "functions": "symbols", "read_probes": "notes"}
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> object:
-    """The public names, imported when they are asked for: an application's side needs only the writer."""
+    """Import a public name when it is used, because the application's side needs only the writer."""
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

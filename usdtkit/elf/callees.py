@@ -15,6 +15,7 @@ from itertools import pairwise
 from usdtkit._ffi import ffi, lib
 from usdtkit.elf.callframes import CallFrames
 from usdtkit.elf.constants import PT_LOAD, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA
+from usdtkit.elf.flows import INDIRECT, SLOT
 from usdtkit.elf.golang import is_go
 from usdtkit.elf.image import Image, Section
 from usdtkit.elf.tables import Table, dynamic_table, fullest_table
@@ -23,7 +24,6 @@ from usdtkit.records import NamedTuple
 
 _ENCLOSING = 16  # symbols before the nearest that are looked at for one that contains an address
 _LONGEST_STUB = 32
-_INDIRECT, _SLOT = 4, 32  # as native/decode.h has them
 # Relocations by machine: those of an entry that is the address of a symbol, and of one that is an address of the file.
 _SYMBOLIC = {"x86_64": (6, 7), "aarch64": (1025, 1026)}
 _RELATIVE = {"x86_64": 8, "aarch64": 1027}
@@ -149,7 +149,7 @@ class Callees:
             return self.of_slot(slot) if slot else None
         begins, flows, sweep = ffi.new("uint8_t[]", size), ffi.new("usdtkit_flow[]", 4), ffi.new("usdtkit_sweep *")
         lib.usdtkit_sweep_x86_64(code, size, begins, flows, 4, sweep)
-        if sweep.flows and flows[0].kind == _INDIRECT and flows[0].flags & _SLOT:
+        if sweep.flows and flows[0].kind == INDIRECT and flows[0].flags & SLOT:
             return self.of_slot(address + flows[0].target)
         return None
 

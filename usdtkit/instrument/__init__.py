@@ -1,9 +1,9 @@
-"""Ready-made probes for Python services: the language itself, and the libraries that services are made of.
+"""Ready-made probes for Python services: of the language itself, and of the libraries that services use.
 
-Each module here has `install()`, which publishes the probes of one thing in this process: `python` those of the
-language, the others of asyncio, locks, logging, databases, web servers and clients. Input: hooks of these libraries.
-Output: probes of `usdtkit.probes`, at the cost of one comparison each while nobody traces. `usdtkit.run` and
-`site/sitecustomize.py` install them by name in programs that are not edited.
+Each module here has a function `install()`, which publishes the probes of one library in this process; `python` has
+those of the language. Input: the hooks of these libraries. Output: probes of `usdtkit.probes`, each of which costs one
+comparison while nobody traces. `usdtkit.run` and `site/sitecustomize.py` install them by name, so that a program need
+not be edited.
 """
 
 from __future__ import annotations
@@ -15,38 +15,42 @@ from typing import Any
 from usdtkit.errors import UnsupportedError, UsageError
 from usdtkit.probes.drops import describe, warn
 
+__all__ = ["NAMES", "install_named"]
+
 NAMES = ("asyncio", "dbapi", "gc", "http", "locks", "logging", "python", "wsgi", "asgi")
+"""The modules of this package that have `install()`."""
 
 
 def install_named(wanted: str) -> None:
-    """Install what USDTKIT_INSTRUMENT says: names with commas between them, or JSON, {name: options of its install}.
+    """Install the probes that USDTKIT_INSTRUMENT lists: names separated by commas, or JSON, {name: options of install}.
 
-    Raises UsageError for an unknown name. What cannot be installed is said in the log, and the others are.
+    Raises UsageError for an unknown name. Probes that cannot be installed are reported in the log, and the others are
+    installed.
     """
     options: dict[str, dict[str, Any]]
     if wanted.startswith("{"):
-        import json  # a start that needs none should not wait for it
+        import json  # late, because most starts do not need it
 
         options = json.loads(wanted)
     else:
         options = {name.strip(): {} for name in wanted.split(",")}
     check_names(options)
-    for name, more in options.items():
+    for name, keywords in options.items():
         try:
-            importlib.import_module(f"usdtkit.instrument.{name}").install(**more)
-        except Exception as error:  # noqa: BLE001 whatever one of them lacks, the program and the others go on
+            importlib.import_module(f"usdtkit.instrument.{name}").install(**keywords)
+        except Exception as error:  # noqa: BLE001 the program must run, and the others must be installed
             warn(f"not instrumented: {name}: {describe(error)}")
 
 
 def check_names(names: Any) -> None:
-    """Raise UsageError where a name is none of NAMES."""
+    """Raise UsageError if a name is not one of NAMES."""
     for name in names:
         if name not in NAMES:
             raise UsageError(f"there are no ready-made probes for {name!r}", hint=f"one of {', '.join(NAMES)}")
 
 
 def check_objects() -> None:
-    """Raise UnsupportedError where this interpreter does not tell of objects."""
+    """Raise UnsupportedError if this interpreter cannot report the creation and deletion of objects."""
     if sys.version_info < (3, 13):
         version = ".".join(map(str, sys.version_info[:2]))
-        raise UnsupportedError(f"CPython {version} does not tell of objects", hint="CPython 3.13 and later do")
+        raise UnsupportedError(f"CPython {version} does not report objects", hint="CPython 3.13 and later do")

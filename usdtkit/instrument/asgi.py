@@ -1,7 +1,8 @@
 """ASGI applications: asgi:request__start and asgi:request__done, for every HTTP request.
 
-In: an application, wrapped by `wrap`, or by `install` where uvicorn takes it. Out: method, path, route (of Starlette
-and FastAPI as it was declared, else the name of who answers), status and nanoseconds until the application returns.
+Input: an application that `wrap` wraps; after `install` uvicorn wraps each that it loads. Output: method, path, route
+(as declared for Starlette and FastAPI, else the name of the endpoint), status, and nanoseconds until the application
+returns.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from usdtkit.instrument.imports import when_imported
 from usdtkit.instrument.served import request_probes
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install", "wrap"]
+
 Scope = dict[str, Any]
 Send = Callable[[Any], Awaitable[None]]
 Application = Callable[[Scope, Any, Send], Awaitable[None]]
@@ -27,13 +30,13 @@ _WRAPPED = "__usdtkit_asgi__"
 
 @cache
 def install() -> None:
-    """Wrap the applications that uvicorn loads in this process from here on."""
+    """Wrap each application that uvicorn loads in this process from now on. A second call does nothing."""
     _provider.load()
     when_imported("uvicorn.config", _wrap_loading)
 
 
 def wrap(application: Application) -> Application:
-    """The same application, with probes: one comparison a request while nobody traces."""
+    """Return the application with probes. They cost a request one comparison while nobody traces."""
     if hasattr(application, _WRAPPED):
         return application
 
@@ -41,13 +44,13 @@ def wrap(application: Application) -> Application:
         if scope["type"] != "http" or not (_start.enabled or _done.enabled):
             await application(scope, receive, send)
         else:
-            await _answer(application, scope, receive, send)
+            await _handle(application, scope, receive, send)
 
     setattr(traced, _WRAPPED, application)
     return traced
 
 
-async def _answer(application: Application, scope: Scope, receive: Any, send: Send) -> None:
+async def _handle(application: Application, scope: Scope, receive: Any, send: Send) -> None:
     statuses: list[Any] = []
 
     async def sent(message: Any) -> None:
@@ -55,19 +58,19 @@ async def _answer(application: Application, scope: Scope, receive: Any, send: Se
             statuses.append(message.get("status", 0))
         await send(message)
 
-    asked = scope.get("method", ""), scope.get("path", "")
-    _start(*asked)
+    request = scope.get("method", ""), scope.get("path", "")
+    _start(*request)
     began = time.monotonic_ns()
     try:
         await application(scope, receive, sent)
     finally:
         latency = time.monotonic_ns() - began
-        # Routes and endpoints are objects of the application's: what is wrong with them is the probe's to swallow.
-        _done.lazy(lambda: (*asked, _route(scope), statuses[0] if statuses else 0, latency))
+        # Routes and endpoints are the application's objects. `lazy` drops and counts the exceptions that they raise.
+        _done.lazy(lambda: (*request, _route(scope), statuses[0] if statuses else 0, latency))
 
 
 def _route(scope: Scope) -> str:
-    """What frameworks leave in the scope when they have found who answers."""
+    """Return the route that the framework has left in the scope, or the name of the endpoint, or an empty string."""
     declared = getattr(scope.get("route"), "path", None)
     return str(declared or getattr(scope.get("endpoint"), "__name__", ""))
 

@@ -1,7 +1,7 @@
-"""What an event loop does: tasks made, stepped, done; callbacks that take long; how late the loop is.
+"""Event loops: which tasks are created, run and end, how long callbacks take, and how late timers are.
 
-In: asyncio's BaseEventLoop.create_task and Handle._run, replaced only while somebody traces (not the
-handles of other loops, such as uvloop's). Out: asyncio:task__create, task__step, task__done, callback, lag.
+Input: BaseEventLoop.create_task and Handle._run of asyncio, which are replaced while somebody traces. Other loops, such
+as uvloop, do not use them. Output: asyncio:task__create, task__step, task__done, callback and lag.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from usdtkit.probes.declaration import argument
 from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("asyncio")
 _ID = argument("u64", doc="the address of the task")
 _LATENCY = argument("u64", unit="ns")
-_create = _provider.probe("task__create", doc="A task is made.", task=_ID, name="str", coroutine="str")
+_create = _provider.probe("task__create", doc="A task is created.", task=_ID, name="str", coroutine="str")
 _step = _provider.probe(
     "task__step",
     doc="A task has run from one await to the next.",
@@ -31,16 +33,18 @@ _step = _provider.probe(
 _done = _provider.probe("task__done", doc="A task has ended.", task=_ID, name="str", coroutine="str", error="str")
 _callback = _provider.probe(
     "callback",
-    doc="A callback of the loop has run, a step of a task included: how long the loop did nothing else.",
-    name=argument("str", doc="a task's coroutine, else the callback's name"),
+    doc="A callback of the loop, or a step of a task, has run. During latency_ns the loop did nothing else.",
+    name=argument("str", doc="name of the task's coroutine, or of the callback"),
     latency_ns=_LATENCY,
 )
-_lag = _provider.probe("lag", doc="A timer is served: so late.", latency_ns=_LATENCY)
+_lag = _provider.probe(
+    "lag", doc="The callback of a timer begins, latency_ns later than it was due.", latency_ns=_LATENCY
+)
 
 
 @cache
 def install() -> None:
-    """Publish what the event loops of this process do; a second time does nothing."""
+    """Publish the probes of this process's event loops. A second call does nothing."""
     _provider.load()
     creates = watcher.replaced(asyncio.BaseEventLoop, "create_task", _creating)
     runs = watcher.replaced(asyncio.Handle, "_run", _running)
@@ -52,7 +56,7 @@ def _creating(create_task: Any) -> Any:
     @wraps(create_task)
     def traced(loop: Any, coroutine: Any, **keywords: Any) -> Any:
         task = create_task(loop, coroutine, **keywords)
-        # What a task factory of the program's makes need not be like a task of asyncio's.
+        # A task factory of the program may return something that is no task of asyncio.
         _create.lazy(lambda: _described(task))
         if isinstance(task, asyncio.Future):
             task.add_done_callback(_ended)
@@ -68,7 +72,7 @@ def _ended(task: Any) -> None:
 def _error_of(task: asyncio.Task[Any]) -> str:
     if task.cancelled():
         return "CancelledError"
-    # Not exception(): to ask for it is to have it retrieved, and asyncio would not tell of it.
+    # Not exception(): asyncio would take the exception as retrieved, and no longer report it.
     raised = getattr(task, "_exception", None)
     return "" if raised is None else type(raised).__name__
 
@@ -83,7 +87,7 @@ def _running(run: Any) -> Any:
             return run(handle)
         finally:
             latency = time.monotonic_ns() - began
-            # A task's steps are methods of the task's; a callback may be any object of the program's.
+            # The callback of a step is a method of its task. Other callbacks may be any object of the program.
             owner = ask(lambda: getattr(callback, "__self__", None), None)
             if isinstance(owner, asyncio.Task):
                 _step.lazy(lambda: (*_described(owner), latency))
@@ -98,5 +102,5 @@ def _described(task: asyncio.Task[Any]) -> tuple[int, str, str]:
     return id(task), task.get_name(), _name(task.get_coro())
 
 
-def _name(thing: Any) -> str:
-    return str(getattr(thing, "__qualname__", None) or type(thing).__qualname__)
+def _name(coroutine_or_callback: Any) -> str:
+    return str(getattr(coroutine_or_callback, "__qualname__", None) or type(coroutine_or_callback).__qualname__)

@@ -1,8 +1,8 @@
-"""Queries by DB-API cursors: dbapi:query__start and dbapi:query__done.
+"""Queries of DB-API cursors: dbapi:query__start and dbapi:query__done.
 
-In: cursors of sqlite3, psycopg and PyMySQL, where `install` finds them, or any cursor class, by `cursor_class`. Out:
-the system, the query's text as it was given (without its parameters), rows as the driver counts them (-1: it does not
-know), nanoseconds, and the name of the exception or "".
+Input: the cursors of sqlite3, psycopg and PyMySQL, which `install` replaces, or any cursor class given to
+`cursor_class`. Output: the database system, the text of the query without its parameters, the number of rows as the
+driver counts them (-1 if it does not know), nanoseconds, and the name of the exception or "".
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from usdtkit.instrument.imports import when_imported
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("dbapi")
 _start = _provider.probe("query__start", doc="A query is sent.", system="str", query="str")
 _done = _provider.probe(
     "query__done",
-    doc="It is done; rows is -1 where the driver does not know.",
+    doc="A query has ended; rows is -1 if the driver does not know their number.",
     system="str",
     query="str",
     rows="i64",
@@ -35,7 +37,10 @@ _METHODS = ("execute", "executemany")
 
 @cache
 def install() -> None:
-    """Publish the queries of the drivers that this process has or will import, and of connections made from then on."""
+    """Publish the queries of the drivers that this process has imported or will import. A second call does nothing.
+
+    With sqlite3 only connections that are made from then on have probes.
+    """
     _provider.load()
     when_imported("sqlite3", _sqlite)
     when_imported("psycopg", lambda module: _patch("postgresql", module.Cursor, _traced))
@@ -44,13 +49,13 @@ def install() -> None:
 
 
 def cursor_class(base: type, system: str) -> type:
-    """A subclass of a driver's cursor class with probes, for drivers that let one choose it."""
+    """Return a subclass of a driver's cursor class with probes, for drivers whose connections take a cursor class."""
     methods = {name: _traced(system)(getattr(base, name)) for name in _METHODS}
     return type(base.__name__, (base,), {"__slots__": (), **methods})
 
 
 def _patch(system: str, cls: type, traced: Callable[[str], Callable[[Any], Any]]) -> None:
-    """Of a class written in Python: only while somebody traces."""
+    """Replace the methods of a cursor class that is written in Python, while somebody traces."""
     for name in _METHODS:
         watcher.watch(watcher.replaced(cls, name, traced(system)), _start, _done)
 
@@ -83,7 +88,7 @@ def _traced_async(system: str) -> Callable[[Any], Any]:
 
 @contextmanager
 def _running(system: str, cursor: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Iterator[None]:
-    """A query that is traced, from its start to its end. It comes first, under whatever name the driver has for it."""
+    """Trace a query from its start to its end. It is the first argument, whatever the driver calls that."""
     query = args[0] if args else next(iter(keywords.values()), "")
     _start.lazy(lambda: (system, _text(query)))
     began, error = time.monotonic_ns(), ""
@@ -107,14 +112,14 @@ def _rows(cursor: Any) -> int:
 
 
 def _sqlite(module: ModuleType) -> None:
-    """Its classes are C's: connections are made of a subclass, unless the caller has one of his own."""
+    """Make connections of a subclass, because the classes are written in C, unless the caller gives a factory."""
     traced_cursor = cursor_class(module.Cursor, "sqlite")
 
     class Connection(module.Connection):  # type: ignore[misc,name-defined]
         def cursor(self, factory: Any = traced_cursor) -> Any:
             return super().cursor(factory)
 
-        # The short ways, which do not ask `cursor` in C.
+        # In C these two do not call `cursor`.
         def execute(self, *args: Any) -> Any:
             return self.cursor().execute(*args)
 
@@ -130,4 +135,4 @@ def _sqlite(module: ModuleType) -> None:
         return original(*args, **keywords)
 
     for place in (module, module.dbapi2):
-        setattr(place, "connect", connect)  # noqa: B010 a module's attribute, which its type does not know
+        setattr(place, "connect", connect)  # noqa: B010 mypy does not know the module's attribute

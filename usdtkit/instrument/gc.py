@@ -1,7 +1,7 @@
 """Garbage collections with their latency: gc:collection.
 
-In: gc.callbacks, only while somebody traces. Out: generation, objects collected and uncollectable, nanoseconds. (The
-provider `python` has gc__start and gc__done, as CPython itself has.)
+Input: gc.callbacks, which has an entry while somebody traces. Output: the generation, the numbers of objects that were
+collected and that are uncollectable, and nanoseconds. (The provider `python` has gc__start and gc__done, like CPython.)
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from functools import cache
 from usdtkit.instrument import watcher
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
+
+__all__ = ["install"]
 
 _provider = Provider("gc")
 _collection = _provider.probe(
@@ -28,7 +30,7 @@ _began: list[int] = []
 
 @cache
 def install() -> None:
-    """Publish the collections of this process; a second time does nothing."""
+    """Publish the collections of this process. A second call does nothing."""
     _provider.load()
     watcher.watch(_turn, _collection)
 

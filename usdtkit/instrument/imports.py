@@ -1,6 +1,7 @@
-"""Name of a module, function → the function called when the module is there: at once, or after its import.
+"""Calls a function when a module has been imported: at once if it is there already, else after its import.
 
-For the modules here that have to do with libraries which a service may import later, or not at all.
+Input: the name of a module, and a function that instruments it. Used for libraries that a service may import later, or
+not at all.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _waiting: dict[str, list[Callback]] = {}
 
 
 def when_imported(name: str, callback: Callback) -> None:
-    """Call callback(module) as soon as this module has been imported."""
+    """Call callback(module) as soon as the module has been imported."""
     module = sys.modules.get(name)
     if module is not None:
         callback(module)
@@ -29,7 +30,7 @@ def when_imported(name: str, callback: Callback) -> None:
 
 
 class _Finder:
-    """Finds nothing itself: of the modules that are waited for, it has the loader say when it is done."""
+    """Finds a module that is waited for by the other finders, and makes its loader call the callbacks."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -37,7 +38,9 @@ class _Finder:
         if name not in _waiting:
             return None
         for finder in sys.meta_path:
-            find = None if finder is self else getattr(finder, "find_spec", None)  # very old ones have another method
+            find = (
+                None if finder is self else getattr(finder, "find_spec", None)
+            )  # finders for older versions of Python have another method
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:
                 _announce(name, spec)
@@ -54,11 +57,11 @@ def _announce(name: str, spec: ModuleSpec) -> None:
     def exec_module(module: ModuleType) -> None:
         execute(module)
         if module.__name__ != name:
-            return  # one loader may be that of several modules
+            return  # several modules may share one loader
         for callback in _waiting.pop(name, ()):
             try:
                 callback(module)
-            except Exception as error:  # noqa: BLE001 a version that we do not know must not fail to be imported
+            except Exception as error:  # noqa: BLE001 an unknown version of the library must still be importable
                 warn(f"not instrumented: {name}: {describe(error)}")
 
     try:

@@ -1,8 +1,8 @@
-"""Waits for locks: locks:wait, each time a thread had to wait for a threading.Lock or RLock.
+"""Waits for locks: locks:wait, each time that a thread has waited for a threading.Lock or RLock.
 
-In: threading.Lock and RLock, of which `install` makes versions that ask without waiting first; so a lock that is free
-fires nothing, and costs one more call. Locks made before `install` are not seen. Out: where the lock was made and where
-it was waited for, nanoseconds, whether it was got.
+Input: threading.Lock and RLock, which `install` replaces. The replacement tries to acquire the lock without waiting
+first, so a free lock fires nothing and costs one more call. Locks that were created before `install` have no probe.
+Output: where the lock was created, where it was waited for, nanoseconds, and whether it was acquired.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("locks")
 _wait = _provider.probe(
     "wait",
     doc="A thread has waited for a lock.",
-    made=argument("str", doc="FILE:LINE where the lock was made"),
-    place=argument("str", doc="FILE:LINE where it was waited for"),
+    made=argument("str", doc="FILE:LINE where the lock was created"),
+    place=argument("str", doc="FILE:LINE where the thread waited for it"),
     latency_ns=argument("u64", unit="ns"),
     acquired="bool",
 )
@@ -30,15 +32,17 @@ _wait = _provider.probe(
 
 @cache
 def install() -> None:
-    """Publish the waits for locks that are made from here on; a second time does nothing."""
+    """Publish the waits for locks that are created from now on. A second call does nothing."""
     _provider.load()
     for name in ("Lock", "RLock"):
         setattr(threading, name, _factory(getattr(threading, name)))
 
 
 def _place(depth: int) -> str:
-    """FILE:LINE of a caller, 1 being that of the function that asks; nothing where there is none, as in a thread whose
-    function is one of C's."""
+    """Return FILE:LINE of a caller of the calling function; `depth` 1 is the nearest.
+
+    Returns an empty string if there is none, as in a thread whose function is written in C.
+    """
     try:
         frame = sys._getframe(depth + 1)
     except ValueError:
@@ -47,7 +51,7 @@ def _place(depth: int) -> str:
 
 
 class _Lock:
-    """A lock with probes; what does not wait is the lock's own."""
+    """A lock with probes. All methods that do not wait are those of the original lock."""
 
     __slots__ = ("__weakref__", "_lock", "_made", "release")
 
@@ -57,7 +61,7 @@ class _Lock:
         self.release = lock.release
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        # Of another time-out the lock itself says what is wrong.
+        # For any other timeout the original lock raises the right exception.
         if (timeout == -1 or (blocking and 0 <= timeout <= threading.TIMEOUT_MAX)) and self._lock.acquire(False):
             return True
         if not blocking or not _wait.enabled:
@@ -78,11 +82,11 @@ class _Lock:
         self.release()
 
     def __getattr__(self, name: str) -> Any:
-        # What conditions and forks ask of a lock: locked, _is_owned, _release_save, _acquire_restore, _at_fork_reinit.
+        # Conditions and forks use these: locked, _is_owned, _release_save, _acquire_restore, _at_fork_reinit.
         return getattr(self._lock, name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self._lock.__reduce_ex__(protocol)  # it says that it cannot be copied
+        return self._lock.__reduce_ex__(protocol)  # raises the original's error, because locks cannot be copied
 
     def __repr__(self) -> str:
         return repr(self._lock)
@@ -92,17 +96,21 @@ _ENTER = _Lock.__enter__.__code__
 
 
 class _Kind(type):
-    """The type of `threading.Lock` and `RLock` here. Where the original is a type (`Lock` from CPython 3.13 on), its
-    instances are this one's too."""
+    """The type of the replacements of `threading.Lock` and `RLock`.
+
+    If the original is a type (`Lock` from CPython 3.13 on), its instances count as instances of the replacement too.
+    """
 
     original: Any
 
-    def __instancecheck__(cls, thing: object) -> bool:
-        return super().__instancecheck__(thing) or (isinstance(cls.original, type) and isinstance(thing, cls.original))
+    def __instancecheck__(cls, instance: object) -> bool:
+        return super().__instancecheck__(instance) or (
+            isinstance(cls.original, type) and isinstance(instance, cls.original)
+        )
 
 
 def _factory(make: Callable[..., Any]) -> type[_Lock]:
-    """A type, as the original is or will be: a function would become a method where a class has it for an attribute."""
+    """Return a type, because a function would become a method if a class has it as an attribute."""
 
     class Lock(_Lock, metaclass=_Kind):
         __slots__ = ()

@@ -1,7 +1,7 @@
-"""Records of the standard logging: logging:record, whatever handlers they go to.
+"""Records of the standard logging module: logging:record, whatever handlers get them.
 
-In: logging.Logger.handle, replaced only while somebody traces. Out: logger, level, message, file, function, line of
-each record that its logger's level lets through.
+Input: logging.Logger.handle, which is replaced while somebody traces. Output: logger, level, message, file, function
+and line of each record that passes the level of its logger.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 from usdtkit.instrument import watcher
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install"]
+
 _provider = Provider("logging")
 _record = _provider.probe(
     "record",
-    doc="A record that its logger's level lets through.",
+    doc="A record has passed the level of its logger.",
     logger="str",
     level="u32",
     message="str",
@@ -30,7 +32,7 @@ _formatting = threading.local()
 
 @cache
 def install() -> None:
-    """Publish the records of all loggers; a second time does nothing."""
+    """Publish the records of all loggers. A second call does nothing."""
     _provider.load()
     watcher.watch(watcher.replaced(logging.Logger, "handle", _traced), _record)
 
@@ -38,7 +40,8 @@ def install() -> None:
 def _traced(handle: Any) -> Any:
     @wraps(handle)
     def traced(logger: logging.Logger, record: logging.LogRecord) -> Any:
-        # A record that is made while the message of another is would be the first of many, one within the other.
+        # The message of a record may log a further record while it is formatted. That one is not fired: it might log
+        # again.
         if _record.enabled and not getattr(_formatting, "now", False):
             _formatting.now = True
             try:
@@ -57,5 +60,5 @@ def _values(record: logging.LogRecord) -> tuple[object, ...]:
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 arguments that do not fit: the handler will say so
+    except Exception:  # noqa: BLE001 the handler will report arguments that do not fit
         return str(record.msg)

@@ -1,8 +1,8 @@
-"""The provider `python`: what CPython's own probes say, and more, on any CPython, built with them or not.
+"""The provider `python`: the probes of CPython itself and more, also on a CPython that was built without them.
 
-In: sys.monitoring (3.12 and later), the profile and trace hooks (before), gc, importlib and _thread. Out: probes with
-the names and arguments of CPython's own, so that tools made for those work. `usdtkit._python` sees which of them are
-traced and calls `_switch`, which sets just the hooks that these need; its C functions fire.
+Input: sys.monitoring (from 3.12 on) or the profile and trace functions (before), and gc, importlib and _thread. Output:
+probes with the names and arguments of CPython's own, so that tools for those work. `watcher` says which of them are
+traced, the switches here set only the hooks that these need, and the C functions of `usdtkit._python` fire.
 """
 
 from __future__ import annotations
@@ -25,30 +25,32 @@ from usdtkit.probes.provider import Probe
 from usdtkit.probes.provider import ready_made as Provider
 from usdtkit.signatures.python import PROBES as ARGUMENTS
 
+__all__ = ["install", "traced"]
+
 PROVIDER = watcher.LANGUAGE
 _DOCS = {
-    "function__entry": "A function is called, or a generator or coroutine goes on.",
-    "function__return": "It returns, yields, or an exception leaves it.",
+    "function__entry": "A function is called, or a generator or coroutine resumes.",
+    "function__return": "A function returns, yields, or an exception leaves it.",
     "line": "A line is about to run.",
     "gc__start": "A garbage collection begins.",
-    "gc__done": "It has ended.",
-    "import__find__load__start": "A module that is not loaded is looked for.",
-    "import__find__load__done": "It was loaded, or not.",
-    "audit": "An audited event; arguments is the address of a tuple.",
+    "gc__done": "A garbage collection has ended.",
+    "import__find__load__start": "The import of a module begins that is not loaded yet.",
+    "import__find__load__done": "The import has ended; found says whether it has succeeded.",
+    "audit": "An audit event; arguments is the address of a tuple.",
     "exception__raise": "An exception is raised.",
     "exception__unwind": "An exception leaves a function.",
-    "exception__handled": "An except clause or a finally has it.",
-    "generator__resume": "A generator goes on after a yield.",
+    "exception__handled": "An except or finally clause catches an exception.",
+    "generator__resume": "A generator resumes after a yield.",
     "generator__yield": "A generator yields.",
-    "coroutine__resume": "A coroutine or an async generator goes on.",
+    "coroutine__resume": "A coroutine or an async generator resumes.",
     "coroutine__yield": "A coroutine or an async generator waits or yields.",
     "cfunction__call": "A function written in C is called; file and line are the caller's.",
-    "cfunction__return": "It returns.",
-    "cfunction__raise": "An exception leaves it.",
+    "cfunction__return": "A function written in C returns.",
+    "cfunction__raise": "An exception leaves a function written in C.",
     "thread__start": "A thread begins.",
-    "thread__stop": "It ends.",
-    "object__new": "An object is made; size is its type's, in bytes.",
-    "object__delete": "An object goes away.",
+    "thread__stop": "A thread ends.",
+    "object__new": "An object is created; size is that of its type, in bytes.",
+    "object__delete": "An object is deleted.",
 }
 _PROBES = {
     name: ({argument: "u64" if kind == "pointer" else kind for argument, kind in ARGUMENTS[name]}, doc)
@@ -56,7 +58,7 @@ _PROBES = {
 }
 _OBJECTS = {"object__new", "object__delete"}
 
-# Which event of sys.monitoring is needed for which probes.
+# The probes that need each event of sys.monitoring.
 _EVENTS = {
     "PY_START": {"function__entry"},
     "PY_RESUME": {"function__entry", "generator__resume", "coroutine__resume"},
@@ -69,12 +71,12 @@ _EVENTS = {
     "LINE": {"line"},
     "CALL": {"cfunction__call", "cfunction__return", "cfunction__raise"},
 }
-# What comes with CALL, and cannot be asked for by itself.
+# Events that come with CALL, and that cannot be set by themselves.
 _WITH_CALL = ("C_RETURN", "C_RAISE")
-# And of the older hooks.
+# The probes that need the older hooks.
 _TRACE_HOOK = {"line", "exception__raise", "exception__unwind"}
 _PROFILE_HOOK = set().union(*_EVENTS.values()) - {"line", "exception__raise", "exception__handled"}
-# 0 to 2 and 5 have names that debuggers, coverage, profilers and optimisers go by: those last.
+# Debuggers, coverage, profilers and optimisers use 0, 1, 2 and 5 by convention, so these come last.
 _TOOL_IDS = (4, 3, 5, 1, 2)
 _TOOL = "usdtkit"
 
@@ -82,16 +84,16 @@ _installed: tuple[tuple[str, ...], tuple[str, ...], bool] | None = None
 
 
 def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool = False) -> None:
-    """Publish the provider `python` in this process and in those that it forks; a second time does nothing.
+    """Publish the provider `python` in this process and in those that it forks. A second call does nothing.
 
-    `only` and `skip` are globs of file names (`*/shop/*.py`; `*` matches slashes too): where there are any of `only`,
-    just code of these files is seen, and none of those of `skip`. `objects` publishes object__new and object__delete
-    too, from CPython 3.13 on. Raises UsageError for other filters than those of the first time, UnsupportedError.
+    `only` and `skip` are globs of file names (`*/shop/*.py`; `*` matches slashes too). Code is traced if its file
+    matches one of `only`, if there are any, and none of `skip`. `objects` publishes object__new and object__delete too,
+    from CPython 3.13 on. Raises UsageError if a second call has other options than the first, and UnsupportedError.
     """
     global _installed
-    wanted = (tuple(only), tuple(skip), objects)
+    options = (tuple(only), tuple(skip), objects)
     if _installed is not None:
-        if _installed != wanted:
+        if _installed != options:
             raise UsageError("the Python probes are installed with other options", hint="install them in one place")
         return
     if sys.implementation.name != "cpython":
@@ -106,11 +108,11 @@ def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool
         if name not in own and _can_fire(name, objects)
     ]
     provider.load()
-    _installed = wanted
+    _installed = options
     if has_given_way(PROVIDER):
         return
     try:
-        native.filter(*wanted[:2])
+        native.filter(*options[:2])
         _bind(probes, own)
     except (OSError, ValueError) as error:
         raise UsdtkitError(f"the Python probes cannot be installed: {error}") from error
@@ -119,7 +121,7 @@ def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool
 
 
 def traced() -> frozenset[str]:
-    """The probes that this process has set its hooks for: those that somebody traces, 50 ms ago or now."""
+    """Return the probes that this process has set hooks for: those that were traced at most 50 ms ago."""
     return watcher.traced(native.PROBES)
 
 
@@ -130,18 +132,18 @@ def _can_fire(name: str, objects: bool) -> bool:
 
 
 def _own_probes() -> dict[str, tuple[int, int]]:
-    """The probes that the interpreter was built with: the address of a site of each, and its first byte in the file.
+    """Return the probes that the interpreter was built with: the address of a site of each, and its byte in the file.
 
-    To publish them as well would have every event twice.
+    They are not published, because each event would then be reported twice.
     """
     if not sysconfig.get_config_var("WITH_DTRACE"):
         return {}
-    # Only then, for a start has to wait for them.
+    # Imported only if they are needed, because a start has to wait for them.
     from usdtkit.elf.image import Image
     from usdtkit.elf.notes import read_probes
 
     with Image.open(native.interpreter()) as image:
-        # A tracer attaches to all sites of a probe: to look at one is enough.
+        # A tracer attaches to all sites of a probe, so one of them is enough to see it.
         sites = {probe.name: probe.sites[0] for probe in read_probes(image) if probe.provider == PROVIDER}
         return {name: (site.address, image.read(site.file_offset, 1)[0]) for name, site in sites.items()}
 
@@ -155,11 +157,11 @@ def _bind(probes: list[Probe[...]], own: dict[str, tuple[int, int]]) -> None:
         native.bind_interpreter(name, *own[name])
 
 
-# What follows runs in the watcher's thread, each time a tracer comes or goes.
+# All that follows runs in the watcher's thread when a tracer has come or gone.
 
 
 class _Monitoring:
-    """The events of sys.monitoring, each on while one of its probes is traced; a tool id is ours only meanwhile."""
+    """The events of sys.monitoring, each set while one of its probes is traced. A tool id is used only meanwhile."""
 
     def __init__(self, own: Set[str]) -> None:
         self._own = own
@@ -169,7 +171,7 @@ class _Monitoring:
         monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         needed = [event for event, probes in _EVENTS.items() if not probes.isdisjoint(names - self._own)]
         if needed and self._tool is None:
-            self._tool = self._take(monitoring)
+            self._tool = self._reserve_tool(monitoring)
         if self._tool is None:
             return
         events = monitoring.events
@@ -181,12 +183,12 @@ class _Monitoring:
             for event in (*_EVENTS, *_WITH_CALL):
                 monitoring.register_callback(self._tool, getattr(events, event), None)
             if _installed is not None and any(_installed[:2]):
-                monitoring.restart_events()  # what the filters have left out is no business of the id's next owner
+                monitoring.restart_events()  # the next user of the tool id must see the code that our filters excluded
             monitoring.free_tool_id(self._tool)
             self._tool = None
 
     @staticmethod
-    def _take(monitoring: Any) -> int | None:
+    def _reserve_tool(monitoring: Any) -> int | None:
         for number in _TOOL_IDS:
             try:
                 monitoring.use_tool_id(number, _TOOL)
@@ -198,24 +200,24 @@ class _Monitoring:
 
 
 class _Hooks:
-    """The profile and the trace hook of every thread, where there is no sys.monitoring."""
+    """The profile and trace functions of all threads, before there was sys.monitoring."""
 
     def __init__(self, own: Set[str]) -> None:
         self._own = own
-        self._now = (False, False)
+        self._current = (False, False)
 
     def set(self, names: Set[str], /) -> None:
         names = names - self._own
-        now = (not _PROFILE_HOOK.isdisjoint(names), not _TRACE_HOOK.isdisjoint(names))
-        if now != self._now:
-            native.hook(*now)
-            self._now = now
+        needed = (not _PROFILE_HOOK.isdisjoint(names), not _TRACE_HOOK.isdisjoint(names))
+        if needed != self._current:
+            native.hook(*needed)
+            self._current = needed
 
 
 def _all_switches(own: Set[str]) -> list[Switch | _Monitoring | _Hooks]:
-    """The hooks that this interpreter needs; `own` are the probes that it was built with."""
+    """Return the hooks that this interpreter needs. `own` are the probes that it was built with."""
     if sys.version_info[:2] == (3, 11):
-        # Its own function probes fire only in threads that have some hook: what is missing is one.
+        # Its own probes of functions and lines fire only in threads that have a hook, so one is set.
         own -= {"function__entry", "function__return", "line"}
     threads = {"thread__start", "thread__stop"}
     frames: _Monitoring | _Hooks
@@ -223,7 +225,7 @@ def _all_switches(own: Set[str]) -> list[Switch | _Monitoring | _Hooks]:
         frames = _Monitoring(own)
     else:
         frames = _Hooks(own)
-        threads |= _PROFILE_HOOK | _TRACE_HOOK  # a new thread has no hooks
+        threads |= _PROFILE_HOOK | _TRACE_HOOK  # a new thread begins without hooks
     return [
         Switch({"gc__start", "gc__done"} - own, _collections),
         Switch({"import__find__load__start", "import__find__load__done"} - own, _imports()),
@@ -242,7 +244,7 @@ def _collections(on: bool) -> None:
 
 
 def _imports() -> Callable[[bool], None]:
-    """The interpreter looks this function up at each import that finds nothing in sys.modules."""
+    """Return the switch for imports: the interpreter calls this function for modules that are not in sys.modules."""
     module = sys.modules["_frozen_importlib"]
     return watcher.replaced(module, "_find_and_load", lambda original: native.stand_in("find_and_load", original))
 
@@ -256,7 +258,7 @@ def _threads() -> Callable[[bool], None]:
     ]
 
     def turn(on: bool) -> None:
-        for each in turns:
-            each(on)
+        for replace in turns:
+            replace(on)
 
     return turn

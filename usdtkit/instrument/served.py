@@ -1,6 +1,6 @@
-"""The probes of requests that a server answers, which WSGI and ASGI have in common: request__start and request__done.
+"""The probes of requests that WSGI and ASGI applications handle: request__start and request__done.
 
-In: the provider of `wsgi` or `asgi`. Out: the two probes, for them to fire.
+Input: the provider of `wsgi` or `asgi`. Output: the two probes, which these modules fire.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from usdtkit.probes.provider import Probe, Provider
 
 
 def request_probes(provider: Provider) -> tuple[Probe[...], Probe[...]]:
-    """(request__start, request__done) of the provider."""
-    start = provider.probe("request__start", doc="A request has come.", method="str", path="str")
+    """Declare and return request__start and request__done."""
+    start = provider.probe("request__start", doc="A request has arrived.", method="str", path="str")
     done = provider.probe(
         "request__done",
-        doc="It is answered; status is 0 where an exception left the application before it had one.",
+        doc="A request has been handled; status is 0 if the application raised an exception before it set one.",
         method="str",
         path="str",
         route="str",

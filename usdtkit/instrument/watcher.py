@@ -1,7 +1,7 @@
-"""Tracers come and go → hooks are set and taken away: what every module here is switched by.
+"""Sets hooks when a tracer comes, and removes them when it goes. Every module of this package is switched by it.
 
-In: the sites of loaded probes. Out: calls of the switches that need to know, in the watcher's own thread, within 50 ms
-(`usdtkit._python`, which looks at the sites without the GIL). Nothing else costs anything while nobody traces.
+Input: the sites of loaded probes, which a thread of `usdtkit._python` compares every 50 ms without the GIL. Output:
+calls of the switches in that thread, when a change concerns them. So the modules cost nothing while nobody traces.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = ["Settable", "Switch", "add", "native", "replaced", "traced", "watch"]
 
 
 class Settable(Protocol):
-    """Something that follows what is traced."""
+    """Has hooks that depend on which probes are traced."""
 
     def set(self, names: Set[str], /) -> None:
-        """These probes are traced, and no others."""
+        """Set the hooks for these probes, which are traced, and remove all others."""
 
 
 class Switch:
-    """One hook: `turn(True)` when the first of its probes is traced, `turn(False)` when none is any more."""
+    """One hook. Calls turn(True) when the first of its probes is traced, and turn(False) when none is any more."""
 
     def __init__(self, probes: Set[str], turn: Callable[[bool], object]) -> None:
         self._probes = probes
@@ -44,23 +44,23 @@ class Switch:
         self._on = False
 
     def set(self, names: Set[str], /) -> None:
-        """Turn, if there is a change."""
+        """Call `turn` if there is a change."""
         on = not self._probes.isdisjoint(names)
         if on != self._on:
             self._turn(on)
             self._on = on
 
 
-LANGUAGE = "python"  # the provider of the names that native.PROBES has
+LANGUAGE = "python"  # the provider of the probes in native.PROBES, which are named without it
 _names: list[str] = list(native.PROBES)
 _switches: list[Settable] = []
 
 
 def add(switch: Settable) -> None:
-    """Have a switch called from here on; the first one starts the watcher."""
+    """Call this switch from now on. The first one starts the watcher."""
     _switches.append(switch)
     if len(_switches) > 1:
-        native.recheck()  # what it is for may be traced already
+        native.recheck()  # its probes may be traced already
         return
     native.start(_switch)
     os.register_at_fork(
@@ -68,14 +68,14 @@ def add(switch: Settable) -> None:
         after_in_parent=native.after_fork_in_parent,
         after_in_child=native.after_fork_in_child,
     )
-    # Registered early, it runs late; after it the interpreter takes itself to pieces, and nobody may switch.
+    # Registered early, so it runs late. After it the interpreter shuts down, and no switch may be called.
     atexit.register(native.stop)
 
 
 def watch(turn: Callable[[bool], object], *probes: Probe[...]) -> None:
-    """Call turn(True) when somebody traces any of these loaded probes, turn(False) when nobody does any more.
+    """Call turn(True) when somebody traces any of these loaded probes, and turn(False) when nobody does any more.
 
-    Probes that are silent here, because their file could not be loaded, are never traced. Raises UsdtkitError.
+    Probes whose file could not be loaded are silent, and never traced. Raises UsdtkitError.
     """
     names = {f"{probe.provider}:{probe.name}": probe for probe in probes if probe.path is not None}
     for name, probe in names.items():
@@ -90,32 +90,32 @@ def watch(turn: Callable[[bool], object], *probes: Probe[...]) -> None:
 
 
 def traced(among: Iterable[str]) -> frozenset[str]:
-    """Of these names, those that the hooks are set for."""
+    """Return those of these probes that hooks are set for."""
     return frozenset(among) & _named(native.applied())
 
 
 def replaced(place: Any, name: str, make: Callable[[Any], Any]) -> Callable[[bool], None]:
-    """A `turn` that puts make(original) in the place of an attribute, and the original back.
+    """Return a function `turn` that replaces an attribute by make(original), or restores the original.
 
-    Where somebody else has put something there meanwhile, that stays.
+    An attribute that other code has replaced meanwhile stays as it is.
     """
-    kept: list[tuple[Any, Any]] = []
+    replacements: list[tuple[Any, Any]] = []
 
     def turn(on: bool) -> None:
         if on:
             original = getattr(place, name)
-            kept.append((original, make(original)))
-            setattr(place, name, kept[-1][1])
-        elif kept:
-            original, ours = kept.pop()
-            if getattr(place, name, None) is ours:
+            replacements.append((original, make(original)))
+            setattr(place, name, replacements[-1][1])
+        elif replacements:
+            original, replacement = replacements.pop()
+            if getattr(place, name, None) is replacement:
                 setattr(place, name, original)
 
     return turn
 
 
 def _named(bits: int) -> frozenset[str]:
-    """The probes of these bits; those that have given way to probes of the program's own are nobody's business."""
+    """Return the names of the probes with these bits, except those that have given way to probes of the program."""
     return frozenset(
         name for number, name in enumerate(_names) if bits >> number & 1 and not has_given_way(_provider_of(name))
     )
@@ -125,11 +125,11 @@ def _provider_of(name: str) -> str:
     return name.partition(":")[0] if ":" in name else LANGUAGE
 
 
-def _switch(armed: int) -> None:
-    """In the watcher's thread, when what is traced has changed; one bit a probe."""
-    names = _named(armed)
+def _switch(traced_bits: int) -> None:
+    """Call all switches. Runs in the watcher's thread when the traced probes have changed; each has one bit."""
+    names = _named(traced_bits)
     for switch in _switches:
         try:
             switch.set(names)
-        except Exception as error:  # noqa: BLE001 what one library is like must not keep the others from being seen
+        except Exception as error:  # noqa: BLE001 a failure with one library must not affect the others
             warn(f"some of {', '.join(sorted(names))} cannot be switched: {describe(error)}")

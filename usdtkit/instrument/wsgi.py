@@ -1,7 +1,7 @@
 """WSGI applications: wsgi:request__start and wsgi:request__done, for every request.
 
-In: an application, wrapped by `wrap`, or by `install` where gunicorn, werkzeug or wsgiref take it. Out: method, path,
-route (of Flask, as it was declared), status and the nanoseconds until the body is closed.
+Input: an application that `wrap` wraps; after `install` gunicorn, werkzeug and wsgiref wrap theirs. Output: method,
+path, route (as declared for Flask), status, and nanoseconds until the body is closed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from usdtkit.instrument.served import request_probes
 from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
 
+__all__ = ["install", "wrap"]
+
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _provider = Provider("wsgi")
@@ -26,7 +28,7 @@ _WRAPPED = "__usdtkit_wsgi__"
 
 @cache
 def install() -> None:
-    """Wrap the applications of the servers that this process has or will import."""
+    """Wrap the applications of all servers that this process has imported or will import."""
     _provider.load()
     when_imported("gunicorn.util", lambda module: _wrap_result(module, "import_app"))
     when_imported("werkzeug.serving", lambda module: _wrap_argument(module.BaseWSGIServer, "__init__", 3, "app"))
@@ -36,36 +38,36 @@ def install() -> None:
 
 
 def wrap(application: Application) -> Application:
-    """The same application, with probes: one comparison a request while nobody traces."""
+    """Return the application with probes. They cost a request two comparisons while nobody traces."""
     if hasattr(application, _WRAPPED):
         return application
 
     def traced(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not (_start.enabled or _done.enabled):
             return application(environ, start_response)
-        return _Request(environ).answer(application, start_response)
+        return _Request(environ).handle(application, start_response)
 
     setattr(traced, _WRAPPED, application)
     return traced
 
 
 class _Request:
-    """One request that is traced; the server iterates over it, and closes it."""
+    """A traced request, and its body, which the server iterates over and closes."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
-        self._asked = _asked(environ)
+        self._request = _request_of(environ)
         self._status, self._route = 0, ""
         self._body: Iterable[bytes] = ()
         self._ended = False
-        _start(*self._asked)
+        _start(*self._request)
         self._began = time.monotonic_ns()
 
-    def answer(self, application: Application, start_response: Callable[..., Any]) -> _Request:
+    def handle(self, application: Application, start_response: Callable[..., Any]) -> _Request:
         def start(status: str, *more: Any, **keywords: Any) -> Any:
             code = status[:3] if isinstance(status, str) else ""
             self._status = int(code) if code.isascii() and code.isdecimal() else 0
-            # Now: Flask takes it out of there when it is done.
+            # Read now, because Flask removes it from there when the request is done.
             self._route = ask(self._find_route, "")
             return start_response(status, *more, **keywords)
 
@@ -80,7 +82,8 @@ class _Request:
         rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
         return str(getattr(rule, "rule", ""))
 
-    # What a server may do with a body, it does with the application's own: one of one piece has its length sent.
+    # A server may do all of this with a body, so each is passed on to the application's own. For example, it sends the
+    # length of a body that has one item.
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
@@ -98,7 +101,7 @@ class _Request:
         return getattr(self._body, name)
 
     def close(self) -> None:
-        """The server's last word."""
+        """Close the body and end the request; the server calls this last."""
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
@@ -110,11 +113,11 @@ class _Request:
         latency = time.monotonic_ns() - self._began
         if not self._ended:
             self._ended = True
-            _done(*self._asked, self._route, self._status, latency)
+            _done(*self._request, self._route, self._status, latency)
 
 
-def _asked(environ: dict[str, Any]) -> tuple[str, str]:
-    """Method and path. WSGI has the bytes of the path as Latin-1; here they are as the client has sent them."""
+def _request_of(environ: dict[str, Any]) -> tuple[str, str]:
+    """Return method and path. WSGI decodes the path as Latin-1; this decodes the same bytes as UTF-8."""
     method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")
     path = path.encode("latin-1", "replace").decode("utf-8", "replace") if isinstance(path, str) else ""
     return method if isinstance(method, str) else "", path

@@ -19,8 +19,7 @@ from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import parse_distribution, parse_trace
 from usdtkit.language.typenames import I32, integer_type, is_text
 from usdtkit.records import dataclass, field, replace
-from usdtkit.trace import Counts, Distribution, Expression, Histogram, Session, Source, comm
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace import Counts, Distribution, Expression, Histogram, Resolved, Session, Source, comm
 
 HEADER = ("time_ns", "pid", "tid", "comm", "probe")
 NO_VALUES = "total calls"

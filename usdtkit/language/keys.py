@@ -9,8 +9,7 @@ from __future__ import annotations
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import parse_expression, parse_trace
 from usdtkit.language.select import resolve_single
-from usdtkit.trace import Expression, Session
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace import Expression, Resolved, Session
 
 
 def resolve_with_key(session: Session, text: str, key: str | None) -> tuple[Resolved, Expression | None]:

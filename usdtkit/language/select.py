@@ -18,8 +18,8 @@ from usdtkit.language import nodes
 from usdtkit.language.parser import parse_pattern, parse_target
 from usdtkit.model import Probe
 from usdtkit.records import replace
-from usdtkit.trace import FunctionSpec, Session
-from usdtkit.trace.specs import Resolved, resolve_probes
+from usdtkit.trace import FunctionSpec, Resolved, Session
+from usdtkit.trace.specs import resolve_probes
 
 
 def resolve(session: Session, text: str, target: nodes.Target, *, regexp: bool = False) -> list[Resolved]:

@@ -1,7 +1,9 @@
 """The application's side: declared probes → an ELF file → loaded into the process → fired.
 
-`declaration` checks what is declared (`signature` reads it from a function, `types` names its types), `image` makes the
-bytes of the file, `files` puts them where every tracer can read them, the compiled `usdtkit._probe` maps and fires
-them, and `provider` holds these together. On top: `spans`, and `traced` for whole functions, classes and modules.
-What applications use of it they import from `usdtkit`.
+`provider` is what applications use. A declaration is checked by `declaration`; `signature` reads one from a function,
+whose annotations are `types`. To load the probes, `publishing` asks `loading` for a file: `image` makes its bytes,
+`files` stores it where every tracer can read it. The compiled `usdtkit._probe` maps the file and fires; `compiled`
+imports it, or `silent` where it cannot be built. `encoding` makes json arguments, and `drops` reports calls that cannot
+be fired. `registry` has the providers of the process, and `namesakes` handles two of one name. On top are `spans`, and
+`traced` for whole functions, classes and modules. Applications import the public names from `usdtkit`.
 """

@@ -1,7 +1,7 @@
-"""What may be declared: names, argument types, limits. Keyword arguments of `Provider.probe` → checked specs.
+"""Keyword arguments of `Provider.probe` → checked specs: names, argument types, limits.
 
-Pure. `provider` and `signature` call it, `image` writes what it returns; the types are those of
-`usdtkit.argumenttypes`.
+Pure. `provider`, `spans` and `signature` call it, `image` writes the specs into a file, and native/probe.c fires by
+their shapes. The types are those of `usdtkit.argumenttypes`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.errors import UsageError
 
-# Tracers read no more than twelve: libbpf, sdt.h and bpftrace's arg0…arg11.
+# Tracers read at most twelve: libbpf, sdt.h and bpftrace, with arg0 to arg11.
 MAX_OPERANDS = 12
-# perf's event names end at 64, and a file name has to hold the provider's with 20 more.
+# perf cuts the names of events at 64 characters, and a file name holds the provider's name and 20 more.
 MAX_NAME = 64
 MAX_DOC = 4096
 MAX_UNIT = 32
 MAX_ENUM_NAMES = 256
-# Bytes of a json argument: what a tracer can read in one piece, unless the declaration says otherwise.
-JSON_LIMIT = 4096
-SMALLEST_JSON_LIMIT, LARGEST_JSON_LIMIT = 64, 1 << 20
+# Bytes of a json argument. The default is what every tracer can read in one piece.
+DEFAULT_JSON_LIMIT = 4096
+MIN_JSON_LIMIT, MAX_JSON_LIMIT = 64, 1 << 20
 STABILITIES = ("", "private", "unstable", "evolving", "stable")
 ON_ERROR = ("raise", "drop")
 # How sites are made; see `Provider`.
@@ -37,9 +37,9 @@ Converter = dict[object, int] | Callable[[object], bytes] | None
 
 
 class ArgumentSpec(NamedTuple):
-    """One argument as declared; `names` are those of an enum with their numbers, `limit` the most bytes of a json.
+    """One argument as declared. `names` are those of an enum with their numbers, `limit` the bytes of a json.
 
-    `numbers` is how the values of a call become an enum's numbers; it stays in the process.
+    `numbers` maps the values that a call may give for an enum to its numbers. It is not written to the file.
     """
 
     name: str
@@ -51,7 +51,7 @@ class ArgumentSpec(NamedTuple):
     numbers: Mapping[object, int] | None = None
 
     def canonical(self) -> str:
-        """All that a file says of it, as a text that differs when anything does."""
+        """Return a text that differs if anything differs that the file says about the argument."""
         if self.unit or self.doc or self.names or self.limit:
             return repr((self.name, self.type, self.unit, self.doc, self.names, self.limit))
         return f"{self.name} {self.type}"
@@ -67,29 +67,31 @@ class ProbeSpec(NamedTuple):
 
 
 def canonical(names: Sequence[str], docs: Sequence[str], stabilities: Sequence[str], arguments: Sequence[str]) -> str:
-    """All that a file says of its probes, as a text that differs when anything does; an item of each is of one probe.
+    """Return a text that differs if anything differs that a file says about its probes.
 
-    `arguments` are `canonical_arguments`. None of these has an empty line, and names have no line's end.
+    Each sequence has one item for each probe; `arguments` are their `canonical_arguments`. The text is unambiguous,
+    because no item of `arguments` has an empty line, and no name has a line break.
     """
-    more = repr((docs, stabilities)) if any(docs) or any(stabilities) else ""
-    return "\n".join(names) + f"\n{more}\n" + "\n\n".join(arguments)
+    notes = repr((docs, stabilities)) if any(docs) or any(stabilities) else ""
+    return "\n".join(names) + f"\n{notes}\n" + "\n\n".join(arguments)
 
 
 def canonical_arguments(arguments: Sequence[ArgumentSpec]) -> str:
-    """All that a file says of a probe's arguments, as a text that differs when anything does."""
+    """Return a text that differs if anything differs that a file says about a probe's arguments."""
     return "\n".join([argument.canonical() for argument in arguments])
 
 
 class Shape(NamedTuple):
-    """Checked arguments, for all probes that have the same: what native/probe.c reads of them, and the specs.
+    """Checked arguments, shared by all probes that have the same ones. native/probe.h names the first four items.
 
-    It reads (name, type) pairs, a converter for each (of an enum its numbers by all that may be said for them, of a
-    json what encodes it, else None), the types as their numbers in DECLARABLE, and the canonical text.
+    `pairs` has the name and type of each argument. `converters` has for an enum the number of each value that a call
+    may give, for a json the function that encodes it, else None. `type_numbers` has the number of each type in
+    DECLARABLE as a byte. `text` is canonical, and `arguments` has the specs.
     """
 
     pairs: tuple[tuple[str, str], ...]
     converters: tuple[Converter, ...]
-    kinds: bytes
+    type_numbers: bytes
     text: str
     arguments: tuple[ArgumentSpec, ...]
 
@@ -102,11 +104,11 @@ def argument(
     names: Mapping[str, int] | tuple[str, ...] | list[str] = (),
     limit: int | None = None,
 ) -> ArgumentSpec:
-    """An argument's type with more to say of it: `latency=argument("u64", unit="ns")`.
+    """Return a type with more information for the declaration of an argument: `latency=argument("u64", unit="ns")`.
 
-    `unit` and `doc` are for people. An "enum" has `names`, numbered from 0 unless a mapping says how, and takes a name
-    or a number; its numbers must fit 32 bits, signed. A "json" is at most `limit` bytes long (4096): of a longer one
-    tracers get {"$truncated": its length, "head": its beginning}. Raises UsageError.
+    `unit` and `doc` are for people. An "enum" has `names`, which are numbered from 0 unless a mapping gives the
+    numbers; these must fit into 32 bits, signed. A call gives a name or a number. A "json" has at most `limit` bytes
+    (4096): of a longer one tracers get {"$truncated": its length, "head": its beginning}. Raises UsageError.
     """
     what = f"an argument of type {type!r}"
     if not isinstance(type, str) or type not in DECLARABLE:
@@ -119,8 +121,8 @@ def argument(
     if limit is not None and type != "json":
         raise UsageError(f"{what} cannot have a limit", hint='argument("json", limit=16384)')
     if type == "json":
-        limit = JSON_LIMIT if limit is None else limit
-        if not _is_integer(limit) or not SMALLEST_JSON_LIMIT <= limit <= LARGEST_JSON_LIMIT:
+        limit = DEFAULT_JSON_LIMIT if limit is None else limit
+        if not _is_integer(limit) or not MIN_JSON_LIMIT <= limit <= MAX_JSON_LIMIT:
             raise UsageError(f"a json argument cannot be limited to {limit!r} bytes", hint="64 to 1048576")
     check_text(f"the unit of {what}", unit, MAX_UNIT)
     check_text(f"the doc of {what}", doc, MAX_DOC)
@@ -130,7 +132,7 @@ def argument(
 
 
 def check_name(what: str, name: object, *, hyphen: bool = True) -> str:
-    """Return `name` if tracers can spell it, else raise UsageError; `what` says whose name it is."""
+    """Return `name` if it is valid for tracers, else raise UsageError. `what` says in the message whose name it is."""
     if not isinstance(name, str):
         raise UsageError(f"the name of {what} must be a str, not {type(name).__name__}")
     if len(name) > MAX_NAME:
@@ -146,12 +148,12 @@ def check_name(what: str, name: object, *, hyphen: bool = True) -> str:
     return name
 
 
-def check_text(what: str, text: object, most: int) -> str:
-    """Return `text` if it can stand in the file's metadata, else raise UsageError."""
+def check_text(what: str, text: object, maximum: int) -> str:
+    """Return `text` if the file's metadata can hold it, else raise UsageError."""
     if not isinstance(text, str):
         raise UsageError(f"{what} must be a str, not {type(text).__name__}")
-    if len(text) > most:
-        raise UsageError(f"{what} has {len(text)} characters, at most {most} are possible")
+    if len(text) > maximum:
+        raise UsageError(f"{what} has {len(text)} characters, at most {maximum} are possible")
     if not text.isascii():
         try:
             text.encode()
@@ -167,23 +169,22 @@ def check_choice(what: str, value: object, choices: tuple[str, ...]) -> str:
     return value
 
 
-# Many probes have the same arguments, and the start of an application should not wait for the second check. The keys
-# are name, type, name, type… as they were declared.
+# Many probes have the same arguments, which are checked once. The keys are (name, type, name, type…) as declared.
 known_shapes: dict[object, Shape] = {}
-_MOST_SHAPES = 1024
-_KINDS = {name: number for number, name in enumerate(DECLARABLE)}
+_MAX_SHAPES = 1024
+_TYPE_NUMBERS = {name: number for number, name in enumerate(DECLARABLE)}
 
 
 def shape_of(what: str, arguments: Mapping[str, object]) -> Shape:
-    """Return `name: type` checked, as all users of it need it. Raises UsageError as `check_arguments`."""
+    """Return the shape of arguments that are given as `name: type`. Raises UsageError like `check_arguments`."""
     key = tuple(chain.from_iterable(arguments.items()))
-    with suppress(KeyError, TypeError):  # an enum's names are not hashable, and what is wrong may be anything
+    with suppress(KeyError, TypeError):  # a spec of an enum is not hashable, and neither may be a mistake
         return known_shapes[key]
     specs = check_arguments(what, arguments)
     pairs = tuple([spec[:2] for spec in specs])
-    kinds = bytes([_KINDS[spec.type] for spec in specs])
-    shape = Shape(pairs, tuple(map(_converter, specs)), kinds, canonical_arguments(specs), specs)
-    if len(known_shapes) >= _MOST_SHAPES:
+    numbers = bytes([_TYPE_NUMBERS[spec.type] for spec in specs])
+    shape = Shape(pairs, tuple(map(_converter, specs)), numbers, canonical_arguments(specs), specs)
+    if len(known_shapes) >= _MAX_SHAPES:
         known_shapes.clear()
     with suppress(TypeError):
         known_shapes[key] = shape
@@ -201,11 +202,14 @@ def _converter(argument: ArgumentSpec) -> Converter:
 
 
 def check_arguments(what: str, arguments: Mapping[str, object]) -> tuple[ArgumentSpec, ...]:
-    """Return the specs of `name: type` if the types exist and their operands fit, else raise UsageError."""
+    """Return the specs of arguments that are given as `name: type`.
+
+    Raises UsageError if a name or a type is wrong, or if there are too many operands.
+    """
     checked = []
     operands = 0
     for name, kind in arguments.items():
-        # Most are right; those that are not are asked again, for the reason.
+        # Most names are right. `check_name` is called for the others, because it finds the reason.
         if not isinstance(name, str) or len(name) > MAX_NAME or not _ARGUMENT_NAME.match(name):
             check_name(f"an argument of {what}", name, hyphen=False)
         spec = _spec(what, name, kind)
@@ -223,7 +227,7 @@ def _spec(what: str, name: str, kind: object) -> ArgumentSpec:
     if isinstance(kind, str) and kind in DECLARABLE and kind not in ("enum", "json"):
         return ArgumentSpec(name, kind)
     if kind == "json":
-        return ArgumentSpec(name, "json", limit=JSON_LIMIT)
+        return ArgumentSpec(name, "json", limit=DEFAULT_JSON_LIMIT)
     if isinstance(kind, ArgumentSpec):
         return kind._replace(name=name)
     if isinstance(kind, type) and isinstance(members := getattr(kind, "__members__", None), Mapping):
@@ -237,18 +241,22 @@ def _spec(what: str, name: str, kind: object) -> ArgumentSpec:
 
 
 def _of_enum(what: str, name: str, members: Mapping[str, Any]) -> ArgumentSpec:
-    """An enum.Enum: numbered by its values where all are integers, else in order. Calls take members, names, values."""
+    """Return the spec of an enum.Enum. Its numbers are its values if all are integers, else they count from 0.
+
+    A call may give a member, a name or a value.
+    """
     values = [member.value for member in members.values()]
-    by_value = all(map(_is_integer, values))
-    names = dict(zip(members, values, strict=True)) if by_value else {each: at for at, each in enumerate(members)}
-    numbered = _enum_names(what, names)
+    if all(map(_is_integer, values)):
+        numbered = _enum_names(what, dict(zip(members, values, strict=True)))
+    else:
+        numbered = _enum_names(what, list(members))
     numbers: dict[object, int] = {}
-    for each, number in numbered:
-        numbers[each] = numbers[members[each]] = number
-    for each, number in numbered:
-        # A value that is unhashable, or the name of another member, is not a way to say it.
-        if getattr(type(members[each].value), "__hash__", None) is not None:
-            numbers.setdefault(members[each].value, number)
+    for member, number in numbered:
+        numbers[member] = numbers[members[member]] = number
+    for member, number in numbered:
+        # A call cannot give a value that is not hashable, or that is the name of another member.
+        if getattr(type(members[member].value), "__hash__", None) is not None:
+            numbers.setdefault(members[member].value, number)
     return ArgumentSpec(name, "enum", names=numbered, numbers=numbers)
 
 

@@ -1,8 +1,8 @@
-"""The bytes of a provider file → a file that can be mapped executable, that all may read and no stranger can change.
+"""The bytes of a provider file → a file that can be mapped executable, that all can read and no other user can change.
 
-Input: name and bytes from `image`, which makes the bytes only for a file that is not there. Output: path and content
-for `usdtkit._probe.load`. The file stays: its name is a hash of its content, so every worker of a service maps one
-inode, and a tracer can attach to it before a process starts.
+Input: a name from `loading`, and a function that makes the bytes if there is no such file. Output: the path and the
+content for `usdtkit._probe.load`. The file is never removed here. Its name is a hash of its content, so all workers of
+a service map one inode, and a tracer can attach to it before a process starts.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from usdtkit.privatedirs import (
 _MFD_EXEC = 0x0010
 _HINT = "let USDTKIT_DIR name a directory of your own on a file system that is mounted executable"
 
-
-# More than a provider's file can have: notes are limited, and each probe takes a few hundred bytes.
-_LARGEST = 64 << 20
+# More bytes than a provider's file can have: its notes are limited, and a probe takes a few hundred bytes.
+_MAX_SIZE = 64 << 20
 
 
 class Stored(NamedTuple):
-    """A file that may be loaded, and what is in it."""
+    """A file that may be loaded, with its content."""
 
     path: str
     content: bytes
 
 
 Check = Callable[[bytes], bool]
-"""Whether these bytes are the file that is wanted."""
+"""Returns whether these bytes are those of the expected file."""
 
 
 def store(name: str, make: Callable[[], bytes], check: Check) -> Stored:
-    """Return a trusted file `name`: one that is there and passes, else one of `make()`'s bytes.
+    """Return a trusted file of this name from the first directory that allows it.
 
-    In the first directory that allows it. Raises UnsupportedError, with the reason of each.
+    A file that exists is returned if `check` accepts it; else one with the bytes of `make()` is written. Raises
+    UnsupportedError with the reason of each directory.
     """
     reasons = []
     for directory in candidates():
@@ -63,7 +63,10 @@ def store(name: str, make: Callable[[], bytes], check: Check) -> Stored:
 
 
 def find(path: Path, check: Check) -> Stored:
-    """Return a file that was built ahead of time, if it may be loaded and passes. Raises UnsupportedError."""
+    """Return a file that was built ahead of time, if it may be loaded and `check` accepts it.
+
+    Raises UnsupportedError.
+    """
     try:
         with _open_directory(str(path.parent)) as directory:
             real, content = directory.path, _read(directory.descriptor, path.name, check)
@@ -77,7 +80,7 @@ def find(path: Path, check: Check) -> Stored:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put a file at `path` in one step, readable by all. Raises UsdtkitError."""
+    """Write a file to `path` in one step, readable by all. Raises UsdtkitError."""
     try:
         write_file(str(path), content)
     except OSError as error:
@@ -85,10 +88,10 @@ def write(path: Path, content: bytes) -> None:
 
 
 def store_in_memory(name: str, image: bytes) -> str:
-    """Return a path under /proc to an anonymous file with these bytes, which stays open: bcc finds it only so."""
+    """Return a path under /proc to an anonymous file with these bytes. It stays open, for bcc to find it."""
     try:
-        # Linux 6.3 wants to be told that it may be executable, and refuses to hear it where vm.memfd_noexec is 2;
-        # older ones do not know the flag.
+        # From Linux 6.3 on, the flag says that the file may be executed. Older kernels do not know it, and a kernel
+        # with vm.memfd_noexec=2 refuses it.
         try:
             descriptor = os.memfd_create(name, os.MFD_CLOEXEC | _MFD_EXEC)
         except OSError:
@@ -96,27 +99,27 @@ def store_in_memory(name: str, image: bytes) -> str:
         fill(descriptor, image, 0o644)
     except OSError as error:
         raise UnsupportedError(f"no anonymous file for the probes {name}: {error.strerror}", hint=_HINT) from error
-    # Not /proc/self: a debugger that opens the path must find the same file.
+    # Not /proc/self, so that a debugger that opens the path finds the same file.
     return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
-# Directories that were found to be right, by what they are called, with the directory that is meant. Only root and we
-# could have made them wrong since; each file is checked every time.
-_right: dict[str, str] = {}
+# Directories that have been checked: the name of each → its real path. Only root and this user can have changed them
+# since then, so they are not checked again; each file is.
+_checked: dict[str, str] = {}
 
 
 def _store_in(directory: str, name: str, make: Callable[[], bytes], check: Check) -> Stored:
-    if directory in _right:
-        path = f"{_right[directory]}/{name}"
+    if directory in _checked:
+        path = f"{_checked[directory]}/{name}"
         try:
-            # That this can be mapped executable was seen with another file: dlopen will say it if it cannot.
+            # Another file of this directory was mapped executable. If this one cannot be, dlopen says so.
             if content := _read(None, path, check, mapped=False):
                 return Stored(path, content)
         except (UntrustedError, OSError):
-            del _right[directory]  # look again from the start, and say what is wrong
+            del _checked[directory]  # check it again, and report what is wrong
     with _open_directory(directory, make=True) as handle:
         if handle.made:
-            # Whatever the umask is: the files are for other users' tracers too.
+            # Independent of the umask, because tracers of other users read the files too.
             os.chmod(".", 0o755, dir_fd=handle.descriptor)
         content = _read(handle.descriptor, name, check)
         if content is None:
@@ -124,7 +127,7 @@ def _store_in(directory: str, name: str, make: Callable[[], bytes], check: Check
             content = _read(handle.descriptor, name, check)
             if content is None:
                 raise UntrustedError(f"{name} was changed by somebody else")
-        _right[directory] = handle.path
+        _checked[directory] = handle.path
         return Stored(f"{handle.path}/{name}", content)
 
 
@@ -137,17 +140,21 @@ def _open_directory(path: str, *, make: bool = False) -> OwnDirectory:
 
 
 def _read(directory: int | None, name: str, check: Check, *, mapped: bool = True) -> bytes | None:
-    """The bytes of a file that passes and can be mapped executable; None without one. Raises for one not to trust."""
+    """Return the bytes of a file that `check` accepts and that can be mapped executable; None if there is none.
+
+    Raises UntrustedError for a file that another user could have written.
+    """
     try:
         descriptor, status = open_entry(directory, name, {0, os.geteuid()})
     except FileNotFoundError:
         return None
     try:
-        # Read, not mapped: in a mapping the kernel would show the breakpoints of a tracer that is attached already.
-        content = read_all(descriptor, min(status.st_size, _LARGEST))
+        # The file is read and not mapped, because a mapping shows the breakpoints of tracers that are attached.
+        content = read_all(descriptor, min(status.st_size, _MAX_SIZE))
         if not check(content):
             return None
-        # The file system may refuse what its mount flags allow (SELinux, a container's policy): ask for a mapping.
+        # A policy (SELinux, a container's) may forbid an executable mapping although the mount allows it, so one is
+        # made.
         if mapped:
             mmap.mmap(descriptor, 1, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC).close()
         return content
@@ -156,20 +163,20 @@ def _read(directory: int | None, name: str, check: Check, *, mapped: bool = True
 
 
 def _publish(directory: int, name: str, image: bytes) -> None:
-    """Put the file in place in one step; one that is there with other bytes is replaced."""
+    """Write the file in one step. A file of this name with other bytes is replaced."""
     with _nameless(directory) as descriptor:
         if descriptor is not None:
             fill(descriptor, image, 0o644)
             with suppress(FileExistsError):
                 _link(descriptor, directory, name)
                 return
-    # No nameless files here, or a damaged file has the name: only a rename replaces it in one step.
+    # The file system has no nameless files, or a damaged file has the name: only a rename replaces that in one step.
     write_below(directory, name, image, 0o644)
 
 
 @contextmanager
 def _nameless(directory: int) -> Iterator[int | None]:
-    """Open a file without a name, which a crash does not leave behind; None where the file system has no such thing."""
+    """Open a file without a name, which a crash does not leave behind; None if the file system has no such files."""
     try:
         descriptor = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except OSError as error:

@@ -1,10 +1,10 @@
 """Declared probes → the bytes of the provider file: a shared library of stubs with USDT notes on them.
 
-Pure: the same probes, machine, nop and version give the same bytes, on any host; so the name of a file is a hash of
-these, and can be known without its bytes. `files` stores them, `usdtkit._probe` maps them; every tracer reads them.
-What the readers demand: gdb `.stapsdt.base` and unpadded descriptions, perf a build-id, a base address and notes that
-are not allocated, bcc the order of the sections (code, then notes), libbpf an executable segment around the site,
-stack printers sized function symbols.
+Pure: the same probes, machine, nop and version give the same bytes on any host. So the name of a file is a hash of
+these, and is known before its bytes are made. `loading` asks for both, `files` stores the bytes, `usdtkit._probe` maps
+them, and every tracer reads them. The readers have demands: gdb needs `.stapsdt.base` and unpadded descriptions; perf a
+build-id, a base address and notes that are not allocated; bcc sections in the order code, then notes; libbpf an
+executable segment around the site; printers of stacks need function symbols with a size.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from usdtkit.errors import UsageError
 from usdtkit.probes.declaration import ArgumentSpec, ProbeSpec, canonical, canonical_arguments
 from usdtkit.version import VERSION
 
-# The writer is needed for a file that does not exist yet: hardly ever.
+# The writer is imported late, because it is needed only for a file that does not exist yet.
 if TYPE_CHECKING:
     from usdtkit.elf.writer import Layout
 
-# Counts up with each change of the bytes that one version of usdtkit makes of one declaration.
+# Must be increased with each change of the bytes that one version of usdtkit makes of a declaration.
 FORMAT = 4
 BUILD_ID = bytes(20)
 
-# A file ends with the CRC-32 of all before it, little-endian; the CRC-32 of anything that does so is this.
+# A file ends with the CRC-32 of its other bytes, little-endian. The CRC-32 of the whole of such a file is always this.
 _WHOLE = 0x2144DF1C
 # p_offset, p_vaddr, p_paddr, p_filesz of the second program header
 _TEXT_HEADER = 64 + 56 + 8
 
 
 class Machine(NamedTuple):
-    """How one architecture spells a stub: the site, a nop that is attached to, and the return.
+    """A stub in the code of one architecture: a nop, which is the site, and a return.
 
-    `code` is that with the nop that is safe everywhere, `fast` the one that some kernels make cheaper. `registers` are
-    the operands of a C call in order; `stack` the further ones, formatted with their offset in bytes.
+    `code` has the nop that is safe everywhere, `fast` the one that some kernels make cheaper. `registers` hold the
+    operands of a C call in order. Further operands are on the stack; `stack` is formatted with their offset in bytes.
     """
 
     code: bytes
@@ -51,7 +51,7 @@ class Machine(NamedTuple):
     stack_start: int
 
 
-# At the entry of a function the x86-64 stack holds the return address first, that of aarch64 the ninth argument.
+# At the entry of a function the stack begins with the return address on x86-64, and with the ninth argument on aarch64.
 MACHINES = {
     "x86_64": Machine(
         b"\x90\xc3",
@@ -72,7 +72,7 @@ MACHINES = {
         0,
     ),
 }
-# From stub to stub, in bytes. A five-byte nop must not cross a page, nor a line of the cache. The room ends with the
+# The distance of stubs in bytes. A five-byte nop must not cross a page or a cache line. Behind the stub follows the
 # site for calls that cannot be fired.
 STRIDE = 16
 
@@ -83,7 +83,7 @@ def symbol_name(provider: str, probe: str) -> str:
 
 
 def file_name(provider: str, text: str, *, machine: str = "x86_64", nop: str = "safe") -> str:
-    """Return PROVIDER-HASH.so, the hash over all that decides its bytes; `text` is the canonical one of its probes."""
+    """Return PROVIDER-HASH.so, with a hash of all that its bytes depend on; `text` is the probes' canonical one."""
     nop = nop if MACHINES[machine].fast != MACHINES[machine].code else "safe"
     text = f"{FORMAT} {VERSION} {machine} {nop} {provider}\n{text}"
     return f"{provider}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.so"
@@ -96,21 +96,21 @@ def canonical_of(probes: Sequence[ProbeSpec]) -> str:
 
 
 def is_whole(content: bytes, name: str) -> bool:
-    """Whether these bytes are an undamaged file that was built under this name, which is its DT_SONAME.
+    """Return whether these bytes are an undamaged file that was built under this name, which is its DT_SONAME.
 
-    By a checksum, because only root and we ourselves can have written the file: what remains is a crash or a bad disk.
+    A checksum is enough, because only root and this user can have written the file: it detects a crash or a bad disk.
     """
     return zlib.crc32(content) == _WHOLE and f"\0{name}\0".encode() in content
 
 
 def text_of(content: bytes) -> tuple[int, int]:
-    """Return file offset (which is the virtual address too) and size in bytes of the stubs of a whole file."""
+    """Return the file offset of the stubs of a whole file, which is also their address, and their size in bytes."""
     offset, _, _, size = struct.unpack_from("<4Q", content, _TEXT_HEADER)
     return offset, size
 
 
 def operands(arguments: Sequence[ArgumentSpec], machine: Machine) -> str:
-    """Return the argument string of the note: where each operand lies when the stub is entered."""
+    """Return the argument string of the note: the place of each operand when the stub is entered."""
     sizes = [size for argument in arguments for size in DECLARABLE[argument.type]]
     texts = []
     for index, size in enumerate(sizes):

@@ -1,4 +1,7 @@
-"""An annotated function → the arguments of a probe, as `declaration` takes them."""
+"""An annotated function → the arguments of a probe, as `declaration` takes them.
+
+Input: the function that `Provider.define` decorates. Output: the name and declared type of each parameter.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.errors import UsageError
 from usdtkit.probes.declaration import ArgumentSpec
 
-# What Python's own types mean where an annotation says no more.
-_PLAIN: dict[object, str] = {int: "i64", float: "f64", bool: "bool", str: "str", bytes: "bytes", object: "json"}
-# co_flags: the function has *args, **kwargs
+# The types of arguments for Python's own types.
+_BUILTIN: dict[object, str] = {int: "i64", float: "f64", bool: "bool", str: "str", bytes: "bytes", object: "json"}
+# co_flags: the function has *args or **kwargs
 _VARIADIC = 0x04 | 0x08
 
 
 def arguments_of(function: Callable[..., object]) -> dict[str, object]:
-    """Return parameter name → declared type, in order. Raises UsageError for what a probe cannot have."""
+    """Return the declared type of each parameter by name, in order. Raises UsageError."""
     if not isinstance(function, FunctionType):
         raise UsageError(f"a probe is defined by a function, not by {function!r}")
     what = f"probe {function.__name__}"
@@ -31,7 +34,7 @@ def arguments_of(function: Callable[..., object]) -> dict[str, object]:
 
 
 class _Resolved:
-    """Annotations as objects, looked up only where one is more than the name of a type."""
+    """The annotations as objects. They are evaluated only if one is more than the name of a type."""
 
     def __init__(self, function: FunctionType) -> None:
         self.function = function
@@ -53,11 +56,11 @@ def _type(what: str, name: str, annotations: _Resolved) -> object:
     try:
         hint = annotations[name]
     except Exception as error:
-        raise UsageError(f"{what}: its annotation {raw!r} means nothing here: {error}") from error
+        raise UsageError(f"{what}: its annotation {raw!r} cannot be evaluated: {error}") from error
     if typing.get_origin(hint) is typing.Annotated:
-        base, *more = typing.get_args(hint)
-        for each in reversed(more):
-            if isinstance(each, ArgumentSpec) or (isinstance(each, str) and each in DECLARABLE):
-                return each
+        base, *metadata = typing.get_args(hint)
+        for item in reversed(metadata):
+            if isinstance(item, ArgumentSpec) or (isinstance(item, str) and item in DECLARABLE):
+                return item
         hint = base
-    return _PLAIN.get(hint, hint) if isinstance(hint, type) else hint
+    return _BUILTIN.get(hint, hint) if isinstance(hint, type) else hint

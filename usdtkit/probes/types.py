@@ -1,6 +1,7 @@
-"""Names for the types of arguments, to annotate functions with: a type checker reads them as int or float.
+"""Names of the types of arguments, for the annotations of functions that declare probes.
 
-Read by `signature`; the types themselves are in `declaration`.
+Type checkers read them as int, float or object. `signature` reads the annotations; the types themselves are listed in
+`usdtkit.argumenttypes`.
 """
 
 from __future__ import annotations
@@ -8,13 +9,24 @@ from __future__ import annotations
 from typing import Annotated
 
 u8 = Annotated[int, "u8"]
+"""An argument that is an integer of 8 bits without a sign."""
 u16 = Annotated[int, "u16"]
+"""An argument that is an integer of 16 bits without a sign."""
 u32 = Annotated[int, "u32"]
+"""An argument that is an integer of 32 bits without a sign."""
 u64 = Annotated[int, "u64"]
+"""An argument that is an integer of 64 bits without a sign."""
 i8 = Annotated[int, "i8"]
+"""An argument that is an integer of 8 bits with a sign."""
 i16 = Annotated[int, "i16"]
+"""An argument that is an integer of 16 bits with a sign."""
 i32 = Annotated[int, "i32"]
+"""An argument that is an integer of 32 bits with a sign."""
 i64 = Annotated[int, "i64"]
+"""An argument that is an integer of 64 bits with a sign."""
 f32 = Annotated[float, "f32"]
+"""An argument that is a floating-point number of 32 bits. Tracers get its bits, as IEEE 754 has them."""
 f64 = Annotated[float, "f64"]
+"""An argument that is a floating-point number of 64 bits. Tracers get its bits, as IEEE 754 has them."""
 json = Annotated[object, "json"]
+"""An argument that is any object, which tracers get as a string of JSON."""

@@ -1,10 +1,8 @@
-"""MySQL up to 5.7 and MariaDB (builds with DTrace). Read through `usdtkit.signatures.known_arguments`.
+"""The arguments of the probes of MySQL up to 5.7 and MariaDB, which builds with DTrace have.
 
-`status` is 0 for success. `exec_type`: 0 a query of its own, 1 a prepared statement, 2 a cursor, 3 in a stored
-procedure.
+Read through `usdtkit.signatures.known_arguments`; `usdtkit.providers.mysql` traces them. `status` is 0 for success.
+`exec_type` is 0 for a query of its own, 1 for a prepared statement, 2 for a cursor, and 3 within a stored procedure.
 """
-
-from typing import NamedTuple
 
 _QUERY = (("query", "str"),)
 _STATUS = (("status", "i32"),)
@@ -63,30 +61,3 @@ PROBES: dict[str, tuple[tuple[str, str], ...]] = {
     "net__write__start": (("bytes_to_write", "u64"),),
     "net__write__done": _STATUS,
 }
-
-SERVERS = ("mysqld", "mariadbd", "mysqld-debug")  # the names of its program
-
-# What stands in for query__start and query__done in builds without probes.
-
-COM_QUERY = 3
-
-
-class Dispatch(NamedTuple):
-    """dispatch_command, which runs each command of a client, as some versions declare it.
-
-    `symbol` is a glob for its mangled name; `command`, `query`, `length` say which arguments, from 1, hold the command,
-    the text of a COM_QUERY and its length. Where `length` is 0, `query` points to a struct that begins with the two.
-    """
-
-    symbol: str
-    command: int
-    query: int
-    length: int
-
-
-DISPATCH_COMMAND = (
-    # MariaDB, MySQL up to 5.6: (enum_server_command, THD*, char* packet, uint length, …)
-    Dispatch("_Z16dispatch_command19enum_server_commandP3THDPcj*", command=1, query=3, length=4),
-    # MySQL 5.7 and 8: (THD*, const COM_DATA*, enum_server_command)
-    Dispatch("_Z16dispatch_commandP3THDPK8COM_DATA19enum_server_command*", command=3, query=2, length=0),
-)

@@ -1,11 +1,8 @@
-"""PostgreSQL (builds with --enable-dtrace). Read through `usdtkit.signatures.known_arguments`.
+"""The arguments of PostgreSQL's probes, which builds with --enable-dtrace have.
 
-Left out are the probes whose arguments changed between releases (buffer reads): those keep numbers.
-
-What stands in for missing probes is from PostgreSQL's headers (utils/portal.h, tcop/pquery.h, tcop/dest.h).
+Read through `usdtkit.signatures.known_arguments`; `usdtkit.providers.postgresql` traces them. Probes whose arguments
+changed between releases (buffer reads) are left out, so that their arguments have numbers instead of wrong names.
 """
-
-from typing import NamedTuple
 
 _QUERY = (("query", "str"),)
 _TRANSACTION = (("transaction_id", "u32"),)
@@ -81,42 +78,3 @@ PROBES: dict[str, tuple[tuple[str, str], ...]] = {
     "wal__insert": (("resource_manager", "u8"), ("info", "u8")),
     "wal__switch": (),
 }
-
-# Called when a backend waits for the next message, after a query as well as after an error. A query of the simple
-# protocol lasts from query__start to here; query__done is not reached by one that fails.
-READY = "ReadyForQuery"
-
-
-class PortalRun(NamedTuple):
-    """PortalRun, which executes a bound statement of the extended protocol (and each statement of the simple one), as
-    some major versions declare it: (Portal, long, bool, bool, DestReceiver *dest, …).
-
-    `source`: the offset of PortalData.sourceText; `dest`: which argument, from 1.
-    """
-
-    versions: range
-    source: int
-    dest: int
-
-
-PORTAL_RUN = (PortalRun(range(15, 18), source=56, dest=5), PortalRun(range(10, 15), source=48, dest=5))
-DEST_KIND, DEST_REMOTE_EXECUTE = 32, 3  # DestReceiver.mydest, and what it is in the extended protocol
-VERSION = rb"PostgreSQL (\d+)[^\0]{0,99} on "  # as version() has it, in the program
-
-SERVERS = ("postgres",)  # the names of its program: the postmaster, and for each connection a backend that it forks
-
-# What a backend calls itself (update_process_title, on by default): the cluster where it has a name, user, database,
-# the client's host or [local], and what it does just now.
-BACKEND_TITLE = r"postgres: (?:[^ ]+: )?(?P<user>[^ ]+) (?P<database>[^ ]+) (?:\[local\]|[^ ]+\(\d+\))"
-
-# LockTagType since PostgreSQL 14, and the modes of heavyweight and lightweight locks (lock.h, lockdefs.h, lwlock.h).
-LOCK_TYPES = (
-    *("relation", "extend", "frozenid", "page", "tuple", "transactionid", "virtualxid", "spectoken", "object"),
-    *("userlock", "advisory", "applytransaction"),
-)
-LOCK_MODES = (
-    *("none", "AccessShare", "RowShare", "RowExclusive", "ShareUpdateExclusive", "Share", "ShareRowExclusive"),
-    *("Exclusive", "AccessExclusive"),
-)
-LWLOCK_MODES = ("exclusive", "shared", "until free")
-PHASES = ("parse", "rewrite", "plan", "execute")

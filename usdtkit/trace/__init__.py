@@ -42,14 +42,14 @@ from usdtkit.bpf.expressions import (
     us,
     ustack,
 )
-from usdtkit.bpf.layout import Truncated, TruncatedBytes
+from usdtkit.model import Truncated, TruncatedBytes
 from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable, Sums
 from usdtkit.trace.events import Columns, Event, Texts, wall_time
 from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
-from usdtkit.trace.specs import FunctionSpec, UsdtSpec, uprobe, uretprobe, usdt
+from usdtkit.trace.specs import FunctionSpec, Resolved, UsdtSpec, uprobe, uretprobe, usdt
 from usdtkit.trace.together import Sources
 
 if TYPE_CHECKING:
@@ -57,16 +57,20 @@ if TYPE_CHECKING:
     from usdtkit.trace.stacks import Stack
 
 __all__ = [
-    "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram", "KernelMap",
-    "Pair", "Planned", "Session", "Source", "Sources", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums",
-    "Texts", "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "comm", "cpu", "cstr",
-    "deref", "gid", "goroutine", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe",
-    "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram",
+    "KernelMap", "Pair", "Planned", "Resolved", "Session", "Source", "Sources", "Stack", "Statistics",
+    "StatisticsTable", "Summary", "Sums", "Texts", "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer",
+    "caller", "cgroup", "comm", "cpu", "cstr", "deref", "gid", "goroutine", "ip", "latency", "ms", "now", "pid",
+    "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
-    # Most sessions take no stacks, and need not wait for what names them.
+    """Import the classes for stacks when they are used, because most sessions read no stacks."""
     if name == "Stack":
         from usdtkit.trace.stacks import Stack
 

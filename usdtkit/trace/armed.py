@@ -1,15 +1,15 @@
-"""Whether the processes that map what is traced really have the breakpoints, and if not, why.
+"""Whether the processes that map what is traced really have the breakpoints, and if not, why not.
 
-Input: the sites that a session has attached to. Output: lines for people, and a number for the account. The kernel says
-that it has attached when it has noted the file; a process that runs a copy of the code, or another file than the one of
-that name today, is then silently not traced. So one byte of each mapping is read where the process would run it.
+Input: the sites that a session has attached to. Output: lines for people, and a number for the account. The kernel
+reports success as soon as it has noted the file. A process that runs a copy of the code, or an older file of the same
+name, is then silently not traced. Therefore one breakpoint is looked for in the memory of each process's mappings.
 """
 
-# ruff: noqa: PTH115, PTH123 thousands of files of /proc, where pathlib's cost shows
+# ruff: noqa: PTH115, PTH123 thousands of files of /proc are read, which pathlib makes slow
 
 from __future__ import annotations
 
-import _thread  # as bpf.links: threading takes long to import
+import _thread  # threading takes long to import
 import os
 import time
 from bisect import bisect_left
@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from usdtkit.bpf.abi import machine
+from usdtkit.bpf.abi import abi_of
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.sites import SitesByFile
@@ -27,10 +27,10 @@ from usdtkit.processes import running_pids
 from usdtkit.records import dataclass
 
 SHOWN = 5  # processes that a line names
-MOST_FILES = 128  # that are looked for; each is kept open
-# Processes that are looked at before the start is over. More are looked at beside it, as each takes 0.1 ms.
+MOST_FILES = 128  # files that are looked for in processes; each is kept open
+# Up to so many processes are looked at before the start is over. More are looked at in a thread: each takes 0.1 ms.
 FEW = 8
-# How long a look at the end may take, when nothing came: so many thousand processes are looked at.
+# The time that a look at the end may take, when nothing came: enough for some thousand processes.
 LAST_LOOK_S = 0.5
 OVERLAYFS = b"overlay"
 
@@ -53,10 +53,10 @@ class Unarmed:
 
     @property
     def line(self) -> str:
-        """In words, with the first few processes."""
+        """A sentence that names the first few processes."""
         names = ", ".join(map(str, self.pids[:SHOWN]))
-        more = f", … ({len(self.pids)} processes)" if len(self.pids) > SHOWN else ""
-        return f"not armed in {names}{more}: {self.reason}: {self.path}"
+        others = f", … ({len(self.pids)} processes)" if len(self.pids) > SHOWN else ""
+        return f"not armed in {names}{others}: {self.reason}: {self.path}"
 
 
 class _File:
@@ -66,24 +66,24 @@ class _File:
         self.path = path = file.path
         self.sites = sorted(sites)
         self.identity: Identity | None = None
-        self.shown: Identity | None = None  # as processes show it, where that differs
-        # As maps calls a file that has been replaced. A path below /proc leads into another file system.
+        self.shown: Identity | None = None  # what processes show, where that is another one
+        # What /proc/PID/maps calls a file that was replaced. A path below /proc leads into another file system.
         self.replaced = b"" if path.startswith("/proc/") else os.fsencode(os.path.realpath(path)) + b" (deleted)\n"
         self.file = file
 
     def sites_in(self, mapping: Mapping) -> Sequence[int]:
-        """Those of the sites that a mapping has."""
+        """The sites that lie within a mapping."""
         first = bisect_left(self.sites, mapping.offset)
         return self.sites[first : bisect_left(self.sites, mapping.offset + mapping.end - mapping.start)]
 
     @property
     def descriptor(self) -> int:
-        """The file itself, open for reading."""
+        """The descriptor of the file, open for reading."""
         return self.file.descriptor
 
 
 class _Look:
-    """What one look at the processes finds."""
+    """What one look at the processes has found."""
 
     def __init__(self) -> None:
         self.unarmed: dict[tuple[str, str], list[int]] = {}
@@ -92,38 +92,42 @@ class _Look:
 
 
 class Armed:
-    """Looks after the sites of a session: once when they are attached, and again before it ends if nothing came."""
+    """Checks the sites of a session: once when they are attached, and again before the session ends if nothing came."""
 
     def __init__(self, sites: SitesByFile, refused: Collection[tuple[str, int]], pids: Sequence[int]) -> None:
-        """`refused`: sites that were not attached, by path and file offset. `pids`: where; without any, everywhere."""
+        """`refused`: sites that were not attached, by path and file offset. `pids`: the processes; none means all."""
         self._pids = pids
         self._files: list[_File] = []
-        self._look = _Look()  # of nobody yet
+        self._look = _Look()  # nobody was looked at yet
         self._look.is_whole = False
         self._tell: Callable[[str], object] | None = None
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._stop = self._is_final = False
         self._over = _thread.allocate_lock()
         for file, file_sites in islice(sites.items(), MOST_FILES):
             offsets = {site.file_offset for site in file_sites.sites}
             if offsets := {offset for offset in offsets if (file.path, offset) not in refused}:
                 self._files.append(_File(file, offsets))
-        for one, identity in zip(self._files, identities([one.descriptor for one in self._files]), strict=True):
-            one.identity = identity
+        known = identities([file.descriptor for file in self._files])
+        for attached, identity in zip(self._files, known, strict=True):
+            attached.identity = identity
         self._find_shown()
-        self._paths = [one.path for one in self._files]
-        self._knows_all = len(self._files) == len(sites) and all(one.identity for one in self._files)
+        self._paths = [attached.path for attached in self._files]
+        self._knows_all = len(self._files) == len(sites) and all(attached.identity for attached in self._files)
 
     def _find_shown(self) -> None:
-        """Below an overlay lies what is attached to, and what processes show that they map is the overlay's file."""
-        for one in self._files:
-            with suppress(UsdtkitError):  # its path has gone: then it is the descriptor's file or none
-                overlaid = OpenFile.open(one.path)
-                if overlaid != one.file:
-                    (one.shown,) = identities([overlaid.descriptor])
+        """Find out what processes show that they map, where an overlay file system shows a file of its own.
+
+        The kernel attaches to the file below the overlay, which is another inode.
+        """
+        for attached in self._files:
+            with suppress(UsdtkitError):  # the path has gone, so nothing but the file itself can be mapped
+                overlaid = OpenFile.open(attached.path)
+                if overlaid != attached.file:
+                    (attached.shown,) = identities([overlaid.descriptor])
 
     def begin(self) -> None:
-        """Look at a few processes at once; at many beside what comes now, so that no start waits for it."""
+        """Look at a few processes at once, and at many in a thread, so that the start does not wait for them."""
         if self._is_final:
             return
         if self._pids and len(self._pids) <= FEW:
@@ -133,58 +137,58 @@ class Armed:
         _thread.start_new_thread(self._run, ())
 
     def look_for_good(self) -> None:
-        """The last time that processes can be looked at, before privileges are given up."""
+        """Look for the last time, because privileges are about to be given up."""
         with self._over:
             if not self._look.is_whole:
                 self._take(self._who(), time.monotonic() + LAST_LOOK_S)
             self._is_final = True
 
     def look_again(self) -> None:
-        """Before the end of a session that saw nothing: processes may have come, or changed, since."""
+        """Look once others before a session ends that saw nothing: other processes may run now."""
         if self._is_final:
             return
         with self._over:
             self._take(self._who(), time.monotonic() + LAST_LOOK_S)
 
     def close(self) -> None:
-        """Look no more. What was found stays."""
+        """Stop looking. What was found stays."""
         self._stop = True
         with self._over:
             self._files.clear()
 
     @property
     def unarmed(self) -> list[Unarmed]:
-        """What the latest look has found."""
+        """The processes without breakpoints that the latest look has found, by reason and file."""
         return [Unarmed(reason, path, tuple(pids)) for (reason, path), pids in list(self._look.unarmed.items())]
 
     @property
     def lines(self) -> list[str]:
-        """What there is to say of it, a line a reason and file."""
-        if found := self.unarmed:
-            return [one.line + (DANGER if one.reason == REMAPPED and not self._pids else "") for one in found]
+        """What to report: a line for each reason and file, or that nobody runs what is traced."""
+        if unarmed := self.unarmed:
+            return [line.line + (DANGER if line.reason == REMAPPED and not self._pids else "") for line in unarmed]
         if self._pids or self._look.armed or not self._look.is_whole or not self._knows_all or not self._paths:
             return []
-        more = f" or any of {len(self._paths) - 1} other files" if len(self._paths) > 1 else ""
+        others = f" or any of {len(self._paths) - 1} other files" if len(self._paths) > 1 else ""
         unknown = f" ({self._look.unreadable} may not be looked into)" if self._look.unreadable else ""
-        return [f"no running process maps {self._paths[0]}{more}; it is attached for those that start later{unknown}"]
+        return [f"no running process maps {self._paths[0]}{others}; it is attached for those that start later{unknown}"]
 
     @property
     def doubts(self) -> list[str]:
-        """Why less is known of the processes that were given than was asked for."""
+        """What could not be seen of the processes that were given."""
         if not self._pids or not self._look.unreadable:
             return []
         return [f"what is armed in {self._look.unreadable} of the processes cannot be seen without CAP_SYS_PTRACE"]
 
     def tell(self, tell: Callable[[str], object]) -> None:
-        """Call this with each line, once; from the thread that finds it."""
+        """Call `tell` with each line once, from the thread that finds it."""
         self._tell = tell
         self._say()
 
     def _say(self) -> None:
         if self._tell is not None:
             for line in self.lines:
-                if line not in self._told:
-                    self._told.add(line)
+                if line not in self._reported:
+                    self._reported.add(line)
                     self._tell(line)
 
     def _run(self) -> None:
@@ -214,7 +218,7 @@ class Armed:
     def _look_at(self, pid: int, look: _Look) -> None:
         states = self._states(pid)
         if any(states.values()):
-            # Not what a process shows that is just beginning another program, or ending.
+            # A second time, because a process that is ending or beginning another program shows anything.
             again = self._states(pid)
             states = {path: reason for path, reason in states.items() if again.get(path) == reason}
         for path, reason in states.items():
@@ -224,7 +228,7 @@ class Armed:
                 look.armed += 1
 
     def _states(self, pid: int) -> dict[str, str]:
-        """Of each file that the process runs, why it is not armed there, or ""."""
+        """Why a file that the process runs is not armed there, by its path; "" where it is armed."""
         maps = maps_of(pid)
         states: dict[str, str] = {}
         for file in self._files:
@@ -242,7 +246,8 @@ class Armed:
 
 
 def _state(pid: int, maps: bytes, file: _File, mappings: Sequence[Mapping]) -> str | None:
-    """Why a file is not armed in a process that has these mappings of it, "" where it is; None: it does not run it."""
+    """Why a file is not armed in a process with these mappings of it; "" where it is armed, None where it does not
+    run."""
     executable = [mapping for mapping in mappings if mapping.is_executable]
     held = {
         tuple(sites[:: max(len(sites) - 1, 1)]): mapping for mapping in executable if (sites := file.sites_in(mapping))
@@ -255,7 +260,7 @@ def _state(pid: int, maps: bytes, file: _File, mappings: Sequence[Mapping]) -> s
         return None
     memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # All sites of a mapping are armed alike.
+        # Either all sites of a mapping are armed, or none.
         states = {_state_of(pid, memory, file, mapping, sites[0]) for sites, mapping in held.items()}
     finally:
         os.close(memory)
@@ -265,11 +270,11 @@ def _state(pid: int, maps: bytes, file: _File, mappings: Sequence[Mapping]) -> s
 def _state_of(pid: int, memory: int, file: _File, mapping: Mapping, site: int) -> str:
     address = mapping.address(site)
     assert address is not None
-    size = machine().breakpoint_size
-    there = os.pread(memory, size, address)
-    if not there:
+    size = abi_of().breakpoint_size
+    code = os.pread(memory, size, address)
+    if not code:
         raise ProcessLookupError
-    if there != os.pread(file.descriptor, size, site):
+    if code != os.pread(file.descriptor, size, site):
         return ""
     if mapping.is_writable or mapping.permissions[3:4] == b"s":
         return WRITABLE
@@ -277,8 +282,8 @@ def _state_of(pid: int, memory: int, file: _File, mapping: Mapping, site: int) -
 
 
 def _runs_copy(maps: bytes, file: _File, mappings: Sequence[Mapping], missing: Sequence[int]) -> bool:
-    """Whether there is code at the address of one of the missing sites, and it is not this file's."""
-    from usdtkit.elf.image import Image  # seldom needed
+    """Whether the process has code that is not this file's at the address of one of the missing sites."""
+    from usdtkit.elf.image import Image  # rarely needed
     from usdtkit.elf.loading import address_of, load_bias
 
     try:
@@ -289,14 +294,14 @@ def _runs_copy(maps: bytes, file: _File, mappings: Sequence[Mapping], missing: S
         return False
     for address in addresses:
         if address is not None:
-            there = mapping_at(maps, bias + address)
-            if there is not None and there.is_executable and there.identity not in (file.identity, file.shown):
+            mapping = mapping_at(maps, bias + address)
+            if mapping is not None and mapping.is_executable and mapping.identity not in (file.identity, file.shown):
                 return True
     return False
 
 
 def _runs_replaced(pid: int, maps: bytes, file: _File) -> bool:
-    """Whether a process runs what had the name of this file before, and sees the same files as we do."""
+    """Whether a process runs the file that had this name before, and sees the same file systems as we do."""
     lines = [line for line in maps.splitlines(keepends=True) if line.endswith(file.replaced)]
     if not any(b"x" in line.split(None, 2)[1] for line in lines):
         return False
@@ -304,7 +309,7 @@ def _runs_replaced(pid: int, maps: bytes, file: _File) -> bool:
 
 
 def _is_on_overlay(pid: int, descriptor: int) -> bool:
-    """Whether an open file lies on overlayfs, among our mounts or those of a process."""
+    """Whether an open file lies on overlayfs, by our mounts or those of a process."""
     with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
         mount = next((line.split()[1] for line in file if line.startswith(b"mnt_id:")), b"")
     for whose in ("self", pid):

@@ -1,7 +1,7 @@
-"""What a session will attach to, and what became of every hit: the plan before, the account after.
+"""What a session will attach to, and the account of what became of every hit.
 
-Input: the hooks and resolved places of `definition`. Output: sites with cookies for `bpf.links`, and the values that a
-session shows of itself.
+Input: the hooks and resolved places of `definition`. Output: sites with cookies for `usdtkit.kernel.attach`, the values
+of `Session.plan`, and the numbers of `Session.summary`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,22 @@ if TYPE_CHECKING:
 class Summary:
     """What became of every hit.
 
-    `hits` that reached a hook (of a pair: that were completed), events `received` and `lost` for want of room in the
-    ring buffer; entries that a full table did not take; ends without a start; starts that were given up because
-    too many were open in one thread (`overflow`), or because their end cannot come any more (`abandoned`: the thread or
-    process has ended, the call was left by an exception or longjmp, the key has started again); values that could not
-    be read; hits of which no stack could be taken, for want of room or because the process is a 32-bit one. `open`
-    calls of functions had neither returned nor been seen to be left when this was read. `rejected` are calls of probes
-    that were not fired because their values did not fit, as programs that use usdtkit count them.
-
-    `unarmed` is how many processes run what is traced but have no breakpoints there; `Session.unarmed` lists them.
-    `command_status` is how the session's command ended by itself: its exit status, or the negative number of the
-    signal. It is None while the command runs, and where there is none.
+    - `hits`: hits that reached a source; of a pair, those that were completed
+    - `received`, `lost`: events that were read, and that found no room in the ring buffer
+    - `full`: hits that were not followed because a table was full
+    - `unmatched`: ends without a start
+    - `overflow`: starts that were given up because too many were open in one thread
+    - `abandoned`: starts whose end cannot come any more, because the thread or process ended, because the call was left
+      by an exception or longjmp, or because the key started again
+    - `unreadable`: values that could not be read
+    - `no_stack`: hits of which no stack could be taken, because there was no room or the process is a 32-bit one
+    - `open`: calls of functions that had neither returned nor been seen to be left when this was read
+    - `rejected`: calls of probes that were not fired because their values did not fit; programs that use usdtkit count
+      them
+    - `unarmed`: processes that run what is traced but have no breakpoints there; `Session.unarmed` lists them
+    - `command_status`: how the session's command ended by itself, as an exit status or the negative number of a signal.
+      None while the command runs, and where there is none
+    - `duration_s`: seconds since the session was attached, until it was detached
     """
 
     hits: int
@@ -61,14 +66,16 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One site of a session: `kind` is usdt, entry or return; offsets are the file's; no `pids` means every process.
+    """One site that a session attaches to.
 
-    `arguments` are those that its source can be asked for. `cost` is what the kernel does at a hit: an instruction that
-    is "emulated" costs half a microsecond, one that is "stepped" 7 to 17; where it is "refused", "mistaken" for
-    another, or "held" (a system call, which no signal could then interrupt), there must be no probe.
-    `returns` says how the returns of the function are seen, and `why`: by "sites",
-    which are probes on the instructions with which it leaves, by "probes", the kernel's return probes, or at a jump to
-    its last callee by a return probe that is set there ("tail").
+    - `kind`: usdt, entry or return
+    - `file_offset`, `semaphore_offset`: in the file; the latter is 0 where the site has no semaphore
+    - `pids`: the processes; none means every process
+    - `arguments`: those that the source can be asked for
+    - `cost`: what the kernel does at a hit. An instruction that is "emulated" costs half a microsecond, one that is
+      "stepped" 7 to 17. There must be no probe on one that is "refused", "mistaken" for another, or "held" (a system
+      call, which no signal could then interrupt).
+    - `returns`, `why`: how the function's returns are observed, as `usdtkit.model.ReturnsBy` has it, and the reason
     """
 
     kind: str
@@ -83,16 +90,20 @@ class Planned:
     why: str
 
     def to_json(self) -> dict[str, object]:
-        """As an object of JSON."""
-        return {**asdict(self), "arguments": [{"name": each.name, "type": each.type} for each in self.arguments]}
+        """The site as a JSON object."""
+        arguments = [{"name": argument.name, "type": argument.type} for argument in self.arguments]
+        return {**asdict(self), "arguments": arguments}
 
 
 @dataclass
 class Plan:
-    """Where everything goes: sites by file, and the entries of `operands`.
+    """What is given to the kernel.
 
-    `numbers` has the probe of each hook that its sites are given which come later. `rejected`: of each number of a site
-    for calls that could not be fired, the name of its probe.
+    - `sites`: by file
+    - `operands`: the entries of the map `operands`
+    - `probe_names`: the names of probes, by number
+    - `numbers`: of each hook, the number of the probe that its sites get if they are found only later
+    - `rejected`: the name of a probe by the number of its sites for calls that could not be fired
     """
 
     sites: dict[OpenFile, FileSites]
@@ -108,16 +119,16 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
     from usdtkit.elf.sites import cost
 
     costs: dict[UserPlace, Cost] = {}
-    wanted: dict[OpenFile | str, list[UserPlace]] = {}
+    by_file: dict[OpenFile | str, list[UserPlace]] = {}
     for resolved in places:
         for place in resolved.places:
-            wanted.setdefault(place.file or place.path, []).append(place)
-    for same in wanted.values():
+            by_file.setdefault(place.file or place.path, []).append(place)
+    for in_file in by_file.values():
         try:
-            with Image(same[0].path, same[0].opened) as image:
-                costs.update({place: cost(image, place.file_offset) for place in same})
+            with Image(in_file[0].path, in_file[0].opened) as image:
+                costs.update({place: cost(image, place.file_offset) for place in in_file})
         except UsdtkitError:
-            costs.update(dict.fromkeys(same, "unknown"))
+            costs.update(dict.fromkeys(in_file, "unknown"))
     return [
         Planned(
             *(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, pids),
@@ -129,14 +140,15 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
 
 
 def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:
-    """The plan of a session's hooks, each with its places; with `stacks`, functions' entries are marked for them."""
+    """The plan of a session's hooks, each with its places. With `stacks`, USDT sites that begin a function are
+    marked."""
     sites: dict[OpenFile, FileSites] = {}
     lists: dict[tuple[bytes, ...], int] = {}
-    # Each hook has numbers of its own, in a row, so that a cookie says which hook is meant; a call's return has those
-    # of its entry, by which they meet.
+    # A hook has numbers that no other has, in a row, so that a cookie says which hook is meant. Only a call's return
+    # has the numbers of its entry, because they meet by these.
     names: dict[tuple[int, str], int] = {}
     numbers: list[int] = []
-    # Of each hook, as two paths may lead to one file: a place that was attached to twice would count twice.
+    # Two paths may lead to one file, and a place that a hook is attached to twice would count twice.
     placed: set[tuple[int, OpenFile, int, str, int]] = set()
     namesakes: dict[tuple[int, OpenFile, str], dict[int, int]] = {}
     for hook, resolved in zip(hooks, places, strict=True):
@@ -150,8 +162,8 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
                 file.handles.append(place.file)
             flags = place.flags
             if place.function is not None:
-                same = namesakes.setdefault((owner.index, opened, place.name), {})
-                flags |= same.setdefault(place.function.file_offset, len(same)) % NAMESAKES << NAMESAKE_SHIFT
+                numbered = namesakes.setdefault((owner.index, opened, place.name), {})
+                flags |= numbered.setdefault(place.function.file_offset, len(numbered)) % NAMESAKES << NAMESAKE_SHIFT
             where = hook.index, opened, place.file_offset, place.name, flags
             if where in placed:
                 continue
@@ -169,9 +181,9 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
                 file.add_tail(hook.function, site)
             elif place.returns != "probes":
                 file.add(hook.function, site)
-            elif hook.call is not None:  # its entries are the same places
+            elif hook.call is not None:  # the entry's places are the same ones
                 file.add_call(hook.call.function, hook.function, site)
-    rejected: dict[tuple[OpenFile, int], str] = {}  # once, however many sources have the probe
+    rejected: dict[tuple[OpenFile, int], str] = {}  # each once, however many sources have its probe
     for resolved in places:
         for place in resolved.places if resolved.kind == "usdt" else ():
             if place.rejected_offset:
@@ -180,9 +192,9 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
     counting: dict[OpenFile, list[UprobeSite]] = {}
     for number, (opened, offset) in zip(by_number, rejected, strict=True):
         counting.setdefault(opened, []).append(UprobeSite(offset, 0, usdt_cookie(number, 0)))
-    for opened, those in counting.items():
-        # First of all, for a program may fire as soon as it sees that a probe is traced.
-        sites[opened].plain = {REJECTED: those, **sites[opened].plain}
+    for opened, counted in counting.items():
+        # Before all others, because a program may call a probe as soon as it sees that it is traced.
+        sites[opened].plain = {REJECTED: counted, **sites[opened].plain}
     return Plan(
         sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers, by_number
     )
@@ -191,22 +203,23 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
 def totals(
     hooks: Sequence[programs.Hook], stats: Iterable[tuple[bytes, bytes]], calls: Mapping[int, int]
 ) -> dict[str, int]:
-    """What the hooks have counted, by COUNTERS, of the entries of the map `stats`; and how many calls are `open`.
+    """The sums of the hooks' counters, by the names of COUNTERS, and how many calls are `open`.
 
-    `calls` has the number of open ones by the hook of their entries. What was entered, has not returned and is not open
-    was left, which no hook has seen.
+    `stats` are the entries of the map of that name, `calls` the numbers of open calls by the hook of their entry. A
+    call that was entered, has not returned and is not open was left in another way, which no hook sees: it is
+    "abandoned".
     """
     total = dict.fromkeys(programs.COUNTERS, 0)
     hits = [0] * len(hooks)
     for key, values in stats:
         numbers = memoryview(values).cast("Q")  # of each CPU in turn
-        room = programs.COUNTERS_SIZE // numbers.itemsize
+        stride = programs.COUNTERS_SIZE // numbers.itemsize
         index = int.from_bytes(key, "little")
-        hits[index] = sum(numbers[programs.COUNTERS.index("hits") :: room])
+        hits[index] = sum(numbers[programs.COUNTERS.index("hits") :: stride])
         for counter, name in enumerate(programs.COUNTERS):
-            # A pair's hits are its ends.
+            # The hits of a pair are those of its end.
             if name != "hits" or hooks[index].start is None:
-                total[name] += sum(numbers[counter::room])
+                total[name] += sum(numbers[counter::stride])
     for hook in hooks:
         if hook.counts_calls and hook.call is not None:
             entered = hook.call.index

@@ -1,8 +1,7 @@
-"""Whether what is attached is really in force in the processes, for one session: its armed check, its semaphores, its
-command.
+"""What a session does in the traced processes themselves: its armed check, its semaphores, its command.
 
-Input: the sites that `session` has attached to. Output: lines for people, the processes that are not traced, and how a
-command ended. `armed` and `semaphores` do the work; the latter is only loaded for sites that have any.
+Input: the sites that `session` has attached to. Output: lines for people, the processes that are not traced, and how
+the command ended. `armed` and `semaphores` do the work.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from usdtkit.trace.command import Command
 if TYPE_CHECKING:
     from usdtkit.trace.semaphores import Semaphores
 
-# What makes a program copy its own code to huge pages when it starts: an option of node, and a setting of PHP.
+# Options of node, and a setting of PHP, with which they copy their own code to huge pages when they start.
 COPYING = ("--use-largepages=on", "--use-largepages=silent", "opcache.huge_code_pages=1")
 
 
 class Presence:
-    """What a session has in the processes themselves, from its attachment to its end."""
+    """What a session has in the processes, from its attachment to its end."""
 
     def __init__(self, pids: Sequence[int], command: Command | None, method: str | None) -> None:
-        """`pids`: where the session traces; without any, everywhere. `command`: the child that it has started, if any.
-        `method` as `bpf.links.Links` has it."""
+        """`pids`: the processes that the session traces; none means all. `command`: the child that it has started, if
+        any. `method`: as `usdtkit.kernel.attach.links.Links` has it."""
         self._pids = pids
         self._command = command
         self._method = method
@@ -37,20 +36,20 @@ class Presence:
         self._has_begun = False
 
     def attaching(self, sites: SitesByFile) -> None:
-        """The session is about to attach. UnsupportedError where that would kill its command."""
+        """To be called before the session attaches. UnsupportedError where breakpoints would kill its command."""
         if self._command is not None:
             refuse_copying(self._command.program, self._command.words, {file.path for file in sites})
 
     def attached(self, sites: SitesByFile, refused: Collection[Refusal]) -> None:
-        """The session has attached to these sites, but for those refused, for the first time."""
-        self._armed = Armed(sites, {(one.path, one.file_offset) for one in refused}, self._pids)
+        """To be called when the session has attached for the first time, to these sites without those `refused`."""
+        self._armed = Armed(sites, {(refusal.path, refusal.file_offset) for refusal in refused}, self._pids)
         self.extended(sites)
 
     def extended(self, sites: SitesByFile) -> None:
-        """The session has attached to these sites."""
-        if not any(one.semaphore_offset for file in sites.values() for one in file.sites):
+        """To be called when the session has attached to these sites."""
+        if not any(site.semaphore_offset for file_sites in sites.values() for site in file_sites.sites):
             return
-        from usdtkit.trace.semaphores import Semaphores, misleading_files  # what functions do without
+        from usdtkit.trace.semaphores import Semaphores, misleading_files  # functions have no semaphores
 
         files = misleading_files(sites)
         if files and self._semaphores is not None:
@@ -61,13 +60,15 @@ class Presence:
                 self._semaphores.begin()
 
     def before_drop(self) -> None:
-        """Privileges are about to be given up: look at the processes now. A command has not begun yet."""
+        """To be called before privileges are given up: look at the processes now. A command has not begun yet."""
         if self._armed is not None and self._command is None:
             self._armed.look_for_good()
 
     def begin(self) -> None:
-        """Look after the processes from now on, and let the command go. Not before privileges are dropped, which the
-        threads that do it would keep."""
+        """Look after the processes from now on, and let the command run.
+
+        To be called after privileges were given up, because threads that were started before would keep them.
+        """
         self._has_begun = True
         if self._semaphores is not None:
             self._semaphores.begin()
@@ -77,7 +78,7 @@ class Presence:
             self._armed.begin()
 
     def detach(self, *, nothing_came: bool) -> None:
-        """Before the session detaches: stop writing to processes, and look once more where nothing came."""
+        """To be called before the session detaches: stop writing to processes, and look once more if nothing came."""
         if self._armed is not None:
             if nothing_came and self._has_begun:
                 self._armed.look_again()
@@ -86,27 +87,31 @@ class Presence:
             self._semaphores.detach()
 
     def close(self) -> None:
-        """End the command, and free everything."""
+        """End the command and free everything."""
         if self._command is not None:
             self._command.close()
         if self._semaphores is not None:
             self._semaphores.close()
 
     def tell(self, tell: Callable[[str], object]) -> None:
-        """Call `tell` with a line for each reason why a process is not traced, now or as soon as it is known: perhaps
-        in another thread."""
+        """Call `tell` with a line for each reason why a process is not traced, as soon as it is known.
+
+        The call may come from another thread.
+        """
         for part in (self._armed, self._semaphores):
             if part is not None:
                 part.tell(tell)
 
     @property
     def unarmed(self) -> list[Unarmed]:
-        """Processes that run what is traced but have no breakpoints there, by reason and file, as the latest look has
-        found: that after the start, or, where nothing came, that before the end."""
+        """Processes that run what is traced but have no breakpoints there, by reason and file.
+
+        The session looks for them after its start, and again before its end if nothing came.
+        """
         return [] if self._armed is None else self._armed.unarmed
 
     def reasons(self) -> list[str]:
-        """Why nothing came, as far as that is known; often nothing. To be asked before `close`."""
+        """Why nothing came, as far as that is known: lines for people, often none. Ask before `close`."""
         reasons = [] if self._armed is None else [*self._armed.lines, *self._armed.doubts]
         if self._semaphores is not None:
             reasons += self._semaphores.lines
@@ -116,26 +121,26 @@ class Presence:
 
     @property
     def command_status(self) -> int | None:
-        """How the command ended by itself: its exit status, or the negative number of the signal; None of none."""
+        """How the command ended by itself: its exit status, or the negative number of a signal. None without one."""
         return None if self._command is None else self._command.status
 
     def account(self) -> dict[str, Any]:
-        """What a summary has of this."""
+        """The fields of a `Summary` that are known here."""
         return {
-            "unarmed": len({pid for one in self.unarmed for pid in one.pids}),
+            "unarmed": len({pid for unarmed in self.unarmed for pid in unarmed.pids}),
             "command_status": self.command_status,
         }
 
 
 def refuse_copying(program: str, words: Sequence[str], paths: Collection[str]) -> None:
-    """Raise UnsupportedError where a command would copy its code, with our breakpoints in it, and be killed by them.
+    """Raise UnsupportedError where a command would copy its code together with our breakpoints, and be killed by them.
 
-    Nothing in the kernel prevents that: a breakpoint works only where it was put.
+    A breakpoint works only at the address where the kernel has put it, and the kernel does not prevent such copies.
     """
-    asked = [*words[1:], *os.environ.get("NODE_OPTIONS", "").split()]
-    found = next((word for word in asked if word.endswith(COPYING)), None)
-    if found is not None and os.path.realpath(program) in map(os.path.realpath, paths):
+    options = [*words[1:], *os.environ.get("NODE_OPTIONS", "").split()]
+    copying = next((word for word in options if word.endswith(COPYING)), None)
+    if copying is not None and os.path.realpath(program) in map(os.path.realpath, paths):
         raise UnsupportedError(
-            f"{program} copies its code to huge pages ({found}), and breakpoints in the copy would kill it",
+            f"{program} copies its code to huge pages ({copying}), and breakpoints in the copy would kill it",
             hint="leave that out while you trace it, or trace its libraries",
         )

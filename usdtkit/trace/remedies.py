@@ -1,7 +1,6 @@
-"""The account of a session → what to do about each kind of hit that was not followed, a sentence each.
+"""The account of a session → a sentence for each kind of hit that was not followed, which says what to do about it.
 
-Input: a `Summary`. Output: lines for whoever reads it. The way in which that person asks for larger tables is an
-argument, because the command line has an option where Python has a parameter.
+Input: a `Summary`. Output: lines for people, which `Session.advice` returns.
 """
 
 from __future__ import annotations
@@ -10,7 +9,10 @@ from usdtkit.trace.plan import Summary
 
 
 def remedies(summary: Summary, larger: str) -> list[str]:
-    """What would help where tables were full, or stacks are missing; `larger` spells how tables get more room."""
+    """What helps where tables were full or stacks are missing.
+
+    `larger` is how the reader asks for larger tables: by an option of the command line, or a parameter in Python.
+    """
     lines = []
     if summary.full:
         were = "was" if summary.full == 1 else "were"

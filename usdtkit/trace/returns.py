@@ -1,21 +1,23 @@
-"""How the returns of functions are seen: by probes on the instructions with which they leave, or by return probes.
+"""How the returns of functions are observed: by probes on the instructions with which they leave, or by return probes.
 
 Input: functions' entries (`specs.Resolved`), and the processes of the session. Output: the places of their entries and
-of their returns, for `definition`. Stands on `usdtkit.elf.exits`, which finds where a function leaves, and on
-`usdtkit.elf.unwinding`, which tells what the code of a file may do besides returning.
+of their returns, for `definition`. `usdtkit.elf.exits` finds where a function leaves, and `usdtkit.elf.unwinding` what
+the code of a file may do besides returning.
 
-A return probe of the kernel puts the address of a trampoline where the function's return address was. While it lies
-there no exception can pass through the function, no cancelled thread can run its cleanup handlers, and a coroutine that
-is resumed may return into another one: the program dies. A probe on the exits changes nothing that the program can see,
-but it costs more, because the kernel executes the `ret` in a place of its own, which takes a second trap. So return
-probes are only taken where the program cannot notice them:
+A return probe of the kernel replaces the function's return address by the address of a trampoline. While it is there,
+no exception can pass through the function, no cancelled thread can run its cleanup handlers, and a coroutine that is
+resumed may return into another one: the program dies. A probe on the exits changes nothing that the program can notice,
+but it costs more, because the kernel executes the `ret` out of line, which takes a second trap. Therefore return probes
+are used only where the program cannot notice them:
 
-- a function that calls nothing, where no signal may end it at any instruction: else it can only be left by its return;
-- a function of the C library that calls nothing back and is not left in another way, such as malloc;
-- the functions of a given process's own program, if in none of its files anything can leave a function otherwise, or
-  switch stacks. Those of a library are another matter: where one link of many uprobes (uprobe_multi) has a return
-  probe, the kernel takes the return address in every process that has a breakpoint there, even if the link is of one
-  process only, and the breakpoint another tool's. So a return probe in a library would reach programs that throw.
+- a function that calls nothing, where no signal can end it at any instruction: it can be left by its return only
+- a function of the C library that does not call back and is not left in another way, such as malloc
+- the functions of a given process's own program, if none of the files that it maps can leave a function in another way
+  or switch stacks
+
+The last does not hold for libraries. Where a uprobe_multi link has a return probe, the kernel replaces the return
+address in every process that has a breakpoint there, even if the link is for one process only and the breakpoint is
+another tool's. A return probe in a library would so reach programs that throw exceptions.
 """
 
 from __future__ import annotations
@@ -44,69 +46,72 @@ class Returns:
     """Decides for the functions of one session."""
 
     def __init__(self, policy: str, pids: Sequence[int]) -> None:
-        """`policy`: one of RETURN_POLICIES. `pids`: the processes that are traced; () of others, or of all."""
+        """`policy`: one of RETURN_POLICIES. `pids`: the processes that are traced; () for a command, or for all."""
         if policy not in RETURN_POLICIES:
             raise UsageError(f"{policy!r} is no way to see returns", hint=f"one of {', '.join(RETURN_POLICIES)}")
         self._policy = policy
         self._pids = pids
-        self._harmless: str | None = None  # why nothing in these processes can be harmed, once it was looked for
-        self._programs: list[OpenFile] = []  # what these processes run, if so
-        self._interrupted: dict[OpenFile | None, str] = {}  # why a signal may end a function: in a file, or in `pids`
+        self._harmless: str | None = None  # why return probes harm nothing in these processes; None before the search
+        self._programs: list[OpenFile] = []  # the programs of these processes, if so
+        # Why a signal may end a function, by file; for all files of the processes, where there are `pids`, by None.
+        self._interrupted: dict[OpenFile | None, str] = {}
 
     def of(self, entered: Resolved) -> tuple[Resolved, Resolved]:
-        """The entries, and the returns, of functions whose returns can be seen; the others are left out with a warning.
+        """The entries and the returns of the functions whose returns can be observed.
 
-        UnsupportedError where none is left.
+        Others are left out with a warning. UnsupportedError where none remains.
         """
         entries: list[UserPlace] = []
         exits: list[UserPlace] = []
         refused: list[UsdtkitError] = []
-        finders: dict[OpenFile, _Finder] = {}
+        finders: dict[OpenFile, _FileExits] = {}
         for place in entered.places:
             file = place.opened
-            finder = finders.get(file) or finders.setdefault(file, _Finder(file))
+            finder = finders.get(file) or finders.setdefault(file, _FileExits(file))
             try:
-                own, leaving = self._one(place, finder)
+                entry, leaving = self._one(place, finder)
             except UnsupportedError as error:
                 refused.append(error)
                 continue
-            entries.append(own)
+            entries.append(entry)
             exits += leaving
         if refused and not entries:
             raise refused[0]
         if refused:
             import logging
 
-            more = f" (and {len(refused) - 1} more functions)" if len(refused) > 1 else ""
-            logging.getLogger(__name__).warning("left out: %s%s", refused[0].message, more)
+            others = f" (and {len(refused) - 1} more functions)" if len(refused) > 1 else ""
+            logging.getLogger(__name__).warning("left out: %s%s", refused[0].message, others)
         return (
             replace(entered, kind="entry", places=tuple(entries)),
             replace(entered, kind="return", arguments=(), places=tuple(exits)),
         )
 
     def entered(self, resolved: Resolved) -> Resolved:
-        """Entries where each call of a function is counted once: those of Go's are not its first instructions, which
-        run again when the stack has grown."""
+        """Entries at which each call of a function is hit once.
+
+        Those of Go's functions are not their first instructions, which run again after the stack has grown.
+        """
         if resolved.kind != "entry" or not any(_is_entry_of_go(place) for place in resolved.places):
             return resolved
-        finders: dict[OpenFile, _Finder] = {}
+        finders: dict[OpenFile, _FileExits] = {}
         places = []
         for place in resolved.places:
             if _is_entry_of_go(place) and place.function is not None:
-                finder = finders.setdefault(place.opened, _Finder(place.opened))
-                with contextlib.suppress(UnsupportedError):  # assembler code, say, whose entry is its first instruction
+                finder = finders.setdefault(place.opened, _FileExits(place.opened))
+                with contextlib.suppress(UnsupportedError):  # such as assembler code, which keeps its first instruction
                     place = replace(place, file_offset=finder.find(place.function).entry)
             places.append(place)
         return replace(resolved, places=tuple(places))
 
     def goid_offset(self, resolved: Resolved) -> int:
-        """Where Go's descriptor of a goroutine has its number, in all files of these functions; 0 where unknown."""
+        """Where Go's descriptor of a goroutine has its number: one offset for all files of these functions, or 0."""
         from usdtkit.elf.golang import goid_offset
 
-        found = {goid_offset(Image(file.path, file)) for file in {place.opened for place in resolved.places}}
-        return found.pop() if len(found) == 1 else 0
+        offsets = {goid_offset(Image(file.path, file)) for file in {place.opened for place in resolved.places}}
+        return offsets.pop() if len(offsets) == 1 else 0
 
-    def _one(self, place: UserPlace, finder: _Finder) -> tuple[UserPlace, list[UserPlace]]:
+    def _one(self, place: UserPlace, finder: _FileExits) -> tuple[UserPlace, list[UserPlace]]:
         function = place.function
         if function is None:
             raise UnsupportedError(f"{place.name}: only a whole function has a return", hint="name the function alone")
@@ -156,29 +161,33 @@ class Returns:
         return replace(place, file_offset=exit.file_offset, returns="sites", why=why, flags=flags)
 
     def _why_interrupted(self, file: OpenFile) -> str:
-        """Why a signal may end a function of this file anywhere in the traced processes; of other processes, what the
-        file itself says."""
+        """Why a signal may end a function of this file at any instruction; "" where none can.
+
+        All files of the traced processes are asked; without pids, only this file can be.
+        """
         key = None if self._pids else file
         if key not in self._interrupted:
             files = _mapped(self._pids) if self._pids else [file]
             try:
-                why = may_end_anywhere(Image(each.path, each) for each in files)
+                why = may_end_anywhere(Image(mapped.path, mapped) for mapped in files)
             except UsdtkitError as error:
                 why = error.message
             self._interrupted[key] = why
         return self._interrupted[key]
 
     def _why_harmless(self, file: OpenFile) -> str:
-        """Why no function of this file can be left but by its return, in whichever process; "" where that is not
-        certain, as of libraries, which others map."""
+        """Why the functions of this file can be left by their return only; "" where that is not certain.
+
+        It never is for libraries, because other processes map them too.
+        """
         if self._harmless is None:
             self._harmless = _why_harmless(self._pids) if self._pids else ""
             self._programs = _programs(self._pids) if self._harmless else []
         return self._harmless if file in self._programs else ""
 
 
-class _Finder:
-    """The exits of one file's functions. The file is read when it is first asked about."""
+class _FileExits:
+    """The exits of one file's functions. The file is read at the first question."""
 
     def __init__(self, file: OpenFile) -> None:
         self._file = file
@@ -186,8 +195,8 @@ class _Finder:
         self._finder: ExitFinder | None = None
 
     def find(self, function: Function) -> Exits:
-        """Where the function leaves. UnsupportedError where that cannot be known."""
-        from usdtkit.elf import openssl  # imported only where returns are traced by their sites
+        """The instructions with which the function leaves. UnsupportedError where they cannot be known."""
+        from usdtkit.elf import openssl  # only needed where returns are observed by sites
         from usdtkit.elf.exits import ExitFinder
 
         if self._finder is None or self._image is None:
@@ -203,7 +212,7 @@ def _is_entry_of_go(place: UserPlace) -> bool:
 
 
 def _ends_safely(name: str) -> bool:
-    """Whether the function that is jumped to is only left by its return: malloc and the like, and operator delete."""
+    """Whether a function that is jumped to is left by its return only: malloc and its like, and operator delete."""
     return name.startswith(("_ZdlPv", "_ZdaPv")) or returns_only("c", name)
 
 
@@ -213,7 +222,7 @@ def _probed(place: UserPlace, why: str) -> tuple[UserPlace, list[UserPlace]]:
 
 
 def _mapped(pids: Sequence[int]) -> Iterator[OpenFile]:
-    """The files that the processes map. UsdtkitError where one of them cannot be looked at."""
+    """The files that the processes map. UsdtkitError where a process cannot be inspected."""
     for target in targets.mapped_by(pids):
         yield from targets.open_target(target)
 
@@ -230,8 +239,8 @@ def _why_harmless(pids: Sequence[int]) -> str:
 
 def _programs(pids: Sequence[int]) -> list[OpenFile]:
     """The programs that the processes run, without those that cannot be opened."""
-    found = []
+    programs = []
     for pid in pids:
         with contextlib.suppress(UsdtkitError):
-            found.append(OpenFile.open(f"/proc/{pid}/exe"))
-    return found
+            programs.append(OpenFile.open(f"/proc/{pid}/exe"))
+    return programs

@@ -1,16 +1,17 @@
-"""Semaphores that the kernel raises in the wrong place, put right: in a command, and in processes that start later.
+"""Corrects semaphores that the kernel raises in the wrong place, in a command and in processes that start later.
 
-Input: the sites that a session has attached to. Output: memory of traced processes, where a counter is lower than the
-number of breakpoints that the kernel will count down from it. Without that such a program never asks its probes, and at
-the end the kernel would rather leave a breakpoint in the process than count below zero. Who started before we attached
-needs none of this, and neither does most software: `elf.loading.misleads_kernel` says which files do.
+Input: the sites that a session has attached to. Output: writes to the memory of traced processes, where a counter is
+lower than the number of breakpoints that the kernel will count down from it. Without them such a program would never
+fire its probes, and at the end the kernel would leave a breakpoint in the process rather than count below zero.
+Processes that started before we attached are right already, and so is most software: `usdtkit.elf.loading` knows which
+files mislead the kernel.
 
-Nothing has to be undone: at the end, also by kill -9, the kernel lowers what it finds.
+Nothing has to be undone. At the end, also after kill -9, the kernel lowers the counters that it finds.
 """
 
 from __future__ import annotations
 
-import _thread  # as bpf.links: threading takes long to import
+import _thread  # threading takes long to import
 import os
 import select
 import time
@@ -28,18 +29,18 @@ from usdtkit.processes import running_pids
 from usdtkit.records import dataclass
 from usdtkit.trace.stops import Stops
 
-# From the moment that a process has mapped a file's code until its data is there too: microseconds, unless it waits.
-# There is no event for that which would not cost every mapping of every process.
+# How long to wait, from the moment that a process has mapped a file's code, for its data to be mapped too: that takes
+# microseconds, unless the process sleeps. An event for it would cost time at every mapping of every process.
 PATIENCE_S = 0.05
 PAUSE_S = 0.0003
-AT_A_TIME = 8  # processes, each of which takes 0.1 ms
+AT_A_TIME = 8  # processes that are looked at before new ones are; each takes 0.1 ms
 
 Outcome = Literal["right", "raised", "early", "gone", "hidden", "denied"]
 
 
 @dataclass(frozen=True)
 class Counted:
-    """One semaphore: its file offset, its virtual address, and its sites by file offset with the byte that is there."""
+    """One semaphore: its file offset, its virtual address, and the first byte of each of its sites by file offset."""
 
     offset: int
     address: int
@@ -48,7 +49,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Misleading:
-    """A file whose semaphores the kernel may raise in the wrong place, and what is to be known of it."""
+    """A file whose semaphores the kernel may raise in the wrong place, and how to find them in a process."""
 
     file: OpenFile
     identity: Identity
@@ -59,24 +60,24 @@ class Misleading:
 
     @property
     def path(self) -> str:
-        """How messages call it."""
+        """The path of the file, for messages."""
         return self.file.path
 
 
-def misleading_files(wanted: SitesByFile) -> list[Misleading]:
-    """Those files of the sites whose semaphores need us; most often none."""
-    found = []
-    for file, sites in wanted.items():
+def misleading_files(sites_by_file: SitesByFile) -> list[Misleading]:
+    """The files whose semaphores must be corrected, of those that have these sites; most often none."""
+    misleading = []
+    for file, sites in sites_by_file.items():
         semaphores: dict[int, set[int]] = {}
         for site in sites.sites:
             if site.semaphore_offset:
                 semaphores.setdefault(site.semaphore_offset, set()).add(site.file_offset)
         try:
-            if semaphores and (one := _misleading(Image(file.path, file), semaphores)) is not None:
-                found.append(one)
+            if semaphores and (found := _misleading(Image(file.path, file), semaphores)) is not None:
+                misleading.append(found)
         except UsdtkitError:  # damaged since it was attached to
             continue
-    return found
+    return misleading
 
 
 def _misleading(image: Image, semaphores: dict[int, set[int]]) -> Misleading | None:
@@ -96,10 +97,11 @@ def _misleading(image: Image, semaphores: dict[int, set[int]]) -> Misleading | N
 
 
 def put_right(pid: int, file: Misleading) -> Outcome:
-    """Raise the counters of a file in a process to what the kernel will count down from them.
+    """Raise the counters of a file in a process to the number that the kernel will count down from them.
 
-    "early": the process has not mapped all of it. "hidden": what it has mapped may not be seen. "denied": its memory
-    may not be written to.
+    Returns "right" where they had it already, "raised", "early" where the process has not mapped all of the file yet,
+    "gone" where the process or the file is not there any more, "hidden" where we may not see what the process maps, and
+    "denied" where we may not write to its memory.
     """
     outcome: Outcome = "hidden"
     try:
@@ -112,10 +114,10 @@ def put_right(pid: int, file: Misleading) -> Outcome:
     except OSError:
         return "gone"
     try:
-        # Looked up again behind the open memory: that stays of the program which ran then, whatever is begun meanwhile.
+        # Read again now that its memory is open, which stays that of the program that ran then if it begins another.
         mappings = mappings_in(maps_of(pid), file.identity)
         outcomes = {
-            _raise(memory, [one for one in mappings if low <= one.start - bias < high], bias, counted)
+            _raise(memory, [mapping for mapping in mappings if low <= mapping.start - bias < high], bias, counted)
             for bias in _biases(file, mappings)
             for low, high in [file.span]
             for counted in file.counters
@@ -128,7 +130,7 @@ def put_right(pid: int, file: Misleading) -> Outcome:
 
 
 def _biases(file: Misleading, mappings: Sequence[Mapping]) -> set[int]:
-    """How far above their addresses in the file the process has its segments, of each time that it has loaded them."""
+    """The distances between addresses in the file and in the process, one for each time that it has loaded the file."""
     return {
         mapping.start - address
         for mapping in mappings
@@ -139,16 +141,16 @@ def _biases(file: Misleading, mappings: Sequence[Mapping]) -> set[int]:
 
 def _raise(memory: int, mappings: Sequence[Mapping], bias: int, counted: Counted) -> Outcome:
     place = bias + counted.address
-    if not any(one.is_writable and one.address(counted.offset) == place for one in mappings):
+    if not any(mapping.is_writable and mapping.address(counted.offset) == place for mapping in mappings):
         return "early"
-    want = 0
+    breakpoints = 0
     for offset, original in counted.sites.items():
         for mapping in mappings:
             address = mapping.address(offset)
-            want += address is not None and os.pread(memory, 1, address) != original
-    if int.from_bytes(os.pread(memory, 2, place), "little") >= want:
+            breakpoints += address is not None and os.pread(memory, 1, address) != original
+    if int.from_bytes(os.pread(memory, 2, place), "little") >= breakpoints:
         return "right"
-    os.pwrite(memory, want.to_bytes(2, "little"), place)
+    os.pwrite(memory, breakpoints.to_bytes(2, "little"), place)
     return "raised"
 
 
@@ -156,8 +158,8 @@ class Semaphores:
     """Keeps the semaphores of misleading files right while a session runs."""
 
     def __init__(self, files: Sequence[Misleading], pids: Sequence[int], is_command: bool, method: str | None) -> None:
-        """`pids`: the processes, or none for all. `is_command`: the one in `pids` is a child of ours that has not begun
-        yet, and may be stopped. `method` as `bpf.links.Links` has it. What cannot be had is told to `tell`."""
+        """`pids`: the processes; none means all. `is_command`: the process in `pids` is a child of ours that has not
+        begun yet and may be stopped. `method`: as `usdtkit.kernel.attach.links.Links` has it."""
         self._files = {file.identity: file for file in files}
         self._pids = frozenset(pids)
         self._denied: set[str] = set()
@@ -180,7 +182,7 @@ class Semaphores:
             raise
 
     def begin(self) -> None:
-        """Go on in threads. Not before privileges are dropped, which threads would keep."""
+        """Look after the processes in threads. Call it after privileges are given up: threads would keep them."""
         if self._stops is not None:
             self._stops.begin(lambda pid: self.put_right([pid]))
         if self._stream is not None:
@@ -188,11 +190,11 @@ class Semaphores:
             _thread.start_new_thread(self._run, (self._stream,))
 
     def add(self, files: Sequence[Misleading]) -> None:
-        """Look after more files, those that a session has been extended to."""
+        """Look after more files, to which a session was extended."""
         self._files = self._files | {file.identity: file for file in files}
 
     def tell(self, tell: Callable[[str], object]) -> None:
-        """Call this with each of `lines`, which say what cannot be had; perhaps from another thread."""
+        """Call `tell` with each of `lines`, which say what cannot be done, perhaps from another thread."""
         self._tell = tell
         for line in self.lines:
             tell(line)
@@ -202,7 +204,7 @@ class Semaphores:
         self._tell(line)
 
     def detach(self) -> None:
-        """Put right what has come, and no more after that."""
+        """Correct what has come until now, and nothing after that."""
         if self._stops is not None:
             self._stops.detach()
         if self._stop >= 0:
@@ -215,7 +217,7 @@ class Semaphores:
             self._stream = None
 
     def close(self) -> None:
-        """Free the rest, when a command has ended."""
+        """Free the rest, once the command has ended."""
         self.detach()
         if self._stops is not None:
             self._stops.close()
@@ -260,7 +262,7 @@ class Semaphores:
                     if stream.lost:
                         unseen = self._everybody()
                     self._try_again()
-                    # Those that run already, a few at a time, because they are not in a hurry.
+                    # Processes that ran before come last, a few at a time, because new ones cannot wait.
                     self.put_right(unseen[:AT_A_TIME])
                     del unseen[:AT_A_TIME]
         finally:

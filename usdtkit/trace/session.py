@@ -157,6 +157,11 @@ class Session(Reading, Definition):
             raise UsageError("the session is not running", hint="session.start()")
         self._running.extend(source._hook, source.resolved.what, places)
 
+    @property
+    def can_extend(self) -> bool:
+        """Whether the session runs, and has not given up the privileges that attaching takes."""
+        return self._running is not None and self._running.can_extend
+
     def symbol(self, pid: int, address: int) -> Frame:
         """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
 

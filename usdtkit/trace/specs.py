@@ -1,6 +1,7 @@
-"""What to attach to, as declared (`…Spec`), and as found in files and processes (`Resolved`).
+"""What to attach to: as a user declares it (`UsdtSpec`, `FunctionSpec`), and as it was found in files (`Resolved`).
 
-Input: names from a user, and the pids of the session. Output: places with file offsets, for `sources` and `definition`.
+Input: names from a user, and the probes and functions that `usdtkit.targets` has found for them. Output: places with
+file offsets, for `sources`, `definition` and `plan`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from usdtkit.signatures import known_function
 class Resolved:
     """The places of a source, and the arguments that all of them share.
 
-    `convention`: how the functions are called, as `Function` has it; "mixed" where they differ.
+    `what` is the source as a user writes it, for messages. `convention` says how the functions are called, as
+    `Function.convention` does; it is "mixed" where they differ.
     """
 
     what: str
@@ -30,21 +32,22 @@ class Resolved:
     convention: str = ""
 
     def returning(self) -> Resolved:
-        """Of functions' entries, their returns; a session finds out how to see them."""
+        """The returns of the functions whose entries these are. `usdtkit.trace.returns` decides how to observe them."""
         return replace(self, kind="return", arguments=())
 
 
 def check_places(places: Iterable[UserPlace]) -> None:
-    """Raise UsageError where a place is in the middle of an instruction: a probe there changes what a program does.
+    """Raise UsageError where a place is in the middle of an instruction: a probe there would change what a program
+    does.
 
-    Where functions begin, or leave, an instruction does: nothing is read for places that were found so.
+    Entries and exits of functions are known to be the beginning of an instruction, so no file is read for them.
     """
     chosen: dict[OpenFile, set[int]] = {}
     for place in places:
         if place.function is None or (not place.returns and place.file_offset != place.function.file_offset):
             chosen.setdefault(place.opened, set()).add(place.file_offset)
     for file, offsets in chosen.items():
-        from usdtkit.elf.image import Image  # lazy: the places of most sessions are found by their names
+        from usdtkit.elf.image import Image  # most sessions have entries, exits and USDT sites only
         from usdtkit.elf.sites import check
 
         with Image(file.path, file) as image:
@@ -53,14 +56,14 @@ def check_places(places: Iterable[UserPlace]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class UsdtSpec:
-    """A USDT probe by PROVIDER:PROBE, globs allowed; in `path`, or wherever the session's processes map it."""
+    """A USDT probe by PROVIDER:PROBE, globs allowed: in `path`, or in the files that the session's processes map."""
 
     name: str
     path: str | None = None
 
 
 def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
-    """Probes that are already found, as one source: what they have in common are its arguments."""
+    """One source of several probes. Its arguments are those that all of them have."""
     common = [argument for argument in probes[0].arguments if all(argument in probe.arguments for probe in probes)]
     sites = [site for probe in probes for site in probe.sites]
     for index, argument in enumerate(common):
@@ -78,18 +81,17 @@ def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
 
 
 def _readable(operands: Sequence[Operand], argument: Argument) -> bool:
-    """Whether a site has the argument, and where a program can get at it; some are two operands."""
-    own = operands[argument.operand :][: argument.width]
-    return bool(own) and all(operand.kind != "unreadable" for operand in own)
+    """Whether a site has the argument, in one or two operands that a program can read."""
+    values = operands[argument.operand :][: argument.width]
+    return bool(values) and all(operand.kind != "unreadable" for operand in values)
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """The entry, or the return, of functions (globs allowed) of a program or library.
+    """The entries, or the returns, of functions of a program or library; globs are allowed.
 
-    A name with `::`, parentheses or a space is one of C++ or Rust as its source has it, with or without parameters.
-
-    `library`: a path, a command on PATH, or a library's short name such as "c".
+    `library` is a path, a command on PATH, or a library's short name such as "c". A function's name with `::`,
+    parentheses or a space is one of C++ or Rust as the source spells it, with or without parameters.
     """
 
     library: str
@@ -97,22 +99,31 @@ class FunctionSpec:
     on_return: bool = False
 
     def resolve(self, pids: Sequence[int], functions: Sequence[Function] | None = None) -> Resolved:
-        """Where it leads in the processes, or without them here; `functions` are those that were found for it."""
+        """The places of `functions`, or without these, of those that the processes map; without pids, of those here.
+
+        NotFoundError where there are none.
+        """
         if functions is None:
             functions = targets.find_functions(self.library, self.functions, pids=pids)
         return self.of(functions)
 
     def of(self, functions: Sequence[Function]) -> Resolved:
-        """These functions, which somebody has found already, as those that are meant."""
-        found = self._one_name_each(functions)
-        conventions = {function.convention for function in found}
+        """The places of these functions."""
+        chosen = self._one_name_each(functions)
+        conventions = {function.convention for function in chosen}
         return Resolved(
             self.what,
             "return" if self.on_return else "entry",
-            self.arguments_of(function.name for function in found),
+            self.arguments_of(function.name for function in chosen),
             tuple(
-                UserPlace(each.demangled or each.name, each.path, each.file_offset, file=each.file, function=each)
-                for each in found
+                UserPlace(
+                    function.demangled or function.name,
+                    function.path,
+                    function.file_offset,
+                    file=function.file,
+                    function=function,
+                )
+                for function in chosen
             ),
             conventions.pop() if len(conventions) == 1 else "mixed",
         )
@@ -123,14 +134,16 @@ class FunctionSpec:
         return f"{self.library}:{','.join(self.functions)}"
 
     def arguments_of(self, names: Iterable[str]) -> tuple[Argument, ...]:
-        """What is known of the arguments of all functions with these names."""
+        """The arguments of the functions with these names, where `usdtkit.signatures` knows the same ones for all."""
         signatures = {known_function(self.library, name) for name in names}
         known = signatures.pop() if len(signatures) == 1 and not self.on_return else None
         return tuple(Argument(name, type, index) for index, (name, type) in enumerate(known or ()))
 
     def _one_name_each(self, functions: Sequence[Function]) -> list[Function]:
-        """One function for each address, or each of its names would count every call: what was asked for by name first,
-        then what looks public."""
+        """One function for each address, because a call must be counted once and not once for each name.
+
+        A name that was asked for comes first, then one that looks public.
+        """
         chosen: dict[tuple[OpenFile | str, int], Function] = {}
         for function in sorted(functions, key=lambda f: (f.name not in self.functions, f.name.startswith("_"), f.name)):
             chosen.setdefault((function.file or function.path, function.file_offset), function)

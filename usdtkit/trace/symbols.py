@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from itertools import chain, count
 from pathlib import Path
 
-from usdtkit import processes
+from usdtkit import processes, scan
 from usdtkit.elf.debugfiles import debug_images
 from usdtkit.elf.image import Image
 from usdtkit.elf.lookup import SymbolTable
@@ -186,8 +186,8 @@ class Files:
 
     def _look_into(self, target: Target) -> MappedFile | None:
         try:
-            return self._mapped(target.path, processes.open_target(target)[-1])
-        except UsdtkitError:  # no process maps it any more, or it may not be opened
+            return self._mapped(target.path, scan.open_target(target)[-1])
+        except UsdtkitError:  # no process has it any more, or it may not be opened
             return None
 
     def _mapped(self, name: str, file: OpenFile, root: str = "") -> MappedFile:
@@ -204,14 +204,14 @@ def _root_of(pid: int) -> str:
 
 
 def _mapped_now() -> list[Target]:
-    """All files that processes execute, as far as they may be looked into."""
-    scan = processes.Scan()
+    """All files that processes execute, as far as we may look."""
+    files = scan.Scan()
     for pid in processes.running_pids():
         try:
-            scan.add(pid)
+            files.add(pid)
         except (NotFoundError, PrivilegeError):
             continue
-    return scan.targets()
+    return files.targets()
 
 
 def _own_vdso() -> bytes | None:

@@ -1,7 +1,8 @@
-"""Run by Python at its start where this directory is on PYTHONPATH: installs what USDTKIT_INSTRUMENT names.
+"""Installs the probes that USDTKIT_INSTRUMENT names. Python runs this at its start if this directory is on PYTHONPATH.
 
-Nothing here may keep a program from running: what cannot be installed is said on standard error. A sitecustomize that
-this one hides is run after it. Every start of Python pays for what is imported here: so os.path, and no importlib.util.
+Nothing here may keep a program from running, so whatever cannot be installed is reported on standard error. A
+sitecustomize that this one hides is run after it. Each import here delays every start of Python: hence os.path, and no
+importlib.util.
 """
 
 import os
@@ -13,33 +14,33 @@ HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
 
 
 def _load(name: str, places: "list[str]") -> None:
-    """Import a module from these places alone; nothing where it is in none of them."""
+    """Import a module from these directories only. Does nothing if none of them has it."""
     spec = PathFinder.find_spec(name, places)
     if spec is not None and spec.loader is not None:
         sys.modules[name] = module = module_from_spec(spec)
         spec.loader.exec_module(module)
 
 
-def _install(wanted: str) -> None:
+def _install(names: str) -> None:
     try:
-        # The package that this file is part of, wherever the service has its own.
+        # The package that this file belongs to, even if the service has another copy of it.
         _load("usdtkit", [os.path.abspath(os.path.join(HERE, "..", "..", ".."))])  # noqa: PTH100, PTH118
         from usdtkit.instrument import install_named
 
-        install_named(wanted)
+        install_named(names)
     except Exception as error:  # noqa: BLE001 the program comes first
         _say(f"usdtkit: not instrumented: {error}")
 
 
 def _say(message: str) -> None:
-    """Write to standard error, if there is one: without, print would take standard output, which is the program's."""
+    """Write to standard error if there is one. Without it, print would use standard output, which is the program's."""
     if sys.stderr is not None:
         try:
             print(message, file=sys.stderr)
         except (OSError, ValueError):
-            return  # nobody can be told
+            return  # there is nowhere to report it
 
 
-if wanted := os.environ.get("USDTKIT_INSTRUMENT"):
-    _install(wanted)
+if names := os.environ.get("USDTKIT_INSTRUMENT"):
+    _install(names)
 _load("sitecustomize", [place for place in sys.path if os.path.realpath(place) != HERE])

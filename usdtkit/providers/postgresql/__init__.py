@@ -1,0 +1,36 @@
+"""Queries of PostgreSQL servers, what they wait for, and in which phase a statement spends its time.
+
+    from usdtkit import trace
+    from usdtkit.providers import postgresql
+    from usdtkit.trace import latency, ms
+
+    with trace.Session() as session:
+        postgresql.queries(session).where(latency > ms(5)).emit("query", "latency")
+        event = next(iter(session))
+        print(postgresql.shown(event.query), event.latency_ns > 5_000_000)
+
+Input: a session. Output: pairs from the start of a query or a wait to its end, and classes that make rows of their
+events. A server is one process, the postmaster, which forks a backend for each connection. Only backends run queries,
+so a session traces them all, present and future, or those whose process ids it is given; never the postmaster.
+`mysql` offers the same queries for MySQL and MariaDB.
+"""
+
+from __future__ import annotations
+
+from usdtkit.providers.postgresql.backends import (
+    DIALECT,
+    SERVERS,
+    Backend,
+    backend,
+    programs,
+    servers,
+    shown,
+)
+from usdtkit.providers.postgresql.phases import PHASES, PhaseTimes
+from usdtkit.providers.postgresql.queries import latencies, queries
+from usdtkit.providers.postgresql.waits import LockWaits, LwlockWaits, lock_waits, lwlock_waits
+
+__all__ = [
+    "DIALECT", "PHASES", "SERVERS", "Backend", "LockWaits", "LwlockWaits", "PhaseTimes", "backend", "latencies",
+    "lock_waits", "lwlock_waits", "programs", "queries", "servers", "shown",
+]  # fmt: skip

@@ -1,0 +1,103 @@
+"""PostgreSQL's processes: which program they run, whose connection a backend serves, and what statement it is at.
+
+Input: a session, process ids, events of the probe statement__status. Output: programs, `Backend`s, statements. Used by
+the other modules of this package.
+"""
+
+# ruff: noqa: PTH123
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from usdtkit import processes
+from usdtkit.errors import UsageError
+from usdtkit.providers import sql
+from usdtkit.providers.servers import parents, program_files, running
+from usdtkit.providers.statements import QUERY_SIZE
+from usdtkit.records import NamedTuple
+from usdtkit.trace import Session, arg, cstr
+
+DIALECT: sql.Dialect = "postgresql"
+"""The dialect of SQL that the server speaks."""
+SERVERS: tuple[str, ...] = ("postgres",)
+"""The file name of the program that the postmaster and its backends run."""
+Program = str | os.PathLike[str] | None
+
+# The title that a backend gives itself (the setting update_process_title, on by default): the name of the cluster if it
+# has one, the user, the database, the client's host or [local], and what the backend does just now.
+_TITLE = re.compile(r"postgres: (?:[^ ]+: )?(?P<user>[^ ]+) (?P<database>[^ ]+) (?:\[local\]|[^ ]+\(\d+\))")
+_STATUS = "postgresql:statement__status"
+
+
+class Backend(NamedTuple):
+    """The connection that a backend serves."""
+
+    user: str
+    database: str
+
+
+def servers() -> list[int]:
+    """The processes of PostgreSQL that run here, postmasters and backends. Raises as `servers.running`."""
+    return running(*SERVERS)
+
+
+def programs(session: Session, program: Program = None) -> list[str]:
+    """The program files of the servers that a session is about, as `usdtkit.providers.servers.program_files`.
+
+    UsageError where the session traces a postmaster, which runs no query: the trace would stay empty.
+    """
+    files = program_files(session, SERVERS, program)
+    if session.search_pids and not session.offline:
+        for pid in parents(processes.named(*SERVERS)).intersection(session.search_pids):
+            raise UsageError(
+                f"process {pid} runs no queries itself: the backends do, of which it forks one for each connection",
+                hint="leave -p out, or name a backend: select pg_backend_pid()",
+            )
+    return files
+
+
+def shown(query: str | bytes | None, *, raw: bool = False) -> str | None:
+    """The text of a query with "?" for each literal, or with `raw` as the client sent it."""
+    return sql.shown(query, DIALECT, raw=raw)
+
+
+def backend(pid: int) -> Backend | None:
+    """Whose connection a backend serves; None of a process that has ended, or that is no backend of a client."""
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="surrogateescape") as file:
+            title = _TITLE.match(file.read())
+    except OSError:  # it has ended
+        return None
+    return Backend(title["user"], title["database"]) if title else None
+
+
+class Statements:
+    """The statement that each backend is at, from the events of the probe statement__status.
+
+    With `raw` it is kept as the client sent it, else without its literals.
+    """
+
+    def __init__(self, session: Session, programs: Sequence[str], *, raw: bool = False) -> None:
+        for program in programs:
+            reports = session.usdt(_STATUS, program)
+            # A backend that waits for the next message reports NULL.
+            reports.where(arg("status").cast("u64") != 0).emit(query=cstr("status", QUERY_SIZE))
+        self._raw = raw
+        self._current: dict[int, str | None] = {}
+
+    @staticmethod
+    def is_report(event: Any) -> bool:
+        """Whether an event says what a backend is at from now on."""
+        return bool(event.probe == _STATUS)
+
+    def note(self, event: Any) -> None:
+        """Keep what a report says."""
+        self._current[event.pid] = shown(event.query, raw=self._raw)
+
+    def of(self, pid: int) -> str | None:
+        """The statement that a backend is at; None where it began before the trace."""
+        return self._current.get(pid)

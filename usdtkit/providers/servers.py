@@ -1,0 +1,80 @@
+"""Which program files a kind of server runs from: the names of its program → paths that a session can attach to.
+
+Input: a session, and the file names that a server's program has. Output: paths that can be opened from here, one for
+each file. Servers in containers have files of their own, often by the same name. Used by the modules of single servers,
+such as `mysql` and `postgresql`.
+"""
+
+# ruff: noqa: PTH115
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from usdtkit import processes, targets
+from usdtkit.errors import NotFoundError, PrivilegeError
+from usdtkit.model import Target
+from usdtkit.trace import Session
+
+
+def running(*names: str) -> list[int]:
+    """The processes whose program has one of these file names.
+
+    NotFoundError where there is none; PrivilegeError where there may be one that only root can see.
+    """
+    if pids := processes.named(*names):
+        return pids
+    spelled = " or ".join(names[:2])
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"no {spelled} among the processes that may be looked into", hint="run as root")
+    raise NotFoundError(f"no {spelled} runs here", hint="start it first, give -p PID, or -c CMD to start it")
+
+
+def program_files(session: Session, names: Sequence[str], program: str | os.PathLike[str] | None = None) -> list[str]:
+    """The files of the server that a session is about, each once.
+
+    That is `program` (a path, or a command) where it is given, else the program of the session's command, else what the
+    session's processes run, else what all processes run whose program has one of `names`. An offline session looks at
+    nothing: its server is called what `program` or the command says, or by the first of the names. Raises as `running`
+    does, and NotFoundError where the program is not there or all of the processes have ended.
+    """
+    if program is not None or session.command:
+        name = session.command[0] if program is None else os.fspath(program)
+        return [name if session.offline else targets.resolve(name)[0].path]
+    if session.offline:
+        return [names[0]]
+    pids = session.pids or running(*names)
+    # The path that a process reports is the one in its container: which file that is, its memory map says.
+    mapped = [target.path for path in _programs(pids) for target in _mapped(path, pids)]
+    return list(dict.fromkeys(mapped))
+
+
+def parents(pids: Iterable[int]) -> set[int]:
+    """The processes that have started these. Processes that have ended are left out."""
+    return {processes.parent_of(pid) for pid in pids} - {0}
+
+
+def _programs(pids: Sequence[int]) -> list[str]:
+    """The paths of what the processes run, each once."""
+    paths = set()
+    for pid in pids:
+        try:
+            paths.add(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)"))
+        except FileNotFoundError:  # it has ended: servers that fork end processes all the time
+            continue
+        except PermissionError as error:
+            raise PrivilegeError(f"{error.filename} may not be read", hint="run as root") from None
+    if pids and not paths:
+        raise NotFoundError(f"no process {pids[0]}", hint="pgrep -a NAME finds the number of a process")
+    return sorted(paths)
+
+
+def _mapped(path: str, pids: Sequence[int]) -> list[Target]:
+    """The files of this path that the processes run; none where the last process with such a file has just ended."""
+    try:
+        return targets.resolve(path, pids)
+    except NotFoundError:
+        if len(pids) == 1:
+            raise
+        return []

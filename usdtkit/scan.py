@@ -1,0 +1,218 @@
+"""Processes → the files that they run: /proc/PID/maps in, `usdtkit.model.Target`s that can be opened from here out.
+
+Used through `usdtkit.targets`. Stands on `usdtkit.maps`, `usdtkit.processes` and `usdtkit.overlays`. A file is opened
+by its own path where the process sees the same files as we do, through /proc/PID/root where it lies in a container, and
+through /proc/PID/map_files where it was deleted or replaced.
+"""
+
+# ruff: noqa: PTH115, PTH116 thousands of paths at a time, where pathlib's cost shows
+
+from __future__ import annotations
+
+import os
+import stat
+
+from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
+from usdtkit.files import FileKey, OpenFile
+from usdtkit.maps import Identity, Mapping, executable_mappings, maps_of
+from usdtkit.model import Target
+from usdtkit.overlays import forget_mounts, layers, real_key
+from usdtkit.processes import mount_namespace, name_of, running_pids
+
+_SHOWN = 5  # processes in a warning
+
+
+def mapped_files(pid: int) -> list[Target]:
+    """Return the files that a process has mapped to execute, each inode once, in the order of their addresses.
+
+    NotFoundError where there is no such process, PrivilegeError where it may not be looked into.
+    """
+    scan = Scan()
+    scan.add(pid)
+    scan.warn()
+    return scan.targets()
+
+
+def all_mapped(*, quiet: bool = False) -> list[Target]:
+    """Return the files that any process has mapped to execute, each inode once, with the processes that map it.
+
+    A process that ends meanwhile is left out. What may not be read costs one warning, or none if `quiet`.
+    """
+    scan = Scan()
+    for pid in running_pids():
+        try:
+            scan.add(pid)
+        except NotFoundError:
+            continue
+        except PrivilegeError:
+            scan.unreadable.append(pid)
+    if not quiet:
+        scan.warn()
+    return scan.targets()
+
+
+def open_target(target: Target) -> list[OpenFile]:
+    """Open the file of a target; on an overlay, open the files that `usdtkit.overlays.layers` gives instead.
+
+    A target that was found in processes means the file that was found there. Meanwhile another file may have its path,
+    or the process through which it was reached may have ended. It is then opened as one of the processes that still run
+    has it mapped. NotFoundError where none has it any more, PrivilegeError, ElfError.
+    """
+    try:
+        files = layers(OpenFile.open(target.path))
+        if target.key is None or any(file.key == target.key for file in files):
+            return files
+    except NotFoundError:
+        if target.key is None:
+            raise
+    is_denied = False
+    for pid in target.pids:
+        try:
+            mappings = _mappings_of_files(pid)
+        except PermissionError:
+            is_denied = True
+            continue
+        except OSError:  # it has ended
+            continue
+        for mapping in mappings:
+            if target.key is None or (mapping.identity.inode != target.key[1] and mapping.name != target.name):
+                continue
+            try:
+                file = OpenFile.open(f"/proc/{pid}/map_files/{mapping.span}")
+                file.path = target.path  # by which the user knows it
+                files = layers(file)
+            except NotFoundError:
+                continue
+            except PrivilegeError:
+                is_denied = True
+                continue
+            if any(file.key == target.key for file in files):
+                return files
+    if is_denied:
+        raise PrivilegeError(
+            f"{target.name} was replaced, and may not be opened as process {target.pids[0]} has it mapped",
+            hint="run as root, or with CAP_CHECKPOINT_RESTORE",
+        )
+    raise NotFoundError(f"{target.name}: no process has it mapped any more", hint="start the trace again")
+
+
+def file_key(path: str) -> FileKey | None:
+    """Return device and inode of a regular file, on an overlay those of the file that it shows, as `Target.key` has
+    them; None where there is no such file, or we may not see it."""
+    try:
+        key = _regular_file(path)
+    except OSError:
+        return None
+    return None if key is None else real_key(path, key)
+
+
+class Scan:
+    """Collects the files that processes run.
+
+    `tells_unreadable` says whether processes that may not be looked into are logged. Without root these are all the
+    processes of other users, and the command line mentions them only where it is asked to.
+    """
+
+    tells_unreadable = True
+
+    def __init__(self) -> None:
+        try:
+            self._our_mounts = mount_namespace("self")
+        except OSError as error:
+            raise UnsupportedError(
+                f"processes cannot be looked at: /proc/self/ns/mnt: {error.strerror}", hint="mount -t proc proc /proc"
+            ) from None
+        forget_mounts()
+        self.unreadable: list[int] = []
+        self._unopened: list[str] = []
+        self._files: dict[FileKey, tuple[str, str, list[int]]] = {}
+        self._real_keys: dict[FileKey, FileKey] = {}  # by what stat says, which differs on overlays
+        # Path and file by mount namespace and mapping, so that a library is looked up once and not for each process.
+        self._known: dict[tuple[str, Identity, str], tuple[str, FileKey]] = {}
+
+    def add(self, pid: int) -> None:
+        """Add the files of one process; NotFoundError, PrivilegeError."""
+        try:
+            mappings = _mappings_of_files(pid)
+            mounts, root = (mount_namespace(pid), os.readlink(f"/proc/{pid}/root")) if mappings else ("", "")
+        except (FileNotFoundError, ProcessLookupError):
+            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
+        except PermissionError:
+            raise PrivilegeError(
+                f"process {pid}: its memory map may not be read", hint="run as root, or with CAP_SYS_PTRACE"
+            ) from None
+        # maps spells a path as its reader sees it, or from the root of the mounts where these are not the reader's.
+        prefix = "" if mounts == self._our_mounts else f"/proc/{pid}/root"
+        for mapping in mappings:
+            where = (mounts, mapping.identity, mapping.name)
+            reached = self._known.get(where)
+            if reached is None:
+                try:
+                    reached = _reach(pid, mapping, prefix)
+                except PermissionError:
+                    self._unopened.append(f"{mapping.name} of process {pid}")
+                if reached is None:
+                    continue
+                if reached[0] == prefix + mapping.name:
+                    self._known[where] = reached
+            path, key = reached
+            is_below_root = root != "/" and mapping.name.startswith(f"{root}/")
+            name = mapping.name.removeprefix(root) if is_below_root else mapping.name
+            real = self._real_keys.get(key)
+            if real is None:
+                real = self._real_keys[key] = real_key(path, key)
+            pids = self._files.setdefault(real, (path, name, []))[2]
+            if pid not in pids[-1:]:
+                pids.append(pid)
+
+    def targets(self) -> list[Target]:
+        """Return the files found so far."""
+        return [Target(path, name, tuple(pids), key) for key, (path, name, pids) in self._files.items()]
+
+    def warn(self) -> None:
+        """Log what could not be read, in one warning. At the level INFO it names all the processes."""
+        unreadable = self.unreadable if self.tells_unreadable else []
+        if not unreadable and not self._unopened:
+            return
+        import logging  # lazy: importing it costs more than the scan of a process, and there is seldom something to say
+
+        logger = logging.getLogger(__name__)
+        parts = []
+        if unreadable:
+            shown = unreadable if logger.isEnabledFor(logging.INFO) else unreadable[:_SHOWN]
+            names = ", ".join([f"{pid} ({name_of(pid)})" for pid in shown] + ["…"] * (len(shown) < len(unreadable)))
+            parts.append(f"processes that may not be looked into: {len(unreadable)}: {names}")
+        if self._unopened:
+            parts.append(f"mapped files that may not be opened: {len(self._unopened)}, the first {self._unopened[0]}")
+        logger.warning("%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root sees all)")
+
+
+def _mappings_of_files(pid: int) -> list[Mapping]:
+    """The first executable mapping of each file of a process; OSError where it has ended or may not be looked into."""
+    first: dict[tuple[int, str], Mapping] = {}
+    for mapping in executable_mappings(maps_of(pid)):
+        if mapping.identity.inode:
+            first.setdefault((mapping.identity.inode, mapping.name), mapping)
+    return list(first.values())
+
+
+def _reach(pid: int, mapping: Mapping, prefix: str) -> tuple[str, FileKey] | None:
+    """A path that opens the mapped file, and the file; None where it is no regular file, or gone. PermissionError."""
+    by_name = _regular_file(prefix + mapping.name)
+    if by_name is not None and by_name[1] == mapping.identity.inode:
+        return prefix + mapping.name, by_name
+    # It was deleted or replaced, or is a memfd, or its file system shows one inode number to stat and another in maps,
+    # as overlayfs does.
+    link = f"/proc/{pid}/map_files/{mapping.span}"
+    mapped = _regular_file(link)
+    if mapped is None:
+        return None
+    return (prefix + mapping.name if mapped == by_name else link), mapped
+
+
+def _regular_file(path: str) -> FileKey | None:
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
