@@ -8,11 +8,13 @@ the user chose; Python code iterates over them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usdtkit.results.blocks import Block, Row
 from usdtkit.results.columns import Column
-from usdtkit.trace import Session
+
+if TYPE_CHECKING:
+    from usdtkit.trace import Session
 
 Describe = Callable[[Any], Row | None]
 
