@@ -51,7 +51,7 @@ class Field:
 
     @property
     def capacity(self) -> int:
-        """Bytes of the value in the struct. A text has room for one byte more and a NUL, which show whether it was cut."""
+        """Bytes of the value in the struct. A text has one byte more and a NUL, which show whether it was cut."""
         return (self.size + 2 + 4 + 7) // 8 * 8 - 4 if self.is_text else 8
 
 
