@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdtkit.bpf.layout import Truncated
 from usdtkit.cli import main
 from usdtkit.errors import UsageError
+from usdtkit.model import Truncated
 from usdtkit.output import frames
 from usdtkit.output.formats.json import flatten
 from usdtkit.output.formats.table import clock

@@ -15,7 +15,6 @@ from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Block, Histogram, Row, StackSum, Table
 from usdtkit.results.columns import Column, Schema
-from usdtkit.trace import wall_time
 
 FORMATS = "usdtkit.output.formats"
 
@@ -103,6 +102,8 @@ def iso_time(seconds: float) -> str:
 
 def event_time(time_ns: int) -> str:
     """The wall-clock time of an event, as RFC 3339 writes it."""
+    from usdtkit.trace import wall_time  # lazy: a list of probes has no times, and need not load the tracer
+
     return iso_time(wall_time(time_ns))
 
 

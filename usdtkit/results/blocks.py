@@ -6,10 +6,12 @@ Input: values of events and of tables in the kernel. Output: blocks, which a sin
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from usdtkit.records import dataclass, field
-from usdtkit.trace import Distribution
+
+if TYPE_CHECKING:
+    from usdtkit.trace import Distribution
 
 Row = Mapping[str, Any]
 """The values of one row by the names of its columns."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from usdtkit.records import dataclass, replace
-from usdtkit.trace import wall_time
 
 Type = Literal[
     "time", "duration", "integer", "count", "number", "boolean", "string", "text", "bytes", "stack", "list", "object",
@@ -144,6 +143,8 @@ PERCENTILES = tuple(
 
 def seconds_column(*, unix: bool = False) -> Column:
     """`TIME` as seconds since now, or with `unix` since 1970."""
+    from usdtkit.trace import wall_time  # lazy: a command that only has columns need not load the tracer
+
     now = time.monotonic_ns()
 
     def seconds(time_ns: int) -> str:

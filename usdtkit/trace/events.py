@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit import _events
-from usdtkit.bpf.layout import Field, Layout, Truncated, TruncatedBytes
+from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.program import Program
 from usdtkit.bpf.statements import SIZES
+from usdtkit.model import Truncated, TruncatedBytes
 
 if TYPE_CHECKING:
     from usdtkit.trace.rows import RowType

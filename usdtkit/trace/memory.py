@@ -149,7 +149,7 @@ class Remains:
         return Frame(address, name, offset + shift, file.name)
 
     def _neighbour(self, address: int) -> tuple[str, int] | None:
-        """Build-id and offset of the caller, which the kernel left out; None unless just one of the noted files fits."""
+        """Build-id and offset of the caller, which the kernel left out; None unless exactly one noted file fits."""
         fitting = set()
         for other, noted in self._built.items():
             if noted is None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from usdtkit.bpf.layout import Truncated
+from usdtkit.model import Truncated
 from usdtkit.providers.runtimes.language import CollectionProbes
 from usdtkit.records import dataclass
 
