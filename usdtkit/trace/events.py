@@ -137,7 +137,7 @@ def _row_field(name: str, number: int) -> str:
 
 
 def _decoder(layout: Layout, stack: Callable[[int], Any] | None, row: RowType | None, number: int) -> _events.Decoder:
-    fields = zip(layout.fields, layout.offsets, layout.rooms, strict=True)
+    fields = zip(layout.fields, layout.offsets, layout.capacities, strict=True)
     described = tuple(
         (_CODES[field.kind], offset, field.size, size, {number: name for name, number in field.names} or None)
         for field, offset, size in fields
