@@ -32,7 +32,7 @@ built_from := pyproject.toml setup.py bin/usdtkit $(wildcard native/*.c native/*
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z./-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: test-packages $(venv)/.dev ## install all that the other targets need
 
@@ -54,6 +54,11 @@ lint: $(venv)/.dev ## ruff, mypy, import edges
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
+
+docs/reference.md: $(venv)/.built .ci/api_reference.py FORCE ## the reference, from the docstrings
+	$(bin)/python .ci/api_reference.py > $@
+
+FORCE:
 
 man: $(venv)/.built ## manual pages, to $(DESTDIR)$(PREFIX)/share/man/man8
 	$(bin)/usdtkit man --all '$(DESTDIR)$(PREFIX)/share/man/man8'

@@ -24,7 +24,7 @@ LENT = os.environ.get("USDTKIT_TEST_LENT")
 # machine, or are looked at: services and servers by name, languages, libraries that everybody uses.
 MACHINE = {
     *("bad_input", "bashreadline", "bcc_invocations", "bcc_languages", "demo", "docs", "list"),
-    *("probes_traced", "provider_scripts", "languages_elsewhere", "database_providers"),
+    *("probes_traced", "provider_scripts", "languages_elsewhere", "database_providers", "library_providers"),
     *("services", "shop", "trace_command", "trace_language", "peers_read_provider", "search_trust", "fake_server"),
     *("dbslower", "dbstat", "mysqld_qslower", "pglockwaits", "pgphases", "programs", "providers"),
     *("instrument_harmless", "instrument_peers", "instrument_python", "instrument_services"),

@@ -1,8 +1,9 @@
 """Count calls of a library's functions: how many, how long, and which errors.
 
-FUNCTION is a name or a glob, of the C library or of the one that -l names. Errors are told by what each function
-returns: an error's number (pthread_…, posix_…), or -1 or NULL. For those the name is the errno that the thread asks for
-next, which C and most languages do right after a failure; "-1" or "NULL" are those after which it did not ask.
+FUNCTION is a name or a glob, of the C library or of the library that -l names. Whether a call failed is known from what
+it returned: the number of an error (pthread_…, posix_…), or -1 or NULL. For -1 and NULL, the error is the errno that
+the thread asks for next, as C and most languages do right after a failure. "-1" or "NULL" in place of a name stands for
+failures after which the thread did not ask.
 
 examples:
   usdtkit libcalls open openat read -p 1234
@@ -10,50 +11,46 @@ examples:
   usdtkit libcalls -l ssl SSL_read SSL_write
 """
 
-import argparse
+from collections.abc import Iterator, Mapping
 
-from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
-from usdtkit.cli.failures import Failures, by_failure
-from usdtkit.cli.run import filtered, follow_intervals, new_session
-from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.trace import uprobe
+from usdtkit.cli.arguments import Intervals, Spelling
+from usdtkit.cli.options import option
+from usdtkit.providers.libc import LibraryCalls
+from usdtkit.records import asdict
+from usdtkit.results import Column, Summaries, Table
+from usdtkit.trace import Session
 
 TOPIC = "any function or probe"
 VARIANTS = ("open", "malloc", "pthread_create", "getaddrinfo", "free")
-
-COLUMNS = [
-    *(Column("COUNT", "count", 9, right=True), Column("TOTAL(ms)", "total_ns", 11, milliseconds, right=True)),
-    *(Column("AVG(us)", "average_ns", 9, lambda ns: f"{ns / 1e3:.2f}", right=True), Column("FUNCTION", "function", 20)),
-    Column("ERRORS", "errors", 0, lambda errors: " ".join(f"{name}:{number}" for name, number in errors.items())),
-]
+SPELLING = Spelling(chosen=True, filters={})
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def show_errors(errors: Mapping[str, int]) -> str:
+    """The errors of a function as a table shows them: "ENOENT:13 EISDIR:2"."""
+    return " ".join(f"{name}:{count}" for name, count in errors.items())
+
+
+COLUMNS = (
+    Column("count", "COUNT", "count", 9, "calls that returned"),
+    Column("total_ns", "TOTAL(ms)", "duration", 11, "the time in all of these calls", unit="ms"),
+    Column("average_ns", "AVG(us)", "duration", 9, "the average time of a call", unit="us"),
+    Column("function", "FUNCTION", width=20, meaning="the function"),
+    Column("errors", "ERRORS", "object", meaning="failed calls by the name of the error", show=show_errors),
+)
+
+
+class Options(Intervals):
     """Options of `usdtkit libcalls`."""
-    parser.add_argument("function", nargs="+", metavar="FUNCTION", help="names, globs allowed")
-    parser.add_argument("-l", "--library", default="c", metavar="LIB", help="a library, command or file (c)")
-    add_filter_options(parser)
-    add_interval_options(parser)
-    add_session_options(parser, chosen=True)
+
+    function: tuple[str, ...] = option(nargs="+", metavar="FUNCTION", help="names of functions; globs are allowed")
+    library: str = option("-l", "--library", default="c", metavar="LIB", help="a library, command or file (c)")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Count until told to stop."""
-    with new_session(options) as session:
-        groups = by_failure(function.name for function in session.find_functions(options.library, options.function))
-        calls = {way: filtered(session.pair(uprobe(options.library, *names)), options) for way, names in groups.items()}
-        latencies = [each.hist("latency", "probe") for each in calls.values()]
-        failures = Failures(session, options, calls)
+def trace(session: Session, options: Options) -> Summaries:
+    """Count, and show the functions of each interval; the one that took the most time comes first."""
+    calls = LibraryCalls(session, options.function, options.library)
 
-        def write(report: Report) -> None:
-            found = [(function, taken) for table in latencies for (function,), taken in table.delta().items()]
-            failed = failures.flush()
-            report.block(
-                {
-                    **{"count": taken.count, "total_ns": taken.sum, "average_ns": round(taken.average)},
-                    **{"function": function, "errors": dict(failed[function].most_common())},
-                }
-                for function, taken in sorted(found, key=lambda row: -row[1].sum)
-            )
+    def summarise() -> Iterator[Table]:
+        yield Table(map(asdict, calls.summarise()))
 
-        return follow_intervals(session, options, "libcalls", COLUMNS, write, take=failures.take)
+    return Summaries(session, COLUMNS, summarise, take=calls.consume)

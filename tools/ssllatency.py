@@ -1,9 +1,9 @@
 """Show how long TLS handshakes take, and how they end.
 
-Traces the handshakes of OpenSSL, GnuTLS and NSS, in the system's libraries and in whatever runs now and has them in it;
-with -p in the files of that process. Where a socket does not block, a handshake is several calls: its latency is from
-the first call to the return of the last one, and BUSY is what passed within the calls: cryptography and, where the
-socket blocks, waiting for the peer.
+Traces the handshakes of OpenSSL, GnuTLS and NSS, in the system's libraries and in whatever runs now and has a library
+in itself; with -p, in the files of that process. If a socket does not block, a handshake takes several calls. Its
+latency is the time from the first call to the return of the last one, and BUSY is the time within the calls, which
+goes to cryptography and, if the socket blocks, to waiting for the peer.
 
 examples:
   usdtkit ssllatency
@@ -11,57 +11,71 @@ examples:
   usdtkit ssllatency -H -i 10               a histogram every ten seconds, for each result
 """
 
-import argparse
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from usdtkit.cli.arguments import add_filter_options, add_interval_options, add_session_options
-from usdtkit.cli.run import follow, follow_intervals, new_session
-from usdtkit.cli.tls import Handshakes, add_library_options, trace_handshakes
+from usdtkit.cli.arguments import Intervals, Spelling
+from usdtkit.cli.options import option
+from usdtkit.cli.tlsoptions import TlsLibraries
 from usdtkit.cli.values import milliseconds
-from usdtkit.output import report
-from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column, Report
-from usdtkit.trace import Distribution, ms
+from usdtkit.providers import tls
+from usdtkit.providers.tlslibraries import NAMES
+from usdtkit.records import replace
+from usdtkit.results import BUCKETS, COMM, LATENCY_MS, PID, TID, TIME, UID, Column, Histogram, Row, Rows, Summaries
+from usdtkit.trace import Distribution, Session, ms
 
 TOPIC = "names, logins and secrets"
+SPELLING = Spelling(filters={"uid": "-u"})
+RESULT = Column("result", "RESULT", meaning='"ok", "not finished", or "error" and the number that the library returned')
+HANDSHAKE = (
+    *(TIME, PID, COMM, replace(LATENCY_MS, meaning="the time from the first call to the return of the last")),
+    Column("busy_ns", "BUSY(ms)", "duration", 9, "the time within the calls", unit="ms"),
+    Column("calls", "CALLS", "count", 5, "how many calls the handshake took"),
+    Column("library", "LIBRARY", width=7, meaning="the library", values=NAMES),
+    *(RESULT, replace(TID, heading=""), replace(UID, heading="")),
+)
+HISTOGRAM = (RESULT, *BUCKETS)
+COLUMNS = (
+    *(column if column in (TIME, RESULT) else replace(column, optional=True) for column in HANDSHAKE),
+    *BUCKETS,
+)
 
-COLUMNS = [
-    *(TIME, PID, COMM, LATENCY_MS, Column("BUSY(ms)", "busy_ns", 9, report.milliseconds, right=True)),
-    *(Column("CALLS", "calls", 5, right=True), Column("LIBRARY", "library", 7), Column("RESULT", "result", 0)),
-]
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Intervals, TlsLibraries):
     """Options of `usdtkit ssllatency`."""
-    parser.add_argument("-m", "--min-ms", type=milliseconds, default=0.0, metavar="MS", help="only what took so long")
-    parser.add_argument("-H", "--histogram", action="store_true", help="a histogram for each result, not a line each")
-    add_library_options(parser)
-    add_filter_options(parser, uid="-u")
-    add_interval_options(parser)
-    add_session_options(parser)
+
+    min_ms: float = option(
+        *("-m", "--min-ms"),
+        type=milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="show handshakes of MS ms or more",
+    )
+    histogram: bool = option(
+        "-H", "--histogram", default=False, help="show a histogram for each result instead of a line for each handshake"
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    handshakes = Handshakes()
-    taken: dict[str, Distribution] = defaultdict(Distribution)
+def trace(session: Session, options: Options) -> Rows | Summaries:
+    """Trace handshakes; a row when one ends, or histograms of each interval."""
+    tls.handshakes(session, options.libraries, options.extra_lib).emit()
+    handshakes = tls.Handshakes()
+    distributions: dict[str, Distribution] = defaultdict(Distribution)
 
-    def describe(event: Any) -> Mapping[str, Any] | None:
+    def describe(event: Any) -> Row | None:
         row = handshakes.describe(event)
-        return row if row and row["latency_ns"] >= ms(options.min_ms) else None
+        return row if row is not None and row["latency_ns"] >= ms(options.min_ms) else None
 
     def take(event: Any) -> None:
         if row := describe(event):
-            taken[row["result"]].add(row["latency_ns"])
+            distributions[row["result"]].add(row["latency_ns"])
 
-    def write(report: Report) -> None:
-        for result, distribution in sorted(taken.items()):
-            report.histogram(distribution, result=result)
-        taken.clear()
+    def summarise() -> Iterator[Histogram]:
+        for result, distribution in sorted(distributions.items()):
+            yield Histogram(distribution, labels={"result": result})
+        distributions.clear()
 
-    with new_session(options) as session:
-        trace_handshakes(session, options)
-        if options.histogram or options.interval:
-            return follow_intervals(session, options, "ssllatency", (), write, take=take)
-        return follow(session, options, "ssllatency", COLUMNS, describe=describe)
+    if options.histogram or options.interval:
+        return Summaries(session, HISTOGRAM, summarise, take=take)
+    return Rows(session, HANDSHAKE, describe)

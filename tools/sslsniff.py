@@ -1,74 +1,100 @@
 """Show what goes through TLS libraries in plain: who reads and writes how much.
 
 Traces OpenSSL (SSL_read, SSL_write and their _ex forms), GnuTLS and NSS, in the system's libraries and in whatever runs
-now and has them in it, such as Node; with -p in the files of that process. What is read and written is not looked at,
-unless --content or --hexdump asks for it: it is what the encryption was for.
+now and has a library in itself, such as Node; with -p, in the files of that process. The data is what the encryption
+was for: it is only read from the process if --content or --hexdump asks for it.
 
 examples:
   usdtkit sslsniff                          lengths only
-  usdtkit sslsniff -p 181 --content         what process 181 says and hears
+  usdtkit sslsniff -p 181 --content         what process 181 sends and receives
   usdtkit sslsniff --comm curl --hexdump
   usdtkit sslsniff -l --handshake           how long each call took, with handshakes
   usdtkit sslsniff --extra-lib openssl:/opt/app/libssl.so.1.1
 """
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from usdtkit.cli.arguments import add_filter_options, add_session_options
-from usdtkit.cli.run import follow, new_session
-from usdtkit.cli.tls import Handshakes, add_library_options, direction, library_of, trace_handshakes, trace_transfers
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import option
+from usdtkit.cli.tlsoptions import TlsLibraries, without
 from usdtkit.cli.values import positive
-from usdtkit.output.report import COMM, LATENCY_MS, PID, TIME, Column
 from usdtkit.output.text import decoded, hexdump, paragraph
+from usdtkit.providers import tls
+from usdtkit.providers.tlslibraries import NAMES
+from usdtkit.records import replace
+from usdtkit.results import COMM, LATENCY_MS, PID, TID, TIME, UID, Column, Row, Rows
+from usdtkit.trace import Session
 
 TOPIC = "names, logins and secrets"
+SPELLING = Spelling(filters={"uid": "-u"})
+HANDSHAKE = "HANDSHAKE"
+DIRECTIONS = ("READ/RECV", "WRITE/SEND")
+# The heading is a blank, because the data stands below its row.
+CONTENT = Column("content", " ", "text", meaning="the data, with --content as text and with --hexdump in hexadecimal")
+COLUMNS = (
+    Column("function", "FUNC", width=12, meaning="what was done", values=(*DIRECTIONS, HANDSHAKE)),
+    *(TIME, COMM, PID, Column("length", "LEN", "count", 6, "bytes of plain data; 0 of a handshake")),
+    *(UID, TID, LATENCY_MS, replace(CONTENT, optional=True)),
+    Column("library", meaning="the library", values=NAMES),
+)
 
-COLUMNS = [Column("FUNC", "function", 12), TIME, COMM, PID, Column("LEN", "length", 6, right=True)]
-EXTRA = [Column("UID", "uid", 7, right=True), Column("TID", "tid", 7, right=True)]
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(TlsLibraries):
     """Options of `usdtkit sslsniff`."""
-    parser.add_argument("-x", "--extra", action="store_true", help="user and thread too")
-    parser.add_argument("-l", "--latency", action="store_true", help="how long each call took")
-    parser.add_argument("--handshake", action="store_true", help="handshakes too")
-    content = parser.add_mutually_exclusive_group()
-    content.add_argument("--content", action="store_true", help="what was read and written, as text: secrets included")
-    content.add_argument("--hexdump", action="store_true", help="the same in hexadecimal")
-    parser.add_argument(
-        "--max-buffer-size", type=positive, default=4096, metavar="BYTES", help="so much of it (4096, and no more)"
+
+    exclusive = (("content", "hexdump"),)
+    extra: bool = option("-x", "--extra", default=False, help="show the user and the thread too")
+    latency: bool = option("-l", "--latency", default=False, help="show how long each call took")
+    handshake: bool = option("--handshake", default=False, help="show handshakes too")
+    content: bool = option("--content", default=False, help="show the data as text, secrets included")
+    hexdump: bool = option("--hexdump", default=False, help="show the data in hexadecimal, secrets included")
+    max_buffer_size: int = option(
+        "--max-buffer-size",
+        type=positive,
+        default=4096,
+        metavar="BYTES",
+        help="show at most so many bytes of each call (4096, which is the limit)",
     )
-    add_library_options(parser, "ogn")
-    add_filter_options(parser, uid="-u")
-    add_session_options(parser)
+    no_openssl: bool = without("openssl", "-o")
+    no_gnutls: bool = without("gnutls", "-g")
+    no_nss: bool = without("nss", "-n")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    shown = options.content or options.hexdump
-    columns = [*COLUMNS, *(EXTRA if options.extra else []), *([LATENCY_MS] if options.latency else [])]
-    if shown:
-        columns.append(Column("", "content", 0, hexdump if options.hexdump else paragraph))
-    empty = {"content": b"" if options.hexdump else ""} if shown else {}
-    handshakes = Handshakes()
+def trace(session: Session, options: Options) -> Rows:
+    """Trace transfers, and handshakes if they are asked for; a row for each."""
+    size = options.max_buffer_size if options.content or options.hexdump else 0
+    tls.transfers(session, options.libraries, options.extra_lib, size=size).emit()
+    if options.handshake:
+        tls.handshakes(session, options.libraries, options.extra_lib).emit()
+    handshakes = tls.Handshakes()
 
-    def describe(event: Any) -> Mapping[str, Any] | None:
-        if hasattr(event, "handle"):
-            row = handshakes.describe(event)
-            if row is None or row["result"] != "ok":
-                return None
-            done = {name: row[name] for name in ("time_ns", "pid", "tid", "latency_ns", "comm", "uid")}
-            return {**done, "length": 0, "function": "HANDSHAKE", "library": row["library"], **empty}
-        row = event._asdict()
-        if options.content:
-            row["content"] = decoded(event.content)
-        function = row.pop("probe")
-        return {**row, "function": direction(function), "library": library_of(function)}
+    def describe(event: Any) -> Row | None:
+        if not tls.is_transfer(event):
+            return _handshake(handshakes.describe(event), options)
+        row = tls.describe(event)
+        return {**row, "content": decoded(event.content)} if options.content else row
 
-    with new_session(options) as session:
-        trace_transfers(session, options, options.max_buffer_size if shown else 0)
-        if options.handshake:
-            trace_handshakes(session, options)
-        return follow(session, options, "sslsniff", columns, describe=describe)
+    return Rows(session, tuple(_columns(options)), describe)
+
+
+def _columns(options: Options) -> Iterator[Column]:
+    """The columns, without the headings of those that are not asked for."""
+    shown = {"uid": options.extra, "tid": options.extra, "latency_ns": options.latency}
+    for column in COLUMNS:
+        if column.name == CONTENT.name:
+            if options.hexdump:
+                yield replace(CONTENT, type="bytes", show=hexdump)
+            elif options.content:
+                yield replace(CONTENT, show=paragraph)
+        else:
+            yield column if shown.get(column.name, True) else replace(column, heading="")
+
+
+def _handshake(row: Row | None, options: Options) -> Row | None:
+    """A handshake that went well as a row like that of a transfer; None for all others."""
+    if row is None or row["result"] != "ok":
+        return None
+    common = {name: row[name] for name in ("time_ns", "pid", "tid", "latency_ns", "comm", "uid", "library")}
+    empty = {"content": b""} if options.hexdump else {"content": ""} if options.content else {}
+    return {**common, "length": 0, "function": HANDSHAKE, **empty}

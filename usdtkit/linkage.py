@@ -1,9 +1,9 @@
 """Functions by the name of their library, wherever they were linked to: names in, functions and remarks out.
 
 Stands on `usdtkit.targets`, which finds the library itself; used by `usdtkit.trace`. A program that is linked
-statically has no libc, Node has OpenSSL in itself, a program with an allocator of its own never calls libc's, and two
-containers have a libc each. Whoever asks for the functions of a library means all of these. What was taken from
-elsewhere, and what could not be found, is said in remarks, because the name does not say it.
+statically has no libc, Node contains OpenSSL, a program with an allocator of its own never calls libc's, and two
+containers have a libc each. A user who asks for the functions of a library means all of these. The name does not say
+what was taken from elsewhere and what could not be found, so remarks say it.
 """
 
 # Paths stay strings, as the model has them.
@@ -12,7 +12,6 @@ elsewhere, and what could not be found, is said in remarks, because the name doe
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,20 +21,21 @@ from usdtkit.elf import symbols
 from usdtkit.elf.constants import PT_INTERP
 from usdtkit.elf.golang import is_go
 from usdtkit.elf.image import Image
+from usdtkit.elf.matching import is_name
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
+from usdtkit.files import FileKey
 from usdtkit.model import Function, Target
 from usdtkit.records import NamedTuple
 from usdtkit.scan import file_key
 from usdtkit.signatures import knows_library
 
-_IS_GLOB = re.compile(r"[*?\[]")
 _SHOWN = 5  # files of a name, in a remark
 _FRESH_S = 0.5
 _latest: tuple[float, list[Target]] = (-_FRESH_S, [])
 
 
 class Remark(NamedTuple):
-    """A sentence about some functions: `before`, their names, `after`. Those that differ in the names are one."""
+    """A sentence about some functions: `before`, their names, `after`. Remarks that differ only in names are joined."""
 
     before: str
     names: tuple[str, ...] = ()
@@ -43,11 +43,13 @@ class Remark(NamedTuple):
 
     @property
     def text(self) -> str:
+        """The sentence."""
         return f"{self.before}{', '.join(self.names)}{self.after}"
 
 
 class Found(NamedTuple):
-    """The functions, and what their user should know of where they are. Where there is none, `missing` is the error."""
+    """The functions, and what their user should know about where they are. `missing` is the error where there are
+    none."""
 
     functions: list[Function]
     remarks: list[Remark]
@@ -57,9 +59,9 @@ class Found(NamedTuple):
 def find(
     library: str, patterns: Sequence[symbols.Pattern], *, pids: Sequence[int] = (), program: str | None = None
 ) -> Found:
-    """The functions of `library` that match, as `targets.find_functions` has them, and those of the same library that
-    lie elsewhere: in the program that each of the processes `pids` runs, or the one that will be started as `program`;
-    without both, in whatever runs.
+    """Return the functions of `library` that match, as `targets.find_functions` does, and those of the same library
+    that lie elsewhere: in the programs that the processes `pids` run, or in the one that will be started as `program`;
+    without both, in everything that runs.
     """
     search = _Search(library, patterns)
     if "/" in library:
@@ -74,20 +76,22 @@ def find(
 
 
 def namesakes(traced: Iterable[tuple[str, str]], pids: Sequence[int]) -> list[Remark]:
-    """What else the processes map that exports functions of the C library (path of the file that is traced, name): they
-    call that instead where it was loaded first, such as a preloaded allocator's malloc."""
-    wanted = dict.fromkeys(name for _, name in traced)
-    files = {file_key(path) for path, _ in traced}
+    """Return remarks about other files of the processes that export traced functions of the C library.
+
+    `traced` are pairs of the path of the traced file and a function's name. The processes call the function in the
+    other file where that was loaded first, such as the malloc of a preloaded allocator.
+    """
+    names_traced = dict.fromkeys(name for _, name in traced)
+    keys_traced = {file_key(path) for path, _ in traced}
     remarks = []
     for target in targets.mapped_by(pids):
-        if file_key(target.path) in files:
+        if target.key in keys_traced:
             continue
         try:
-            with Image.open(target.path) as image:
-                names = tuple(dict.fromkeys(function.name for function in symbols.exported(image, *wanted)))
+            exported = [each for image in targets.images(target) for each in symbols.exported(image, *names_traced)]
         except (ElfError, NotFoundError, PrivilegeError):
             continue
-        if names:
+        if names := tuple(dict.fromkeys(function.name for function in exported)):
             short = libraries.library_name(target.name)
             after = f" ({short}:{names[0]} names the first)" if short != target.path else ""
             remarks.append(Remark(f"not traced: functions of the same name in {target.name}: ", names, after))
@@ -95,134 +99,149 @@ def namesakes(traced: Iterable[tuple[str, str]], pids: Sequence[int]) -> list[Re
 
 
 def is_c(library: str) -> bool:
-    """Whether the C library is meant, or what is a part of it by now."""
+    """Return whether the C library is meant, or a library that has become a part of it."""
     return library == "c" or library in libraries.MERGED
 
 
 class _Search:
+    """One search for functions of a library, in the places that its methods name."""
+
     def __init__(self, library: str, patterns: Sequence[symbols.Pattern]) -> None:
         self._library, self._patterns = library, patterns
-        self._names = tuple(one for one in patterns if isinstance(one, str) and not _IS_GLOB.search(one))
-        # A name that is no library's may be a provider's of probes: then no program's function is meant.
+        self._names = tuple(pattern for pattern in patterns if isinstance(pattern, str) and is_name(pattern))
+        # A name that is no library's may be a provider's of probes. Then no function of a program is meant.
         self._is_known = is_c(library) or knows_library(library)
         self._functions: list[Function] = []
         self._remarks: list[Remark] = []
         self._missing: NotFoundError | None = None
-        self._mapped: list[Target] = []  # what the processes map that are traced
+        self._mapped: list[Target] = []  # by the traced processes
 
     def found(self) -> Found:
+        """The functions of all places, with a remark where the name means several files."""
         if not self._functions:
             return Found([], self._remarks, self._missing or NotFoundError(f"no such function in {self._library}"))
-        traced = {file_key(path) for path in {function.path for function in self._functions}}
-        called = [target for target in self._mapped if self._is_called(target.name) and file_key(target.path) in traced]
-        if len({os.path.basename(target.name) for target in called}) > 1:  # noqa: PTH119
-            shown = [*(target.path for target in called[:_SHOWN]), *(["…"] if len(called) > _SHOWN else [])]
+        keys = self._keys()
+        named = [target for target in self._mapped if self._is_called(target.name) and target.key in keys]
+        if len({os.path.basename(target.name) for target in named}) > 1:  # noqa: PTH119
+            shown = [*(target.path for target in named[:_SHOWN]), *(["…"] if len(named) > _SHOWN else [])]
             self._remarks.append(
                 Remark(f"{self._library!r} means several files here, all of which are traced: {', '.join(shown)}")
             )
         return Found(self._functions, self._remarks)
 
     def in_library(self, pids: Sequence[int] = ()) -> None:
+        """Search the library itself, where the loader or the processes have it."""
         try:
             self._functions += targets.find_functions(self._library, self._patterns, pids=pids)
         except NotFoundError as error:
             self._missing = error
 
     def in_processes(self, pids: Sequence[int]) -> None:
+        """Search the libraries of the processes, and their programs."""
         self.in_library(pids)
         mapped = self._mapped = targets.mapped_by(pids)
-        covered = {pid for target in mapped if self._is_called(target.name) for pid in target.pids}
-        for program, own in _programs(mapped, pids):
-            if outside := [pid for pid in own if pid not in covered]:
-                number = f"process {outside[0]}" if len(outside) == 1 else f"processes {', '.join(map(str, outside))}"
-                self._in_program(program.path, number, len(outside) > 1)
-            if len(outside) < len(own):
-                self._of_its_own(program.path)
+        with_library = {pid for target in mapped if self._is_called(target.name) for pid in target.pids}
+        for program, program_pids in _programs(mapped, pids):
+            if without := [pid for pid in program_pids if pid not in with_library]:
+                who = f"process {without[0]}" if len(without) == 1 else f"processes {', '.join(map(str, without))}"
+                self._in_program(program, who, len(without) > 1)
+            if len(without) < len(program_pids):
+                self._replacements(program)
 
-    def in_command(self, program: str) -> None:
-        interpreter = _interpreter(program)
+    def in_command(self, path: str) -> None:
+        """Search the program that will be started, and the library that it will load."""
+        program, interpreter = Target(path, path), _interpreter(path)
         if interpreter is None:
-            self._in_program(program, program)
+            self._in_program(program, path)
             return
         self.in_library()
         if self._is_called(interpreter) and os.path.exists(interpreter):  # musl's, which is its C library
-            self._in_file(interpreter)
+            self._in_file(Target(interpreter, interpreter))
         if not self._functions:
-            self._in_program(program, program)
+            self._in_program(program, path)
         else:
-            self._of_its_own(program)
+            self._replacements(program)
 
     def everywhere(self) -> None:
+        """Search the library, all files of its name that are mapped, and the programs that are linked statically."""
         self.in_library()
         mapped = self._mapped = _all_mapped()
         for target in mapped:
-            # Not programs of that name: a command is the one that is in PATH.
+            # A program of the library's name is left out: a command is the one that is in PATH.
             if self._is_called(target.name) and os.path.basename(target.name) != self._library:  # noqa: PTH119
-                self._in_file(target.path)
+                self._in_file(target)
         if self._is_known and len(self._names) == len(self._patterns):
             files = Counter(pid for target in mapped for pid in target.pids)
             for target in mapped:
                 if any(files[pid] == 1 for pid in target.pids):  # it maps nothing else, so it is linked statically
-                    self._in_file(target.path, go=False)
+                    self._in_file(target, go=False)
 
     def _is_called(self, name: str) -> bool:
         name = name.removesuffix(" (deleted)")
-        wanted = [self._library, *(["c"] if self._library in libraries.MERGED else [])]
-        return any(libraries.is_called(name, each) for each in wanted)
+        libraries_meant = [self._library, *(["c"] if self._library in libraries.MERGED else [])]
+        return any(libraries.is_called(name, library) for library in libraries_meant)
 
-    def _in_file(self, path: str, *, go: bool = True) -> None:
-        """Add what a file has, if it is none that was looked at: `go` says whether a Go program counts."""
-        key = file_key(path)
-        if key is None or any(file_key(other) == key for other in {function.path for function in self._functions}):
+    def _keys(self) -> set[FileKey | None]:
+        """The files of the functions that were found."""
+        return {function.file.key if function.file else file_key(function.path) for function in self._functions}
+
+    def _in_file(self, target: Target, *, go: bool = True) -> None:
+        """Add the functions of a file that was not searched yet; `go` says whether a Go program counts."""
+        key = target.key or file_key(target.path)
+        if key is None or key in self._keys():
             return
         try:
-            with Image.open(path) as image:
+            for image in targets.images(target):
                 if go or not is_go(image):
                     self._functions += symbols.functions(image, *self._patterns)
-        except (ElfError, NotFoundError, PrivilegeError):  # damaged, or gone: it is one of many
+        except (ElfError, NotFoundError, PrivilegeError):  # it is damaged or gone, and one of many
             return
 
-    def _in_program(self, path: str, who: str, several: bool = False) -> None:
-        """What a program has that does not have the library."""
+    def _in_program(self, program: Target, who: str, several: bool = False) -> None:
+        """Add the functions of a program that does not load the library; `who` runs it, `several` processes or one."""
         if not self._is_known and not libraries.installed(self._library):
             return
-        with Image.open(path) as image:
-            own = symbols.functions(image, *self._patterns)
-            is_static = not any(segment.type == PT_INTERP for segment in image.segments)
-            is_stripped = not own and not symbols.function_names(image)
+        own: list[Function] = []
+        is_static = is_stripped = True
+        for image in targets.images(program):
+            functions = symbols.functions(image, *self._patterns)
+            is_static = is_static and not any(segment.type == PT_INTERP for segment in image.segments)
+            is_stripped = is_stripped and not functions and not symbols.function_names(image)
+            own += functions
         be, its = ("are", "their") if several else ("is", "its")
         how = f"{who} {be} {'statically linked' if is_static else f'without lib{self._library}'}"
         self._functions += own
-        has = {function.name for function in own}
-        wanted = self._names or tuple(one if isinstance(one, str) else one.pattern for one in self._patterns)
+        names_found = {function.name for function in own}
+        wanted = self._names or tuple(
+            pattern if isinstance(pattern, str) else pattern.pattern for pattern in self._patterns
+        )
         if own:
-            names = tuple(name for name in wanted if name in has or not self._names)
-            self._remarks.append(Remark(f"{how}: traced in {path}: ", names))
-        lacking = tuple(name for name in wanted if name not in has and (self._names or not own))
+            names = tuple(name for name in wanted if name in names_found or not self._names)
+            self._remarks.append(Remark(f"{how}: traced in {program.path}: ", names))
+        lacking = tuple(name for name in wanted if name not in names_found and (self._names or not own))
         if lacking and is_stripped:
             self._remarks.append(Remark(f"{how}, and stripped: no symbol says where to find ", lacking))
         elif lacking:
             self._remarks.append(Remark(f"{how}; {its} own symbols have no ", lacking))
         if not own:
-            hint = None if is_stripped else f"usdtkit list --functions 'GLOB' {path} shows what it has"
+            hint = None if is_stripped else f"usdtkit list --functions 'GLOB' {program.path} shows what it has"
             self._missing = NotFoundError(
                 self._remarks[-1].text, hint=hint or "its debug file, if there is one, says it"
             )
 
-    def _of_its_own(self, path: str) -> None:
-        """What a program has besides the library: what it exports is called instead of the library's."""
-        if not self._names or any(function.path == path for function in self._functions):
+    def _replacements(self, program: Target) -> None:
+        """Add what a program exports that loads the library: it calls these functions instead of the library's."""
+        if not self._names or any(function.path == program.path for function in self._functions):
             return
-        with Image.open(path) as image:
-            own = symbols.exported(image, *self._names)
+        own = [each for image in targets.images(program) for each in symbols.exported(image, *self._names)]
         if own:
             names = tuple(dict.fromkeys(function.name for function in own))
             self._functions += own
-            self._remarks.append(Remark(f"{path} has functions of its own, which it calls instead: ", names))
+            self._remarks.append(Remark(f"{program.path} has functions of its own, which it calls instead: ", names))
 
 
 def _all_mapped() -> list[Target]:
-    """What runs, as it was a moment ago: a tool asks for one group of functions after the other."""
+    """What runs, as of a moment ago: a tool asks for one group of functions after the other."""
     global _latest
     now = time.monotonic()
     if now - _latest[0] > _FRESH_S:
@@ -239,7 +258,7 @@ def _is_elf(path: str) -> bool:
 
 
 def _interpreter(path: str) -> str | None:
-    """The dynamic loader that a program asks for; None of one that is linked statically. ElfError."""
+    """The dynamic loader that a program asks for, None where it is linked statically. ElfError."""
     with Image.open(path) as image:
         for segment in image.segments:
             if segment.type == PT_INTERP:
@@ -248,11 +267,11 @@ def _interpreter(path: str) -> str | None:
 
 
 def _programs(mapped: Iterable[Target], pids: Sequence[int]) -> list[tuple[Target, list[int]]]:
-    """The programs that processes run, each with those that run it."""
-    by_key = {file_key(target.path): target for target in mapped}
-    found: dict[str, tuple[Target, list[int]]] = {}
+    """The programs that processes run, each with those of them that run it."""
+    by_key = {target.key: target for target in mapped}
+    programs: dict[str, tuple[Target, list[int]]] = {}
     for pid in dict.fromkeys(pids):
         target = by_key.get(file_key(f"/proc/{pid}/exe"))
         if target is not None:
-            found.setdefault(target.path, (target, []))[1].append(pid)
-    return list(found.values())
+            programs.setdefault(target.path, (target, []))[1].append(pid)
+    return list(programs.values())

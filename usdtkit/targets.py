@@ -35,6 +35,7 @@ __all__ = [
     "find_functions",
     "find_probes",
     "functions_in",
+    "images",
     "mapped_by",
     "mapped_files",
     "no_probe",
@@ -52,17 +53,17 @@ _SEARCH_S, _BYTES_A_SECOND = 5.0, 100e6
 
 def probes_in(target: Target | str) -> tuple[Probe, ...]:
     """Return all probes of one file, () where it has none. ElfError where it is damaged."""
-    images = _images(Target(target, target) if isinstance(target, str) else target)
-    return tuple(probe for image in images for probe in _read_probes(image))
+    opened = images(Target(target, target) if isinstance(target, str) else target)
+    return tuple(probe for image in opened for probe in _read_probes(image))
 
 
 def functions_in(target: Target, *names: symbols.Pattern) -> list[Function]:
     """Return the functions of one file that match (see `symbols.functions`), [] where there are none. ElfError."""
-    return [function for image in _images(target) for function in symbols.functions(image, *names)]
+    return [function for image in images(target) for function in symbols.functions(image, *names)]
 
 
-def _images(target: Target) -> Iterator[Image]:
-    """The file of a target, or the files of it on an overlay that processes may run."""
+def images(target: Target) -> Iterator[Image]:
+    """Open the file of a target, or on an overlay the files that processes may run; each is closed after its turn."""
     for file in open_target(target):
         with Image(file.path, file) as image:
             yield image
@@ -93,7 +94,7 @@ def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = 
             continue
         began = time.monotonic()
         try:
-            for image in _images(target):
+            for image in images(target):
                 try:
                     if image.section(STAPSDT_SECTION):
                         probes += _read_probes(image)
@@ -210,7 +211,7 @@ def _functions_of(
     problems: list[str] = []
     for target in targets:
         try:
-            for image in _images(target):
+            for image in images(target):
                 functions += symbols.functions(image, *patterns, aliases=aliases, copies=True)
                 if not hold:
                     image.file.close()
@@ -228,7 +229,7 @@ def _no_function(library: str, patterns: Sequence[symbols.Pattern], targets: lis
     names: set[str] = set()
     for target in targets[:_NEAR_FILES]:
         with contextlib.suppress(ElfError, NotFoundError, PrivilegeError):
-            for image in _images(target):
+            for image in images(target):
                 if indirect := symbols.indirect_functions(image, *patterns):
                     return NotFoundError(
                         f"{indirect[0].name} in {target.path} is an indirect function: its symbol is only called at "

@@ -36,7 +36,7 @@ def home(monkeypatch):
     monkeypatch.delenv("USDTKIT_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(place))
-    monkeypatch.setattr(cache, "_told", set())
+    monkeypatch.setattr(cache, "_reported", set())
     yield place
     shutil.rmtree(place)
 

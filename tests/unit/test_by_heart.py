@@ -2,7 +2,7 @@
 
 import pytest
 
-from usdtkit import processes, targets
+from usdtkit import processes, resolve, scan, targets
 from usdtkit.cli import tool_names
 from usdtkit.cli.bundle import programs_of
 from usdtkit.elf.image import Image
@@ -27,10 +27,10 @@ def test_no_library_program_or_process_is_needed(monkeypatch):
         raise AssertionError(f"this machine was looked at: {arguments}")
 
     monkeypatch.setattr(Image, "open", looked)
-    for name in ("resolve", "mapped_by", "mapped_files", "all_mapped", "everything", "named", "running_pids"):
-        monkeypatch.setattr(targets, name, looked)
-    for name in ("mapped_files", "all_mapped", "named", "running_pids"):
-        monkeypatch.setattr(processes, name, looked)
+    for module in (processes, resolve, scan, targets):
+        for name in ("resolve", "mapped_by", "mapped_files", "all_mapped", "everything", "named", "running_pids"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, looked)
     with pytest.raises(AssertionError, match="looked at"):
         list(programs_of("gethostlatency -d 1"))  # which is told to look
     assert recorded() == here

@@ -38,7 +38,7 @@ class Ring:
         return 8 * len(self.records)
 
     @property
-    def taken(self):
+    def consumed(self):
         return 8 * self.position
 
     def read(self, decode):
@@ -129,7 +129,7 @@ def test_any_order_of_events_becomes_that_of_time(ring, seed):
     def happen():
         for _ in range(chance.randrange(2)):
             record = ring.reserve()
-            record[0] = 2**63  # the time is taken when it is written
+            record[0] = 2**63  # the time is consumed when it is written
             busy.append(record)
         for record in chance.sample(busy, chance.randint(0, len(busy))):
             record[0], record[2] = ring.tick(), True

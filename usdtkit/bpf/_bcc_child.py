@@ -1,10 +1,11 @@
 """The compiler's child process: C text on standard input → bytecode as JSON on standard output.
 
-The only file that imports bcc, and it runs alone (`python -I -S _bcc_child.py`), so that LLVM's memory and a crash of
-clang end with it. Everything bcc prints goes to standard error. It leaves with 0, 1 (clang refused the text) or
-5 (no usable bcc). Output: {"bcc": version, "maps": [{name, type, key, value, entries, flags}, …],
-"programs": {name: base64 of its instructions}}; in `ld_imm64` with source register 1 the immediate is an index
-into "maps".
+This is the only file that imports bcc. It runs alone (`python -I -S _bcc_child.py`), so that LLVM's memory and a crash
+of clang end with it, and imports nothing of ours. Everything that bcc prints goes to standard error. The exit status is
+0, 1 where clang refused the text, or 5 where there is no usable bcc.
+
+Output: {"bcc": version, "maps": [{name, type, key, value, entries, flags}, …], "programs": {name: base64 of its
+instructions}}. A 64-bit constant with the source register 1 is an index into "maps".
 """
 
 import base64
@@ -22,7 +23,7 @@ PSEUDO_MAP_FD = 1
 def main() -> int:
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    # bcc is installed by the distribution for its own Python, and is pure ctypes: any interpreter can load it.
+    # Distributions install bcc for their own Python. It is pure ctypes, so any interpreter can load it.
     sys.path.append("/usr/lib/python3/dist-packages")
     try:
         import bcc  # type: ignore[import-untyped, unused-ignore]
@@ -44,12 +45,12 @@ def main() -> int:
 
 
 def describe(bcc: Any, module: Any) -> dict[str, Any]:
-    """The child's answer for a compiled module."""
+    """The output for a compiled module."""
     library = bcc.lib
     handle = ctypes.c_void_p(module.module)
 
     def ask(function: str, *arguments: Any, result: Any = ctypes.c_int) -> Any:
-        call = library[function]  # a fresh function object: bcc's own keep their prototypes
+        call = library[function]  # a new function object, because those of bcc have prototypes
         call.restype = result
         return call(handle, *arguments)
 

@@ -1,10 +1,10 @@
-"""Everything about a processor architecture that programs in the kernel depend on: one `Machine` for each.
+"""Everything about a processor architecture that programs in the kernel depend on: one `Abi` for each.
 
 Input: a machine's name, as `os.uname().machine` spells it. Output: where struct pt_regs has arguments, return values
 and return addresses, and how breakpoints look. `access`, `operands` and `program` read it here, `kernel.dispatcher` and
 `trace.armed` above. What differs by architecture in ELF files stays in `usdtkit.elf`.
 
-A new architecture needs its entry in MACHINES, and its struct pt_regs in headers/include/linux/ptrace.h.
+A new architecture needs its entry in ABIS, and its struct pt_regs in headers/include/linux/ptrace.h.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CallingConvention:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Abi:
     """One architecture. Its registers are members of struct pt_regs, in C's spelling.
 
     - `conventions`: how functions are called, by `Function.convention`
@@ -91,8 +91,8 @@ _AARCH64 = (*(f"x{n}" for n in range(31)), "sp", "pc")
 _I386 = {name: name.replace("e", "r", 1) for name in ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp", "eip")}
 
 # Go's convention is the one that it has had since 1.17.
-MACHINES: dict[str, Machine] = {
-    "x86_64": Machine(
+ABIS: dict[str, Abi] = {
+    "x86_64": Abi(
         conventions={
             "": CallingConvention(("di", "si", "dx", "cx", "r8", "r9"), 8, return_slot=8),
             "i386": CallingConvention((), 4, word=4, return_slot=4),
@@ -116,7 +116,7 @@ MACHINES: dict[str, Machine] = {
         counter="rip",
         breakpoint_size=1,
     ),
-    "aarch64": Machine(
+    "aarch64": Abi(
         conventions={
             "": CallingConvention(tuple(f"regs[{n}]" for n in range(8)), 0),
             "go": CallingConvention(tuple(f"regs[{n}]" for n in range(16)), 8, routine="regs[28]"),
@@ -136,12 +136,12 @@ MACHINES: dict[str, Machine] = {
 }
 
 
-def machine(name: str | None = None) -> Machine:
-    """The machine of that name, or the one that we run on; UnsupportedError where it is not one of MACHINES."""
-    name = name or os.uname().machine
+def abi_of(machine: str | None = None) -> Abi:
+    """The ABI of a machine, or of the one that we run on. UnsupportedError where it is not one of ABIS."""
+    machine = machine or os.uname().machine
     try:
-        return MACHINES[name]
+        return ABIS[machine]
     except KeyError:
         raise UnsupportedError(
-            f"programs are not traced on {name} yet", hint=f"usdtkit traces on {' and '.join(MACHINES)}"
+            f"programs are not traced on {machine} yet", hint=f"usdtkit traces on {' and '.join(ABIS)}"
         ) from None

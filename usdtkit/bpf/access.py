@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from usdtkit.bpf.cookie import AT_ENTRY_BIT, EXIT_BIT, EXIT_LACKS_VALUE
 from usdtkit.bpf.scope import Scope
-from usdtkit.bpf.values import Number
+from usdtkit.bpf.values import IntegerValue
 from usdtkit.errors import UsageError
 from usdtkit.model import HookKind
 from usdtkit.records import dataclass, field
@@ -58,35 +58,35 @@ class Access:
 
     def named_register(self, name: str) -> str:
         """A register that a user has asked for. UsageError where the machine has none of that name."""
-        known = self.scope.machine.named_registers
+        known = self.scope.abi.named_registers
         if name not in known:
             raise UsageError(f"{self.scope.what}: there is no register {name!r}", hint=f"one of {', '.join(known)}")
         return self.register(name)
 
-    def operand(self, index: int) -> Number:
+    def operand(self, index: int) -> IntegerValue:
         """An operand of a probe, or an argument of a function, by its number from 0."""
         if self.scope.kind == "usdt":
             self.uses.add("layout")
-            return Number(f"usdt_operand(ctx, layout + {index}, {self.unreadable})")
+            return IntegerValue(f"usdt_operand(ctx, layout + {index}, {self.unreadable})")
         calls = self.scope.calls
         if index < len(calls.registers):
-            return Number(self.register(calls.registers[index]))
+            return IntegerValue(self.register(calls.registers[index]))
         above = calls.displacement + calls.word * (index - len(calls.registers))
-        return Number(f"read_user({self.register('sp')} + {above}, {calls.word}, {self.unreadable})")
+        return IntegerValue(f"read_user({self.register('sp')} + {above}, {calls.word}, {self.unreadable})")
 
     def instruction(self) -> str:
         """The C of the address of the instruction."""
-        return self.register(self.scope.machine.instruction)
+        return self.register(self.scope.abi.instruction)
 
-    def return_value(self) -> Number:
+    def return_value(self) -> IntegerValue:
         """What a function returns; some of its exits come too early to know."""
         self.uses.add("cookie")
-        value = self.register(self.scope.machine.return_value)
-        return Number(f"(s64)(cookie & {EXIT_LACKS_VALUE} ? missing({self.unreadable}) : {value})", "i64")
+        value = self.register(self.scope.abi.return_value)
+        return IntegerValue(f"(s64)(cookie & {EXIT_LACKS_VALUE} ? missing({self.unreadable}) : {value})", "i64")
 
     def return_address(self) -> str:
         """The C of where a function will return to, at its first instruction and at its exits."""
-        if link_register := self.scope.machine.link_register:
+        if link_register := self.scope.abi.link_register:
             return self.register(link_register)
         return f"read_user({self.register('sp')}, {self.scope.calls.word}, {self.unreadable})"
 
@@ -95,7 +95,7 @@ class Access:
         self.uses.add("cookie")
         return f"(cookie & {EXIT_BIT}u ? {self.return_address()} : {self.instruction()})"
 
-    def goroutine(self) -> Number:
+    def goroutine(self) -> IntegerValue:
         """The number of the goroutine that runs. UsageError where there is none, or where it is not known."""
         if self.scope.convention != "go":
             raise UsageError(f"{self.scope.what}: only functions of Go programs are run by goroutines", hint="tid")
@@ -105,4 +105,4 @@ class Access:
                 hint="Go 1.18 to 1.24",
             )
         routine = self.register(self.scope.calls.routine)
-        return Number(f"read_user({routine} + {self.parameter(self.scope.goid_offset)}, 8, {self.unreadable})")
+        return IntegerValue(f"read_user({routine} + {self.parameter(self.scope.goid_offset)}, 8, {self.unreadable})")

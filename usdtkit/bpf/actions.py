@@ -1,6 +1,7 @@
-"""What a hook does with a hit: send an event, count, sum up, keep; declared, as `trace.sources` makes it.
+"""What a hook does with a hit: send an event, count, sum, keep. Declarations only, made by `usdtkit.trace.sources`.
 
-Input: expressions. Output: actions, which `statements` renders; scales, by which their values are counted and shown.
+Input: expressions. Output: actions, which `statements` renders, and the scales by which histograms are counted and
+shown.
 """
 
 from __future__ import annotations
@@ -17,29 +18,29 @@ MAX_BUCKETS = 1000
 
 @dataclass(eq=False, repr=False)
 class Log2:
-    """Buckets of powers of two: bucket b has the values v with v.bit_length() == b; the last one, negative values."""
+    """Buckets of powers of two: bucket b holds the values with a bit_length() of b, the last one negative values."""
 
     @property
     def buckets(self) -> int:
-        """How many there are. The slot behind the last is the sum of the values."""
+        """The number of buckets. The slot behind the last one holds the sum of the values."""
         return 65
 
     def bounds(self, bucket: int) -> tuple[int | None, int | None]:
-        """The least value of a bucket, and the least beyond it; None where there is no bound."""
+        """The minimum of a bucket, and that of the next one; None where there is no bound."""
         return (0 if bucket == 0 else 1 << bucket - 1), 1 << bucket
 
     def render(self, value: str, parameter: Callable[[int], str]) -> str:
-        """The C of a value's bucket."""
+        """The C that finds the bucket of a value."""
         return f"bits({value})"
 
     def bucket(self, value: int) -> int:
-        """Of one value, as the program finds it."""
+        """The bucket of one value, as the program in the kernel finds it."""
         return value.bit_length() if value >= 0 else 64
 
 
 @dataclass(eq=False, repr=False)
 class Linear:
-    """Buckets of `step` from `low` to `high`: the first has all that is less, the last all that is not."""
+    """Buckets of `step` from `low` to `high`. The first holds all values below `low`, the last all from `high` on."""
 
     low: int
     high: int
@@ -54,22 +55,22 @@ class Linear:
 
     @property
     def buckets(self) -> int:
-        """How many there are. The slot behind the last is the sum of the values."""
+        """The number of buckets. The slot behind the last one holds the sum of the values."""
         return -((self.low - self.high) // self.step) + 2
 
     def bounds(self, bucket: int) -> tuple[int | None, int | None]:
-        """The least value of a bucket, and the least beyond it; None where there is no bound."""
+        """The minimum of a bucket, and that of the next one; None where there is no bound."""
         if bucket == 0:
             return None, self.low
         start = self.low + (bucket - 1) * self.step
         return start, (None if bucket == self.buckets - 1 else start + self.step)
 
     def render(self, value: str, parameter: Callable[[int], str]) -> str:
-        """The C of a value's bucket."""
+        """The C that finds the bucket of a value."""
         return f"linear({value}, {parameter(self.low)}, {parameter(self.step)}, {self.buckets - 2})"
 
     def bucket(self, value: int) -> int:
-        """Of one value, as the program finds it."""
+        """The bucket of one value, as the program in the kernel finds it."""
         return max(0, min((value - self.low) // self.step + 1, self.buckets - 1))
 
 
@@ -86,7 +87,7 @@ class Emit:
 
 @dataclass(eq=False, repr=False)
 class Count:
-    """Count hits, or sum up `amount`, by the values of `keys`, in the table `number`."""
+    """Count hits, or add `amount`, by the values of `keys`, in the table `number`."""
 
     number: int
     keys: dict[str, ex.Expression]
@@ -105,7 +106,7 @@ class Hist:
 
 @dataclass(eq=False, repr=False)
 class Stats:
-    """Count, sum, least and greatest of `value`, by the values of `keys`, in the table `number`."""
+    """Keep count, sum, minimum and maximum of `value`, by the values of `keys`, in the table `number`."""
 
     number: int
     value: ex.Expression
@@ -114,7 +115,7 @@ class Stats:
 
 @dataclass(eq=False, repr=False)
 class Raw:
-    """Send an event of the type `number` with the fields that a user's C fills; `values` are variables for it."""
+    """Send an event of the type `number` whose fields a user's C fills. `values` are the variables that it can read."""
 
     number: int
     fields: tuple[Field, ...]
@@ -124,18 +125,18 @@ class Raw:
 
     @property
     def body_name(self) -> str:
-        """What the compiler calls the place of the text."""
+        """The name by which the compiler reports errors in the text."""
         return f"raw_{self.number}"
 
     @property
     def declarations_name(self) -> str:
-        """What the compiler calls the place of the declarations."""
+        """The name by which the compiler reports errors in the declarations."""
         return f"declarations_{self.number}"
 
 
 @dataclass(eq=False, repr=False)
 class Put:
-    """Make, or replace, the entry of `key` in the session's map `number`."""
+    """Add or replace the entry of `key` in the session's map `number`."""
 
     number: int
     key: ex.Expression
@@ -144,7 +145,7 @@ class Put:
 
 @dataclass(eq=False, repr=False)
 class Delete:
-    """Take the entry of `key` from the session's map `number`, if there is one."""
+    """Remove the entry of `key` from the session's map `number`, if there is one."""
 
     number: int
     key: ex.Expression
@@ -154,7 +155,7 @@ Action = Emit | Count | Hist | Stats | Raw | Put | Delete
 
 
 def describe(action: Action) -> str:
-    """An action in the words in which it was asked for."""
+    """An action in the words by which a user has asked for it."""
     match action:
         case Emit(_, fields):
             return f"emit({', '.join(fields)})"
@@ -172,7 +173,7 @@ def describe(action: Action) -> str:
 
 @dataclass(eq=False, repr=False)
 class Block:
-    """An action, and what must be true for it."""
+    """An action, and the condition under which it is done; None means always."""
 
     condition: ex.Expression | None
     action: Action

@@ -1,8 +1,8 @@
 """Compiled programs in one file, for machines without a compiler: entries of the cache ↔ a zip archive.
 
-Written by `usdtkit bundle`, taken into the cache by `usdtkit cache --add`. The one at SHIPPED is made when a wheel is
-built, and `compiler` looks into it after the cache. What is in a bundle runs in the kernel: it is as much to be trusted
-as the program that made it, and one that another user could have changed is refused.
+`usdtkit bundle` writes a bundle, and `usdtkit cache --add` puts its entries into the cache. The bundle at SHIPPED is
+made when a wheel is built; `compiler` searches it after the cache. The contents of a bundle run in the kernel, so a
+bundle that another user could have changed is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 SCHEMA = "usdtkit.bundle/1"
 MOST_ENTRIES = 10_000
 LARGEST_ENTRY = 4 << 20
-_SAME_TIME = (1980, 1, 1, 0, 0, 0)  # equal programs make equal files
+_SAME_TIME = (1980, 1, 1, 0, 0, 0)  # so that equal programs make equal files
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -41,7 +41,7 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a file holds: entries by key, and the command lines that load each."""
+    """The contents of a file: entries by key, and by key the command lines that load them."""
 
     machine: str
     entries: Mapping[str, bytes]
@@ -49,7 +49,7 @@ class Bundle:
 
 
 def write(path: Path, bundle: Bundle) -> None:
-    """Write a bundle; readers see all of it or nothing. OSError where it cannot be."""
+    """Write a bundle. Readers see all of it or nothing. OSError where it cannot be written."""
     manifest = {"schema": SCHEMA, "version": VERSION, "machine": bundle.machine, "used_by": bundle.used_by}
     contents = {MANIFEST: json.dumps(manifest, sort_keys=True).encode(), **dict(sorted(bundle.entries.items()))}
     packed = io.BytesIO()
@@ -60,16 +60,16 @@ def write(path: Path, bundle: Bundle) -> None:
 
 
 def read(path: Path) -> Bundle:
-    """A bundle for this machine and this version, whole.
+    """Read a bundle that was made for this machine and this version.
 
-    NotFoundError, PrivilegeError where somebody else could have written it, UnsupportedError where it was made for
-    others, UsdtkitError where it is no bundle or damaged.
+    Raises NotFoundError, PrivilegeError where another user could have written it, UnsupportedError where it was made
+    for another machine or version, and UsdtkitError where it is damaged or no bundle.
     """
     try:
-        # Who asked for it by sudo is trusted as root is.
-        asking = int(os.environ.get("SUDO_UID", os.geteuid()))
+        # The user who called sudo is trusted like root.
+        caller = int(os.environ.get("SUDO_UID", os.geteuid()))
         with (
-            privatedirs.open_file(str(path), trusted=[asking]) as descriptor,
+            privatedirs.open_file(str(path), trusted=[caller]) as descriptor,
             open(descriptor, "rb", closefd=False) as file,
             zipfile.ZipFile(file) as archive,
         ):
@@ -104,7 +104,7 @@ def read(path: Path) -> Bundle:
 
 
 def shipped(key: str) -> bytes | None:
-    """The entry that came with this installation; None where it has none."""
+    """The entry that came with this installation, or None."""
     try:
         with zipfile.ZipFile(SHIPPED) as archive:
             return _content(archive, key)

@@ -1,15 +1,16 @@
-"""Compiled bytecode on disk: key (a hash) → the compiler's answer. Used by `compiler`, shown by `usdtkit cache`.
+"""Compiled bytecode on disk: a key (a hash) → the compiler's answer. Used by `compiler`, shown by `usdtkit cache`.
 
-One file an entry, in a directory that $USDTKIT_CACHE names. Without that variable it is the first of these that is
-there, or can be made, and that only we can change: $XDG_CACHE_HOME/usdtkit/bytecode, ~/.cache/usdtkit/bytecode, the
-same below the home that the password database gives us, /var/tmp/usdtkit.UID. What is read from there runs in the
-kernel. A directory inside another user's is therefore passed over, even if it is ours, because that user can exchange
-it for another: root with a user's HOME keeps its cache in root's own home. Where no directory can be trusted, or the
-disk is full, there is no cache, and the only difference is time. Beyond LIMIT bytes the entries go that were not used
-for longest.
+Each entry is a file in the directory that $USDTKIT_CACHE names. Without that variable it is the first of these that
+exists or can be made, and that nobody else can change: $XDG_CACHE_HOME/usdtkit/bytecode, ~/.cache/usdtkit/bytecode, the
+same below the home directory of the password database, /var/tmp/usdtkit.UID.
+
+What is read from there runs in the kernel. Therefore a directory of ours that lies in another user's is skipped,
+because that user could replace it: root with a user's HOME keeps its cache in root's own home. Where no directory can
+be trusted, or the disk is full, there is no cache, and starts take longer. When the entries have more than LIMIT bytes,
+those that were unused for longest are removed.
 """
 
-# pathlib is dear, and a warm start comes by here.
+# Every start imports this module, and importing pathlib takes long.
 # ruff: noqa: PTH111
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from usdtkit.privatedirs import OwnDirectory, UntrustedError, open_directory, re
 LIMIT = 32 << 20
 _LARGEST_ENTRY = 4 << 20
 _DIGITS = frozenset("0123456789abcdef")
-_told: set[str] = set()
+_reported: set[str] = set()
 
 
 def directory() -> str:
-    """Where entries lie, whether or not it exists; the last of the places where none can be used."""
+    """The directory of the entries, which may not exist yet; the last candidate where none can be used."""
     return _choose()[0]
 
 
 def problem() -> str:
-    """Why no place can hold the cache; "" where one can."""
+    """Why no directory can hold the cache; "" where one can."""
     return _choose()[1]
 
 
@@ -44,7 +45,7 @@ def _choose() -> tuple[str, str]:
         try:
             open_directory(place, private=True).close()
             return place, ""
-        except FileNotFoundError:  # it can be made
+        except FileNotFoundError:  # it will be made
             return place, ""
         except UntrustedError as error:
             reason = error.message
@@ -54,13 +55,13 @@ def _choose() -> tuple[str, str]:
 
 
 def load(key: str) -> bytes | None:
-    """The entry, or None where there is none or the directory is not to be trusted."""
+    """The entry, or None where there is none or the directory cannot be trusted."""
     try:
         with _current() as place:
             descriptor, status = place.open(key)
             try:
                 content = read_all(descriptor, _LARGEST_ENTRY)
-                with suppress(OSError):  # a cache that may only be read is one all the same
+                with suppress(OSError):  # a cache that we may only read works as well
                     os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
             finally:
                 os.close(descriptor)
@@ -70,7 +71,7 @@ def load(key: str) -> bytes | None:
 
 
 def store(key: str, content: bytes) -> None:
-    """Keep an entry; readers and other writers see all of it or nothing."""
+    """Keep an entry. Readers and other writers see all of it or nothing."""
     with suppress(OSError, UntrustedError), _current(make=True) as place:
         with suppress(OSError):
             place.write(key, content, 0o600)
@@ -78,7 +79,7 @@ def store(key: str, content: bytes) -> None:
 
 
 def entries() -> list[tuple[str, os.stat_result]]:
-    """The path and status of each, the one that was used last first; none where the directory is not to be trusted."""
+    """The path and status of each entry, the last used first; none where the directory cannot be trusted."""
     try:
         with _current() as place:
             return [(f"{place.path}/{name}", status) for name, status in _entries(place)]
@@ -87,7 +88,7 @@ def entries() -> list[tuple[str, os.stat_result]]:
 
 
 def clear() -> int:
-    """Remove all entries; how many there were."""
+    """Remove all entries, and return how many there were."""
     try:
         with _current() as place:
             return sum(place.remove(name) for name, _ in _entries(place))
@@ -104,13 +105,13 @@ def _prune(place: OwnDirectory) -> None:
 
 
 def _entries(place: OwnDirectory) -> list[tuple[str, os.stat_result]]:
-    """The names of what `store` has written, the one that was used last first; whatever else lies there is not ours."""
-    found = [(name, status) for name, status in place.entries() if _is_entry(name, status)]
-    return sorted(found, key=lambda entry: -entry[1].st_atime_ns)
+    """The names and status of files that `store` has written, the last used first."""
+    kept = [(name, status) for name, status in place.entries() if _is_entry(name, status)]
+    return sorted(kept, key=lambda entry: -entry[1].st_atime_ns)
 
 
 def _is_entry(name: str, status: os.stat_result) -> bool:
-    # A name with a dot before and behind it is that of a file whose writer was killed.
+    # A name that begins with a dot, and has another dot, is that of a file whose writer was killed.
     parts = name[1:].split(".") if name.startswith(".") else [name]
     return (
         all(part and _DIGITS.issuperset(part) for part in parts)
@@ -122,12 +123,12 @@ def _is_entry(name: str, status: os.stat_result) -> bool:
 
 
 def _current(*, make: bool = False) -> OwnDirectory:
-    """The directory that is used, open; UntrustedError or OSError where there is none."""
+    """The directory, opened. UntrustedError or OSError where there is none."""
     problem: OSError | UntrustedError | None = None
     for place in _places():
         try:
             return _open(place, make=make)
-        except FileNotFoundError:  # nothing was stored in it yet
+        except FileNotFoundError:  # nothing was ever stored in it
             raise
         except (OSError, UntrustedError) as error:
             problem = error
@@ -144,11 +145,11 @@ def _open(place: str, *, make: bool = False) -> OwnDirectory:
 
 
 def _tell(place: str, error: UntrustedError) -> None:
-    """Say once why a directory is not used: aloud where it is the one that the user has chosen."""
-    if place in _told:
+    """Report once why a directory is not used, as a warning where the user has chosen that directory."""
+    if place in _reported:
         return
-    _told.add(place)
-    import logging  # costs more than a warm start has to spare
+    _reported.add(place)
+    import logging  # its import takes long
 
     level = logging.WARNING if os.environ.get("USDTKIT_CACHE") else logging.INFO
     logging.getLogger(__name__).log(
@@ -157,21 +158,21 @@ def _tell(place: str, error: UntrustedError) -> None:
 
 
 def _places() -> Iterator[str]:
-    """Where the cache may lie, best first."""
+    """The directories where the cache may be, the best first."""
     if chosen := os.environ.get("USDTKIT_CACHE"):
         yield chosen
         return
     for base in _bases():
-        if base.startswith("/"):  # elsewhere than in the directory where one happens to be
+        if base.startswith("/"):  # a relative path would depend on the current directory
             yield f"{base}/usdtkit/bytecode"
-    # Not below a directory that another user could make first, and then exchange what is in it.
+    # It has no parent of its own, which another user could make first, and then exchange what is in it.
     yield f"/var/tmp/usdtkit.{os.geteuid()}"
 
 
 def _bases() -> Iterator[str]:
     yield os.environ.get("XDG_CACHE_HOME", "")
     yield os.path.expanduser("~/.cache")
-    import pwd  # which knows our home whatever $HOME says, and is asked only where that does not do
+    import pwd  # it knows our home directory whatever $HOME says, and is rarely needed
 
     with suppress(KeyError):
         yield f"{pwd.getpwuid(os.geteuid()).pw_dir}/.cache"

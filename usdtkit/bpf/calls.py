@@ -96,9 +96,9 @@ def caller_of(entry: bytes) -> int:
 
 def _not_taken(access: Access) -> list[str]:
     """Statements that end the hook at a conditional jump that goes on within the function."""
-    if not access.scope.machine.flags:
+    if not access.scope.abi.flags:
         return []
-    taken = f"is_taken({access.register(access.scope.machine.flags)}, cookie & {EXIT_CONDITION})"
+    taken = f"is_taken({access.register(access.scope.abi.flags)}, cookie & {EXIT_CONDITION})"
     return [f"if (cookie & {EXIT_IS_BRANCH} && !{taken}) return 0;"]
 
 

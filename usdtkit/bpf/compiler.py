@@ -1,11 +1,11 @@
-"""C text → `Bytecode`: from the cache, else as it was shipped, else by a child process around bcc (`_bcc_child.py`).
+"""C text → `Bytecode`: from the cache, else from what was shipped, else by a child process around bcc.
 
-Input: a whole program in bcc's C (`program.py` writes it). Output: frozen bytecode that `loader` puts into the kernel.
-No kernel headers: the child is pointed at headers/, so that neither they nor a kernel's configuration matter.
-A warm start reads one file and starts no process.
+Input: a whole program in bcc's C, which `program` writes. Output: bytecode, which `usdtkit.kernel.load` puts into the
+kernel. No kernel headers are needed: the child (`_bcc_child.py`) uses those in headers/, so that the kernel's version
+and configuration do not matter. A start whose program is in the cache reads one file and starts no process.
 """
 
-# A warm start comes by here, and pathlib is dear.
+# Every start imports this module, and importing pathlib takes long.
 # ruff: noqa: PTH120, PTH123
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from binascii import a2b_base64  # all that we need of base64
+from binascii import a2b_base64  # importing base64 takes longer
 from functools import cache
 from typing import Any
 
@@ -23,7 +23,7 @@ from usdtkit.errors import ProgramError, UnsupportedError, UsdtkitError
 from usdtkit.records import dataclass
 
 try:
-    from _blake2 import blake2b  # the same, without OpenSSL, which hashlib loads for other hashes
+    from _blake2 import blake2b  # the same as hashlib's, without loading OpenSSL for other hashes
 except ImportError:
     from hashlib import blake2b
 
@@ -33,15 +33,16 @@ BCC_HINT = (
     "install it: apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora); "
     "or compile elsewhere: usdtkit bundle"
 )
-FORMAT = 1  # raise it when the child's answer or the patching in `loader` changes
+FORMAT = 1  # to be raised when the child's answer, or what `usdtkit.kernel.load` patches, changes
 COMPILE_TIMEOUT_S = 120
 PASSED_ON = frozenset(("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LD_LIBRARY_PATH"))
-"""The variables that the compiler's process is given; the last of them because bcc may lie in a place of its own."""
+"""The variables of the environment that the compiler's process gets; the last one because bcc may be installed
+apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapDescription:
-    """A map as bpf(2) wants it: sizes in bytes, `type` and `flags` as in linux/bpf.h."""
+    """A map as bpf(2) describes it: sizes in bytes, `type` and `flags` as in linux/bpf.h."""
 
     name: str
     type: int
@@ -53,7 +54,7 @@ class MapDescription:
 
 @dataclass(frozen=True, slots=True)
 class Bytecode:
-    """Compiled programs by name (8-byte instructions; map references are indexes into `maps`)."""
+    """Compiled programs by name, in 8-byte instructions. References to maps are indexes into `maps`."""
 
     maps: tuple[MapDescription, ...]
     programs: dict[str, bytes]
@@ -61,27 +62,27 @@ class Bytecode:
 
 
 def compile_program(text: str) -> Bytecode:
-    """Compile `text`, or take it from the cache, or from what came with this installation.
+    """The bytecode of `text`: from the cache, from what came with this installation, or compiled.
 
-    Raises UnsupportedError where a compilation is needed and bcc is missing, ProgramError with clang's first error
-    and the line of the program it stands in.
+    Raises UnsupportedError where it must be compiled and bcc is missing, and ProgramError with clang's first error and
+    the line of the program that it is in.
     """
     return _find(text)[2]
 
 
 def cache_entry(text: str) -> tuple[str, bytes]:
-    """As `compile_program`: the program's key, and what the cache keeps under it."""
+    """The program's key, and what the cache keeps under it. Raises as `compile_program` does."""
     key, content, _ = _find(text)
     return key, content
 
 
 def compile_afresh(text: str) -> Bytecode:
-    """As `compile_program`, without the cache: shows whether the compiler works."""
+    """The bytecode of `text`, compiled now: this shows whether the compiler works. Raises as `compile_program` does."""
     return _compile(text)[0]
 
 
 def is_bytecode(content: bytes) -> bool:
-    """Whether an entry is one, whatever the kernel will say of it."""
+    """Whether an entry of the cache holds bytecode, which the kernel may still refuse."""
     return _decode(content) is not None
 
 
@@ -96,7 +97,7 @@ def _find(text: str) -> tuple[str, bytes, Bytecode]:
 
 
 def _shipped(key: str) -> bytes | None:
-    from usdtkit.bpf import bundle  # which takes longer than reading the cache, and is needed once
+    from usdtkit.bpf import bundle  # its import takes longer than reading the cache
 
     return bundle.shipped(key)
 
@@ -110,7 +111,7 @@ def _compile(text: str) -> tuple[Bytecode, bytes]:
 
 
 def _key(text: str) -> str:
-    # bcc's version is recorded in the entry and left out of the key: a machine without bcc finds entries as well.
+    # bcc's version is in the entry and not in the key, so that a machine without bcc finds entries too.
     whole = "\0".join([str(FORMAT), os.uname().machine, _headers_hash(), text])
     return blake2b(whole.encode(), digest_size=32).hexdigest()
 
@@ -125,10 +126,10 @@ def _headers_hash() -> str:
 
 
 def _run_child(text: str) -> bytes:
-    import subprocess  # a warm start does without
+    import subprocess  # only needed when the program is not in the cache
 
-    # clang looks for headers of its own below the current directory, and where variables such as CPATH say. Both may be
-    # another user's, and what is compiled runs in the kernel.
+    # clang searches for its headers below the current directory, and where variables such as CPATH say. Both may be
+    # controlled by another user, and what is compiled runs in the kernel.
     environment = {name: value for name, value in os.environ.items() if name in PASSED_ON}
     environment["BCC_KERNEL_SOURCE"] = HEADERS
     try:
@@ -144,32 +145,33 @@ def _run_child(text: str) -> bytes:
         raise UsdtkitError(f"compiling the BPF program took longer than {COMPILE_TIMEOUT_S} s") from None
     if child.returncode == 0:
         return child.stdout
-    said = child.stderr.decode(errors="backslashreplace")
+    errors = child.stderr.decode(errors="backslashreplace")
     if child.returncode == 5:
         raise UnsupportedError(
-            f"a BPF program must be compiled, and its compiler is missing: {said.strip().splitlines()[-1]}",
+            f"a BPF program must be compiled, and its compiler is missing: {errors.strip().splitlines()[-1]}",
             hint=BCC_HINT,
         )
-    raise _explain(said, text)
+    raise _explain(errors, text)
 
 
-def _explain(said: str, text: str) -> ProgramError:
-    """What clang complains of, and the function of the program, or the part of it that a user wrote."""
-    if own := re.search(r"^((?:raw|declarations)_\d+):(\d+):\d+: error: (.*)", said, re.MULTILINE):
-        return ProgramError(own[3], own[1], int(own[2]))
-    if whole := re.search(r"error: .*in function (\w+) .*?: (.*)", said):
+def _explain(errors: str, text: str) -> ProgramError:
+    """The error of clang's first complaint, with the function of the program, or the piece of a user's C, that it is
+    in."""
+    if raw := re.search(r"^((?:raw|declarations)_\d+):(\d+):\d+: error: (.*)", errors, re.MULTILINE):
+        return ProgramError(raw[3], raw[1], int(raw[2]))
+    if whole := re.search(r"error: .*in function (\w+) .*?: (.*)", errors):
         return ProgramError(f"the BPF program does not compile: {whole[2]}", whole[1])
-    found = re.search(r"/virtual/main\.c:(\d+):\d+: error: (.*)", said)
-    if found is None:
-        return ProgramError(f"the BPF program does not compile: {said.strip()[-400:] or 'the compiler died'}")
-    before = text.splitlines()[: int(found[1])]
+    line = re.search(r"/virtual/main\.c:(\d+):\d+: error: (.*)", errors)
+    if line is None:
+        return ProgramError(f"the BPF program does not compile: {errors.strip()[-400:] or 'the compiler died'}")
+    before = text.splitlines()[: int(line[1])]
     functions = re.findall(r"^int (hook_\d+)\(", "\n".join(before), re.MULTILINE)
-    message = f"the BPF program does not compile: {found[2]}, in: {before[-1].strip()}"
+    message = f"the BPF program does not compile: {line[2]}, in: {before[-1].strip()}"
     return ProgramError(message, functions[-1] if functions else "")
 
 
 def _decode(stored: bytes) -> Bytecode | None:
-    """Bytecode from the child's JSON, or None where it is not that."""
+    """Bytecode from the child's JSON, or None where the JSON is something else."""
     try:
         answer: dict[str, Any] = json.loads(stored)
         return Bytecode(

@@ -1,7 +1,7 @@
 """What a user asks for, as objects: values at a probe, and conditions on them.
 
-Built by users through `usdtkit.trace` (and by the parsers of the mini-languages), rendered to C by `program`. Nothing
-here knows a probe: names stay names until a program is made for one, and no text of a user's ever becomes C.
+Users build them through `usdtkit.trace`, and so do the parsers of the mini-languages; `render` turns them into C. They
+know nothing of a probe: names stay names until a program is made, and no text of a user ever becomes C.
 
     arg("order_id") > 100            an argument by name, or by number from 1
     cstr(arg(1), 256) == "ada"       a NUL-terminated string behind a pointer, at most 256 bytes of it
@@ -23,11 +23,11 @@ IntegerType = Literal["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64"]
 NumberType = Literal[IntegerType, "f32", "f64"]
 INTEGER_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64")
 MAX_STRING = 4096
-# A pattern's bytes, or one of these, which stand for ? and *.
+# A pattern consists of bytes and of these two, which stand for ? and *.
 ANY_BYTE, ANY_BYTES = 256, 257
 MAX_PATTERN = 63
 
-# Seen by every program, whatever the probe. "latency" exists in pairs only.
+# Names that mean something at every probe; "latency" only in pairs, "retval" only at returns.
 BUILTINS = (
     *("pid", "tid", "uid", "gid", "cgroup", "cpu", "time", "comm", "latency", "retval", "ustack", "ip", "caller"),
     *("probe", "goroutine"),
@@ -45,9 +45,9 @@ def _reflected(symbol: str) -> Callable[[Expression, int], Binary]:
 class Expression:
     """A value that is computed in the kernel when a probe is hit. Operators and comparisons make new expressions.
 
-    Integers have 64 bits, and results wrap around; they are signed where an operand is. Comparisons go by value,
-    whatever the signs. `//` rounds down and `%` takes the divisor's sign, as in Python; of a division by 0 the quotient
-    is 0 and the dividend remains. Shifts count modulo 64. `~` negates a condition, and inverts the bits of a number.
+    Integers have 64 bits, and results wrap around. A result is signed where an operand is. Comparisons are by value,
+    also between signed and unsigned operands. `//` rounds down and `%` has the divisor's sign, as in Python; `x // 0`
+    is 0 and `x % 0` is x. Shifts count modulo 64. `~` negates a condition, and inverts the bits of a number.
     """
 
     __add__, __radd__ = _operator("+"), _reflected("+")
@@ -68,7 +68,7 @@ class Expression:
     def __invert__(self) -> Not:
         return Not(self)
 
-    def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # an expression, as in every query language
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # an expression, as in query languages
         if isinstance(other, (str, bytes)):
             return TextTest(self, _encode(other), whole=True)
         return Binary("==", self, lift(other))
@@ -89,25 +89,25 @@ class Expression:
         return TextTest(self, _encode(prefix), whole=False)
 
     def endswith(self, suffix: str | bytes) -> Glob:
-        """Whether a string ends with `suffix`; false for one that is longer than what is read of it."""
+        """Whether a string ends with `suffix`. It is false for a string that is longer than what is read of it."""
         return Glob(self, (ANY_BYTES, *_pattern(suffix)))
 
     def contains(self, part: str | bytes) -> Glob:
-        """Whether `part` stands in what is read of a string."""
+        """Whether `part` occurs in what is read of a string."""
         return Glob(self, (ANY_BYTES, *_pattern(part), ANY_BYTES))
 
     def matches(self, pattern: str | bytes) -> Glob:
-        """Whether a string matches a glob as a whole: `*` is any bytes, `?` one. Case matters.
+        """Whether a whole string matches a glob: `*` stands for any bytes, `?` for one. Case matters.
 
-        Of a string that is longer than what is read of it, only a pattern that ends in `*` can be known to match.
+        A string that is longer than what is read of it matches only patterns that end in `*`.
         """
         special = {ord("?"): ANY_BYTE, ord("*"): ANY_BYTES}
         return Glob(self, tuple(special.get(byte, byte) for byte in _pattern(pattern)))
 
     def cast(self, type: IntegerType) -> Cast:
-        """The value as a C integer of that width and sign: a function's int return value is `retval.cast("i32")`.
+        """The value as a C integer of that width and sign: a return value of type int is `retval.cast("i32")`.
 
-        Of a string or bytes this is the address.
+        A string or bytes give their address.
         """
         if type not in INTEGER_TYPES:
             raise UsageError(f"cannot cast to {type!r}", hint=f"one of {', '.join(INTEGER_TYPES)}")
@@ -126,7 +126,7 @@ class Constant(Expression):
 
 @dataclass(eq=False, repr=False)
 class Name(Expression):
-    """What a pair keeps, an argument, or a builtin, by name; in that order of precedence."""
+    """A value by its name: of what a pair keeps, an argument, or a builtin, the first that exists."""
 
     name: str
 
@@ -158,13 +158,13 @@ class Not(Expression):
 
 @dataclass(eq=False, repr=False)
 class Register(Expression):
-    """A register of the processor, as struct pt_regs calls it ("dx"): for probes in the midst of a function."""
+    """A register of the processor, as struct pt_regs calls it ("dx"), for probes in the middle of a function."""
 
     name: str
 
 
 @dataclass(eq=False, repr=False)
-class Memory(Expression):
+class NumberInMemory(Expression):
     """A number in the memory of the process."""
 
     address: Expression
@@ -174,7 +174,7 @@ class Memory(Expression):
 
 @dataclass(eq=False, repr=False)
 class Text(Expression):
-    """A NUL-terminated string behind a pointer, at most `size` bytes of it."""
+    """The NUL-terminated string that a pointer points to, at most `size` bytes of it."""
 
     pointer: Expression
     size: int
@@ -182,7 +182,7 @@ class Text(Expression):
 
 @dataclass(eq=False, repr=False)
 class Buffer(Expression):
-    """`length` bytes behind a pointer, at most `size` of them; with `text`, a string."""
+    """`length` bytes that a pointer points to, at most `size` of them; with `text`, a string."""
 
     pointer: Expression
     length: Expression
@@ -191,8 +191,9 @@ class Buffer(Expression):
 
 
 @dataclass(eq=False, repr=False)
-class Stored(Expression):
-    """A value of an entry of the session's map `number`, 0 where there is none; with the kind bool, if there is one."""
+class MapValue(Expression):
+    """A value of an entry of the session's map `number`, or 0 where there is none. Of the kind bool, whether there
+    is."""
 
     number: int
     index: int
@@ -202,7 +203,7 @@ class Stored(Expression):
 
 @dataclass(eq=False, repr=False)
 class TextTest(Expression):
-    """Whether a string is `literal`, or with `whole` unset begins with it."""
+    """Whether a string is `literal`, or without `whole`, whether it begins with it."""
 
     text: Expression
     literal: bytes
@@ -211,7 +212,7 @@ class TextTest(Expression):
 
 @dataclass(eq=False, repr=False)
 class Glob(Expression):
-    """Whether a string matches a pattern: bytes, ANY_BYTE and ANY_BYTES."""
+    """Whether a string matches a pattern of bytes, ANY_BYTE and ANY_BYTES."""
 
     text: Expression
     pattern: tuple[int, ...]
@@ -260,9 +261,10 @@ def arg(which: int | str) -> Arg:
 
 
 def cstr(pointer: Expression | str | int, size: int = 256, *, length: Operand | None = None) -> Text | Buffer:
-    """The string behind a pointer (an expression, an argument's name or number), at most `size` bytes of it.
+    """The string that a pointer points to, at most `size` bytes of it.
 
-    It ends at a NUL, or where `length` is given after so many bytes.
+    `pointer` is an expression, or an argument's name or number. The string ends at a NUL or, with `length`, after so
+    many bytes.
     """
     if length is None:
         return Text(_pointer(pointer), _check_size(size))
@@ -270,32 +272,32 @@ def cstr(pointer: Expression | str | int, size: int = 256, *, length: Operand | 
 
 
 def buffer(pointer: Expression | str | int, length: Operand, size: int = 256) -> Buffer:
-    """`length` bytes behind a pointer, at most `size` (a constant) of them. Arrives as bytes."""
+    """`length` bytes that a pointer points to, at most `size` (a constant) of them. They arrive as bytes."""
     return Buffer(_pointer(pointer), lift(length), _check_size(size))
 
 
-def deref(address: Expression | str | int, offset: int = 0, type: NumberType = "u64") -> Memory:
-    """The number at `address + offset` in the process's memory; chains of pointers nest.
+def deref(address: Expression | str | int, offset: int = 0, type: NumberType = "u64") -> NumberInMemory:
+    """The number at `address + offset` in the memory of the process. Chains of pointers are nested calls.
 
-    An f32 or f64 can be a field or a key; a program in the kernel does not calculate with it.
+    An f32 or f64 can be a field or a key, but programs in the kernel cannot calculate with it.
     """
     if type not in (*INTEGER_TYPES, "f32", "f64"):
         raise UsageError(f"cannot read a {type!r} from memory", hint=f"one of {', '.join(INTEGER_TYPES)}, f32, f64")
-    return Memory(_pointer(address), offset, type)
+    return NumberInMemory(_pointer(address), offset, type)
 
 
 def us(value: float) -> int:
-    """Microseconds in nanoseconds, for comparing with `latency`."""
+    """Microseconds as nanoseconds, to compare with `latency`."""
     return round(value * 1_000)
 
 
 def ms(value: float) -> int:
-    """Milliseconds in nanoseconds, for comparing with `latency`."""
+    """Milliseconds as nanoseconds, to compare with `latency`."""
     return round(value * 1_000_000)
 
 
 def lift(value: object) -> Expression:
-    """An integer as an expression; an expression as it is."""
+    """An integer as an expression, or the expression itself. UsageError for anything else."""
     if isinstance(value, Expression):
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**64:

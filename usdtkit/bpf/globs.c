@@ -1,11 +1,13 @@
 /*
  * Globs: program.py puts this behind the prelude of a program that tests strings by them.
  *
- * Bit i of `state` is set while what was read so far matches the first i elements of the pattern. `step` has, for each
- * byte, the elements that it matches; `stay` those before which a star stands; `accept` the last one. A string is read
- * block by block and looked at once: no buffer could hold the whole of it, as the stack is small, and per-CPU memory is
- * another thread's as soon as this one is preempted. All is so written that the verifier has one way through a block: of
- * the states in a loop it keeps none, and would go all of it again for each way that leads there.
+ * Bit i of `state` is set while what was read so far matches the first i elements of the pattern. `step` has, for
+ * each byte, the elements that it matches, `stay` the elements that follow a star, and `accept` the last element.
+ *
+ * A string is read block by block, and each block once. No buffer could hold all of it: the stack is small, and
+ * per-CPU memory may be another thread's as soon as this one is preempted. The code is written so that the verifier
+ * has a single path through a block. It remembers no states within a loop, so it would walk the rest again for each
+ * further path.
  */
 #define GLOB_BLOCK 64
 #define USER_STRING 0
@@ -17,13 +19,13 @@
 struct glob { u64 stay, accept, step[256]; };
 BPF_ARRAY(globs, struct glob, 1);
 
-/* The state behind `n` bytes of a block, or behind those before a NUL, if one ends the text: that sets `ended`. */
+/* The state after `n` bytes of a block. If a NUL ends the text, the state before the NUL, and `ended` is set. */
 static __always_inline u64 glob_block(struct glob *g, u64 state, u8 *block, s64 n, u64 nul_ends, u64 *ended) {
   u64 nul = 0;
 #pragma clang loop unroll(disable)
   for (u32 j = 0; j < GLOB_BLOCK; j++) {
     u64 c = block[j], over = (u64)(--n) >> 63;
-    asm volatile("" : "+r"(c)); /* or clang would make a branch of the next line */
+    asm volatile("" : "+r"(c)); /* keeps clang from making a branch of the next line */
     if (nul_ends) nul |= (c - 1) >> 63 & (over - 1);
     over |= nul;
     state = (state << 1 & g->step[c] & (over - 1)) | (state & (g->stay | -over));
@@ -32,18 +34,18 @@ static __always_inline u64 glob_block(struct glob *g, u64 state, u8 *block, s64 
   return state;
 }
 
-/* Whether the first `size` bytes match, and nothing follows them, or anything may. */
+/* Whether the first `size` bytes match, and either nothing follows them or the pattern allows anything to follow. */
 static __always_inline u64 glob_match(u32 number, u32 kind, u64 from, s64 length, u32 size, u64 *unreadable) {
   u32 zero = 0, is_kernel = kind == KERNEL_STRING || kind == KERNEL_BYTES;
   struct glob *g = globs.lookup(&number);
   struct scratch *scratch = scratches.lookup(&zero);
   u64 block[2 * GLOB_BLOCK / 8] = {}, state = 1, ended = 0;
   if (!g || !scratch || (is_kernel && length < 0)) return 0;
-  /* All of it once, for its length and for pages that are not there yet. */
+  /* All of it is read once, to find its length and to bring in its pages. */
   if (kind == USER_STRING) length = read_string(scratch->data, size + 2, from);
   else if (kind == KERNEL_STRING) length = bpf_probe_read_kernel_str(scratch->data, size + 2, (void *)from);
   else if (kind != KERNEL_BYTES) length = read_buffer(scratch->data, size, from, length);
-  bpf_probe_read_kernel(&length, sizeof(length), &length); /* the verifier forgets how it came about */
+  bpf_probe_read_kernel(&length, sizeof(length), &length); /* makes the verifier forget where it is from */
   if (length < 0) { count(unreadable); return 0; }
   if (kind == USER_STRING || kind == KERNEL_STRING) length--;
 #pragma clang loop unroll(disable)
@@ -51,7 +53,7 @@ static __always_inline u64 glob_match(u32 number, u32 kind, u64 from, s64 length
     s64 part = size - at < GLOB_BLOCK ? size - at : GLOB_BLOCK, left = length - at;
     long error;
     if (left <= 0) break;
-    left += (part - left) & -((u64)(part - left) >> 63); /* the lesser */
+    left += (part - left) & -((u64)(part - left) >> 63); /* the smaller of the two */
     if (is_kernel) error = bpf_probe_read_kernel(block, part, (void *)from + at);
     else error = bpf_probe_read_user(block, left & (2 * GLOB_BLOCK - 1), (void *)from + at);
     if (error) { count(unreadable); return 0; }

@@ -1,8 +1,8 @@
 """One description of a record → its C struct, and the decoder of its bytes.
 
-Used for events in the ring buffer, for what a pair keeps between start and end, and for keys of aggregations, so that
-the program in the kernel and the reader in Python cannot disagree. Every field takes a multiple of 8 bytes: no
-padding to know about.
+It serves events in the ring buffer, what a pair keeps between start and end, and keys and values of aggregations. The
+program in the kernel and the reader in Python use the same description, so they cannot disagree. Every field takes a
+multiple of 8 bytes, so that there is no padding.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from usdtkit.model import Truncated, TruncatedBytes
 from usdtkit.records import dataclass, replace
 
 Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack", "probe"]
@@ -19,24 +20,16 @@ _NUMBERS: dict[str, tuple[str, str]] = {
     "i64": ("s64", "q"),
     "bool": ("u64", "Q"),
     "f64": ("u64", "d"),
-    "stack": ("u64", "Q"),  # its id: `trace.stacks` has the stack
-    "probe": ("u64", "Q"),  # its number: `with_probes` knows its name
+    "stack": ("u64", "Q"),  # its number, by which `usdtkit.trace.stacks` knows it
+    "probe": ("u64", "Q"),  # its number, which `with_probes` turns into its name
 }
-
-
-class Truncated(str):
-    """A string of the traced program that was longer than what was asked for; its beginning."""
-
-
-class TruncatedBytes(bytes):
-    """Bytes of the traced program that were more than what was asked for; the first of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """One value of a record: a number, or at most `size` bytes of text or data.
 
-    With `names` of an enum a number comes out as its name, and as a number where it has none.
+    With the `names` of an enum, a number is decoded as its name; a number without one stays a number.
     """
 
     name: str
@@ -50,14 +43,16 @@ class Field:
 
     @property
     def room(self) -> int:
-        """Bytes of a text in the struct, of a number 8. One more and a NUL show whether a text was cut."""
+        """Bytes of the value in the struct. A text has one byte more than its size, and a NUL, to show whether it was
+        cut."""
         return (self.size + 2 + 4 + 7) // 8 * 8 - 4 if self.is_text else 8
 
 
 class Layout:
     """A struct of `fields` (f0, f1, … in C) behind `header` fields, which are (name, "u32" or "u64").
 
-    `longest`, 4 more than a multiple of 8, limits the room of every text: for records whose texts are known to fit.
+    `longest` limits the bytes of every text, for records whose texts are known to fit; it is 4 more than a multiple of
+    8.
     """
 
     def __init__(
@@ -67,7 +62,7 @@ class Layout:
         self.header = tuple(header)
         self.rooms = tuple(min(field.room, longest or field.room) for field in fields)
         codes = ["I" if type == "u32" else "Q" for _, type in header]
-        self._texts: list[tuple[int, Field]] = []  # where the (length, data) of each text stands in the unpacked tuple
+        self._texts: list[tuple[int, Field]] = []  # where a text's length and data are in the unpacked tuple
         self._booleans: list[int] = []
         self._named: list[tuple[int, dict[int, str]]] = []
         for field, room in zip(fields, self.rooms, strict=True):
@@ -90,13 +85,13 @@ class Layout:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Where each field begins in a record; a text with its length."""
+        """The offset of each field in a record; a text begins with its length."""
         header = sum(4 if type == "u32" else 8 for _, type in self.header)
         sizes = [4 + room if field.is_text else 8 for field, room in zip(self.fields, self.rooms, strict=True)]
         return tuple(header + sum(sizes[:index]) for index in range(len(sizes)))
 
     def c_struct(self, name: str, *, named: bool = False) -> str:
-        """The declaration of `struct name`; with `named`, its members are called as the fields are."""
+        """The C declaration of `struct name`. With `named`, its members have the names of the fields."""
         members = [f"{type} {member};" for member, type in self.header]
         for index, (field, room) in enumerate(zip(self.fields, self.rooms, strict=True)):
             member = field.name if named else f"f{index}"
@@ -107,13 +102,13 @@ class Layout:
         return f"struct {name} {{ {' '.join(members)} }};"
 
     def with_probes(self, probes: Sequence[str]) -> Layout:
-        """The same layout, with the names of the probes in place of their numbers."""
+        """The same layout, whose numbers of probes are decoded as their names."""
         names = tuple((name, number) for number, name in enumerate(probes))
         fields = [replace(field, names=names) if field.kind == "probe" else field for field in self.fields]
         return self if fields == list(self.fields) else Layout(fields, self.header)
 
     def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
-        """The header's and the fields' values, in order. A text that could not be read is None."""
+        """The values of the header and of the fields, in order. A text that could not be read is None."""
         values = self._struct.unpack_from(payload)
         if not self._texts and not self._booleans and not self._named:
             return values
@@ -122,14 +117,14 @@ class Layout:
             changed[position] = bool(changed[position])
         for position, names in self._named:
             changed[position] = names.get(changed[position], changed[position])
-        # From the end, because each text makes one value of two.
+        # From the end, because two values become one at each text.
         for position, field in reversed(self._texts):
             changed[position : position + 2] = [_text(field, values[position], values[position + 1])]
         return tuple(changed)
 
 
 def _text(field: Field, length: int, data: bytes) -> str | bytes | None:
-    if length < 0:  # an errno: the pointer led nowhere
+    if length < 0:  # an errno: there is no memory at that address
         return None
     if field.kind == "bytes":
         content = data[: min(length, field.size)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.access import Access
 from usdtkit.bpf.cookie import PROBE_NUMBER
-from usdtkit.bpf.values import CommandName, FloatBits, Kept, Number, StackId, cast
+from usdtkit.bpf.values import CommandName, FloatBits, IntegerValue, Kept, StackId, cast
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 
@@ -52,18 +52,18 @@ def resolve_argument(argument: Argument, access: Access) -> ex.Expression:
         case "f32":
             return FloatBits(f"widen({value.c})")
         case "enum":
-            return Number(cast(value.c, "i32")[0], "i64", argument.names)
+            return IntegerValue(cast(value.c, "i32")[0], "i64", argument.names)
         case "unreadable":
             raise UsageError(
                 f"{access.scope.what}: the argument {argument.name!r} cannot be read where the build puts it"
             )
         case "bool":
-            return Number(f"(u64)(({value.c}) != 0)", "bool")
+            return IntegerValue(f"(u64)(({value.c}) != 0)", "bool")
         case "pointer" | "u64" | "":
             return value
         case type:
             c, signed = cast(value.c, type)
-            return Number(c, "i64" if signed else "u64")
+            return IntegerValue(c, "i64" if signed else "u64")
 
 
 def _builtin(name: str, access: Access) -> ex.Expression:
@@ -81,20 +81,20 @@ def _builtin(name: str, access: Access) -> ex.Expression:
         return StackId(access.stack)
     if name == "probe":
         access.uses.add("cookie")
-        return Number(PROBE_NUMBER, "probe")
+        return IntegerValue(PROBE_NUMBER, "probe")
     if name == "goroutine":
         return access.goroutine()
     if name in ("ip", "caller") and scope.kind == "return":
-        return Number(access.returned_to())
+        return IntegerValue(access.returned_to())
     if name == "ip":
-        return Number(access.instruction())
+        return IntegerValue(access.instruction())
     if name == "caller":
         if scope.kind == "usdt":
             raise UsageError(
                 f"{scope.what}: where a probe's function was called from is not known there",
                 hint="ustack, or the function's entry",
             )
-        return Number(access.return_address())
+        return IntegerValue(access.return_address())
     code, used = _EVERYWHERE[name]
     access.uses.add(used)
-    return Number(code)
+    return IntegerValue(code)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from usdtkit.bpf.abi import machine
+from usdtkit.bpf.abi import abi_of
 from usdtkit.errors import UnsupportedError
 from usdtkit.model import Operand
 
@@ -20,16 +20,14 @@ _OPERAND = struct.Struct("<qhhBBBB")
 NO_OPERAND = _OPERAND.pack(0, -1, -1, 0, 0, 8, 0)
 
 
-def pack_operand(operand: Operand, machine_name: str) -> bytes:
+def pack_operand(operand: Operand, machine: str) -> bytes:
     """One operand as `struct operand`. An unreadable one becomes NO_OPERAND: `names` refuses to read it earlier."""
     if operand.kind == "unreadable":
         return NO_OPERAND
-    offsets = machine(machine_name).offsets
+    offsets = abi_of(machine).offsets
     for register in (operand.base, operand.index):
         if register is not None and register not in offsets:
-            raise UnsupportedError(
-                f"{operand.text} is for another machine than this {machine_name}", hint="trace it there"
-            )
+            raise UnsupportedError(f"{operand.text} is for another machine than this {machine}", hint="trace it there")
     return _OPERAND.pack(
         (operand.value + 2**63) % 2**64 - 2**63,
         -1 if operand.base is None else offsets[operand.base] + operand.shift // 8,
@@ -41,7 +39,7 @@ def pack_operand(operand: Operand, machine_name: str) -> bytes:
     )
 
 
-def pack_operands(operands: Sequence[Operand], machine_name: str) -> list[bytes]:
+def pack_operands(operands: Sequence[Operand], machine: str) -> list[bytes]:
     """The list of one site in the map `operands`: MAX_OPERANDS entries."""
-    packed = [pack_operand(operand, machine_name) for operand in operands[:MAX_OPERANDS]]
+    packed = [pack_operand(operand, machine) for operand in operands[:MAX_OPERANDS]]
     return packed + [NO_OPERAND] * (MAX_OPERANDS - len(packed))

@@ -1,7 +1,8 @@
 /*
  * The beginning of every program: program.py puts a session's records, maps and hooks behind it.
  *
- * Programs are preempted and other threads run them on the same CPU, so even per-CPU counters are added to atomically.
+ * A program can be preempted, and another thread can run it on the same CPU meanwhile. Therefore even per-CPU
+ * counters are added to atomically.
  */
 #include <uapi/linux/ptrace.h>
 #define PARAMETER(n) ({ u64 p; asm volatile("%0 = %1 ll" : "=r"(p) : "i"(0x7573647400000000ULL | (n))); p; })
@@ -11,7 +12,7 @@ struct call_key { u64 owner, frame; };
 struct go_call_key { u64 owner, frame, routine; };
 struct process_key { u64 process, since, value; };
 struct process { u64 since; s64 open; };
-struct counters { u64 n[8]; }; /* of one hook; looked up once a hit, for each look-up costs every start */
+struct counters { u64 n[8]; }; /* of one hook, looked up once for each hit */
 struct operand { s64 value; s16 base, index; u8 scale, memory, size, is_signed; };
 
 BPF_RINGBUF_OUTPUT(events, 64);
@@ -20,15 +21,16 @@ BPF_ARRAY(operands, struct operand, 1);
 
 static __always_inline void count(u64 *counter) { __sync_fetch_and_add(counter, 1); }
 
-/* What a read has returned; an error is counted. */
+/* Passes on what a read has returned, and counts an error. */
 static __always_inline long counted(long result, u64 *unreadable) {
   if (result < 0) count(unreadable);
   return result;
 }
 
 /*
- * Memory of the process. A page that it has not touched since its start (constants, most often) is not there for
- * bpf_probe_read_user; then it is brought in, and read once more. What is read spans two pages at most.
+ * The memory of the process. bpf_probe_read_user does not see a page that the process has not touched since its
+ * start, such as one of constants. Then the page is brought in, and read a second time. A read spans two pages at
+ * most.
  */
 static __always_inline int bring_in(u64 address, u64 size) {
   char byte;
@@ -52,19 +54,19 @@ static __always_inline u64 read_user(u64 address, u32 size, u64 *unreadable) {
   return value;
 }
 
-/* For a value that is not known here. */
+/* Stands for a value that is not known at this place. */
 static __always_inline u64 missing(u64 *unreadable) {
   count(unreadable);
   return 0;
 }
 
 /*
- * Whether two return addresses are of two calls. The trampoline of a return probe, which anybody may have put in place of
- * the second since, begins a page.
+ * Whether two return addresses belong to two calls. Any tracer may since have replaced the second one by the
+ * trampoline of a return probe, which begins a page.
  */
 static __always_inline int is_another(u64 entered, u64 now) { return entered != now && now & 4095; }
 
-/* Whether x86 takes a conditional jump, by its flags and the four bits of the opcode that name the condition. */
+/* Whether x86 takes a conditional jump, by the flags and the four bits of the opcode that name the condition. */
 static __always_inline u64 is_taken(u64 flags, u32 condition) {
   u64 carry = flags & 1, parity = flags >> 2 & 1, zero = flags >> 6 & 1, sign = flags >> 7 & 1;
   u64 overflow = flags >> 11 & 1, holds = 0;
@@ -78,14 +80,14 @@ static __always_inline u64 is_taken(u64 flags, u32 condition) {
   case 6: holds = sign ^ overflow; break;
   default: holds = zero | (sign ^ overflow);
   }
-  return holds ^ (condition & 1); /* the lowest bit says "not" */
+  return holds ^ (condition & 1); /* the lowest bit negates it */
 }
 
 static __always_inline s32 at_most(u64 length, u32 most) { return length < most ? (s32)length : (s32)most; }
 
 static __always_inline s32 read_buffer(void *into, u64 room, u64 address, u64 length) {
   u64 part = length < room ? length : room;
-  asm volatile("" : "+r"(part)); /* else the compiler knows that the next line says nothing new; the verifier does not */
+  asm volatile("" : "+r"(part)); /* keeps the compiler from removing the next line, which the verifier needs */
   if (part > room) return -1;
   long error = bpf_probe_read_user(into, part, (void *)address);
   if (error && !bring_in(address, part)) error = bpf_probe_read_user(into, part, (void *)address);
@@ -106,7 +108,7 @@ static __always_inline u64 usdt_operand(struct pt_regs *ctx, u32 at, u64 *unread
   return o->is_signed ? (u64)((s64)value >> shift) : value >> shift;
 }
 
-/* Python's // and %: down, and with the divisor's sign; by 0 as BPF has it for unsigned numbers. */
+/* Python's // and %: they round down, and the remainder has the divisor's sign. By 0 they do what BPF does unsigned. */
 static __always_inline s64 signed_divide(s64 a, s64 b) {
   u64 x = a < 0 ? -(u64)a : a, y = b < 0 ? -(u64)b : b;
   if (!b) return 0;
@@ -134,7 +136,7 @@ static __always_inline u32 linear(s64 value, s64 low, u64 step, u32 steps) {
   return at < steps ? (u32)at + 1 : steps + 1;
 }
 
-/* The bits of a float as those of the double of the same value. */
+/* The bits of a float → the bits of the double with the same value. */
 static __always_inline u64 widen(u32 value) {
   u64 sign = (u64)(value >> 31) << 63, fraction = value & 0x7fffff;
   u32 exponent = value >> 23 & 0xff, top = bits(fraction);

@@ -1,10 +1,10 @@
-"""Hooks with their actions → one BPF program as C text, with the layouts of everything it sends or counts.
+"""Hooks with their actions → one BPF program as C text, with the layouts of everything that it sends or counts.
 
-Input: `Hook`s, made by `trace` from resolved probes and a user's expressions. Output: `Program`, for `compiler`,
-`loader` and the readers in `trace`. Deterministic and pure: equal hooks give equal text, on any host.
+Input: `Hook`s, which `usdtkit.trace` makes from resolved probes and a user's expressions. Output: `Program`, for
+`compiler`, `usdtkit.kernel.load` and the readers in `usdtkit.trace`. Equal hooks give equal text, on any host.
 
-How a program reads a USDT argument: the sites of a probe differ in where an argument lies, so the text does not say.
-Each site's cookie (see `cookie`) names the probe and one of the lists of operands in the map `operands`. So text and
+The text does not say where the arguments of a USDT probe lie, because that differs from site to site. Each site's
+cookie (see `cookie`) names one of the lists of operands in the map `operands`, which the program reads. So text and
 bytecode are the same for every build of the traced program.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from usdtkit.bpf import calls
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.abi import machine
+from usdtkit.bpf.abi import abi_of
 from usdtkit.bpf.access import Access
 from usdtkit.bpf.actions import Block
 from usdtkit.bpf.cookie import MAX_LISTS
@@ -24,11 +24,11 @@ from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import STORE_KEY, Renderer, store_name
 from usdtkit.bpf.scope import Scope
-from usdtkit.bpf.statements import BACK, SCRATCH, ActionRenderer, Table
+from usdtkit.bpf.statements import BACK, SCRATCH, ActionRenderer, TableLayout
 from usdtkit.model import Argument, HookKind, Tracepoint
 from usdtkit.records import dataclass, field, replace
 
-# Each hook's counters in the map `stats`; one more line here needs no other change in the kernel's part.
+# The counters of each hook in the map `stats`. To add one, a name here is all that the program needs.
 COUNTERS = ("hits", "lost", "full", "unmatched", "overflow", "abandoned", "unreadable", "no_stack")
 COUNTERS_SIZE = 8 * 8  # of struct counters
 
@@ -37,11 +37,12 @@ STACK_RECORDS = "stack_records"  # the ring buffer of stacks.c
 
 @dataclass
 class Hook:
-    """One function of the program, run at one kind of site.
+    """One function of the program, which runs at one kind of site.
 
-    A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) sees it. Both say by what
-    they find each other, and which value is their `key` then. A return that is not the end of its own function's pair
-    has the hook of the calls that were `entered`: exits may be run through by calls of other functions.
+    A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) can read it. `matching`
+    says by what they find each other, and `key` which value that is where it is a key. A return that does not end its
+    function's pair has, in `entered`, the hook of the function's entry: calls of other functions may leave by the same
+    exits, and are told apart by that. The first `ahead` blocks were put before those that stood there already.
     """
 
     index: int
@@ -60,6 +61,7 @@ class Hook:
     key: ex.Expression | None = None
     derived: dict[str, ex.Expression] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
+    ahead: int = 0
 
     @property
     def function(self) -> str:
@@ -68,34 +70,41 @@ class Hook:
 
     @property
     def call(self) -> Hook | None:
-        """Of a return, the hook of its function's entry."""
+        """The hook of the function's entry, if this one is of its return."""
         return (self.entered or self.after) if self.kind == "return" else None
 
     @property
     def counts_calls(self) -> bool:
-        """Whether its hits are the calls of `call` that have returned, and nothing else decides."""
+        """Whether its hits are exactly those calls of `call` that have returned."""
         return self.call is not None and self.start is None and self.after in (None, self.call)
 
 
 @dataclass(frozen=True)
 class Program:
-    """The text, the values of its parameters, and by their numbers the layouts of events, and the tables.
+    """A program's text, and what is needed to load it and to read what it sends.
 
-    `globs` are the entries of the map GLOBS. With `has_stacks`, definitions of stacks come through the map
-    STACK_RECORDS. `tracepoints` are functions of the program, and the kernel's tracepoints that they belong at.
+    - `parameters`: the values of its constants, by number
+    - `globs`: the entries of the map GLOBS
+    - `records`: the layouts of its events, by kind
+    - `tables`: how to read its aggregations, by number
+    - `has_stacks`: whether it defines stacks, through the map STACK_RECORDS
+    - `tracepoints`: those of its functions that belong at tracepoints of the kernel
     """
 
     text: str
     parameters: tuple[int, ...]
     globs: tuple[bytes, ...]
     records: dict[int, Layout]
-    tables: dict[int, Table]
+    tables: dict[int, TableLayout]
     has_stacks: bool
     tracepoints: tuple[tuple[str, Tracepoint], ...]
 
 
 def build(hooks: Sequence[Hook], stores: Sequence[Layout] = ()) -> Program:
-    """Render hooks, in the order of their `index`, into one program with the session's maps, of these values."""
+    """Render hooks, in the order of their `index`, into one program. `stores` are the values of the session's maps.
+
+    UsageError where a hook asks for something that does not exist at its probe.
+    """
     return _Builder().build(hooks, stores)
 
 
@@ -115,7 +124,7 @@ class _Builder:
             declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
         for hook in hooks:
             self._function(hook)
-        parts = [machine(hooks[0].machine).stack_macros, STACKS] if self.has_stacks else []
+        parts = [abi_of(hooks[0].machine).stack_macros, STACKS] if self.has_stacks else []
         parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         tracepoints = TRACEPOINTS if self.pairs.at_thread_end or self.pairs.at_process_end else ()
@@ -150,13 +159,14 @@ class _Builder:
         if hook.start is not None:
             body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, _count)
         elif hook.after is not None:
-            # What the key names is not what the start kept, which it finds.
+            # The key cannot be one of the values that the start kept, because it is needed to find them.
             keys = Renderer(replace(access, scope=replace(scope, kept=None)), self.globs)
             opening, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, _count)
             body += opening
         body.append(_count("hits"))
         actions = [self._block(block, renderer) for block in hook.blocks]
-        # A walk is long, and one a hit is enough: within the condition of the one action that asks, else before all.
+        # A walk of the stack takes long, so there is one for each hit: within the condition of the only action that
+        # needs it, or before all actions where several do.
         asking = [lines for _, lines in actions if any(access.stack in line for line in lines)]
         if len(asking) == 1:
             asking[0][:] = ["{", *_walked_once(asking[0], access.stack), "}"]
@@ -195,7 +205,7 @@ def _count(name: str, amount: str = "1") -> str:
 
 
 def _numbered(text: str) -> str:
-    """With the number of the following line behind each piece of a user's C."""
+    """The text with the number of the following line in each mark BACK, which stands behind a piece of a user's C."""
     if BACK not in text:
         return text
     lines = enumerate(text.split("\n"), 2)
@@ -210,7 +220,7 @@ def _walked_once(lines: list[str], stack: str) -> list[str]:
 
 
 def _text(name: str) -> str:
-    with open(f"{os.path.dirname(__file__)}/{name}") as file:  # noqa: PTH120, PTH123 pathlib is dear at the start
+    with open(f"{os.path.dirname(__file__)}/{name}") as file:  # noqa: PTH120, PTH123 importing pathlib takes long
         return file.read()
 
 
@@ -218,7 +228,7 @@ PRELUDE = _text("prelude.c")
 STACKS = _text("stacks.c")
 GLOB_MATCHING = _text("globs.c")
 
-# Computed once a hit, where a hook uses it.
+# What is computed once for each hit, in hooks that use it.
 OPENING = {
     "cookie": "u64 cookie = bpf_get_attach_cookie(ctx);",
     "layout": f"u32 layout = (bpf_get_attach_cookie(ctx) & {MAX_LISTS - 1}) * {MAX_OPERANDS};",

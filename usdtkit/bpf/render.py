@@ -14,7 +14,7 @@ from usdtkit.bpf.access import Access
 from usdtkit.bpf.layout import Field
 from usdtkit.bpf.names import resolve_argument, resolve_name
 from usdtkit.bpf.texts import TextPlace, pack_glob, render_glob, render_test
-from usdtkit.bpf.values import COMPARISONS, CommandName, FloatBits, Integer, Kept, Number, StackId, binary, cast
+from usdtkit.bpf.values import COMPARISONS, CommandName, FloatBits, Integer, IntegerValue, Kept, StackId, binary, cast
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass, replace
 
@@ -44,7 +44,7 @@ class Renderer:
             return Field(name, "f64")
         if isinstance(resolved, StackId):
             return Field(name, "stack")
-        if isinstance(resolved, Number):
+        if isinstance(resolved, IntegerValue):
             return Field(name, resolved.kind, names=resolved.names)
         if self._is_condition(resolved):
             return Field(name, "bool")
@@ -102,7 +102,7 @@ class Renderer:
             case ex.Not(inner):
                 c, signed = self.integer(inner)
                 return (f"(u64)!({c})", False) if self._is_condition(inner) else (f"(~({c}))", signed)
-            case ex.Memory(_, _, type):
+            case ex.NumberInMemory(_, _, type):
                 return cast(self._memory(resolved), type)
             case ex.TextTest(text, literal):
                 place = self._text_place(text, len(literal))
@@ -112,7 +112,7 @@ class Renderer:
                 return render_glob(len(self.globs) - 1, self._text_place(text), self.access.unreadable), False
             case Kept() if not resolved.field.is_text and resolved.field.kind not in ("f64", "stack"):
                 return resolved.c, resolved.field.kind == "i64"
-            case Number(c, kind):
+            case IntegerValue(c, kind):
                 return c, kind == "i64"
             case _:
                 raise UsageError(f"{self.access.scope.what}: a string, a float or a stack where an integer is needed")
@@ -134,7 +134,7 @@ class Renderer:
             return self.pointer(resolved.pointer)
         return self.integer(resolved)[0]
 
-    def _memory(self, memory: ex.Memory) -> str:
+    def _memory(self, memory: ex.NumberInMemory) -> str:
         at = self.pointer(memory.address)
         if memory.offset:
             at = f"({at}) + {self.access.parameter(memory.offset)}"
@@ -149,7 +149,7 @@ class Renderer:
             case ex.Binary(operator, left, right):
                 both = operator in ("&", "|", "^") and self._is_condition(left) and self._is_condition(right)
                 return operator in COMPARISONS or both
-            case Number(_, kind):
+            case IntegerValue(_, kind):
                 return kind == "bool"
             case Kept(_, field):
                 return field.kind == "bool"
@@ -194,21 +194,21 @@ class Renderer:
                 argument = self._resolve(pointer)
                 if isinstance(argument, ex.Buffer) and argument.text:  # it has its length beside it
                     return replace(argument, size=size)
-            case ex.Memory(_, _, "f32" | "f64" as type):
+            case ex.NumberInMemory(_, _, "f32" | "f64" as type):
                 bits = self._memory(expression)
                 return FloatBits(bits if type == "f64" else f"widen({bits})")
-            case ex.Stored():
+            case ex.MapValue():
                 return self._stored(expression)
         return expression
 
-    def _stored(self, stored: ex.Stored) -> ex.Expression:
+    def _stored(self, stored: ex.MapValue) -> ex.Expression:
         self.access.uses.add("id")
         name, at = store_name(stored.number), store_key(self.integer(stored.key)[0])
         entry = f"{at} struct {name} *entry = {name}.lookup(&at);"
         if stored.kind == "bool":
-            return Number(f"({{ {entry} (u64)(entry != 0); }})", "bool")
+            return IntegerValue(f"({{ {entry} (u64)(entry != 0); }})", "bool")
         c = f"({{ {entry} entry ? entry->f{stored.index} : 0; }})"
-        return StackId(c) if stored.kind == "stack" else Number(c, stored.kind)
+        return StackId(c) if stored.kind == "stack" else IntegerValue(c, stored.kind)
 
 
 def store_name(number: int) -> str:

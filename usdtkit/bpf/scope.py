@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.abi import CallingConvention, Machine, machine
+from usdtkit.bpf.abi import Abi, CallingConvention, abi_of
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.errors import UsageError
@@ -26,7 +26,7 @@ class Scope:
 
     what: str
     kind: HookKind
-    machine_name: str
+    machine: str
     arguments: tuple[Argument, ...] = ()
     kept: Layout | None = None
     string_size: int = 256
@@ -35,15 +35,15 @@ class Scope:
     derived: Mapping[str, ex.Expression] = field(default_factory=dict)
 
     @property
-    def machine(self) -> Machine:
-        """The architecture of the traced program."""
-        return machine(self.machine_name)
+    def abi(self) -> Abi:
+        """What the architecture of the traced program says."""
+        return abi_of(self.machine)
 
     @property
     def calls(self) -> CallingConvention:
         """How the functions here are called. UsageError where they are called in different ways."""
         try:
-            return self.machine.conventions[self.convention]
+            return self.abi.conventions[self.convention]
         except KeyError:
             raise UsageError(
                 f"{self.what}: its functions are called in different ways, those of 32 bits, of Go and of C",

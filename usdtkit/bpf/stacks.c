@@ -1,13 +1,16 @@
 /*
  * User stacks: program.py puts this behind the prelude of a program that asks for them, and before it the macros by
- * which it knows the architecture (`Machine.stack_macros` of abi.py).
+ * which it knows the architecture (`Abi.stack_macros` of abi.py).
  *
- * A stack is known by a hash of the process and its addresses, and its definition is sent once, when it is first seen.
- * Not by bpf_get_stackid: a table of that kind holds one stack a bucket and refuses the second, so of 1,000 stacks some
- * 30 would be lost. Nor are the addresses those of the kernel's walk: its buffers are one a CPU, and this program may be
- * preempted while it reads them; and it leaves out the caller where the frame is not set up yet (before Linux 6.11, and
- * after it where a function begins with neither push nor endbr64). What only the kernel knows, which file an address
- * lies in, is asked of it once a stack, for the case that the process ends before anybody has read its memory map.
+ * The number of a stack is a hash of the process and of its addresses. Its definition is sent once, when it is first
+ * seen.
+ *
+ * bpf_get_stackid is not used, because its table holds one stack in a bucket and refuses a second: of 1,000 stacks
+ * about 30 would be lost. The addresses are not those of the kernel's own walk either. It has one buffer for each
+ * CPU, and this program can be preempted while it reads that; and it leaves out the caller while a function has not
+ * set up its frame (before Linux 6.11 always, after it where the function begins with neither push nor endbr64). The
+ * kernel is asked once for each stack which files its addresses lie in, in case the process ends before anybody has
+ * read its memory map.
  */
 #define STACK_DEPTH 127
 #define BUILT_DEPTH 64
@@ -26,15 +29,17 @@ struct stack_record {
   struct built built[BUILT_DEPTH];
 };
 
-BPF_RINGBUF_OUTPUT(stack_records, 2048); /* pages: a burst of 2,700 new stacks */
+BPF_RINGBUF_OUTPUT(stack_records, 2048); /* in pages: room for 2,700 new stacks at once */
 BPF_HASH(stacks_sent, u64, u64, 32768);
 
 /*
- * The address that a pending return probe has put its trampoline's in place of: only the kernel knows, and says since
- * Linux 6.10. Our frame `n` is its own; but at a function's entry its walk has the `caller` only where the function
- * begins with endbr64 or push, since Linux 6.11. Where it has not, its frame 1 is another, or in a function that calls
- * itself the same: there the first bytes decide, behind the breakpoint that is in place of the very first, and where they
- * leave a doubt the trampoline remains.
+ * The return address that a pending return probe has replaced by its trampoline's. Only the kernel knows it, and
+ * tells it since Linux 6.10.
+ *
+ * The kernel's frame `n` is the same as ours, except at a function's entry: there the kernel's walk has the `caller`
+ * only where the function begins with endbr64 or push, since Linux 6.11. Where it lacks the caller, its frame 1
+ * differs from ours, unless the function calls itself. Then the function's first bytes decide (without the very
+ * first, which the breakpoint has replaced), and where they leave a doubt, the trampoline's address remains.
  */
 static __always_inline u64 behind_trampoline(struct pt_regs *ctx, u32 place, u32 n, u64 caller, u64 address) {
   u64 first = 0, found = 0;
@@ -54,8 +59,8 @@ static __always_inline u64 behind_trampoline(struct pt_regs *ctx, u32 place, u32
 }
 
 /*
- * A frame that lies where a stack lies is read as prelude.c reads everything; a chain ends anywhere else, often enough at
- * an address that is none, and the fault that would find that out is not for every hit.
+ * Reads a frame. Its page is brought in only where a stack can lie. Chains often end at something that is no address,
+ * and to find that out by a fault would cost time at every hit.
  */
 static __always_inline long read_frame(struct pt_regs *ctx, u64 frame[2]) {
   u64 address = frame[0];
@@ -75,12 +80,12 @@ static __always_inline u64 return_address(struct pt_regs *ctx) {
 #endif
 }
 
-/* Follows the chain of frames; the hash of what it finds, and the addresses themselves to `r` where that is given. */
+/* Follows the chain of frames: returns the hash of their addresses, and writes these to `r` where that is given. */
 static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_record *r) {
   u64 hash = bpf_get_current_pid_tgid() >> 32, address = INSTRUCTION(ctx), frame[2] = { FRAME_POINTER(ctx), 0 };
   u64 caller = 0;
   u32 depth = 0;
-  /* A stack at a return begins with the caller, also where its function is about to return. */
+  /* A stack at a return begins with the caller, also at an exit, where the function has not returned yet. */
   if (place == AT_EXIT) address = return_address(ctx);
 #pragma clang loop unroll(disable)
   for (u32 n = 0; n < STACK_DEPTH; n++) {
@@ -90,20 +95,21 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
     depth++;
     if (n == 1) caller = address;
     if (place == AT_ENTRY && n == 0) {
-      /* The caller is not in the chain yet: the call has pushed it, or left it in the link register. */
+      /* The caller is not in the chain yet: the call has pushed its address, or left it in the link register. */
       address = return_address(ctx);
     } else {
       if (read_frame(ctx, frame)) break;
       address = PLAIN(frame[1]);
     }
     if (!address) break;
-    if (!(address & 0xfff)) address = behind_trampoline(ctx, place, n + 1, caller, address); /* it begins a page */
+    /* The trampoline begins a page. */
+    if (!(address & 0xfff)) address = behind_trampoline(ctx, place, n + 1, caller, address);
   }
   if (r) r->depth = depth;
   return hash | 1;
 }
 
-/* The id of the current stack; 0 where there is none to be had, which `no_stack` counts. */
+/* The number of the current stack, or 0 where none can be taken, which `no_stack` counts. */
 static __always_inline u64 user_stack(struct pt_regs *ctx, u32 place, u64 *no_stack) {
   if (IS_NARROW(ctx)) { count(no_stack); return 0; } /* a 32-bit process has other frames */
   u64 id = walk(ctx, place, 0), sent = 1;
@@ -111,7 +117,7 @@ static __always_inline u64 user_stack(struct pt_regs *ctx, u32 place, u64 *no_st
   struct stack_record *r = stack_records.ringbuf_reserve(sizeof(struct stack_record));
   if (!r) { count(no_stack); return 0; }
   long error = stacks_sent.insert(&id, &sent);
-  if (error) { /* full, or another thread was quicker */
+  if (error) { /* the table is full, or another thread was faster */
     stack_records.ringbuf_discard(r, 0);
     if (error == -17) return id;
     count(no_stack);

@@ -1,7 +1,7 @@
-"""One action at one hook → C statements, and how to read what they leave.
+"""One action at one hook → C statements, and how to read the records and tables that they write.
 
-Input: `actions`, and the `Renderer` of the hook. Output: statements and declarations for `program`, layouts of
-records and tables for the readers in `trace`.
+Input: `actions`, and the `Renderer` of the hook. Output: statements and declarations for `program`, and layouts for the
+readers in `usdtkit.trace`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ from usdtkit.records import dataclass
 
 RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u32"), ("tid", "u32"))
 MAX_RECORD = 1 << 16
-# An event of a type comes in up to SIZES sizes: with this room for each of its texts, or with all that they may need.
+# An event of a type has one of up to SIZES sizes: each of its texts has one of these capacities, or all that it may
+# need.
 TEXT_ROOMS = (28, 124)
 SIZES = len(TEXT_ROOMS) + 1
-# Where the length of a string is found out, and pages are brought in. Threads that share a CPU may write to it at once:
-# nobody reads it.
+# Memory into which a string is read to find its length, and to bring in its pages. Threads that share a CPU may write
+# to it at once, which does not matter: nobody reads it.
 SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
 MAX_KEY = 256
 AGGREGATION_ENTRIES = 10_240
 
-# Behind a user's text: the lines are the program's own again. `program` puts the number in.
+# The mark behind a user's text, from which on the compiler counts the program's lines again; `program` fills in which.
 BACK = '#line 0 "/virtual/main.c"'
 
-Counter = Callable[..., str]  # the name of a counter, and by how much → the statement that raises it
+Counter = Callable[..., str]
+"""Renders the statement that raises a counter of the hook: its name, and by how much (1)."""
 
 
 @dataclass(eq=False, repr=False)
-class Table:
-    """How to read an aggregation: the layout of its keys, of its values, and whether what it sums up is signed."""
+class TableLayout:
+    """How to read an aggregation: the layouts of its keys and values, and whether the values that it adds are
+    signed."""
 
     keys: Layout
     signed: bool = False
@@ -43,22 +46,22 @@ class Table:
 
 
 def table_name(number: int) -> str:
-    """The map of an aggregation."""
+    """The name of an aggregation's map."""
     return f"table_{number}"
 
 
 class ActionRenderer:
-    """Renders the actions of all hooks; what it collects besides the statements stands in its attributes."""
+    """Renders the actions of all hooks. Declarations, records and tables collect in its attributes."""
 
     def __init__(self) -> None:
         self.declarations: list[str] = []
         self.needs_scratch = False
-        # By kind: an event of type n has the kind n * SIZES, or one of the SIZES - 1 after it, by its size.
+        # By kind. An event of the type n has the kind n * SIZES or one of the SIZES - 1 behind it, by its size.
         self.records: dict[int, Layout] = {}
-        self.tables: dict[int, Table] = {}
+        self.tables: dict[int, TableLayout] = {}
 
     def render(self, action: Action, renderer: Renderer, count: Counter) -> list[str]:
-        """The statements of an action; `count` renders one that raises a counter of the hook."""
+        """The statements of an action. UsageError where its values cannot be had at this probe."""
         match action:
             case Emit(number, fields):
                 return self._emit(number, fields, renderer, count)
@@ -82,30 +85,30 @@ class ActionRenderer:
                 return ["{", store_key(renderer.integer(key)[0]), f"{store_name(number)}.delete(&at); }}"]
 
     def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
-        wanted = [renderer.field(name, value) for name, value in fields.items()]
-        full = Layout(wanted, RECORD_HEADER)
+        described = [renderer.field(name, value) for name, value in fields.items()]
+        full = Layout(described, RECORD_HEADER)
         if full.size > MAX_RECORD:
             raise UsageError(
                 f"{renderer.access.scope.what}: an event of {full.size} bytes",
                 hint=f"at most {MAX_RECORD}: shorten its strings",
             )
         renderer.access.uses |= {"id", "cookie"}
-        most = max((one.room for one in wanted if one.is_text), default=0)
+        most = max((field.room for field in described if field.is_text), default=0)
         rooms = [room for room in TEXT_ROOMS if 2 * room <= most]
         if not rooms:
             return self._send(number * SIZES, full, fields, renderer, count)
-        # How long the texts are decides how large a record is: what is not read does not travel.
+        # The lengths of the texts decide how large the record is, so that no unused bytes go through the ring buffer.
         self.needs_scratch = True
         lines = [
             "{ u32 none = 0; s32 n, longest = 0;",
             "struct scratch *scratch = scratches.lookup(&none);",
             "if (scratch) {",
         ]
-        for expression, one in zip(fields.values(), wanted, strict=True):
-            if one.is_text:
+        for expression, field in zip(fields.values(), described, strict=True):
+            if field.is_text:
                 lines.append(f"n = {renderer.length(expression, 'scratch->data')}; if (n > longest) longest = n;")
         for index, room in enumerate(rooms):
-            layout = Layout(wanted, RECORD_HEADER, longest=room)
+            layout = Layout(described, RECORD_HEADER, longest=room)
             send = self._send(number * SIZES + index, layout, fields, renderer, count)
             lines += [f"if (longest <= {room}) {{", *send, "} else"]
         largest = self._send(number * SIZES + len(rooms), full, fields, renderer, count)
@@ -127,7 +130,7 @@ class ActionRenderer:
         self.declarations.append(layout.c_struct(f"record_{kind}", named=True))
         if action.declarations:
             self.declarations += [f'#line 1 "{action.declarations_name}"', action.declarations, BACK]
-        # In two steps, because a variable may have the name of something that another is made of.
+        # In two steps, because a variable may have a name that another's value is computed from.
         variables = [renderer.variable(value) for value in action.values.values()]
         named = zip(action.values, variables, strict=True)
         return [
@@ -153,7 +156,7 @@ class ActionRenderer:
             f"struct record_{kind} *{name} = events.ringbuf_reserve(sizeof(struct record_{kind}));",
             f"if (!{name}) {{ {count('lost')} }} else {{",
             f"{name}->kind = {kind}; {name}->probe = {PROBE_NUMBER};",
-            # The time after the reservation: `trace.stream` puts events in order by that.
+            # The time is read after the reservation, on which the order that `usdtkit.trace.stream` makes depends.
             f"{name}->time = bpf_ktime_get_ns(); {name}->pid = id >> 32; {name}->tid = id;",
         ]
 
@@ -176,11 +179,11 @@ class ActionRenderer:
         name, keys = table_name(action.number), action.keys
         amount, signed = ("1", False) if action.amount is None else renderer.integer(action.amount)
         if not keys:
-            self.tables[action.number] = Table(Layout([]), signed)
+            self.tables[action.number] = TableLayout(Layout([]), signed)
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, 1);")
             return _add_to_slot(name, "0", amount)
         layout, lines = self._key(f"{name}_key", keys, (), renderer)
-        self.tables[action.number] = Table(layout, signed)
+        self.tables[action.number] = TableLayout(layout, signed)
         self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
         return ["{", f"u64 amount = {amount};", *lines, *_add_to_key(name, "amount", count("full")), "}"]
 
@@ -190,14 +193,14 @@ class ActionRenderer:
         opening = ["{", f"u64 value = {measured};"]
         bucket, sum_slot = scale.render("value", renderer.access.parameter), scale.buckets
         if not action.keys:
-            self.tables[action.number] = Table(Layout([]), signed)
+            self.tables[action.number] = TableLayout(Layout([]), signed)
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, {sum_slot + 1});")
             return [*opening, *_add_to_slot(name, bucket, "1"), *_add_to_slot(name, str(sum_slot), "value"), "}"]
         layout, lines = self._key(f"{name}_key", action.keys, [Field("bucket", "u64")], renderer)
-        self.tables[action.number] = Table(layout, signed)
+        self.tables[action.number] = TableLayout(layout, signed)
         self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
         slot, full = f"key.f{len(action.keys)}", count("full")
-        # What has no bucket does not go into the sum either, so that the average stays right.
+        # A value for whose bucket there is no room is left out of the sum too, so that the average stays right.
         add_to_sum = [f"{slot} = {sum_slot};", *_add_to_key(name, "value", full)]
         return [*opening, *lines, f"{slot} = {bucket};", *_add_to_key(name, "1", full, add_to_sum), "}"]
 
@@ -205,9 +208,9 @@ class ActionRenderer:
         name = table_name(action.number)
         measured, signed = renderer.integer(action.value)
         kind: Kind = "i64" if signed else "u64"
-        values = Layout([Field("count", "u64"), Field("sum", kind), Field("least", kind), Field("greatest", kind)])
+        values = Layout([Field("count", "u64"), Field("sum", kind), Field("minimum", kind), Field("maximum", kind)])
         self.declarations.append(values.c_struct(f"{name}_value"))
-        # Summed on each CPU by itself, so that the least and the greatest need no lock.
+        # Each CPU has values of its own, so that the minimum and the maximum need no lock.
         if action.keys:
             layout, lines = self._key(f"{name}_key", action.keys, (), renderer)
             entries = AGGREGATION_ENTRIES
@@ -219,7 +222,7 @@ class ActionRenderer:
             layout, lines = Layout([]), ["u32 key = 0;"]
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, struct {name}_value, 1);")
             make = ""
-        self.tables[action.number] = Table(layout, signed, values)
+        self.tables[action.number] = TableLayout(layout, signed, values)
         return [
             *("{", f"{'s64' if signed else 'u64'} value = {measured};", *lines),
             *(f"struct {name}_value *v = {name}.lookup(&key);", make, f"if (!v) {{ {count('full')} }} else {{"),
@@ -229,7 +232,7 @@ class ActionRenderer:
         ]
 
 
-# bcc does not see its map functions inside macros, so these are spelled out at each place.
+# bcc does not recognise its map functions within macros, so these statements are repeated at each place.
 
 
 def _add_to_slot(table: str, slot: str, amount: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""Tests of strings and bytes → C text, and what a glob needs in the map `globs`.
+"""Tests of strings and bytes → C text, and the entries of the map `globs`.
 
-Input: an expression's test, and from `render` where the text lies. Output: C for `render`, entries for `program`. Short
-literals are compared word by word; patterns run through globs.c, which looks at every byte.
+Input: a test of an expression and, from `render`, where its text lies. Output: C for `render`, and patterns as entries
+of the map. Short literals are compared word by word. Patterns are matched by globs.c, which looks at every byte.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from usdtkit.bpf.expressions import ANY_BYTE, ANY_BYTES, Glob, TextTest
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass
 
-# The words of a literal lie on the BPF stack, which has 512 bytes for everything.
+# A literal is compared on the program's stack, which has 512 bytes in all.
 MAX_LITERAL = 128
-GLOBS = "globs"  # the map of globs.c
+GLOBS = "globs"
+"""The map of globs.c."""
 
 
 @dataclass(frozen=True)
 class TextPlace:
-    """Where a text lies, as globs.c calls it: `address` and `length` (of all but strings) are C.
+    """Where a text lies. `kind` is a name of globs.c; `address` and `length` are C, the latter unused for strings.
 
-    `opening`: statements that `address` needs. `size`: how many bytes of it count for a glob.
+    `size` is how many bytes of it a glob looks at, `opening` statements that `address` needs.
     """
 
     kind: Literal["USER_STRING", "USER_TEXT", "USER_BYTES", "KERNEL_STRING", "KERNEL_BYTES"]
@@ -34,16 +35,16 @@ class TextPlace:
 
 
 def render_test(test: TextTest, place: TextPlace, parameter: Callable[[int], str], unreadable: str) -> str:
-    """The C of whether the text is `test.literal`, or begins with it; `unreadable` is a counter."""
+    """The C that tells whether the text is `test.literal`, or begins with it. `unreadable` is a counter in C."""
     literal, is_text = test.literal, place.kind != "USER_BYTES" and place.kind != "KERNEL_BYTES"
     if len(literal) > MAX_LITERAL:
         raise UsageError(
             f"a string of {len(literal)} bytes is too long to compare with", hint=f"at most {MAX_LITERAL} bytes"
         )
     if is_text and b"\0" in literal:
-        return "(u64)0"  # a string ends before it
+        return "(u64)0"  # a string ends at the NUL
     is_string = place.kind in ("USER_STRING", "KERNEL_STRING")
-    # One byte more than the literal and the NUL tells a longer string from an equal one.
+    # One byte more than the literal and its NUL tells a longer string from an equal one.
     room = len(literal) + (is_text and test.whole) + is_string
     words = max(1, (room + 7) // 8)
     padded = literal.ljust(words * 8, b"\0")
@@ -51,7 +52,7 @@ def render_test(test: TextTest, place: TextPlace, parameter: Callable[[int], str
         f"w[{i}] == {parameter(int.from_bytes(padded[i * 8 : i * 8 + 8], 'little'))}" for i in range(words)
     )
     if is_string:
-        # Of an empty string, kernels before 6.15 say that they have read 0 bytes, later ones 1.
+        # Of an empty string, kernels before 6.15 report that they have read 0 bytes, later ones 1.
         fits = f"n == {len(literal) + 1}" if literal else "(u64)n <= 1"
     elif is_text:
         fits = "n >= 0"
@@ -68,13 +69,13 @@ def render_test(test: TextTest, place: TextPlace, parameter: Callable[[int], str
 
 
 def render_glob(number: int, place: TextPlace, unreadable: str) -> str:
-    """The C of whether the text matches the glob with this number in the map."""
+    """The C that tells whether the text matches the glob with this number in the map."""
     where = f"(u64)({place.address}), {place.length}, {place.size}"
     return f"({{ {place.opening} glob_match({number}, {place.kind}, {where}, {unreadable}); }})"
 
 
 def pack_glob(glob: Glob) -> bytes:
-    """A pattern as `struct glob` of globs.c."""
+    """A pattern as a `struct glob` of globs.c."""
     stay, at = 0, 0
     step = [0] * 256
     for element in glob.pattern:

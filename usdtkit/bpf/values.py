@@ -19,7 +19,7 @@ Integer = tuple[str, bool]
 
 
 @dataclass(eq=False, repr=False)
-class Number(ex.Expression):
+class IntegerValue(ex.Expression):
     """An integer. With `names` of an enum, readers see a name in its place."""
 
     c: str

@@ -1,7 +1,7 @@
 """List the USDT probes, or the functions, of files and processes.
 
-A TARGET is a path, a glob of paths, a directory (all below it), a command, a library, or a program that runs. What has
-a colon, or a wildcard and no slash, is a GLOB: it selects by PROVIDER:PROBE, or by PROBE alone.
+A TARGET is a path, a glob of paths, a directory (all files below it), a command, a library, or a program that runs. An
+argument with a colon, or with a wildcard and no slash, is a GLOB, which selects by PROVIDER:PROBE, or by PROBE alone.
 
 examples:
   usdtkit list /usr/lib/x86_64-linux-gnu/libstdc++.so.6
@@ -16,9 +16,9 @@ examples:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from fnmatch import translate
 from itertools import groupby
@@ -31,12 +31,66 @@ from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.model import Argument, Function, Probe, Site, Target
+from usdtkit.output.sink import Sink, open_sink
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import stranger, user_name
+from usdtkit.results.columns import Column, Schema
+
+_SITE = (
+    Column("address", type="count", meaning="the virtual address, corrected for prelinking"),
+    Column("base", type="count", meaning="the address of .stapsdt.base as the note has it"),
+    Column("semaphore", type="count", meaning="the virtual address of the semaphore, 0 where there is none"),
+    Column("file_offset", type="count", meaning="where in the file"),
+    Column("arguments_text", meaning="the arguments as the note describes them"),
+)
+PROBES = Schema(
+    "list",
+    (
+        Column("path", meaning="the file"),
+        Column("build_id", meaning="the build-id of the file"),
+        Column("provider", meaning="the provider"),
+        Column("name", meaning="the probe"),
+        Column("doc", meaning="what the probe means, where its provider says so"),
+        Column(
+            "arguments",
+            type="list",
+            meaning="names and types of the arguments",
+            fields=(Column("name"), Column("type")),
+        ),
+        Column("sites", type="list", meaning="where the probe is", fields=_SITE),
+        Column("owner", type="integer", optional=True, meaning="the owner of the file, if neither root nor you"),
+        Column(
+            "processes",
+            type="list",
+            optional=True,
+            meaning="the processes that map the file: the number of each here, and in its PID namespaces",
+        ),
+    ),
+)
+FUNCTIONS = Schema(
+    "functions",
+    (
+        Column("path", meaning="the file"),
+        Column("name", meaning="the name of the symbol"),
+        Column("demangled", meaning="the name in the source"),
+        Column("version", meaning="the version of the symbol, such as GLIBC_2.34"),
+        Column("aliases", type="list", meaning="the other names at this address"),
+        Column("address", type="count", meaning="the virtual address"),
+        Column("size", type="count", meaning="the size in bytes"),
+        Column("file_offset", type="count", meaning="where in the file"),
+        Column("indirect", type="boolean", meaning="whether it only chooses the real function at run time"),
+        Column(
+            "cost",
+            meaning="what the kernel does with the first instruction when a probe there is hit",
+            values=("emulated", "stepped", "refused", "mistaken", "held", "unknown"),
+        ),
+    ),
+)
+SCHEMAS = (PROBES, FUNCTIONS)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of `usdtkit list`."""
+    """Add the options of `usdtkit list`."""
     parser.add_argument("target", nargs="*", metavar="TARGET | GLOB", help="where to look; which probes")
     parser.add_argument(
         "-p", "--pid", action="append", default=[], help="what this process maps, by number or program (repeatable)"
@@ -55,41 +109,49 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """List what was asked for."""
-    pids = [number for name in options.pid for number in _pids(name)]
-    names = [*options.library, *(name for name in options.target if not _is_glob(name))]
-    globs = [name for name in options.target if _is_glob(name)]
+    """List the probes or functions that the options select."""
+    pids = [pid for name in options.pid for pid in _pids(name)]
+    names = [*options.library, *(word for word in options.target if not _is_glob(word))]
+    globs = [word for word in options.target if _is_glob(word)]
     if options.functions is not None:
         if globs or not names:
             raise UsageError("--functions needs a TARGET", hint="usdtkit list --functions 'get*' c")
         _list_functions(_pattern(options), names, pids, options)
         return 0
     with Progress() as progress:
-        found = _targets(names, pids, progress)
-        strict = len(names) == 1 == len(found)
-        probes = targets.probes_in(found[0]) if strict else targets.probes_of(progress.over(found), hold=False)
-    # On an overlay a file and what it was copied from may both be run; they differ in nothing that is shown.
-    chosen = _choose(list(dict.fromkeys(probes)), globs, names, pids)
-    users = {target.path: target.pids for target in found}
-    owners = {path: stranger(path) for path in {probe.path for probe in chosen}}
-    if options.json:
-        print(json.dumps({"schema": "usdtkit.list/1"}))
-        for probe in chosen:
-            mapping = users.get(probe.path, ())
-            of = {"processes": [processes.numbers(number) or (number,) for number in mapping]} if mapping else {}
-            owner = owners[probe.path]
-            print(json.dumps(probe.to_json() | of | ({} if owner is None else {"owner": owner})))
-        return 0
-    for probe in chosen:
-        sites = f" ({len(probe.sites)} sites)" if len(probe.sites) > 1 else ""
-        print(printable(f"{probe.spec} {probe.path}{sites}{_owner(owners[probe.path])}"))
-        for line in _details(probe, users.get(probe.path, ()), options.verbose):
+        searched = _targets(names, pids, progress)
+        if len(names) == 1 == len(searched):  # the user means this file: if it is damaged, that is the answer
+            probes: Sequence[Probe] = targets.probes_in(searched[0])
+        else:
+            probes = targets.probes_of(progress.over(searched), hold=False)
+    # On an overlay, a file and the one that it was copied from may both be run; nothing that is shown differs in them.
+    selected = _select(list(dict.fromkeys(probes)), globs, names, pids)
+    pids_by_path = {target.path: target.pids for target in searched}
+    foreign_owners = {path: stranger(path) for path in {probe.path for probe in selected}}
+    sink = _json_sink(PROBES) if options.json else None
+    for probe in selected:
+        mapped_by, owner = pids_by_path.get(probe.path, ()), foreign_owners[probe.path]
+        if sink is not None:
+            sink.row(_as_json(probe, mapped_by, owner))
+            continue
+        site_count = f" ({len(probe.sites)} sites)" if len(probe.sites) > 1 else ""
+        belongs = "" if owner is None else f" (belongs to {user_name(owner)})"
+        print(printable(f"{probe.spec} {probe.path}{site_count}{belongs}"))
+        for line in _details(probe, mapped_by, options.verbose):
             print(printable(f"    {line}"))
     return 0
 
 
-def _is_glob(name: str) -> bool:
-    return not os.path.exists(name) and (":" in name or ("/" not in name and re.search(r"[*?\[]", name) is not None))  # noqa: PTH110
+def _json_sink(schema: Schema) -> Sink:
+    sink = open_sink("json", sys.stdout)
+    sink.begin(schema)
+    return sink
+
+
+def _is_glob(word: str) -> bool:
+    if os.path.exists(word):  # noqa: PTH110
+        return False
+    return ":" in word or ("/" not in word and re.search(r"[*?\[]", word) is not None)
 
 
 def _pids(name: str) -> list[int]:
@@ -97,25 +159,27 @@ def _pids(name: str) -> list[int]:
         if not 0 < int(name[:20]) < 2**31:
             raise UsageError(f"{name!r} is not the number of a process")
         return [int(name)]
-    if found := processes.named(name):
-        return found
+    if pids := processes.named(name):
+        return pids
     raise NotFoundError(f"no process runs a program {name!r}", hint="pgrep -a NAME finds the number of a process")
 
 
 def _targets(names: Sequence[str], pids: Sequence[int], progress: Progress) -> list[Target]:
+    """The files to search, each path once."""
     if names:
-        found = [target for name in names for target in targets.resolve(name, pids, progress=progress.count)]
-        return list({target.path: target for target in found}.values())
+        named = [target for name in names for target in targets.resolve(name, pids, progress=progress.count)]
+        return list({target.path: target for target in named}.values())
     return targets.mapped_by(pids) if pids else targets.everything(idle=True)
 
 
-def _choose(
+def _select(
     probes: Sequence[Probe], globs: Sequence[str], names: Sequence[str], pids: Sequence[int]
 ) -> Sequence[Probe]:
+    """The probes that the globs select, all where there are no globs. NotFoundError where there is none."""
     match = re.compile("|".join(translate(glob) for glob in globs)).match
-    chosen = [probe for probe in probes if not globs or match(probe.spec) or match(probe.name)]
-    if chosen:
-        return chosen
+    selected = [probe for probe in probes if not globs or match(probe.spec) or match(probe.name)]
+    if selected:
+        return selected
     where = ", ".join(names) or (f"process {pids[0]}" if pids else "provider files and running processes")
     if globs or not names:
         raise targets.no_probe(globs[0] if globs else "*:*", where, probes, names[0] if names else None, pids)
@@ -124,21 +188,28 @@ def _choose(
     )
 
 
-def _owner(uid: int | None) -> str:
-    return "" if uid is None else f" (belongs to {user_name(uid)})"
+def _as_json(probe: Probe, pids: Sequence[int], owner: int | None) -> dict[str, object]:
+    """The object of a probe; `owner` is the user whose file it is in, where that is neither root nor we."""
+    fields = probe.to_json()
+    if pids:
+        fields["processes"] = [processes.numbers(pid) or (pid,) for pid in pids]
+    if owner is not None:
+        fields["owner"] = owner
+    return fields
 
 
 def _details(probe: Probe, pids: Sequence[int], verbose: int) -> Iterator[str]:
+    """The lines below a probe; `verbose` is how often -v was given."""
     if verbose:
         yield from filter(None, (probe.doc, probe.stability))
         for argument in probe.arguments:
             yield f"{_explain(argument)}{_problem(probe, argument)}"
-        for number in pids:
-            inside = processes.numbers(number)[1:]
-            yield f"in process {number}" + (f" ({inside[-1]} in its container)" if inside else "")
+        for pid in pids:
+            inner_pids = processes.numbers(pid)[1:]
+            yield f"in process {pid}" + (f" ({inner_pids[-1]} in its container)" if inner_pids else "")
     if verbose > 1:
         for site in probe.sites:
-            yield _site(site)
+            yield _describe(site)
 
 
 def _explain(argument: Argument) -> str:
@@ -152,7 +223,7 @@ def _explain(argument: Argument) -> str:
 
 
 def _problem(probe: Probe, argument: Argument) -> str:
-    """Why no program can read the argument at one of the sites."""
+    """Why the argument cannot be read at one of the sites, "" where it can be read at all of them."""
     for site in probe.sites:
         for operand in site.operands[argument.operand : argument.operand + argument.width]:
             if operand.kind == "unreadable":
@@ -160,7 +231,7 @@ def _problem(probe: Probe, argument: Argument) -> str:
     return ""
 
 
-def _site(site: Site) -> str:
+def _describe(site: Site) -> str:
     semaphore = f" semaphore {site.semaphore:#x}" if site.semaphore else ""
     return f"at {site.address:#x} offset {site.file_offset:#x}{semaphore} {site.arguments_text}".rstrip()
 
@@ -175,35 +246,39 @@ def _pattern(options: argparse.Namespace) -> Pattern:
 
 
 def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int], options: argparse.Namespace) -> None:
-    more = bool(options.verbose or options.json)
+    with_details = bool(options.verbose or options.json)
     functions = [
-        f for name in names for f in targets.find_functions(name, [pattern], pids=pids, aliases=more, hold=False)
+        function
+        for name in names
+        for function in targets.find_functions(name, [pattern], pids=pids, aliases=with_details, hold=False)
     ]
-    if options.json:
-        print(json.dumps({"schema": "usdtkit.functions/1"}))
-    costs = _costs(functions) if more else [""] * len(functions)
-    for function, each in zip(functions, costs, strict=True):
-        if options.json:
-            print(json.dumps({**function.to_json(), "cost": each}))
+    sink = _json_sink(FUNCTIONS) if options.json else None
+    costs = _costs(functions) if with_details else [""] * len(functions)
+    for function, probe_cost in zip(functions, costs, strict=True):
+        if sink is not None:
+            sink.row({**function.to_json(), "cost": probe_cost})
             continue
         print(printable(f"p:{function.path}:{function.name} {function.demangled}".rstrip()))
-        if more:
+        if with_details:
             version = f", version {function.version}" if function.version else ""
-            print(printable(f"    {function.size} bytes at {function.address:#x}, a probe is {each}{version}"))
+            print(printable(f"    {function.size} bytes at {function.address:#x}, a probe is {probe_cost}{version}"))
             if function.aliases:
                 print(printable(f"    also {', '.join(function.aliases)}"))
 
 
 def _costs(functions: Sequence[Function]) -> Iterator[str]:
-    """For each function, whether the kernel emulates or steps its first instruction; "unknown" where its file has gone
-    or been replaced since it was read."""
-    for read, same in groupby(functions, lambda function: function.file):
-        ours = list(same)
+    """For each function, whether the kernel emulates or steps its first instruction.
+
+    The file is opened again, because the search has closed it. The answer is "unknown" where it has gone or been
+    replaced since.
+    """
+    for file_read, group in groupby(functions, lambda function: function.file):
+        same_file = list(group)
         try:
-            file = OpenFile.open(ours[0].path)
-            if read is None or file.version != read.version:
+            file = OpenFile.open(same_file[0].path)
+            if file_read is None or file.version != file_read.version:
                 raise NotFoundError(f"{file.path} has been replaced")
             with Image(file.path, file) as image:
-                yield from [cost(image, function.file_offset) for function in ours]
+                yield from [cost(image, function.file_offset) for function in same_file]
         except UsdtkitError:
-            yield from ["unknown"] * len(ours)
+            yield from ["unknown"] * len(same_file)

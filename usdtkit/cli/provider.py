@@ -1,4 +1,5 @@
-"""Files of application providers: where they are, made ahead of time, tidied up, and scripts for other tracers.
+"""Work with the provider files of applications: find them, build them ahead of time, remove old ones, and write scripts
+for other tracers.
 
 examples:
   usdtkit provider path shop                     where the probes of shop are
@@ -34,33 +35,35 @@ from usdtkit.privatedirs import UntrustedError, open_directory, stranger
 from usdtkit.probes.provider import Provider
 
 _FILE = re.compile(r"(?P<provider>[A-Za-z_][A-Za-z0-9_-]{0,63})-[0-9a-f]{16}\.so\Z", re.ASCII)
-# What `files` writes to before it renames.
+# The names under which `usdtkit.probes.files` writes a file before it renames it.
 _TEMPORARY = re.compile(r"\.[A-Za-z_][A-Za-z0-9_-]{0,63}-[0-9a-f]{16}\.so\.[0-9a-f]{12}\Z", re.ASCII)
 _DAY_S = 86_400
 _DAYS = 30.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of `usdtkit provider`."""
+    """Add the options of `usdtkit provider`."""
     commands = parser.add_subparsers(dest="action", metavar="path | build | script | gc", required=True)
     path = commands.add_parser("path", help="print the files of a provider, the newest first, other users' last")
     path.add_argument("name", metavar="NAME")
     build = commands.add_parser("build", help="write a provider's file before the application runs")
     build.add_argument("provider", metavar="MODULE:PROVIDER", help="as in an import: shop.probes:shop")
-    build.add_argument("-o", "--output", metavar="FILE", help="where to (default: where processes will look for it)")
+    build.add_argument(
+        "-o", "--output", metavar="FILE", help="where to write it (default: where processes will look for it)"
+    )
     script = commands.add_parser("script", help="print a program for another tracer")
     script.add_argument("name", metavar="NAME", help="a provider, or the path of its file")
     script.add_argument("probe", nargs="?", default="*", help="only these probes, globs allowed")
     kind = script.add_mutually_exclusive_group(required=True)
     kind.add_argument("--bpftrace", action="store_true")
     kind.add_argument("--bcc", action="store_true", help="Python, for the bcc of the distribution")
-    gc = commands.add_parser("gc", help="remove files that no process maps and that are old")
-    gc.add_argument("--days", type=days, default=_DAYS, help="not used for so long (default: %(default)g)")
-    gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    gc = commands.add_parser("gc", help="remove old files that no process maps")
+    gc.add_argument("--days", type=days, default=_DAYS, help="files not used for so many days (default: %(default)g)")
+    gc.add_argument("--dry-run", action="store_true", help="only print what would be removed")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Run one of the commands."""
     action = {"path": _path, "build": _build, "script": _script, "gc": _gc}[options.action]
     return action(options)
 
@@ -72,31 +75,31 @@ def _path(options: argparse.Namespace) -> int:
 
 
 def _files_of(name: str) -> list[Path]:
-    found = [
+    candidates = [
         (status.st_uid in (0, os.geteuid()), status.st_mtime, path)
         for path, match, status in _files(_FILE)
         if match["provider"] == name
     ]
-    if not found:
+    if not candidates:
         raise NotFoundError(
             f"no file of provider {name} in {', '.join(map(str, provider_directories()))}",
             hint="it is made when the application loads its probes, or by usdtkit provider build MODULE:PROVIDER",
         )
-    # A file that another user has made does not come before one of root's or ours, however new it is.
-    return [path for _, _, path in sorted(found, reverse=True)]
+    # However new a file of another user is, it does not come before one of root's or ours.
+    return [path for _, _, path in sorted(candidates, reverse=True)]
 
 
 def _files(pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str], os.stat_result]]:
     for directory in provider_directories():
         try:
             entries = sorted(directory.iterdir())
-        except OSError:  # most of them do not exist
+        except OSError:  # most of the directories do not exist
             continue
         for path in entries:
             if match := pattern.match(path.name):
                 try:
                     status = path.lstat()
-                except OSError:  # removed meanwhile
+                except OSError:  # it was removed meanwhile
                     continue
                 if stat.S_ISREG(status.st_mode):
                     yield path, match, status
@@ -106,15 +109,15 @@ def _build(options: argparse.Namespace) -> int:
     module, colon, attribute = options.provider.partition(":")
     if not (module and colon and attribute):
         raise UsageError(f"{options.provider!r} names no provider", hint="MODULE:PROVIDER, such as shop.probes:shop")
-    # As `python -m` would find it: the user wants this module to run, from here or from where PYTHONPATH says. The
-    # command itself imports nothing from there.
-    before = sys.path[:]
-    added = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(":") if path]  # noqa: PTH100
-    sys.path[:0] = [str(Path.cwd()), *added]
+    # The module is looked for as `python -m` would: the user wants it to run, from this directory or from PYTHONPATH.
+    # The command itself imports nothing from there.
+    path_before = sys.path[:]
+    from_environment = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(":") if path]  # noqa: PTH100
+    sys.path[:0] = [str(Path.cwd()), *from_environment]
     try:
-        found: object = importlib.import_module(module)
+        provider: object = importlib.import_module(module)
         for part in attribute.split("."):
-            found = getattr(found, part)
+            provider = getattr(provider, part)
     except (ImportError, AttributeError) as error:
         raise NotFoundError(f"{options.provider}: {error}", hint="MODULE is imported, from here first") from error
     except UsdtkitError:
@@ -124,16 +127,16 @@ def _build(options: argparse.Namespace) -> int:
             f"importing {module} failed: {type(error).__name__}: {error}", hint=f"python -m {module} shows where"
         ) from error
     finally:
-        sys.path[:] = before
-    if not isinstance(found, Provider):
-        raise UsageError(f"{options.provider} is no Provider but a {type(found).__name__}")
-    print(printable(str(found.build(options.output))))
+        sys.path[:] = path_before
+    if not isinstance(provider, Provider):
+        raise UsageError(f"{options.provider} is no Provider but a {type(provider).__name__}")
+    print(printable(str(provider.build(options.output))))
     return 0
 
 
 def _script(options: argparse.Namespace) -> int:
     files = [Path(options.name).absolute()] if "/" in options.name else _current_files(options.name)
-    # Of a probe that stands in several, as it was declared last.
+    # The files come newest first. Where several have a probe, its latest declaration counts.
     probes: dict[str, Probe] = {}
     for path in files:
         for target in targets.resolve(str(path), ()):
@@ -150,27 +153,27 @@ def _script(options: argparse.Namespace) -> int:
 
 
 def _current_files(name: str) -> list[Path]:
-    """The files of a provider that processes map; where none does, all: it may have several, and old ones."""
+    """The files of a provider that processes map, or all of its files where no process maps one."""
     files, mapped = _files_of(name), _mapped_names()
     own = [path for path in files if stranger(str(path)) is None]
-    # Anybody may map a file of this name: another user's counts only where there is none of root's or ours.
+    # Anybody may map a file of this name. Other users' files count only where there is none of root's or ours.
     return [path for path in own if path.name in mapped] or own or files
 
 
 def _gc(options: argparse.Namespace) -> int:
-    old = time.time() - options.days * _DAY_S
+    oldest_kept = time.time() - options.days * _DAY_S
     mapped = _mapped_names()
     removed = kept = 0
     for path, match, status in [*_files(_FILE), *_files(_TEMPORARY)]:
-        if match.re is _FILE and (path.name in mapped or max(status.st_mtime, status.st_atime) > old):
+        if match.re is _FILE and (path.name in mapped or max(status.st_mtime, status.st_atime) > oldest_kept):
             kept += 1
             continue
         if match.re is _TEMPORARY and status.st_mtime > time.time() - _DAY_S:
-            continue  # somebody may be writing it
+            continue  # a process may be writing it
         if not options.dry_run:
             try:
                 _unlink(path, status.st_uid)
-            except (OSError, UntrustedError) as error:  # not ours, read-only, or another one was quicker
+            except (OSError, UntrustedError) as error:  # not ours, read-only, or removed by another process
                 reason = error.strerror if isinstance(error, OSError) else error.message
                 print(printable(f"{path}: {reason}"), file=sys.stderr)
                 kept += 1
@@ -184,9 +187,9 @@ def _gc(options: argparse.Namespace) -> int:
 
 
 def _unlink(path: Path, owner: int) -> None:
-    """Remove a file from a directory that only root, we and the owner of the file can exchange for another.
+    """Remove a file from a directory that only root, we and the owner of the file can replace.
 
-    Without that check the owner of the directory could make it a link to another one, and let us clean up there.
+    Without that check, the owner of the directory could make it a link to another one, and have us remove files there.
     """
     with open_directory(str(path.parent), trusted=[owner]) as directory:
         Path(f"/proc/self/fd/{directory.descriptor}/{path.name}").unlink()

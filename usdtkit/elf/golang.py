@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 from usdtkit.elf.constants import PT_NOTE
+from usdtkit.elf.flows import BRANCH, CALL, JUMP
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError
 
@@ -21,7 +22,6 @@ _NOTE_OWNER = b"Go"
 _MAGIC = b"\xff Go buildinf:"
 _VERSION_AT = 32  # a byte of length, and the text
 _INLINE = 2  # a flag: the version is part of the data, as since Go 1.18
-_JUMP, _BRANCH, _CALL = 2, 3, 5
 # These functions switch stacks, or cross between Go's code and other code.
 _SWITCHING = frozenset(
     f"runtime.{name}"
@@ -67,17 +67,17 @@ def stack_check(start: int, flows: Sequence[tuple[int, int, int, int]]) -> int:
     `flows` are (address, length, kind, target) of the instructions that change the flow of control. The check is one
     or two branches to a block that makes one call and jumps back to the start.
     """
-    again = [at for at, _, kind, target in flows if kind == _JUMP and target == start]
+    again = [at for at, _, kind, target in flows if kind == JUMP and target == start]
     behind = 0
     for at, length, kind, target in flows:
-        if kind != _BRANCH or not any(_calls_once(flows, target, back) for back in again):
+        if kind != BRANCH or not any(_calls_once(flows, target, back) for back in again):
             break
         behind = at + length - start
     return behind
 
 
 def _calls_once(flows: Sequence[tuple[int, int, int, int]], low: int, high: int) -> bool:
-    return [kind for at, _, kind, _ in flows if low <= at < high] == [_CALL]
+    return [kind for at, _, kind, _ in flows if low <= at < high] == [CALL]
 
 
 def goid_offset(image: Image) -> int:

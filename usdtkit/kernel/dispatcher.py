@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 
-from usdtkit.bpf.abi import MACHINES
+from usdtkit.bpf.abi import ABIS
 from usdtkit.bpf.uapi import (
     CALL,
     EXIT,
@@ -42,7 +42,7 @@ def dispatcher(
     code = [(MOVE, 0x16, 0, 0)]  # r6 = r1
     if returns is not None:
         # At an entry the instruction is the function's first: r7 = bpf_get_func_ip(), r8 = the instruction.
-        instruction = MACHINES[os.uname().machine].instruction_offset
+        instruction = ABIS[os.uname().machine].instruction_offset
         code += [(CALL, 0, 0, GET_FUNC_IP), (MOVE, 0x07, 0, 0), (LOAD, 0x68, instruction, 0), (MOVE, 0x61, 0, 0)]
     code.append((CALL, 0, 0, GET_ATTACH_COOKIE))
     if returns is not None:

@@ -85,14 +85,14 @@ class Map:
         # A hash map's cursor is a bucket (4 bytes), an array's is a key.
         cursor = ffi.new("char[]", max(self.key_size, 8))
         count = ffi.new("uint32_t *")
-        first, more = True, 1
-        while more:
+        first, result = True, 1
+        while result:
             count[0] = BATCH
-            more = lib.usdtkit_map_lookup_batch(self.fd, first, cursor, keys, values, count)
-            if first and more in (-errno.EINVAL, -ENOTSUPP):  # before Linux 5.6, of arrays before 5.13
+            result = lib.usdtkit_map_lookup_batch(self.fd, first, cursor, keys, values, count)
+            if first and result in (-errno.EINVAL, -ENOTSUPP):  # before Linux 5.6, of arrays before 5.13
                 yield from self._items_one_by_one()
                 return
-            check(more, f"reading the BPF map {self.name}")
+            check(result, f"reading the BPF map {self.name}")
             first = False
             key_bytes, value_bytes = ffi.buffer(keys), ffi.buffer(values)
             for at in range(count[0]):

@@ -16,15 +16,19 @@ from usdtkit.trace import Pair, Session, Sources
 class Database(Protocol):
     """What the module of each kind of server offers."""
 
-    def servers(self) -> list[int]: ...
+    def servers(self) -> list[int]:
+        """The processes of the servers that run here. NotFoundError, PrivilegeError where there are none."""
 
-    def shown(self, query: str | bytes | None, *, raw: bool = False) -> str | None: ...
+    def shown(self, query: str | bytes | None, *, raw: bool = False) -> str | None:
+        """A query as it may be shown: its literals replaced, or with `raw` as the server got it."""
 
     def queries(
         self, session: Session, program: str | os.PathLike[str] | None = None, *, size: int = QUERY_SIZE
-    ) -> Sources[Pair]: ...
+    ) -> Sources[Pair]:
+        """Pairs from the start of a query to its end, which keep up to `size` bytes of its text."""
 
-    def latencies(self, queries: Sources[Pair], by: Label, *, raw: bool = False) -> LatencyGroups: ...
+    def latencies(self, queries: Sources[Pair], by: Label, *, raw: bool = False) -> LatencyGroups:
+        """Latencies of the queries, grouped by a label."""
 
 
 DATABASES: dict[str, Database] = {"mysql": mysql, "postgres": postgresql}

@@ -28,6 +28,7 @@ from usdtkit.records import NamedTuple
 from usdtkit.trace import Expression, Pair, Session, Sources, arg, buffer, cstr, deref, uprobe, usdt
 
 DIALECT: sql.Dialect = "mysql"
+"""The dialect of SQL that the server speaks."""
 SERVERS: tuple[str, ...] = ("mysqld", "mariadbd", "mysqld-debug")
 """The file names of the server's program."""
 COM_QUERY = 3

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from usdtkit.bpf.actions import Log2, Scale
-from usdtkit.bpf.statements import Table
+from usdtkit.bpf.statements import TableLayout
 from usdtkit.kernel.maps import Map
 from usdtkit.records import dataclass, field, replace
 
 Key = tuple[Any, ...]
-Filled = list[tuple[Map, Table]]
+Filled = list[tuple[Map, TableLayout]]
 """The maps in the kernel that make up one table, one for each source that fills it, and how to read each."""
 
 
@@ -97,7 +97,7 @@ class Aggregation:
         self._filled = filled
         self._seen: dict[Key, int] = {}
 
-    def _rows(self) -> Iterator[tuple[Table, Key, bytes]]:
+    def _rows(self) -> Iterator[tuple[TableLayout, Key, bytes]]:
         """Keys, without keys the number of the slot, and what the kernel has there; nothing before the start."""
         for map, table in self._filled:
             slots = not table.keys.fields

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from usdtkit.bpf.abi import machine
+from usdtkit.bpf.abi import abi_of
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.sites import SitesByFile
@@ -55,8 +55,8 @@ class Unarmed:
     def line(self) -> str:
         """A sentence that names the first few processes."""
         names = ", ".join(map(str, self.pids[:SHOWN]))
-        more = f", … ({len(self.pids)} processes)" if len(self.pids) > SHOWN else ""
-        return f"not armed in {names}{more}: {self.reason}: {self.path}"
+        others = f", … ({len(self.pids)} processes)" if len(self.pids) > SHOWN else ""
+        return f"not armed in {names}{others}: {self.reason}: {self.path}"
 
 
 class _File:
@@ -144,7 +144,7 @@ class Armed:
             self._is_final = True
 
     def look_again(self) -> None:
-        """Look once more before a session ends that saw nothing: other processes may run now."""
+        """Look once others before a session ends that saw nothing: other processes may run now."""
         if self._is_final:
             return
         with self._over:
@@ -168,9 +168,9 @@ class Armed:
             return [line.line + (DANGER if line.reason == REMAPPED and not self._pids else "") for line in unarmed]
         if self._pids or self._look.armed or not self._look.is_whole or not self._knows_all or not self._paths:
             return []
-        more = f" or any of {len(self._paths) - 1} other files" if len(self._paths) > 1 else ""
+        others = f" or any of {len(self._paths) - 1} other files" if len(self._paths) > 1 else ""
         unknown = f" ({self._look.unreadable} may not be looked into)" if self._look.unreadable else ""
-        return [f"no running process maps {self._paths[0]}{more}; it is attached for those that start later{unknown}"]
+        return [f"no running process maps {self._paths[0]}{others}; it is attached for those that start later{unknown}"]
 
     @property
     def doubts(self) -> list[str]:
@@ -270,7 +270,7 @@ def _state(pid: int, maps: bytes, file: _File, mappings: Sequence[Mapping]) -> s
 def _state_of(pid: int, memory: int, file: _File, mapping: Mapping, site: int) -> str:
     address = mapping.address(site)
     assert address is not None
-    size = machine().breakpoint_size
+    size = abi_of().breakpoint_size
     code = os.pread(memory, size, address)
     if not code:
         raise ProcessLookupError

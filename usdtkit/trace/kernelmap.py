@@ -71,11 +71,11 @@ class KernelMap:
         if field not in names:
             raise UsageError(f"this map holds no {field!r}", hint=f"it holds {', '.join(names)}")
         index = names.index(field)
-        return ex.Stored(self._store.number, index, fields[index].kind, key)  # type: ignore[arg-type]  # checked above
+        return ex.MapValue(self._store.number, index, fields[index].kind, key)  # type: ignore[arg-type]  # checked above
 
     def has(self, key: ex.Expression) -> ex.Expression:
         """Whether there is an entry of `key`, as a condition."""
-        return ex.Stored(self._store.number, 0, "bool", key)
+        return ex.MapValue(self._store.number, 0, "bool", key)
 
     def entries(self) -> Iterator[Any]:
         """All entries now: `pid`, `key`, and the fields. None before the start."""

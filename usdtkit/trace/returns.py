@@ -64,10 +64,10 @@ class Returns:
         entries: list[UserPlace] = []
         exits: list[UserPlace] = []
         refused: list[UsdtkitError] = []
-        finders: dict[OpenFile, _Finder] = {}
+        finders: dict[OpenFile, _FileExits] = {}
         for place in entered.places:
             file = place.opened
-            finder = finders.get(file) or finders.setdefault(file, _Finder(file))
+            finder = finders.get(file) or finders.setdefault(file, _FileExits(file))
             try:
                 entry, leaving = self._one(place, finder)
             except UnsupportedError as error:
@@ -80,8 +80,8 @@ class Returns:
         if refused:
             import logging
 
-            more = f" (and {len(refused) - 1} more functions)" if len(refused) > 1 else ""
-            logging.getLogger(__name__).warning("left out: %s%s", refused[0].message, more)
+            others = f" (and {len(refused) - 1} more functions)" if len(refused) > 1 else ""
+            logging.getLogger(__name__).warning("left out: %s%s", refused[0].message, others)
         return (
             replace(entered, kind="entry", places=tuple(entries)),
             replace(entered, kind="return", arguments=(), places=tuple(exits)),
@@ -94,11 +94,11 @@ class Returns:
         """
         if resolved.kind != "entry" or not any(_is_entry_of_go(place) for place in resolved.places):
             return resolved
-        finders: dict[OpenFile, _Finder] = {}
+        finders: dict[OpenFile, _FileExits] = {}
         places = []
         for place in resolved.places:
             if _is_entry_of_go(place) and place.function is not None:
-                finder = finders.setdefault(place.opened, _Finder(place.opened))
+                finder = finders.setdefault(place.opened, _FileExits(place.opened))
                 with contextlib.suppress(UnsupportedError):  # such as assembler code, which keeps its first instruction
                     place = replace(place, file_offset=finder.find(place.function).entry)
             places.append(place)
@@ -111,7 +111,7 @@ class Returns:
         offsets = {goid_offset(Image(file.path, file)) for file in {place.opened for place in resolved.places}}
         return offsets.pop() if len(offsets) == 1 else 0
 
-    def _one(self, place: UserPlace, finder: _Finder) -> tuple[UserPlace, list[UserPlace]]:
+    def _one(self, place: UserPlace, finder: _FileExits) -> tuple[UserPlace, list[UserPlace]]:
         function = place.function
         if function is None:
             raise UnsupportedError(f"{place.name}: only a whole function has a return", hint="name the function alone")
@@ -186,7 +186,7 @@ class Returns:
         return self._harmless if file in self._programs else ""
 
 
-class _Finder:
+class _FileExits:
     """The exits of one file's functions. The file is read at the first question."""
 
     def __init__(self, file: OpenFile) -> None:

@@ -64,10 +64,10 @@ class Misleading:
         return self.file.path
 
 
-def misleading_files(wanted: SitesByFile) -> list[Misleading]:
+def misleading_files(sites_by_file: SitesByFile) -> list[Misleading]:
     """The files whose semaphores must be corrected, of those that have these sites; most often none."""
     misleading = []
-    for file, sites in wanted.items():
+    for file, sites in sites_by_file.items():
         semaphores: dict[int, set[int]] = {}
         for site in sites.sites:
             if site.semaphore_offset:

@@ -22,6 +22,7 @@ from usdtkit.records import NamedTuple
 from usdtkit.trace import Session, arg, cstr
 
 DIALECT: sql.Dialect = "postgresql"
+"""The dialect of SQL that the server speaks."""
 SERVERS: tuple[str, ...] = ("postgres",)
 """The file name of the program that the postmaster and its backends run."""
 Program = str | os.PathLike[str] | None

@@ -14,6 +14,7 @@ from usdtkit.providers.statements import bounded
 from usdtkit.trace import Session, usdt
 
 PHASES = ("parse", "rewrite", "plan", "execute")
+"""The phases of a statement, in their order."""
 
 
 class PhaseTimes:
