@@ -5,15 +5,11 @@ import signal
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
 from jsonschema import Draft202012Validator
 from processes import among_own_mounts, read_until
-from referencing import Registry, Resource
 
 from usdtkit.cli.schema import of_name, shared
-
-SCHEMAS = Path(__file__).parents[1] / "docs" / "schema"
 
 USDTKIT = [sys.executable, "-m", "usdtkit"]
 # Somebody without any privilege, except to read the tree that is tested wherever it lies.
@@ -71,12 +67,6 @@ def assert_described(kind, lines):
 @cache
 def _schema(kind):
     name = kind.removeprefix("usdtkit.").partition("/")[0]
-    written = SCHEMAS / f"{name}.json"
-    if written.exists():
-        common = json.loads((SCHEMAS / "common.json").read_text())
-        registry = Registry().with_resource("common.json", Resource.from_contents(common))
-        schema = json.loads(written.read_text())
-        return schema, Draft202012Validator(schema, registry=registry)
     schema = shared()["$defs"][kind] if kind == name else of_name(name)
     assert schema["title"] == kind
     return schema, Draft202012Validator(schema)

@@ -1,9 +1,9 @@
-"""Find mutexes that threads lock in opposite order: deadlocks that can happen, though they did not in this run.
+"""Find mutexes that threads lock in opposite order: deadlocks that can happen, even if they did not in this run.
 
-Draws an edge from each mutex that a thread holds to the one it wants, and looks for circles in that. The first is shown
-with the stacks of its edges, and ends the trace with exit code 1, as with bcc; with --all it goes on. A circle whose
-edges were all seen under one other mutex is none. Each lock and unlock is an event: where some are lost, circles may be
-missing, or wrong.
+deadlock draws an edge from each mutex that a thread holds to the mutex that it wants, and looks for cycles. The first
+cycle is shown with the stacks of its edges, and ends the trace with exit code 1, as in bcc; with --all the trace goes
+on. A cycle whose edges were all seen under one other mutex is no deadlock, and not shown. Each lock and unlock is an
+event. If events are lost, cycles may be missing or wrong.
 
 examples:
   usdtkit deadlock 1234
@@ -11,32 +11,30 @@ examples:
   usdtkit deadlock 1234 --binary /usr/lib/libmy.so --lock-symbols my_lock --unlock-symbols my_unlock
 """
 
-import argparse
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import add_session_options
-from usdtkit.cli.run import first_found, follow, new_session
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import pid
-from usdtkit.output import folded
-from usdtkit.output.report import Report
-from usdtkit.output.text import printable
-from usdtkit.signatures.libc import MUTEX_LIBRARIES, MUTEX_LIVES, MUTEX_LOCK, MUTEX_TIMED, MUTEX_TRY, MUTEX_UNLOCK
-from usdtkit.trace import Session, arg, comm, retval, uprobe, ustack
-from usdtkit.trace.lockorder import Cycle, LockOrder
+from usdtkit.providers import locks
+from usdtkit.providers.lockorder import Cycle
+from usdtkit.records import replace
+from usdtkit.results import COMM, PID, TID, TIME, Column, Summaries, Table
+from usdtkit.trace import Session
 
 TOPIC = "memory and locks"
-
-RING_SIZE = 1 << 26
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of `usdtkit deadlock`."""
-    parser.add_argument("process", nargs="?", type=pid, metavar="PID", help="as -p PID")
-    parser.add_argument("--binary", metavar="FILE", help="where the symbols are, if not in the C library")
-    parser.add_argument("--lock-symbols", type=names, metavar="NAME,…", help=f"instead of {MUTEX_LOCK}")
-    parser.add_argument("--unlock-symbols", type=names, metavar="NAME,…", help=f"instead of {MUTEX_UNLOCK}")
-    parser.add_argument("-a", "--all", action="store_true", help="go on after the first circle")
-    add_session_options(parser)
+SPELLING = Spelling(ring_size=1 << 26)
+COLUMNS = (
+    *(replace(TIME, heading=""), replace(PID, heading=""), TID, COMM),
+    Column("cycle", type="count", meaning="the number of the cycle, in the order in which they were found"),
+    Column("wanted_name", "WANTED", width=6, meaning="the mutex that the thread wanted", table_only=True),
+    Column("held_name", "HELD", width=6, meaning="the mutex that it held meanwhile", table_only=True),
+    Column("wanted", meaning="the address of the mutex that the thread wanted"),
+    Column("held", meaning="the address of the mutex that it held meanwhile"),
+    Column("wanted_at", type="stack", meaning="where it wanted the one: frames, innermost first", above="wanted at"),
+    Column("held_at", type="stack", meaning="where it took the other: frames, innermost first", above="held since"),
+)
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -44,58 +42,49 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until a circle is found, or told to stop; exit code 1 where one was found."""
-    pids = [*([options.process] if options.process else []), *(options.pid or [])]
-    order, found = LockOrder(), list[Cycle]()
-    with new_session(options, pids=pids or None, ring_size=RING_SIZE) as session:
-        libraries = [options.binary] if options.binary else MUTEX_LIBRARIES
-        first_found(libraries, lambda library: trace(session, library, options))
+class Options(ToolOptions):
+    """Options of `usdtkit deadlock`."""
 
-        def note(event: Any) -> None:
-            thread, what, mutex = (event.pid, event.tid), event._fields[4], (event.pid, event[4])
-            if what == "freed":
-                order.unlocked(thread, mutex)
-            elif what == "renewed":
-                order.forget(mutex)
-            else:
-                found.extend(order.locked(thread, mutex, event, waited=what == "wanted"))
-                if found and not options.all:
-                    session.stop()
-
-        code = follow(session, options, "deadlock", (), describe=note, finish=lambda report: show(report, found))
-    return 1 if found else code
+    process: int | None = option(type=pid, default=None, metavar="PID", session="pid", help="trace this process")
+    binary: str = option("--binary", default="", metavar="FILE", help="the file with the functions (the C library)")
+    lock_symbols: tuple[str, ...] = option(
+        "--lock-symbols", type=names, default=(), metavar="NAME,…", help=f"the functions that lock ({locks.LOCK})"
+    )
+    unlock_symbols: tuple[str, ...] = option(
+        "--unlock-symbols", type=names, default=(), metavar="NAME,…", help=f"the functions that unlock ({locks.UNLOCK})"
+    )
+    all: bool = option("-a", "--all", default=False, help="go on after the first cycle")
 
 
-def trace(session: Session, library: str, options: argparse.Namespace) -> None:
-    """Events of what threads do to mutexes, each with the mutex under a name that says what."""
-    locks, unlocks = options.lock_symbols or [MUTEX_LOCK], options.unlock_symbols or [MUTEX_UNLOCK]
-    session.uprobe(library, *locks).emit(wanted=arg(1), stack=ustack, comm=comm)
-    session.uprobe(library, *unlocks).emit(freed=arg(1))
-    if not options.lock_symbols:
-        # A program that is linked statically has only those that it calls.
-        tries = session.pair(session.optional(uprobe(library, MUTEX_TRY, *MUTEX_TIMED)), keep={"mutex": arg(1)})
-        tries.where(retval.cast("i32") == 0).emit(got=tries.kept("mutex"), stack=ustack, comm=comm)
-        session.source(session.optional(uprobe(library, *MUTEX_LIVES))).emit(renewed=arg(1))
+def trace(session: Session, options: Options) -> Summaries:
+    """Watch locks until a cycle is found; the cycles at the end, each as a table of its edges."""
+    watch = locks.orders(session, options.binary, locks=options.lock_symbols, unlocks=options.unlock_symbols)
+    cycles: list[Cycle] = []
+
+    def take(event: Any) -> None:
+        cycles.extend(watch.take(event))
+        if cycles and not options.all:
+            session.stop()
+
+    def summarise() -> Iterator[Table]:
+        for number, cycle in enumerate(cycles, 1):
+            yield table(number, cycle)
+
+    return Summaries(session, COLUMNS, summarise, take=take, exit_code=lambda: 1 if cycles else 0)
 
 
-def show(report: Report, cycles: list[Cycle]) -> None:
-    """Each edge of the circles as a row; in the table with its stacks below."""
-    folded.learn(at.stack for cycle in cycles for edge in cycle for at in (edge.wanted_at, edge.held_at))
-    for number, cycle in enumerate(cycles, 1):
-        mutexes = {edge.held: f"M{n}" for n, edge in enumerate(cycle)}
-        if report.format == "table":
-            print(f"\nPotential deadlock: {' -> '.join([*mutexes.values(), 'M0'])}, each held while the next is wanted")
-            print(*(f"  {name} = {mutex[1]:#x}" for mutex, name in mutexes.items()), sep="\n")
-        for edge in cycle:
-            at, wanted, held = edge.wanted_at, folded.labels(edge.wanted_at.stack), folded.labels(edge.held_at.stack)
-            if report.format == "table":
-                print(f"\nThread {at.tid} ({printable(at.comm)}) wanted {mutexes[edge.wanted]} at")
-                print(*(f"    {printable(label)}" for label in wanted), sep="\n")
-                print(f"  while it held {mutexes[edge.held]}, since")
-                print(*(f"    {printable(label)}" for label in held), sep="\n")
-                continue
-            row = {name: getattr(at, name) for name in ("time_ns", "pid", "tid", "comm")} | {"cycle": number}
-            row |= {"wanted": hex(edge.wanted[1]), "held": hex(edge.held[1])}
-            row |= {"wanted_at": folded.cell(wanted, report.format), "held_at": folded.cell(held, report.format)}
-            report.row(row)
+def table(number: int, cycle: Cycle) -> Table:
+    """The edges of a cycle."""
+    mutexes = {edge.held: f"M{n}" for n, edge in enumerate(cycle)}
+    addresses = ", ".join(f"{name} = {address:#x}" for (_, address), name in mutexes.items())
+    rows: list[Mapping[str, Any]] = [
+        {
+            **{name: getattr(edge.wanted_at, name) for name in ("time_ns", "pid", "tid", "comm")},
+            **{"cycle": number, "wanted": hex(edge.wanted[1]), "held": hex(edge.held[1])},
+            **{"wanted_name": mutexes[edge.wanted], "held_name": mutexes[edge.held]},
+            **{"wanted_at": edge.wanted_at.stack, "held_at": edge.held_at.stack},
+        }
+        for edge in cycle
+    ]
+    way = " -> ".join([*mutexes.values(), "M0"])
+    return Table(rows, f"Potential deadlock: {way}, each held while the next is wanted ({addresses})")

@@ -1,8 +1,9 @@
 """Show memory that was allocated and not freed, by the stacks that allocated it.
 
-Follows malloc, calloc, realloc and their kin, free, mmap and munmap in the C library, or with -O in another allocator
-(jemalloc, tcmalloc), from the start of the trace on. What a table in the kernel holds at the time is shown: every 5
-seconds, and at the end. Younger than 500 ms (-o) is most likely still in use, and left out; of a command (-c) nothing.
+From the start of the trace on, all functions that allocate or free memory are followed: malloc, calloc, realloc and so
+on, free, mmap and munmap in the C library, or with -O those of another allocator (jemalloc, tcmalloc). Every 5 seconds
+and at the end, memleak shows what is allocated at that time. Blocks younger than 500 ms (-o) are left out, because they
+are most likely still in use; of a command (-c) all blocks are shown.
 
 examples:
   usdtkit memleak -p 1234                      every 5 seconds
@@ -11,88 +12,121 @@ examples:
   usdtkit memleak -p 1234 -O jemalloc -s 100   one allocation in 100
 """
 
-import argparse
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from usdtkit.cli import run as cli
-from usdtkit.cli.arguments import add_session_options
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import count, milliseconds, positive, seconds
 from usdtkit.errors import UsageError
-from usdtkit.output import folded
-from usdtkit.output.report import PID, TIME, Column, Report
-from usdtkit.output.text import printable
-from usdtkit.trace import ms
-from usdtkit.trace.heap import BLOCKS, Heap
+from usdtkit.providers.heap import BLOCK_CAPACITY, Heap, Outstanding
+from usdtkit.records import replace
+from usdtkit.results import PID, TID, TIME, Column, Results, Rows, StackSum, Summaries, Table
+from usdtkit.trace import Session, ms
 
 TOPIC = "memory and locks"
 VARIANTS = ("-p 1", "-p 1 -s 2", "-p 1 -t")
+SPELLING = Spelling(capacity="track at most N blocks at a time (default 500,000)", timestamps=True)
+COLUMNS = (
+    *(TIME, PID, replace(TID, heading="", optional=True)),
+    Column("function", "FUNCTION", width=16, meaning="with -t: the function that was called", optional=True),
+    Column("bytes", "BYTES", "count", 12, "the size; null of a free", nullable=True, role="weight"),
+    Column("address", "ADDRESS", meaning="with -t and -a: the address of the block", optional=True),
+    Column("count", type="count", meaning="how many blocks the stack has allocated", optional=True),
+    Column("since_ns", type="integer", meaning="with -a: when the block was allocated", optional=True),
+    Column("stack", type="stack", meaning="the frames, innermost first", offsets="all", optional=True),
+)
 
-EVENTS = [TIME, PID, Column("FUNCTION", "function", 16), Column("BYTES", "bytes", 12), Column("ADDRESS", "address", 0)]
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(ToolOptions):
     """Options of `usdtkit memleak`."""
-    add = parser.add_argument
-    add("interval", nargs="?", type=seconds, default=5.0, metavar="INTERVAL", help="seconds between two looks (5)")
-    add("intervals", nargs="?", type=positive, metavar="COUNT", help="end after so many looks")
-    add("-t", "--trace", action="store_true", help="show each allocation and free instead")
-    add("-a", "--show-allocs", action="store_true", help="each block, not only the sums")
-    add("-o", "--older", type=milliseconds, metavar="AGE_MS", help="only blocks of this age (500; with -c 0)")
-    add("-s", "--sample-rate", type=positive, default=1, metavar="N", help="follow about one allocation in N")
-    add("-T", "--top", type=positive, default=10, metavar="N", help="so many stacks (10)")
-    add("-z", "--min-size", type=count, default=0, metavar="BYTES", help="only blocks of so many bytes or more")
-    add("-Z", "--max-size", type=count, default=2**63, metavar="BYTES", help="only blocks of so many bytes or fewer")
-    add("-O", "--obj", default="c", metavar="LIBRARY", help="where the allocator is: a path, or a name (jemalloc)")
-    add("--symbols-prefix", default="", metavar="PREFIX", help="what the allocator's names begin with (je_)")
-    add("--sort", choices=("size", "count"), default="size", help="which stacks come first, and what -f counts")
-    add("-f", "--folded", action="store_true", help="folded lines, for flame graphs")
-    add("--combined-only", "--wa-missing-free", action="store_true", help="accepted; bcc needs it")
-    add_session_options(parser, capacity="follow so many blocks at a time (500,000)")
+
+    interval: float = option(
+        type=seconds, default=5.0, metavar="INTERVAL", help="print every INTERVAL seconds (default 5)"
+    )
+    intervals: int | None = option(type=positive, default=None, metavar="COUNT", help="stop after COUNT intervals")
+    trace: bool = option("-t", "--trace", default=False, help="show each allocation and free as it happens, instead")
+    show_allocs: bool = option("-a", "--show-allocs", default=False, help="show each block, not only the sums")
+    older_ms: float | None = option(
+        *("-o", "--older"),
+        type=milliseconds,
+        default=None,
+        metavar="AGE_MS",
+        help="only blocks that are AGE_MS ms old or older (default 500, with -c 0)",
+    )
+    sample_rate: int = option(
+        *("-s", "--sample-rate"), type=positive, default=1, metavar="N", help="follow about one allocation in N"
+    )
+    top: int = option("-T", "--top", type=positive, default=10, metavar="N", help="show the top N stacks (default 10)")
+    min_size: int = option(
+        *("-z", "--min-size"), type=count, default=0, metavar="BYTES", help="only blocks of BYTES bytes or more"
+    )
+    max_size: int = option(
+        *("-Z", "--max-size"), type=count, default=2**63, metavar="BYTES", help="only blocks of BYTES bytes or fewer"
+    )
+    library: str = option(
+        *("-O", "--obj"),
+        default="c",
+        metavar="LIBRARY",
+        help="the allocator: a path, or the name of a library such as jemalloc",
+    )
+    symbols_prefix: str = option(
+        "--symbols-prefix", default="", metavar="PREFIX", help="what the names of the allocator begin with, such as je_"
+    )
+    sort: str = option(
+        "--sort", choices=("size", "count"), default="size", help="which stacks are the top ones, and what -f counts"
+    )
+    folded: bool = option(
+        *("-f", "--folded"), dest="format", const="folded", default=None, help="write folded lines, for flame graphs"
+    )
+    capacity: int | None = option(dest="capacity", default=None)
+    combined_only: bool = option(
+        "--combined-only", "--wa-missing-free", default=False, help="accepted; only bcc needs it"
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    if not options.pid and not options.command:
+def trace(session: Session, options: Options) -> Results:
+    """Follow an allocator; what is outstanding at the end of each interval, or with -t each call."""
+    if not session.pids:
         raise UsageError("memleak needs a process", hint="-p PID, or -c CMD to start one")
-    options.timestamp = not options.folded
-    with cli.new_session(options, capacity=None) as session:
-        limits = {"sizes": (options.min_size, options.max_size), "one_in": options.sample_rate}
-        heap = Heap(session, options.obj, prefix=options.symbols_prefix, capacity=options.capacity or BLOCKS, **limits)
-        if not options.trace:
-            return cli.follow_intervals(session, options, "memleak", (), lambda report: write(report, heap, options))
-        for source, address in heap.allocations:
-            source.emit(address=address, bytes=source.kept("size"))
-        for free, address in heap.frees:
-            free.emit(address=address)
-        return cli.follow(session, options, "memleak", EVENTS, describe=describe)
+    heap = Heap(
+        *(session, options.library),
+        prefix=options.symbols_prefix,
+        min_size=options.min_size,
+        max_size=options.max_size,
+        one_in=options.sample_rate,
+        capacity=options.capacity or BLOCK_CAPACITY,
+    )
+    if options.trace:
+        heap.allocations.emit("address", "size")
+        heap.frees.emit("address")
+        return Rows(session, [column for column in COLUMNS if column.heading or column.name == "tid"], describe)
+    age_ms = options.older_ms if options.older_ms is not None else 0 if session.command else 500
+
+    def summarise() -> Iterator[Table | StackSum]:
+        yield Table((), f"Top {options.top} stacks with outstanding allocations:")
+        for row in sorted(heap.outstanding(ms(age_ms)), key=lambda row: getattr(row, options.sort))[-options.top :]:
+            yield stack_sum(row, getattr(row, options.sort), each_block=options.show_allocs)
+
+    return Summaries(session, [replace(column, heading="") for column in COLUMNS], summarise)
 
 
-def describe(event: Any) -> dict[str, Any]:
+def describe(event: Any) -> Mapping[str, Any]:
     """A row of an allocation, or of a free."""
     row = {name: getattr(event, name) for name in ("time_ns", "pid", "tid")}
-    return {**row, "function": event.probe, "bytes": getattr(event, "bytes", None), "address": hex(event.address)}
+    return {**row, "function": event.probe, "bytes": getattr(event, "size", None), "address": hex(event.address)}
 
 
-def write(report: Report, heap: Heap, options: argparse.Namespace) -> None:
-    """The stacks that have most, in the table the last one most, as bcc has it."""
-    age = options.older if options.older is not None else 0 if options.command else 500
-    rows = sorted(heap.outstanding(ms(age)), key=lambda row: getattr(row, options.sort), reverse=True)[: options.top]
-    if report.format == "table" and not options.folded:
-        print(f"Top {options.top} stacks with outstanding allocations:")
-        rows.reverse()
-    folded.learn(row.stack for row in rows)
-    for row in rows:
-        labels = folded.labels(row.stack, offsets=not options.folded)
-        if report.format != "table":
-            whole = [{"bytes": row.size, "count": row.count}]
-            blocks = [{"bytes": one.size, "address": hex(one.key), "since_ns": one.since} for one in row.blocks]
-            same = {"pid": row.pid, "stack": folded.cell(labels, report.format)}
-            report.block({**one, **same} for one in (blocks if options.show_allocs else whole))
-        elif options.folded:
-            print(folded.line(reversed(labels), getattr(row, options.sort)))
-        else:
-            print(f"\t{row.size} bytes in {row.count} allocations from stack")
-            print(*(f"\t\t{printable(label)}" for label in labels), sep="\n")
-            for one in row.blocks if options.show_allocs else ():
-                print(f"\taddr = {one.key:#x} size = {one.size}")
-    print(end="", flush=True)
+def stack_sum(row: Outstanding, weight: int, *, each_block: bool) -> StackSum:
+    """A stack with what it has allocated, in the words of bcc's tool; perhaps with each of its blocks."""
+    blocks = row.blocks if each_block else []
+    return StackSum(
+        *(row.stack, weight, {"pid": row.pid, "bytes": row.size, "count": row.count}),
+        before=[f"\t{row.size} bytes in {row.count} allocations from stack"],
+        after=[f"\taddr = {block.key:#x} size = {block.size}" for block in blocks],
+        indent="\t\t",
+        parts=[
+            {"pid": row.pid, "bytes": block.size, "address": hex(block.key), "since_ns": block.since}
+            for block in blocks
+        ],
+    )

@@ -1,8 +1,9 @@
 """Show how long threads wait for mutexes, or hold them: by mutex and stack.
 
-Waits are the calls of pthread_mutex_lock and the timed locks that took 50 us or longer (-m). With --hold, the time from
-the lock to the unlock, whoever waits for it: of a recursive mutex the outermost, and without what pthread_cond_wait
-waits, which lets go of the mutex meanwhile. MAX is since the start, all else of the interval.
+A wait is a call of pthread_mutex_lock, or of a timed lock, that took 50 us or longer (-m). With --hold, the time from
+the lock to the unlock is shown, whether or not somebody waits. A recursive mutex is held from its first lock to its
+last unlock. A wait for a condition releases the mutex, so it is not part of a hold. MAX is the longest time since the
+trace began; everything else is of the interval.
 
 examples:
   usdtkit mutexstat -p 1234 -d 10
@@ -10,79 +11,86 @@ examples:
   usdtkit mutexstat -p 1234 --hold -H          distributions of hold times, by mutex
 """
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from usdtkit.cli import run as cli
-from usdtkit.cli.arguments import add_interval_options, add_session_options
+from usdtkit.cli.arguments import Intervals
+from usdtkit.cli.options import option
 from usdtkit.cli.values import count, positive
-from usdtkit.output import folded
-from usdtkit.output.report import Column, Report, milliseconds
-from usdtkit.signatures.libc import MUTEX_LIBRARIES
-from usdtkit.trace import Expression, Histogram, Source, StatisticsTable, pid, us
-from usdtkit.trace.mutexes import holds, waits
+from usdtkit.providers import locks
+from usdtkit.records import replace
+from usdtkit.results import BUCKETS, PID, Column, Histogram, Summaries, Table
+from usdtkit.trace import Session, arg, latency, us
 
 TOPIC = "memory and locks"
 VARIANTS = ("", "-H", "--hold", "--hold -H")
+TIME = Column("", "", "duration", 10, unit="ms", optional=True)
+STACK = Column(
+    "stack", "STACK", "stack", meaning="the frames of the lock, innermost first", offsets="all", optional=True
+)
+COLUMNS = (
+    *(replace(PID, heading=""), Column("mutex", "MUTEX", width=14, meaning="the address of the mutex")),
+    Column("count", "COUNT", "count", 8, "how many waits, or holds"),
+    replace(TIME, name="total_ns", heading="TOTAL(ms)", meaning="their time together"),
+    replace(TIME, name="average_ns", heading="AVG(ms)", meaning="their average time"),
+    replace(TIME, name="max_ns", heading="MAX(ms)", meaning="the longest since the trace began"),
+    *(STACK, *(column for column in BUCKETS if column.name != "count")),
+)
 
-TIMES = (("TOTAL", "total"), ("AVG", "average"), ("MAX", "max"))
-COLUMNS = [
-    *(Column("MUTEX", "mutex", 14), Column("COUNT", "count", 8, right=True)),
-    *(Column(f"{heading}(ms)", f"{name}_ns", 10, milliseconds, right=True) for heading, name in TIMES),
-]
-CALLER = Column("CALLER", "stack", 0, lambda labels: str(labels[0]))
-STACK = Column("STACK", "stack", 0, " < ".join)
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(Intervals):
     """Options of `usdtkit mutexstat`."""
-    parser.add_argument("--hold", action="store_true", help="how long mutexes are held, not waited for")
-    parser.add_argument("-m", "--min-us", type=count, metavar="US", help="only times this long (50; with --hold 0)")
-    parser.add_argument("-H", "--histogram", action="store_true", help="the distribution of each mutex")
-    parser.add_argument("-s", "--stacks", action="store_true", help="whole stacks, not only the caller")
-    parser.add_argument("--top", type=positive, default=20, metavar="N", help="so many rows (20)")
-    add_interval_options(parser)
-    add_session_options(parser)
+
+    hold: bool = option("--hold", default=False, help="show how long mutexes are held, not waited for")
+    min_us: int | None = option(
+        *("-m", "--min-us"),
+        type=count,
+        default=None,
+        metavar="US",
+        help="only times of US microseconds or more (default 50, with --hold 0)",
+    )
+    histogram: bool = option("-H", "--histogram", default=False, help="show the distribution of each mutex")
+    stacks: bool = option("-s", "--stacks", default=False, help="show whole stacks, not only the caller")
+    top: int = option("--top", type=positive, default=20, metavar="N", help="show the top N rows (default 20)")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Summarise until told to stop."""
-    minimum = us(options.min_us if options.min_us is not None else 0 if options.hold else 50)
-    tables: list[Histogram | StatisticsTable] = []
+def trace(session: Session, options: Options) -> Summaries:
+    """Sum up waits or holds; those that took the most time first."""
+    minimum_us = options.min_us if options.min_us is not None else 0 if options.hold else 50
+    times = locks.holds(session) if options.hold else locks.waits(session)
+    value, unit = (arg("held"), "hold_ns") if options.hold else (latency, "wait_ns")
+    long = times.where(value >= us(minimum_us))
+    if options.histogram:
+        distributions = long.hist(value, "pid", "mutex")
 
-    def measure(source: Source, time: Expression, mutex: Expression, stack: Expression) -> None:
-        long = source.where(time >= minimum)
-        if options.histogram:
-            tables.append(long.hist(time, process=pid, mutex=mutex))
-        else:
-            tables.append(long.stats(time, process=pid, mutex=mutex, stack=stack))
+        def histograms() -> Iterator[Histogram]:
+            for (pid, mutex), distribution in by_time(distributions.delta(), options.top):
+                yield Histogram(distribution, unit, {"pid": pid, "mutex": hex(mutex)})
 
-    with cli.new_session(options) as session:
-        trace = holds if options.hold else waits
-        cli.first_found(MUTEX_LIBRARIES, lambda library: trace(session, library, measure))
-        columns = [*COLUMNS, STACK if options.stacks else CALLER]
-        return cli.follow_intervals(
-            session, options, "mutexstat", columns, lambda report: write(report, tables, options)
-        )
+        return Summaries(session, COLUMNS, histograms)
+    statistics = long.stats(value, "pid", "mutex", "stack")
+
+    def rows() -> Iterator[Table]:
+        if top := by_time(statistics.delta(), options.top):
+            yield Table([row(key, one) for key, one in top])
+
+    shown = replace(STACK, show=" < ".join) if options.stacks else replace(STACK, heading="CALLER", show=innermost)
+    columns = [shown if column is STACK else column for column in COLUMNS if column not in BUCKETS]
+    return Summaries(session, columns, rows)
 
 
-def write(report: Report, tables: Sequence[Histogram | StatisticsTable], options: argparse.Namespace) -> None:
-    """A row for each mutex and stack, or a histogram for each mutex; those first that cost most."""
-    found: dict[Any, Any] = {}
-    for table in tables:
-        for key, one in table.delta().items():
-            found[key] = found[key] + one if key in found else one
-    top = sorted(found.items(), key=lambda item: -item[1].sum)[: options.top]
-    folded.learn(stack for (_, _, *stacks), _ in top for stack in stacks)
-    rows = []
-    for (process, mutex, *stacks), one in top:
-        whose = {"pid": process, "mutex": hex(mutex)}
-        if options.histogram:
-            report.histogram(one, "hold_ns" if options.hold else "wait_ns", **whose)
-            continue
-        times = {"total_ns": one.sum, "average_ns": round(one.average), "max_ns": one.greatest}
-        labels = folded.labels(*stacks, offsets=True)
-        rows.append({**whose, "count": one.count, **times, "stack": folded.cell(labels, report.format)})
-    if rows:
-        report.block(rows)
+def by_time(measured: Mapping[Any, Any], top: int) -> list[tuple[Any, Any]]:
+    """The items whose times have the largest sums, the largest first."""
+    return sorted(measured.items(), key=lambda item: -item[1].sum)[:top]
+
+
+def row(key: Any, times: Any) -> Mapping[str, Any]:
+    """A row of the statistics of one mutex and stack."""
+    pid, mutex, stack = key
+    amounts = {"total_ns": times.sum, "average_ns": round(times.average), "max_ns": times.max}
+    return {"pid": pid, "mutex": hex(mutex), "count": times.count, **amounts, "stack": stack}
+
+
+def innermost(labels: list[str]) -> str:
+    """The label of the innermost frame."""
+    return labels[0]

@@ -75,8 +75,8 @@ def trace(session: Session, options: Options) -> Summaries:
         before.update(new)
         for (frames_of, *process), count in sorted(new.items(), key=lambda item: item[1]):
             values = dict(zip(("pid", "comm"), process, strict=False))
-            owner = [f"{values['comm'] or '?'}-{values['pid']}"] if values else []
+            owner = f"{values['comm'] or '?'}-{values['pid']}" if values else ""
             after = [f"    {values['comm'] or '?'} [{values['pid']}]"] if values else []
-            yield StackSum(frames_of, count, {**values, "count": count}, [""], [*after, f"    {count}"], *owner)
+            yield StackSum(frames_of, count, {**values, "count": count}, [""], [*after, f"    {count}"], owner)
 
     return Summaries(session, COLUMNS, summarise)

@@ -1,92 +1,102 @@
-"""Count the calls of a program's methods and functions, and how long they take: Java, Python, Ruby, PHP, Perl, Tcl.
+"""Count the calls of a program's methods and functions: Java, Python, Ruby, PHP, Perl, Tcl.
 
-The language is found out from the process. A class, file or package stands before each name. A Python needs no probes
-of its own: start it as `usdtkit run`. Java's and PHP's must be switched on at the start; how is said where they are
-not. The time of a call has that of the calls within it.
+The language is found out from the files of the process. Each name begins with the class, file or package of the method.
+Any Python can be traced if it was started as `usdtkit run`. Java and PHP must be started with an option that switches
+their probes on; without it, the error says which one. With -L and --histogram the time of a call includes that of the
+calls within it.
 
 examples:
-  usdtkit ucalls 1234                      until Ctrl-C, then all methods by the number of their calls
-  usdtkit ucalls -L -T 10 1234 5           every 5 seconds the ten that took longest
-  usdtkit javacalls 1234 -C 'com/shop/*'   of some classes
+  usdtkit ucalls 1234                      count until Ctrl-C, then print all methods, the most called last
+  usdtkit ucalls -L -T 10 1234 5           print every 5 seconds the ten that took the most time
+  usdtkit javacalls 1234 -C 'com/shop/*'   count calls of some classes
   usdtkit ucalls --histogram 1234 -M charge
 """
 
 import argparse
+from collections.abc import Iterator
 
-from usdtkit.cli.languages import (
-    add_language_options,
-    add_name_options,
-    add_trailing_interval,
-    added_up,
-    chosen,
-    full_name,
-    names_of,
-    tracing,
-)
-from usdtkit.cli.run import follow_intervals
+from usdtkit.cli import runtimeoptions
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import option
 from usdtkit.cli.values import positive
 from usdtkit.errors import UsageError
-from usdtkit.output.report import Column, Report
-from usdtkit.trace import Counts, Histogram, Sums
+from usdtkit.providers import runtimes
+from usdtkit.records import replace
+from usdtkit.results import BUCKETS, PERCENTILES, Column, Histogram, Summaries, Table
+from usdtkit.trace import Session
 
 TOPIC = "languages"
-
 LANGUAGES = ("c", "java", "perl", "php", "python", "ruby", "tcl")
-# Of C there are none: that is said, with what to do.
+# There are no calls of C to see: `trace` says so, and what to do.
 VARIANTS = tuple(f"-l {language} -p 1{more}" for language in LANGUAGES[1:] for more in ("", " -L"))
-METHOD, CALLS = Column("METHOD", "method", 52), Column("# CALLS", "calls", 9, right=True)
-TIMES = {False: ("TIME (us)", 1e3), True: ("TIME (ms)", 1e6)}
+SPELLING = Spelling(shows_program=True)
+METHOD = Column("method", "METHOD", width=52, meaning="the class, file or package, and the method")
+CALLS = Column("calls", "# CALLS", "count", 9, "calls in the interval", optional=True)
+TIME_TOTAL = Column(
+    *("time_total_ns", "TIME (us)", "duration", 12, "the time that these calls took together, with -L"),
+    unit="us",
+    optional=True,
+)
+COLUMNS = (METHOD, CALLS, TIME_TOTAL, *BUCKETS, *PERCENTILES)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(runtimeoptions.MethodOptions):
     """Options of `usdtkit ucalls`."""
-    parser.add_argument("-L", "--latency", action="store_true", help="how long they took, too")
-    parser.add_argument("-m", "--milliseconds", action="store_true", help="times in milliseconds, not microseconds")
-    parser.add_argument("-T", "--top", type=positive, metavar="N", help="only the N with most calls, or most time")
-    parser.add_argument("-S", "--syscalls", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--histogram", action="store_true", help="histograms of each method, with percentiles")
-    add_name_options(parser)
-    add_language_options(parser, *LANGUAGES)
-    add_trailing_interval(parser)
+
+    process: int | None = runtimeoptions.process_argument()
+    interval: float | None = runtimeoptions.interval_argument()
+    language: str | None = runtimeoptions.language_option(*LANGUAGES)
+    latency: bool = option("-L", "--latency", default=False, help="show how long the calls took, too")
+    milliseconds: bool = option(
+        "-m", "--milliseconds", default=False, help="show times in milliseconds, not microseconds"
+    )
+    top: int = option(
+        *("-T", "--top"), type=positive, default=0, metavar="N", help="only the N with the most calls, or with -L time"
+    )
+    syscalls: bool = option("-S", "--syscalls", default=False, help=argparse.SUPPRESS)
+    histogram: bool = option(
+        "--histogram", default=False, help="show a histogram of the latencies of each method, with percentiles"
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Count until told to stop."""
+processes = runtimeoptions.processes
+
+
+def trace(session: Session, options: Options) -> Summaries:
+    """Count calls; the methods of each interval, those with the most last."""
     if options.syscalls:
-        raise UsageError(
-            "system calls are not traced here, only the program", hint="strace -c -p PID, or perf trace -s"
-        )
-    heading, unit = TIMES[options.milliseconds]
-    time = Column(heading, "time_total_ns", 12, lambda ns: f"{ns / unit:.2f}", right=True)
-    with tracing(options) as runtime:
-        counts: list[Counts] = []
-        times: list[Sums] = []
-        histograms: list[Histogram] = []
-        for calls in runtime.calls():
-            if not options.latency and not options.histogram:
-                for source in runtime.sources(calls.entry):
-                    counts.append(chosen(source, calls, options).count(**names_of(calls)))
-                continue
-            for pair in runtime.pairs(calls, names_of(calls)):
-                pair = chosen(pair, calls, options)
-                if options.histogram:
-                    histograms.append(pair.hist("latency", *names_of(calls)))
-                else:
-                    counts.append(pair.count(*names_of(calls)))
-                    times.append(pair.sum("latency", *names_of(calls)))
+        raise UsageError("system calls are not counted here", hint="strace -c -p PID, or perf trace -s")
+    runtime = runtimes.of(session, options.language, among=LANGUAGES)
+    if options.histogram:
+        return latencies(runtime, options)
+    if not options.latency:
+        counts = runtime.entries(method=options.method, group=options.group).count(**runtime.names)
+        times = None
+    else:
+        calls = runtime.calls(method=options.method, group=options.group)
+        counts, times = calls.count(*runtime.names), calls.sum("latency", *runtime.names)
 
-        def write(report: Report) -> None:
-            if options.histogram:
-                for histogram in histograms:
-                    for key, distribution in histogram.delta().items():
-                        report.distribution(distribution, method=full_name(key))
-                return
-            called, took = added_up(counts), added_up(times)
-            order = sorted(called, key=lambda key: (took[key], called[key], full_name(key)))
-            report.block(
-                {"method": full_name(key), "calls": called[key], **({"time_total_ns": took[key]} if times else {})}
-                for key in order[-(options.top or 0) :]
-            )
+    def summarise() -> Iterator[Table]:
+        called = counts.delta()
+        took = {} if times is None else times.delta()
+        order = sorted(called, key=lambda key: (took.get(key, 0), called[key], runtimes.full_name(key)))
+        yield Table([
+            {"method": runtimes.full_name(key), "calls": called[key]}
+            | ({"time_total_ns": took.get(key, 0)} if options.latency else {})
+            for key in order[-options.top :]
+        ])  # fmt: skip
 
-        columns = [METHOD, CALLS, *([time] if options.latency else [])]
-        return follow_intervals(runtime.session, options, "ucalls", columns, write)
+    time = replace(TIME_TOTAL, heading="TIME (ms)", unit="ms") if options.milliseconds else TIME_TOTAL
+    return Summaries(session, [METHOD, CALLS, *([time] if options.latency else [])], summarise)
+
+
+def latencies(runtime: runtimes.Runtime, options: Options) -> Summaries:
+    """A histogram for each method."""
+    calls = runtime.calls(method=options.method, group=options.group)
+    histograms = calls.hist("latency", *runtime.names)
+
+    def summarise() -> Iterator[Histogram]:
+        for key, distribution in histograms.delta().items():
+            yield Histogram(distribution, labels={"method": runtimes.full_name(key)}, percentiles=True)
+
+    return Summaries(runtime.session, [METHOD, *BUCKETS, *PERCENTILES], summarise)

@@ -1,7 +1,8 @@
 """Show the flow of a program through its methods and functions: Java, Python, Ruby, PHP, Perl, Tcl.
 
-A line for each entry (->) and return (<-), indented by the depth in its thread. Narrow it by -M and -C, which the
-kernel decides: every line costs the program a few microseconds, and a busy one makes millions.
+Each entry (->) and return (<-) is a line, indented by the depth of the call in its thread. A call that is left without
+a return, such as by an exception, ends with the call around it. Use -M and -C to narrow the trace: the kernel applies
+them, but every line still costs the program a few microseconds, and a busy program makes millions of calls.
 
 examples:
   usdtkit uflow 1234
@@ -11,110 +12,119 @@ examples:
 """
 
 import argparse
-from collections import Counter, defaultdict
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
-from usdtkit.cli.languages import (
-    NAME_SIZE,
-    add_language_options,
-    add_name_options,
-    chosen,
-    full_name,
-    names_of,
-    tracing,
-)
-from usdtkit.cli.run import follow
-from usdtkit.output import folded
-from usdtkit.output.chrome import ChromeTrace
-from usdtkit.output.report import PID, Column, Report
-from usdtkit.records import dataclass
-from usdtkit.trace import cpu
+from usdtkit.cli import runtimeoptions
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import option
+from usdtkit.providers import runtimes
+from usdtkit.records import replace
+from usdtkit.results import PID, TID, TIME, Column, Results, Row, Rows, StackSum, Summaries
+from usdtkit.trace import Session
 
 TOPIC = "languages"
-
 LANGUAGES = ("java", "perl", "php", "python", "ruby", "tcl")
 VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
-COLUMNS = [
-    *(Column("CPU", "cpu", 3, right=True), PID, Column("TID", "tid", 7, right=True)),
-    *(Column("TIME(s)", "seconds", 9, lambda value: f"{value:.6f}", right=True), Column("METHOD", "flow", 0)),
-]
+SPELLING = Spelling(shows_program=True)
+STACKS = (
+    Column("stack", type="stack", meaning="with -f: the open calls, innermost first", optional=True),
+    Column("own_ns", type="duration", meaning="with -f: the time within the innermost call itself", optional=True),
+)
+STEPS = (
+    *(replace(TIME, heading=""), Column("cpu", "CPU", "count", 3, "the processor", nullable=True), PID, TID),
+    Column("seconds", "TIME(s)", "number", 9, "the time since the first event", show="{:.6f}".format),
+    Column("depth", type="count", meaning="the number of calls around this one, as far as the trace has seen them"),
+    Column("method", meaning="the class, file or package, and the method", role="name"),
+    Column("phase", meaning="-> at an entry, <- at a return", values=("->", "<-"), role="phase"),
+    Column("reported", type="boolean", meaning="false if the call ended without a return that the runtime reported"),
+    Column("flow", "METHOD", meaning="the method as the table shows it"),
+)
+# With -f, only the columns of `STACKS` are written.
+COLUMNS = (*(replace(column, optional=column.name != "time_ns") for column in STEPS), *STACKS)
 
 
-@dataclass
-class Call:
-    """A call that is open: since when, and how long of it was spent in calls within it, in nanoseconds."""
+class ToChromeTrace(argparse.Action):
+    """Write a Chrome trace to a file."""
 
-    name: str
-    since: int
-    within: int = 0
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        namespace.format, namespace.output = "chrome", values
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(runtimeoptions.MethodOptions):
     """Options of `usdtkit uflow`."""
-    parser.add_argument("--chrome", metavar="FILE", help="write a Chrome trace there, and no lines")
-    parser.add_argument("-f", "--folded", action="store_true", help="no lines, but folded stacks with their own time")
-    add_name_options(parser)
-    add_language_options(parser, *LANGUAGES)
+
+    process: int | None = runtimeoptions.process_argument()
+    language: str | None = runtimeoptions.language_option(*LANGUAGES)
+    chrome: str | None = option(
+        *("--chrome",),
+        dest="output",
+        action=ToChromeTrace,
+        default=None,
+        metavar="FILE",
+        help="write a Chrome trace to FILE, and nothing else",
+    )
+    by_stack: bool = option(
+        *("-f", "--folded"),
+        dest="format",
+        const="folded",
+        default=None,
+        help="show no lines, but folded stacks with the microseconds that each spent in itself",
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    with ExitStack() as stack:
-        runtime = stack.enter_context(tracing(options))
-        chrome = stack.enter_context(ChromeTrace(options.chrome)) if options.chrome else None
-        entries = set()
-        for calls in runtime.calls():
-            entries.add(calls.entry)
-            for probe in (calls.entry, calls.done):
-                for source in runtime.sources(probe):
-                    chosen(source, calls, options).emit(cpu=cpu, **names_of(calls, NAME_SIZE, NAME_SIZE))
-        threads: dict[tuple[int, int], list[Call]] = defaultdict(list)
-        own_time: Counter[tuple[str, ...]] = Counter()
-        first = last = 0
+processes = runtimeoptions.processes
 
-        def leave(thread: tuple[int, int], time_ns: int) -> None:
-            """End the innermost call of a thread."""
-            calls = threads[thread]
-            path = tuple(call.name for call in calls)
-            call = calls.pop()
-            took = time_ns - call.since
-            own_time[path] += took - call.within
-            if calls:
-                calls[-1].within += took
-            if chrome is not None:
-                chrome.event(False, call.name, time_ns, *thread)
 
-        def describe(event: Any) -> dict[str, Any] | None:
-            nonlocal first, last
-            first, last = first or event.time_ns, event.time_ns
-            name = full_name([getattr(event, part) for part in ("group", "name") if part in event._fields])
-            thread, begins = (event.pid, event.tid), event.probe in entries
-            calls = threads[thread]
-            if begins:
-                depth = len(calls)
-                calls.append(Call(name, event.time_ns))
-                if chrome is not None:
-                    chrome.event(True, name, event.time_ns, *thread)
-            else:  # those within it were left without a return; of what began before the trace nothing is open
-                if any(call.name == name for call in calls):
-                    while calls[-1].name != name:
-                        leave(thread, event.time_ns)
-                    leave(thread, event.time_ns)
-                depth = len(calls)
-            if chrome is not None or options.folded:
-                return None
-            row = {key: getattr(event, key) for key in ("time_ns", "pid", "tid", "cpu")}
-            flow = f"{'  ' * depth}{'->' if begins else '<-'} {name}"
-            return {**row, "seconds": (event.time_ns - first) / 1e9, "depth": depth, "method": name, "flow": flow}
+def trace(session: Session, options: Options) -> Results:
+    """Trace calls; a row for each entry and return, or the time by stack."""
+    runtime = runtimes.of(session, options.language, among=LANGUAGES)
+    flow = runtime.flow(method=options.method, group=options.group)
+    return Stacks(session, flow) if options.by_stack else Steps(session, flow)
 
-        def finish(report: Report) -> None:
-            for thread, calls in threads.items():
-                while calls:  # as far as they were seen
-                    leave(thread, last)
-            if options.folded:
-                for path, time in sorted(own_time.items()):
-                    print(folded.line(path, time // 1000))
 
-        columns = [] if options.folded or chrome else COLUMNS
-        return follow(runtime.session, options, "uflow", columns, describe=describe, finish=finish)
+class Steps(Rows):
+    """A row for each step of a flow. One event may be several: it may end calls that have not returned."""
+
+    def __init__(self, session: Session, flow: runtimes.CallFlow) -> None:
+        super().__init__(session, STEPS)
+        self._flow = flow
+
+    def __iter__(self) -> Iterator[Row]:
+        for event in self.session:
+            for step in self._flow.take(event):
+                yield self._row(step)
+        for step in self._flow.finish():
+            yield self._row(step)
+
+    def _row(self, step: runtimes.Step) -> Row:
+        phase = "->" if step.is_entry else "<-"
+        return {
+            **{name: getattr(step, name) for name in ("time_ns", "pid", "tid", "cpu")},
+            "seconds": (step.time_ns - self._flow.first_ns) / 1e9,
+            **{"depth": step.depth, "method": step.name, "phase": phase, "reported": step.reported},
+            "flow": f"{'  ' * step.depth}{phase} {step.name}{'' if step.reported else ' (no return)'}",
+        }
+
+
+class Stacks(Summaries):
+    """The time that each stack of open calls spent in its innermost call."""
+
+    def __init__(self, session: Session, flow: runtimes.CallFlow) -> None:
+        super().__init__(session, STACKS, self._by_stack, take=self._add)
+        self._flow = flow
+        self._own_ns: Counter[tuple[str, ...]] = Counter()
+
+    def _add(self, event: Any) -> None:
+        self._count(self._flow.take(event))
+
+    def _count(self, steps: Any) -> None:
+        for step in steps:
+            if step.stack is not None:
+                self._own_ns[step.stack] += step.own_ns
+
+    def _by_stack(self) -> Iterator[StackSum]:
+        self._count(self._flow.finish())
+        for stack, own_ns in sorted(self._own_ns.items()):
+            yield StackSum(stack[::-1], own_ns // 1000, {"own_ns": own_ns}, after=[f"    {own_ns / 1000:.0f} us"])

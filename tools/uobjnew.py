@@ -1,75 +1,67 @@
-"""Count the objects that a program makes, by type: Java, Python, Ruby, Tcl, and what C programs allocate.
+"""Count the objects that a program makes, by type: Java, Python, Ruby, Tcl, and blocks that C programs allocate.
 
-Java needs -XX:+DTraceAllocProbes, Python `usdtkit run --objects` and CPython 3.13. Of C: blocks of malloc, by their
-size. Ruby tells the bytes of strings, and how many elements an array or a hash is made for; the JVM tells sizes that
-are wrong (JDK 17), and they are left out.
+Java must be started with -XX:+DTraceAllocProbes, and Python 3.13 or later as `usdtkit run --objects`. Of C programs the
+blocks of malloc are counted by their size. Ruby gives the bytes of strings, and the number of elements for which an
+array or a hash is made. The sizes that JDK 17 gives are wrong, so Java has none.
 
 examples:
   usdtkit uobjnew 1234
-  usdtkit uobjnew -S 10 1234 5       every 5 seconds the ten types with most bytes
+  usdtkit uobjnew -S 10 1234 5       print every 5 seconds the ten types with the most bytes
   usdtkit uobjnew -l c 1234
 """
 
-import argparse
+from collections.abc import Iterator
 
-from usdtkit.cli.languages import Runtime, add_language_options, add_trailing_interval, tracing
-from usdtkit.cli.run import follow_intervals
+from usdtkit.cli import runtimeoptions
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import positive
-from usdtkit.errors import NotFoundError
-from usdtkit.output.report import Column, Report
-from usdtkit.trace import Counts, cstr, uprobe
+from usdtkit.providers import runtimes
+from usdtkit.results import Column, Summaries, Table
+from usdtkit.trace import Session
 
 TOPIC = "languages"
-
 LANGUAGES = ("c", "java", "python", "ruby", "tcl")
 VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
-COLUMNS = [
-    Column("NAME/TYPE", "type", 46),
-    Column("# ALLOCS", "allocations", 12, right=True),
-    Column("# BYTES", "bytes", 14, right=True),
-]
+SPELLING = Spelling(shows_program=True)
+COLUMNS = (
+    Column("type", "NAME/TYPE", width=46, meaning="the type of the objects"),
+    Column("allocations", "# ALLOCS", "count", 12, "how many were made in the interval"),
+    Column(
+        *("bytes", "# BYTES", "count", 14, "their size together, or null if the runtime does not give it"),
+        nullable=True,
+    ),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(ToolOptions):
     """Options of `usdtkit uobjnew`."""
-    parser.add_argument("-C", "--top-count", type=positive, metavar="N", help="the N with most allocations")
-    parser.add_argument("-S", "--top-size", type=positive, metavar="N", help="the N with most bytes")
-    add_language_options(parser, *LANGUAGES)
-    add_trailing_interval(parser)
+
+    process: int | None = runtimeoptions.process_argument()
+    interval: float | None = runtimeoptions.interval_argument()
+    language: str | None = runtimeoptions.language_option(*LANGUAGES)
+    top_count: int = option(
+        *("-C", "--top-count"), type=positive, default=0, metavar="N", help="only the N types with the most objects"
+    )
+    top_size: int = option(
+        *("-S", "--top-size"), type=positive, default=0, metavar="N", help="only the N types with the most bytes"
+    )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Count until told to stop."""
-    with tracing(options) as runtime:
-        tables = allocations(runtime)
-
-        def write(report: Report) -> None:
-            rows = []
-            for kind, counts, sizes in tables:
-                total = sizes.delta() if sizes else None
-                for key, number in counts.delta().items():
-                    if number:
-                        size = None if total is None else total.get(key, 0)
-                        rows.append({"type": kind.format(*key), "allocations": number, "bytes": size})
-            first, top = ("bytes", options.top_size) if options.top_size else ("allocations", options.top_count)
-            rows.sort(key=lambda row: (row[first] or 0, row["allocations"], row["type"]))
-            report.block(rows[-(top or 0) :])
-
-        return follow_intervals(runtime.session, options, "uobjnew", COLUMNS, write)
+processes = runtimeoptions.processes
 
 
-def allocations(runtime: Runtime) -> list[tuple[str, Counts, Counts | None]]:
-    """(how a key is shown, counts, bytes) of everything that the language makes."""
-    if runtime.language.name == "c":
-        malloc = runtime.session.source(uprobe("c", "malloc"))
-        return [("block of {0} bytes", malloc.count("size"), malloc.sum("size", "size"))]
-    tables: list[tuple[str, Counts, Counts | None]] = []
-    for made in runtime.language.objects:
-        keys = {"type": cstr(made.type, 128)} if made.type else {}
-        for source in runtime.sources(made.probe):
-            sizes = source.sum(made.size, **keys) if made.size else None
-            tables.append((made.fixed or "{0}", source.count(**keys), sizes))
-    if not tables:
-        what = f"{runtime.what}: {runtime.language.name} has no probes for objects"
-        raise NotFoundError(what, hint=runtime.language.hint)
-    return tables
+def trace(session: Session, options: Options) -> Summaries:
+    """Count objects; the types of each interval, those with the most last."""
+    objects = runtimes.of(session, options.language, among=LANGUAGES).objects()
+
+    def summarise() -> Iterator[Table]:
+        made = sorted(objects.delta(), key=lambda one: (one.number, one.type))
+        if options.top_size:
+            made.sort(key=lambda one: one.bytes or 0)
+        yield Table(
+            {"type": one.type, "allocations": one.number, "bytes": one.bytes}
+            for one in made[-(options.top_size or options.top_count) :]
+        )
+
+    return Summaries(session, COLUMNS, summarise)

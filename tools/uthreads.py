@@ -1,6 +1,6 @@
-"""Show threads as they start and stop: Java's and Python's with their names, those of C programs with their function.
+"""Show threads as they start and stop: those of Java and Python by name, those of C programs by their function.
 
-Of a process in another language the threads are shown as those of a C program: Node's, Ruby's.
+The threads of a process that runs another language, such as Node or Ruby, are shown like those of a C program.
 
 examples:
   usdtkit uthreads 1234
@@ -8,47 +8,50 @@ examples:
   usdtkit uthreads -l c -c 'mariadbd --user=mysql'
 """
 
-import argparse
+from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.languages import add_language_options, tracing
-from usdtkit.cli.run import follow
-from usdtkit.output.report import TIME, Column
-from usdtkit.output.text import show
-from usdtkit.trace import arg, cstr, uprobe
+from usdtkit.cli import runtimeoptions
+from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.options import ToolOptions
+from usdtkit.providers import runtimes
+from usdtkit.records import replace
+from usdtkit.results import PID, TID, TIME, Column, Rows
+from usdtkit.trace import Session
 
 TOPIC = "languages"
-
 LANGUAGES = ("c", "java", "python")
 VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
-COLUMNS = [
-    *(TIME, Column("ID", "id", 18), Column("TYPE", "kind", 16)),
-    Column("DESCRIPTION", "description", 0),
-]
+SPELLING = Spelling(shows_program=True)
+COLUMNS = (
+    *(TIME, replace(PID, heading=""), replace(TID, heading="")),
+    Column("id", "ID", "id", 18, "the number of the thread; of a C program the address of its function"),
+    Column("kind", "TYPE", width=16, meaning="thread start, thread stop, or pthread"),
+    Column("name", type="text", meaning="the name of the thread; of a C program that of its function"),
+    Column("description", "DESCRIPTION", meaning="the name as the table shows it"),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+class Options(ToolOptions):
     """Options of `usdtkit uthreads`."""
-    add_language_options(parser, *LANGUAGES, otherwise="c")
+
+    process: int | None = runtimeoptions.process_argument()
+    language: str | None = runtimeoptions.language_option(*LANGUAGES)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Trace until told to stop."""
-    with tracing(options) as runtime:
-        session = runtime.session
-        kinds = {threads.probe: threads for threads in runtime.language.threads}
-        for threads in kinds.values():
-            for source in runtime.sources(threads.probe):
-                source.emit(name=cstr(threads.name, 64))
-        if runtime.language.name == "c":
-            session.source(uprobe("c", "pthread_create")).emit(start=arg(3))
+processes = runtimeoptions.processes
 
-        def describe(event: Any) -> dict[str, Any]:
-            row = {"time_ns": event.time_ns, "pid": event.pid, "tid": event.tid}
-            if event.probe in kinds:
-                kind = kinds[event.probe].kind
-                return {**row, "kind": kind, "name": event.name, "id": event.tid, "description": show(event.name)}
-            label = session.symbol(event.pid, event.start).label
-            return {**row, "kind": "pthread", "name": label, "id": hex(event.start), "description": label}
 
-        return follow(session, options, "uthreads", COLUMNS, describe=describe)
+def trace(session: Session, options: Options) -> Rows:
+    """Trace threads; a row when one starts or stops."""
+    threads = runtimes.of(session, options.language, among=LANGUAGES, otherwise="c").threads()
+
+    def describe(event: Any) -> Mapping[str, Any]:
+        change = threads.take(event)
+        return {
+            **{name: getattr(change, name) for name in ("time_ns", "pid", "tid", "kind", "name")},
+            "id": change.tid if change.address is None else hex(change.address),
+            "description": "?" if change.name is None else change.name,
+        }
+
+    return Rows(session, COLUMNS, describe)

@@ -1,8 +1,8 @@
-"""A file that is opened once: the bytes that are looked at and the inode that the kernel attaches to are the same.
+"""Files that are opened once, so that the kernel attaches to the same inode whose bytes were read.
 
-Input: a path. Output: `OpenFile`, which `usdtkit.elf.image` reads, the nouns of `usdtkit.model` carry along, and
-`usdtkit.kernel.attach` attaches to. A path can lead to another file the next time, and whoever may write in a directory
-can see to that; a descriptor cannot. So a path is for messages as soon as the file is open.
+Input: a path. Output: `OpenFile`, which `usdtkit.elf.image` reads, the nouns of `usdtkit.model` carry, and
+`usdtkit.kernel` attaches to. The next time, a path can lead to another file, because whoever may write to a directory
+can replace its entries. A descriptor cannot. So as soon as a file is open, its path is only used in messages.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import stat
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 
 FileKey = tuple[int, int]
-"""Device and inode: what makes two paths one file."""
+"""Device and inode, which are equal where two paths lead to one file."""
 
-# Non-blocking, for the path may name a pipe; and it must not become our terminal.
+# Opening must not block where the path names a pipe, nor make it our controlling terminal.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class OpenFile:
-    """A regular file that is open for reading, and is closed when nothing refers to this object any more.
+    """A regular file that is open for reading. It is closed when nothing refers to this object any more.
 
-    `path` is how it was reached, for messages. `owner` is the number of its user, `size` its bytes when it was opened.
-    Two of them are equal when they are the same inode.
+    `path` is the path by which it was opened, for messages; `owner` is its user's number, `size` its size in bytes when
+    it was opened. Two objects are equal when they are of the same inode.
     """
 
     __slots__ = ("__weakref__", "_changed_ns", "_written_ns", "descriptor", "key", "owner", "path", "size")
 
     def __init__(self, path: str, descriptor: int) -> None:
-        """Take over `descriptor`, also when that fails: ElfError where it is of no regular file."""
+        """Take over `descriptor`. ElfError where it is not of a regular file; then it is closed."""
         self.descriptor = descriptor
         self.path = path
         status = os.fstat(descriptor)
@@ -59,35 +59,38 @@ class OpenFile:
 
     @property
     def attach_path(self) -> str:
-        """A path that leads the kernel to this very inode, whatever has become of `path`, as long as it is open."""
+        """A path by which the kernel finds this inode as long as it is open, whatever `path` leads to by then."""
         return f"/proc/self/fd/{self.descriptor}"
 
     def reopen(self, path: str) -> None:
-        """Hold it by another way that leads to it: the descriptor keeps its number. OSError where `path` does not."""
-        again = os.open(path, _FLAGS)
+        """Open the file again by another path that leads to it, under the same number of the descriptor.
+
+        OSError where `path` does not lead to it.
+        """
+        descriptor = os.open(path, _FLAGS)
         try:
-            status = os.fstat(again)
+            status = os.fstat(descriptor)
             if (status.st_dev, status.st_ino) != self.key:
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
-            os.dup2(again, self.descriptor, inheritable=False)
+            os.dup2(descriptor, self.descriptor, inheritable=False)
         finally:
-            os.close(again)
+            os.close(descriptor)
 
     @property
     def stamp(self) -> tuple[int, int, int]:
-        """When it was last changed and written to, in ns of st_ctime and st_mtime, and its size, when it was opened."""
+        """st_ctime and st_mtime in nanoseconds, and the size in bytes, as of when it was opened."""
         return self._changed_ns, self._written_ns, self.size
 
     @property
     def version(self) -> tuple[int, int, int]:
-        """Device, inode, and when it was last changed before it was opened, in ns of st_ctime."""
+        """Device, inode, and st_ctime in nanoseconds as of when it was opened."""
         return (*self.key, self._changed_ns)
 
     @property
     def is_rewritten(self) -> bool:
-        """Whether somebody has written to it since it was opened.
+        """Whether its content may have been changed since it was opened.
 
-        A new name, owner or mode changes st_ctime, and not what stands in the file, which st_mtime or the size tells.
+        A new name, owner or mode changes only st_ctime. A new content changes st_mtime or the size as well.
         """
         status = os.fstat(self.descriptor)
         if status.st_ctime_ns == self._changed_ns:
@@ -95,7 +98,7 @@ class OpenFile:
         return (status.st_mtime_ns, status.st_size) != (self._written_ns, self.size)
 
     def close(self) -> None:
-        """Close it now, for all who hold it; again is harmless."""
+        """Close it now, for everything that refers to this object. Closing it again is harmless."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

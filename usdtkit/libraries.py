@@ -1,6 +1,6 @@
-"""Names of shared libraries: short name or file name in, paths by the loader's cache and directories out.
+"""Names of shared libraries: a short name or file name in, paths by the loader's cache and directories out.
 
-Used by `usdtkit.targets` to find a library and by `usdtkit.signatures` to know one.
+Used by `usdtkit.resolve` to find a library and by `usdtkit.signatures` to recognise one.
 """
 
 # ruff: noqa: PTH112, PTH113, PTH116, PTH123, PTH208
@@ -14,23 +14,31 @@ from functools import lru_cache
 
 from usdtkit.architectures import architecture
 
-# A version as in libc-2.31.so, or the hash of a library that a Python wheel brings along: libssl-3e69114b.so.1.1.
+# A version as in libc-2.31.so, or the hash of a library in a Python wheel, as in libssl-3e69114b.so.1.1.
 _VERSION = r"-[0-9][0-9.]*|-(?=[a-f]*[0-9])[0-9a-f]{6,}|-[0-9a-f]{8}"
 _LIBRARY = re.compile(rf"lib(?P<name>[^/]+?)(?P<version>{_VERSION})?\.so(?:\.[0-9A-Za-z.]*)?")
 _MUSL = re.compile(r"(?:libc\.musl-|ld-musl-)[^/]*\.so(?:\.[0-9.]*)?")
 
-# What has been a part of the C library since glibc 2.34, and of musl always.
 MERGED = frozenset(("pthread", "dl", "rt", "util", "anl"))
+"""Libraries that have been a part of the C library since glibc 2.34, and always of musl's."""
 
 _CACHE = "/etc/ld.so.cache"
 _CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 _CACHE_HEADER, _CACHE_ENTRY = struct.Struct("<20sII20x"), struct.Struct("<iII12x")
-_MUSL_LOADER = f"/lib/ld-musl-{os.uname().machine}.so.1"  # which is its C library; it may be here beside glibc
-_DIRECTORIES = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")  # where there is no cache, as with musl
+_MUSL_LOADER = (
+    f"/lib/ld-musl-{os.uname().machine}.so.1"  # the loader of musl is its C library, and may be installed beside glibc
+)
+_DIRECTORIES = (
+    "/lib",
+    "/usr/lib",
+    "/lib64",
+    "/usr/lib64",
+    "/usr/local/lib",
+)  # searched where there is no cache, as with musl
 
 
 def library_name(path: str) -> str:
-    """What -l of a linker takes: "c" for libc.so.6, /lib/libc-2.31.so and musl's. Of a program, its file name."""
+    """Return what -l of a linker takes: "c" for libc.so.6, /lib/libc-2.31.so and musl's; a program's file name."""
     name = path.rpartition("/")[2]
     if _MUSL.fullmatch(name):
         return "c"
@@ -39,9 +47,9 @@ def library_name(path: str) -> str:
 
 
 def is_called(path: str, wanted: str) -> bool:
-    """Whether the file at `path` is the library or program `wanted`: a file name, a soname or a short name.
+    """Return whether the file at `path` is the library or program `wanted`, a file name, a soname or a short name.
 
-    libpam.so.0 is the name of libpam.so.0.85.1 too, and libc.so.6 that of libc-2.31.so.
+    libpam.so.0 is also the name of libpam.so.0.85.1, and libc.so.6 that of libc-2.31.so.
     """
     name = path.rpartition("/")[2]
     if name == wanted or name.startswith(f"lib{wanted}.so") or library_name(name) == wanted:
@@ -54,37 +62,37 @@ def is_called(path: str, wanted: str) -> bool:
 
 
 def installed(wanted: str) -> list[str]:
-    """Paths of the libraries of that name that this machine's programs can load, in the loader's order."""
+    """Return the paths of the libraries of that name that programs here can load, in the loader's order."""
     try:
-        found = _cached_as(wanted, os.stat(_CACHE).st_mtime_ns)
+        paths = _cached_as(wanted, os.stat(_CACHE).st_mtime_ns)
     except OSError:
-        found = []
-    if not found:
+        paths = []
+    if not paths:
         for directory in _DIRECTORIES:
             if os.path.isdir(directory):
-                found = found + sorted(
+                paths = paths + sorted(
                     f"{directory}/{name}" for name in os.listdir(directory) if is_called(name, wanted)
                 )
     if is_called(_MUSL_LOADER, wanted):
-        found = [*found, _MUSL_LOADER]
-    return [path for path in dict.fromkeys(found) if os.path.isfile(path)]
+        paths = [*paths, _MUSL_LOADER]
+    return [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
 
 
 @lru_cache(maxsize=64)
 def _cached_as(wanted: str, changed: int) -> list[str]:
-    """What the loader's cache, as it was then, has of that name: a tool asks for one library again and again."""
+    """The paths of that name in the loader's cache as of its change. A tool asks for one library again and again."""
     return [path for path in _cached(_beginnings(wanted)) if is_called(path, wanted)]
 
 
 def _beginnings(wanted: str) -> tuple[bytes, ...]:
-    """How the names of files begin that may be called so; the C library of musl has other names."""
+    """How the names of files that may be called so begin; the C library of musl has names of its own."""
     stem = os.fsencode(wanted.partition(".so")[0])
     return stem, b"lib" + stem, b"ld-musl-"
 
 
 def _cached(beginnings: tuple[bytes, ...]) -> list[str]:
-    """Paths of the loader's cache for this machine, in the loader's order, of the names that begin so; none where
-    there is no such cache."""
+    """The paths in the loader's cache whose names begin so and that are for this machine, in the loader's order; none
+    where there is no cache."""
     try:
         with open(_CACHE, "rb") as file:
             cache = file.read()

@@ -19,26 +19,27 @@ from usdtkit._ffi import check, ffi, lib
 from usdtkit.maps import Identity, all_mappings, maps_of
 
 PAGE = mmap.PAGESIZE
-# Executable mappings of about 300 processes that start while nobody reads; a machine starts some hundred a second.
+# Room for the executable mappings of about 300 processes that start between two reads. A busy machine starts some
+# hundred a second.
 RING_PAGES = 32
 _MMAP2 = 10
 _HEADER = struct.Struct("=IHH")
-_VALUE, _LOSSES = 8, struct.Struct("=QQ")  # what an event says of itself: its count, and its losses
+_VALUE, _LOSSES = 8, struct.Struct("=QQ")  # of a read of the event itself, which gives its count and its losses
 # After a record's header: pid, tid, start, length, offset; then what makes an Identity.
 _PLACE, _IDENTITY = struct.Struct("=IIQQQ"), struct.Struct("=IIQ")
 _LONGEST = 8192  # bytes, more than a record with the longest path has
 
 
 def identities(descriptors: Sequence[int]) -> list[Identity | None]:
-    """How maps shows these open files; None for those that cannot be mapped, such as empty ones.
+    """Return how maps shows these open files; None for files that cannot be mapped, such as empty ones.
 
-    Each is mapped here for a moment, because only the kernel knows what it shows.
+    Each file is mapped into this process for a moment, because only the kernel knows how it shows them.
     """
     places: list[tuple[mmap.mmap, int] | None] = []
     try:
         for descriptor in descriptors:
             try:
-                # Shared, because a private mapping of a traced file gets breakpoints.
+                # The mapping is shared, because the kernel puts breakpoints into private mappings of a traced file.
                 view = mmap.mmap(descriptor, min(os.fstat(descriptor).st_size, PAGE), mmap.MAP_SHARED, mmap.PROT_READ)
             except (OSError, ValueError):
                 places.append(None)
@@ -59,9 +60,9 @@ def identities(descriptors: Sequence[int]) -> list[Identity | None]:
 
 
 class MappingStream:
-    """Every executable mapping of a file that any process makes from now on, by perf's records of them.
+    """Yields which processes map a file executable from now on, by perf's records of mappings.
 
-    Needs CAP_PERFMON: PrivilegeError. It costs nothing but the reading; `fileno` is readable when there is some to do.
+    Needs CAP_PERFMON, without which it raises PrivilegeError. `fileno` is readable when there are records.
     """
 
     def __init__(self) -> None:
@@ -69,12 +70,12 @@ class MappingStream:
         self._rings: list[mmap.mmap] = []
         self._poller = select.epoll()
         self._room = bytearray(RING_PAGES * PAGE)
-        self._lost: dict[int, bytes] = {}  # what each event said of its losses when it was last read
+        self._lost: dict[int, bytes] = {}  # the losses of each event when they were last read
         self.lost = False
         try:
             for cpu in _online_cpus():
                 event = lib.usdtkit_perf_mappings(cpu)
-                if event == -errno.ENODEV:  # taken offline meanwhile
+                if event == -errno.ENODEV:  # the processor was taken offline meanwhile
                     continue
                 self._events.append(check(event, "listening for what processes map"))
                 self._rings.append(mmap.mmap(event, (1 + RING_PAGES) * PAGE))
@@ -88,22 +89,23 @@ class MappingStream:
         return self._poller.fileno()
 
     def take(self, wanted: Collection[Identity]) -> Iterator[tuple[int, Identity]]:
-        """Processes that have mapped one of the wanted files since the last time, each time that they did.
+        """Yield the processes that have mapped one of the wanted files since the last call, once for each mapping.
 
-        `lost` is true afterwards where some records did not fit: then look at all processes.
+        `lost` is true afterwards where some records did not fit into the ring. The caller then has to look at all
+        processes.
         """
         self.lost = False
         needles = [_IDENTITY.pack(*identity) for identity in wanted]
         for event, ring in zip(self._events, self._rings, strict=True):
             with ffi.from_buffer(ring) as start, ffi.from_buffer(self._room) as room:
                 size = lib.usdtkit_perf_take(start, len(self._room), room)
-            if size + _LONGEST > len(self._room):  # else all that came has had room
-                # A record of the loss comes only with the next one that fits, which may be never.
+            if size + _LONGEST > len(self._room):  # else everything has fitted into the ring
+                # The kernel writes a record of the loss together with the next record that fits, which may never come.
                 losses = os.read(event, _LOSSES.size)[_VALUE:]
                 self.lost |= losses != self._lost.get(event, bytes(len(losses)))
                 self._lost[event] = losses
             data = bytes(self._room[:size])
-            if any(needle in data for needle in needles):  # which is seldom, and records are many
+            if any(needle in data for needle in needles):  # there are many records, and few are of wanted files
                 yield from (mapped for mapped in self._records(data) if mapped[1] in wanted)
 
     def _records(self, data: bytes) -> Iterator[tuple[int, Identity]]:

@@ -196,6 +196,14 @@ class Function:
         }
 
 
+class Truncated(str):
+    """The beginning of a string of the traced program, which is longer than what was read of it."""
+
+
+class TruncatedBytes(bytes):
+    """The beginning of bytes of the traced program, of which there are more than were read."""
+
+
 @dataclass(frozen=True, slots=True)
 class UserPlace:
     """One offset of one file, where a breakpoint can be put; `name` is the name that its events carry.

@@ -1,17 +1,17 @@
-"""Directories and files that nobody else can have tampered with: a path in, an open descriptor that was checked out.
+"""Directories and files that no other user can have tampered with: a path in, an open and checked descriptor out.
 
 Programs that run in the kernel or in an application are read from directories: the cache of bytecode, bundles, provider
 files. Whoever can write to such a directory, or rename one of the directories above it, decides what runs. A check of
 a path by its name proves nothing, because the path may lead elsewhere a moment later. So every component of the path is
-opened in turn, without following symbolic links that somebody else has made, and is checked on the open descriptor:
-it must belong to root or to us, and nobody else may be able to rename what is in it. From there on everything happens
-relative to the open directory, and an entry is checked on its own descriptor before it is read.
+opened in turn, without following symbolic links of other users, and is checked on the open descriptor: it must belong
+to root or to us, and nobody else may be able to rename its entries. After that, everything happens relative to the open
+directory, and an entry is checked on its own descriptor before it is read.
 
 Used by `usdtkit.bpf` and `usdtkit.probes` to keep what they trust, and by commands to write what the user asked for.
 Paths that come out are for messages, and for callers that hand them to the dynamic loader.
 """
 
-# A warm start comes by here, and pathlib is dear.
+# Every start of a command runs this, and importing pathlib takes time.
 # ruff: noqa: PTH109, PTH116, PTH118, PTH120
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from types import TracebackType
 from usdtkit.errors import PrivilegeError
 
 _MOST_LINKS = 40  # as many as the kernel follows
-# Where there is no such thing probes do nothing, but are imported all the same.
+# Systems without it have no probes either, but applications import this module there too.
 _PATH: int = getattr(os, "O_PATH", 0)
 _PLACE = _PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-# Neither a symbolic link nor a FIFO that somebody has put there may lead us on or hold us up.
+# A symbolic link that somebody has put there must not lead elsewhere, and a FIFO must not block.
 _READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class UntrustedError(PrivilegeError):
-    """Another user owns a file or directory that must be ours, or could change it."""
+    """Another user owns, or could change, a file or directory that must be ours."""
 
 
 class OwnDirectory:
     """An open directory in which only root and we can change anything. A context manager; `close` ends it.
 
-    `path` is where it lies, without symbolic links, for messages. `made` says whether it was made just now.
+    `path` is its path without symbolic links, for messages. `made` says whether it was created just now.
     """
 
     __slots__ = ("_owners", "descriptor", "made", "path")
 
     def __init__(self, path: str, descriptor: int, made: bool, owners: Collection[int]) -> None:
-        """Take over `descriptor`, which was checked. Use `open_directory`."""
+        """Take over a descriptor that was checked. Callers use `open_directory`."""
         self.path = path
         self.descriptor = descriptor
         self.made = made
@@ -61,7 +61,7 @@ class OwnDirectory:
         self.close()
 
     def close(self) -> None:
-        """Close the directory; again is harmless."""
+        """Close the directory. Closing it again is harmless."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -69,23 +69,23 @@ class OwnDirectory:
     def open(self, name: str) -> tuple[int, os.stat_result]:
         """Open the entry `name` for reading: (descriptor, status), which the caller closes.
 
-        UntrustedError where it is no regular file, or another user owns it or can write to it; OSError where there is
-        none, or where it is a symbolic link.
+        UntrustedError where it is not a regular file, or another user owns it or can write to it; OSError where it does
+        not exist or is a symbolic link.
         """
         return open_entry(self.descriptor, name, self._owners)
 
     def write(self, name: str, content: bytes, mode: int) -> None:
-        """Put a file `name` with these bytes in place, or replace it, in one step; `mode` does not depend on the umask.
+        """Create or replace the file `name` with these bytes, in one step. The umask does not change `mode`.
 
         OSError where that is not possible; then nothing is left behind.
         """
         write_below(self.descriptor, name, content, mode)
 
     def remove(self, name: str) -> bool:
-        """Remove the entry `name` if it is a regular file that passes as our own; whether it did."""
+        """Remove the entry `name` if it is a regular file of ours. Return whether it was removed."""
         try:
             place = os.open(name, _PLACE, dir_fd=self.descriptor)
-        except FileNotFoundError:  # another process was quicker
+        except FileNotFoundError:  # another process has removed it
             return False
         try:
             status = os.fstat(place)
@@ -99,7 +99,7 @@ class OwnDirectory:
         return False
 
     def entries(self) -> Iterator[tuple[str, os.stat_result]]:
-        """(name, status) of each entry; a symbolic link is shown as what it is, and not followed."""
+        """Yield (name, status) of each entry. Symbolic links are not followed."""
         readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.descriptor)
         try:
             with os.scandir(readable) as listed:
@@ -114,12 +114,13 @@ class OwnDirectory:
 def open_directory(
     path: str, *, private: bool = False, make: bool = False, trusted: Collection[int] = ()
 ) -> OwnDirectory:
-    """Open a directory that only root and we can change, and in whose place nobody else can put another.
+    """Open a directory that only root and we can change or replace.
 
-    `private`: it must be ours, closed to everybody else, and `path` must not end in a symbolic link. `make` makes what
-    is missing of the path: 0755, and 0700 at its end if it is to be private. `trusted` are users besides root and us
-    whose directories are accepted. UntrustedError names the directory on the way that is not to be trusted.
-    FileNotFoundError where the directory is missing and could be made; any other OSError where it cannot be used.
+    With `private` it must belong to us and be closed to everybody else, and `path` must not end in a symbolic link.
+    `make` creates the missing directories of the path with mode 0755, and a private one with 0700. `trusted` are users
+    besides root and us whose directories are accepted. UntrustedError names the directory of the path that cannot be
+    trusted. FileNotFoundError means that the directory is missing and could be created; any other OSError, that it
+    cannot be used.
     """
     owners = {0, os.geteuid(), *trusted}
     at, where, made, links = _root(owners), "/", False, 0
@@ -170,9 +171,9 @@ def open_directory(
 
 @contextlib.contextmanager
 def open_file(path: str, *, trusted: Collection[int] = ()) -> Iterator[int]:
-    """Open a file for reading that only root, we and the `trusted` users can have written, in a directory of that kind.
+    """Open a file for reading that only root, we and the `trusted` users can have written or replaced.
 
-    Yields a descriptor. UntrustedError, OSError.
+    Yields a descriptor, which is closed afterwards. UntrustedError, OSError.
     """
     for _ in range(_MOST_LINKS):
         above, _, name = path.rpartition("/")
@@ -197,7 +198,7 @@ def open_file(path: str, *, trusted: Collection[int] = ()) -> Iterator[int]:
 
 
 def open_entry(directory: int | None, name: str, owners: Collection[int]) -> tuple[int, os.stat_result]:
-    """`OwnDirectory.open` below any open directory, or by a path through directories that were found to be ours."""
+    """Open an entry as `OwnDirectory.open` does, in any open directory, or by a path that was checked before."""
     descriptor = os.open(name, _READING, dir_fd=directory)
     try:
         status = os.fstat(descriptor)
@@ -211,16 +212,16 @@ def open_entry(directory: int | None, name: str, owners: Collection[int]) -> tup
 
 
 def write_file(path: str, content: bytes, mode: int = 0o644) -> None:
-    """Write the file that a user has named, in one step: it is replaced, and not written through a symbolic link.
+    """Write a file that a user has named, in one step. A symbolic link is replaced, and not followed.
 
-    The directory is opened once, so that nobody can exchange it between the two halves of that step. OSError.
+    The directory is opened once, so that nobody can replace it between writing the file and renaming it. OSError.
     """
     above, _, name = path.rpartition("/")
     directory = os.open(f"{above}/" if "/" in path else ".", _PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):
             kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-            if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):  # a directory, or a device, which a rename would replace
+            if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):  # the rename would replace a directory or a device
                 raise OSError(errno.EEXIST, "is not a regular file", path)
         write_below(directory, name, content, mode)
     finally:
@@ -228,7 +229,7 @@ def write_file(path: str, content: bytes, mode: int = 0o644) -> None:
 
 
 def write_below(directory: int, name: str, content: bytes, mode: int) -> None:
-    """`OwnDirectory.write` for any open directory."""
+    """Write a file as `OwnDirectory.write` does, in any open directory."""
     temporary = f".{name}.{os.urandom(6).hex()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:
@@ -243,7 +244,7 @@ def write_below(directory: int, name: str, content: bytes, mode: int) -> None:
 
 
 def fill(descriptor: int, content: bytes, mode: int) -> None:
-    """Write all of the bytes to a new file, and give it its mode, whatever the umask is."""
+    """Write all of the bytes to a new file, and set its mode, whatever the umask is."""
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -251,7 +252,7 @@ def fill(descriptor: int, content: bytes, mode: int) -> None:
 
 
 def read_all(descriptor: int, size: int) -> bytes:
-    """What a file holds from where it is read, and of one that has grown beyond `size` one byte more than that."""
+    """Read a file to its end, but at most one byte more than `size`, by which a caller sees that it has grown."""
     parts, left = [], size + 1
     while left and (part := os.read(descriptor, left)):
         parts.append(part)
@@ -260,7 +261,7 @@ def read_all(descriptor: int, size: int) -> bytes:
 
 
 def stranger(path: str) -> int | None:
-    """The user who owns a file, where that is neither root nor we; None of our own, and where there is no file."""
+    """Return the user who owns a file, if that is neither root nor us; else, and where there is no file, None."""
     try:
         owner = os.stat(path).st_uid
     except OSError:
@@ -269,8 +270,8 @@ def stranger(path: str) -> int | None:
 
 
 def user_name(uid: int) -> str:
-    """A user for a message: "ada (uid 1000)"."""
-    import pwd  # only messages need names
+    """Return a user as shown in messages: "ada (uid 1000)"."""
+    import pwd  # lazy: only messages need names
 
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
@@ -291,13 +292,13 @@ def _root(owners: Collection[int]) -> int:
 def _make(name: str, above: int, mode: int) -> bool:
     try:
         os.mkdir(name, mode, dir_fd=above)
-    except FileExistsError:  # another process was quicker
+    except FileExistsError:  # another process has created it
         return False
     return True
 
 
 def _check(status: os.stat_result, what: str, owners: Collection[int]) -> None:
-    """Refuse what a stranger owns or can change. In a sticky directory only the owner of an entry can rename it."""
+    """Refuse what another user owns or can change. In a sticky directory only the owner of an entry can rename it."""
     if status.st_uid not in owners:
         raise UntrustedError(f"{what} belongs to another user (uid {status.st_uid})")
     sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX

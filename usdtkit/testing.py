@@ -1,4 +1,4 @@
-"""For the tests of an application: which probes fired in this process, with what; no kernel, no tracer, no root.
+"""For the tests of an application: which probes fired in this process, and with which values. Needs no root.
 
     from usdtkit.testing import expect_probes
 
@@ -8,6 +8,7 @@
         assert fired.of("shop:order__start") == [{"order_id": 42, "customer": "ada"}]
 
 Input: the probes of `usdtkit.probes`, which convert and check their values as they do for a tracer. Output: plain data.
+Neither the kernel nor a tracer takes part.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ __all__ = ["Fired", "Recording", "expect_probes", "record_probes"]
 
 
 class Fired(NamedTuple):
-    """One fire: PROVIDER:PROBE, and the arguments by name, as a tracer reads them.
+    """One call of a probe: PROVIDER:PROBE, and the arguments by name, as a tracer reads them.
 
-    An enum comes as its name, a json as the object, or as its text where it was cut.
+    The value of an enum is its name. The value of a json argument is the object, or its text where that was truncated.
     """
 
     probe: str
@@ -36,10 +37,10 @@ class Fired(NamedTuple):
 
 
 class Recording(list[Fired]):
-    """All that fired, in order."""
+    """All calls of probes, in their order."""
 
     def of(self, pattern: str) -> list[dict[str, Any]]:
-        """The arguments of each fire of the probes that match: PROVIDER:PROBE, globs allowed."""
+        """The arguments of each call of the probes that match `pattern`, which is PROVIDER:PROBE; globs are allowed."""
         return [arguments for probe, arguments in self if fnmatchcase(probe, pattern)]
 
 
@@ -48,30 +49,32 @@ _recordings: list[Recording] = []
 
 @contextmanager
 def record_probes() -> Iterator[Recording]:
-    """Record every fire of every probe of this process, in all threads, also of probes declared meanwhile."""
+    """Record every call of every probe in this process, in all threads, also of probes that are declared meanwhile."""
     recording = Recording()
     _recordings.append(recording)
     provider.record(_record)
     try:
         yield recording
     finally:
-        # By identity: recordings that hold the same are equal.
-        _recordings[:] = [each for each in _recordings if each is not recording]
+        # By identity, because two recordings with the same content are equal.
+        _recordings[:] = [other for other in _recordings if other is not recording]
         if not _recordings:
             provider.record(None)
 
 
 @contextmanager
 def expect_probes(*expected: str | Mapping[str, int]) -> Iterator[Recording]:
-    """Record as `record_probes`, and raise AssertionError at the end where not all that was expected fired.
+    """Record as `record_probes` does, and raise AssertionError at the end if a probe did not fire as expected.
 
-    A name (PROVIDER:PROBE, globs allowed) expects one fire or more, a mapping {name: count} exactly so many.
+    A name (PROVIDER:PROBE, globs are allowed) expects one call or more. A mapping {name: count} expects exactly `count`
+    calls.
     """
     with record_probes() as recording:
         yield recording
     missing = []
-    for each in expected:
-        for pattern, count in each.items() if isinstance(each, Mapping) else [(each, None)]:
+    for expectation in expected:
+        pairs = expectation.items() if isinstance(expectation, Mapping) else [(expectation, None)]
+        for pattern, count in pairs:
             number = len(recording.of(pattern))
             if count is None and not number:
                 missing.append(f"{pattern} did not fire")
@@ -87,7 +90,7 @@ def _record(probe: Probe[...], values: tuple[Any, ...]) -> None:
     arguments = {}
     for argument, value in zip(probe.shape.arguments, values, strict=True):
         if argument.type == "enum":
-            value = next((each for each, number in argument.names if number == value), value)
+            value = next((name for name, number in argument.names if number == value), value)
         elif argument.type == "json":
             value = _parse(value)
         arguments[argument.name] = value

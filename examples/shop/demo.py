@@ -17,17 +17,18 @@ from urllib.request import urlopen
 
 from usdtkit import UsdtkitError, trace
 from usdtkit.output.histogram import render
-from usdtkit.output.report import PID, TIME, Column, Report, milliseconds
+from usdtkit.output.sink import open_sink
+from usdtkit.results import PID, TIME, Column, Rows, Schema
 from usdtkit.trace import usdt
 
 HERE = Path(__file__).parent
 COLUMNS = (
     TIME,
     PID,
-    Column("ORDER", "order_id", 6, right=True),
-    Column("CUSTOMER", "customer", 10),
-    Column("STATUS", "status", 6, right=True),
-    Column("LATENCY ms", "latency_ns", 10, milliseconds, right=True),
+    Column("order_id", "ORDER", "count", 6),
+    Column("customer", "CUSTOMER", "text", 10),
+    Column("status", "STATUS", "integer", 6),
+    Column("latency_ns", "LATENCY ms", "duration", 10, unit="ms"),
 )
 BPFTRACE = """
 BEGIN { printf("attached\\n"); }
@@ -63,12 +64,13 @@ def watch(pid, url, orders, rows):
         order.emit("order_id", "customer", "status", "latency")
         latencies = order.hist(order.latency)
         session.start()
-        table = Report("shop", COLUMNS)
+        table = open_sink("table", sys.stdout)
+        table.begin(Schema("shop", COLUMNS))
         with running(sys.executable, HERE / "client.py", url, "--orders", orders) as client:
             waiting.submit(lambda: (client.wait(), session.stop()))
-            for number, event in enumerate(session):
+            for number, row in enumerate(Rows(session, COLUMNS)):
                 if number < rows:
-                    table.row(event._asdict())
+                    table.row(row)
             print(f"… and {max(0, session.received - rows)} more\n\n{client.stdout.read()}")
         print("\n".join(render(latencies.read()[()], "latency")))
         summary, fired = session.summary(), stats(url)

@@ -8,7 +8,7 @@ from usdtkit import trace
 from usdtkit.elf.image import Image
 from usdtkit.elf.symbols import functions
 from usdtkit.model import UserPlace
-from usdtkit.output import folded
+from usdtkit.output import frames
 from usdtkit.trace import ustack
 from usdtkit.trace.specs import Resolved
 
@@ -39,8 +39,8 @@ def test_a_program_in_cpp(ready, tmp_path):
         list(session)
         [((stack,), count)] = counts.read().items()
     assert count == 997
-    assert folded.labels(stack)[:3] == ("deepest", "long shop::Order::pay<long>(long, int)", "main")
-    assert folded.labels(stack, offsets=True)[1].startswith("long shop::Order::pay<long>(long, int)+0x")
+    assert frames.labels(stack)[:3] == ("deepest", "long shop::Order::pay<long>(long, int)", "main")
+    assert frames.labels(stack, offsets=True)[1].startswith("long shop::Order::pay<long>(long, int)+0x")
 
 
 def test_debug_files_below_the_root_of_a_container(compile_c, spawn, wait_for_line, tmp_path):
@@ -63,6 +63,6 @@ def test_debug_files_below_the_root_of_a_container(compile_c, spawn, wait_for_li
         for _ in session.intervals(0.05):
             if sum(counts.read().values()) == 3 * 97:
                 break
-        names = {folded.labels(stack)[:2] for (stack,) in counts.read()}
+        names = {frames.labels(stack)[:2] for (stack,) in counts.read()}
         end(process)
     assert names == {("work", "left"), ("work", "deeper"), ("work", "descend")}

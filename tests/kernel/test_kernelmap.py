@@ -57,6 +57,25 @@ def test_what_an_entry_holds_is_an_expression(calls):
         assert {stack.frames[0].name for (stack,) in stacks.read()} == {"work"}
 
 
+def test_actions_that_go_ahead(calls):
+    """A source that was handed out by whoever deletes the entry at the same hit."""
+    process, path = calls
+    with Session(pid=process.pid) as session:
+        calls = session.map(i="u64")
+        work = session.uprobe(path, "work")
+        work.where(arg(2) == 0).put(calls, tid, i=97)
+        last = work.where(arg(2) == 996)
+        last.delete(calls, tid)
+        ahead = last.ahead()
+        first = ahead.count(i=calls.get("i", tid))
+        second = ahead.where(calls.has(tid)).count()
+        behind = last.count(i=calls.get("i", tid))
+        run(session, process)
+        assert first.read() == {(97,): 10}
+        assert second.read() == {(): 10}
+        assert behind.read() == {(0,): 10}
+
+
 def test_a_pair_whose_start_acts(calls):
     process, path = calls
     with Session(pid=process.pid) as session:

@@ -85,9 +85,9 @@ for line in sys.stdin:
     for _ in range(2):
         wait_for_line(server, "ready")
     said = usdtkit("ugc", server.pid, "-d", "0.1").stderr
-    everyone = re.search(r"-p ([\d,]+) traces them all", said)[1]
+    everyone = re.search(r"all of them: ([\d,]+)", said)[1]
     assert len(everyone.split(",")) == 3
-    assert "traces them all" not in usdtkit("ugc", "-p", everyone, "-d", "0.1").stderr
+    assert "all of them" not in usdtkit("ugc", "-p", everyone, "-d", "0.1").stderr
 
 
 EMBEDDING = r"""

@@ -36,7 +36,7 @@ def listed(*arguments, **options):
 
 def described(*arguments):
     header, *probes = map(json.loads, listed("--json", *arguments))
-    assert header == {"schema": "usdtkit.list/1"}
+    assert header["schema"] == "usdtkit.list/1"
     assert_described("usdtkit.list/1", probes)
     return probes
 

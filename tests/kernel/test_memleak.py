@@ -97,17 +97,17 @@ def test_names_with_a_prefix(leak):
 
 def test_the_table_csv_and_folded_lines_agree(leak):
     output, messages, _ = leak("realloc")
-    assert re.match(r"\n\d\d:\d\d:\d\d\nTop 10 stacks with outstanding allocations:\n", output)
+    assert re.match(r"\n\d\d:\d\d:\d\d\n\nTop 10 stacks with outstanding allocations:\n", output)
     assert re.search(r"\t47 bytes in 1 allocations from stack\n\t\trefused\+0x[0-9a-f]+\n\t\tmain\+", output)
     assert output.index("refused") < output.index(f"\t{997 * 997} bytes in 997 allocations from stack\n\t\tgrown+")
     assert "lost 0" in messages
     rows = list(csv.DictReader(io.StringIO(leak("realloc", "--csv")[0])))
     assert [(row["bytes"], row["count"], re.split("[;+]", row["stack"])[-2]) for row in rows] == [
-        (str(997 * 997), "997", "grown"),
         ("47", "1", "refused"),
+        (str(997 * 997), "997", "grown"),
     ]
     folded = leak("realloc", "-f")[0].splitlines()
-    assert [line.rpartition(";")[2] for line in folded] == [f"grown {997 * 997}", "refused 47"]
+    assert [line.rpartition(";")[2] for line in folded] == ["refused 47", f"grown {997 * 997}"]
 
 
 def test_sizes_and_the_top(leak):

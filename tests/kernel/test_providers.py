@@ -54,6 +54,21 @@ def test_examples_of_sql(run_examples):
     run_examples("sql")
 
 
+RUBY = """
+class Order; def charge; end; end
+$calls = TracePoint.new(:call, :return) {}
+$calls.enable
+puts "ready"
+$stdout.flush
+while gets
+  Order.new.charge
+  GC.start
+  puts "done"
+  $stdout.flush
+end
+"""
+
+
 @pytest.fixture
 def stepping(ready):
     """stepping(argv) -> (pid, step) of a program that says "ready", and then answers each line that it reads."""
@@ -145,6 +160,47 @@ def test_examples_of_threads(compile_c, stepping, run_examples):
         return 0;
     }"""
     run_examples("threads", *stepping(compile_c(source, "-pthread")))
+
+
+def test_examples_of_runtimes(stepping, run_examples):
+    run_examples("runtimes", *stepping("ruby", "-e", RUBY))
+
+
+def test_examples_of_heap(stepping, run_examples, compile_c):
+    source = """
+    #include <stdio.h>
+    #include <stdlib.h>
+    void *volatile kept;
+    int main(void) {
+        setlinebuf(stdout);
+        puts("ready");
+        while (getchar() != EOF) {
+            kept = malloc(31);
+            puts("done");
+        }
+    }
+    """
+    run_examples("heap", *stepping(compile_c(source, "-O1", "-fno-omit-frame-pointer")))
+
+
+def test_examples_of_locks(stepping, run_examples, compile_c):
+    source = """
+    #include <pthread.h>
+    #include <stdio.h>
+    #include <unistd.h>
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    int main(void) {
+        setlinebuf(stdout);
+        puts("ready");
+        while (getchar() != EOF) {
+            pthread_mutex_lock(&mutex);
+            usleep(2000);
+            pthread_mutex_unlock(&mutex);
+            puts("done");
+        }
+    }
+    """
+    run_examples("locks", *stepping(compile_c(source, "-O1", "-fno-omit-frame-pointer", "-pthread")))
 
 
 @pytest.mark.parametrize("module", SECTIONS)

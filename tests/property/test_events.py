@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdtkit.bpf.layout import Field, Layout, Truncated
+from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.statements import RECORD_HEADER, SIZES, TEXT_ROOMS
+from usdtkit.model import Truncated
 from usdtkit.trace.events import Decoders, Event
 
 NUMBER = struct.pack("<IIQIIQ", 0, 0, 1, 2, 3, 4)

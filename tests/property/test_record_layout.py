@@ -6,7 +6,8 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdtkit.bpf.layout import Field, Layout, Truncated, TruncatedBytes
+from usdtkit.bpf.layout import Field, Layout
+from usdtkit.model import Truncated, TruncatedBytes
 
 NUMBERS = {
     "u64": st.integers(0, 2**64 - 1),

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdtkit.bpf.layout import Truncated
+from usdtkit.model import Truncated
 from usdtkit.providers.sql import normalise
 
 SECRET = "zqx"  # in every literal, and in nothing else

@@ -1,6 +1,5 @@
 """Whatever a traced program says, it neither steers the terminal nor breaks what reads our output."""
 
-import contextlib
 import csv
 import io
 import json
@@ -10,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usdtkit.bpf.layout import Field, Layout
-from usdtkit.output.report import Column, Report
+from usdtkit.output.sink import open_sink
 from usdtkit.output.text import printable, show
+from usdtkit.results import Column, Schema
 
 BIDI = {"\u061c", "\u200e", "\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 # As the decoder of events makes them: any bytes, those that are no UTF-8 as lone surrogates.
@@ -28,12 +28,11 @@ def is_safe(text):
 
 def written(form, rows):
     """What a tool writes for rows of one string, one value of another argument."""
-    columns = [Column("NAME", "name", 16), Column("VALUE", "value", 0)]
     output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        report = Report("lab", columns, form)
-        for name, value in rows:
-            report.row({"name": name, "value": value, "arguments": {"value": value}})
+    sink = open_sink(form, output)
+    sink.begin(Schema("lab", [Column("name", "NAME", "text", 16), Column("value", "VALUE", "text")]))
+    for name, value in rows:
+        sink.row({"name": name, "value": value, "arguments": {"value": value}})
     return output.getvalue()
 
 

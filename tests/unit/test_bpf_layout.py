@@ -4,7 +4,8 @@ import struct
 
 import pytest
 
-from usdtkit.bpf.layout import Field, Layout, Truncated, TruncatedBytes
+from usdtkit.bpf.layout import Field, Layout
+from usdtkit.model import Truncated, TruncatedBytes
 
 
 def text(size, length, data):

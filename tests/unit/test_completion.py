@@ -63,7 +63,7 @@ def test_fish(script):
 
     assert complete("usdtkit mem")["memleak"] == cli.command("memleak")[1].description
     assert set(NAMES) <= set(complete("usdtkit "))
-    assert complete("usdtkit memleak --show") == {"--show-allocs": "each block, not only the sums"}
+    assert complete("usdtkit memleak --show") == {"--show-allocs": "show each block, not only the sums"}
     assert set(complete("usdtkit memleak --sort ")) == {"size", "count"}
 
 
@@ -77,7 +77,7 @@ def test_zsh(script):
         return run("zsh", "-f", "-c", ask, "zsh", *words)
 
     assert [line.partition(":")[0] for line in complete("usdtkit", "mem")] == NAMES
-    assert "--show-allocs:each block, not only the sums" in complete("usdtkit", "memleak", "--s")
+    assert "--show-allocs:show each block, not only the sums" in complete("usdtkit", "memleak", "--s")
     assert complete("usdtkit", "memleak", "x") == ["files"]
 
 

@@ -13,7 +13,7 @@ from usdtkit.bpf.actions import Count, Emit
 from usdtkit.bpf.program import Block as Do
 from usdtkit.bpf.program import Hook, build
 from usdtkit.errors import UsageError
-from usdtkit.trace.memory import Frame, Memory, Remains, aligned
+from usdtkit.trace.memory import AddressSpace, Frame, Remains, aligned
 from usdtkit.trace.symbols import Files
 
 LIBC = ctypes.CDLL(None)
@@ -62,7 +62,7 @@ def test_frames_of_a_process(spawn):
     )
     process = spawn([sys.executable, "-c", code])
     address = int(process.stdout.readline())
-    memory = Memory.of(process.pid, Files())
+    memory = AddressSpace.of(process.pid, Files())
     frame = memory.frame(address, address)
     assert (frame.name, frame.offset) == ("getaddrinfo", 0)
     assert "libc" in frame.module
@@ -80,13 +80,13 @@ def test_the_functions_of_the_vdso(tmp_path):
     said = subprocess.run(command, capture_output=True, text=True).stdout
     row = next(line.split() for line in said.splitlines() if "clock_gettime" in line)
     address = int(start, 16) + int(row[1], 16)
-    frame = Memory.of(os.getpid(), Files()).frame(address, address)
+    frame = AddressSpace.of(os.getpid(), Files()).frame(address, address)
     assert frame.name.endswith("clock_gettime")
     assert frame.module == "[vdso]"
 
 
 def test_addresses_that_are_nothing():
-    memory = Memory.of(os.getpid(), Files())
+    memory = AddressSpace.of(os.getpid(), Files())
     inside = address_of("getaddrinfo")
     assert memory.frame(0x10, 0x10) == Frame(0x10, "", 0x10, "")
     assert memory.frame(0x10, 0x10).label == "0x10"
@@ -97,7 +97,7 @@ def test_addresses_that_are_nothing():
 
 
 def test_no_such_process():
-    assert Memory.of(2**22 + 1, Files()) is None
+    assert AddressSpace.of(2**22 + 1, Files()) is None
 
 
 A, B, C = 0x7F0000001234, 0x7F0000005678, 0x7F0000009ABC

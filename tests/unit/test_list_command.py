@@ -94,7 +94,7 @@ def test_functions(listed, shop):
 
 def test_functions_as_json(listed, shop):
     header, function = map(json.loads, listed("--json", "--functions", "order_take", shop))
-    assert header == {"schema": "usdtkit.functions/1"}
+    assert header["schema"] == "usdtkit.functions/1"
     assert (function["path"], function["name"], function["aliases"]) == (shop, "order_take", ["order_alias"])
     assert function["cost"] in ("emulated", "stepped")
     assert {type(function[name]) for name in ("address", "size", "file_offset")} == {int}

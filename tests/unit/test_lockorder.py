@@ -1,8 +1,8 @@
-"""The order of locks: which circles are found, and what is none."""
+"""The order of locks: which cycles are found, and what is none."""
 
 import itertools
 
-from usdtkit.trace.lockorder import LockOrder
+from usdtkit.providers.lockorder import LockOrder
 
 ONE, TWO, THREE = (1, 11), (1, 12), (1, 13)  # threads
 A, B, C, D = ((1, 0xA0), (1, 0xB0), (1, 0xC0), (1, 0xD0))
@@ -16,7 +16,7 @@ def nest(order, thread, *mutexes):
     return found
 
 
-def circle(cycle):
+def cycle_of(cycle):
     assert all(edge.wanted == after.held for edge, after in itertools.pairwise([*cycle, cycle[0]]))
     return {edge.held for edge in cycle}
 
@@ -32,7 +32,7 @@ def test_opposite_order_is_one_and_told_once():
     order = LockOrder()
     assert nest(order, ONE, A, B) == []
     (cycle,) = nest(order, TWO, B, A)
-    assert circle(cycle) == {A, B}
+    assert cycle_of(cycle) == {A, B}
     assert (cycle[0].wanted_at, cycle[0].held_at) == (f"{TWO}{A}", f"{TWO}{B}")
     assert (cycle[1].wanted_at, cycle[1].held_at) == (f"{ONE}{B}", f"{ONE}{A}")
     assert nest(order, TWO, B, A) == nest(order, ONE, A, B) == []
@@ -43,21 +43,21 @@ def test_the_shortest_of_many():
     nest(order, ONE, A, B)
     nest(order, ONE, B, C)
     nest(order, ONE, C, D)
-    assert [circle(cycle) for cycle in nest(order, TWO, D, A)] == [{A, B, C, D}]
-    assert [circle(cycle) for cycle in nest(order, TWO, C, A)] == [{A, B, C}]
+    assert [cycle_of(cycle) for cycle in nest(order, TWO, D, A)] == [{A, B, C, D}]
+    assert [cycle_of(cycle) for cycle in nest(order, TWO, C, A)] == [{A, B, C}]
 
 
 def test_one_other_mutex_that_guards_all_edges():
     order = LockOrder()
     assert nest(order, ONE, D, A, B) == nest(order, TWO, D, B, A) == []
     (cycle,) = nest(order, THREE, A, B)  # now without the guard
-    assert circle(cycle) == {A, B}
+    assert cycle_of(cycle) == {A, B}
 
 
 def test_two_different_guards_guard_nothing():
     order = LockOrder()
     assert nest(order, ONE, C, A, B) == []
-    assert [circle(cycle) for cycle in nest(order, TWO, D, B, A)] == [{A, B}]
+    assert [cycle_of(cycle) for cycle in nest(order, TWO, D, B, A)] == [{A, B}]
 
 
 def test_a_try_waits_for_nothing_but_holds():

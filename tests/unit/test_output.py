@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from usdtkit.bpf.layout import Truncated, TruncatedBytes
+from usdtkit.model import Truncated, TruncatedBytes
 from usdtkit.output.text import decoded, hexdump, is_cut, jsonable, paragraph, printable, show
 
 

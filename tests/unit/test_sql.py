@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from usdtkit.bpf.layout import Truncated
+from usdtkit.model import Truncated
 from usdtkit.providers.sql import kind, normalise
 
 BOTH = [

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from usdtkit.model import Truncated, TruncatedBytes
 from usdtkit.records import dataclass, replace
 
 Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack", "probe"]
@@ -22,14 +23,6 @@ _NUMBERS: dict[str, tuple[str, str]] = {
     "stack": ("u64", "Q"),  # its number, by which `usdtkit.trace.stacks` knows it
     "probe": ("u64", "Q"),  # its number, which `with_probes` turns into its name
 }
-
-
-class Truncated(str):
-    """The beginning of a string of the traced program that is longer than what was asked for."""
-
-
-class TruncatedBytes(bytes):
-    """The first of bytes of the traced program that are more than what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

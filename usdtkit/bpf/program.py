@@ -42,7 +42,7 @@ class Hook:
     A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) can read it. `matching`
     says by what they find each other, and `key` which value that is where it is a key. A return that does not end its
     function's pair has, in `entered`, the hook of the function's entry: calls of other functions may leave by the same
-    exits, and are told apart by that.
+    exits, and are told apart by that. The first `ahead` blocks were put before those that stood there already.
     """
 
     index: int
@@ -61,6 +61,7 @@ class Hook:
     key: ex.Expression | None = None
     derived: dict[str, ex.Expression] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
+    ahead: int = 0
 
     @property
     def function(self) -> str:

@@ -197,12 +197,17 @@ def _dispatch(arguments: list[str]) -> int:
     gc.freeze()  # all that was imported
     gc.enable()
     with _telling(more=bool(getattr(options, "verbose", False))):
-        if hasattr(module, "Options"):
+        if is_tool(module):
             from usdtkit.cli.tracing import run_tool
 
             return run_tool(module, options)
         code: int = module.run(options)
-    return code
+        return code
+
+
+def is_tool(module: ModuleType) -> bool:
+    """Whether a module is a tool, which `tracing` runs, and not a command."""
+    return hasattr(module, "Options")
 
 
 @contextlib.contextmanager
@@ -256,7 +261,7 @@ def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
         formatter_class=_Help,
         allow_abbrev=False,
     )
-    if hasattr(module, "Options"):
+    if is_tool(module):
         from usdtkit.cli import tracing
 
         tracing.configure(parser, module)
@@ -272,7 +277,7 @@ def _language_of(name: str) -> str:
     tool = next((tool for tool in LANGUAGE_TOOLS if name.endswith(tool) and not name.startswith("u")), None)
     if tool is None or name in tool_names():
         return ""
-    from usdtkit.signatures.languages import BY_NAME
+    from usdtkit.providers.runtimes.languages import BY_NAME
 
     language = name.removesuffix(tool)
     return language if language in BY_NAME else ""

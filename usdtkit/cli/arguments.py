@@ -1,6 +1,6 @@
-"""What command lines have in common: the options of every tool that traces, and the types of values.
+"""The options that tools share: those of everything that traces, and those that only some tools have.
 
-Input: an argparse parser, or a class derived from `ToolOptions`. Output: options, which `run` obeys.
+Input: an argparse parser, and how a tool spells the options. Output: options, which `usdtkit.cli.tracing` obeys.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from usdtkit.cli.values import count, pid, pids, positive, seconds, user, words
 from usdtkit.model import RETURN_POLICIES
 from usdtkit.records import dataclass, field
 
-LOST_EVENTS = 6  # the exit code where more were lost than are allowed
+LOST_EVENTS = 6  # the exit code if more events were lost than are allowed
 
 
 @dataclass(frozen=True)
 class Spelling:
     """How a tool spells the options that all tools share, where that differs from the others.
 
-    `command` are the flags of the option for a command. `capacity` is the help text of the option of that name.
+    `command` are the flags of the option for a command. `capacity` is the help text of --capacity in a tool
+    that has a table of its own: the option is about that table then, and the tool reads it from `dest="capacity"`.
     `verbose` says what -v does besides telling more; with `shows_program` it shows the program, as in bcc's tools.
     `chosen` says that the user names the functions or probes, and so decides what tracing costs. `filters` are
     additional flags of the options that narrow a trace, such as {"tid": "-t"}; None leaves these options out.
     `ignored` are options of bcc's tool that mean nothing here, each with the reason, and `ignored_with_value` those
     that take a value. `ring_size` is the number of bytes for events in the kernel, where the tool needs more than
-    usual.
+    usual. With `timestamps`, a table has the time before each interval.
     """
 
     command: Sequence[str] = ("-c", "--command")
@@ -40,6 +41,7 @@ class Spelling:
     ignored: Mapping[str, str] = field(default_factory=dict)
     ignored_with_value: Mapping[str, str] = field(default_factory=dict)
     ring_size: int = 0
+    timestamps: bool = False
 
 
 class Intervals(ToolOptions):
@@ -97,19 +99,13 @@ class Statements(ToolOptions):
 def add_tool_options(parser: argparse.ArgumentParser, options: type[ToolOptions], spelling: Spelling) -> None:
     """All options of a tool: its own, then those that all tools share."""
     options.add_to(parser)
+    if spelling.timestamps:
+        parser.set_defaults(timestamp=True)
     add_ignored_options(parser, spelling.ignored)
     add_ignored_options(parser, spelling.ignored_with_value, takes_value=True)
     if spelling.filters is not None:
-        add_filter_options(parser, **spelling.filters)
-    capacity = {"capacity": spelling.capacity} if spelling.capacity else {}
-    add_session_options(
-        parser,
-        command=spelling.command,
-        verbose=spelling.verbose,
-        shows_program=spelling.shows_program,
-        chosen=spelling.chosen,
-        **capacity,
-    )
+        add_filter_options(parser, spelling.filters)
+    add_session_options(parser, spelling)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -123,65 +119,48 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(format="table")
 
 
-def add_session_options(
-    parser: argparse.ArgumentParser,
-    *,
-    command: Sequence[str] = ("-c", "--command"),
-    capacity: str = "how many entries each table in the kernel can hold (10,240)",
-    verbose: str = "",
-    shows_program: bool = False,
-    chosen: bool = False,
-) -> None:
-    """-p, -d and the other options of everything that traces; `new_session` and `follow` obey them.
-
-    `command`: what the option for a command is called. `capacity`: what the help says of --capacity.
-    `verbose`: what -v does in this tool besides telling more; with `shows_program` it does what --program does, as in
-    bcc's tools. `chosen`: whether the user says which functions or probes are traced, and so decides what they cost.
-    """
+def add_session_options(parser: argparse.ArgumentParser, spelling: Spelling) -> None:
+    """-p, -d and the other options that all tools share. `usdtkit.cli.tracing` obeys them."""
     parser.add_argument(
-        "-p", "--pid", type=pids, action="extend", help="trace this process only (repeatable, or several: 12,34)"
+        *("-p", "--pid"), type=pids, action="extend", help="trace only this process (repeatable; also 12,34)"
     )
     parser.add_argument(
-        *command,
-        dest="command",
-        type=words,
-        metavar="CMD",
-        help="start this and trace it from its first instruction",
+        *spelling.command, dest="command", type=words, metavar="CMD", help="start CMD and trace it from its beginning"
     )
-    parser.add_argument("-d", "--duration", type=seconds, metavar="SEC", help="end after so many seconds")
+    parser.add_argument("-d", "--duration", type=seconds, metavar="SEC", help="stop after SEC seconds")
     parser.add_argument(
-        "--max-lost",
-        type=count,
-        metavar="N",
-        help=f"end with exit code {LOST_EVENTS} when more than N events were lost",
+        "--max-lost", type=count, metavar="N", help=f"exit with code {LOST_EVENTS} if more than N events were lost"
     )
+    capacity = spelling.capacity or "how many entries each table in the kernel can hold (10,240)"
     parser.add_argument("--capacity", type=positive, metavar="N", help=capacity)
     parser.add_argument(
-        "--drop", action="store_true", help="when attached, give up all privileges: become who called sudo, or nobody"
+        *("--drop",),
+        action="store_true",
+        help="give up all privileges once attached: become the user who called sudo, or nobody",
     )
-    parser.add_argument("--drop-to", metavar="USER", help="the same, and become this user")
+    parser.add_argument("--drop-to", metavar="USER", help="give up all privileges once attached, and become USER")
     parser.add_argument(
         "--returns",
         choices=RETURN_POLICIES,
         default="auto",
-        help="how to see returns of functions: by probes where they leave (sites), or by the kernel's return probes, "
-        "which kill a program that throws exceptions or switches stacks; auto takes those only where they cannot",
+        help="how to see that a function returns: by probes on its last instructions (sites), or by return probes of "
+        "the kernel (probes), which kill programs that throw exceptions or switch stacks; auto chooses for each "
+        "function",
     )
     parser.add_argument("--explain", action="store_true", help="list what would be attached to, and attach nothing")
     parser.add_argument("--program", action="store_true", help="show the BPF program before it runs")
-    more = "; as --program" if shows_program else f"; {verbose}" if verbose else ""
+    more = "; also show the program" if spelling.shows_program else f"; {spelling.verbose}" if spelling.verbose else ""
     parser.add_argument(
-        *("-v", "--verbose"), action="store_true", help=f"say more: what is traced, what is left out, and why{more}"
+        *("-v", "--verbose"), action="store_true", help=f"say which files are traced, what is left out, and why{more}"
     )
-    # `usdtkit bundle` collects the texts of programs, and starts no session. With by_heart its sessions are offline.
-    parser.set_defaults(texts=None, by_heart=False, lacking=0, chosen=chosen, shows_program=shows_program)
+    parser.set_defaults(chosen=spelling.chosen, shows_program=spelling.shows_program)
     add_output_options(parser)
 
 
 def add_ignored_options(
     parser: argparse.ArgumentParser, flags: Mapping[str, str], *, takes_value: bool = False
 ) -> None:
-    """Options of bcc's tool that mean nothing here, each with the reason: they are accepted, and noted."""
+    """Accept options of bcc's tool that mean nothing here, and say so with the reason."""
     for flag, reason in flags.items():
         parser.add_argument(
             *flag.split(), action=_Ignored, nargs=None if takes_value else 0, const=reason, help=argparse.SUPPRESS
@@ -193,41 +172,16 @@ class _Ignored(argparse.Action):
         note(f"usdtkit: {option_string} is ignored: {self.const}")
 
 
-def add_interval_options(parser: argparse.ArgumentParser, *, interval: float | None = None) -> None:
-    """-i, -T and -n of what summarises; `follow_intervals` obeys them. `interval`: the seconds without -i."""
-    told = "SEC" if interval is None else f"SEC, else every {interval:g}"
-    parser.add_argument(
-        "-i", "--interval", type=seconds, default=interval, metavar="SEC", help=f"print and begin anew every {told}"
-    )
-    parser.add_argument("-n", "--intervals", type=positive, metavar="N", help="end after so many intervals")
-    parser.add_argument("-T", "--timestamp", action="store_true", help="the time before what is printed")
-
-
-def add_unit_options(parser: argparse.ArgumentParser, milliseconds: str = "-m") -> None:
-    """-u and -m of histograms of time: `options.unit` in nanoseconds, `options.unit_name` what the value is called."""
-    group = parser.add_mutually_exclusive_group()
-    units = (("-u", "--microseconds", "us", 1_000), (milliseconds, "--milliseconds", "ms", 1_000_000))
-    for letter, flag, name, size in units:
-        group.add_argument(
-            *([letter] if letter else []), flag, action=_Unit, nargs=0, const=(name, size), help=f"buckets in {name}"
-        )
-    parser.set_defaults(unit=1, unit_name="latency_ns")
-
-
-class _Unit(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        name, namespace.unit = self.const
-        namespace.unit_name = f"latency_{name}"
-
-
-def add_filter_options(parser: argparse.ArgumentParser, **aliases: str) -> None:
-    """--tid, --uid, --comm and --cgroup of what can be narrowed; `filtered` obeys them. `aliases`: tid="-t"."""
-    group = parser.add_argument_group("only hits")
-    for name, parse, metavar, of in (
+def add_filter_options(parser: argparse.ArgumentParser, flags: Mapping[str, str]) -> None:
+    """--tid, --uid, --comm and --cgroup, which narrow a trace. `flags` are additional ones, such as {"tid": "-t"}."""
+    group = parser.add_argument_group("show only hits")
+    for name, parse, metavar, text in (
         ("tid", pid, "TID", "of this thread"),
         ("uid", user, "USER", "of processes of this user, a number or a name"),
-        ("comm", str, "NAME", "of threads of this name, or of names like it: 'java*'"),
-        ("cgroup", str, "CGROUP", "in this cgroup and those below it: a path, a name, or a container's id"),
+        ("comm", str, "NAME", "of threads with this name, or with names that match it: 'java*'"),
+        ("cgroup", str, "CGROUP", "in this cgroup and those below it: a path, a name, or the id of a container"),
     ):
-        flags = [f"--{name}", *([aliases[name]] if name in aliases else [])]
-        group.add_argument(*flags, dest=name, type=parse, action="append", metavar=metavar, help=f"{of} (repeatable)")
+        all_flags = [f"--{name}", *([flags[name]] if name in flags else [])]
+        group.add_argument(
+            *all_flags, dest=name, type=parse, action="append", metavar=metavar, help=f"{text} (repeatable)"
+        )

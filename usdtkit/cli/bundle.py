@@ -19,14 +19,12 @@ import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 
 from usdtkit.bpf import bundle
 from usdtkit.bpf.compiler import cache_entry
-from usdtkit.cli import command, tool_names, tracing
+from usdtkit.cli import command, is_tool, tool_names, tracing
 from usdtkit.cli.messages import note
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
-from usdtkit.trace import Session
 
 # A tool that looks for probes, then for this function, then for that one, has so many programs at most.
 MOST_ALTERNATIVES = 8
@@ -96,32 +94,16 @@ def programs_of(line: str) -> Iterator[tuple[str, str]]:
 
 
 def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str:
-    """The text of the program that a command line loads: as on any machine with `lacking`, else as on this one."""
+    """The text of the program that a command line loads.
+
+    With `lacking` it is the text on any machine, for a tool that does not find the first so many things it looks for.
+    """
     module, parser = command(name)
+    if not is_tool(module):
+        raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="usdtkit -h lists the tools")
     parsed = parser.parse_args(arguments)
-    if not hasattr(module, "Options"):
-        return _text_of_command(module, parsed, lacking)
     options = module.Options.of(parsed)
-    session_arguments = tracing.session_arguments(module, options, parsed)
-    if lacking is not None:
-        session_arguments |= {"offline": True, "lacking": lacking}
-    pids = tracing.pids_of(options, parsed)
-    if not pids and not parsed.command and lacking is None and hasattr(module, "processes"):
-        pids = module.processes(options)
-    with Session(pid=pids or None, **session_arguments) as session:
-        condition = tracing.narrowing(parsed)
-        if condition is not None:
-            session.narrow(condition)
+    offline = {} if lacking is None else {"offline": True, "lacking": lacking}
+    with tracing.open_session(module, options, parsed, **offline) as session:
         module.trace(session, options)
         return session.program().text
-
-
-def _text_of_command(module: ModuleType, options: argparse.Namespace, lacking: int | None) -> str:
-    texts: list[str] = []
-    options.texts = texts
-    options.by_heart, options.lacking = lacking is not None, lacking or 0
-    if hasattr(options, "explain") and not options.explain:
-        module.run(options)
-    if not texts:
-        raise UsageError(f"{options!r} loads no program", hint="a tool, without --explain")
-    return texts[0]

@@ -16,9 +16,9 @@ examples:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from fnmatch import translate
 from itertools import groupby
@@ -31,8 +31,62 @@ from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.model import Argument, Function, Probe, Site, Target
+from usdtkit.output.sink import Sink, open_sink
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import stranger, user_name
+from usdtkit.results.columns import Column, Schema
+
+_SITE = (
+    Column("address", type="count", meaning="the virtual address, corrected for prelinking"),
+    Column("base", type="count", meaning="the address of .stapsdt.base as the note has it"),
+    Column("semaphore", type="count", meaning="the virtual address of the semaphore, 0 where there is none"),
+    Column("file_offset", type="count", meaning="where in the file"),
+    Column("arguments_text", meaning="the arguments as the note describes them"),
+)
+PROBES = Schema(
+    "list",
+    (
+        Column("path", meaning="the file"),
+        Column("build_id", meaning="the build-id of the file"),
+        Column("provider", meaning="the provider"),
+        Column("name", meaning="the probe"),
+        Column("doc", meaning="what the probe means, where its provider says so"),
+        Column(
+            "arguments",
+            type="list",
+            meaning="names and types of the arguments",
+            fields=(Column("name"), Column("type")),
+        ),
+        Column("sites", type="list", meaning="where the probe is", fields=_SITE),
+        Column("owner", type="integer", optional=True, meaning="the owner of the file, if neither root nor you"),
+        Column(
+            "processes",
+            type="list",
+            optional=True,
+            meaning="the processes that map the file: the number of each here, and in its PID namespaces",
+        ),
+    ),
+)
+FUNCTIONS = Schema(
+    "functions",
+    (
+        Column("path", meaning="the file"),
+        Column("name", meaning="the name of the symbol"),
+        Column("demangled", meaning="the name in the source"),
+        Column("version", meaning="the version of the symbol, such as GLIBC_2.34"),
+        Column("aliases", type="list", meaning="the other names at this address"),
+        Column("address", type="count", meaning="the virtual address"),
+        Column("size", type="count", meaning="the size in bytes"),
+        Column("file_offset", type="count", meaning="where in the file"),
+        Column("indirect", type="boolean", meaning="whether it only chooses the real function at run time"),
+        Column(
+            "cost",
+            meaning="what the kernel does with the first instruction when a probe there is hit",
+            values=("emulated", "stepped", "refused", "mistaken", "held", "unknown"),
+        ),
+    ),
+)
+SCHEMAS = (PROBES, FUNCTIONS)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -74,12 +128,11 @@ def run(options: argparse.Namespace) -> int:
     selected = _select(list(dict.fromkeys(probes)), globs, names, pids)
     pids_by_path = {target.path: target.pids for target in searched}
     foreign_owners = {path: stranger(path) for path in {probe.path for probe in selected}}
-    if options.json:
-        print(json.dumps({"schema": "usdtkit.list/1"}))
+    sink = _json_sink(PROBES) if options.json else None
     for probe in selected:
         mapped_by, owner = pids_by_path.get(probe.path, ()), foreign_owners[probe.path]
-        if options.json:
-            print(json.dumps(_as_json(probe, mapped_by, owner)))
+        if sink is not None:
+            sink.row(_as_json(probe, mapped_by, owner))
             continue
         site_count = f" ({len(probe.sites)} sites)" if len(probe.sites) > 1 else ""
         belongs = "" if owner is None else f" (belongs to {user_name(owner)})"
@@ -87,6 +140,12 @@ def run(options: argparse.Namespace) -> int:
         for line in _details(probe, mapped_by, options.verbose):
             print(printable(f"    {line}"))
     return 0
+
+
+def _json_sink(schema: Schema) -> Sink:
+    sink = open_sink("json", sys.stdout)
+    sink.begin(schema)
+    return sink
 
 
 def _is_glob(word: str) -> bool:
@@ -193,12 +252,11 @@ def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int],
         for name in names
         for function in targets.find_functions(name, [pattern], pids=pids, aliases=with_details, hold=False)
     ]
-    if options.json:
-        print(json.dumps({"schema": "usdtkit.functions/1"}))
+    sink = _json_sink(FUNCTIONS) if options.json else None
     costs = _costs(functions) if with_details else [""] * len(functions)
     for function, probe_cost in zip(functions, costs, strict=True):
-        if options.json:
-            print(json.dumps({**function.to_json(), "cost": probe_cost}))
+        if sink is not None:
+            sink.row({**function.to_json(), "cost": probe_cost})
             continue
         print(printable(f"p:{function.path}:{function.name} {function.demangled}".rstrip()))
         if with_details:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from usdtkit.cli import COMMANDS, command, tool_names
+from usdtkit.cli import COMMANDS, command, is_tool, tool_names
 from usdtkit.cli.tracing import tool_schema
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.privatedirs import write_file
@@ -73,7 +73,7 @@ def every() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def schemas_of(module: ModuleType) -> Sequence[Schema]:
     """The schemas that a module declares: SCHEMAS of a command, or the one of a tool's COLUMNS."""
-    if hasattr(module, "Options"):
+    if is_tool(module):
         return [tool_schema(module)]
     schemas: Sequence[Schema] = getattr(module, "SCHEMAS", ())
     return schemas

@@ -69,16 +69,9 @@ def tool_schema(tool: ModuleType) -> Schema:
 def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
     """Trace until Ctrl-C, SIGTERM, SIGHUP, the duration, or the end of the traced processes. Returns the exit code."""
     options: ToolOptions = tool.Options.of(parsed)
-    named_pids = pids_of(options, parsed)
-    found_pids = None
-    if not named_pids and not parsed.command and hasattr(tool, "processes"):
-        found_pids = tool.processes(options)
-    arguments = session_arguments(tool, options, parsed)
-    with _session(named_pids or None, found_pids, arguments) as session, _sink(parsed) as sink:
-        condition = narrowing(parsed)
-        if condition is not None:
-            session.narrow(condition)
+    with open_session(tool, options, parsed) as session, _sink(parsed) as sink:
         results: Results = tool.trace(session, options)
+        named_pids = pids_of(options, parsed)
         if parsed.explain:
             explain.explain(session, sink, named_pids)
             return 0
@@ -87,6 +80,18 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
         _show(results, Schema(name_of(tool), results.columns, isinstance(results, Summaries)), sink, parsed)
         return _end(results, sink, parsed)
+
+
+def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace, **offline: Any) -> Session:
+    """The session that a command line asks for. `offline` are the session's arguments of that kind."""
+    named, found = pids_of(options, parsed), None
+    if not named and not parsed.command and not offline and hasattr(tool, "processes"):
+        found = tool.processes(options)
+    session = _session(named or None, found, session_arguments(tool, options, parsed) | offline)
+    condition = narrowing(parsed)
+    if condition is not None:
+        session.narrow(condition)
+    return session
 
 
 def pids_of(options: ToolOptions, parsed: argparse.Namespace) -> list[int]:
@@ -101,7 +106,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
         "command": parsed.command,
         "duration": parsed.duration,
         "drop_privileges": parsed.drop if parsed.drop_to is None else parsed.drop_to,
-        "capacity": parsed.capacity,
+        "capacity": None if spelling_of(tool).capacity else parsed.capacity,
         "returns": parsed.returns,
         "ordered": True,
     }
@@ -187,6 +192,7 @@ def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespa
         for refusal in session.refused:
             note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
         session.presence.tell(lambda line: note(f"usdtkit: {line}"))
+        session.on_remark = lambda line: note(f"usdtkit: {line}")
         note("Tracing… Ctrl-C ends.")
         if isinstance(results, Rows):
             for row in results:

@@ -7,9 +7,12 @@
             print(probe.spec, [site.arguments_text for site in probe.sites])
         print(functions(image, "std::condition_variable::wait"))
 
-`image` opens a file and places addresses in it, `notes` reads its USDT probes, `arguments` the operands of a probe
-site. `symbols` finds functions, by `tables`, `debugfiles` (of stripped files) and `demangle`; `sites` says what a probe
-costs and where none may be; `walk` finds the ELF files of a directory. Everything in a file is taken as hostile: bad
+`image` opens a file and finds addresses in it. `notes` reads its USDT probes, with `arguments` for their operands and
+`metadata` for our own note. `symbols` finds functions, with `tables`, `matching`, `debugfiles` (for stripped files) and
+`demangle`; `lookup` finds the function at an address. `exits` finds the instructions by which a function leaves, with
+`decoder`, `flows`, `callframes` and `callees`. `sites` says what a probe costs and where none may be put, `unwinding`
+where the kernel's return probes do harm, `golang` what is particular about Go. `walk` finds the ELF files of a
+directory, `writer` writes small ones, and `constants` has the numbers of the format. Files are treated as hostile: bad
 bytes raise `usdtkit.errors.ElfError`.
 """
 
@@ -33,7 +36,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is used, because the application's side needs only the writer."""
+    """Import a public name when it is asked for: the application's side needs only the writer."""
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

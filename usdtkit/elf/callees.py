@@ -1,8 +1,8 @@
 """Where a jump out of a function leads: a part of it that was moved away, or a function that it ends in.
 
-Input `usdtkit.elf.image.Image` and its `CallFrames`; used by `usdtkit.elf.exits`. Symbols are searched by address in an
+Input `usdtkit.elf.image.Image` and its `CallFrames`; used by `usdtkit.elf.exits`. Symbols are found by address in an
 index that the shim makes, and relocations by the bytes of their address, because going through the 150,000 symbols of a
-large program here takes longer than a tool's start.
+large program in Python takes longer than a tool's start.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from usdtkit.elf.tables import Table, dynamic_table, fullest_table
 from usdtkit.errors import ElfError, UsdtkitError
 from usdtkit.records import NamedTuple
 
-_ENCLOSING = 16  # symbols before the nearest that are looked at for one that contains an address
+_ENCLOSING = 16  # symbols before the nearest that are tried for one that contains an address
 _LONGEST_STUB = 32
-# Relocations by machine: those of an entry that is the address of a symbol, and of one that is an address of the file.
+# Types of relocations by machine: for an entry with the address of a symbol, and for one with an address of the file.
 _SYMBOLIC = {"x86_64": (6, 7), "aarch64": (1025, 1026)}
 _RELATIVE = {"x86_64": 8, "aarch64": 1027}
 _INDIRECT_RELATIVE = {"x86_64": 37, "aarch64": 1032}  # the address that an indirect function's resolver gives
-# Other libraries are made to replace them: a call of libc's may end in jemalloc.
+# Other libraries replace these functions: a call of libc's may end in jemalloc.
 _REPLACED = frozenset(
     (
         *("malloc", "calloc", "realloc", "free", "reallocarray", "memalign", "aligned_alloc", "posix_memalign"),
@@ -38,7 +38,7 @@ _REPLACED = frozenset(
 
 
 class Destination(NamedTuple):
-    """What a jump leads to. With `start` it is a function of this file, of `size` bytes (0: unknown)."""
+    """Where a jump leads. With `start` it is a function of this file, of `size` bytes (0 where that is unknown)."""
 
     name: str
     start: int = 0
@@ -46,7 +46,7 @@ class Destination(NamedTuple):
 
 
 class Callees:
-    """The functions of one file by address; tables are read when they are first asked for."""
+    """Finds the functions of one file by address. Tables are read when they are first needed."""
 
     def __init__(self, image: Image, frames: CallFrames) -> None:
         self._image = image
@@ -61,10 +61,10 @@ class Callees:
         self._offset_tables = [s for s in image.sections if s.name.startswith(".got")]
 
     def fragment(self, address: int, conditional: bool) -> tuple[int, int] | None:
-        """(start, size) of the part of a function that a jump leads to, None where it leads to another function.
+        """Return (start, size) of the part of a function that a jump leads to, None where it leads to another function.
 
-        Compilers move what is seldom run to another place. There it has a symbol whose name says so, or none, but call
-        frame information of its own, by which the stack is often not as at an entry.
+        Compilers move code that seldom runs to another place. There it has a symbol whose name says so, or no symbol
+        but call frame information of its own, by which the stack is often not as at an entry.
         """
         if _within(self._stubs, address) is not None:
             return None
@@ -80,7 +80,7 @@ class Callees:
         return None
 
     def destination(self, address: int) -> Destination | None:
-        """What a jump to an address ends in; None in the middle of a function, or where there is none."""
+        """Return the function at an address; None in the middle of a function, or where there is none."""
         if (stub := _within(self._stubs, address)) is not None:
             return self._of_stub(address, stub) or Destination("a function of another library")
         symbol = self._covering(address)
@@ -92,7 +92,7 @@ class Callees:
         return None
 
     def of_slot(self, address: int) -> Destination | None:
-        """The function whose address the loader puts at `address`, if that is in a global offset table."""
+        """Return the function whose address the loader puts at `address`, if that is in a global offset table."""
         if _within(self._offset_tables, address) is None:
             return None
         found = self._relocation(address)
@@ -111,14 +111,14 @@ class Callees:
         except struct.error:
             return None
         name = self._dynamic.name(symbol.at)
-        # A symbol that another library or the program may define too is bound to theirs; in C++, what is weak is so.
+        # Where another library or the program may define the symbol as well, theirs counts. In C++ these are weak ones.
         replaced = name in _REPLACED or (name.startswith("_Z") and symbol.is_weak)
         if symbol.is_function and symbol.is_defined and not replaced:
             return Destination(name, symbol.value, symbol.size)
         return Destination(name)
 
     def around(self, address: int) -> Destination | None:
-        """The function, or described range of code without a symbol, that an address lies in."""
+        """Return the function that an address lies in; without a symbol, the range with call frame information."""
         symbol = self._covering(address)
         if symbol is not None and (symbol[2] or symbol[1] == address):
             return Destination(*symbol)
@@ -128,7 +128,7 @@ class Callees:
         return Destination(f"a function without a name at {described.start:#x}", described.start, described.size)
 
     def pointer(self, address: int) -> int:
-        """The address of the function that the file, or the loader, puts at this address of data; 0 where none is."""
+        """Return the address of a function that the file, or the loader, puts at this address of data; 0 for none."""
         found = self._relocation(address)
         if found is not None:
             return found[2] if found[0] == _RELATIVE.get(self._image.machine) else 0
@@ -221,7 +221,7 @@ def _within(sections: list[Section], address: int) -> Section | None:
 
 
 def _slot_of_aarch64(code: bytes, address: int) -> int:
-    """The address that a stub reads: `adrp x16, page; ldr x17, [x16, offset]`, behind an optional `bti c`. 0: none."""
+    """The address that a stub reads: `adrp x16, page; ldr x17, [x16, offset]`, after an optional `bti c`; else 0."""
     words: tuple[int, ...] = struct.unpack(f"<{len(code) // 4}I", code[: len(code) // 4 * 4])
     for at, (first, second) in enumerate(pairwise(words)):
         if first & 0x9F00001F == 0x90000010 and second & 0xFFC003FF == 0xF9400211:

@@ -1,8 +1,8 @@
 """An open ELF file → where its functions begin and end, and where the stack is in them, by its call frame information.
 
-Input `usdtkit.elf.image.Image`; used by `usdtkit.elf.exits`. Compilers write .eh_frame for every function, also in
-stripped files, because exceptions are thrown by it. A table in .eh_frame_hdr finds the description of an address by
-binary search; a file without that table is gone through once. Damaged descriptions answer "unknown", which is None.
+Input `usdtkit.elf.image.Image`; used by `usdtkit.elf.exits`. Compilers write .eh_frame for every function, and strip
+keeps it, because throwing exceptions needs it. The description of an address is found by binary search in the table of
+.eh_frame_hdr; without that table, all descriptions are read once. Damaged descriptions count as absent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FORMATS = {0x00: "Q", 0x02: "H", 0x03: "I", 0x04: "Q", 0x0A: "h", 0x0B: "i", 0x
 _RELATIVE_TO_PLACE, _ABSOLUTE = 0x10, 0x00
 _SEARCHABLE = b"\x01\x1b\x03\x3b"  # version 1; pointer from here, count of 4 bytes, entries of 4 bytes from the header
 _LONGEST_ENTRY = 1 << 16  # the longest of node has 3 KB
-_MOST_ENTRIES = 1 << 19  # gone through where there is no table: 6 times those of a browser
+_MOST_ENTRIES = 1 << 19  # read where there is no table: 6 times those of a browser
 _STACK_POINTER = {"x86_64": 7, "aarch64": 31}
 
 # DW_CFA_*, the instructions of a description. Those that move on to a later address, with the size of their operand,
@@ -78,7 +78,7 @@ class _Common(NamedTuple):
 
 
 class CallFrames:
-    """The call frame information of one file, read when the first question is asked."""
+    """The call frame information of one file, read when it is first needed."""
 
     def __init__(self, image: Image) -> None:
         self._image = image
@@ -93,10 +93,10 @@ class CallFrames:
         self._descriptions: dict[int, Description | None] = {}
         self._rules: dict[int, tuple[list[int], list[Rule]] | None] = {}
         self.at_entry = Rule(_STACK_POINTER.get(image.machine, -1), 8 if image.machine == "x86_64" else 0)
-        """The rule before a function has put anything on the stack, and again when it has taken all from it."""
+        """The rule at a function's entry, and again when it has removed everything from the stack."""
 
     def covering(self, address: int) -> Description | None:
-        """The description of the range that holds a virtual address; None where there is none, or it is damaged."""
+        """Return the description of the range with a virtual address; None where there is none, or it is damaged."""
         data = self._section()
         at = bisect_right(self._starts, address - self._base) - 1
         if at < 0:
@@ -108,7 +108,7 @@ class CallFrames:
         return found if found is not None and found.start <= address < found.end else None
 
     def rule(self, address: int) -> Rule | None:
-        """How the frame is found when the instruction at a virtual address is about to run; None where unknown."""
+        """Return the rule that holds before the instruction at a virtual address; None where it is unknown."""
         found = self.covering(address)
         if found is None:
             return None

@@ -1,8 +1,8 @@
 """A stripped ELF file → the files that have its symbols: its own .gnu_debugdata, or what its build-id or link names.
 
-Input `usdtkit.elf.image.Image`, output more of them; used by `usdtkit.elf.symbols`. Whatever is found must fit: a
-build-id is compared, the file of a link must have the checksum that the link says. Both can be forged, and symbols
-decide where probes are put: so it must belong to root, to us, or to the owner of the file whose symbols are sought.
+Input `usdtkit.elf.image.Image`, output more of them; used by `usdtkit.elf.tables` and `usdtkit.trace.symbols`. A debug
+file must fit: its build-id is compared, or its checksum with the one in the link. Both can be forged, and symbols
+decide where probes are put. So the debug file must also belong to root, to us, or to the owner of the stripped file.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ _ABOVE = re.compile(r"/proc/[0-9]+/root(?=/)")
 
 
 def debug_images(image: Image) -> Iterator[Image]:
-    """Open files with the symbols that this one was stripped of; the caller closes each.
+    """Yield open files with the symbols that this one was stripped of. The caller closes each of them.
 
-    Looked for by build-id, then by .gnu_debuglink, both also below a container's root; then in the file itself, where
-    Fedora keeps the functions that are not exported. What is damaged, or cannot be read, counts as absent.
+    They are looked for by build-id, then by .gnu_debuglink, both also below a container's root; then in the file
+    itself, where Fedora keeps the functions that are not exported. A file that is damaged or cannot be read counts as
+    absent.
     """
-    found = _by_build_id(image) or _by_link(image)
-    if found is not None:
-        yield found
+    debug = _by_build_id(image) or _by_link(image)
+    if debug is not None:
+        yield debug
     elif (section := image.section(".gnu_debugdata")) and (unpacked := _unpacked(image, section)) is not None:
         yield unpacked
 
@@ -49,7 +50,7 @@ def _by_build_id(image: Image) -> Image | None:
 
 
 def _by_link(image: Image) -> Image | None:
-    """The name is that of a file beside this one; 4 bytes of CRC-32 follow it, at a multiple of 4."""
+    """The file that .gnu_debuglink names: a NUL-terminated name, padding to 4 bytes, and the CRC-32 of the file."""
     section = image.section(".gnu_debuglink")
     if section is None or not 8 <= section.size <= 4096:
         return None
@@ -57,7 +58,7 @@ def _by_link(image: Image) -> Image | None:
     name = os.fsdecode(data.partition(b"\0")[0])
     if "/" in name or name in ("", ".", ".."):
         return None
-    wanted = int.from_bytes(data[-4:], "little" if image.little_endian else "big")
+    expected = int.from_bytes(data[-4:], "little" if image.little_endian else "big")
     above = _ABOVE.match(image.path)
     root = above[0] if above else ""
     directory = os.path.dirname(os.path.abspath(image.path))  # noqa: PTH100, PTH120
@@ -65,7 +66,7 @@ def _by_link(image: Image) -> Image | None:
     for folder in (directory, f"{directory}/.debug", f"{root}{_DIRECTORY}{inside}"):
         candidate = _open(f"{folder}/{name}", image)
         if candidate is not None:
-            if candidate.size <= _LARGEST_LINKED and _checksum(candidate) == wanted:
+            if candidate.size <= _LARGEST_LINKED and _checksum(candidate) == expected:
                 return candidate
             candidate.close()
     return None

@@ -1,7 +1,7 @@
-"""Mangled names of C++ and Rust → names as they were written; and what of a pattern must stand in a mangled name.
+"""Mangled names of C++ and Rust → names as they were written; and the parts of a pattern that mangled names contain.
 
-Used by `usdtkit.elf.symbols`. LLVM's demangler (pycxxfilt) runs in a child process with little memory and time: a name
-of 250 bytes can ask it for gigabytes, and it ends its process when there is no more.
+Used by `usdtkit.elf.matching` and `usdtkit.output`. LLVM's demangler (pycxxfilt) runs in a child process with little
+memory and time, because a name of 250 bytes can make it ask for gigabytes, and it ends its process where it gets none.
 """
 
 from __future__ import annotations
@@ -18,31 +18,14 @@ from usdtkit.errors import UnsupportedError
 _LONGEST_NAME, _LONGEST_RESULT = 4096, 16384
 _NAME = re.compile(r"_[ZR][\w.$]+", re.ASCII)
 _MEMORY = 64 << 20
-_NAMES_A_SECOND = 50_000  # a tenth of what it does
+_NAMES_A_SECOND = 50_000  # a tenth of what it achieves
 _MOST_STARTS = 4
 
-# Reads a name a line, writes a line for each; $ and . are how Rust's older mangling spells other characters.
-_CHILD = """
-import resource, sys
-memory, seconds, longest, at_once, directory = *map(int, sys.argv[1:5]), sys.argv[5]
-resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-sys.path.insert(0, directory)
-from pycxxfilt import demangle
-for name in sys.stdin.read().split("\\n")[:-1]:
-    try:
-        result = demangle(name) or ""
-    except (ValueError, MemoryError):
-        result = ""
-    sys.stdout.write((result if len(result) <= longest else "") + "\\n")
-    if at_once:
-        sys.stdout.flush()
-"""
+_CHILD = __file__.rpartition("/")[0] + "/_demangle_child.py"
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _ANONYMOUS = "(anonymous namespace)"
-# What a mangled name abbreviates, or spells in another way.
+# Words that a mangled name abbreviates, or spells in another way.
 _NOT_IN_FULL = re.compile(
     "std|string|basic_string|allocator|char_traits|(basic_)?[io]{1,2}stream|anonymous|namespace|operator|new|delete|const|"
     "volatile|unsigned|signed|char|short|int|long|bool|float|double|void|auto|decltype|wchar_t|lambda|unnamed|thunk|"
@@ -55,26 +38,27 @@ _RUST_CHARACTERS = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP":
 
 
 def demangle(names: Sequence[str]) -> list[str]:
-    """The names as they were written, "" for each that is not mangled or that cannot be read within bounds.
+    """Return the names as they were written, "" for each that is not mangled or cannot be read within the limits.
 
     UnsupportedError where pycxxfilt is not installed.
     """
-    wanted = [(index, name) for index, name in enumerate(names) if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)]
+    left = [(index, name) for index, name in enumerate(names) if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)]
     results = [""] * len(names)
     for start in range(_MOST_STARTS):
-        if not wanted:
+        if not left:
             break
         at_once = int(start > 0)
-        done, out_of_time = _run([name for _, name in wanted], at_once)
-        for (index, _), result in zip(wanted, done, strict=False):
+        done, out_of_time = _run([name for _, name in left], at_once)
+        for (index, _), result in zip(left, done, strict=False):
             results[index] = _rust(result)
-        # If it died for want of memory, and every line came out when it was ready, the next name was the reason.
-        wanted = [] if out_of_time else wanted[len(done) + at_once :]
+        # The child dies where memory runs out. If it wrote every line at once, the name after the last line was the
+        # reason, and is left out from then on.
+        left = [] if out_of_time else left[len(done) + at_once :]
     return results
 
 
 def words(pattern: str | re.Pattern[str]) -> list[str]:
-    """Texts of a glob for demangled names that every mangled name of a match contains; none for a regex."""
+    """Return the parts of a glob for demangled names that mangled names of its matches contain; none for a regex."""
     if not isinstance(pattern, str):
         return []
     text = re.sub(r"\[[^]]*\]", "*", pattern.replace(_ANONYMOUS, "")).partition("(")[0]
@@ -82,12 +66,12 @@ def words(pattern: str | re.Pattern[str]) -> list[str]:
 
 
 def without_copy(name: str) -> str:
-    """A demangled name without what says that it is a copy of the compiler's: `f(int)` of `f(int) (.isra.0)`."""
+    """Return a demangled name without the mark of a copy that a compiler has made: `f(int)` of `f(int) (.isra.0)`."""
     return _COPY.sub("", name)
 
 
 def without_parameters(name: str) -> str:
-    """A demangled function name without parameters and return type: `ns::f<int>` of `void ns::f<int>(int) const`."""
+    """Return a demangled name without parameters and return type: `ns::f<int>` of `void ns::f<int>(int) const`."""
     depth, start, position = 0, 0, 0
     is_thunk = name.startswith(("virtual thunk to ", "non-virtual thunk to ", "covariant return thunk to "))
     while position < len(name):
@@ -96,7 +80,7 @@ def without_parameters(name: str) -> str:
             position += len(_ANONYMOUS)
             continue
         if name.startswith("operator", position) and not name[position - 1 : position].isalnum():
-            # its name may be of brackets, and of spaces
+            # the name of an operator may contain brackets and spaces
             end = name.find("(", position + 10 if name.startswith("operator()", position) else position)
             return name[start : end if end >= 0 else len(name)]
         if character == "(" and depth == 0:
@@ -112,13 +96,13 @@ def without_parameters(name: str) -> str:
 
 
 def _run(names: list[str], at_once: int) -> tuple[list[str], bool]:
-    """The results of one child for the names that it got to, and whether its time was up then."""
-    found = find_spec("pycxxfilt")
-    if found is None or found.origin is None or not sys.executable:
+    """The results of one child for the names that it has reached, and whether it ran out of time."""
+    package = find_spec("pycxxfilt")
+    if package is None or package.origin is None or not sys.executable:
         raise UnsupportedError("demangled names need the package pycxxfilt", hint="pip install pycxxfilt")
     limits = _MEMORY, 1 + len(names) // _NAMES_A_SECOND, _LONGEST_RESULT, at_once
-    packages = found.origin.rpartition("/")[0].rpartition("/")[0]
-    command = [sys.executable, "-I", "-S", "-c", _CHILD, *map(str, limits), packages]
+    packages = package.origin.rpartition("/")[0].rpartition("/")[0]
+    command = [sys.executable, "-I", "-S", _CHILD, *map(str, limits), packages]
     lines = "".join(f"{name}\n" for name in names)
     done = subprocess.run(command, input=lines, capture_output=True, encoding="ascii", errors="replace")
     if done.returncode > 0:
@@ -128,7 +112,7 @@ def _run(names: list[str], at_once: int) -> tuple[list[str], bool]:
 
 
 def _rust(name: str) -> str:
-    """Of Rust's older mangling, which is C++'s with escapes and a hash, the name without them."""
+    """The name without the escapes and the hash of Rust's older mangling, which otherwise is C++'s."""
     plain = _COPY.sub("", name)
     if not name or not (hash := _RUST_HASH.search(plain)):
         return name

@@ -59,9 +59,10 @@ Kind = Literal["return", "jump", "branch"]
 class Exit(NamedTuple):
     """One instruction by which a function leaves.
 
-    `kind` is "return", "jump" (a tail call) or "branch" (a conditional one, taken by the x86 `condition` code, the low
-    four bits of its opcode; else 0). A `shared` one also runs in calls of other functions. The return value is in its
-    register where it is `final`; at a jump to what could not be followed, whose name is `to`, it is still to come.
+    `kind` is "return", "jump" (a tail call) or "branch" (a conditional tail call; its `condition` is the x86 condition
+    code, which is the low four bits of the opcode, else 0). A `shared` exit also runs in calls of other functions. At a
+    `final` exit the return value is in its register. A jump that could not be followed is not final: the function `to`
+    that it leads to will return the value.
     """
 
     file_offset: int
@@ -76,9 +77,9 @@ class Exits(NamedTuple):
     """How a function is left.
 
     `sites` has each file offset once, in ascending order. A leaf (`is_leaf`) calls nothing and jumps nowhere, so that
-    no exception, cancellation or switch of stacks can leave it. `ends_in` names what it jumps to and was not followed.
-    `entry` is the file offset where a call of it is to be counted: its first instruction, or in Go the one behind the
-    check of the stack, which is run again when the stack has grown.
+    no exception, cancellation or switch of stacks can leave it. `ends_in` are the names of what it jumps to that was
+    not followed. `entry` is the file offset where a call is to be counted: the first instruction, or in Go the one
+    after the stack check, which runs again when the stack has grown.
     """
 
     sites: tuple[Exit, ...]
@@ -88,7 +89,7 @@ class Exits(NamedTuple):
 
 
 class _Leave(NamedTuple):
-    """A return or an outward jump of a body; a jump leads to `to`."""
+    """A return, or a jump out of a body to `to`."""
 
     at: int
     kind: Kind
@@ -98,7 +99,7 @@ class _Leave(NamedTuple):
 
 
 class _Body(NamedTuple):
-    """One function and its fragments: how they leave, or the problem for which that is not known."""
+    """One function and its fragments: how they leave, or the problem why that is not known."""
 
     problem: str
     calls: bool = False
@@ -152,11 +153,11 @@ class ExitFinder:
         return self._callees.pointer(address)
 
     def starts(self, function: Function) -> list[int] | None:
-        """Where the instructions of a function begin, in bytes from its start; None where it cannot be decoded."""
+        """Return where the instructions of a function begin, in bytes from its start; None if it cannot be decoded."""
         return self.starts_of(function.address, function.size)
 
     def starts_of(self, start: int, size: int) -> list[int] | None:
-        """As `starts`, of code of `size` bytes at the virtual address `start`."""
+        """Return the same as `starts` for `size` bytes of code at the virtual address `start`."""
         if not self._decoder.is_supported:
             return None
         code = self._decoder.decode(start, self._size(start, size))
@@ -165,16 +166,16 @@ class ExitFinder:
         return [at for at, begins in enumerate(code.begins) if begins == 1]
 
     def around(self, address: int) -> Destination | None:
-        """The function of this file that a virtual address lies in, by its symbols and call frame information."""
+        """Return the function that a virtual address lies in, by symbols and call frame information."""
         return self._callees.around(address)
 
     def _sites(self, body: _Body, start: int, into: Sequence[int]) -> tuple[dict[int, Exit], list[str]]:
-        """The exit sites of a body and of the functions that it ends in; and what else it ends in, each name once."""
+        """The exit sites of a body and of the functions that it ends in; and the names of what was not followed."""
         sites: dict[int, Exit] = {}
         ends: dict[str, None] = {}
         followed = {start}
         queue = [body]
-        for each in queue:  # which grows meanwhile
+        for each in queue:  # which grows in the loop
             for leave in each.leaves:
                 to = leave.to
                 if to is not None and self._follow(to, into, followed, queue, MOST_SITES - len(sites)):
@@ -188,7 +189,7 @@ class ExitFinder:
         return sites, list(ends)
 
     def _follow(self, to: Destination, into: Sequence[int], followed: set[int], queue: list[_Body], room: int) -> bool:
-        """Whether the exits of what is jumped to, which go to the queue, are exits of the function that jumps."""
+        """Whether a jump can be followed. The exits of its destination, which joins the queue, then count as well."""
         wanted = [to] if to.start else [Destination(to.name, start) for start in into if to.name in _COMPUTED]
         wanted = [one for one in wanted if one.start not in followed]
         callees = [self._callee(one) for one in wanted]
@@ -205,13 +206,13 @@ class ExitFinder:
         return True
 
     def _callee(self, to: Destination) -> _Body:
-        """The body of what is jumped to, or one with a problem where it must not be followed."""
+        """The body of a jump's destination, or one with a problem where it must not be followed."""
         if to.name.startswith(_THUNKS) or to.name.endswith(".abi0"):
             return _Body("its exits lead elsewhere")
         return self._body(to.start, to.size)
 
     def _size(self, start: int, size: int) -> int:
-        """The size of a function, from its call frame information where its symbol has none."""
+        """The size of a function, by its call frame information where its symbol has none."""
         if size == 0 and (described := self._frames.covering(start)) is not None and described.start == start:
             return described.end - start
         return size
@@ -227,7 +228,7 @@ class ExitFinder:
         calls = False
         outward: list[Flow] = []
         leaving: list[Flow] = []  # returns, and jumps whose destination is computed
-        for code in ranges:  # which grows by the fragments
+        for code in ranges:  # which grows by the fragments that are found
             if code.problem:
                 return _Body(code.problem)
             low, high = code.start, code.start + len(code.begins)
@@ -253,23 +254,23 @@ class ExitFinder:
         return self._leaves(ranges, calls, outward, leaving)
 
     def _leaves(self, ranges: list[Code], calls: bool, outward: list[Flow], leaving: list[Flow]) -> _Body:
-        """The body of decoded ranges, whose jumps that leave them are `outward`."""
+        """The body of decoded ranges; `outward` are the jumps that leave them."""
         own, frames = ranges[0], self._frames
         at_entry = frames.at_entry
-        # Exceptions bring control to where no jump leads, so that what is not reached says nothing there.
+        # Exceptions bring control to places that no jump leads to. Then code that is not reached by jumps may run too.
         described = [frames.covering(code.start) for code in ranges]
         reached = None if any(one is not None and one.has_handlers for one in described) else reached_from_entry(ranges)
         found: list[tuple[Flow, Kind, Destination | None]] = []
         indirect = [flow for flow in leaving if flow.kind == INDIRECT]
         sure = indirect if reached is None else [flow for flow in indirect if flow.at in reached]
         jumps, has_table = self._indirect_jumps(sure, ranges, reached)
-        if has_table and len(sure) < len(indirect):  # then there are more behind the table
+        if has_table and len(sure) < len(indirect):  # then the table leads to more of them
             jumps, _ = self._indirect_jumps(indirect, ranges, reached)
         if jumps is None:
             return _Body("it jumps to an address in a register, to a part of it or elsewhere")
         if reached is not None and not has_table and not self._callees.is_go:
-            # Not reached are data, what only a call within leads to, and another function that shares a fragment. Go
-            # comes back from a panic to where no jump leads.
+            # Code that is not reached is data, or only called from within, or belongs to another function that shares a
+            # fragment. Go is left out: after a panic it continues where no jump leads.
             outward = [flow for flow in outward if flow.at in reached]
             leaving = [flow for flow in leaving if flow.at in reached]
         found += [(flow, "jump", self._pointed_to(flow)) for flow in jumps]
@@ -295,10 +296,11 @@ class ExitFinder:
     def _indirect_jumps(
         self, jumps: list[Flow], ranges: list[Code], reached: set[int] | None
     ) -> tuple[list[Flow] | None, bool]:
-        """Those of the indirect jumps that leave the function (None: unclear), and whether others are a switch.
+        """The indirect jumps that leave the function (None where that is unclear), and whether others are a switch.
 
-        A tail call needs the stack as it was at the entry. Where it is so at a jump through an array, that may be one
-        of functions or the table of a switch; a table leads to code of the function that no other jump leads to.
+        A tail call needs the stack as it was at the entry. A jump through an array where the stack is so can be a tail
+        call through an array of functions, or a switch. A switch leads to code of the function that no other jump leads
+        to.
         """
         unclear, has_table, at_entry = [], False, self._frames.at_entry
         for flow in jumps:
@@ -320,7 +322,7 @@ class ExitFinder:
         return leaving, len(leaving) < len(unclear)
 
     def _pointed_to(self, flow: Flow) -> Destination:
-        """Where a jump through a register or memory leads, as far as the file says."""
+        """Where a jump through a register or memory leads, as far as the file tells."""
         if flow.flags & SLOT:
             return self._callees.of_slot(flow.target) or Destination(_POINTER)
         return Destination(_POINTER if flow.flags & MEMORY else _REGISTER)

@@ -1,7 +1,7 @@
 """One open ELF file: a path in; segments, sections, notes, build-id, and file offsets for addresses out.
 
-The ground under `usdtkit.elf.notes` and `usdtkit.elf.symbols`. The container is read by `struct`, not by pyelftools:
-importing that takes longer than opening every file of a process (a test compares the two).
+Everything else in `usdtkit.elf` stands on it. The headers are read with `struct`, because importing pyelftools takes
+longer than opening every file of a process; a test compares the two.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from usdtkit.files import OpenFile
 from usdtkit.records import NamedTuple
 
 LONGEST_NAME = 1 << 13
-"""Bytes beyond which a string table is not searched for the end of a symbol's name."""
+"""How many bytes of a string table are searched for the end of a symbol's name."""
 
-# A section is read whole into memory, and a sparse file can claim any size. The largest known is a tenth of a browser's
-# debug file; node's symbol names are 13 MB.
+# A section is read whole into memory, and a sparse file can claim any size. The symbol names of node are 13 MB; the
+# largest known are those in the debug files of a browser.
 _LARGEST_READ = 64 << 20
 _LARGEST_BUILD_ID = 1 << 20  # among other notes
 MOST_NOTES = 1 << 16
-"""Notes of one section that are gone through. A virtual machine for Java has six hundred."""
+"""The most notes of one section that are read. A virtual machine for Java has six hundred."""
 _PIECE_OF_NOTES = 1 << 18
-# More than any linker makes, and as much as can be gone through in a moment.
+# More than any linker makes, and as much as can be read in a moment.
 _MOST_SECTIONS, _MOST_SEGMENTS, _LONGEST_SECTION_NAME = 1 << 17, 128, 256
 
 
@@ -56,13 +56,14 @@ class Section(NamedTuple):
 
 
 class Image:
-    """An open ELF file. `file` stays open for those who keep what was read of it, also after `close`.
+    """An open ELF file.
 
-    It is read by pread and not mapped: whoever truncates a mapped file kills its reader by SIGBUS.
+    What is read from it refers to `file`, which stays open for that also after `close`. It is read by pread and not
+    mapped, because truncating a mapped file kills its reader by SIGBUS.
     """
 
     def __init__(self, path: str, file: OpenFile | int) -> None:
-        """Read the headers of `file`, which messages call `path`; a number is a descriptor that is taken over."""
+        """Read the headers of `file`, which messages call `path`. A number is a descriptor that is taken over."""
         self.path = path
         self._file: OpenFile | None = OpenFile(path, file) if isinstance(file, int) else file
         self._file_size = self.file.size
@@ -83,7 +84,7 @@ class Image:
         )
         self.machine = machine_name(machine, self.bits, self.little_endian)
         headers = self._section_headers(shoff, shentsize, shnum)
-        if headers and phnum == 0xFFFF:  # the true counts are in section 0 where they do not fit their fields
+        if headers and phnum == 0xFFFF:  # counts that do not fit into their fields are in section 0
             phnum = headers[0][7]
         if headers and shstrndx == 0xFFFF:
             shstrndx = headers[0][6]
@@ -93,12 +94,12 @@ class Image:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Image:
-        """Open the file at `path`; NotFoundError, PrivilegeError or ElfError where that cannot be."""
+        """Open the file at `path`. NotFoundError, PrivilegeError, ElfError."""
         file = OpenFile.open(path)
         return cls(file.path, file)
 
     def close(self) -> None:
-        """Read no more of it; again is harmless. The file is closed when nothing that was read of it has it."""
+        """End reading. The file itself is closed when nothing refers to it any more. Closing again is harmless."""
         self._file = None
 
     def __enter__(self) -> Image:
@@ -111,18 +112,18 @@ class Image:
 
     @property
     def file(self) -> OpenFile:
-        """The file that is read. ElfError after `close`."""
+        """The open file; ElfError after `close`."""
         if self._file is None:
             raise ElfError(f"{self.path}: is closed")
         return self._file
 
     @property
     def size(self) -> int:
-        """Bytes of the file when it was opened."""
+        """The size of the file in bytes when it was opened."""
         return self._file_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes of the file from `offset`; ElfError where the file is shorter."""
+        """Read `size` bytes from `offset`. ElfError where the file is shorter."""
         if offset < 0 or size < 0 or offset + size > self._file_size:
             raise ElfError(f"{self.path}: truncated: {size} bytes at {offset:#x} lie beyond the end of the file")
         if size > _LARGEST_READ:
@@ -142,11 +143,11 @@ class Image:
         return b"".join(parts)
 
     def section(self, name: str) -> Section | None:
-        """The first section of that name."""
+        """Return the first section of that name, None where there is none."""
         return next((section for section in self.sections if section.name == name), None)
 
     def data(self, section: Section) -> bytes:
-        """The bytes of a section; none where it occupies no space in the file."""
+        """Return the bytes of a section; none where it occupies no space in the file."""
         return b"" if section.type == SHT_NOBITS else self.read(section.offset, section.size)
 
     def notes(self, offset: int, size: int, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
@@ -198,9 +199,10 @@ class Image:
         return self._build_id
 
     def file_offset(self, address: int, *, writable: bool = False) -> int:
-        """Where `address` lies in the file, by the executable PT_LOAD that holds it (or `writable`, of a semaphore).
+        """Return where a virtual address lies in the file, by the executable PT_LOAD that holds it.
 
-        ElfError where no such segment holds it, or only as memory that the file does not fill (.bss).
+        With `writable`, as for a semaphore, it is a writable PT_LOAD. ElfError where no such segment holds the address,
+        or only as memory that the file does not fill (.bss).
         """
         for start, size, place in self._data_spans if writable else self._code_spans:
             if 0 <= address - start < size:
@@ -209,14 +211,14 @@ class Image:
         raise ElfError(f"{self.path}: address {address:#x} lies in no {kind} segment of the file")
 
     def address(self, file_offset: int) -> int:
-        """The virtual address of an offset in the file that is loaded executable; ElfError where it is not."""
+        """Return the virtual address of a file offset. ElfError where it is not loaded executable."""
         for start, size, place in self._code_spans:
             if 0 <= file_offset - place < size:
                 return file_offset - place + start
         raise ElfError(f"{self.path}: offset {file_offset:#x} lies in no executable segment of the file")
 
     def _spans(self, flag: int) -> list[tuple[int, int, int]]:
-        """(address, bytes, file offset) of what the file has of each segment that is loaded with the flag."""
+        """(address, size in the file, file offset) of each segment that is loaded with the flag."""
         return [
             (s.address, min(s.file_size, self._file_size - s.offset), s.offset)
             for s in self.segments
@@ -275,6 +277,6 @@ class Image:
 
 
 def _text_at(strings: bytes, offset: int) -> str:
-    """The NUL-terminated string at `offset` of a table, "" where there is none; bad UTF-8 as surrogate escapes."""
+    """The NUL-terminated string at an offset of a table, "" where there is none; bad UTF-8 as surrogate escapes."""
     end = strings.find(b"\0", offset, offset + _LONGEST_SECTION_NAME)
     return strings[offset:end].decode("utf-8", "surrogateescape") if end >= 0 else ""

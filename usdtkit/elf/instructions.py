@@ -1,9 +1,10 @@
 """The first bytes of an instruction → what the kernel does when a uprobe there is hit.
 
-Used by `usdtkit.elf.symbols` and `usdtkit.elf.sites`. A uprobe replaces the first byte of an instruction by a
-breakpoint. Some instructions the kernel then emulates (0.5 µs a hit in all); the others it executes in another place,
-one step, which takes a second trap (7 to 17 µs); a few it refuses, some of them only when a process maps the file, and
-then in silence. No disassembler is needed to tell which.
+Used by `usdtkit.elf.symbols`, `usdtkit.elf.sites` and `usdtkit.kernel`. A uprobe replaces the first byte of an
+instruction by a breakpoint. The kernel emulates some instructions, which costs 0.5 µs a hit in all. It executes the
+others in another place as a single step, which takes a second trap and costs 7 to 17 µs. It refuses a few, some of them
+only when a process maps the file, and then without an error. The first bytes tell which is the case, without a
+disassembler.
 """
 
 from __future__ import annotations
@@ -13,29 +14,31 @@ from typing import Literal
 Cost = Literal["emulated", "stepped", "refused", "mistaken", "held", "unknown"]
 
 LONGEST = 15
-"""Bytes of the longest instruction."""
+"""The size of the longest instruction in bytes."""
 
-# Prefixes with which the kernel takes no instruction: the segments ES, CS, SS, DS, and LOCK.
+# The kernel refuses instructions with these prefixes: the segments ES, CS, SS, DS, and LOCK.
 REFUSED_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\xf0")
 _PREFIXES = frozenset(b"\x66\x67\xf2\xf3\x64\x65") | REFUSED_PREFIXES
 _VEX, _EVEX = b"\xc4\xc5", 0x62
 # syscall, sysenter, int $0x80
 _SYSTEM_CALLS = (b"\x0f\x05", b"\x0f\x34", b"\xcd\x80")
-# First bytes of what a probe may do harm to: prefixes, and opcodes.
+# First bytes of instructions that a probe may harm: prefixes, and opcodes.
 _MAY_HARM = (b"\x62", b"\x66", b"\x67", b"\x0f", b"\xcd")
 
 
 def cost_of(code: bytes, machine: str) -> Cost:
-    """What a probe on an instruction costs, which begins `code`; "unknown" of machines other than x86-64 and i386.
+    """Return what a probe on the instruction at the start of `code` costs, as measured on Linux 6.18.
 
-    As measured on Linux 6.18: emulated are pushes of a register, calls, jumps and nops. Older kernels step nops of more
-    than one byte. `endbr64`, with which functions begin where control flow is protected, is stepped. Mistaken are
-    AVX-512's instructions whose opcode, in its table, has the number of one that is emulated, in the first: on
-    `vpbroadcastb`, with which glibc's strchr for such processors begins, a probe makes the program compute nonsense. So
-    it does on `xchg %rax, %r8`, a nop but for its prefix, with which one of the functions begins that Go's code calls
-    when it writes pointers.
-    Held are system calls: until an instruction has been stepped the kernel delivers no signal to its thread, so that a
-    call that waits (read, pause) could not be interrupted any more, neither by a timer nor by pthread_cancel.
+    - "emulated": pushes of a register, calls, jumps and nops. Older kernels step nops of more than one byte.
+    - "stepped": all others, such as `endbr64`, with which functions begin where control flow is protected.
+    - "refused": the kernel puts no probe there.
+    - "mistaken": the kernel emulates another instruction, and the program computes nonsense. It does so with
+      instructions of AVX-512 whose opcode has the number of an emulated one in the first table of opcodes, such as the
+      `vpbroadcastb` with which a strchr of glibc begins; and with `xchg %rax, %r8`, which is a nop but for its prefix,
+      and with which a function of Go's write barrier begins.
+    - "held": system calls. The kernel delivers no signal to a thread until the instruction has been stepped, so a call
+      that waits (read, pause) could not be interrupted any more, neither by a timer nor by pthread_cancel.
+    - "unknown": on machines other than x86-64 and i386.
     """
     if machine not in ("x86_64", "i386"):
         return "unknown"
@@ -50,7 +53,7 @@ def cost_of(code: bytes, machine: str) -> Cost:
     rest = rest[len(rex) :]
     if rest[:1] == b"\x90" and rex and rex[0] & 1:
         return "mistaken"
-    if len(rest) > 1 and (wide or rest[1] >= 0xC0):  # else, in 32 bits, these are other instructions
+    if len(rest) > 1 and (wide or rest[1] >= 0xC0):  # otherwise these are other instructions of 32-bit code
         if rest[0] in _VEX:
             return "refused"
         if rest[0] == _EVEX:
@@ -63,7 +66,7 @@ def cost_of(code: bytes, machine: str) -> Cost:
 
 
 def is_safe(code: bytes, machine: str) -> bool:
-    """Whether a probe there leaves what the program does as it is. For most code the first byte tells."""
+    """Return whether a probe there leaves the program's behaviour as it is. For most code the first byte tells."""
     if code[:1] not in _MAY_HARM and code[1:2] != b"\x90":
         return True
     return cost_of(code, machine) not in ("mistaken", "held")

@@ -1,7 +1,7 @@
-"""How a file will lie in memory: which of its pages are mapped more than once, and where code of it runs first.
+"""How a file will lie in memory: which of its pages are mapped more than once, and where its code begins to run.
 
-Input: an `Image`, offsets in the file. Output: facts for `usdtkit.trace`, from the program headers alone. All of it is
-pure; what a process really has mapped is in `usdtkit.mappings`.
+Input: an `Image` and offsets in the file. Output: facts for `usdtkit.trace`, from the program headers alone. What a
+process really has mapped is in `usdtkit.maps`.
 """
 
 from __future__ import annotations
@@ -17,71 +17,72 @@ _LARGEST_DYNAMIC = 1 << 16
 
 
 def misleads_kernel(image: Image, semaphore_offset: int, sites: Iterable[int], page: int) -> bool:
-    """Whether the kernel can raise this semaphore in the wrong place, or not as often as it will lower it.
+    """Return whether the kernel can raise this semaphore in the wrong place, or not as often as it will lower it.
 
-    It raises the counter in the first writable mapping of its page of the file. Linkers that save space (lld, mold) put
-    what becomes read-only after relocation on the same page as variables; that page is mapped twice, and the first of
-    the two is the wrong one while a program starts. And it raises the counter once for each mapping of a site's page
-    that is not writable, but only once before there is anything to raise.
+    The kernel raises the counter in the first writable mapping of its page of the file. Linkers that save space (lld,
+    mold) put data that becomes read-only after relocation on the same page as variables. That page is mapped twice, and
+    the first of the two is the wrong one while a program starts. The kernel also raises the counter once for each
+    mapping of a site's page that is not writable, but only once where the counter is mapped later than the sites.
     """
-    loads = [segment for segment in image.segments if segment.type == PT_LOAD]
+    loads = _loads(image)
     relro = [segment for segment in image.segments if segment.type == PT_GNU_RELRO]
     writable = [load for load in loads if load.flags & PF_W]
     constant = [
         load
         for load in loads
-        if not load.flags & PF_W or any(load.address <= one.address < load.address + load.file_size for one in relro)
+        if not load.flags & PF_W
+        or any(load.address <= segment.address < load.address + load.file_size for segment in relro)
     ]
     return _on_page(writable, semaphore_offset, page) > 1 or any(_on_page(constant, at, page) > 1 for at in sites)
 
 
 def _on_page(segments: Iterable[Segment], offset: int, page: int) -> int:
-    """How many of the segments map the page of this file offset."""
+    """How many of the segments map the page with this file offset."""
     start = offset & -page
-    return sum(one.offset & -page <= start < one.offset + one.file_size for one in segments if one.file_size)
+    return sum(each.offset & -page <= start < each.offset + each.file_size for each in segments if each.file_size)
 
 
 def address_of(image: Image, offset: int, *, writable: bool = False) -> int | None:
-    """The virtual address of what stands at this offset, or None; `writable`: in a segment that is."""
-    for one in image.segments:
-        if one.type == PT_LOAD and 0 <= offset - one.offset < one.file_size and (one.flags & PF_W or not writable):
-            return one.address + offset - one.offset
+    """Return the virtual address of a file offset, None where it is not loaded; with `writable`, loaded writable."""
+    for load in _loads(image):
+        if 0 <= offset - load.offset < load.file_size and (load.flags & PF_W or not writable):
+            return load.address + offset - load.offset
     return None
 
 
 def places_of_code(image: Image, page: int) -> list[tuple[int, int]]:
-    """Where the pages of each executable segment begin: file offset, and virtual address."""
-    return [
-        (one.offset & -page, one.address & -page) for one in image.segments if one.type == PT_LOAD and one.flags & PF_X
-    ]
+    """Return (file offset, virtual address) of the page at which each executable segment begins."""
+    return [(load.offset & -page, load.address & -page) for load in _loads(image) if load.flags & PF_X]
 
 
 def span(image: Image, page: int) -> tuple[int, int]:
-    """The virtual addresses that the segments take: the first, and the one behind the last."""
-    loads = [one for one in image.segments if one.type == PT_LOAD]
-    first = min((one.address & -page for one in loads), default=0)
-    return first, max((one.address + one.file_size for one in loads), default=0)
+    """Return the virtual addresses that the segments take: the first, and the one behind the last."""
+    loads = _loads(image)
+    first = min((load.address & -page for load in loads), default=0)
+    return first, max((load.address + load.file_size for load in loads), default=0)
 
 
 def load_bias(image: Image, mappings: Iterable[tuple[int, int]], page: int) -> int:
-    """How far above their addresses in the file a process has the segments, by its mappings: (address, file offset).
+    """Return how far above their addresses in the file a process has the segments.
 
-    A page that two segments share can be either's mapping, so what most of them say is taken.
+    `mappings` are (address, file offset) of what it has mapped of the file. A page that two segments share can be the
+    mapping of either, so each mapping has a vote, and the majority counts.
     """
-    loads = [one for one in image.segments if one.type == PT_LOAD]
+    loads = _loads(image)
     votes: dict[int, int] = {0: 0}
     for start, offset in mappings:
-        for one in loads:
-            if one.offset & -page <= offset < one.offset + one.file_size:
-                bias = start - (one.address - one.offset + offset)
+        for load in loads:
+            if load.offset & -page <= offset < load.offset + load.file_size:
+                bias = start - (load.address - load.offset + offset)
                 votes[bias] = votes.get(bias, 0) + 1
     return max(votes, key=lambda bias: votes[bias])
 
 
 def first_instructions(image: Image) -> list[int]:
-    """File offsets of where the file's own code begins to run: a program's entry, a library's DT_INIT; perhaps none.
+    """Return the file offsets where the file's own code begins to run: a program's entry, a library's DT_INIT.
 
-    By then the loader has mapped and relocated all of it, and nothing else of it has run.
+    There may be none. When control comes there, the loader has mapped and relocated the whole file, and no other code
+    of it has run.
     """
     width = image.bits // 8
     number = struct.Struct(image.byte_order + ("Q" if width == 8 else "I"))
@@ -95,7 +96,9 @@ def first_instructions(image: Image) -> list[int]:
 
 
 def _has_code(image: Image, address: int) -> bool:
-    return any(
-        one.type == PT_LOAD and one.flags & PF_X and 0 <= address - one.address < one.file_size
-        for one in image.segments
-    )
+    return any(load.flags & PF_X and 0 <= address - load.address < load.file_size for load in _loads(image))
+
+
+def _loads(image: Image) -> list[Segment]:
+    """The segments that are loaded."""
+    return [segment for segment in image.segments if segment.type == PT_LOAD]

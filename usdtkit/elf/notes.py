@@ -24,7 +24,7 @@ from usdtkit.records import replace
 KnownArguments = Callable[[str, str], "tuple[tuple[str, str], ...] | None"]
 """(provider, probe) → (name, type) of each argument, or None."""
 
-# A virtual machine has five hundred; this many are read in less than a second.
+# A virtual machine for Java has five hundred sites; this many are read in less than a second.
 _SIZES = (1, 2, 4, 8)
 _TYPES = {
     (floating, signed): {size: f"{'f' if floating else 'i' if signed else 'u'}{8 * size}" for size in _SIZES}
@@ -36,10 +36,10 @@ _MOST_SITES, _LARGEST_NOTES = 50_000, 16 << 20
 
 
 def read_probes(image: Image, *, path: str | None = None, known: KnownArguments | None = None) -> tuple[Probe, ...]:
-    """All probes of the file, in the order of their first notes. `path` goes into them (default: the image's).
+    """Return all probes of the file, in the order of their first notes, with `path` in them (default: the image's).
 
-    A damaged note section raises ElfError. A single note that makes no sense, or a site outside of the code, is left
-    out, with one logged warning a file.
+    `known` says what the arguments of probes of other software are called. A damaged note section raises ElfError. A
+    single note that makes no sense, or a site outside of the code, is left out; one warning a file is logged.
     """
     path = image.path if path is None else path
     problems: list[str] = []
@@ -87,7 +87,7 @@ def _declared_arguments(declaration: metadata.Declared, operands: int) -> tuple[
 # Most probes of a file share their arguments with others, and finding an object costs less than making one.
 @lru_cache(maxsize=1024)
 def name_operands(count: int, pairs: tuple[tuple[str, str], ...]) -> tuple[Argument, ...] | None:
-    """Lay (name, type) pairs over so many operands, as many as each type takes; None where they do not fit exactly."""
+    """Return the arguments that (name, type) pairs make of so many operands; None where they do not fit exactly."""
     arguments, position = [], 0
     for name, kind in pairs:
         arguments.append(Argument(name, kind, position, "", "", ()))
@@ -132,7 +132,7 @@ def _sites_by_probe(image: Image, problems: list[str]) -> dict[tuple[str, str], 
 
 
 def sites_of(image: Image) -> set[int]:
-    """The virtual addresses of all sites of the file."""
+    """Return the virtual addresses of all sites of the file."""
     base_address, mask = _base_address(image), (1 << image.bits) - 1
     return {
         location + (base_address - base if base_address and base else 0) & mask
@@ -180,7 +180,7 @@ def _notes(image: Image, problems: list[str]) -> Iterator[tuple[str, str, tuple[
 
 
 def _with_rejected(image: Image, site: Site) -> Site:
-    """The site with that of calls that cannot be fired, if its code is where usdtkit puts it."""
+    """The site, with the second one that provider files have beside it, if its code is where usdtkit writes it."""
     distance, code = REJECTED.get(image.machine, (0, b""))
     offset = site.file_offset + distance
     if not code or offset + len(code) > image.size or image.read(offset, len(code)) != code:
@@ -189,7 +189,7 @@ def _with_rejected(image: Image, site: Site) -> Site:
 
 
 def _widest(sites: list[Site]) -> tuple[Operand, ...]:
-    """For each argument the widest readable operand over the sites, for a compiler may narrow one of them."""
+    """The widest readable operand of each argument over all sites: compilers narrow an operand where they can."""
     longest = max(sites, key=lambda site: len(site.operands)).operands
     best = list(longest)
     for site in sites:

@@ -1,8 +1,8 @@
-"""OpenSSL's libssl → the functions that shake hands, which its stripped file does not name.
+"""OpenSSL's libssl → the functions that do the handshake, which a stripped file does not name.
 
-Input an open file and its `exits.ExitFinder`; used by `usdtkit.trace.returns`. SSL_do_handshake ends by a jump through
-a pointer, to one of two functions, for a client's side and a server's. Every SSL_METHOD has both, and TLS_method()
-returns the address of one.
+Input: an open file and its `exits.ExitFinder`; used by `usdtkit.trace.returns`. SSL_do_handshake ends with a jump
+through a pointer to one of two functions, one for the client's side and one for the server's. Every SSL_METHOD points
+to both, and TLS_method() returns the address of an SSL_METHOD.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _MEMBERS = (40, 48)
 
 
 def handshakes(image: Image, finder: ExitFinder) -> tuple[int, ...]:
-    """The addresses of the two functions; () where the file does not look as expected."""
+    """Return the addresses of the two functions; () where the file does not look as expected."""
     for method in functions(image, _METHOD):
         try:
             code = image.read(method.file_offset, min(method.size, _LONGEST))
         except ElfError:
             continue
         table = _returned(code, method.address)
-        found = tuple(finder.pointer(table + member) for member in _MEMBERS)
-        if all(found):
-            return found
+        pointers = tuple(finder.pointer(table + member) for member in _MEMBERS)
+        if all(pointers):
+            return pointers
     return ()
 
 
 def _returned(code: bytes, address: int) -> int:
-    """The address that a function returns which does nothing else: code at any address, or at one that is fixed."""
+    """The address that a function returns which does nothing else, in position-independent code or in other code."""
     if (at := code.find(_LEA_RIP_RAX)) >= 0:
         return address + at + 7 + int.from_bytes(code[at + 3 : at + 7], "little", signed=True)
     at = code.find(_MOV_EAX)

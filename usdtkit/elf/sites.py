@@ -1,4 +1,4 @@
-"""An address of an ELF file → what a probe there costs, and whether it must not be there at all.
+"""An address of an ELF file → what a probe there costs, and whether a probe may be put there at all.
 
 Input `usdtkit.elf.image.Image`; used by `usdtkit.trace`, `usdtkit.language` and `usdtkit.cli.list`, and by
 `usdtkit.trace.symbols`, which asks whether stacks that are taken in a function will have its caller. Stands on
@@ -21,15 +21,18 @@ _SETS_FRAME_POINTER = b"\x48\x89\xe5"  # mov %rsp,%rbp
 
 
 def cost(image: Image, file_offset: int) -> Cost:
-    """What a hit of a probe on the instruction at `file_offset` costs; "unknown" where it is not x86's."""
+    """Return what a hit of a probe on the instruction at a file offset costs; "unknown" where it is not x86 code."""
     code = image.read(file_offset, max(0, min(LONGEST, image.size - file_offset)))
     return cost_of(code, image.machine)
 
 
 def check(image: Image, *addresses: int) -> None:
-    """Raise where no probe may be put at one of the virtual addresses: ElfError outside of the file's code; UsageError
-    in a function at what is not the first byte of an instruction, and at an instruction that the kernel refuses or
-    mistakes for another. In a function that cannot be decoded its USDT sites are believed to be such bytes."""
+    """Raise where no probe may be put at one of the virtual addresses.
+
+    ElfError where it lies outside of the file's code. UsageError where it lies in a function but is not the first byte
+    of an instruction, or where the kernel refuses the instruction or mistakes it for another. In a function that cannot
+    be decoded, the USDT sites are taken for first bytes of instructions.
+    """
     from usdtkit.elf.exits import ExitFinder  # lazy: it loads the compiled shim, which `cost` does not need
 
     finder = ExitFinder(image)
@@ -42,7 +45,7 @@ def check(image: Image, *addresses: int) -> None:
         starts = finder.starts_of(start, size)
         if starts is not None and address - start in starts:
             continue
-        from usdtkit.elf.notes import sites_of  # lazy: only needed to refuse
+        from usdtkit.elf.notes import sites_of  # lazy: only addresses inside of functions need the notes
 
         if starts is not None or address not in sites_of(image):
             where = f"{image.path}: {address:#x} lies inside of {name}, {address - start} bytes from its start"
@@ -50,8 +53,11 @@ def check(image: Image, *addresses: int) -> None:
 
 
 def check_offset(image: Image, function: Function, offset: int) -> None:
-    """UsageError where no instruction of a function of this file begins `offset` bytes from its start, with the names
-    of the nearest two that do; and where the kernel puts no probe on the one that does."""
+    """Raise where no probe may be put `offset` bytes from the start of a function of this file.
+
+    UsageError where no instruction begins there, with the two nearest offsets at which one does, and where the kernel
+    puts no probe on the instruction.
+    """
     from usdtkit.elf.exits import ExitFinder  # lazy, as above
 
     name = function.demangled or function.name
@@ -64,13 +70,12 @@ def check_offset(image: Image, function: Function, offset: int) -> None:
 
 
 def _check_instruction(image: Image, address: int, where: str) -> None:
-    """UsageError where the kernel would not take a probe on the instruction, mistake it for another, or let no signal
-    interrupt it any more."""
-    what = cost(image, image.file_offset(address))
-    if what in ("refused", "mistaken"):
-        why = "puts no probe on" if what == "refused" else "would execute something else in place of"
+    """UsageError where the kernel would refuse or mistake the instruction, or let no signal interrupt it."""
+    probe_cost = cost(image, image.file_offset(address))
+    if probe_cost in ("refused", "mistaken"):
+        why = "puts no probe on" if probe_cost == "refused" else "would execute something else in place of"
         raise UsageError(f"{where}: the kernel {why} an instruction with this prefix", hint="probe the caller")
-    if what == "held":
+    if probe_cost == "held":
         raise UsageError(
             f"{where} is a system call: with a probe there no signal could interrupt it",
             hint="probe the function that makes the call, at its entry",
@@ -94,18 +99,21 @@ def _within_instruction(where: str, name: str, offset: int, starts: Sequence[int
 
 
 def keeps_frame_pointer(image: Image, function: str) -> bool | None:
-    """Whether a function begins with its frame pointer, as far as there is a choice: on x86-64; None of no function."""
+    """Return whether a function sets up a frame pointer first; None where there is no such function.
+
+    Only on x86-64 compilers have the choice; on other machines the answer is always yes.
+    """
     from usdtkit.elf.symbols import functions  # lazy: `cost` needs no symbols
 
-    found = functions(image, function)
-    if not found:
+    matching = functions(image, function)
+    if not matching:
         return None
-    return image.machine != "x86_64" or _SETS_FRAME_POINTER in image.read(found[0].file_offset, _PROLOGUE)
+    return image.machine != "x86_64" or _SETS_FRAME_POINTER in image.read(matching[0].file_offset, _PROLOGUE)
 
 
 def _function_around(image: Image, address: int) -> tuple[str, int, int] | None:
-    """Name, start and size of the function in whose middle the address is, by the symbols of the file's debug data
-    too; None at a start, or where no symbol says."""
+    """Name, start and size of the function in whose middle the address lies; None at a function's start, and where no
+    symbol of the file or its debug data covers the address."""
     inside = None
     for table in all_tables(image):
         for symbol in table:

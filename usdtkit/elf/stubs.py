@@ -1,7 +1,7 @@
-"""The second site of a probe in a provider file, which is hit in place of the first by a call that could not be fired.
+"""The second site of each probe in a provider file, which a call hits instead of the first where its values are wrong.
 
-Only constants, for `usdtkit.probes.image`, which writes such files, and `notes`, which finds the sites again;
-native/probe.c has the same numbers.
+Only constants. `usdtkit.probes.image` writes the sites, `usdtkit.elf.notes` finds them again, and native/probe.c has
+the same numbers.
 """
 
 # By architecture: bytes from the probe's site to the second one, and the code there, a nop and a return.

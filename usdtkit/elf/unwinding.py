@@ -1,9 +1,10 @@
-"""An open ELF file → why its code can leave a function otherwise than by returning from it, or switch stacks.
+"""An open ELF file → why its code can leave a function other than by returning from it, or can switch stacks.
 
-Input `usdtkit.elf.image.Image`; used by `usdtkit.trace`, which asks of every file that a process maps before it puts a
-return probe of the kernel into it. Such a probe keeps the return address from the stack for the length of the call, and
-whoever looks for it there meanwhile ends the program. A reason too many costs a few microseconds a call, because the
-instructions by which the function leaves are then probed instead; a reason too few can end the program.
+Input `usdtkit.elf.image.Image`; used by `usdtkit.trace`, which asks this of every file that a process maps before it
+puts a return probe of the kernel into the process. Such a probe replaces the return address on the stack during the
+call, and code that looks for the address there meanwhile ends the program. A false alarm costs a few microseconds a
+call, because then the instructions by which the function leaves are probed instead. A missed reason can end the
+program.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ RETURNS_TWICE = frozenset(
 )
 """Functions of C libraries that return a second time when something jumps back to them.
 
-The second return goes to the address that lay on the stack at the first, which with a return probe is the probe's.
-vfork is none of them: its second return is that of another process, for which the kernel copies what is pending.
+The second return goes to the address that lay on the stack at the first return, which with a return probe is that of
+the probe. vfork does not count: its second return happens in another process, for which the kernel copies its records.
 """
 
 _MOST_ENTRIES = 4096
-# What they offer is used by others, in which it is then found as an import.
+# Other files use what these offer, and are recognised by their imports.
 _EXEMPT = frozenset(
     (
         *("libc.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"),
         *("libc.so", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"),
     )
 )
-# The process then runs a program whose files nobody has looked at.
+# After these calls the process runs another program, whose files have not been examined.
 _BECOMES_ANOTHER = ("execve", "execv", "execvp", "execvpe", "execl", "execlp", "execle", "fexecve", "execveat")
 _NAMES = (
     *("__gxx_personality_v0", "__gcc_personality_v0", "__cxa_throw", "__cxa_rethrow", "__cxa_begin_catch"),
@@ -46,10 +47,10 @@ _NAMES = (
 _HANDLES_SIGNALS = ("sigaction", "signal", "bsd_signal", "__sysv_signal", "sigset", "sigvec")
 _CANCELS_ANYWHERE = "pthread_setcanceltype"
 _MOST_CODE = 256 << 20  # bytes
-# Instructions that set the stack pointer from another register or from memory, as those that switch stacks do: on
-# x86-64 `mov` and `xchg`, except from %rbp and what is saved below it, with which functions end; on aarch64 `mov sp, x`
-# except from the frame pointer. What also looks like these, such as the end of an array of variable length, or the
-# middle of longer instructions, costs a file the cheaper way.
+# Instructions that set the stack pointer from another register or from memory, as code that switches stacks does: on
+# x86-64 `mov` and `xchg`, except from %rbp and from what is saved below it, with which functions end; on aarch64
+# `mov sp, x` except from the frame pointer. Other code can look like this, such as the end of an array of variable
+# length or the middle of longer instructions. It only makes the probes in that file dearer.
 _SETS_STACK_POINTER = {
     "x86_64": rb"\x48(?:\x89[\xc4\xcc\xd4\xdc\xf4\xfc]"
     rb"|\x8b[\x20-\x27\x60-\x64\x66\x67\xa0-\xa4\xa6\xa7\xe0-\xe3\xe6\xe7]"
@@ -63,10 +64,10 @@ _GREENLET = "PyInit__greenlet"
 
 
 def may_leave(image: Image) -> str:
-    """Why code of this file can leave a function, or switch stacks, unseen by a return probe; "" where nothing says so.
+    """Return why code of this file can leave a function, or switch stacks, unseen by a return probe; "" without reason.
 
-    libc and the loader are exempt, by the name that they give themselves: whether they do so depends on their users. A
-    damaged file gives a reason.
+    libc and the loader are exempt by their soname, because whether they do so depends on the files that use them. A
+    damaged file is a reason.
     """
     try:
         soname = _soname(image)
@@ -86,11 +87,11 @@ def may_leave(image: Image) -> str:
 
 
 def may_end_anywhere(images: Iterable[Image]) -> str:
-    """Why a signal may end a function of a process that maps these files, at any of its instructions, by unwinding the
-    stack or by switching it; "" where nothing says so. Only that ends a function that calls nothing.
+    """Return why a signal may end a function of a process that maps these files at any of its instructions; "" where
+    there is no reason. A function that calls nothing can end early in no other way.
 
-    A handler may throw what passes through the function that it has interrupted, a thread may be cancelled wherever it
-    is. longjmp is no reason: it looks for no return address.
+    A signal handler may throw an exception through the function that it has interrupted, and a thread may be cancelled
+    wherever it is. longjmp is no reason, because it does not look for a return address.
     """
     handles = unwinds = ""
     for image in images:
@@ -111,11 +112,11 @@ def may_end_anywhere(images: Iterable[Image]) -> str:
 
 
 def _by_code(image: Image) -> str:
-    """What the instructions of a file of x86-64 or aarch64 say."""
+    """The reason that the instructions give, for x86-64 and aarch64."""
     pattern = _SETS_STACK_POINTER.get(image.machine)
     if pattern is None:
         return ""
-    import re  # not needed where a name has told already
+    import re  # lazy: most files are decided by a name
 
     sets_stack_pointer, left = re.compile(pattern), _MOST_CODE
     for segment in image.segments:
@@ -129,7 +130,7 @@ def _by_code(image: Image) -> str:
 
 
 def _by_symbols(image: Image) -> str:
-    """What the names say that the file imports or defines; of a static program, those of all its functions."""
+    """The reason that the names give which the file imports or defines."""
     for table in tables(image):
         if _symbol(table, _GREENLET) is not None:
             return "is greenlet, which switches stacks"
@@ -140,7 +141,7 @@ def _by_symbols(image: Image) -> str:
 
 
 def _symbol(table: Table, name: str) -> int | None:
-    """The index of a symbol of this name. The linker lets a name begin inside a longer one."""
+    """The index of a symbol of this name. The name can begin inside a longer one, because linkers share their ends."""
     wanted = name.encode() + b"\0"
     at = table.strings.find(wanted)
     while at >= 0:
@@ -152,7 +153,7 @@ def _symbol(table: Table, name: str) -> int | None:
 
 
 def _prefixed(table: Table) -> set[str]:
-    """The first names in the table of strings that begin as those of the unwinder do."""
+    """The first names in the string table that begin like those of the unwinder."""
     found: set[str] = set()
     at = table.strings.find(b"\0" + _PREFIX)
     while at >= 0 and len(found) < 16:
@@ -162,7 +163,7 @@ def _prefixed(table: Table) -> set[str]:
 
 
 def _soname(image: Image) -> str:
-    """The name by which others ask the loader for the file, "" where it has none."""
+    """The name by which other files ask the loader for this one, "" where it has none."""
     section = next((section for section in image.sections if section.type == SHT_DYNAMIC), None)
     if section is None or section.link >= len(image.sections):
         return ""

@@ -1,7 +1,7 @@
-"""A directory → the ELF files below it: paths in, paths out. Used by `usdtkit.targets`.
+"""A directory → the ELF files below it: paths in, paths out. Used by `usdtkit.resolve`.
 
-Each inode once, symbolic links not followed; what may not be read is passed over, and so are files whose names say that
-they are text, pictures or archives: on a cold disk, opening them is what takes the time.
+Each inode comes once, and symbolic links are not followed. Files that may not be read are passed over. So are files
+whose names say that they are text, pictures or archives, because on a cold disk opening files takes most of the time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 Progress = Callable[[int], None]
 """Called with the number of files looked at so far."""
 
-# Not files, and without end.
+# They contain no files of programs, and have no end.
 _PSEUDO = frozenset(("/proc", "/sys"))
 _EVERY = 256
 _NEVER_ELF = (
@@ -38,7 +38,10 @@ _NEVER_ELF = (
 
 
 def elf_files(directory: str, *, progress: Progress | None = None) -> Iterator[str]:
-    """The paths of all ELF files below a directory, in the order of their names within each directory."""
+    """Yield the paths of all ELF files below a directory, in the order of their names within each directory.
+
+    `progress` is called every few hundred files.
+    """
     seen: set[tuple[int, int]] = set()
     for count, path in enumerate(_files(directory, seen), 1):
         if progress is not None and count % _EVERY == 0:
@@ -55,11 +58,11 @@ def _files(directory: str, seen: set[tuple[int, int]]) -> Iterator[str]:
             continue
         try:
             with os.scandir(current) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except OSError:  # may not be read, or gone
+                by_name = sorted(entries, key=lambda entry: entry.name)
+        except OSError:  # it may not be read, or is gone
             continue
         below = []
-        for entry in found:
+        for entry in by_name:
             try:
                 if entry.is_dir(follow_symlinks=False):
                     below.append(entry.path)

@@ -15,7 +15,6 @@ from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Block, Histogram, Row, StackSum, Table
 from usdtkit.results.columns import Column, Schema
-from usdtkit.trace import wall_time
 
 FORMATS = "usdtkit.output.formats"
 
@@ -70,7 +69,8 @@ class Sink:
 
     def stack(self, stack: StackSum) -> None:
         """Write a stack and what it amounts to."""
-        self.row(self.stamped({**stack.values, "stack": stack.frames}))
+        for values in stack.parts or (stack.values,):
+            self.row(self.stamped({**values, "stack": stack.frames}))
 
     def end(self, account: Account) -> None:
         """Write the account of the session."""
@@ -102,6 +102,8 @@ def iso_time(seconds: float) -> str:
 
 def event_time(time_ns: int) -> str:
     """The wall-clock time of an event, as RFC 3339 writes it."""
+    from usdtkit.trace import wall_time  # lazy: a list of probes has no times, and need not load the tracer
+
     return iso_time(wall_time(time_ns))
 
 

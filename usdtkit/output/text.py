@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from usdtkit.bpf.layout import Truncated, TruncatedBytes
+from usdtkit.model import Truncated, TruncatedBytes
 
 
 def printable(text: str) -> str:

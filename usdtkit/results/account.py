@@ -6,10 +6,13 @@ Input: `trace.Summary`. Output: the columns of a summary object, and one line of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from usdtkit.records import dataclass, replace
 from usdtkit.results.columns import Column
-from usdtkit.trace import Summary
+
+if TYPE_CHECKING:
+    from usdtkit.trace import Summary
 
 SUMMARY = (
     Column("hits", type="count", meaning="hits that reached a hook; of pairs, those that were completed"),

@@ -6,10 +6,12 @@ Input: values of events and of tables in the kernel. Output: blocks, which a sin
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from usdtkit.records import dataclass, field
-from usdtkit.trace import Distribution
+
+if TYPE_CHECKING:
+    from usdtkit.trace import Distribution
 
 Row = Mapping[str, Any]
 """The values of one row by the names of its columns."""
@@ -47,7 +49,9 @@ class StackSum:
 
     `frames` is a `usdtkit.trace.Stack`, None where none was taken, or labels, innermost first. `weight` is the number
     that a flame graph draws. `values` are the row's other values by the names of its columns. A table prints `before`
-    above the frames and `after` below them. `owner` is the outermost frame of a folded line, such as "nginx-1234".
+    above the frames, each of which begins with `indent`, and `after` below them. Formats with a row for each stack have
+    a row for each of `parts` instead, where there are any. `owner` is the outermost frame of a folded line, such as
+    "nginx-1234".
     """
 
     frames: Any
@@ -56,6 +60,8 @@ class StackSum:
     before: Sequence[str] = ()
     after: Sequence[str] = ()
     owner: str = ""
+    indent: str = "  "
+    parts: Sequence[Row] = ()
 
 
 # Union, because Python 3.10 joins no class with the class that `records` makes of another by the operator.

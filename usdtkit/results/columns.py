@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from usdtkit.records import dataclass, replace
-from usdtkit.trace import wall_time
 
 Type = Literal[
     "time", "duration", "integer", "count", "number", "boolean", "string", "text", "bytes", "stack", "list", "object",
-    "buckets",
+    "buckets", "id",
 ]  # fmt: skip
 """The type of a column's values.
 
@@ -27,6 +26,7 @@ text      a string that was read from the traced program: None where it could no
 bytes     the same of bytes, which JSON shows as hexadecimal digits
 stack     a `usdtkit.trace.Stack`, or None; formats show the labels of its frames
 list, object, buckets   values that only JSON can show whole
+id        a number or a text that identifies something
 """
 Offsets = Literal["", "table", "all"]
 Role = Literal["", "name", "weight", "phase"]
@@ -43,7 +43,8 @@ class Column:
 
     `unit` is the unit in which a table shows a duration: "s", "ms" or "us". `show` turns a value into the text of a
     table's cell where the type alone does not say how; of a stack it is given the labels of its frames. Without `show`,
-    a table puts a stack's frames on lines of their own. `left` aligns a number to the left.
+    a table puts a stack's frames on lines of their own, below a line with the text `above`. `left` aligns a number to
+    the left.
 
     `nullable` values may be None. An `optional` column is missing from the rows that some options give. A `table_only`
     column is for people: other formats have the values that it was made of. `values` are all that a string can be.
@@ -59,6 +60,7 @@ class Column:
     meaning: str = ""
     unit: str = ""
     show: Callable[[Any], str] | None = None
+    above: str = ""
     left: bool = False
     nullable: bool = False
     optional: bool = False
@@ -141,6 +143,8 @@ PERCENTILES = tuple(
 
 def seconds_column(*, unix: bool = False) -> Column:
     """`TIME` as seconds since now, or with `unix` since 1970."""
+    from usdtkit.trace import wall_time  # lazy: a command that only has columns need not load the tracer
+
     now = time.monotonic_ns()
 
     def seconds(time_ns: int) -> str:

@@ -1,18 +1,20 @@
 """A session that is set up → rows as they come, or summaries of intervals.
 
 Input: a session with its sources, columns, and a function of the tool or provider that describes events or sums them
-up. Output: `Rows` or `Summaries`, which a tool's `trace` returns. `usdtkit.cli.run` writes them to the sink that the
-user chose; Python code iterates over them.
+up. Output: `Rows` or `Summaries`, which a tool's `trace` returns. `usdtkit.cli.tracing` writes them to the sink that
+the user chose; Python code iterates over them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usdtkit.results.blocks import Block, Row
 from usdtkit.results.columns import Column
-from usdtkit.trace import Session
+
+if TYPE_CHECKING:
+    from usdtkit.trace import Session
 
 Describe = Callable[[Any], Row | None]
 

@@ -27,6 +27,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "stack": {"type": "array", "items": {"type": "string"}},
     "list": {"type": "array"},
     "object": {"type": "object"},
+    "id": {"type": ["integer", "string"]},
     "buckets": {
         "type": "array",
         "items": {

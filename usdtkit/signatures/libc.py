@@ -72,28 +72,3 @@ STRUCTURES: dict[str, dict[str, tuple[int, str]]] = {
     "pollfd": {"fd": (0, "i32"), "events": (4, "i16"), "revents": (6, "i16")},
     "sockaddr": {"sa_family": (0, "u16")},
 }
-
-# Mutexes: where they are (in a library of their own before glibc 2.34), what takes one (0 is success; all but a try
-# wait for it, the timed ones not for ever), what lets go of it, what does so for a while (with the mutex as argument
-# 2), and between which calls an address is one and the same mutex.
-MUTEX_LIBRARIES = ("c", "pthread")
-MUTEX_LOCK, MUTEX_UNLOCK, MUTEX_TRY = "pthread_mutex_lock", "pthread_mutex_unlock", "pthread_mutex_trylock"
-MUTEX_TIMED = ("pthread_mutex_timedlock", "pthread_mutex_clocklock")
-CONDITION_WAITS = ("pthread_cond_wait", "pthread_cond_timedwait", "pthread_cond_clockwait")
-MUTEX_LIVES = ("pthread_mutex_init", "pthread_mutex_destroy")
-
-# The functions of an allocator. Of each the numbers of the arguments whose product is the size; what they return is the
-# block, but posix_memalign returns 0 for success and puts the block where its first argument points to.
-ALLOCATE: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("malloc", "valloc", "pvalloc"), (1,)),
-    **dict.fromkeys(("aligned_alloc", "memalign"), (2,)),
-    "calloc": (1, 2),
-}
-REALLOCATE: dict[str, tuple[int, ...]] = {"realloc": (2,), "reallocarray": (2, 3)}  # of the block that is argument 1
-POSIX_MEMALIGN: dict[str, tuple[int, ...]] = {"posix_memalign": (3,)}
-FREE: dict[str, tuple[int, ...]] = {"free": ()}  # of the block that is argument 1
-# Of C++: libstdc++'s call malloc and free, an allocator's own need not. Mangled, with globs for their variants.
-NEW: dict[str, tuple[int, ...]] = {"_Znwm*": (1,), "_Znam*": (1,)}
-DELETE: dict[str, tuple[int, ...]] = {"_ZdlPv*": (), "_ZdaPv*": ()}
-MAP: dict[str, tuple[int, ...]] = {"mmap": (2,)}  # it returns -1 where it fails
-UNMAP = ("munmap",)

@@ -3,6 +3,10 @@
 Read through `usdtkit.signatures.known_arguments`, and by `usdtkit.instrument.python`, which declares them.
 """
 
+# Globs of the names of files: of the interpreter's program, and of the library that it may be in.
+PROGRAMS = ("python", "python[23]*")
+LIBRARIES = ("libpython[23]*",)
+
 _FRAME = (("file", "str"), ("function", "str"), ("line", "i32"))
 _EXCEPTION = (("type", "str"), *_FRAME)
 _CALL = (*_FRAME, ("owner", "str"))

@@ -42,7 +42,7 @@ from usdtkit.bpf.expressions import (
     us,
     ustack,
 )
-from usdtkit.bpf.layout import Truncated, TruncatedBytes
+from usdtkit.model import Truncated, TruncatedBytes
 from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable, Sums
 from usdtkit.trace.events import Columns, Event, Texts, wall_time
 from usdtkit.trace.kernelmap import KernelMap

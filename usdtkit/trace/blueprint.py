@@ -82,10 +82,11 @@ class Blueprint:
         self._check_open()
         self.stores.append(store)
 
-    def add_block(self, hook: programs.Hook, block: Block) -> None:
-        """One more action of a hook."""
+    def add_block(self, hook: programs.Hook, block: Block, *, ahead: bool = False) -> None:
+        """One more action of a hook: after all others, or after those that were put `ahead` as well."""
         self._check_open()
-        hook.blocks.append(block)
+        hook.blocks.insert(hook.ahead if ahead else len(hook.blocks), block)
+        hook.ahead += ahead
 
     def seal(self, reason: str, hint: str | None = None) -> None:
         """From now on raise UsageError with this reason when something is added."""

@@ -1,7 +1,8 @@
 """A command that is started for a session and traced from its first instruction.
 
-Input: its words, and the file that they run. It exists as a process, to attach to, before it becomes the program;
-`Session` lets it go on when all is attached, and ends it when the session is closed before it has ended by itself.
+Input: the words of the command, and the file that they run. Output: a process that waits before it becomes the
+program, so that a session can attach to it first. `presence` lets it go on when everything is attached, and ends it
+when the session is closed earlier than the command has ended by itself.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from usdtkit._ffi import lib
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 
 if TYPE_CHECKING:
-    from usdtkit.trace.privileges import Identity
+    from usdtkit.trace.privileges import User
 
 CANNOT_EXEC = 127
 CHILDREN_FAULTS = 8  # of the fields of /proc/PID/stat behind the name: page faults of the children it has waited for
-# What the child is told at its gate: to become the program, and to do so as one that we may stop.
+# The byte that the child reads: become the program, or become it as a process that we may stop for a moment.
 GO, GO_STOPPABLE = b"!", b"s"
 
 
@@ -28,27 +29,27 @@ class Command:
     """One child process, waiting to become `program`."""
 
     def __init__(
-        self, program: str, words: Sequence[str], identity: Identity | None = None, *, stdout: int | None = None
+        self, program: str, words: Sequence[str], user: User | None = None, *, stdout: int | None = None
     ) -> None:
-        """`identity`: who runs it, where that is not who runs this. `stdout`: the descriptor that its standard output
-        goes to, where that is not ours."""
+        """`user`: the user who runs the command; None is the present one. `stdout`: the descriptor that its standard
+        output goes to; None is ours."""
         self.exit_code: int | None = None
         self.program, self.words = program, words
         self._ended_by_us = False
         gate, self._go = os.pipe()
-        self._failure, failure = os.pipe()  # says why it could not become the program, or is closed by that
+        self._failure, failure = os.pipe()  # carries an errno if exec fails; exec closes it
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._go)
             os.close(self._failure)
-            _become(program, words, gate, failure, identity, stdout)
+            _become(program, words, gate, failure, user, stdout)
         os.close(gate)
         os.close(failure)
 
     def go(self, *, stoppable: bool = False) -> None:
-        """Let it become the program. UsdtkitError where the kernel does not run that.
+        """Let it become the program. UsdtkitError where the kernel does not run that program.
 
-        `stoppable`: somebody will stop it for a moment, and it shall go on if we are killed at that moment.
+        `stoppable`: we may stop it for a moment later; if we are killed at that moment, the kernel lets it go on.
         """
         if self._go >= 0:
             os.write(self._go, GO_STOPPABLE if stoppable else GO)
@@ -65,8 +66,8 @@ class Command:
 
     @property
     def status(self) -> int | None:
-        """How it ended: its exit status, or the negative number of the signal; None while it runs, and of one that was
-        ended with the session."""
+        """How it ended: its exit status, or the negative number of the signal. None while it runs, and where we ended
+        it with the session."""
         if self._ended_by_us:
             return None
         if self.exit_code is None:
@@ -77,16 +78,16 @@ class Command:
         return self.exit_code
 
     def has_started_others(self) -> bool:
-        """Whether it has started processes, and waited for one of them; false once it was collected."""
+        """Whether it has started processes and waited for one of them. False after `close`."""
         try:
             with open(f"/proc/{self.pid}/stat", "rb") as file:  # noqa: PTH123 pathlib is dear at the start
                 fields = file.read().rpartition(b") ")[2].split()
         except OSError:
             return False
-        return int(fields[CHILDREN_FAULTS]) > 0  # no program starts without a page fault
+        return int(fields[CHILDREN_FAULTS]) > 0  # every program that starts causes page faults
 
     def close(self) -> None:
-        """End it if it still runs, and collect it; `exit_code` as the shell would say it."""
+        """End it if it still runs, and wait for it. `exit_code` then says how it ended, as `status` does."""
         self._ended_by_us |= self._go >= 0
         self._close_gate()
         if self._failure >= 0:
@@ -105,10 +106,10 @@ class Command:
 
 
 def find_program(words: Sequence[str]) -> str:
-    """Where the command of these words is. UsageError of no words, NotFoundError where there is no such command."""
+    """The path of the command. UsageError where there are no words, NotFoundError where there is no such command."""
     if not words:
         raise UsageError("an empty command cannot be traced")
-    import shutil  # which costs more than all else here
+    import shutil  # lazy: only sessions with a command need it
 
     program = shutil.which(words[0])
     if program is None:
@@ -116,16 +117,14 @@ def find_program(words: Sequence[str]) -> str:
     return program
 
 
-def _become(
-    program: str, words: Sequence[str], gate: int, failure: int, identity: Identity | None, stdout: int | None
-) -> None:
-    """In the child: wait, then exec. Where the tracer has died meanwhile, end."""
+def _become(program: str, words: Sequence[str], gate: int, failure: int, user: User | None, stdout: int | None) -> None:
+    """In the child: wait for the word, then exec. If the tracer dies meanwhile, exit."""
     try:
         if word := os.read(gate, 1):
             if stdout is not None:
                 os.dup2(stdout, 1)
-            if identity is not None:
-                identity.assume()
+            if user is not None:
+                user.assume()
             if word == GO_STOPPABLE:  # after the change of user, which would undo it
                 lib.usdtkit_parent_death_signal(signal.SIGCONT)
             os.execv(program, list(words))
@@ -136,7 +135,7 @@ def _become(
 
 
 def ending(status: int) -> str:
-    """How a command ended, in words: of its exit status, or the negative number of a signal."""
+    """A sentence that says how a command ended: `status` is its exit status, or the negative number of a signal."""
     if status >= 0:
         return f"the command exited with status {status}"
     if status == -signal.SIGTRAP:

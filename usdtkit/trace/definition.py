@@ -7,7 +7,7 @@ whose plan can be read. Nothing is loaded or attached here: `session` does that.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import program as programs
@@ -79,6 +79,8 @@ class Definition:
         self._blueprint = Blueprint(Returns(returns, self.pids), string_size)
         self._narrowed: ex.Expression | None = None  # for all sources that are made from now on
         self._remarks: list[str] = []
+        self.on_remark: Callable[[str], object] | None = None
+        """Called with each sentence that `remark` adds from now on: a trace that runs may find something out."""
 
     def usdt(self, name: str, path: StrPath | None = None) -> Source:
         """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""
@@ -192,6 +194,8 @@ class Definition:
         """Add a sentence for whoever traces; the command line shows it when the trace starts."""
         if text not in self._remarks:
             self._remarks.append(text)
+            if self.on_remark is not None:
+                self.on_remark(text)
 
     @property
     def remarks(self) -> list[str]:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit import _events
-from usdtkit.bpf.layout import Field, Layout, Truncated, TruncatedBytes
+from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.program import Program
 from usdtkit.bpf.statements import SIZES
+from usdtkit.model import Truncated, TruncatedBytes
 
 if TYPE_CHECKING:
     from usdtkit.trace.rows import RowType
@@ -23,7 +24,7 @@ Event = _events.Event
 Texts = _events.Texts
 
 HEADER = ("time_ns", "pid", "tid", "probe")
-# Fields say their units.
+# The names of fields say their units.
 UNITS = {"latency": "latency_ns", "time": "time_ns"}
 _CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "S", "probe": "Q"}
 _ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d", "probe": "Q"}  # of a column
@@ -151,7 +152,7 @@ def wall_time(time_ns: int) -> float:
 
 
 class _WallClock:
-    """How far the wall clock is ahead of CLOCK_MONOTONIC, measured now and then, as it is slewed and set."""
+    """How far the wall clock is ahead of CLOCK_MONOTONIC. Measured again now and then, because it is slewed and set."""
 
     EVERY_NS = 10_000_000_000
 
@@ -160,7 +161,7 @@ class _WallClock:
         self._until = 0
 
     def offset(self) -> int:
-        """Nanoseconds. Measuring for each event would let a preemption between two clocks change their order."""
+        """Nanoseconds. Not measured for each event: a preemption between two readings would change their order."""
         if time.monotonic_ns() >= self._until:
             readings = [(time.monotonic_ns(), time.time_ns(), time.monotonic_ns()) for _ in range(5)]
             before, wall, after = min(readings, key=lambda reading: reading[2] - reading[0])

@@ -1,11 +1,11 @@
 """What a process had mapped to execute, at one moment → frames for the addresses of its stacks.
 
-Input: /proc/PID/maps, with the files behind it held open by `trace.symbols`, and the process's perf maps. What was read
-while the process lived answers after its end. Where it ended first, `Remains` does with what the kernel noted when the
-stack was taken. Output: `Frame`s, for `trace.stacks`.
+Input: /proc/PID/maps, the files that it names, which `trace.symbols` holds open, and the process's perf maps. Output:
+`Frame`s for `trace.stacks`. An `AddressSpace` that was read while the process ran still answers after its end. Where
+the process had ended before, `Remains` answers from what the kernel noted when it took the stack.
 """
 
-# ruff: noqa: PTH116  asked of every new stack: pathlib's cost shows
+# ruff: noqa: PTH116  asked for every new stack, where pathlib would take a large part of the time
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ PAGE = 4096
 
 
 class Frame(NamedTuple):
-    """One call of a stack: the function, and how far in it (bytes) the call is, or was hit.
+    """One call of a stack: the function, and how many bytes into it the call, or the hit, is.
 
-    Without a known name, `name` is "" and `offset` is the virtual address in `module`; without that, `module` is ""
-    and `offset` the address in the process. `module` is a path, or what the kernel calls the mapping ("[vdso]").
+    Where the name is not known, `name` is "" and `offset` is the virtual address in `module`. Where the module is not
+    known either, `module` is "" and `offset` is the address in the process. `module` is a path, or the kernel's name of
+    the mapping ("[vdso]").
     """
 
     address: int
@@ -35,14 +36,14 @@ class Frame(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The name, else module+offset, else the address."""
+        """The name; without one, module+offset; without a module, the address."""
         if self.name:
             return self.name
         return f"{self.module.rpartition('/')[2]}+{self.offset:#x}" if self.module else f"{self.address:#x}"
 
 
 class Region(NamedTuple):
-    """One executable mapping; `offset` is that of its first byte in the file."""
+    """One executable mapping. `offset` is the offset in the file of its first byte."""
 
     start: int
     end: int
@@ -51,8 +52,8 @@ class Region(NamedTuple):
     file: MappedFile | None
 
 
-class Memory:
-    """The executable mappings of one process, as they were when this was made."""
+class AddressSpace:
+    """The executable mappings of one process, as they were when it was looked at."""
 
     def __init__(self, pid: int, regions: Sequence[Region], program: tuple[int, int], files: Files) -> None:
         self.pid = pid
@@ -63,8 +64,8 @@ class Memory:
         self._perf_maps = PerfMaps(pid)
 
     @classmethod
-    def of(cls, pid: int, files: Files) -> Memory | None:
-        """Of a process that runs; None where it has ended, or may not be looked into."""
+    def of(cls, pid: int, files: Files) -> AddressSpace | None:
+        """The address space of a running process; None where it has ended, or may not be looked into."""
         try:
             program = _program(pid)
             maps = maps_of(pid)
@@ -79,16 +80,16 @@ class Memory:
 
     @property
     def files(self) -> list[MappedFile]:
-        """The files that are mapped, as far as they can be opened."""
+        """Those of the mapped files that could be opened."""
         return list(dict.fromkeys(region.file for region in self._regions if region.file is not None))
 
     @property
     def has_perf_map(self) -> bool:
-        """Whether there is a perf map for it that is believed."""
+        """Whether the process has a perf map that can be trusted."""
         return any(self._perf_maps)
 
     def still_holds(self, addresses: Sequence[int]) -> bool:
-        """Whether this is still what the process has mapped, as far as these addresses can tell."""
+        """Whether the process still has the same mappings, as far as these addresses can tell."""
         try:
             same = _program(self.pid) == self.program
         except OSError:
@@ -96,16 +97,17 @@ class Memory:
         return same and self._region(addresses[0]) is not None and self.real(addresses) == addresses
 
     def real(self, addresses: Sequence[int]) -> Sequence[int]:
-        """The addresses before the first that is no code.
+        """The addresses up to the first that is not in executable memory.
 
-        A chain of frames leads there where a function without a frame pointer has used its register for something else.
+        A chain of frames leads to such an address when a function without a frame pointer has used the register of the
+        frame pointer for something else.
         """
         if self._region(addresses[0]) is None:
             return addresses  # mapped since this was read
         return addresses[: next((n for n, at in enumerate(addresses) if self._region(at) is None), None)]
 
     def frame(self, address: int, at: int) -> Frame:
-        """What `address` is, by the instruction `at`, which is the one before where `address` was returned to."""
+        """The frame of `address`. `at` is in the instruction that names it: of a return address, the call before it."""
         region = self._region(at) or self._region(address)  # a trampoline begins its mapping
         if region is None:
             return Frame(address, "", address, "")
@@ -127,14 +129,14 @@ class Memory:
 
 
 class Remains:
-    """What the kernel noted of the frames of one stack: build-id and offset in the file, None where it knew neither."""
+    """What the kernel noted about the frames of one stack: build-id and offset in the file, or None for neither."""
 
     def __init__(self, addresses: Sequence[int], built: Sequence[tuple[str, int] | None], files: Files) -> None:
         self._built = dict(zip(addresses, built, strict=True))
         self._files = files
 
     def frame(self, address: int, at: int) -> Frame:
-        """As `Memory.frame`, of an address of this stack."""
+        """As `AddressSpace.frame`, for an address of this stack."""
         noted = self._built[address] or self._neighbour(address)
         if noted is None:
             return Frame(address, "", address, "")
@@ -147,7 +149,7 @@ class Remains:
         return Frame(address, name, offset + shift, file.name)
 
     def _neighbour(self, address: int) -> tuple[str, int] | None:
-        """For the caller that the kernel's walk leaves out: by the files that the other frames lie in, if one fits."""
+        """Build-id and offset of the caller, which the kernel left out; None unless exactly one noted file fits."""
         fitting = set()
         for other, noted in self._built.items():
             if noted is None:
@@ -163,9 +165,9 @@ class Remains:
 def aligned(
     addresses: Sequence[int], noted: Sequence[tuple[str, int] | None], at_entry: bool
 ) -> list[tuple[str, int] | None]:
-    """The kernel's notes for each address: at a function's entry its walk may leave the caller out.
+    """The kernel's notes, one for each address. At a function's entry the kernel's walk may leave out the caller.
 
-    They fit where each offset has the same place in its page as its address; where they do not, there are none.
+    Notes fit where each offset has the same place in its page as the address has. Where none fit, all are None.
     """
     for notes in ([*noted], [*noted[:1], None, *noted[1:]] if at_entry else []):
         notes = (notes + [None] * len(addresses))[: len(addresses)]

@@ -1,9 +1,10 @@
-"""A perf map, the file in which a just-in-time compiler says what it has compiled → names of addresses.
+"""A perf map, the file in which a just-in-time compiler lists what it has compiled → names of addresses.
 
-Input: /tmp/perf-PID.map as the process sees it (CPython's -X perf, Node's --perf-basic-prof, Java agents write it), and
-those of the processes that it was forked from. Output: names for `trace.memory`. Their directory is everybody's, so one
-is believed only where it is a regular file of the process's own user or of root, reached through no symbolic link; it
-is read again where it has grown.
+Input: /tmp/perf-PID.map as the process sees it, which CPython's -X perf, Node's --perf-basic-prof and agents of Java
+write, and the perf maps of the processes that it was forked from. Output: names for `trace.memory`.
+
+Everybody can write to /tmp. So a perf map is only trusted if it is a regular file that belongs to the user of the
+process or to root, and no symbolic link leads to it. A perf map that has grown is read again.
 """
 
 from __future__ import annotations
@@ -22,26 +23,27 @@ LONGEST_NAME = 4096
 _CHUNK = 1 << 20
 _MOST_FORKS = 8
 _START_STACK = 25
-"""Which field of /proc/PID/stat, counted behind the name, says where the stack began: exec moves it, fork does not."""
+"""The field of /proc/PID/stat, counted after the name, with the address where the stack begins: exec changes it, fork
+does not."""
 _OVERLAPPING = 16
-"""How many entries before the nearest are looked at: compilers free code and use its place again."""
+"""How many entries before the nearest one are looked at, because compilers free code and use its addresses again."""
 
 
 class PerfMaps:
-    """What names the code of a process: its own map, and those of the processes that it was forked from.
+    """The perf maps for one process: its own, and those of the processes that it was forked from.
 
-    A worker goes on below frames of its parent's, whose code is in its memory and in the parent's map only.
+    A forked worker has the code that its parent had compiled, which only the parent's map names.
     """
 
     def __init__(self, pid: int) -> None:
-        """Open those that are there and believed."""
+        """Open those that exist and can be trusted."""
         self._pid = pid
         self._own = PerfMap.of(pid)
-        self._inherited = [found for parent in _forked_from(pid) if (found := PerfMap.of(parent)) is not None]
+        self._inherited = [perf_map for parent in _forked_from(pid) if (perf_map := PerfMap.of(parent)) is not None]
 
     def __iter__(self) -> Iterator[PerfMap]:
-        """The process's own first, which knows best."""
-        if self._own is None:  # it may have begun one since
+        """The maps, beginning with that of the process itself."""
+        if self._own is None:  # the process may have begun one since
             self._own = PerfMap.of(self._pid)
         if self._own is not None:
             yield self._own
@@ -49,21 +51,21 @@ class PerfMaps:
 
     def find(self, address: int) -> tuple[str, int] | None:
         """(name, offset) of the code at an address."""
-        return next((found for each in self if (found := each.find(address)) is not None), None)
+        return next((name for perf_map in self if (name := perf_map.find(address)) is not None), None)
 
 
 class PerfMap:
-    """An open perf map. The names stay in the file, what is kept are 32 bytes an entry."""
+    """An open perf map. It keeps 32 bytes for each entry, and reads names from the file when they are asked for."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take over `descriptor`, open for reading."""
+        """Take over `descriptor`, which is open for reading."""
         self._descriptor = descriptor
         self._finalizer = weakref.finalize(self, os.close, descriptor)
         self._forget()
 
     @classmethod
     def of(cls, pid: int) -> PerfMap | None:
-        """The perf map of a process, in its container if it lives in one; None where there is none to be believed."""
+        """The perf map of a process, in its container if it has one. None where there is none that can be trusted."""
         try:
             with Path(f"/proc/{pid}/status").open("rb") as file:
                 fields = {name: value.split() for name, _, value in (line.partition(b":") for line in file)}
@@ -80,7 +82,7 @@ class PerfMap:
         return cls(descriptor)
 
     def find(self, address: int) -> tuple[str, int] | None:
-        """(name, offset) of the code at an address; of what lay there one after the other, the last."""
+        """(name, offset) of the code at an address: the last that was compiled to that place."""
         self._refresh()
         nearest = bisect_right(self._starts, address) - 1
         entries = [self._order[at] for at in range(nearest, max(-1, nearest - _OVERLAPPING), -1)]
@@ -104,7 +106,7 @@ class PerfMap:
         while self._read < size and len(self._first) < MOST_ENTRIES:
             chunk = os.pread(self._descriptor, min(_CHUNK, size - self._read), self._read)
             whole = chunk[: chunk.rfind(b"\n") + 1]
-            if not whole:  # a line that is not yet complete, or has no end
+            if not whole:  # a line that is not complete yet, or that never ends
                 break
             self._parse(whole)
             self._read += len(whole)
@@ -113,7 +115,7 @@ class PerfMap:
             self._starts = array("Q", [self._first[at] for at in self._order])
 
     def _parse(self, lines: bytes) -> None:
-        """Add entries "START SIZE NAME", both numbers in hexadecimal; what is none is passed over."""
+        """Add the entries "START SIZE NAME", with numbers in hexadecimal; skip all other lines."""
         at = self._read
         for line in lines.splitlines(keepends=True):
             fields = line.split(b" ", 2)
@@ -130,7 +132,7 @@ class PerfMap:
 
 
 def _forked_from(pid: int) -> Iterator[int]:
-    """The parents of a process that run in the same program as it, the nearest first."""
+    """The parents of a process that run the same program, the nearest first."""
     parent, began = _stat(pid)
     for _ in range(_MOST_FORKS):
         before, parents_began = _stat(parent)
@@ -141,7 +143,7 @@ def _forked_from(pid: int) -> Iterator[int]:
 
 
 def _stat(pid: int) -> tuple[int, int]:
-    """The parent of a process, and the address where its stack began; zeros of one that has ended, or is not ours."""
+    """The parent of a process, and the address where its stack begins. Zeros where that cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
@@ -150,7 +152,7 @@ def _stat(pid: int) -> tuple[int, int]:
 
 
 def _open_below(root: str, *path: str) -> int | None:
-    """Open the file at `path` below a directory, following no symbolic link of those who can write there."""
+    """Open the file at `path` below a directory without following symbolic links. None where that fails."""
     opened = -1
     try:
         opened = os.open(root, os.O_PATH | os.O_DIRECTORY)

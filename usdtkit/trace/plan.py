@@ -207,7 +207,7 @@ def totals(
 
     `stats` are the entries of the map of that name, `calls` the numbers of open calls by the hook of their entry. A
     call that was entered, has not returned and is not open was left in another way, which no hook sees: it is
-    "dropped".
+    "abandoned".
     """
     total = dict.fromkeys(programs.COUNTERS, 0)
     hits = [0] * len(hooks)

@@ -1,6 +1,7 @@
-"""Giving up every privilege of this process: nothing in but a user's name, nothing out.
+"""Drop all privileges of this process, and become another user.
 
-Used by `session` once everything is attached. What a session needs then hangs on its open descriptors.
+Input: the name or number of a user. Output: none; the process is changed. `running` calls this once everything is
+attached: from then on a session needs nothing but its open descriptors.
 """
 
 from __future__ import annotations
@@ -16,46 +17,51 @@ NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """A user that is not root; `name` is "" for a number without an account."""
+class User:
+    """A user to run as, who is not root. `name` is "" where the number has no account."""
 
     name: str
     uid: int
     gid: int
 
     @classmethod
-    def of(cls, user: str | None = None) -> Identity:
-        """A user by name or number; None is who called sudo, else nobody, else, without root, who runs this."""
+    def of(cls, user: str | None = None) -> User:
+        """The user of this name or number. None is the user who called sudo, or nobody; without root, the present user.
+
+        UsageError of root, and of a user who does not exist.
+        """
         if user is None:
             caller = os.environ.get("SUDO_UID", NOBODY) if os.geteuid() == 0 else str(os.getuid())
             user = NOBODY if caller == "0" else caller
-        found = _account(user)
-        if found.uid == 0:
-            raise UsageError("root keeps its privileges: they cannot be dropped to it", hint="another user: --drop-to")
-        return found
+        account = _account(user)
+        if account.uid == 0:
+            raise UsageError(
+                "dropping privileges and staying root contradict each other", hint="another user: --drop-to"
+            )
+        return account
 
     def assume(self) -> None:
-        """In a child that will run a program: become this user, with its groups."""
+        """Become this user, with its groups. For a child process that is about to run a program."""
         if os.geteuid() == 0:
             os.initgroups(self.name, self.gid) if self.name else os.setgroups([])
             os.setresgid(self.gid, self.gid, self.gid)
             os.setresuid(self.uid, self.uid, self.uid)
 
 
-def drop(identity: Identity) -> None:
-    """Become this user, without any capability, group or way to get one back (no_new_privs).
+def drop(user: User) -> None:
+    """Become this user without capabilities and groups, and with no way to get any back (no_new_privs).
 
-    Of the calling thread: other threads keep their capabilities, unless it is root that they lose. PrivilegeError where
+    The calling thread loses its capabilities; other threads keep theirs, unless they are root's. PrivilegeError where
     this process may not become that user.
     """
-    check(lib.usdtkit_drop_privileges(identity.uid, identity.gid), f"becoming user {identity.name or identity.uid}")
+    check(lib.usdtkit_drop_privileges(user.uid, user.gid), f"becoming user {user.name or user.uid}")
 
 
-def _account(user: str) -> Identity:
+def _account(user: str) -> User:
     try:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
     except (KeyError, OverflowError):
         if user.isdecimal() and int(user) < 2**32 - 1:
-            return Identity("", int(user), int(user))
+            return User("", int(user), int(user))
         raise UsageError(f"no user is called {user!r}", hint="getent passwd lists the users") from None
-    return Identity(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid)

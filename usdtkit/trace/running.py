@@ -40,7 +40,7 @@ from usdtkit.trace.specs import check_places
 from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
-    from usdtkit.trace.privileges import Identity
+    from usdtkit.trace.privileges import User
     from usdtkit.trace.stacks import Stacks
 
 
@@ -96,6 +96,7 @@ class Running:
         self._decoders: Decoders | None = None
         self.started_at = self._ended_at = 0.0
         self.received = 0
+        self._is_privileged = True
 
     def attach(self, announce: Callable[[list[Planned]], None] | None) -> None:
         """Fill the maps that the program reads, load it, and attach it. `announce` gets the plan just before.
@@ -147,8 +148,11 @@ class Running:
 
     def extend(self, hook: programs.Hook, what: str, places: Sequence[UserPlace]) -> None:
         """Attach a hook to more places; `what` names its source in errors."""
-        if self._links is None or self.ended:
-            raise UsageError("the session is not running", hint="session.start()")
+        if self._links is None or not self.can_extend:
+            raise UsageError(
+                "the session is not running, or has given up its privileges",
+                hint="session.start(), and extend it before session.drop_privileges()",
+            )
         if hook.arguments or hook.start is not None or hook.after is not None or hook.kind == "return":
             raise UsageError(f"{what}: only a source without arguments can be extended")
         if hook.kind != "usdt":
@@ -162,18 +166,24 @@ class Running:
         self._presence.extended(sites)
 
     @property
+    def can_extend(self) -> bool:
+        """Whether it is attached, and this process has not given up the privileges that attaching takes."""
+        return self._links is not None and not self.ended and self._is_privileged
+
+    @property
     def refused(self) -> list[Refusal]:
         """Sites that the kernel did not take, each once, also where processes are attached to one by one."""
         return [] if self._links is None else list(dict.fromkeys(self._links.refused))
 
-    def drop_privileges(self, identity: Identity) -> None:
-        """Become this user, having opened before what only a privileged process can."""
+    def drop_privileges(self, user: User) -> None:
+        """Become this user, after opening the files that need privileges."""
         from usdtkit.trace.privileges import drop  # lazy: most sessions keep their privileges
 
         if self.stacks is not None:
             self.stacks.prepare()
         self._presence.before_drop()
-        drop(identity)
+        self._is_privileged = False
+        drop(user)
         try:
             self._loaded.maps["stats"][bytes(4)]
         except PrivilegeError:

@@ -25,7 +25,7 @@ from usdtkit.trace.waiting import Waiter
 
 if TYPE_CHECKING:
     from usdtkit.trace.memory import Frame
-    from usdtkit.trace.privileges import Identity
+    from usdtkit.trace.privileges import User
     from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
@@ -82,12 +82,12 @@ class Session(Reading, Definition):
             lacking=lacking,
         )
         self._settings = Settings(ring_size, capacity, method, ordered)
-        self._identity = None
+        self._new_user = None
         if drop_privileges is not False:
-            self._identity = _identity(None if drop_privileges is True else drop_privileges)
+            self._new_user = _user(None if drop_privileges is True else drop_privileges)
         self._child: Command | None = None
         if self._program is not None and command is not None:
-            self._child = Command(self._program, command, self._identity, stdout=command_stdout)
+            self._child = Command(self._program, command, self._new_user, stdout=command_stdout)
             self.pids = (self._child.pid,)
         self._running: Running | None = None
         self._names: Stacks | None = None  # what names addresses, where the program takes no stacks
@@ -118,8 +118,8 @@ class Session(Reading, Definition):
         try:
             self._running.attach(announce)
             self._waiter.watch(*self._running.descriptors, since=self._running.started_at)
-            if self._identity is not None:
-                self._running.drop_privileges(self._identity)
+            if self._new_user is not None:
+                self._running.drop_privileges(self._new_user)
             self.presence.begin()
         except BaseException:
             self.close()
@@ -145,7 +145,7 @@ class Session(Reading, Definition):
                 "a command that was started as another user could not be ended",
                 hint="Session(command=…, drop_privileges=True)",
             )
-        self._running.drop_privileges(_identity(user))
+        self._running.drop_privileges(_user(user))
 
     def extend(self, source: Source, places: Sequence[UserPlace]) -> None:
         """Attach a source of the running session to more places, such as those in files that came after the start.
@@ -156,6 +156,11 @@ class Session(Reading, Definition):
         if self._running is None:
             raise UsageError("the session is not running", hint="session.start()")
         self._running.extend(source._hook, source.resolved.what, places)
+
+    @property
+    def can_extend(self) -> bool:
+        """Whether the session runs, and has not given up the privileges that attaching takes."""
+        return self._running is not None and self._running.can_extend
 
     def symbol(self, pid: int, address: int) -> Frame:
         """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
@@ -236,7 +241,7 @@ class Session(Reading, Definition):
         return Stacks(self.pids, [place.opened for place in places])
 
 
-def _identity(user: str | None) -> Identity:
-    from usdtkit.trace.privileges import Identity  # lazy: most sessions keep their privileges
+def _user(name: str | None) -> User:
+    from usdtkit.trace.privileges import User  # lazy: most sessions keep their privileges
 
-    return Identity.of(user)
+    return User.of(name)

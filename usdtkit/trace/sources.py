@@ -43,6 +43,7 @@ class Source(Summarising):
         self._narrowed = narrowed
         self._condition: ex.Expression | None = None
         self._fields: tuple[str, ...] = ()  # what `derive` has named
+        self._is_ahead = False
         self.resolved = resolved
 
     def _members(self) -> Sequence[Source]:
@@ -73,6 +74,16 @@ class Source(Summarising):
         derived = self._copy()
         derived._fields = (*self._fields, *names, *values)
         return derived
+
+    def ahead(self: Self) -> Self:
+        """The same source, whose actions happen before those that it was given so far.
+
+        A provider that changes a map of the session at a hit returns such a source, so that the actions of its callers
+        find the map as it was.
+        """
+        first = self._copy()
+        first._is_ahead = True
+        return first
 
     def emit(self: Self, *names: str, into: type | ex.Expression | None = None, **fields: ex.Expression) -> Self:
         """Send an event for each hit. Without names: what `derive` has named, or else everything that is known.
@@ -162,7 +173,7 @@ class Source(Summarising):
         """Do this at the hits that are wanted; `everywhere`, also at those that the session is narrowed away from."""
         narrowed = None if everywhere else self._narrowed
         condition = self._condition if narrowed is None else both(narrowed, self._condition)
-        self._blueprint.add_block(self._hook, Block(condition, action))
+        self._blueprint.add_block(self._hook, Block(condition, action), ahead=self._is_ahead)
 
 
 class Pair(Source):

@@ -1,14 +1,15 @@
 """Stacks that a program in the kernel has seen → frames with names.
 
-Input: definitions in the ring buffer of bpf/stacks.c, one for each distinct stack, and the ids by which events and keys
-refer to them. Output: `Stack`s. As soon as a definition arrives, the process's mappings are read (`trace.memory`), so
-that its stacks keep their names when it has ended.
+Input: the definitions in the ring buffer of bpf/stacks.c, one for each distinct stack, and the ids by which events and
+keys refer to them. Output: `Stack`s. The mappings of a process are read (`trace.memory`) as soon as a definition of one
+of its stacks arrives, so that its stacks keep their names after it has ended.
 
-What is promised: of a process that still runs when its first stack arrives (a session that is iterated takes it from
-the kernel at once; of the processes of a `pid` session the mappings are read before attaching), every frame of a file
-with symbols is named. Of one that has ended by then, every frame of a file with a build-id that was traced, or that
-some process maps when the names are asked for. Of code compiled at run time, what is in a perf map that can still be
-opened.
+These frames have names for certain:
+- of a process that still runs when its first stack arrives, every frame in a file with symbols. A session that is
+  iterated reads stacks at once, and a session of a `pid` reads the mappings of its processes before it attaches;
+- of a process that has ended by then, every frame in a file with a build-id that is traced, or that some process maps
+  when the names are asked for;
+- of code that was compiled at run time, what is in a perf map that can still be opened.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from usdtkit.bpf.layout import Layout
 from usdtkit.files import OpenFile
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import UserPlace
-from usdtkit.trace.memory import Frame, Memory, Remains, aligned
+from usdtkit.trace.memory import AddressSpace, Frame, Remains, aligned
 from usdtkit.trace.symbols import Files
 
 # struct stack_record of bpf/stacks.c.
@@ -34,15 +35,15 @@ _BUILD_ID_VALID = 1
 
 
 class Stack:
-    """The calls that led to a hit, innermost first: `frames`. One object a distinct stack of a process.
+    """The calls that led to a hit, innermost first, as `frames`. Equal stacks of a process are one object.
 
-    `addresses` are those of the frames, in the process. Names are looked up when `frames` is first read, which works as
-    long as this is kept, also after the session.
+    `addresses` are the addresses of the frames in the process. Names are looked up when `frames` is read for the first
+    time, which also works after the session has been closed.
     """
 
     __slots__ = ("_at_return", "_frames", "_memory", "addresses", "pid")
 
-    def __init__(self, pid: int, addresses: tuple[int, ...], at_return: bool, memory: Memory | Remains) -> None:
+    def __init__(self, pid: int, addresses: tuple[int, ...], at_return: bool, memory: AddressSpace | Remains) -> None:
         self.pid = pid
         self.addresses = addresses
         self._at_return = at_return
@@ -53,7 +54,7 @@ class Stack:
     def frames(self) -> tuple[Frame, ...]:
         """The frames with names, innermost first."""
         if self._frames is None:
-            # A return address is that of the next instruction, which may be another function's.
+            # A return address is the address of the next instruction, which may belong to another function.
             self._frames = tuple(
                 self._memory.frame(address, address if n == 0 and not self._at_return else address - 1)
                 for n, address in enumerate(self.addresses)
@@ -62,7 +63,7 @@ class Stack:
 
     @property
     def is_named(self) -> bool:
-        """Whether `frames` has been read."""
+        """Whether somebody has read `frames`."""
         return self._frames is not None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -76,34 +77,34 @@ class Stack:
 
 
 class Stacks:
-    """All stacks of a session by their ids."""
+    """All stacks of a session, by their ids."""
 
     def __init__(self, pids: Iterable[int], traced: Iterable[OpenFile]) -> None:
-        """`pids`: processes that are traced from the start. `traced`: the traced files."""
+        """`pids`: the processes that are traced from the start. `traced`: the files that are traced."""
         self._ring: RingBuffer | None = None
         self._files = Files(traced)
         self._stacks: dict[int, Stack] = {}
-        self._memories: dict[int, Memory] = {}
-        self._looked_at: set[int] = set()  # in this `collect`
+        self._memories: dict[int, AddressSpace] = {}
+        self._looked_at: set[int] = set()  # pids, since the last `collect` began
         for pid in pids:
             self._read(pid)
 
     def open(self, ring: RingBuffer) -> None:
-        """Take over the ring buffer through which definitions come."""
+        """Take over the ring buffer that has the definitions; `close` frees it."""
         self._ring = ring
 
     def prepare(self) -> None:
-        """Open what only a privileged process can, and what is not asked for before."""
+        """Open the files that need privileges, before these are dropped."""
         self._files.vdso()
 
     @property
     def fd(self) -> int:
-        """Readable (poll) when new stacks wait."""
+        """The descriptor that is readable when new stacks wait."""
         assert self._ring is not None
         return self._ring.fd
 
     def collect(self) -> None:
-        """Take new stacks from the kernel, and look at their processes."""
+        """Read new stacks from the ring buffer, and the mappings of their processes."""
         if self._ring is None:
             return
         self._looked_at.clear()
@@ -112,20 +113,20 @@ class Stacks:
             self._stacks[id] = stack
 
     def get(self, id: int) -> Stack | None:
-        """The stack with this id; None for 0, the id of those that could not be taken."""
+        """The stack with this id. None for 0, which is the id of stacks that could not be taken."""
         if id and id not in self._stacks:
             self.collect()
         return self._stacks.get(id)
 
     def frame(self, pid: int, address: int) -> Frame:
-        """What a process has at an address."""
+        """The function that a process has at an address of code."""
         self._looked_at.clear()
         memory = self._memory(pid, (address,))
         return Frame(address, "", address, "") if memory is None else memory.frame(address, address)
 
     def advice(self) -> list[str]:
-        """What to do where frames that somebody has asked for lack names that they could have, a line each."""
-        from usdtkit.trace.pythons import NAMED, advice  # asked once, at the end
+        """What to do where frames that were read lack names that they could have, one line for each reason."""
+        from usdtkit.trace.pythons import NAMED, advice  # lazy: only asked at the end of a session with stacks
 
         named: dict[int, bool] = {}
         for stack in self._stacks.values():
@@ -136,17 +137,17 @@ class Stacks:
         return advice(memory for pid, memory in others.items() if named.get(pid) is False)
 
     def begins_function(self, place: UserPlace) -> bool:
-        """Whether a site is a function's first instruction: then its caller is where the call has left it."""
+        """Whether a site is a function's first instruction, where the return address lies where the call put it."""
         table = self._files.traced(place.opened).table()
         address = None if table is None else table.address(place.file_offset)
         return table is not None and address is not None and table.begins_function(address)
 
     def decoding(self, layout: Layout) -> Layout:
-        """A layout that gives stacks where `layout` gives their ids."""
+        """The same layout, but with stacks in place of their ids."""
         return _StackLayout(layout, self) if any(field.kind == "stack" for field in layout.fields) else layout
 
     def close(self) -> None:
-        """Take what is still in the kernel; the stacks remain."""
+        """Read what is still in the ring buffer, and free that. The stacks remain."""
         self.collect()
         if self._ring is not None:
             self._ring.close()
@@ -163,21 +164,21 @@ class Stacks:
             for status, build_id, offset in _BUILT.iter_unpack(notes)
         ]
         if place == _AT_EXIT:
-            noted[:1] = [None]  # the kernel's walk begins with the function that returns, and ours with its caller
+            noted[:1] = [None]  # the kernel's walk begins with the function that returns, ours begins with its caller
         remains = Remains(addresses, aligned(addresses, noted, place == _AT_ENTRY), self._files)
         return id, Stack(pid, addresses, at_return, remains)
 
-    def _memory(self, pid: int, addresses: tuple[int, ...]) -> Memory | None:
-        """What the process has mapped, read at most once a `collect`; of one that has ended, what is known."""
+    def _memory(self, pid: int, addresses: tuple[int, ...]) -> AddressSpace | None:
+        """The mappings of a process, read at most once for each `collect`; the last known ones where it has ended."""
         memory = self._memories.get(pid)
         if pid in self._looked_at or (memory is not None and memory.still_holds(addresses)):
             return memory
         self._looked_at.add(pid)
         return self._read(pid)
 
-    def _read(self, pid: int) -> Memory | None:
-        """Look at the process now; what was seen before, where it has ended."""
-        memory = Memory.of(pid, self._files)
+    def _read(self, pid: int) -> AddressSpace | None:
+        """Read the mappings of a process now; the last known ones where it has ended."""
+        memory = AddressSpace.of(pid, self._files)
         if memory is not None:
             self._memories[pid] = memory
         return memory or self._memories.get(pid)

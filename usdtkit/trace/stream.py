@@ -2,10 +2,10 @@
 
 Input: `kernel.ring` and the decoders of `events`. Output: lists of events, or columns, for `session`.
 
-How events of several processors are put in order, exactly and without a delay: a program reserves its room in the
-buffer first, and takes the time then. So when all that was reserved by some moment has been read, what comes later is
-of a later time, and everything up to that moment can be sorted and handed out. A record that was reserved and is not
-yet written holds up what is behind it anyway.
+Events of several processors are put in order exactly, and without a delay. A program first reserves space in the
+buffer, and then reads the clock. So once everything that was reserved before some moment has been read, all events that
+come later have a later time: the events before that moment can be sorted and handed out. A record that is reserved but
+not yet written holds up the records behind it anyway.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _time = attrgetter("time_ns")
 
 
 class Stream:
-    """Reads one ring buffer. With `ordered`, the `time_ns` of the events that `events` gives never decreases."""
+    """Reads one ring buffer. With `ordered`, the `time_ns` of successive events never decreases."""
 
     def __init__(self, ring: RingBuffer, size: int, decoders: Decoders, *, ordered: bool) -> None:
-        """Take over `ring`, of `size` bytes."""
+        """Take over `ring`, which has `size` bytes; `close` frees it."""
         self.fd = ring.fd
         self._ring = ring
         self._size = size
         self._decoders = decoders
         self._ordered = ordered
-        self._held: list[Any] = []  # read, and perhaps not the next in order
-        self._mark: tuple[int, int] | None = None  # a moment, and how much had been reserved by then
+        self._held: list[Any] = []  # read, but earlier events may still come
+        self._mark: tuple[int, int] | None = None  # a time, and the bytes that were reserved at that time
 
     def events(self, *, last: bool = False) -> Iterator[list[Any]]:
-        """The events that wait in the buffer now, at most as many as have room in it; `last` when no more can come."""
+        """The events that wait in the buffer now, at most as many as it can hold. `last` says that no more can come."""
         for events in self._read(self._decoders.events, last):
             if not self._ordered:
                 yield events
@@ -49,7 +49,7 @@ class Stream:
             yield ready
 
     def columns(self) -> Iterator[Columns]:
-        """The same in columns of one type each, and in the order of the buffer."""
+        """As `events`, as columns of one type each, in the order of the buffer."""
         for types in self._read(self._decoders.columns):
             yield from (columns for columns in types if columns is not None)
 
@@ -62,17 +62,17 @@ class Stream:
         while left > 0 or all_of_them:
             if self._ordered and self._mark is None:
                 self._mark = time.monotonic_ns(), self._ring.reserved  # in this order
-            found = self._ring.read(decode)
-            if found is None:
+            part = self._ring.read(decode)
+            if part is None:
                 return
-            left -= found[1]
-            yield found[0]
+            left -= part[1]
+            yield part[0]
 
     def _ready(self) -> list[Any]:
-        """Of the events that are held, in order, those before which none can come any more."""
+        """Those of the held events, in order, before which no other event can come any more."""
         if self._mark is None or self._ring.consumed < self._mark[1]:
             return []
-        self._held.sort(key=_time)  # not sooner: of a full buffer, that would be once for each part of it
+        self._held.sort(key=_time)  # not earlier: a full buffer would be sorted once for each of its parts
         count = bisect_right(self._held, self._mark[0], key=_time)
         ready, self._held, self._mark = self._held[:count], self._held[count:], None
         return ready

@@ -1,7 +1,8 @@
 """The files that traced processes have mapped, held open → names of the functions in them.
 
-Input: mappings of `trace.memory`, and `usdtkit.elf.lookup`. Output: names for addresses of a file, also when the
-process has ended or the file was deleted since. One `Files` a session; tables are read when a name is first asked for.
+Input: the mappings of `trace.memory`, and the symbol tables of `usdtkit.elf.lookup`. Output: names for addresses of a
+file, also after the process has ended or the file was deleted. A session has one `Files`. The symbols of a file are
+read when a name in it is asked for.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Key = tuple[int, int, str]
 
 
 class Tables:
-    """What was read of files, bounded in memory: their symbols, and names that were asked for."""
+    """The symbols of files, and the names that were looked up, in a bounded amount of memory."""
 
     def __init__(self) -> None:
         self._tables: OrderedDict[int, SymbolTable] = OrderedDict()
@@ -40,7 +41,7 @@ class Tables:
         self._bytes = 0
 
     def table(self, number: int, load: Callable[[], SymbolTable]) -> SymbolTable:
-        """The symbols of the file with this number, which `load` reads where they are not in memory."""
+        """The symbols of the file with this number. `load` reads them where they are not in memory."""
         if number in self._tables:
             self._tables.move_to_end(number)
             return self._tables[number]
@@ -52,22 +53,20 @@ class Tables:
 
     def name(self, number: int, table: SymbolTable, address: int) -> tuple[str, int]:
         """(name, offset) of the function at a virtual address of a file, ("", address) where it has no symbol."""
-        found = self._names.get((number, address))
-        if found is None:
+        name = self._names.get((number, address))
+        if name is None:
             if len(self._names) >= MOST_NAMES:
                 self._names.clear()
-            found = self._names[number, address] = table.find(address) or ("", address)
-        return found
+            name = self._names[number, address] = table.find(address) or ("", address)
+        return name
 
 
 class MappedFile:
-    """One file that some process executes, held open: its inode stays what it is."""
+    """One file that some process executes. It is held open, so that its inode is not given to another file."""
 
     def __init__(self, tables: Tables, number: int, name: str, file: OpenFile, root: str = "") -> None:
-        """`name` is what the process calls the file, `number` its own in `tables`.
-
-        `root`: of a process in a container, where its root can be looked into, for debug files that lie there.
-        """
+        """`name` is the path that the process uses, `number` is the number of the file in `tables`. `root` is the root
+        directory of a process in a container, where its debug files may lie; "" is ours."""
         self.name = name.removesuffix(" (deleted)")
         self._root = root
         self._tables = tables
@@ -89,7 +88,7 @@ class MappedFile:
         return self._tables.name(self._number, table, address)
 
     def table(self) -> SymbolTable | None:
-        """Its symbols; None where it is no ELF file that can be read."""
+        """Its symbols. None where it is not an ELF file, or cannot be read."""
         if self._damaged:
             return None
         try:
@@ -109,7 +108,7 @@ class MappedFile:
         return self._build_id
 
     def keeps_frame_pointer(self, function: str) -> bool | None:
-        """Whether a function of this name begins with its frame pointer; None of no function, or no ELF file."""
+        """Whether a function sets up a frame pointer first. None where there is no such function, or no ELF file."""
         try:
             with self._image() as image:
                 return keeps_frame_pointer(image, function)
@@ -127,10 +126,10 @@ class MappedFile:
 
 
 class Files:
-    """The mapped files of a session, and a bounded amount of what was read of them."""
+    """The mapped files of a session, and a bounded amount of their symbols."""
 
     def __init__(self, traced: Iterable[OpenFile | str] = ()) -> None:
-        """`traced`: files, open ones or paths, which names may be asked of when no process maps them any more."""
+        """`traced`: open files or paths, in which names can be looked up when no process maps them any more."""
         opened = (OpenFile.open(each) if isinstance(each, str) else each for each in traced)
         self._traced: dict[OpenFile, MappedFile | None] = dict.fromkeys(opened)
         self._tables = Tables()
@@ -146,7 +145,7 @@ class Files:
             return known
         if len(self._files) >= MOST_FILES:
             return None
-        # The first is the very inode, also when it was deleted or replaced, but asks for privilege.
+        # The first path leads to the same inode, even if it was deleted or replaced, but needs privileges.
         for path in (f"/proc/{pid}/map_files/{span}", f"/proc/{pid}/root{key[2]}"):
             with suppress(UsdtkitError):
                 file = OpenFile.open(path)
@@ -163,7 +162,7 @@ class Files:
         return known
 
     def vdso(self) -> MappedFile | None:
-        """The functions that the kernel maps into every process: ours has the same."""
+        """The code that the kernel maps into every process; it is read from this one."""
         if self._vdso is None:
             image = _own_vdso()
             if image is None:
@@ -196,11 +195,11 @@ class Files:
 
 
 def _root_of(pid: int) -> str:
-    """Where the root of a process lies, "" where it is ours."""
+    """The path of a process's root directory, "" where it is ours."""
     root = Path(f"/proc/{pid}/root")
     try:
         return "" if root.samefile("/") else str(root)
-    except OSError:  # it has ended, or may not be looked into
+    except OSError:  # the process has ended, or may not be looked into
         return ""
 
 

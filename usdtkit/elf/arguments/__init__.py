@@ -1,7 +1,7 @@
 """A note's argument string → `Operand`s and back: one module an architecture, chosen by the file's machine.
 
-Read by `usdtkit.elf.notes`. An operand that cannot be read keeps its place and says why, so that no argument ever
-takes the number of another.
+Used by `usdtkit.elf.notes`. An operand that cannot be read keeps its position and says why it cannot, so that every
+argument keeps its number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable
 from usdtkit.model import Operand
 
 MACHINES = ("x86_64", "i386", "aarch64", "arm", "ppc64le", "s390x", "riscv64", "loongarch64")
-"""The machines whose operands are understood, each by the module of that name."""
+"""The machines whose operands are understood, each by the module of its name."""
 
 _SIZE = re.compile(r"(-?)([0-9]{1,4})(f?)@", re.ASCII)
 _SIZES = (1, 2, 4, 8)
@@ -27,10 +27,10 @@ _HAS_INNER_SPACE = re.compile(r"\[|[(,]\s|\s[),]")
 
 
 def parse(text: str, machine: str, *, site_address: int, resolve_symbol: SymbolResolver) -> tuple[Operand, ...]:
-    """The operands of one site in order.
+    """Return the operands of one site in order.
 
-    `machine` is `Image.machine`, `site_address` the site's virtual address. A constant's `value` comes already cut to
-    its size and sign. A register's size is at most the width of the register that was named.
+    `machine` is `Image.machine`, `site_address` the site's virtual address. The `value` of a constant is already cut to
+    its size and sign. The size of a register is at most the width of the register that the text names.
     """
     if len(text) <= _CACHED_LENGTH and (operands := _all_anywhere(text, machine)) is not None:
         return operands
@@ -38,11 +38,11 @@ def parse(text: str, machine: str, *, site_address: int, resolve_symbol: SymbolR
 
 
 class _NeedsSite(Exception):
-    """The text spells a symbol: what it means depends on file and site."""
+    """The text names a symbol, so that its meaning depends on the file and the site."""
 
 
-# Most sites of a file share their texts with others, and texts their operands: a virtual machine's 531 have 128 texts,
-# and those 88 operands.
+# Sites of a file share texts, and texts share operands: the 531 sites of a virtual machine for Java have 128 texts, and
+# these have 88 operands.
 @lru_cache(maxsize=1024)
 def _all_anywhere(text: str, machine: str) -> tuple[Operand, ...] | None:
     pieces = split(text)
@@ -52,7 +52,7 @@ def _all_anywhere(text: str, machine: str) -> tuple[Operand, ...] | None:
 
 @lru_cache(maxsize=1024)
 def _anywhere(text: str, machine: str) -> Operand | None:
-    """The operand where it is the same at every site of every file."""
+    """The operand, if it means the same at every site of every file, else None."""
     try:
         return _operand(text, machine, 0, _refuse)
     except _NeedsSite:
@@ -64,9 +64,9 @@ def _refuse(name: str) -> int:
 
 
 def render(operand: Operand, machine: str) -> str:
-    """The operand in the form in which `parse` reads it: `text` where it is unreadable, else the same place or value.
+    """Return a text that `parse` reads as the same place or value; for an unreadable operand its own text.
 
-    Compilers have several spellings for one place; the one that the file has is `operand.text`.
+    Compilers have several spellings for one place. `operand.text` is the one in the file.
     """
     grammar = _grammar(machine)
     if operand.kind == "unreadable" or grammar is None:
@@ -76,7 +76,7 @@ def render(operand: Operand, machine: str) -> str:
 
 
 def split(text: str) -> list[str]:
-    """Cut at white space outside of brackets and not after a comma: aarch64 writes `8@[x0, 8]`."""
+    """Split at white space, but not inside of brackets or after a comma: aarch64 writes `8@[x0, 8]`."""
     if not _HAS_INNER_SPACE.search(text):
         return text.split()
     pieces: list[str] = []

@@ -1,4 +1,4 @@
-"""What the operand grammars share: their interface, the reason why an operand cannot be read, and bounded numbers."""
+"""Shared by the operand grammars: their interface, the error for operands that cannot be read, and bounded numbers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from usdtkit.model import Operand
 from usdtkit.records import NamedTuple
 
 SymbolResolver = Callable[[str], int | None]
-"""Name → virtual address in the same file, or None where it is not known or not unique.
-
-As for an assembler, `.` is the site's own address."""
+"""Name → virtual address in the same file, or None where it is unknown or not unique. The name `.` means the site's own
+address, as it does for an assembler."""
 
 _NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})", re.ASCII)
 _TERM = re.compile(r"([+-]?)(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}|[A-Za-z_.][\w.$@]*)", re.ASCII)
 
 
 class Place(NamedTuple):
-    """Where a value is, as `Operand` has it, before its size and sign are known."""
+    """Where a value is, in the terms of `Operand`, before its size and sign are known."""
 
     kind: Literal["constant", "register", "memory"]
     size: int = 8
@@ -33,8 +32,9 @@ class Place(NamedTuple):
 class Grammar(NamedTuple):
     """The operands of one architecture.
 
-    `parse(body, site_address, resolve_symbol)` reads an operand without its size; the size that it returns is that of
-    the register, else `word`, the bytes of a pointer. It raises Unreadable. `render(operand)` is the reverse.
+    `parse(body, site_address, resolve_symbol)` reads an operand without its size. The size in its result is that of the
+    register, else `word`, which is the size of a pointer in bytes. It raises Unreadable. `render(operand)` is the
+    reverse.
     """
 
     parse: Callable[[str, int, SymbolResolver], Place]
@@ -43,16 +43,16 @@ class Grammar(NamedTuple):
 
 
 class Unreadable(Exception):
-    """The operand is well placed but no value can be read from it; the text says why. It never leaves this package."""
+    """No value can be read from the operand; the text says why. It is caught inside this package."""
 
 
 def unseen(register: str) -> Unreadable:
-    """For a register that no probe is shown."""
+    """Return the error for a register whose value the kernel does not show to probes."""
     return Unreadable(f"a floating-point or vector register ({register}), which the kernel does not show")
 
 
 def number(text: str, reason: str) -> int:
-    """The integer that `text` spells in decimal or hex, within 64 bits; else Unreadable(reason)."""
+    """Return the integer that `text` spells in decimal or hex within 64 bits; else raise Unreadable(reason)."""
     spelled = _NUMBER.fullmatch(text)
     if spelled is None:
         raise Unreadable(reason)
@@ -63,13 +63,13 @@ def number(text: str, reason: str) -> int:
 
 
 def displacement(text: str, resolve_symbol: SymbolResolver) -> tuple[int, bool]:
-    """The sum of numbers and at most one symbol that `text` spells ("" is 0), and whether a symbol is in it.
+    """Return the sum of numbers and at most one symbol that `text` spells ("" is 0), and whether it has a symbol.
 
     `symbol@GOTOFF` is a distance from the global offset table, and so no symbol in this sense.
     """
     if not text:
         return 0, False
-    if _NUMBER.fullmatch(text):  # as most are
+    if _NUMBER.fullmatch(text):  # most displacements are plain numbers
         return number(text, "not a number"), False
     total, position, symbolic = 0, 0, False
     while position < len(text):
@@ -100,5 +100,5 @@ def _address(name: str, resolve_symbol: SymbolResolver) -> int:
 
 
 def signed(value: int) -> int:
-    """Addresses wrap at 64 bits: the same place, spelt as a signed 64-bit distance."""
+    """Return an address or distance as a signed number of 64 bits, at which addresses wrap."""
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)

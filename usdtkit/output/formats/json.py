@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.output import frames
 from usdtkit.output.sink import Sink, buckets, event_time, iso_time
 from usdtkit.output.text import is_cut, jsonable
 from usdtkit.results.account import SUMMARY, Account
@@ -48,6 +47,8 @@ class JsonSink(Sink):
     def plain(self, row: Row) -> dict[str, Any]:
         """A row as JSON takes it: with its stacks as labels, and without what only a table shows."""
         if self._stacks:
+            from usdtkit.output import frames  # lazy: most rows have no stack
+
             labels = {column.name: frames.of_column(column, row[column.name]) for column in self._stacks_of(row)}
             row = {**row, **labels}
         if self._hidden:

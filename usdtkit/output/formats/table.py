@@ -45,6 +45,7 @@ class TableSink(Sink):
         text = self._aligned(cells)
         for column in self._below:
             if column.name in row:
+                text += f"\n    {column.above}" if column.above else ""
                 text = INDENT.join([text, *frames.of_column(column, row[column.name], in_table=True)])
         self._line(text)
 
@@ -72,11 +73,11 @@ class TableSink(Sink):
     def stack(self, stack: StackSum) -> None:
         column = self.schema.of_type("stack")[0]
         for line in stack.before:
-            self._line(printable(line))
+            self._line(_indented(line))
         for label in frames.of_column(column, stack.frames, in_table=True):
-            self._line(f"  {label}")
+            self._line(f"{stack.indent}{label}")
         for line in stack.after:
-            self._line(printable(line))
+            self._line(_indented(line))
 
     def _heading(self) -> None:
         self._line(self._aligned([column.heading for column in self._columns]))
@@ -92,6 +93,12 @@ class TableSink(Sink):
             space = max(edge - len(line), 0)
             line += f"{cell:>{space}}" if column.right else f"{cell:<{space}}"
         return line[1:].rstrip(" ")
+
+
+def _indented(line: str) -> str:
+    """A printable line that keeps the tabs at its beginning."""
+    text = line.lstrip("\t")
+    return line[: len(line) - len(text)] + printable(text)
 
 
 def _is_below(column: Column) -> bool:

@@ -1,8 +1,8 @@
-"""Locks and unlocks of threads → the order in which mutexes are taken, and the circles in it: potential deadlocks.
+"""Locks and unlocks of threads → the order in which mutexes are taken, and the cycles in it: potential deadlocks.
 
-Input: what a thread did to a mutex, in the order in which it did it, and the stack of it. Output: `Cycle`s. Two threads
-that take two mutexes in opposite order need not meet in a run for this to find them. No kernel, no session: `tools`
-feed it from events.
+Input: what each thread did to a mutex, in the order in which it did it, with something that says where. Output:
+`Cycle`s. If two threads take two mutexes in opposite order, this finds it even if they did not meet in this run. The
+module knows neither the kernel nor a session; `locks` feeds it with events.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ Thread = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The first time that a thread wanted `wanted` while it held `held`, with what its events say of both."""
+    """The first time that a thread wanted the mutex `wanted` while it held the mutex `held`.
+
+    `held_at` and `wanted_at` are what `LockOrder.locked` was given for each of them.
+    """
 
     held: Mutex
     wanted: Mutex
@@ -34,34 +37,40 @@ Cycle = tuple[Edge, ...]
 
 
 class LockOrder:
-    """Which mutex is taken while which is held.
+    """Which mutex is taken while which other one is held.
 
-    A circle is none where all of its edges were seen under one other mutex only: that keeps the threads apart.
+    A cycle whose edges were all seen under one more mutex is no deadlock, because that mutex keeps the threads apart.
     """
 
     def __init__(self) -> None:
         self.mismatched = 0
         self._held: dict[Thread, list[tuple[Mutex, Any]]] = {}
         self._edges: dict[Mutex, dict[Mutex, Edge]] = {}
-        # Of each edge, the mutexes that were held besides whenever it was seen.
+        # The mutexes that were held besides, every time that an edge was seen.
         self._guards: dict[tuple[Mutex, Mutex], frozenset[Mutex]] = {}
-        self._told: set[frozenset[Mutex]] = set()
+        self._reported: set[frozenset[Mutex]] = set()
 
     def locked(self, thread: Thread, mutex: Mutex, at: Any, *, waited: bool = True) -> list[Cycle]:
-        """The thread wants the mutex (with `waited` unset it has it already, by a try), and what follows from that:
-        new circles, each set of mutexes once. A mutex that the thread holds already is counted, and not ordered."""
+        """Note that a thread wants a mutex, and return the cycles that are new; each set of mutexes makes one.
+
+        If `waited` is false, the thread has the mutex already, because it only tried to take it. A mutex that the
+        thread holds already makes no edge.
+        """
         held = self._held.setdefault(thread, [])
         before = {} if not waited or any(mutex == other for other, _ in held) else dict(held)
         held.append((mutex, at))
-        found = []
+        changed = []
         for other, other_at in before.items():
-            if self._saw(other, mutex, frozenset(before) - {other}) is False:
+            if self._is_news(other, mutex, frozenset(before) - {other}):
                 self._edges.setdefault(other, {})[mutex] = Edge(other, mutex, other_at, at)
-                found.append(other)
-        return [cycle for other in found if (cycle := self._cycle(other, mutex)) is not None]
+                changed.append(other)
+        return [cycle for other in changed if (cycle := self._cycle(other, mutex)) is not None]
 
     def unlocked(self, thread: Thread, mutex: Mutex) -> None:
-        """The thread has let go of the mutex, the last time it took it. One taken before the trace is `mismatched`."""
+        """Note that a thread has released a mutex that it holds; of several locks, the last one.
+
+        A mutex that was taken before the trace is counted in `mismatched`.
+        """
         held = self._held.get(thread, [])
         for index in range(len(held) - 1, -1, -1):
             if held[index][0] == mutex:
@@ -72,7 +81,7 @@ class LockOrder:
         self.mismatched += 1
 
     def forget(self, mutex: Mutex) -> None:
-        """The mutex begins or ends its life: what was seen of its address was another one."""
+        """Note that a mutex begins or ends its life: what was seen at its address belongs to another one."""
         for wanted in self._edges.pop(mutex, {}):
             del self._guards[mutex, wanted]
         for held, edges in self._edges.items():
@@ -80,19 +89,19 @@ class LockOrder:
                 del self._guards[held, mutex]
 
     def edges(self) -> Iterator[Edge]:
-        """All that was seen so far."""
+        """All edges that were seen so far."""
         for edges in self._edges.values():
             yield from edges.values()
 
-    def _saw(self, held: Mutex, wanted: Mutex, guards: frozenset[Mutex]) -> bool:
-        """Note what was held besides; whether the edge says nothing new."""
+    def _is_news(self, held: Mutex, wanted: Mutex, guards: frozenset[Mutex]) -> bool:
+        """Note what was held besides, and tell whether the edge was never seen with so little."""
         before = self._guards.get((held, wanted))
         now = guards if before is None else before & guards
         self._guards[held, wanted] = now
-        return before == now
+        return before != now
 
     def _cycle(self, held: Mutex, wanted: Mutex) -> Cycle | None:
-        """The shortest way back from `wanted` to `held`, behind the edge between them."""
+        """The edge from `held` to `wanted`, with the shortest way back behind it; None if there is no way back."""
         came_by: dict[Mutex, Edge] = {}
         waiting = deque([wanted])
         while waiting and held not in came_by:
@@ -108,7 +117,7 @@ class LockOrder:
         cycle = (self._edges[held][wanted], *reversed(way))
         common = frozenset.intersection(*(self._guards[edge.held, edge.wanted] for edge in cycle))
         mutexes = frozenset(edge.held for edge in cycle)
-        if common or mutexes in self._told:
+        if common or mutexes in self._reported:
             return None
-        self._told.add(mutexes)
+        self._reported.add(mutexes)
         return cycle

@@ -1,0 +1,324 @@
+"""Rows, histograms and stacks in every format; the account of a session."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usdtkit.cli import main
+from usdtkit.errors import UsageError
+from usdtkit.model import Truncated
+from usdtkit.output import frames
+from usdtkit.output.formats.json import flatten
+from usdtkit.output.formats.table import clock
+from usdtkit.output.sink import format_names, open_sink
+from usdtkit.results import LATENCY_MS, PID, TIME, Column, Histogram, Schema, StackSum, Table
+from usdtkit.results.account import Account, account
+from usdtkit.results.schemas import of_rows
+from usdtkit.trace import Summary
+from usdtkit.trace.aggregations import Distribution
+from usdtkit.trace.memory import Frame
+
+COLUMNS = (PID, LATENCY_MS, Column("name", "NAME", "text", 6), Column("query", "QUERY", "text"))
+ROW = {
+    "time_ns": 1_000_000_007,
+    "pid": 42,
+    "latency_ns": 1_234_567,
+    "name": "ada",
+    "query": "select 1",
+    "more": {"a": 1},
+}
+STACK = Column("stack", type="stack")
+NAMED = Frame(0x401234, "work", 0x14, "/usr/bin/shop")
+RFC_3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+
+
+def summary(**counts):
+    return Summary(**dict.fromkeys(Summary.__slots__, 0) | {"duration_s": 1.5} | counts)
+
+
+def written(form, *rows, columns=COLUMNS, blocks=(), end=None, in_blocks=False, timestamp=False):
+    """What a sink writes of rows, or of the blocks of one interval."""
+    stream = io.StringIO()
+    sink = open_sink(form, stream)
+    sink.begin(Schema("shop", columns, in_blocks or bool(blocks)))
+    for row in rows:
+        sink.row(row)
+    if blocks:
+        sink.interval(timestamp=timestamp)
+    for block in blocks:
+        sink.block(block)
+    if end:
+        sink.end(Account(end))
+    sink.close()
+    return stream.getvalue()
+
+
+def test_a_table():
+    text = written("table", ROW, {**ROW, "name": "grace hopper", "query": None}, end=summary(received=2))
+    assert text.splitlines() == [
+        "    PID   LAT(ms) NAME   QUERY",
+        "     42      1.23 ada    select 1",
+        "     42      1.23 grace hopper ?",
+    ]
+
+
+def test_what_is_too_long_moves_no_more_than_it_must():
+    columns = (Column("name", "NAME", "string", 6), Column("calls", "CALLS", "count", 7), PID)
+    rows = [{"name": name, "calls": 13, "pid": 42} for name in ("ada", "grace hop", "grace hopper lee")]
+    assert written("table", *rows, columns=columns).splitlines() == [
+        "NAME     CALLS     PID",
+        "ada         13      42",
+        "grace hop   13      42",
+        "grace hopper lee 13 42",
+    ]
+
+
+def test_json_lines():
+    text = written("json", {**ROW, "query": Truncated("sel")}, end=summary(hits=1, received=1))
+    header, event, last = map(json.loads, text.splitlines())
+    assert header["schema"] == "usdtkit.shop/1"
+    assert re.fullmatch(RFC_3339, header["time"])
+    assert re.fullmatch(RFC_3339, event.pop("time"))
+    assert event == {**ROW, "query": "sel", "query_truncated": True}
+    assert last == {"summary": {**dict.fromkeys(Summary.__slots__, 0), "hits": 1, "received": 1, "duration_s": 1.5}}
+
+
+def test_csv():
+    first, second = csv.DictReader(io.StringIO(written("csv", ROW, {**ROW, "query": 'a,"b"\nc'}, end=summary())))
+    assert list(first) == ["time", *ROW]
+    assert (first["pid"], first["latency_ns"], first["query"]) == ("42", "1234567", "select 1")
+    assert json.loads(first["more"]) == {"a": 1}
+    assert second["query"] == 'a,"b"\\x0ac'
+
+
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
+def test_a_string_is_no_formula_in_a_spreadsheet(formula):
+    assert next(csv.DictReader(io.StringIO(written("csv", {**ROW, "query": formula}))))["query"] == f"'{formula}"
+
+
+def test_a_negative_number_stays_a_number_in_csv():
+    assert next(csv.DictReader(io.StringIO(written("csv", {**ROW, "query": -1}))))["query"] == "-1"
+
+
+def test_csv_without_rows_is_empty():
+    assert written("csv") == ""
+
+
+def test_what_only_a_table_shows():
+    columns = (PID, Column("text", "ARGUMENTS", table_only=True))
+    row = {"pid": 42, "text": "a=1"}
+    assert "a=1" in written("table", row, columns=columns)
+    assert json.loads(written("json", row, columns=columns).splitlines()[1]) == {"pid": 42}
+    assert written("csv", row, columns=columns) == "pid\n42\n"
+
+
+LATENCIES = Distribution({0: 1, 10: 3}, sum=2000)
+
+
+def test_a_histogram_in_the_table():
+    table = written("table", blocks=[Histogram(LATENCIES, labels={"order": "a\x1b", "status": 201})], columns=())
+    assert table.startswith("\norder=a\\x1b status=201\n")
+    assert "latency : count" in table
+    assert "512 ns .. 1.02 us" in table
+
+
+def test_a_histogram_of_something_else_than_a_duration():
+    assert "512 .. 1024" in written("table", blocks=[Histogram(LATENCIES, "size")])
+
+
+def test_a_histogram_as_json():
+    _, line = written("json", blocks=[Histogram(LATENCIES, labels={"order": "a"})]).splitlines()
+    histogram = json.loads(line)
+    assert histogram.pop("time")
+    assert histogram.pop("time_ns")
+    assert histogram == {
+        "order": "a",
+        "value": "latency_ns",
+        "count": 4,
+        "sum": 2000,
+        "buckets": [{"low": 0, "high": 1, "count": 1}, {"low": 512, "high": 1024, "count": 3}],
+    }
+
+
+def test_a_histogram_as_csv():
+    text = written("csv", blocks=[Histogram(LATENCIES, labels={"order": "a"})])
+    assert [(row["order"], row["low"], row["high"], row["count"]) for row in csv.DictReader(io.StringIO(text))] == [
+        ("a", "0", "1", "1"),
+        ("a", "512", "1024", "3"),
+    ]
+
+
+@pytest.mark.parametrize("timestamp", [False, True])
+def test_blocks_have_a_heading_each(timestamp):
+    columns = (Column("number", "N", "count", 3, left=True),)
+    text = written("table", blocks=[Table([{"number": n}]) for n in (1, 2)], columns=columns, timestamp=timestamp)
+    time = r"\n\d\d:\d\d:\d\d\n" if timestamp else ""
+    assert re.fullmatch(rf"{time}\nN\n1\n\nN\n2\n", text)
+
+
+def test_the_rows_of_a_block_have_its_time():
+    text = written("json", blocks=[Table([{"number": 1}, {"number": 2}])], columns=())
+    first, second = map(json.loads, text.splitlines()[1:])
+    assert first.keys() == {"time", "time_ns", "number"}
+    assert first["time_ns"] == second["time_ns"]
+
+
+def test_rows_of_a_table_are_made_at_once():
+    tables = [Table({"number": n} for _ in range(1)) for n in (1, 2)]
+    assert [table.rows for table in tables] == [({"number": 1},), ({"number": 2},)]
+
+
+def test_a_stack_in_a_row():
+    labels = ("in;ner", "out\x1b[2Jer\udc80")
+    assert json.loads(written("json", {"stack": labels}, columns=(STACK,)).splitlines()[1])["stack"] == [
+        "in;ner",
+        "out\\x1b[2Jer\\x80",
+    ]
+    assert written("csv", {"stack": labels}, columns=(STACK,)) == "stack\nout\\x1b[2Jer\\x80;in:ner\n"
+    assert written("table", {"pid": 42, "stack": labels}, columns=(PID, STACK)).splitlines()[1:] == [
+        "     42",
+        "        in;ner",
+        "        out\\x1b[2Jer\\x80",
+    ]
+
+
+def test_a_stack_within_a_line_of_a_table():
+    column = Column("stack", "CALLER", "stack", show=lambda labels: labels[0])
+    assert written("table", {"stack": ("work", "main")}, columns=(column,)).splitlines() == ["CALLER", "work"]
+
+
+@given(st.lists(st.text(), min_size=1), st.integers(0, 2**64))
+def test_frames_and_weight_come_back_from_folded_lines(labels, weight):
+    (line,) = written("folded", blocks=[StackSum(labels, weight, {})], columns=(STACK,)).splitlines()
+    assert line.isprintable()
+    folded, _, number = line.rpartition(" ")
+    assert len(folded.split(";")) == len(labels)
+    assert int(number) == weight
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a;b", "a:b"),
+        ("a\nb", "a\\x0ab"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("\udcff", "\\xff"),
+        ("fold<a, b>(int)", "fold<a, b>(int)"),
+    ],
+)
+def test_hostile_names_in_folded_lines(name, shown):
+    assert written("folded", blocks=[StackSum([name, "main"], 1, {})], columns=(STACK,)) == f"main;{shown} 1\n"
+
+
+def test_folded_lines_of_slow_calls():
+    columns = (Column("comm", type="text"), LATENCY_MS, STACK)
+    row = {"comm": "shop", "latency_ns": 31_000, "stack": ("work", "main")}
+    assert written("folded", row, {**row, "stack": None}, columns=columns) == "shop;main;work 31\nshop;[no stack] 31\n"
+
+
+@pytest.mark.parametrize("form", ["folded", "chrome"])
+def test_results_that_a_format_cannot_show(form):
+    with pytest.raises(UsageError, match="usdtkit shop"):
+        written(form)
+
+
+def test_a_chrome_trace_of_entries_and_returns():
+    columns = (TIME, PID, Column("method", role="name"), Column("flow", role="phase"))
+    rows = [
+        {"time_ns": time, "pid": 1, "tid": 2, "method": "pa\x1by", "flow": flow}
+        for time, flow in ((1_000, "->"), (3_500, "<-"))
+    ]
+    begin, end = json.loads(written("chrome", *rows, columns=columns))
+    assert begin == {"name": "pa\\x1by", "pid": 1, "tid": 2, "ph": "B", "ts": 1.0}
+    assert (end["ph"], end["ts"]) == ("E", 3.5)
+    assert written("chrome", columns=columns) == "[]\n"
+
+
+def test_a_chrome_trace_of_latencies():
+    row = {"time_ns": 9_000, "pid": 1, "tid": 2, "latency_ns": 4_000, "probe": "open"}
+    (call,) = json.loads(written("chrome", row, columns=(TIME, LATENCY_MS)))
+    assert call == {"name": "open", "pid": 1, "tid": 2, "ph": "X", "ts": 5.0, "dur": 4.0}
+
+
+def test_formats_are_found_by_their_modules():
+    assert {"table", "json", "csv", "folded", "chrome"} <= set(format_names())
+    for name in ("nonsense", "no.such", ""):
+        with pytest.raises(UsageError, match="no output format") as raised:
+            open_sink(name, io.StringIO())
+        assert "csv" in raised.value.hint
+
+
+def test_the_schema_of_rows():
+    columns = (
+        *(TIME, Column("query", "QUERY", "text", meaning="the statement")),
+        Column("pid", type="integer", optional=True),
+        Column("shown", "SHOWN", table_only=True),
+        Column("arguments", type="list", fields=(Column("name"), Column("type", values=("u64", "str")))),
+        Column("owner", type="integer", nullable=True),
+    )
+    schema = of_rows(Schema("shop", columns, version=2))
+    assert schema["title"] == "usdtkit.shop/2"
+    assert schema["required"] == ["time", "time_ns", "query", "arguments", "owner"]
+    properties = schema["properties"]
+    assert set(properties) == {"time", "time_ns", "query", "query_truncated", "pid", "arguments", "owner"}
+    assert properties["query"] == {"type": ["string", "null"], "description": "the statement"}
+    assert properties["owner"] == {"type": ["integer", "null"]}
+    assert properties["arguments"]["items"]["properties"]["type"]["enum"] == ["u64", "str"]
+    assert schema["additionalProperties"] is False
+
+
+def test_schemas_as_files(tmp_path, capsys):
+    assert main(["schema", "--all", str(tmp_path)]) == 0
+    files = {path.stem: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    assert {"common", "explain", "doctor", "trace", "gethostlatency"} <= files.keys()
+    assert main(["schema", "gethostlatency"]) == 0
+    assert json.loads(capsys.readouterr().out) == files["gethostlatency"]
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == files["common"]
+    assert main(["schema", "cache"]) == 4
+    assert main(["schema", "trace", "--all", str(tmp_path)]) == 2
+    assert main(["schema", "--all", "/dev/null/x"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ({}, "received 0, lost 0"),
+        ({"received": 1234567, "lost": 1000}, "received 1,234,567, lost 1,000"),
+        ({"received": 1, "full": 2}, "received 1, lost 0, 2 not counted, table full"),
+        ({"overflow": 3, "unreadable": 4}, "received 0, lost 0, 3 abandoned, nested too deep, 4 arguments unreadable"),
+        ({"unmatched": 5, "abandoned": 6}, "received 0, lost 0, 5 ends without a start, 6 starts without an end"),
+    ],
+)
+def test_the_account_of_a_session(counts, line):
+    assert account(summary(**counts)) == line
+
+
+def test_the_account_names_the_reasons():
+    nothing = Account(summary(unarmed=1), ["process 42 is not armed"], unexplained_ends=0)
+    assert nothing.line() == "received 0, lost 0: process 42 is not armed"
+
+
+def test_nested_rows_are_flattened_with_their_marks():
+    assert flatten({"pid": 1, "arguments": {"text": Truncated("a"), "data": b"\x01"}}) == {
+        "pid": 1,
+        "arguments": {"text": "a", "text_truncated": True, "data": "01"},
+    }
+
+
+def test_times():
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", clock(1_000_000_007))
+
+
+def test_labels_of_frames():
+    assert frames.label(NAMED) == "work"
+    assert frames.label(NAMED, offsets=True) == "work+0x14"
+    assert frames.label(NAMED, addresses=True) == "0x0000000000401234 work"
+    assert frames.label(Frame(0x7F001234, "", 0x1234, "/usr/lib/libssl.so.3"), offsets=True) == "libssl.so.3+0x1234"
+    assert frames.label(Frame(0x7F001234, "", 0x7F001234, "")) == "0x7f001234"
+    assert frames.labels(None) == (frames.NO_STACK,)

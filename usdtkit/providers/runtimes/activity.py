@@ -1,0 +1,177 @@
+"""What all runtimes of a machine do: calls, collections, objects, loaded classes, exceptions and threads a second.
+
+Input: a session of some processes, of a command, or of everything. Output: `ProcessActivity` of each process, from
+counters in the kernel. The probes stay in place between two looks at the counters, so no event is missed. Files of
+runtimes that start later are found by `look`, and attached to from then on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from usdtkit import libraries, targets
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
+from usdtkit.model import Target, UserPlace
+from usdtkit.privatedirs import stranger, user_name
+from usdtkit.providers.runtimes.language import Language
+from usdtkit.providers.runtimes.languages import RUNTIMES, language_called
+from usdtkit.providers.runtimes.places import ProbePlaces
+from usdtkit.records import dataclass
+from usdtkit.scan import file_key
+from usdtkit.trace import Session, pid
+from usdtkit.trace.specs import Resolved
+
+# What is counted, and the probes or functions of a language that are counted for it.
+CATEGORIES: dict[str, Callable[[Language], list[str]]] = {
+    "method": lambda language: [calls.entry for calls in language.calls],
+    "gc": lambda language: [collections.start for collections in language.collections],
+    "objnew": lambda language: [objects.probe for objects in language.objects],
+    "cload": lambda language: list(language.loaded),
+    "excp": lambda language: list(language.exceptions),
+    "thread": lambda language: [thread.probe for thread in language.threads if thread.kind.endswith("start")],
+}
+# To look for new files takes longer the more processes there are. It may take this share of the time.
+SHARE_OF_LOOKS = 0.05
+
+PlacesByFile = dict[tuple[str, str], list[UserPlace]]
+"""Where to count, by the category and the path of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessActivity:
+    """What a process has done in the last `interval_s` seconds, as events a second of each category.
+
+    `command` has its words; it is "" if the process ended before they could be read.
+    """
+
+    pid: int
+    command: str
+    rates: dict[str, float]
+    interval_s: float
+
+
+class Activity:
+    """Counts what the runtimes of some languages do, in everything that a session traces."""
+
+    def __init__(self, session: Session, languages: Sequence[str] = ()) -> None:
+        """`languages` are names; without any, all languages are meant."""
+        self._session = session
+        chosen = [language_called(name) for name in languages] or list(RUNTIMES)
+        self._files = _Files(chosen)
+        places = {} if session.offline else self._files.new([*_of_command(session, chosen), *_in_use(session)])
+        self._sources = {
+            category: session.source(Resolved(category, "usdt", (), tuple(_of_category(places, category))))
+            for category in CATEGORIES
+        }
+        self._tables = {category: source.count(process=pid) for category, source in self._sources.items()}
+        if not places:
+            what = " or ".join(languages) or "runtime"
+            session.remark(f"no {what} with probes runs here yet; usdtkit run adds probes to Python")
+        self._commands = {pid: " ".join(session.command) or command_of(pid) for pid in session.pids}
+        self._before_s = self._look_again_s = 0.0
+
+    def rates(self) -> list[ProcessActivity]:
+        """What every process has done since the last call of this; those that did nothing are left out."""
+        now_s = self._session.summary().duration_s
+        interval_s, self._before_s = now_s - self._before_s, now_s
+        rates: dict[int, dict[str, float]] = defaultdict(lambda: dict.fromkeys(CATEGORIES, 0.0))
+        for category, counts in self._tables.items():
+            for (process,), count in counts.delta().items():
+                rates[process][category] = count / interval_s
+        # A process that has ended since is still known by the words that it had the last time.
+        self._commands = {process: command_of(process) or self._commands.get(process, "") for process in rates}
+        return [ProcessActivity(process, self._commands[process], own, interval_s) for process, own in rates.items()]
+
+    def look(self) -> list[str]:
+        """Count in the files of runtimes that have started since the last look, and return their paths.
+
+        The session's remarks mention each of them. Nothing is done if it is too early for another look, or if the
+        session cannot attach to anything any more.
+        """
+        began_s = time.monotonic()
+        if began_s < self._look_again_s or not self._session.can_extend:
+            return []
+        paths: dict[str, None] = {}
+        with suppress(NotFoundError):  # one of the processes that were asked for has ended
+            for (category, path), places in self._files.new(_in_use(self._session, quiet=True)).items():
+                paths[path] = None
+                with suppress(NotFoundError):  # the file was in a container that has ended
+                    self._session.extend(self._sources[category], places)
+        for path in paths:
+            owner = stranger(path)
+            self._session.remark(f"found {path}" + ("" if owner is None else f" (belongs to {user_name(owner)})"))
+        ended_s = time.monotonic()
+        self._look_again_s = ended_s + (ended_s - began_s) / SHARE_OF_LOOKS
+        return list(paths)
+
+
+class _Files:
+    """The files that have been looked into for the probes and functions of some languages."""
+
+    def __init__(self, languages: Sequence[Language]) -> None:
+        self._languages = languages
+        self._known: set[object] = set()
+
+    def new(self, mapped: Iterable[Target]) -> PlacesByFile:
+        """Where to count in those of the files that were not looked into before."""
+        by_key = {target.key or file_key(target.path): target for target in mapped}
+        fresh = [target for key, target in by_key.items() if key is not None and key not in self._known]
+        self._known |= by_key.keys()
+        probes = targets.probes_of(fresh)
+        places: PlacesByFile = defaultdict(list)
+        for category, names_of in CATEGORIES.items():
+            for language in self._languages:
+                names = names_of(language)
+                for probe in probes:
+                    if probe.spec in names:
+                        places[category, probe.path] += [
+                            UserPlace(probe.spec, probe.path, site.file_offset, site.semaphore_offset, file=probe.file)
+                            for site in probe.sites
+                        ]
+                functions = [name for name in names if ":" not in name]
+                for target in fresh if functions else ():
+                    if any(libraries.is_called(target.name, name) for name in language.code):
+                        places[category, target.path] += _entries(target, functions)
+        return {key: found for key, found in places.items() if found}
+
+
+def _entries(target: Target, functions: Sequence[str]) -> list[UserPlace]:
+    """The entries of functions in a file; none if it cannot be read, or no process has it any more."""
+    with suppress(ElfError, NotFoundError, PrivilegeError):
+        return [
+            UserPlace(function.name, function.path, function.file_offset, file=function.file)
+            for function in targets.functions_in(target, *functions)
+        ]
+    return []
+
+
+def _of_category(places: PlacesByFile, category: str) -> Iterator[UserPlace]:
+    for (own, _), found in places.items():
+        if own == category:
+            yield from found
+
+
+def _in_use(session: Session, *, quiet: bool = False) -> list[Target]:
+    """What the processes of the session map; of a session without any, what all processes map, and provider files.
+
+    NotFoundError if one of the processes has ended.
+    """
+    return targets.mapped_by(session.search_pids) if session.search_pids else targets.everything(quiet=quiet)
+
+
+def _of_command(session: Session, languages: Sequence[Language]) -> Iterator[Target]:
+    """The files that the session's command will map, as far as they are known before it runs."""
+    for language in languages if session.command else ():
+        yield from (Target(path, path) for path in ProbePlaces(session, language).files_of_program())
+
+
+def command_of(process: int) -> str:
+    """The words of a process, or "" if it has ended."""
+    try:
+        return " ".join(Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")).strip()
+    except OSError:
+        return ""
