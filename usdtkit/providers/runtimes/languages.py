@@ -20,10 +20,11 @@ from usdtkit.providers.runtimes import c, java, node, perl, php, python, ruby, t
 from usdtkit.providers.runtimes.language import Language
 
 LANGUAGES: tuple[Language, ...] = tuple(module.LANGUAGE for module in (java, python, ruby, php, node, perl, tcl, c))
-"""All languages that can be traced. C, which has no runtime, stands last."""
+"""All languages that we know. C stands for every program in which no other language is found."""
 BY_NAME = {language.name: language for language in LANGUAGES}
-# All but C, which is what is left.
+"""The languages by their names."""
 RUNTIMES = tuple(language for language in LANGUAGES if language.programs)
+"""The languages that have a runtime: all but C."""
 
 
 def language_called(name: str) -> Language:
