@@ -16,6 +16,7 @@ from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.program import Program
 from usdtkit.bpf.statements import SIZES
 from usdtkit.model import Truncated, TruncatedBytes
+from usdtkit.trace.fields import HEADER
 
 if TYPE_CHECKING:
     from usdtkit.trace.rows import RowType
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 Event = _events.Event
 Texts = _events.Texts
 
-HEADER = ("time_ns", "pid", "tid", "probe")
-# The names of fields say their units.
-UNITS = {"latency": "latency_ns", "time": "time_ns"}
 _CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "S", "probe": "Q"}
 _ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d", "probe": "Q"}  # of a column
 
