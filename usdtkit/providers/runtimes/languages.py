@@ -20,6 +20,7 @@ from usdtkit.providers.runtimes import c, java, node, perl, php, python, ruby, t
 from usdtkit.providers.runtimes.language import Language
 
 LANGUAGES: tuple[Language, ...] = tuple(module.LANGUAGE for module in (java, python, ruby, php, node, perl, tcl, c))
+"""All languages that this package knows."""
 BY_NAME = {language.name: language for language in LANGUAGES}
 # All but C, which is what is left.
 RUNTIMES = tuple(language for language in LANGUAGES if language.programs)
