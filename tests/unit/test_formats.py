@@ -239,6 +239,21 @@ def test_a_chrome_trace_of_entries_and_returns():
     assert written("chrome", columns=columns) == "[]\n"
 
 
+def test_a_chrome_trace_leaves_out_ends_without_a_beginning():
+    steps = (("<-", "before"), ("->", "outer"), ("<-", "unseen"), ("->", "inner"), ("<-", "inner"), ("<-", "outer"))
+    columns = (TIME, Column("method", role="name"), Column("phase", role="phase"))
+    rows = [
+        {"time_ns": time_ns, "pid": 1, "tid": tid, "method": name, "phase": phase}
+        for time_ns, (phase, name) in enumerate([*steps, ("<-", "outer")])
+        for tid in (1, 2)
+    ]
+    events = json.loads(written("chrome", *rows, columns=columns))
+    for tid in (1, 2):
+        assert [(event["ph"], event["name"]) for event in events if event["tid"] == tid] == [
+            *(("B", "outer"), ("B", "inner"), ("E", "inner"), ("E", "outer"))
+        ]
+
+
 def test_a_chrome_trace_of_latencies():
     row = {"time_ns": 9_000, "pid": 1, "tid": 2, "latency_ns": 4_000, "probe": "open"}
     (call,) = json.loads(written("chrome", row, columns=(TIME, LATENCY_MS)))
