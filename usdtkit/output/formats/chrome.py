@@ -46,7 +46,8 @@ class ChromeSink(Sink):
             event |= {"ph": PHASES[row[phase.name]], "ts": row["time_ns"] / 1e3}
         else:
             latency = row["latency_ns"]
-            event |= {"ph": "X", "ts": (row["time_ns"] - latency) / 1e3, "dur": latency / 1e3}
+            start = row["time_ns"] if self.schema.with_role("start") else row["time_ns"] - latency
+            event |= {"ph": "X", "ts": start / 1e3, "dur": latency / 1e3}
         self.stream.write(self._before + json.dumps(event))
         self._before = ",\n"
 
