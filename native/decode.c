@@ -1,16 +1,18 @@
+/* Machine code → where instructions begin and where control goes, which decode.h describes. */
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "decode.h"
 
-/*
- * x86-64. An instruction is: prefixes, an opcode of one to three bytes in one of several maps, then, by the opcode, a
- * ModRM byte (with a SIB byte and a displacement by its value) and an immediate. The tables say which of these follow
- * an opcode; with that the length is known, without knowing what the instruction computes.
+/* 
+ * x86-64. An instruction has prefixes, and an opcode of one to three bytes in one of several maps. Depending on the
+ * opcode a ModRM byte follows, with a SIB byte and a displacement depending on its value, and an immediate. The tables
+ * say which of these follow an opcode. That gives the length, whatever the instruction computes.
  */
 enum {
-  M = 1,  /* ModRM, with what belongs to it */
+  M = 1,  /* ModRM, and the bytes that belong to it */
   B = 2,  /* an immediate of one byte */
   Z = 4,  /* of four bytes, of two with the prefix 66 */
   V = 8,  /* of four, of two with 66, of eight with REX.W */
@@ -57,13 +59,13 @@ static const uint8_t two_byte_map[256] = {
     /* 0f f0         */ M, M, M, M, M, M, M, M, M, M, M, M, M, M, M, M,
 };
 
-enum { LONGEST = 15, NO_REGISTER = 255 };
+enum { MAX_LENGTH = 15, NO_REGISTER = 255 };
 
-/* One decoded instruction; what is not said stays zero. */
+/* One decoded instruction. Fields that do not apply are 0. */
 typedef struct {
   uint32_t length;
-  int vendor;      /* its width depends on the maker of the processor */
-  int far;         /* it changes the code segment: no function of a program does */
+  int vendor;      /* its width depends on the vendor of the processor */
+  int far;         /* it changes the code segment, which no function of a program does */
   int nop;
   uint8_t indexed; /* the register into which it puts an address that it computes from an index */
   uint8_t how;     /* USDTKIT_FLOW_TABLE or USDTKIT_FLOW_ARRAY */
@@ -75,7 +77,7 @@ typedef struct {
   int rex, data16, address32, repne, rep, lock, refused, notrack;
 } cursor;
 
-static int take(cursor *c) { return c->at < c->end ? *c->at++ : -1; }
+static int next_byte(cursor *c) { return c->at < c->end ? *c->at++ : -1; }
 
 static int skip(cursor *c, ptrdiff_t count) {
   if (c->end - c->at < count) return 0;
@@ -90,7 +92,7 @@ static int64_t displacement(const uint8_t *bytes, int size) {
   return memcpy(&wide, bytes, 4), wide;
 }
 
-/* Prefixes in any order; a REX counts only directly before the opcode. */
+/* Prefixes come in any order. A REX prefix counts only directly before the opcode. */
 static void take_prefixes(cursor *c) {
   for (; c->at < c->end; c->at++) {
     uint8_t byte = *c->at;
@@ -113,13 +115,13 @@ static void take_prefixes(cursor *c) {
   }
 }
 
-/* The opcode behind a VEX, EVEX or XOP prefix, whose payload of some bytes names the map. Returns its flags. */
+/* The opcode behind a VEX, EVEX or XOP prefix, whose payload has the number of the map. Returns its flags. */
 static int take_vector_opcode(cursor *c, int prefix) {
   int payload = prefix == 0xc5 ? 1 : prefix == 0x62 ? 3 : 2;
   const uint8_t *first = c->at;
   if (c->rex || c->data16 || c->rep || c->repne || c->lock || !skip(c, payload)) return X;
   int map = prefix == 0xc5 ? 1 : *first & (prefix == 0x62 ? 7 : 31);
-  int opcode = take(c);
+  int opcode = next_byte(c);
   if (opcode < 0) return X;
   if (prefix == 0x8f) return map == 8 ? M | B : map == 9 ? M : map == 10 ? M | Z : X;
   switch (map) {
@@ -131,15 +133,15 @@ static int take_vector_opcode(cursor *c, int prefix) {
   }
 }
 
-/* The ModRM byte and what belongs to it. Returns 0 where the code ends before. */
+/* The ModRM byte and the bytes that belong to it. Returns 0 if the code ends within them. */
 static int take_modrm(cursor *c, int always_register) {
   c->modrm = c->at;
-  int modrm = take(c);
+  int modrm = next_byte(c);
   if (modrm < 0) return 0;
   if (modrm >= 0xc0 || always_register) return 1;
   int mode = modrm >> 6, base = modrm & 7, size = mode == 1 ? 1 : mode == 2 ? 4 : 0;
   if (base == 4) {
-    int sib = take(c);
+    int sib = next_byte(c);
     if (sib < 0) return 0;
     base = sib & 7;
   }
@@ -152,7 +154,7 @@ static int has_index(const cursor *c) {
   return *c->modrm < 0xc0 && (*c->modrm & 7) == 4 && ((c->modrm[1] >> 3 & 7) != 4 || c->rex & 2);
 }
 
-/* `jmp *…`: where the address comes from. */
+/* Describes where `jmp *…` gets its address from. */
 static void describe_indirect(const cursor *c, usdtkit_flow *flow) {
   int modrm = *c->modrm;
   flow->kind = USDTKIT_FLOW_INDIRECT;
@@ -167,20 +169,20 @@ static void describe_indirect(const cursor *c, usdtkit_flow *flow) {
   }
 }
 
-/* `add reg,reg` and `mov array(,reg,8),reg`, by which code gets the address of a case of a switch. */
-static void note_indexed(const cursor *c, int opcode, instruction *found) {
+/* Notes `add reg,reg` and `mov array(,reg,8),reg`, which compute the address of a case of a switch. */
+static void note_indexed(const cursor *c, int opcode, instruction *decoded) {
   int reg = (*c->modrm >> 3 & 7) | (c->rex & 4) << 1, rm = (*c->modrm & 7) | (c->rex & 1) << 3;
   if (*c->modrm >= 0xc0 && (opcode == 0x01 || opcode == 0x03)) {
-    found->indexed = (uint8_t)(opcode == 0x01 ? rm : reg);
-    found->how = USDTKIT_FLOW_TABLE;
+    decoded->indexed = (uint8_t)(opcode == 0x01 ? rm : reg);
+    decoded->how = USDTKIT_FLOW_TABLE;
   } else if (opcode == 0x8b && has_index(c) && c->modrm[1] >> 6 == 3) {
-    found->indexed = (uint8_t)reg;
-    found->how = USDTKIT_FLOW_ARRAY;
+    decoded->indexed = (uint8_t)reg;
+    decoded->how = USDTKIT_FLOW_ARRAY;
   }
 }
 
-/* Opcodes that the ModRM byte completes. Returns what else follows, or X. */
-static int describe_group(const cursor *c, int opcode, instruction *found) {
+/* Opcodes that continue in the ModRM byte. Returns flags of what follows, or X. */
+static int describe_group(const cursor *c, int opcode, instruction *decoded) {
   int group = *c->modrm >> 3 & 7;
   switch (opcode) {
     case 0xc6: case 0xc7: return group == 0 || *c->modrm == 0xf8 ? 0 : X; /* mov; f8: xabort, xbegin */
@@ -189,17 +191,17 @@ static int describe_group(const cursor *c, int opcode, instruction *found) {
     case 0xfe: return group < 2 ? 0 : X;
     case 0xff:
       if (group == 7) return X;
-      if (group == 2 || group == 3) found->flow.kind = USDTKIT_FLOW_CALL;
-      if (group == 4) describe_indirect(c, &found->flow);
-      found->far = group == 3 || group == 5;
+      if (group == 2 || group == 3) decoded->flow.kind = USDTKIT_FLOW_CALL;
+      if (group == 4) describe_indirect(c, &decoded->flow);
+      decoded->far = group == 3 || group == 5;
       return 0;
-    default: note_indexed(c, opcode, found); return 0;
+    default: note_indexed(c, opcode, decoded); return 0;
   }
 }
 
-/* What opcodes of the first map do to the flow of control. `immediate` is of one byte or four. */
-static void describe_one_byte(const cursor *c, int opcode, const uint8_t *immediate, instruction *found) {
-  usdtkit_flow *flow = &found->flow;
+/* Describes how an opcode of the first map changes the flow of control. `immediate` has one byte or four. */
+static void describe_one_byte(const cursor *c, int opcode, const uint8_t *immediate, instruction *decoded) {
+  usdtkit_flow *flow = &decoded->flow;
   if (opcode == 0xc3 || opcode == 0xc2) flow->kind = USDTKIT_FLOW_RETURN;
   if (opcode == 0xe8) flow->kind = USDTKIT_FLOW_CALL;
   if (opcode == 0xe9 || opcode == 0xeb) flow->kind = USDTKIT_FLOW_JUMP;
@@ -207,25 +209,25 @@ static void describe_one_byte(const cursor *c, int opcode, const uint8_t *immedi
   if (opcode == 0xf4 || opcode == 0xcc) flow->kind = USDTKIT_FLOW_STOP;
   if (flow->kind == USDTKIT_FLOW_JUMP || flow->kind == USDTKIT_FLOW_BRANCH)
     flow->target = displacement(immediate, opcode == 0xe9 ? 4 : 1);
-  if (flow->kind && flow->kind != USDTKIT_FLOW_STOP) found->vendor = c->data16 && !(c->rex & 8);
+  if (flow->kind && flow->kind != USDTKIT_FLOW_STOP) decoded->vendor = c->data16 && !(c->rex & 8);
   if ((opcode & 0xf0) == 0x70) flow->condition = opcode & 15, flow->flags |= USDTKIT_FLOW_CONDITION;
   if (opcode == 0xcd) flow->kind = USDTKIT_FLOW_CALL; /* int, another system call */
-  if (opcode == 0xca || opcode == 0xcb || opcode == 0xcf) found->far = 1;
-  found->nop = opcode == 0x90 && !(c->rex & 1) && !c->rep;
+  if (opcode == 0xca || opcode == 0xcb || opcode == 0xcf) decoded->far = 1;
+  decoded->nop = opcode == 0x90 && !(c->rex & 1) && !c->rep;
 }
 
-static void describe_two_byte(const cursor *c, int opcode, const uint8_t *immediate, instruction *found) {
-  usdtkit_flow *flow = &found->flow;
+static void describe_two_byte(const cursor *c, int opcode, const uint8_t *immediate, instruction *decoded) {
+  usdtkit_flow *flow = &decoded->flow;
   if ((opcode & 0xf0) == 0x80) {
     flow->kind = USDTKIT_FLOW_BRANCH;
     flow->condition = opcode & 15;
     flow->flags |= USDTKIT_FLOW_CONDITION;
     flow->target = displacement(immediate, 4);
-    found->vendor = c->data16 && !(c->rex & 8);
+    decoded->vendor = c->data16 && !(c->rex & 8);
   }
   if (opcode == 0x0b || opcode == 0xb9 || opcode == 0xff) flow->kind = USDTKIT_FLOW_STOP; /* ud2, ud1, ud0 */
   if (opcode == 0x05 || opcode == 0x34) flow->kind = USDTKIT_FLOW_CALL;                   /* syscall, sysenter */
-  found->nop = opcode == 0x1f;
+  decoded->nop = opcode == 0x1f;
 }
 
 static int take_immediate(cursor *c, int flags, int always_wide) {
@@ -236,9 +238,9 @@ static int take_immediate(cursor *c, int flags, int always_wide) {
   return skip(c, size);
 }
 
-/* The opcode, of one to three bytes; its map, 0 for those of vector instructions. Returns what follows it, or X. */
+/* Reads an opcode of one to three bytes and its map, which is 0 for vector instructions. Returns its flags. */
 static int take_opcode(cursor *c, int *map, int *opcode) {
-  *map = 1, *opcode = take(c);
+  *map = 1, *opcode = next_byte(c);
   if (*opcode < 0) return X;
   int is_xop = *opcode == 0x8f && c->at < c->end && (*c->at & 31) >= 8; /* else it is a pop */
   if (*opcode == 0xc4 || *opcode == 0xc5 || *opcode == 0x62 || is_xop) {
@@ -246,59 +248,59 @@ static int take_opcode(cursor *c, int *map, int *opcode) {
     return take_vector_opcode(c, *opcode);
   }
   if (*opcode != 0x0f) return one_byte_map[*opcode];
-  *map = 2, *opcode = take(c);
+  *map = 2, *opcode = next_byte(c);
   if (*opcode == 0x38 || *opcode == 0x3a) {
     int flags = *opcode == 0x38 ? M : M | B;
     *map = 3;
-    return take(c) < 0 ? X : flags;
+    return next_byte(c) < 0 ? X : flags;
   }
   if (*opcode < 0 || (*opcode == 0xb8 && !c->rep)) return X;
   if (*opcode == 0x78 && (c->data16 || c->repne)) return M | W; /* extrq and insertq have two immediates of a byte */
   return two_byte_map[*opcode];
 }
 
-/* Decode the instruction that begins `code`; its `length` is 0 where it is none, or not complete. */
+/* Decodes the first instruction of `code`. Its `length` is 0 if it is no instruction or incomplete. */
 static instruction decode_x86_64(const uint8_t *code, uint32_t size) {
-  instruction found = {.indexed = NO_REGISTER};
-  cursor c = {.at = code, .end = code + (size < LONGEST ? size : LONGEST)};
+  instruction decoded = {.indexed = NO_REGISTER};
+  cursor c = {.at = code, .end = code + (size < MAX_LENGTH ? size : MAX_LENGTH)};
   int map, opcode;
   take_prefixes(&c);
   int flags = take_opcode(&c, &map, &opcode);
   if (flags & M) {
-    if (!take_modrm(&c, map == 2 && opcode >= 0x20 && opcode <= 0x23)) return found;
-    if (map == 1) flags |= describe_group(&c, opcode, &found);
+    if (!take_modrm(&c, map == 2 && opcode >= 0x20 && opcode <= 0x23)) return decoded;
+    if (map == 1) flags |= describe_group(&c, opcode, &decoded);
   }
-  if (flags & X) return found;
+  if (flags & X) return decoded;
   const uint8_t *immediate = c.at;
   int is_near_branch = (map == 1 && (opcode & 0xfe) == 0xe8) || (map == 2 && (opcode & 0xf0) == 0x80);
-  if (!take_immediate(&c, flags, map == 0 || is_near_branch)) return found;
-  if (map == 1) describe_one_byte(&c, opcode, immediate, &found);
-  if (map == 2) describe_two_byte(&c, opcode, immediate, &found);
-  if (found.far) return found;
-  found.length = (uint32_t)(c.at - code);
-  if (c.refused) found.flow.flags |= USDTKIT_FLOW_REFUSED;
-  return found;
+  if (!take_immediate(&c, flags, map == 0 || is_near_branch)) return decoded;
+  if (map == 1) describe_one_byte(&c, opcode, immediate, &decoded);
+  if (map == 2) describe_two_byte(&c, opcode, immediate, &decoded);
+  if (decoded.far) return decoded;
+  decoded.length = (uint32_t)(c.at - code);
+  if (c.refused) decoded.flow.flags |= USDTKIT_FLOW_REFUSED;
+  return decoded;
 }
 
 uint32_t usdtkit_length_x86_64(const uint8_t *code, uint32_t size) { return decode_x86_64(code, size).length; }
 
-/* aarch64: every instruction has four bytes. Sign-extend the `bits` of a branch's distance, which counts words. */
+/* aarch64: every instruction has four bytes. Sign-extends the `bits` of a branch's distance, which counts words. */
 static int64_t words_away(uint32_t word, int from, int bits) {
   int64_t distance = word >> from & ((1U << bits) - 1);
   return 4 * (distance >> (bits - 1) ? distance - (1LL << bits) : distance);
 }
 
 static instruction decode_aarch64(const uint8_t *code, uint32_t size) {
-  instruction found = {.indexed = NO_REGISTER};
-  usdtkit_flow *flow = &found.flow;
+  instruction decoded = {.indexed = NO_REGISTER};
+  usdtkit_flow *flow = &decoded.flow;
   uint32_t word;
-  if (size < sizeof word) return found;
+  if (size < sizeof word) return decoded;
   memcpy(&word, code, sizeof word);
-  found.length = sizeof word;
-  found.nop = word == 0xd503201f;
+  decoded.length = sizeof word;
+  decoded.nop = word == 0xd503201f;
   if (word == 0xd65f03c0) {
     flow->kind = USDTKIT_FLOW_RETURN;
-  } else if (word == 0xd65f0bff || word == 0xd65f0fff) { /* retaa, retab: the kernel puts no probe on them */
+  } else if (word == 0xd65f0bff || word == 0xd65f0fff) { /* retaa, retab: the kernel refuses probes on them */
     flow->kind = USDTKIT_FLOW_RETURN;
     flow->flags = USDTKIT_FLOW_REFUSED;
   } else if ((word & 0xfffffc1f) == 0xd61f0000 || (word & 0xfffffc1f) == 0xd65f0000) { /* br, ret by another register */
@@ -322,52 +324,52 @@ static instruction decode_aarch64(const uint8_t *code, uint32_t size) {
   } else if ((word & 0xffe0001f) == 0xd4200000 || (word & 0xffe0001f) == 0xd4400000 || word < 0x10000) {
     flow->kind = USDTKIT_FLOW_STOP; /* brk, hlt, udf */
   } else if ((word & 0x7f200000) == 0x0b000000 || (word & 0x7fe00000) == 0x0b200000) {
-    found.indexed = word & 31; /* add of two registers */
-    found.how = USDTKIT_FLOW_TABLE;
+    decoded.indexed = word & 31; /* add of two registers */
+    decoded.how = USDTKIT_FLOW_TABLE;
   }
-  return found;
+  return decoded;
 }
 
 static void sweep(instruction (*decode)(const uint8_t *, uint32_t), int is_x86, const uint8_t *code,
-                  uint32_t size, uint8_t *starts, usdtkit_flow *flows, uint32_t room, usdtkit_sweep *out) {
+                  uint32_t size, uint8_t *starts, usdtkit_flow *flows, uint32_t capacity, usdtkit_sweep *out) {
   uint8_t indexed = NO_REGISTER, how = 0;
   *out = (usdtkit_sweep){.falls_through = 1};
   memset(starts, 0, size);
   for (uint32_t at = 0; at < size;) {
-    instruction found = decode(code + at, size - at);
-    usdtkit_flow *flow = &found.flow;
+    instruction decoded = decode(code + at, size - at);
+    usdtkit_flow *flow = &decoded.flow;
     out->stopped = at;
-    out->end = !found.length ? USDTKIT_SWEEP_UNDEFINED : found.vendor ? USDTKIT_SWEEP_VENDOR : USDTKIT_SWEEP_DONE;
-    if (out->end == USDTKIT_SWEEP_DONE && flow->kind && out->flows == room) out->end = USDTKIT_SWEEP_FULL;
+    out->end = !decoded.length ? USDTKIT_SWEEP_UNDEFINED : decoded.vendor ? USDTKIT_SWEEP_VENDOR : USDTKIT_SWEEP_DONE;
+    if (out->end == USDTKIT_SWEEP_DONE && flow->kind && out->flows == capacity) out->end = USDTKIT_SWEEP_FULL;
     if (out->end != USDTKIT_SWEEP_DONE) return;
     starts[at] = 1;
     if (is_x86 && code[at] == 0xf0) starts[at + 1] = 2;
     if (flow->kind) {
       flow->at = at;
-      flow->length = (uint8_t)found.length;
-      flow->target += at + (is_x86 ? found.length : 0);
+      flow->length = (uint8_t)decoded.length;
+      flow->target += at + (is_x86 ? decoded.length : 0);
       if (flow->kind == USDTKIT_FLOW_INDIRECT && !(flow->flags & USDTKIT_FLOW_MEMORY)) {
         if (flow->condition == indexed) flow->flags |= how;
       }
       if (flow->kind == USDTKIT_FLOW_INDIRECT) flow->condition = 0;
       flows[out->flows++] = *flow;
     }
-    /* Padding behind a call that does not return, or a jump, is not reached either. */
-    if (!found.nop || out->falls_through) out->falls_through = !flow->kind || flow->kind == USDTKIT_FLOW_BRANCH;
-    indexed = found.indexed, how = found.how;
-    at += found.length;
+    /* Padding behind a jump, or behind a call that does not return, is not reached. */
+    if (!decoded.nop || out->falls_through) out->falls_through = !flow->kind || flow->kind == USDTKIT_FLOW_BRANCH;
+    indexed = decoded.indexed, how = decoded.how;
+    at += decoded.length;
   }
   out->stopped = size;
 }
 
-void usdtkit_sweep_x86_64(const uint8_t *code, uint32_t size, uint8_t *starts, usdtkit_flow *flows, uint32_t room,
+void usdtkit_sweep_x86_64(const uint8_t *code, uint32_t size, uint8_t *starts, usdtkit_flow *flows, uint32_t capacity,
                           usdtkit_sweep *out) {
-  sweep(decode_x86_64, 1, code, size, starts, flows, room, out);
+  sweep(decode_x86_64, 1, code, size, starts, flows, capacity, out);
 }
 
-void usdtkit_sweep_aarch64(const uint8_t *code, uint32_t size, uint8_t *starts, usdtkit_flow *flows, uint32_t room,
+void usdtkit_sweep_aarch64(const uint8_t *code, uint32_t size, uint8_t *starts, usdtkit_flow *flows, uint32_t capacity,
                            usdtkit_sweep *out) {
-  sweep(decode_aarch64, 0, code, size, starts, flows, room, out);
+  sweep(decode_aarch64, 0, code, size, starts, flows, capacity, out);
 }
 
 /* Elf64_Sym, as in a file of the same byte order as this machine. */
@@ -392,16 +394,16 @@ static int by_address(const void *left, const void *right) {
 int64_t usdtkit_functions_by_address(const uint8_t *symbols, uint32_t count, uint64_t *addresses, uint32_t *indexes) {
   struct place *places = malloc((count + 1UL) * sizeof *places);
   if (!places) return -ENOMEM;
-  size_t found = 0;
+  size_t functions = 0;
   for (uint32_t index = 0; index < count; index++) {
-    struct symbol one;
-    memcpy(&one, symbols + index * sizeof one, sizeof one);
-    int type = one.info & 15;
-    if ((type == 2 || type == 10) && one.section && one.value) /* a function or an indirect one, defined here */
-      places[found++] = (struct place){one.value, one.size, index};
+    struct symbol symbol;
+    memcpy(&symbol, symbols + index * sizeof symbol, sizeof symbol);
+    int type = symbol.info & 15;
+    if ((type == 2 || type == 10) && symbol.section && symbol.value) /* a function or an indirect one, defined here */
+      places[functions++] = (struct place){symbol.value, symbol.size, index};
   }
-  qsort(places, found, sizeof *places, by_address);
-  for (size_t at = 0; at < found; at++) addresses[at] = places[at].value, indexes[at] = places[at].index;
+  qsort(places, functions, sizeof *places, by_address);
+  for (size_t at = 0; at < functions; at++) addresses[at] = places[at].value, indexes[at] = places[at].index;
   free(places);
-  return (int64_t)found;
+  return (int64_t)functions;
 }

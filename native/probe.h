@@ -13,11 +13,8 @@
 #ifndef USDTKIT_PROBE_H
 #define USDTKIT_PROBE_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include <Python.h> /* defines _GNU_SOURCE too, so it comes first */
 
 #include <stdint.h>
 

@@ -1,3 +1,5 @@
+/* System calls for the tracer, which shim.h describes. Each function fills the attributes of one call, and makes it. */
+
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -17,13 +19,24 @@
 #include "records.h"
 #include "shim.h"
 
-/*
- * bpf(2)'s commands and attributes as the kernel's ABI fixes them. Spelled out here because the headers of a
- * distribution are often older than the kernel that runs (uprobe_multi is of Linux 6.6).
+/* 
+ * The commands and attributes of bpf(2) in the kernel's ABI. They are repeated here because the headers of a
+ * distribution are often older than its kernel (uprobe_multi came with Linux 6.6).
  */
-enum { MAP_CREATE = 0, MAP_LOOKUP = 1, MAP_UPDATE = 2, MAP_DELETE = 3, MAP_NEXT_KEY = 4, PROG_LOAD = 5, RAW_TRACEPOINT_OPEN = 17, MAP_LOOKUP_BATCH = 24, LINK_CREATE = 28 };
+enum {
+  MAP_CREATE = 0,
+  MAP_LOOKUP = 1,
+  MAP_UPDATE = 2,
+  MAP_DELETE = 3,
+  MAP_NEXT_KEY = 4,
+  PROG_LOAD = 5,
+  RAW_TRACEPOINT_OPEN = 17,
+  MAP_LOOKUP_BATCH = 24,
+  LINK_CREATE = 28
+};
 enum { ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
-/* The system call open_tree (Linux 5.2, with one number on every architecture) and its flag, for the same reason. */
+/* For the same reason: the system call open_tree (Linux 5.2), which has this number on all architectures, and a
+ * flag. */
 enum { OPEN_TREE = 428, CLONE_TREE = 1 };
 enum { FORMAT_LOST = 1 << 4 }; /* of perf_event_attr's read_format, Linux 6.0 */
 enum { HANDLE_TO_COMPARE = 0x200 }; /* AT_HANDLE_FID, Linux 6.5 */
@@ -74,30 +87,30 @@ struct link_perf_attr {
 
 static uint64_t address(const void *pointer) { return (uint64_t)(uintptr_t)pointer; }
 
-/* How often a call is made that the kernel breaks off for reasons of its own. A program with a timer breaks off many. */
+/* How often a call is made that is interrupted. The timers of a program may interrupt it many times. */
 enum { ATTEMPTS = 64 };
 
-static int was_broken_off(long result) { return result < 0 && (errno == EINTR || errno == EAGAIN); }
+static int was_interrupted(long result) { return result < 0 && (errno == EINTR || errno == EAGAIN); }
 
 static int bpf(int command, void *attributes, unsigned size) {
   long result;
   int attempts = 0;
   do {
     result = syscall(SYS_bpf, command, attributes, size);
-  } while (was_broken_off(result) && ++attempts < ATTEMPTS);
+  } while (was_interrupted(result) && ++attempts < ATTEMPTS);
   return result < 0 ? -errno : (int)result;
 }
 
 /*
- * The verifier looks for a waiting signal on its way, and gives up with EAGAIN. It may need longer than the period of a
- * program's timer, so that no number of attempts would be enough: signals wait until it is done.
+ * The verifier stops with EAGAIN if a signal is pending. If it needs more time than the period of a program's timer, no
+ * number of attempts would be enough, so signals are blocked meanwhile.
  */
-static int bpf_undisturbed(int command, void *attributes, unsigned size) {
-  sigset_t all, before;
+static int bpf_without_signals(int command, void *attributes, unsigned size) {
+  sigset_t all, previous;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_sigmask(SIG_SETMASK, &all, &previous);
   int result = bpf(command, attributes, size);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_sigmask(SIG_SETMASK, &previous, NULL);
   return result;
 }
 
@@ -109,14 +122,15 @@ static void copy_name(char out[16], const char *name) {
 
 int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags,
                        const char *name) {
-  struct map_create_attr a = {.map_type = type, .key_size = key_size, .value_size = value_size, .max_entries = max_entries, .map_flags = flags};
+  struct map_create_attr a = {
+      .map_type = type, .key_size = key_size, .value_size = value_size, .max_entries = max_entries, .map_flags = flags};
   copy_name(a.map_name, name);
   return bpf(MAP_CREATE, &a, sizeof a);
 }
 
 static int map_element(int command, int fd, const void *key, const void *value) {
   struct map_element_attr a;
-  memset(&a, 0, sizeof a); /* padding included: the kernel refuses what it does not know */
+  memset(&a, 0, sizeof a); /* the padding too: the kernel refuses bytes that it does not know and that are not 0 */
   a.map_fd = (uint32_t)fd;
   a.key = address(key);
   a.value = address(value);
@@ -130,7 +144,13 @@ int usdtkit_map_next_key(int fd, const void *key, void *next) { return map_eleme
 
 int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count) {
   struct map_batch_attr a = {
-      .in_batch = first ? 0 : address(cursor), .out_batch = address(cursor), .keys = address(keys), .values = address(values), .count = *count, .map_fd = (uint32_t)fd};
+      .in_batch = first ? 0 : address(cursor),
+      .out_batch = address(cursor),
+      .keys = address(keys),
+      .values = address(values),
+      .count = *count,
+      .map_fd = (uint32_t)fd,
+  };
   int result = bpf(MAP_LOOKUP_BATCH, &a, sizeof a);
   *count = a.count;
   if (result == 0) return 1;
@@ -142,14 +162,14 @@ int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, u
   struct prog_load_attr a = {
       .prog_type = type, .insn_cnt = count, .prog_flags = flags, .expected_attach_type = expected};
   a.insns = address(instructions);
-  a.license = address("GPL"); /* what the kernel asks of a program that reads user memory */
+  a.license = address("GPL"); /* the kernel requires it of a program that reads user memory */
   if (log_size) {
     a.log_level = 1;
     a.log_buf = address(log);
     a.log_size = log_size;
   }
   copy_name(a.prog_name, name);
-  return bpf_undisturbed(PROG_LOAD, &a, sizeof a);
+  return bpf_without_signals(PROG_LOAD, &a, sizeof a);
 }
 
 int usdtkit_raw_tracepoint_open(int program, const char *name) {
@@ -159,7 +179,8 @@ int usdtkit_raw_tracepoint_open(int program, const char *name) {
 
 int usdtkit_link_uprobe_multi(int program, uint32_t attach_type, const char *path, const uint64_t *offsets,
                               const uint64_t *refs, const uint64_t *cookies, uint32_t count, int on_return, int pid) {
-  struct link_uprobe_multi_attr a = {.prog_fd = (uint32_t)program, .attach_type = attach_type, .cnt = count, .pid = (uint32_t)pid};
+  struct link_uprobe_multi_attr a = {
+      .prog_fd = (uint32_t)program, .attach_type = attach_type, .cnt = count, .pid = (uint32_t)pid};
   a.path = address(path);
   a.offsets = address(offsets);
   a.ref_ctr_offsets = address(refs);
@@ -176,14 +197,15 @@ int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, 
   a.config2 = offset;         /* probe_offset */
   long fd;
   int attempts = 0;
-  do { /* it waits for a lock of the traced process, which a signal to us ends */
+  do { /* a signal may interrupt the wait for a lock of the traced process */
     fd = syscall(SYS_perf_event_open, &a, pid > 0 ? pid : -1, pid > 0 ? -1 : 0, -1, PERF_FLAG_FD_CLOEXEC);
-  } while (was_broken_off(fd) && ++attempts < ATTEMPTS);
+  } while (was_interrupted(fd) && ++attempts < ATTEMPTS);
   return fd < 0 ? -errno : (int)fd;
 }
 
 int usdtkit_link_perf(int program, int event, uint64_t cookie) {
-  struct link_perf_attr a = {.prog_fd = (uint32_t)program, .target_fd = (uint32_t)event, .attach_type = ATTACH_PERF_EVENT, .cookie = cookie};
+  struct link_perf_attr a = {
+      .prog_fd = (uint32_t)program, .target_fd = (uint32_t)event, .attach_type = ATTACH_PERF_EVENT, .cookie = cookie};
   return bpf(LINK_CREATE, &a, sizeof a);
 }
 
@@ -192,7 +214,7 @@ static int perf_ioctl(int event, unsigned long request, int value) {
   int attempts = 0;
   do {
     result = ioctl(event, request, value);
-  } while (was_broken_off(result) && ++attempts < ATTEMPTS);
+  } while (was_interrupted(result) && ++attempts < ATTEMPTS);
   return result < 0 ? -errno : 0;
 }
 
@@ -205,19 +227,19 @@ struct any_handle {
 };
 
 int usdtkit_file_handle(int file, int *type, uint8_t *handle) {
-  struct any_handle found = {.head.handle_bytes = MAX_HANDLE_SZ};
+  struct any_handle result = {.head.handle_bytes = MAX_HANDLE_SZ};
   int mount;
-  if (name_to_handle_at(file, "", &found.head, &mount, AT_EMPTY_PATH | HANDLE_TO_COMPARE) < 0) return -errno;
-  *type = found.head.handle_type;
-  memcpy(handle, found.head.f_handle, found.head.handle_bytes);
-  return (int)found.head.handle_bytes;
+  if (name_to_handle_at(file, "", &result.head, &mount, AT_EMPTY_PATH | HANDLE_TO_COMPARE) < 0) return -errno;
+  *type = result.head.handle_type;
+  memcpy(handle, result.head.f_handle, result.head.handle_bytes);
+  return (int)result.head.handle_bytes;
 }
 
 int usdtkit_open_by_handle(int beside, int type, const uint8_t *handle, uint32_t size) {
-  struct any_handle wanted = {.head.handle_bytes = size, .head.handle_type = type};
+  struct any_handle copy = {.head.handle_bytes = size, .head.handle_type = type};
   if (size > MAX_HANDLE_SZ) return -EINVAL;
-  memcpy(wanted.head.f_handle, handle, size);
-  int fd = open_by_handle_at(beside, &wanted.head, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  memcpy(copy.head.f_handle, handle, size);
+  int fd = open_by_handle_at(beside, &copy.head, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   return fd < 0 ? -errno : fd;
 }
 
@@ -226,7 +248,7 @@ int usdtkit_clone_mount(int file) {
   return fd < 0 ? -errno : (int)fd;
 }
 
-/* A ring buffer is a page with our position, a page with the kernel's, and the data mapped twice in a row. */
+/* A ring buffer is a page with the consumer's position, one with the kernel's, and the data, mapped twice in a row. */
 struct usdtkit_ring {
   unsigned long *consumer;
   const unsigned long *producer;
@@ -292,7 +314,14 @@ int usdtkit_record_next(const void *data, uint64_t end, uint64_t *at, const uint
 
 int usdtkit_perf_mappings(int cpu) {
   struct perf_event_attr a = {
-      .size = sizeof a, .type = PERF_TYPE_SOFTWARE, .config = PERF_COUNT_SW_DUMMY, .mmap = 1, .mmap2 = 1, .watermark = 1, .wakeup_watermark = 1};
+      .size = sizeof a,
+      .type = PERF_TYPE_SOFTWARE,
+      .config = PERF_COUNT_SW_DUMMY,
+      .mmap = 1,
+      .mmap2 = 1,
+      .watermark = 1,
+      .wakeup_watermark = 1,
+  };
   a.read_format = FORMAT_LOST;
   long fd = syscall(SYS_perf_event_open, &a, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
   if (fd < 0 && errno == EINVAL) { /* before Linux 6.0 */
@@ -316,7 +345,7 @@ uint64_t usdtkit_perf_take(void *ring, uint64_t size, void *out) {
 int usdtkit_parent_death_signal(int number) { return prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) < 0 ? -errno : 0; }
 
 int usdtkit_drop_privileges(uint32_t uid, uint32_t gid) {
-  /* Without CAP_SETPCAP the bounding set stays; no_new_privs makes it useless. */
+  /* Without CAP_SETPCAP the bounding set cannot be dropped, but with no_new_privs it has no effect. */
   for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
     (void)prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
   if (geteuid() == 0 && setgroups(0, NULL)) return -errno;

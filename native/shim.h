@@ -2,10 +2,11 @@
 #include <stdint.h>
 
 /*
- * What usdtkit needs of the kernel, as plain calls: bpf(2), uprobes, the ring buffer.
+ * System calls that the tracer needs: bpf(2), uprobes, ring buffers, and some for files and privileges.
  *
- * Called from Python through cffi (build_shim.py reads this very file). Every function that can fail returns a
- * negative errno; a call that a signal breaks off is made again. None keeps global state; file descriptors belong to the caller and carry close-on-exec.
+ * usdtkit._ffi calls them through cffi; build_shim.py reads this file. In: numbers and buffers of the caller. Out: file
+ * descriptors, which belong to the caller and are closed by exec, or bytes in those buffers. A function that can fail
+ * returns a negative errno. A call that a signal has interrupted is made again. There is no global state.
  */
 
 int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags,
@@ -13,64 +14,68 @@ int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, ui
 int usdtkit_map_lookup(int fd, const void *key, void *value);
 int usdtkit_map_update(int fd, const void *key, const void *value);
 int usdtkit_map_delete(int fd, const void *key);
-/* Writes the key after `key` (the first, where NULL) to `next`. */
+/* Writes the key that follows `key` to `next`, or the first key if `key` is NULL. */
 int usdtkit_map_next_key(int fd, const void *key, void *next);
-/* One step of a batched read. `cursor` opaque, at least key_size and 4 bytes; `first` on the first step. `count` in: room; out: entries read.
- * Returns 1 where more follow, 0 at the end. */
+/* One step of a batched read, with `first` for the first step. `cursor` is opaque and has at least key_size and 4
+ * bytes. `count` has the capacity before the call, and the number of entries after it. Returns 1 if more follow, 0 at
+ * the end. */
 int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count);
 
-/* Loads a program, while signals wait; `type`, `flags` and `expected` (its attach type) as linux/bpf.h numbers them. */
+/* Loads a program while signals are blocked. `type`, `flags` and `expected`, the attach type, are those of
+ * linux/bpf.h. */
 int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, uint32_t flags, uint32_t expected,
                       const char *name, char *log, uint32_t log_size);
 int usdtkit_raw_tracepoint_open(int program, const char *name);
 
-/* One link for `count` offsets of one file; `refs` may be NULL; pid 0 means every process. */
+/* One link for `count` offsets of one file. `refs` may be NULL. With pid 0 the link is for every process. */
 int usdtkit_link_uprobe_multi(int program, uint32_t attach_type, const char *path, const uint64_t *offsets,
                               const uint64_t *refs, const uint64_t *cookies, uint32_t count, int on_return, int pid);
 
-/* One perf event for one offset. `type`, `return_bit` and `ref_shift` are what sysfs says of the uprobe PMU. */
+/* One perf event for one offset. sysfs describes the uprobe PMU by `type`, `return_bit` and `ref_shift`. */
 int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, const char *path, uint64_t offset,
                         uint64_t ref, int on_return, int pid);
 int usdtkit_link_perf(int program, int event, uint64_t cookie);
-/* For kernels without perf links: no cookie, and detached when the event's descriptor is closed. */
+/* For kernels without perf links. There is no cookie, and the program is detached when the event is closed. */
 int usdtkit_perf_set_program(int program, int event);
 int usdtkit_perf_enable(int event);
 
-/* The handle of an open file, up to 128 bytes, and its type; also where it is good for comparing only. Its size. */
+/* Writes the handle of an open file, of up to 128 bytes, and its type, and returns its size. Some file systems give
+ * handles that can only be compared. */
 int usdtkit_file_handle(int file, int *type, uint8_t *handle);
-/* A descriptor, for reading, of the file with this handle, in the file system of another descriptor. */
+/* Opens the file with this handle for reading, in the file system of the descriptor `beside`. */
 int usdtkit_open_by_handle(int beside, int type, const uint8_t *handle, uint32_t size);
-/* An O_PATH descriptor of an open file, in a mount that nobody but it is in. */
+/* An O_PATH descriptor of an open file, in a mount of its own. */
 int usdtkit_clone_mount(int file);
 
-/* A BPF ring buffer, mapped for reading. Used by one thread at a time. */
+/* A BPF ring buffer, mapped for reading. Only one thread at a time may use it. */
 typedef struct usdtkit_ring usdtkit_ring;
 int usdtkit_ring_open(int map, uint64_t size, usdtkit_ring **ring);
 void usdtkit_ring_close(usdtkit_ring *ring);
-/* Bytes of records that wait, some perhaps not yet submitted (see records.h), and where they begin. */
+/* The bytes of the waiting records, and where they begin. Some may not be submitted yet (see records.h). */
 uint64_t usdtkit_ring_waiting(usdtkit_ring *ring, const void **data);
-/* Gives back to the kernel so many bytes of those that waited. */
+/* Gives back to the kernel the first `bytes` of those that wait. */
 void usdtkit_ring_advance(usdtkit_ring *ring, uint64_t bytes);
-/* Bytes that were ever reserved in the ring, and that were ever given back. */
+/* The bytes that have been reserved in the ring so far, and those that have been given back. */
 uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring);
 uint64_t usdtkit_ring_consumed(const usdtkit_ring *ring);
-/* The next record of `data`, as usdtkit_next_record of records.h finds it, for callers that cannot include that. */
+/* The same as usdtkit_next_record of records.h, for callers that cannot include it. */
 int usdtkit_record_next(const void *data, uint64_t end, uint64_t *at, const uint8_t **payload, uint32_t *length);
 
-/*
- * One event of a CPU that counts nothing and tells of each executable mapping that a process there makes. Its ring is a
- * page of positions and then 2^n pages of records, to be mapped by the caller; it is ready after each record. Reading
- * the event gives two numbers, of which the second, since Linux 6.0, says how many records were lost so far.
+/* 
+ * An event that counts nothing, and reports each executable mapping that a process makes on this CPU. The caller maps
+ * its ring, which is a page of positions and 2^n pages of records. The descriptor is readable after each record.
+ * Reading it gives two numbers, and since Linux 6.0 the second is the number of records that were lost so far.
  */
 int usdtkit_perf_mappings(int cpu);
-/* Moves the records that wait in such a ring, of `size` bytes without its first page, to `out`, which has room for all. */
+/* Moves the waiting records of such a ring to `out`. `size` is that of the ring without its first page, and of
+ * `out`. */
 uint64_t usdtkit_perf_take(void *ring, uint64_t size, void *out);
 
-/* The signal that this process gets when the thread that started it ends. */
+/* Sets the signal that this process gets when the thread that started it ends. */
 int usdtkit_parent_death_signal(int number);
 
-/*
- * Becomes this user (all threads), without groups; gives up the capabilities of the calling thread, those that it could
- * get back included.
+/* 
+ * Changes all threads to this user, without supplementary groups. Drops the capabilities of the calling thread for
+ * good.
  */
 int usdtkit_drop_privileges(uint32_t uid, uint32_t gid);

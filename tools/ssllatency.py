@@ -20,7 +20,6 @@ from usdtkit.cli.options import option
 from usdtkit.cli.tlsoptions import TlsLibraries
 from usdtkit.cli.values import milliseconds
 from usdtkit.providers import tls
-from usdtkit.providers.tlslibraries import NAMES
 from usdtkit.records import replace
 from usdtkit.results import BUCKETS, COMM, LATENCY_MS, PID, TID, TIME, UID, Column, Histogram, Row, Rows, Summaries
 from usdtkit.trace import Distribution, Session, ms
@@ -32,7 +31,7 @@ HANDSHAKE = (
     *(TIME, PID, COMM, replace(LATENCY_MS, meaning="the time from the first call to the return of the last")),
     Column("busy_ns", "BUSY(ms)", "duration", 9, "the time within the calls", unit="ms"),
     Column("calls", "CALLS", "count", 5, "how many calls the handshake took"),
-    Column("library", "LIBRARY", width=7, meaning="the library", values=NAMES),
+    Column("library", "LIBRARY", width=7, meaning="the library", values=tls.NAMES),
     *(RESULT, replace(TID, heading=""), replace(UID, heading="")),
 )
 HISTOGRAM = (RESULT, *BUCKETS)

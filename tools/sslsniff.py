@@ -21,7 +21,6 @@ from usdtkit.cli.tlsoptions import TlsLibraries, without
 from usdtkit.cli.values import positive
 from usdtkit.output.text import decoded, hexdump, paragraph
 from usdtkit.providers import tls
-from usdtkit.providers.tlslibraries import NAMES
 from usdtkit.records import replace
 from usdtkit.results import COMM, LATENCY_MS, PID, TID, TIME, UID, Column, Row, Rows
 from usdtkit.trace import Session
@@ -36,7 +35,7 @@ COLUMNS = (
     Column("function", "FUNC", width=12, meaning="what was done", values=(*DIRECTIONS, HANDSHAKE)),
     *(TIME, COMM, PID, Column("length", "LEN", "count", 6, "bytes of plain data; 0 of a handshake")),
     *(UID, TID, LATENCY_MS, replace(CONTENT, optional=True)),
-    Column("library", meaning="the library", values=NAMES),
+    Column("library", meaning="the library", values=tls.NAMES),
 )
 
 

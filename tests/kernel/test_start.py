@@ -81,3 +81,12 @@ def test_a_tool_imports_no_compiler_and_little_else():
         "asyncio",
         "elftools.elf.elffile",
     }
+
+
+@pytest.mark.parametrize("arguments", [["trace", "-h"], ["argdist", "-h"], ["funccount", "--explain", "c:malloc"]])
+def test_tools_for_specs_import_no_dataclasses(arguments):
+    command = [sys.executable, "-X", "importtime", *USDTKIT[1:], *arguments]
+    reported = subprocess.run(command, text=True, capture_output=True, check=True).stderr
+    modules = {line.rpartition("|")[2].strip() for line in reported.splitlines() if "|" in line}
+    assert "usdtkit.language.hooks" in modules or "usdtkit.language.select" in modules
+    assert not modules & {"dataclasses", "inspect", "usdtkit.record_views"}

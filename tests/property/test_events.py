@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usdtkit.bpf.layout import Field, Layout
-from usdtkit.bpf.statements import RECORD_HEADER, SIZES, TEXT_ROOMS
+from usdtkit.bpf.statements import RECORD_HEADER, SIZES, TEXT_CAPACITIES
 from usdtkit.model import Truncated
 from usdtkit.trace.events import Decoders, Event
 
@@ -23,7 +23,7 @@ fields = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 300)), min_si
 
 def program_of(wanted):
     described = [Field(f"field{index}", kind, size) for index, (kind, size) in enumerate(wanted)]
-    layouts = [Layout(described, RECORD_HEADER, longest=room) for room in TEXT_ROOMS] + [
+    layouts = [Layout(described, RECORD_HEADER, longest=capacity) for capacity in TEXT_CAPACITIES] + [
         Layout(described, RECORD_HEADER)
     ]
     return SimpleNamespace(records=dict(enumerate(layouts)))
@@ -41,9 +41,9 @@ def test_c_and_python_agree(wanted, size, data):
     layout = program.records[size]
     body = data.draw(st.binary(min_size=layout.size - 24, max_size=layout.size - 24))
     # Random lengths are mostly absurd: let some be what they are in life.
-    for offset, field, room in zip(layout.offsets, layout.fields, layout.rooms, strict=True):
+    for offset, field, capacity in zip(layout.offsets, layout.fields, layout.capacities, strict=True):
         if field.is_text and data.draw(st.booleans()):
-            length = struct.pack("<i", data.draw(st.integers(-14, room)))
+            length = struct.pack("<i", data.draw(st.integers(-14, capacity)))
             body = body[: offset - 24] + length + body[offset - 20 :]
     payload = struct.pack("<IIQII", size, 1, 2**63 + 5, 42, 2**32 - 1) + body
     memory, whole = ring_of(payload, payload)

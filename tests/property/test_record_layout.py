@@ -33,11 +33,11 @@ def member(field, value):
     if field.kind in NUMBERS:
         return [value if field.kind != "f64" else struct.unpack("<Q", struct.pack("<d", value))[0]]
     if value is None:
-        return [-14, b"\xaa" * field.room]
+        return [-14, b"\xaa" * field.capacity]
     if field.kind == "bytes":
-        return [len(value), value[: field.size].ljust(field.room, b"\xaa")]
+        return [len(value), value[: field.size].ljust(field.capacity, b"\xaa")]
     read = value.partition(b"\0")[0][: field.size + 1] + b"\0"
-    return [len(read), read.ljust(field.room, b"\xaa")]
+    return [len(read), read.ljust(field.capacity, b"\xaa")]
 
 
 def seen(field, value):

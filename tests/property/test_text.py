@@ -91,8 +91,8 @@ def test_csv_stays_readable_and_is_no_formula(rows):
 def test_a_record_with_any_content_is_decoded(content, size, length, kind):
     """The kernel says how long a string is, the program what is in it: neither may surprise the decoder."""
     layout = Layout([Field("text", kind, size)])
-    room = layout.fields[0].room
-    payload = length.to_bytes(4, "little", signed=True) + content[:room].ljust(room, b"\0")
+    capacity = layout.fields[0].capacity
+    payload = length.to_bytes(4, "little", signed=True) + content[:capacity].ljust(capacity, b"\0")
     (value,) = layout.decode(payload)
     assert value is None if length < 0 else len(value) <= size
     assert is_safe(show(value))

@@ -10,12 +10,12 @@ from usdtkit.model import Truncated, TruncatedBytes
 
 def text(size, length, data):
     field = Field("text", "str", size)
-    return Layout([field]).decode(struct.pack(f"<i{field.room}s", length, data))[0]
+    return Layout([field]).decode(struct.pack(f"<i{field.capacity}s", length, data))[0]
 
 
 def data(size, length, content):
     field = Field("data", "bytes", size)
-    return Layout([field]).decode(struct.pack(f"<i{field.room}s", length, content))[0]
+    return Layout([field]).decode(struct.pack(f"<i{field.capacity}s", length, content))[0]
 
 
 def test_the_struct_in_c():
@@ -39,8 +39,8 @@ def test_numbers():
 @pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 4096])
 def test_every_text_leaves_the_next_field_aligned(size):
     field = Field("t", "str", size)
-    assert (field.room + 4) % 8 == 0
-    assert field.room >= size + 2
+    assert (field.capacity + 4) % 8 == 0
+    assert field.capacity >= size + 2
 
 
 def test_a_text_ends_at_its_nul():

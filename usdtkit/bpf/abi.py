@@ -2,7 +2,7 @@
 
 Input: a machine's name, as `os.uname().machine` spells it. Output: where struct pt_regs has arguments, return values
 and return addresses, and how breakpoints look. `access`, `operands` and `program` read it here, `kernel.dispatcher` and
-`trace.armed` above. What differs by architecture in ELF files stays in `usdtkit.elf`.
+`trace.breakpoints` above. What differs by architecture in ELF files stays in `usdtkit.elf`.
 
 A new architecture needs its entry in ABIS, and its struct pt_regs in headers/include/linux/ptrace.h.
 """

@@ -39,12 +39,12 @@ class Field:
 
     @property
     def is_text(self) -> bool:
+        """Whether it is a text or data, which has a length in front."""
         return self.kind in ("str", "bytes")
 
     @property
-    def room(self) -> int:
-        """Bytes of the value in the struct. A text has one byte more than its size, and a NUL, to show whether it was
-        cut."""
+    def capacity(self) -> int:
+        """Bytes of the value in the struct. A text has one byte more and a NUL, which show whether it was cut."""
         return (self.size + 2 + 4 + 7) // 8 * 8 - 4 if self.is_text else 8
 
 
@@ -60,16 +60,16 @@ class Layout:
     ) -> None:
         self.fields = tuple(fields)
         self.header = tuple(header)
-        self.rooms = tuple(min(field.room, longest or field.room) for field in fields)
+        self.capacities = tuple(min(field.capacity, longest or field.capacity) for field in fields)
         codes = ["I" if type == "u32" else "Q" for _, type in header]
         self._texts: list[tuple[int, Field]] = []  # where a text's length and data are in the unpacked tuple
         self._booleans: list[int] = []
         self._named: list[tuple[int, dict[int, str]]] = []
-        for field, room in zip(fields, self.rooms, strict=True):
+        for field, capacity in zip(fields, self.capacities, strict=True):
             position = len(codes)
             if field.is_text:
                 self._texts.append((position, field))
-                codes += ["i", f"{room}s"]
+                codes += ["i", f"{capacity}s"]
             else:
                 if field.kind == "bool":
                     self._booleans.append(position)
@@ -87,16 +87,18 @@ class Layout:
     def offsets(self) -> tuple[int, ...]:
         """The offset of each field in a record; a text begins with its length."""
         header = sum(4 if type == "u32" else 8 for _, type in self.header)
-        sizes = [4 + room if field.is_text else 8 for field, room in zip(self.fields, self.rooms, strict=True)]
+        sizes = [
+            4 + capacity if field.is_text else 8 for field, capacity in zip(self.fields, self.capacities, strict=True)
+        ]
         return tuple(header + sum(sizes[:index]) for index in range(len(sizes)))
 
     def c_struct(self, name: str, *, named: bool = False) -> str:
         """The C declaration of `struct name`. With `named`, its members have the names of the fields."""
         members = [f"{type} {member};" for member, type in self.header]
-        for index, (field, room) in enumerate(zip(self.fields, self.rooms, strict=True)):
+        for index, (field, capacity) in enumerate(zip(self.fields, self.capacities, strict=True)):
             member = field.name if named else f"f{index}"
             if field.is_text:
-                members += [f"s32 {member}_length;", f"char {member}[{room}];"]
+                members += [f"s32 {member}_length;", f"char {member}[{capacity}];"]
             else:
                 members.append(f"{_NUMBERS[field.kind][0]} {member};")
         return f"struct {name} {{ {' '.join(members)} }};"

@@ -65,7 +65,7 @@ class Renderer:
             source = f"s->f{resolved.index}"
             return [
                 f"{into}_length = {source}_length;",
-                f"bpf_probe_read_kernel(&{into}, {min(capacity, resolved.field.room)}, &{source});",
+                f"bpf_probe_read_kernel(&{into}, {min(capacity, resolved.field.capacity)}, &{source});",
             ]
         if isinstance(resolved, CommandName):
             return [f"{into}_length = {COMM_SIZE};", f"bpf_get_current_comm(&{into}, {COMM_SIZE});"]
@@ -82,7 +82,7 @@ class Renderer:
             case ex.Buffer(_, length, size):
                 return f"at_most({self.integer(length)[0]}, {size + 1})"
             case Kept(index, kept):
-                return f"at_most(s->f{index}_length, {kept.room})"
+                return f"at_most(s->f{index}_length, {kept.capacity})"
             case _:
                 return str(COMM_SIZE)
 

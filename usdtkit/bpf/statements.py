@@ -20,8 +20,8 @@ RECORD_HEADER = (("kind", "u32"), ("probe", "u32"), ("time", "u64"), ("pid", "u3
 MAX_RECORD = 1 << 16
 # An event of a type has one of up to SIZES sizes: each of its texts has one of these capacities, or all that it may
 # need.
-TEXT_ROOMS = (28, 124)
-SIZES = len(TEXT_ROOMS) + 1
+TEXT_CAPACITIES = (28, 124)
+SIZES = len(TEXT_CAPACITIES) + 1
 # Memory into which a string is read to find its length, and to bring in its pages. Threads that share a CPU may write
 # to it at once, which does not matter: nobody reads it.
 SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
@@ -93,9 +93,9 @@ class ActionRenderer:
                 hint=f"at most {MAX_RECORD}: shorten its strings",
             )
         renderer.access.uses |= {"id", "cookie"}
-        most = max((field.room for field in described if field.is_text), default=0)
-        rooms = [room for room in TEXT_ROOMS if 2 * room <= most]
-        if not rooms:
+        most = max((field.capacity for field in described if field.is_text), default=0)
+        capacities = [capacity for capacity in TEXT_CAPACITIES if 2 * capacity <= most]
+        if not capacities:
             return self._send(number * SIZES, full, fields, renderer, count)
         # The lengths of the texts decide how large the record is, so that no unused bytes go through the ring buffer.
         self.needs_scratch = True
@@ -107,11 +107,11 @@ class ActionRenderer:
         for expression, field in zip(fields.values(), described, strict=True):
             if field.is_text:
                 lines.append(f"n = {renderer.length(expression, 'scratch->data')}; if (n > longest) longest = n;")
-        for index, room in enumerate(rooms):
-            layout = Layout(described, RECORD_HEADER, longest=room)
+        for index, capacity in enumerate(capacities):
+            layout = Layout(described, RECORD_HEADER, longest=capacity)
             send = self._send(number * SIZES + index, layout, fields, renderer, count)
-            lines += [f"if (longest <= {room}) {{", *send, "} else"]
-        largest = self._send(number * SIZES + len(rooms), full, fields, renderer, count)
+            lines += [f"if (longest <= {capacity}) {{", *send, "} else"]
+        largest = self._send(number * SIZES + len(capacities), full, fields, renderer, count)
         return [*lines, "{", *largest, f"}} }} else {{ {count('lost')} }} }}"]
 
     def _send(
@@ -120,8 +120,8 @@ class ActionRenderer:
         self.records[kind] = layout
         self.declarations.append(layout.c_struct(f"record_{kind}"))
         lines = self._reserve(kind, "r", renderer, count)
-        for index, (expression, room) in enumerate(zip(fields.values(), layout.rooms, strict=True)):
-            lines += renderer.store(expression, f"r->f{index}", room)
+        for index, (expression, capacity) in enumerate(zip(fields.values(), layout.capacities, strict=True)):
+            lines += renderer.store(expression, f"r->f{index}", capacity)
         return ["{", *lines, "events.ringbuf_submit(r, 0);", "}", "}"]
 
     def _raw(self, action: Raw, renderer: Renderer, count: Counter) -> list[str]:
@@ -172,7 +172,7 @@ class ActionRenderer:
         self.declarations.append(layout.c_struct(name))
         lines = [f"struct {name} key = {{}};"]
         for index, (expression, part) in enumerate(zip(keys.values(), layout.fields, strict=False)):
-            lines += renderer.store(expression, f"key.f{index}", part.room)
+            lines += renderer.store(expression, f"key.f{index}", part.capacity)
         return layout, lines
 
     def _count(self, action: Count, renderer: Renderer, count: Counter) -> list[str]:

@@ -45,8 +45,8 @@ def render_test(test: TextTest, place: TextPlace, parameter: Callable[[int], str
         return "(u64)0"  # a string ends at the NUL
     is_string = place.kind in ("USER_STRING", "KERNEL_STRING")
     # One byte more than the literal and its NUL tells a longer string from an equal one.
-    room = len(literal) + (is_text and test.whole) + is_string
-    words = max(1, (room + 7) // 8)
+    capacity = len(literal) + (is_text and test.whole) + is_string
+    words = max(1, (capacity + 7) // 8)
     padded = literal.ljust(words * 8, b"\0")
     same = " && ".join(
         f"w[{i}] == {parameter(int.from_bytes(padded[i * 8 : i * 8 + 8], 'little'))}" for i in range(words)
@@ -59,11 +59,11 @@ def render_test(test: TextTest, place: TextPlace, parameter: Callable[[int], str
     else:
         fits = f"n {'==' if test.whole else '>='} {len(literal)}"
     read = {
-        "USER_STRING": f"counted(read_string(w, {room}, {place.address}), {unreadable})",
-        "USER_TEXT": f"counted(read_buffer(w, {room}, {place.address}, {place.length}), {unreadable})",
-        "USER_BYTES": f"counted(read_buffer(w, {room}, {place.address}, {place.length}), {unreadable})",
-        "KERNEL_STRING": f"({place.length} < 0 ? -1 : bpf_probe_read_kernel_str(w, {room}, {place.address}))",
-        "KERNEL_BYTES": f"{place.length}; bpf_probe_read_kernel(w, {room}, {place.address})",
+        "USER_STRING": f"counted(read_string(w, {capacity}, {place.address}), {unreadable})",
+        "USER_TEXT": f"counted(read_buffer(w, {capacity}, {place.address}, {place.length}), {unreadable})",
+        "USER_BYTES": f"counted(read_buffer(w, {capacity}, {place.address}, {place.length}), {unreadable})",
+        "KERNEL_STRING": f"({place.length} < 0 ? -1 : bpf_probe_read_kernel_str(w, {capacity}, {place.address}))",
+        "KERNEL_BYTES": f"{place.length}; bpf_probe_read_kernel(w, {capacity}, {place.address})",
     }[place.kind]
     return f"({{ {place.opening} u64 w[{words}] = {{}}; long n = {read}; (u64)({fits} && {same}); }})"
 

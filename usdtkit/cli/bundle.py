@@ -102,6 +102,8 @@ def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str
     if not is_tool(module):
         raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="usdtkit -h lists the tools")
     parsed = parser.parse_args(arguments)
+    if parsed.explain:
+        raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="leave out --explain")
     options = module.Options.of(parsed)
     offline = {} if lacking is None else {"offline": True, "lacking": lacking}
     with tracing.open_session(module, options, parsed, **offline) as session:

@@ -1,7 +1,7 @@
 """Probes of a provider file → a program for bpftrace, or for bcc in Python, that prints each fire.
 
-Pure text. What stands in the file is hostile: names that are not plain are refused, and texts lose what could end a
-literal.
+Input: probes as `usdtkit.elf` has read them. Output: text, which `usdtkit provider script` prints. The content of the
+file is hostile: a name that is not plain raises UsageError, and characters that could end a literal are replaced.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from usdtkit.model import Argument, Probe
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_./+@=,~-]+", re.ASCII)
-# bpftrace before 0.21 reads no more.
+# bpftrace before 0.21 reads at most six operands.
 _BPFTRACE_OPERANDS = 6
 _BCC_TEXT = 128
 
 
 class _Printed(NamedTuple):
-    """One argument in bpftrace: its conversion, and the expression for it."""
+    """One argument in bpftrace: its conversion in the format, and its expression."""
 
     conversion: str
     expression: str
 
 
 def bpftrace(probes: Sequence[Probe]) -> str:
-    """A program for bpftrace; arguments beyond its sixth operand stand in comments."""
+    """Return a program for bpftrace. Arguments after the sixth operand are named in comments.
+
+    Raises UsageError.
+    """
     parts = ["#!/usr/bin/env bpftrace"]
     begin: list[str] = []
     tables: list[str] = []
@@ -46,8 +49,8 @@ def bpftrace(probes: Sequence[Probe]) -> str:
                 tables.append(table)
                 begin += [f'\t{table}[(int64){number}] = "{_literal(name)}";' for name, number in argument.names]
             shown.append((argument, _in_bpftrace(argument, table)))
-        text = " ".join(["%-7d", probe.spec, *[f"{argument.name}={each.conversion}" for argument, each in shown]])
-        values = "".join(f", {each.expression}" for _, each in shown)
+        text = " ".join(["%-7d", probe.spec, *[f"{argument.name}={printed.conversion}" for argument, printed in shown]])
+        values = "".join(f", {printed.expression}" for _, printed in shown)
         lines = [f"// {_plain(probe.doc)}"] if probe.doc else []
         lines += [f"// {_explained(argument)}" for argument in probe.arguments if argument.unit or argument.doc]
         if beyond:
@@ -84,7 +87,7 @@ def _in_bpftrace(argument: Argument, table: str) -> _Printed:
 
 
 _BCC = '''#!/usr/bin/python3
-"""{what}, printed as they fire. Ctrl-C ends it. Needs bcc and root; -p PID traces one process."""
+"""Prints {what} as they fire, until Ctrl-C. Needs bcc and root; -p PID traces one process."""
 
 import struct
 import sys
@@ -151,7 +154,7 @@ except KeyboardInterrupt:
 
 
 def bcc(probes: Sequence[Probe]) -> str:
-    """A Python program for bcc."""
+    """Return a Python program for bcc. Raises UsageError."""
     structs, functions, table = [], [], []
     names = {}
     for number, probe in enumerate(probes):
@@ -196,12 +199,12 @@ def bcc(probes: Sequence[Probe]) -> str:
 
 
 def _in_bcc(argument: Argument) -> tuple[list[str], list[str]]:
-    """Fields of the struct, and the statements that fill them."""
-    # Not bare, for a name may be a keyword of C.
+    """Return the fields of the struct, and the statements that fill them."""
+    # Names get a prefix, because they may be keywords of C.
     name, word = f"v_{argument.name}", f"w_{argument.name}"
 
     def read(type: str, into: str, operand: int) -> str:
-        # bcc reads nothing into a variable of another size than the operand's.
+        # bcc reads an operand only into a variable of the same size.
         return f"{type} {into} = 0; bpf_usdt_readarg({operand + 1}, ctx, &{into});"
 
     match argument.type:
@@ -226,9 +229,9 @@ def _in_bcc(argument: Argument) -> tuple[list[str], list[str]]:
 
 
 def _check(probe: Probe) -> None:
-    for what in (probe.provider, probe.name, *[argument.name for argument in probe.arguments]):
-        if not _NAME.fullmatch(what):
-            raise UsageError(f"{what!r} in {probe.path!r} is not a name that a program can have in its text")
+    for name in (probe.provider, probe.name, *[argument.name for argument in probe.arguments]):
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r} in {probe.path!r} is not a name that can stand in a program")
     if not _PATH.fullmatch(probe.path):
         raise UsageError(
             f"the path {probe.path!r} cannot stand in another tracer's program",
@@ -237,13 +240,16 @@ def _check(probe: Probe) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text for a comment of one line."""
-    return "".join(each if each.isprintable() else " " for each in text)
+    """Return the text for a comment of one line."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _literal(text: str) -> str:
-    """Text for a string literal: printable ASCII without what ends or escapes one."""
-    return "".join(each if each.isascii() and each.isprintable() and each not in '"\\%' else "?" for each in text)
+    """Return the text for a string literal: printable ASCII, without the characters that end or escape it."""
+    return "".join(
+        character if character.isascii() and character.isprintable() and character not in '"\\%' else "?"
+        for character in text
+    )
 
 
 def _explained(argument: Argument) -> str:

@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from usdtkit.cli.options import ToolOptions, option
-from usdtkit.providers.tlslibraries import NAMES
+from usdtkit.providers.tls import NAMES
 
 
 def extra_library(text: str) -> tuple[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from usdtkit.elf.demangle import demangle
 from usdtkit.errors import UnsupportedError
 
 MOST_NAMES = 1 << 16
@@ -23,6 +22,8 @@ def learn(names: Iterable[str]) -> None:
         return
     if len(_known) + len(wanted) > MOST_NAMES:
         _known.clear()
+    from usdtkit.elf.demangle import demangle  # lazy: it starts processes, which few outputs need
+
     try:
         found = demangle(wanted)
     except UnsupportedError:

@@ -7,18 +7,22 @@ programmers wrote them. Names are somebody else's: whoever prints a label makes 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usdtkit.output import demangled
 from usdtkit.output.text import printable
 from usdtkit.results.columns import Column
-from usdtkit.trace import Frame, Stack
+
+if TYPE_CHECKING:
+    from usdtkit.trace import Frame
 
 NO_STACK = "[no stack]"
 
 
 def learn(stacks: Iterable[Any]) -> None:
     """Demangle the names of many stacks at once, because demangling those of one stack takes a process of its own."""
+    from usdtkit.trace import Stack  # lazy: most traces take no stacks, and these modules would slow their start
+
     demangled.learn(frame.name for stack in stacks if isinstance(stack, Stack) for frame in stack)
 
 
@@ -26,6 +30,8 @@ def labels(stack: Any, *, offsets: bool = False, addresses: bool = False) -> tup
     """The frames of a stack as text, innermost first; (NO_STACK,) where no stack was taken."""
     if stack is None or not len(stack):
         return (NO_STACK,)
+    from usdtkit.trace import Stack
+
     if not isinstance(stack, Stack):
         return tuple(stack)
     learn([stack])

@@ -15,7 +15,7 @@ from usdtkit.errors import UsdtkitError
 if TYPE_CHECKING:
     from types import CodeType
 
-    from usdtkit.probes.provider import Probe
+    from usdtkit.probes.compiled import Probe
 
 T = TypeVar("T")
 LOGGER = "usdtkit"

@@ -61,12 +61,12 @@ class CallSummary:
 class LibraryCalls:
     """Counts calls of a library's functions, by function.
 
-    Counts and times are summed up in the kernel. Failures that set errno come as events: whoever reads the session's
-    events has to hand each of them to `consume`.
+    `functions` are names, globs allowed; `library` is the name of a library, a command or a file. Counts and times are
+    summed up in the kernel. Failures that set errno come as events: whoever reads the session's events has to hand each
+    of them to `consume`. NotFoundError is raised if the library has none of the functions.
     """
 
     def __init__(self, session: Session, functions: Sequence[str], library: str = "c") -> None:
-        """`functions` are names, globs allowed; `library` is a library, a command or a file. NotFoundError."""
         groups = by_failure(function.name for function in session.find_functions(library, functions))
         calls = {way: session.pair(uprobe(library, *names)) for way, names in groups.items()}
         self._latencies = [pair.hist("latency", "probe") for pair in calls.values()]

@@ -86,11 +86,11 @@ def _answers(writes: Source, buffers: Any) -> Source:
 class Requests:
     """Makes rows of the events of `requests`, by keeping account of the requests that have not been answered yet.
 
-    The answers of a connection come in the order of its requests.
+    The answers of a connection come in the order of its requests. Answers that came in less than `min_ns` nanoseconds
+    are left out. `with_query` shows what follows a "?" in a URL.
     """
 
     def __init__(self, *, min_ns: int = 0, with_query: bool = False) -> None:
-        """Leave out answers that came in less than `min_ns` nanoseconds; `with_query` shows what follows a "?"."""
         self._min_ns, self._with_query = min_ns, with_query
         self._pieces: dict[Any, list[str]] = defaultdict(list)
         self._open: dict[Any, deque[tuple[Any, str]]] = defaultdict(deque)

@@ -22,6 +22,8 @@ from usdtkit.providers.tlslibraries import BY_FUNCTION, NAMES, find_files, toget
 from usdtkit.records import dataclass
 from usdtkit.trace import Expression, Pair, Session, Source, Sources, arg, buffer, deref, retval
 
+__all__ = ["NAMES", "Handshakes", "describe", "direction", "handshakes", "is_transfer", "transfers"]
+
 MAX_HANDLES = 10_000
 NOT_FINISHED = "not finished"
 

@@ -108,6 +108,7 @@ LIBRARIES = (
     ),
 )
 NAMES = tuple(library.name for library in LIBRARIES)
+"""The names of the libraries that are known: openssl, gnutls and nss."""
 BY_FUNCTION = {name: library for library in LIBRARIES for name in (*library.transfers, *library.handshakes)}
 
 

@@ -1,30 +1,25 @@
 """Whether the processes that map what is traced really have the breakpoints, and if not, why not.
 
-Input: the sites that a session has attached to. Output: lines for people, and a number for the account. The kernel
-reports success as soon as it has noted the file. A process that runs a copy of the code, or an older file of the same
-name, is then silently not traced. Therefore one breakpoint is looked for in the memory of each process's mappings.
+Input: the sites that a session has attached to. Output: lines for people, and a number for the account. This module
+decides when to look at which processes, and `breakpoints` looks at one process. Used by `presence`.
 """
-
-# ruff: noqa: PTH115, PTH123 thousands of files of /proc are read, which pathlib makes slow
 
 from __future__ import annotations
 
 import _thread  # threading takes long to import
-import os
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from usdtkit.bpf.abi import abi_of
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.sites import SitesByFile
-from usdtkit.mappings import PAGE, identities
-from usdtkit.maps import Identity, Mapping, mapping_at, mappings_in, maps_of
+from usdtkit.mappings import identities
+from usdtkit.maps import maps_of
 from usdtkit.processes import running_pids
 from usdtkit.records import dataclass
+from usdtkit.trace.breakpoints import REMAPPED, AttachedFile, state_of
 
 SHOWN = 5  # processes that a line names
 MOST_FILES = 128  # files that are looked for in processes; each is kept open
@@ -32,15 +27,9 @@ MOST_FILES = 128  # files that are looked for in processes; each is kept open
 FEW = 8
 # The time that a look at the end may take, when nothing came: enough for some thousand processes.
 LAST_LOOK_S = 0.5
-OVERLAYFS = b"overlay"
 
-REMAPPED = "its code is not the file's, but a copy of it in memory, as programs make for huge pages"
 DANGER = "; one that starts now would copy our breakpoints too, and be killed by them"
-COPIED_UP = "its file has been changed since it started, and the overlay file system has another copy of it now"
-REPLACED = "it runs an older file of this name, which has been replaced since"
-WRITABLE = "its mapping of the file is writable or shared, and the kernel puts no breakpoints there"
 NOT_MAPPED = "it has not mapped what is traced"
-NO_BREAKPOINT = "its memory has no breakpoint there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +48,6 @@ class Unarmed:
         return f"not armed in {names}{others}: {self.reason}: {self.path}"
 
 
-class _File:
-    """One attached file: its sites, and the bytes that it has there."""
-
-    def __init__(self, file: OpenFile, sites: Collection[int]) -> None:
-        self.path = path = file.path
-        self.sites = sorted(sites)
-        self.identity: Identity | None = None
-        self.shown: Identity | None = None  # what processes show, where that is another one
-        # What /proc/PID/maps calls a file that was replaced. A path below /proc leads into another file system.
-        self.replaced = b"" if path.startswith("/proc/") else os.fsencode(os.path.realpath(path)) + b" (deleted)\n"
-        self.file = file
-
-    def sites_in(self, mapping: Mapping) -> Sequence[int]:
-        """The sites that lie within a mapping."""
-        first = bisect_left(self.sites, mapping.offset)
-        return self.sites[first : bisect_left(self.sites, mapping.offset + mapping.end - mapping.start)]
-
-    @property
-    def descriptor(self) -> int:
-        """The descriptor of the file, open for reading."""
-        return self.file.descriptor
-
-
 class _Look:
     """What one look at the processes has found."""
 
@@ -97,7 +63,7 @@ class Armed:
     def __init__(self, sites: SitesByFile, refused: Collection[tuple[str, int]], pids: Sequence[int]) -> None:
         """`refused`: sites that were not attached, by path and file offset. `pids`: the processes; none means all."""
         self._pids = pids
-        self._files: list[_File] = []
+        self._files: list[AttachedFile] = []
         self._look = _Look()  # nobody was looked at yet
         self._look.is_whole = False
         self._tell: Callable[[str], object] | None = None
@@ -107,7 +73,7 @@ class Armed:
         for file, file_sites in islice(sites.items(), MOST_FILES):
             offsets = {site.file_offset for site in file_sites.sites}
             if offsets := {offset for offset in offsets if (file.path, offset) not in refused}:
-                self._files.append(_File(file, offsets))
+                self._files.append(AttachedFile(file, offsets))
         known = identities([file.descriptor for file in self._files])
         for attached, identity in zip(self._files, known, strict=True):
             attached.identity = identity
@@ -144,7 +110,7 @@ class Armed:
             self._is_final = True
 
     def look_again(self) -> None:
-        """Look once others before a session ends that saw nothing: other processes may run now."""
+        """Look once more before a session ends that saw nothing: other processes may run now."""
         if self._is_final:
             return
         with self._over:
@@ -232,89 +198,9 @@ class Armed:
         maps = maps_of(pid)
         states: dict[str, str] = {}
         for file in self._files:
-            known = [identity for identity in (file.identity, file.shown) if identity is not None]
-            mappings = [mapping for identity in known for mapping in mappings_in(maps, identity)]
-            if mappings:
-                state = _state(pid, maps, file, mappings)
-                if state is not None:
-                    states[file.path] = state
-            elif file.replaced and file.replaced in maps and _runs_replaced(pid, maps, file):
-                states[file.path] = REPLACED
+            state = state_of(pid, maps, file)
+            if state is not None:
+                states[file.path] = state
         if maps and not states and self._pids and self._files:
             states[self._files[0].path] = NOT_MAPPED
         return states
-
-
-def _state(pid: int, maps: bytes, file: _File, mappings: Sequence[Mapping]) -> str | None:
-    """Why a file is not armed in a process with these mappings of it; "" where it is armed, None where it does not
-    run."""
-    executable = [mapping for mapping in mappings if mapping.is_executable]
-    held = {
-        tuple(sites[:: max(len(sites) - 1, 1)]): mapping for mapping in executable if (sites := file.sites_in(mapping))
-    }
-    if sum(len(file.sites_in(mapping)) for mapping in held.values()) < len(file.sites):
-        mapped = {site for mapping in held.values() for site in file.sites_in(mapping)}
-        if _runs_copy(maps, file, mappings, [site for site in file.sites if site not in mapped]):
-            return REMAPPED
-    if not held:
-        return None
-    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        # Either all sites of a mapping are armed, or none.
-        states = {_state_of(pid, memory, file, mapping, sites[0]) for sites, mapping in held.items()}
-    finally:
-        os.close(memory)
-    return max(states)
-
-
-def _state_of(pid: int, memory: int, file: _File, mapping: Mapping, site: int) -> str:
-    address = mapping.address(site)
-    assert address is not None
-    size = abi_of().breakpoint_size
-    code = os.pread(memory, size, address)
-    if not code:
-        raise ProcessLookupError
-    if code != os.pread(file.descriptor, size, site):
-        return ""
-    if mapping.is_writable or mapping.permissions[3:4] == b"s":
-        return WRITABLE
-    return COPIED_UP if _is_on_overlay(pid, file.descriptor) else NO_BREAKPOINT
-
-
-def _runs_copy(maps: bytes, file: _File, mappings: Sequence[Mapping], missing: Sequence[int]) -> bool:
-    """Whether the process has code that is not this file's at the address of one of the missing sites."""
-    from usdtkit.elf.image import Image  # rarely needed
-    from usdtkit.elf.loading import address_of, load_bias
-
-    try:
-        with Image.open(f"/proc/self/fd/{file.descriptor}") as image:
-            bias = load_bias(image, [(mapping.start, mapping.offset) for mapping in mappings], PAGE)
-            addresses = [address_of(image, site) for site in (missing[0], missing[len(missing) // 2], missing[-1])]
-    except UsdtkitError:
-        return False
-    for address in addresses:
-        if address is not None:
-            mapping = mapping_at(maps, bias + address)
-            if mapping is not None and mapping.is_executable and mapping.identity not in (file.identity, file.shown):
-                return True
-    return False
-
-
-def _runs_replaced(pid: int, maps: bytes, file: _File) -> bool:
-    """Whether a process runs the file that had this name before, and sees the same file systems as we do."""
-    lines = [line for line in maps.splitlines(keepends=True) if line.endswith(file.replaced)]
-    if not any(b"x" in line.split(None, 2)[1] for line in lines):
-        return False
-    return os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
-
-
-def _is_on_overlay(pid: int, descriptor: int) -> bool:
-    """Whether an open file lies on overlayfs, by our mounts or those of a process."""
-    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
-        mount = next((line.split()[1] for line in file if line.startswith(b"mnt_id:")), b"")
-    for whose in ("self", pid):
-        with open(f"/proc/{whose}/mountinfo", "rb") as file:
-            for line in file:
-                if line.startswith(mount + b" "):
-                    return line.partition(b" - ")[2].startswith(OVERLAYFS + b" ")
-    return False

@@ -16,6 +16,7 @@ from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.program import Program
 from usdtkit.bpf.statements import SIZES
 from usdtkit.model import Truncated, TruncatedBytes
+from usdtkit.trace.fields import HEADER
 
 if TYPE_CHECKING:
     from usdtkit.trace.rows import RowType
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 Event = _events.Event
 Texts = _events.Texts
 
-HEADER = ("time_ns", "pid", "tid", "probe")
-# The names of fields say their units.
-UNITS = {"latency": "latency_ns", "time": "time_ns"}
 _CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "S", "probe": "Q"}
 _ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d", "probe": "Q"}  # of a column
 
@@ -137,7 +135,7 @@ def _row_field(name: str, number: int) -> str:
 
 
 def _decoder(layout: Layout, stack: Callable[[int], Any] | None, row: RowType | None, number: int) -> _events.Decoder:
-    fields = zip(layout.fields, layout.offsets, layout.rooms, strict=True)
+    fields = zip(layout.fields, layout.offsets, layout.capacities, strict=True)
     described = tuple(
         (_CODES[field.kind], offset, field.size, size, {number: name for name, number in field.names} or None)
         for field, offset, size in fields

@@ -13,8 +13,11 @@ from collections.abc import Collection, Mapping, Sequence
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Kind
 from usdtkit.errors import UsageError
-from usdtkit.trace.events import HEADER, UNITS
 
+HEADER = ("time_ns", "pid", "tid", "probe")
+"""The fields that every event has."""
+UNITS = {"latency": "latency_ns", "time": "time_ns"}
+"""The fields whose names get a unit."""
 # The members of the struct of an event have 64 bits.
 RAW_NUMBERS: dict[str, Kind] = {
     **dict.fromkeys(("u8", "u16", "u32", "u64"), "u64"),

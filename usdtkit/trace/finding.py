@@ -13,7 +13,6 @@ from typing import Protocol
 
 from usdtkit import linkage, targets
 from usdtkit.argumenttypes import width_of
-from usdtkit.elf.notes import name_operands
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError
 from usdtkit.model import Function, Probe
@@ -91,6 +90,8 @@ class Signatures:
         known = known_arguments(provider, probe)
         if known is None:
             raise NotFoundError(f"the arguments of {name} are only known where a program with it is")
+        from usdtkit.elf.notes import name_operands  # lazy: a session that is not offline reads notes only if it must
+
         arguments = name_operands(sum(width_of(type) for _, type in known), known)
         return [Probe(path or "", provider, probe, (), arguments or ())]
 

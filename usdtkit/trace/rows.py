@@ -16,7 +16,7 @@ from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass
-from usdtkit.trace.events import HEADER
+from usdtkit.trace.fields import HEADER
 
 _PYTHON_TYPES: dict[str, type] = {"u64": int, "i64": int, "bool": bool, "f64": float, "str": str, "bytes": bytes}
 _HEADER_TYPES: dict[str, type] = {**dict.fromkeys(HEADER, int), "probe": str}

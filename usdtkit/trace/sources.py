@@ -14,8 +14,7 @@ from usdtkit.bpf.actions import Action, Block, Delete, Emit, Put, Raw
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
 from usdtkit.trace.blueprint import Blueprint
-from usdtkit.trace.events import HEADER, UNITS
-from usdtkit.trace.fields import as_value, both, free_name, is_free, named, raw_field
+from usdtkit.trace.fields import HEADER, UNITS, as_value, both, free_name, is_free, named, raw_field
 from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.specs import Resolved
 from usdtkit.trace.summarising import Summarising

@@ -7,24 +7,31 @@ Input: names and expressions of keys and values. Output: `Counts`, `Sums`, `Hist
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Action, Count, Hist, Linear, Log2, Stats
 from usdtkit.trace.aggregations import Aggregation, Counts, Filled, Histogram, StatisticsTable, Sums
-from usdtkit.trace.events import UNITS
-from usdtkit.trace.fields import as_value, named
-
-if TYPE_CHECKING:
-    from usdtkit.trace.sources import Source
+from usdtkit.trace.blueprint import Blueprint
+from usdtkit.trace.fields import UNITS, as_value, named
 
 AnyTable = TypeVar("AnyTable", bound=Aggregation)
+
+
+class Member(Protocol):
+    """What one source is for a table: it names its values, acts at its hits, and adds tables to its program."""
+
+    _blueprint: Blueprint
+
+    def _names(self) -> set[str]: ...
+
+    def _act(self, action: Action, *, everywhere: bool = False) -> None: ...
 
 
 class Summarising:
     """Hits that can be summed up in the kernel."""
 
-    def _members(self) -> Sequence[Source]:
+    def _members(self) -> Sequence[Member]:
         raise NotImplementedError
 
     def count(self, *names: str, **keys: ex.Expression) -> Counts:

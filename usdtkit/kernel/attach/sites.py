@@ -114,8 +114,7 @@ class Attached:
         """Note a site that the kernel refused with one of REFUSALS."""
         reason = describe(-result)
         if result == -errno.EINVAL:
-            # All tracers of a site must name one semaphore; bcc's Python binding (issue 5236 there) may name a wrong
-            # one.
+            # All tracers of a site must name the same semaphore. bcc's Python binding names any (its issue 5236).
             reason += "; does another tracer hold this site, with another semaphore?"
         self.refused.append(Refusal(file.path, site.file_offset, reason))
 

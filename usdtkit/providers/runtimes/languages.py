@@ -20,7 +20,7 @@ from usdtkit.providers.runtimes import c, java, node, perl, php, python, ruby, t
 from usdtkit.providers.runtimes.language import Language
 
 LANGUAGES: tuple[Language, ...] = tuple(module.LANGUAGE for module in (java, python, ruby, php, node, perl, tcl, c))
-"""All languages that we know. C stands for every program in which no other language is found."""
+"""All languages that this package knows."""
 BY_NAME = {language.name: language for language in LANGUAGES}
 """The languages by their names."""
 RUNTIMES = tuple(language for language in LANGUAGES if language.programs)
