@@ -34,7 +34,7 @@ CATEGORIES: dict[str, Callable[[Language], list[str]]] = {
     "excp": lambda language: list(language.exceptions),
     "thread": lambda language: [thread.probe for thread in language.threads if thread.kind.endswith("start")],
 }
-# To look for new files takes longer the more processes there are. It may take this share of the time.
+# To look for new files costs more the more processes there are. It may take this share of one processor's time.
 SHARE_OF_LOOKS = 0.05
 
 PlacesByFile = dict[tuple[str, str], list[UserPlace]]
@@ -92,9 +92,9 @@ class Activity:
         The session's remarks mention each of them. Nothing is done if it is too early for another look, or if the
         session cannot attach to anything any more.
         """
-        began_s = time.monotonic()
-        if began_s < self._look_again_s or not self._session.can_extend:
+        if time.monotonic() < self._look_again_s or not self._session.can_extend:
             return []
+        began_s = time.process_time()
         paths: dict[str, None] = {}
         with suppress(NotFoundError):  # one of the processes that were asked for has ended
             for (category, path), places in self._files.new(_in_use(self._session, quiet=True)).items():
@@ -104,8 +104,7 @@ class Activity:
         for path in paths:
             owner = stranger(path)
             self._session.remark(f"found {path}" + ("" if owner is None else f" (belongs to {user_name(owner)})"))
-        ended_s = time.monotonic()
-        self._look_again_s = ended_s + (ended_s - began_s) / SHARE_OF_LOOKS
+        self._look_again_s = time.monotonic() + (time.process_time() - began_s) / SHARE_OF_LOOKS
         return list(paths)
 
 
