@@ -22,8 +22,7 @@ from usdtkit.providers.runtimes.languages import RUNTIMES, language_called
 from usdtkit.providers.runtimes.places import ProbePlaces
 from usdtkit.records import dataclass
 from usdtkit.scan import file_key
-from usdtkit.trace import Session, pid
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace import Resolved, Session, pid
 
 # What is counted, and the probes or functions of a language that are counted for it.
 CATEGORIES: dict[str, Callable[[Language], list[str]]] = {
