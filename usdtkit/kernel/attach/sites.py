@@ -96,7 +96,7 @@ class FileSites:
 SitesByFile = Mapping[OpenFile, FileSites]
 
 
-class Step(NamedTuple):
+class AttachStep(NamedTuple):
     """A part of a file's sites. `attach` attaches it in one process (0: in all) and returns how many sites it were."""
 
     file: OpenFile
