@@ -1,4 +1,4 @@
-"""dlopens on programs in C with glibc, musl, or linked statically, and on Python: each call with its flags and result."""
+"""dlopens on programs in C with glibc, musl, or linked statically, and on Python: each call and its result."""
 
 import csv
 import subprocess
