@@ -243,9 +243,9 @@ class _Search:
 def _all_mapped() -> list[Target]:
     """What runs, as of a moment ago: a tool asks for one group of functions after the other."""
     global _latest
-    now = time.monotonic()
-    if now - _latest[0] > _FRESH_S:
-        _latest = now, targets.all_mapped(quiet=True)
+    if time.monotonic() - _latest[0] > _FRESH_S:
+        mapped = targets.all_mapped(quiet=True)
+        _latest = time.monotonic(), mapped  # from its end: with thousands of processes a scan takes long itself
     return _latest[1]
 
 
