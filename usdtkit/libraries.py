@@ -46,6 +46,7 @@ def library_name(path: str) -> str:
     return library["name"] if library else name
 
 
+@lru_cache(maxsize=4096)  # a tool asks about all files that run, for one group of functions after the other
 def is_called(path: str, wanted: str) -> bool:
     """Return whether the file at `path` is the library or program `wanted`, a file name, a soname or a short name.
 
