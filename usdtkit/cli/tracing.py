@@ -15,7 +15,6 @@ import argparse
 import functools
 import io
 import operator
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +36,6 @@ from usdtkit.results.blocks import Block
 from usdtkit.results.columns import TIME, Schema
 from usdtkit.results.results import Results, Rows, Summaries
 from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
-from usdtkit.trace.command import ending
 
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
@@ -226,6 +224,8 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
         note(line)
     summary = session.summary()
     if summary.command_status:
+        from usdtkit.trace.command import ending  # lazy: most sessions start no command
+
         note(f"usdtkit: {ending(summary.command_status)}")
     reasons = [] if summary.hits or summary.received else session.presence.reasons()
     account = Account(summary, reasons, session.unexplained_ends())
@@ -239,6 +239,8 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
 
 @contextmanager
 def _stop_on_signals(session: Session) -> Iterator[None]:
+    import signal  # lazy: it takes 0.4 ms, and only a trace that runs catches signals
+
     asked_at: float | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:
