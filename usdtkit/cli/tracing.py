@@ -153,14 +153,14 @@ def _session(named: Sequence[int] | None, found: Sequence[int] | None, arguments
 @contextmanager
 def _sink(parsed: argparse.Namespace) -> Iterator[Sink]:
     """The sink of the chosen format, on standard output or on the file that `--output` names."""
-    path: str | None = getattr(parsed, "output", None)
+    path: str | None = parsed.output
     if path is None:
         sink = open_sink(parsed.format, sys.stdout)
         yield sink
         sink.close()
         return
     try:
-        with open(path, "w", encoding="ascii", errors="backslashreplace") as file:  # noqa: PTH123
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
             sink = open_sink(parsed.format, file)
             yield sink
             sink.close()

@@ -14,8 +14,7 @@ from usdtkit import targets
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Function, UserPlace
 from usdtkit.records import NamedTuple
-from usdtkit.trace import Session, uprobe
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace import Resolved, Session, uprobe
 
 Names = tuple[str, ...]
 
