@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdtkit.cli import main
+from usdtkit import trace
+from usdtkit.cli import explain, main
 from usdtkit.errors import UsageError
 from usdtkit.model import Truncated
 from usdtkit.output import frames
@@ -20,7 +21,7 @@ from usdtkit.records import replace
 from usdtkit.results import LATENCY_MS, PID, TIME, Column, Histogram, Schema, StackSum, Table
 from usdtkit.results.account import Account, account
 from usdtkit.results.schemas import of_rows
-from usdtkit.trace import Summary
+from usdtkit.trace import Session, Summary
 from usdtkit.trace.aggregations import Distribution
 from usdtkit.trace.memory import Frame
 
@@ -352,3 +353,22 @@ def test_labels_of_frames():
     assert frames.label(Frame(0x7F001234, "", 0x1234, "/usr/lib/libssl.so.3"), offsets=True) == "libssl.so.3+0x1234"
     assert frames.label(Frame(0x7F001234, "", 0x7F001234, "")) == "0x7f001234"
     assert frames.labels(None) == (frames.NO_STACK,)
+
+
+def explained(form):
+    """What --explain writes of a session with a clock."""
+    stream = io.StringIO()
+    with Session(offline=True) as session:
+        session.source(trace.clock(99)).count("comm")
+        sink = open_sink(form, stream)
+        explain.explain(session, sink, ())
+        sink.close()
+    return stream.getvalue()
+
+
+def test_the_plan_of_a_clock():
+    heading, row = explained("table").splitlines()
+    assert heading.split()[:6] == ["KIND", "OFFSET", "SEMAPHORE", "COST", "NAME", "FILE"]
+    assert row.split() == ["clock", "-", "-", "interrupt", "clock:99", "-", "-"]
+    site = json.loads(explained("json").splitlines()[-1])
+    assert (site["kind"], site["name"], site["path"], site["cost"]) == ("clock", "clock:99", "", "interrupt")
