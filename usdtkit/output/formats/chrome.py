@@ -29,8 +29,7 @@ class ChromeSink(Sink):
         super().__init__(stream)
         self._open: dict[tuple[int, int], list[str]] = {}  # the names of the open calls by process and thread
 
-    def begin(self, schema: Schema) -> None:
-        super().begin(schema)
+    def check(self, schema: Schema) -> None:
         names = {column.name for column in schema.columns}
         if "time_ns" not in names or not (schema.with_role("phase") or "latency_ns" in names):
             raise UsageError(f"usdtkit {schema.name} shows no calls with these options", hint="--json, or a table")
