@@ -263,7 +263,7 @@ def _is_elf(path: str) -> bool:
 
 
 def _interpreter(path: str) -> str | None:
-    """The dynamic loader that a program asks for, None where it is linked statically. ElfError."""
+    """The dynamic loader that a program asks for, None if it is linked statically. ElfError."""
     with Image.open(path) as image:
         for segment in image.segments:
             if segment.type == PT_INTERP:

@@ -55,7 +55,7 @@ class Mapping(NamedTuple):
         return f"{self.start:x}-{self.end:x}"
 
     def address(self, offset: int) -> int | None:
-        """Where the byte at this offset of the file is in memory; None where this mapping does not have it."""
+        """Where the byte at this offset of the file is in memory; None if this mapping does not have it."""
         return self.start + offset - self.offset if 0 <= offset - self.offset < self.end - self.start else None
 
     @property
@@ -72,7 +72,7 @@ class Mapping(NamedTuple):
 def maps_of(pid: int | str) -> bytes:
     """Read /proc/PID/maps, which is empty for a kernel thread and for a zombie. `pid` may be "self".
 
-    OSError where the process has ended or may not be looked into.
+    OSError if the process has ended or may not be looked into.
     """
     with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
         return file.read()
@@ -108,7 +108,7 @@ def mappings_in(maps: bytes, identity: Identity) -> list[Mapping]:
 
 
 def mapping_at(maps: bytes, address: int) -> Mapping | None:
-    """Return the mapping that contains an address, None where there is none."""
+    """Return the mapping that contains an address, None if there is none."""
     return next((mapping for mapping in all_mappings(maps) if mapping.start <= address < mapping.end), None)
 
 

@@ -25,7 +25,7 @@ _SHOWN = 5  # processes in a warning
 def mapped_files(pid: int) -> list[Target]:
     """Return the files that a process has mapped to execute, each inode once, in the order of their addresses.
 
-    NotFoundError where there is no such process, PrivilegeError where it may not be looked into.
+    NotFoundError if there is no such process, PrivilegeError if it may not be looked into.
     """
     scan = Scan()
     scan.add(pid)
@@ -56,7 +56,7 @@ def open_target(target: Target) -> list[OpenFile]:
 
     A target that was found in processes means the file that was found there. Meanwhile another file may have its path,
     or the process through which it was reached may have ended. It is then opened as one of the processes that still run
-    has it mapped. NotFoundError where none has it any more, PrivilegeError, ElfError.
+    has it mapped. NotFoundError if none has it any more, PrivilegeError, ElfError.
     """
     try:
         files = layers(OpenFile.open(target.path))
@@ -98,7 +98,7 @@ def open_target(target: Target) -> list[OpenFile]:
 
 def file_key(path: str) -> FileKey | None:
     """Return device and inode of a regular file, on an overlay those of the file that it shows, as `Target.key` has
-    them; None where there is no such file, or we may not see it."""
+    them; None if there is no such file, or we may not see it."""
     try:
         key = _regular_file(path)
     except OSError:
@@ -207,7 +207,7 @@ class Scan:
 
 
 def _mappings_of_files(pid: int) -> list[Mapping]:
-    """The first executable mapping of each file of a process; OSError where it has ended or may not be looked into."""
+    """The first executable mapping of each file of a process; OSError if it has ended or may not be looked into."""
     first: dict[tuple[int, str], Mapping] = {}
     for mapping in executable_mappings(maps_of(pid)):
         if mapping.identity.inode:
@@ -216,7 +216,7 @@ def _mappings_of_files(pid: int) -> list[Mapping]:
 
 
 def _reach(pid: int, mapping: Mapping, prefix: str) -> tuple[str, FileKey] | None:
-    """A path that opens the mapped file, and the file; None where it is no regular file, or gone. PermissionError."""
+    """A path that opens the mapped file, and the file; None if it is no regular file, or gone. PermissionError."""
     by_name = _regular_file(prefix + mapping.name)
     if by_name is not None and by_name[1] == mapping.identity.inode:
         return prefix + mapping.name, by_name

@@ -205,7 +205,7 @@ def test_no_output_at_all(arguments):
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
 def test_no_messages(redirection):
     shell = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
-    done = usdtkit("gethostlatency", "-d", "0.1", prefix=shell)
+    done = usdtkit("gethostlatency", "-p", os.getpid(), "-d", "0.1", prefix=shell)
     assert done.returncode == 0
     assert done.stdout.split()[0] == "TIME"
     assert len(done.stdout.splitlines()) == 1

@@ -260,7 +260,7 @@ def _log_of_information() -> Iterator[None]:
 
 
 def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
-    """A command or tool, and the parser of its options. UsageError where there is none of this name."""
+    """A command or tool, and the parser of its options. UsageError if there is none of this name."""
     language = _language_of(name)
     module = _module(f"u{name.removeprefix(language)}" if language else name)
     summary, _, details = (module.__doc__ or "").partition("\n")

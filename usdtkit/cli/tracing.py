@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import operator
 import sys
 import time
@@ -157,15 +158,21 @@ def _sink(parsed: argparse.Namespace) -> Iterator[Sink]:
         yield sink
         sink.close()
         return
-    try:
-        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123
-            sink = open_sink(parsed.format, file)
-            yield sink
-            sink.close()
-    except OSError as error:  # a write that fails does not say to which file
-        if error.filename not in (None, path):
-            raise
-        raise UsdtkitError(f"{path}: {error.strerror}") from None
+    file = io.TextIOWrapper(io.BufferedWriter(_OutputFile(path, "w")), "utf-8", "backslashreplace")
+    with file:
+        sink = open_sink(parsed.format, file)
+        yield sink
+        sink.close()
+
+
+class _OutputFile(io.FileIO):
+    """The file that `--output` names. A write that fails says to which file."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise UsdtkitError(f"{self.name!s}: {error.strerror}") from None
 
 
 def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namespace, named: Iterable[int]) -> None:

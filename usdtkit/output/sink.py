@@ -115,7 +115,7 @@ def format_names() -> list[str]:
 
 
 def open_sink(name: str, stream: TextIO) -> Sink:
-    """A sink of the format `name` that writes to `stream`. UsageError where no format has this name."""
+    """A sink of the format `name` that writes to `stream`. UsageError if no format has this name."""
     try:
         module = import_module(f"{FORMATS}.{name}") if name.isidentifier() else None
     except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import starmap
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
 from usdtkit.kernel import rejections
 from usdtkit.kernel.attach.links import Links
-from usdtkit.kernel.attach.sites import REWRITTEN, FileSites, Refusal, UprobeSite
+from usdtkit.kernel.attach.sites import REWRITTEN, FileSites, KernelSite, Refusal, UprobeSite
 from usdtkit.kernel.load import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.ring import RingBuffer
@@ -105,7 +106,8 @@ class Running:
         self._presence.attaching(self._plan.sites)
         self._links = Links(self._loaded, self._settings.method)
         self.started_at = time.monotonic()
-        if not self._links.attach(self._plan.sites, self._pids or (0,), self._program.tracepoints):
+        kernel_sites = [*starmap(KernelSite, self._program.tracepoints), *self._plan.kernel_sites]
+        if not self._links.attach(self._plan.sites, self._pids or (0,), kernel_sites):
             _require_any(self._links.refused)
         self._presence.attached(self._plan.sites, self.refused)
         self._threads = threads(self._pids)
@@ -143,8 +145,8 @@ class Running:
                 "the session is not running, or has given up its privileges",
                 hint="session.start(), and extend it before session.drop_privileges()",
             )
-        if hook.arguments or hook.start is not None or hook.after is not None or hook.kind == "return":
-            raise UsageError(f"{what}: only a source without arguments can be extended")
+        if hook.arguments or hook.start is not None or hook.after is not None or hook.kind in ("return", "clock"):
+            raise UsageError(f"{what}: only a source of entries or probes without arguments can be extended")
         if hook.kind != "usdt":
             check_places(places)
         cookie = function_cookie(self._plan.numbers[hook.index])

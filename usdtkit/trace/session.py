@@ -242,7 +242,7 @@ class Session(Reading, Definition):
     def _make_stacks(self) -> Stacks:
         from usdtkit.trace.stacks import Stacks  # lazy: most sessions take no stacks
 
-        places = (place for resolved in self._blueprint.places for place in resolved.places)
+        places = (place for resolved in self._blueprint.places for place in resolved.user_places)
         return Stacks(self.pids, [place.opened for place in places])
 
 

@@ -101,6 +101,11 @@ def _indented(line: str) -> str:
     return line[: len(line) - len(text)] + printable(text)
 
 
+def _printable_lines(text: str) -> str:
+    """Text that may have several lines, with all of them printable."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
 def _is_below(column: Column) -> bool:
     return column.type == "stack" and column.show is None
 
@@ -111,7 +116,8 @@ def _cell(column: Column) -> Callable[[Any], str]:
         shown = column.show
         return lambda stack: shown(frames.of_column(column, stack, in_table=True))
     if column.show is not None:
-        return column.show
+        shown_value = column.show
+        return lambda value: _printable_lines(shown_value(value))
     if column.type == "time":
         return clock
     if column.unit:
