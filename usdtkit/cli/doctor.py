@@ -28,14 +28,14 @@ COLUMNS = (
     Column("state", meaning="whether the machine has it", values=("found", "missing", "unknown")),
     Column("purpose", meaning="what the feature is good for"),
     Column("detail", meaning="what was found"),
-    Column("fix", meaning="what to do where the feature is not there"),
+    Column("fix", meaning="what to do if the feature is not there"),
 )
 SCHEMAS = (Schema("doctor", COLUMNS),)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One feature: `state` is found, missing or unknown; `fix` what to do where it is not found."""
+    """One feature: `state` is found, missing or unknown; `fix` says what to do if it is not found."""
 
     name: str
     state: features.State

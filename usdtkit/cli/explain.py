@@ -30,7 +30,7 @@ def _hex(offset: int) -> str:
 
 
 OWNER = Column(
-    *("owner", "OWNER", "integer", 16, "the user who owns the file, where that is neither root nor you"),
+    *("owner", "OWNER", "integer", 16, "the user who owns the file, if that is neither root nor you"),
     show=lambda owner: "-" if owner is None else user_name(owner),
     left=True,
     nullable=True,
@@ -39,7 +39,7 @@ OWNER = Column(
 COLUMNS = (
     Column("kind", "KIND", width=6, meaning="what is attached to", values=("usdt", "entry", "return")),
     Column("file_offset", "OFFSET", "count", 12, "where in the file", show=hex, left=True),
-    Column("semaphore_offset", "SEMAPHORE", "count", 12, "0 where there is none", show=_hex, left=True),
+    Column("semaphore_offset", "SEMAPHORE", "count", 12, "0 if there is none", show=_hex, left=True),
     Column(
         *(
             "cost",

@@ -136,7 +136,7 @@ def _build(options: argparse.Namespace) -> int:
 
 def _script(options: argparse.Namespace) -> int:
     files = [Path(options.name).absolute()] if "/" in options.name else _current_files(options.name)
-    # The files come newest first. Where several have a probe, its latest declaration counts.
+    # The files come newest first. If several have a probe, its latest declaration counts.
     probes: dict[str, Probe] = {}
     for path in files:
         for target in targets.resolve(str(path), ()):
@@ -153,7 +153,7 @@ def _script(options: argparse.Namespace) -> int:
 
 
 def _current_files(name: str) -> list[Path]:
-    """The files of a provider that processes map, or all of its files where no process maps one."""
+    """The files of a provider that processes map, or all of its files if no process maps one."""
     files, mapped = _files_of(name), _mapped_names()
     own = [path for path in files if stranger(str(path)) is None]
     # Anybody may map a file of this name. Other users' files count only if there is none of root's or ours.

@@ -6,7 +6,7 @@ session, and the exit code.
 A tool is a module with a docstring (its help text), TOPIC, COLUMNS, `Options` and `trace(session, options)`, which
 sets up the session and returns `usdtkit.results`. It may also have SPELLING (how it spells the shared options),
 VARIANTS (command lines whose programs are shipped compiled), and `processes(options)`, which finds the processes to
-trace where the user names neither these nor a command.
+trace if the user names neither these nor a command.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
         if asked_at is None:
             asked_at = time.monotonic()
             session.stop()
-        elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even where nobody reads the output
+        elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even if nobody reads the output
             signal.signal(number, before[number])
             signal.raise_signal(number)
 

@@ -111,7 +111,7 @@ class Callees:
         except struct.error:
             return None
         name = self._dynamic.name(symbol.at)
-        # Where another library or the program may define the symbol as well, theirs counts. In C++ these are weak ones.
+        # If another library or the program may define the symbol as well, theirs counts. In C++ these are weak ones.
         replaced = name in _REPLACED or (name.startswith("_Z") and symbol.is_weak)
         if symbol.is_function and symbol.is_defined and not replaced:
             return Destination(name, symbol.value, symbol.size)

@@ -87,7 +87,7 @@ def may_leave(image: Image) -> str:
 
 
 def may_end_anywhere(images: Iterable[Image]) -> str:
-    """Return why a signal may end a function of a process that maps these files at any of its instructions; "" where
+    """Return why a signal may end a function of a process that maps these files at any of its instructions; "" if
     there is no reason. A function that calls nothing can end early in no other way.
 
     A signal handler may throw an exception through the function that it has interrupted, and a thread may be cancelled
