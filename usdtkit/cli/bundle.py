@@ -1,9 +1,9 @@
 """Pack the compiled programs of tools into a file, for machines without a compiler.
 
 The other machine takes them with `usdtkit cache --add FILE`, and then needs neither bcc nor LLVM to run these tools. A
-TOOL by its name alone stands for every program that it is known to load; a command line, in quotes or after --line, for
-the one that it would load here, without attaching to anything. Thresholds and texts to compare with are no part of a
-program.
+TOOL by its name alone stands for every program that it is known to load. A command line, in quotes or after --line,
+stands for the one program that it would load here; nothing is attached. Thresholds and strings to compare with are not
+part of a program.
 
 examples:
   usdtkit bundle gethostlatency pamtrace -o tools.bundle
@@ -26,7 +26,7 @@ from usdtkit.cli import command, is_tool, tool_names, tracing
 from usdtkit.cli.messages import note
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 
-# A tool that looks for probes, then for this function, then for that one, has so many programs at most.
+# A tool that looks for probes, then for one function, then for another, has at most this many programs.
 MOST_ALTERNATIVES = 8
 
 
@@ -68,7 +68,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def programs_of(line: str) -> Iterator[tuple[str, str]]:
-    """(command line, text of the program it would load); of a tool's name alone, all of its VARIANTS."""
+    """Pairs of a command line and the text of the program it would load. The name of a tool alone stands for all of
+    its VARIANTS.
+    """
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -96,7 +98,8 @@ def programs_of(line: str) -> Iterator[tuple[str, str]]:
 def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str:
     """The text of the program that a command line loads.
 
-    With `lacking` it is the text on any machine, for a tool that does not find the first so many things it looks for.
+    With `lacking` the text is the same on any machine. It is that of a tool that does not find the first `lacking`
+    things that it looks for.
     """
     module, parser = command(name)
     if not is_tool(module):

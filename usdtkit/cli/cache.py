@@ -1,8 +1,8 @@
 """Show, fill or clear the cache of compiled programs.
 
-A tool whose program is in the cache starts without a compiler. Entries are private to the user; the least recently used
-go by themselves when the cache becomes too large. --add takes in a bundle of programs (see `usdtkit bundle`): they will
-run in the kernel, so it should come from whom you trust.
+A tool whose program is in the cache starts without a compiler. Entries are private to the user. When the cache becomes
+too large, the least recently used entries are removed. --add takes in a bundle of programs (see `usdtkit bundle`). They
+will run in the kernel, so add only bundles from people whom you trust.
 
 examples:
   usdtkit cache
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add(path: Path) -> int:
-    """Take in the programs of a bundle; how many. All of them are looked at before the first is kept."""
+    """Take in the programs of a bundle, and return how many. All are checked before the first one is kept."""
     from usdtkit.bpf import bundle, compiler
 
     entries = bundle.read(path).entries

@@ -1,6 +1,6 @@
-"""Show what this machine offers for tracing, and how to get what is missing.
+"""Show what this machine offers for tracing, and how to install what is missing.
 
-Exit code 0 when everything that tracing needs is there, 5 when something is missing, 3 when only privilege is.
+The exit code is 0 if everything that tracing needs is there, 3 if only privilege is missing, and 5 otherwise.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def exit_code(rows: list[Row]) -> int:
-    """0, or the code of what stands in the way."""
+    """0, or the exit code that says what is missing."""
     absent = [row for row in rows if row.name in NEEDED and row.state != "found"]
     if not absent:
         return 0
@@ -86,7 +86,7 @@ def examine() -> list[Row]:
 
 
 def _came_compiled() -> str:
-    """What of this installation needs no compiler, as the end of a sentence; "" if all does."""
+    """Say as the end of a sentence which programs of this installation need no compiler; "" if all need one."""
     if not bundle.SHIPPED.exists():
         return ""
     try:
@@ -111,7 +111,7 @@ def _compiler() -> Row:
 
 
 def _provider_directory() -> Row:
-    """The first directory that this user's services can put their probes into; nothing is made there."""
+    """The first directory that this user's services can put their probes into. It is not created."""
     purpose = "probes of Python applications"
     for place in application_directories():
         existing = next(parent for parent in (place, *place.parents) if os.path.isdir(parent))  # noqa: PTH112 never raises

@@ -1,4 +1,4 @@
-"""`--explain`: what a session would attach to, and what that would cost, a site a row.
+"""`--explain`: a row for each site that a session would attach to, with what it would cost.
 
 Input: a session that is set up, and a sink. Output: the rows of its plan. `warn_of_cost` and `strangers` also serve a
 trace that starts.
@@ -70,7 +70,7 @@ SCHEMAS = (Schema("explain", COLUMNS),)
 
 
 def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
-    """Write the plan of a session, a site a row; then what it would cost, and whose files it is about."""
+    """Write the plan of a session, one row for each site. Then say what it would cost, and who owns the files."""
     plan = session.plan()
     owners = strangers(plan, named_pids)
     sink.begin(Schema("explain", COLUMNS if owners else [column for column in COLUMNS if column is not OWNER]))

@@ -175,7 +175,7 @@ def _targets(names: Sequence[str], pids: Sequence[int], progress: Progress) -> l
 def _select(
     probes: Sequence[Probe], globs: Sequence[str], names: Sequence[str], pids: Sequence[int]
 ) -> Sequence[Probe]:
-    """The probes that the globs select, all if there are no globs. NotFoundError if there is none."""
+    """The probes that the globs select, or all if there are no globs. NotFoundError if there is none."""
     match = re.compile("|".join(translate(glob) for glob in globs)).match
     selected = [probe for probe in probes if not globs or match(probe.spec) or match(probe.name)]
     if selected:
@@ -189,7 +189,7 @@ def _select(
 
 
 def _as_json(probe: Probe, pids: Sequence[int], owner: int | None) -> dict[str, object]:
-    """The object of a probe; `owner` is the user whose file it is in, if that is neither root nor we."""
+    """The JSON object of a probe. `owner` is the user who owns its file, if that is neither root nor the caller."""
     fields = probe.to_json()
     if pids:
         fields["processes"] = [processes.numbers(pid) or (pid,) for pid in pids]

@@ -1,7 +1,7 @@
 """Write manual pages of commands and tools, made from their own help.
 
-Without a NAME the page of usdtkit itself. With --all every page is written to a directory, usdtkit.8 and
-usdtkit-NAME.8, as a package installs them below share/man/man8.
+Without a NAME it is the page of usdtkit itself. With --all every page is written to a directory, as usdtkit.8 and
+usdtkit-NAME.8, the names under which a package installs them in share/man/man8.
 
 examples:
   usdtkit man memleak | man -l -
@@ -146,6 +146,6 @@ def _related(name: str, module: ModuleType) -> list[str]:
 
 
 def _roff(text: str) -> str:
-    """Text as roff shows it: nothing in it is a request or an escape."""
+    """The text escaped for roff, so that nothing in it is taken for a request or an escape."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
     return f"\\&{text}" if text.startswith(".") else text

@@ -37,12 +37,12 @@ class Progress:
             self._write("\r\x1b[K")
 
     def count(self, done: int) -> None:
-        """So many files were looked at."""
+        """Show how many files have been looked at."""
         if self._is_due():
             self._show(f"looking at files: {done}")
 
     def over(self, items: Sequence[Item]) -> Iterator[Item]:
-        """The items, with a bar for how many are done."""
+        """Yield the items, and show a bar for how many are done."""
         for done, item in enumerate(items):
             if self._is_due():
                 full = _WIDTH * done // len(items)

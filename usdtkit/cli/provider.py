@@ -189,7 +189,7 @@ def _gc(options: argparse.Namespace) -> int:
 def _unlink(path: Path, owner: int) -> None:
     """Remove a file from a directory that only root, we and the owner of the file can replace.
 
-    Without that check, the owner of the directory could make it a link to another one, and have us remove files there.
+    Otherwise the owner of the directory could replace it by a link to another one, and make us remove files there.
     """
     with open_directory(str(path.parent), trusted=[owner]) as directory:
         Path(f"/proc/self/fd/{directory.descriptor}/{path.name}").unlink()

@@ -1,4 +1,4 @@
-"""The life of a tool at the terminal: its words become options, a session and a sink; its results go to the sink.
+"""Runs a tool at the terminal: its command line becomes options, a session and a sink, and its results go to the sink.
 
 Input: a module of `usdtkit.tools` and its parsed command line. Output: what the tool's results show, the account of the
 session, and the exit code.
@@ -41,7 +41,7 @@ from usdtkit.trace.command import ending
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
 SAME_SIGNAL_S = 0.2
-COMM_LENGTH = 15  # the kernel keeps so many bytes of a thread's name
+COMM_LENGTH = 15  # the kernel keeps this many bytes of a thread's name
 
 
 def configure(parser: argparse.ArgumentParser, tool: ModuleType) -> None:
@@ -61,7 +61,7 @@ def name_of(tool: ModuleType) -> str:
 
 
 def tool_schema(tool: ModuleType) -> Schema:
-    """All columns that a tool may write. Every row has a time, if only that of its interval."""
+    """All columns that a tool may write. Every row has a time: its own, or that of its interval."""
     has_time = any(column.name == TIME.name for column in tool.COLUMNS)
     return Schema(name_of(tool), (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS))
 
@@ -83,7 +83,7 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
 
 
 def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace, **offline: Any) -> Session:
-    """The session that a command line asks for. `offline` are the session's arguments of that kind."""
+    """The session that a command line asks for. `offline` holds the arguments of an offline session."""
     named, found = pids_of(options, parsed), None
     if not named and not parsed.command and not offline and hasattr(tool, "processes"):
         found = tool.processes(options)
@@ -95,7 +95,7 @@ def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namesp
 
 
 def pids_of(options: ToolOptions, parsed: argparse.Namespace) -> list[int]:
-    """The processes that the user named: those of -p, and of a tool's own arguments."""
+    """The processes that the user named, with -p or with an argument of the tool."""
     own = [value for name, value in options.session_values() if name == "pid" and value is not None]
     return [*own, *(parsed.pid or ())]
 
@@ -120,7 +120,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
 
 
 def narrowing(parsed: argparse.Namespace) -> Expression | None:
-    """The condition of the options of `add_filter_options`: of one option any value, of different ones all of them."""
+    """The condition of the options of `add_filter_options`: any value of one option, and all of the options given."""
     conditions: list[Expression] = []
     for alternatives in (
         [tid == number for number in getattr(parsed, "tid", None) or ()],
@@ -171,7 +171,7 @@ def _sink(parsed: argparse.Namespace) -> Iterator[Sink]:
 
 
 def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namespace, named: Iterable[int]) -> None:
-    """What whoever traces should know before the trace begins."""
+    """Tell the user what they should know before the trace begins."""
     for remark in session.remarks:
         note(f"usdtkit: {remark}")
     explain.warn_of_cost(plan, stepped=parsed.chosen or parsed.verbose)
@@ -185,7 +185,7 @@ def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namesp
 
 
 def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespace) -> None:
-    """Write everything that comes, until the trace ends."""
+    """Write the results as they come, until the trace ends."""
     session = results.session
     sink.begin(schema)
     with _stop_on_signals(session):

@@ -66,7 +66,7 @@ class Description(NamedTuple):
 
 
 class _Common(NamedTuple):
-    """What descriptions share (a CIE)."""
+    """The part that several descriptions share (a CIE)."""
 
     code_alignment: int
     data_alignment: int
@@ -203,7 +203,7 @@ class CallFrames:
         return Description(start, start + size, handlers != 0, position, until, common)
 
     def _common(self, data: bytes, place: int) -> _Common | None:
-        """The common part at a place, None if there is something else. IndexError and its like if damaged."""
+        """The common part at a place, None if something else is there. IndexError, struct.error, … if it is damaged."""
         if place in self._commons:
             return self._commons[place]
         self._commons[place] = None
@@ -330,7 +330,7 @@ class CallFrames:
 
 
 def _unsigned(data: bytes, position: int) -> tuple[int, int]:
-    """The ULEB128 at a position, and the position behind it. IndexError if it does not end, or is of no use."""
+    """The ULEB128 at a position, and the position behind it. IndexError if it does not end, or is too large."""
     byte = data[position]
     if byte < 0x80:
         return byte, position + 1

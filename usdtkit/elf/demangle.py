@@ -1,7 +1,7 @@
-"""Mangled names of C++ and Rust → names as they were written; and the parts of a pattern that mangled names contain.
+"""Mangled names of C++ and Rust → names in the source; and patterns → the parts that mangled names contain.
 
 Used by `usdtkit.elf.matching` and `usdtkit.output`. LLVM's demangler (pycxxfilt) runs in a child process with little
-memory and time, because a name of 250 bytes can make it ask for gigabytes, and it ends its process if it gets none.
+memory and time. A name of 250 bytes can make it ask for gigabytes, and it ends its process if it does not get them.
 """
 
 from __future__ import annotations
