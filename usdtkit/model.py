@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 RETURN_POLICIES = ("auto", "sites", "probes")
 """The ways in which a session may observe the returns of functions (see `usdtkit.trace.returns`)."""
 
-HookKind = Literal["usdt", "entry", "return"]
-"""What a hit at a place of a program means: a USDT probe, a function's entry, or a function's return."""
+HookKind = Literal["usdt", "entry", "return", "clock"]
+"""What a hit means: a USDT probe, a function's entry, a function's return, or a sample that a clock has taken."""
 
 ReturnsBy = Literal["sites", "probes", "tail"]
 """How a function's return is observed.
@@ -241,8 +241,23 @@ class Tracepoint:
     name: str
 
 
-Place = UserPlace | Tracepoint
-"""What a program in the kernel can be attached to. `usdtkit.kernel.attach` has a module for each kind."""
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A clock of the kernel, which takes `frequency_hz` samples of what runs in user mode in a second of CPU time."""
+
+    frequency_hz: int
+
+    @property
+    def name(self) -> str:
+        """The name that its samples carry."""
+        return f"clock:{self.frequency_hz}"
+
+
+KernelPlace = Tracepoint | Clock
+"""What belongs to the kernel itself. `usdtkit.kernel.attach` has a module for each kind."""
+
+Place = UserPlace | KernelPlace
+"""What a program in the kernel can be attached to."""
 
 
 @dataclass(frozen=True, slots=True)

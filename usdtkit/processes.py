@@ -89,6 +89,21 @@ def threads(pids: Iterable[int] = ()) -> int:
         return int(file.read().split()[3].partition(b"/")[2])
 
 
+def threads_of(pid: int) -> list[int]:
+    """Return the threads that a process has now, the oldest first; none where it has ended or is not ours to see."""
+    try:
+        return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+    except OSError:
+        return []
+
+
+def online_cpus() -> list[int]:
+    """Return the numbers of the processors that are online now. OSError."""
+    with open("/sys/devices/system/cpu/online", "rb") as file:
+        ranges = (part.partition(b"-") for part in file.read().split(b","))
+        return [cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)]
+
+
 def mount_namespace(pid: int | str) -> str:
     """Return the mount namespace of a process, in which it sees the files that it opens. OSError."""
     return os.readlink(f"/proc/{pid}/ns/mnt")

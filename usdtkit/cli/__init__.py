@@ -160,6 +160,16 @@ def _discard_output() -> None:
     os.close(nowhere)
 
 
+def _untranslated(text: str) -> str:
+    """The text as it is."""
+    return text
+
+
+# argparse would look for a translation of each of its titles, of which Python ships none, and import locale to do so:
+# that takes a millisecond of every start.
+argparse._ = _untranslated  # type: ignore[attr-defined]
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """As wide as the terminal. argparse would ask shutil, and import for it what unpacks archives, at every start."""
 
