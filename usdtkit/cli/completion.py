@@ -1,4 +1,4 @@
-"""Print a script that lets a shell complete commands, tools and their options.
+"""Print a script for a shell that completes commands, tools and their options.
 
 examples:
   source <(usdtkit completion bash)                              in ~/.bashrc
