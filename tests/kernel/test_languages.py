@@ -18,6 +18,8 @@ from processes import read_until
 from usdtkit.cli import command
 from usdtkit.cli.bundle import programs_of
 
+pytestmark = pytest.mark.machine
+
 PROGRAMS = Path(__file__).parents[1] / "programs" / "languages"
 JAVA = ["java", "-XX:+UseSerialGC", "-Xshare:auto"]
 ORDERS = {
