@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdtkit.cli import main
+from usdtkit import trace
+from usdtkit.cli import explain, main
 from usdtkit.errors import UsageError
 from usdtkit.model import Truncated
 from usdtkit.output import frames
@@ -17,10 +18,11 @@ from usdtkit.output.formats.json import flatten
 from usdtkit.output.formats.table import clock
 from usdtkit.output.sink import format_names, open_sink
 from usdtkit.output.text import printable
+from usdtkit.records import replace
 from usdtkit.results import LATENCY_MS, PID, TIME, Column, Histogram, Schema, StackSum, Table
 from usdtkit.results.account import Account, account
 from usdtkit.results.schemas import of_rows
-from usdtkit.trace import Summary
+from usdtkit.trace import Session, Summary
 from usdtkit.trace.aggregations import Distribution
 from usdtkit.trace.memory import Frame
 
@@ -240,10 +242,39 @@ def test_a_chrome_trace_of_entries_and_returns():
     assert written("chrome", columns=columns) == "[]\n"
 
 
+def test_a_chrome_trace_leaves_out_ends_without_a_beginning():
+    steps = (("<-", "before"), ("->", "outer"), ("<-", "unseen"), ("->", "inner"), ("<-", "inner"), ("<-", "outer"))
+    columns = (TIME, Column("method", role="name"), Column("phase", role="phase"))
+    rows = [
+        {"time_ns": time_ns, "pid": 1, "tid": tid, "method": name, "phase": phase}
+        for time_ns, (phase, name) in enumerate([*steps, ("<-", "outer")])
+        for tid in (1, 2)
+    ]
+    events = json.loads(written("chrome", *rows, columns=columns))
+    for tid in (1, 2):
+        assert [(event["ph"], event["name"]) for event in events if event["tid"] == tid] == [
+            *(("B", "outer"), ("B", "inner"), ("E", "inner"), ("E", "outer"))
+        ]
+
+
 def test_a_chrome_trace_of_latencies():
     row = {"time_ns": 9_000, "pid": 1, "tid": 2, "latency_ns": 4_000, "probe": "open"}
     (call,) = json.loads(written("chrome", row, columns=(TIME, LATENCY_MS)))
     assert call == {"name": "open", "pid": 1, "tid": 2, "ph": "X", "ts": 5.0, "dur": 4.0}
+    (call,) = json.loads(written("chrome", row, columns=(replace(TIME, role="start"), LATENCY_MS)))
+    assert (call["ts"], call["dur"]) == (9.0, 4.0)
+
+
+def test_a_cell_that_a_column_shows_by_itself_is_printable():
+    columns = (Column("data", "DATA", show=str),)
+    assert written("table", {"data": "\x1b[2J\nline\x9b"}, columns=columns) == "DATA\n\\x1b[2J\nline\\x9b\n"
+
+
+def test_every_csv_row_shows_where_a_string_is_cut():
+    rows = [ROW, {**ROW, "query": Truncated("sel")}]
+    heading, *lines = csv.reader(io.StringIO(written("csv", *rows)))
+    assert [dict(zip(heading, line, strict=True))["query"] for line in lines] == ["select 1", "sel…"]
+    assert [*csv.reader(io.StringIO(written("csv", *rows[::-1])))] == [heading, *lines[::-1]]
 
 
 def test_formats_are_found_by_their_modules():
@@ -323,6 +354,25 @@ def test_labels_of_frames():
     assert frames.label(Frame(0x7F001234, "", 0x1234, "/usr/lib/libssl.so.3"), offsets=True) == "libssl.so.3+0x1234"
     assert frames.label(Frame(0x7F001234, "", 0x7F001234, "")) == "0x7f001234"
     assert frames.labels(None) == (frames.NO_STACK,)
+
+
+def explained(form):
+    """What --explain writes of a session with a clock."""
+    stream = io.StringIO()
+    with Session(offline=True) as session:
+        session.source(trace.clock(99)).count("comm")
+        sink = open_sink(form, stream)
+        explain.explain(session, sink, ())
+        sink.close()
+    return stream.getvalue()
+
+
+def test_the_plan_of_a_clock():
+    heading, row = explained("table").splitlines()
+    assert heading.split()[:6] == ["KIND", "OFFSET", "SEMAPHORE", "COST", "NAME", "FILE"]
+    assert row.split() == ["clock", "-", "-", "interrupt", "clock:99", "-", "-"]
+    site = json.loads(explained("json").splitlines()[-1])
+    assert (site["kind"], site["name"], site["path"], site["cost"]) == ("clock", "clock:99", "", "interrupt")
 
 
 def test_markdown():

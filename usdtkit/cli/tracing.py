@@ -1,4 +1,4 @@
-"""The life of a tool at the terminal: its words become options, a session and a sink; its results go to the sink.
+"""Runs a tool at the terminal: its command line becomes options, a session and a sink, and its results go to the sink.
 
 Input: a module of `usdtkit.tools` and its parsed command line. Output: what the tool's results show, the account of the
 session, and the exit code.
@@ -6,15 +6,15 @@ session, and the exit code.
 A tool is a module with a docstring (its help text), TOPIC, COLUMNS, `Options` and `trace(session, options)`, which
 sets up the session and returns `usdtkit.results`. It may also have SPELLING (how it spells the shared options),
 VARIANTS (command lines whose programs are shipped compiled), and `processes(options)`, which finds the processes to
-trace where the user names neither these nor a command.
+trace if the user names neither these nor a command.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import io
 import operator
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,19 +29,18 @@ from usdtkit.cli.arguments import LOST_EVENTS, Spelling, add_tool_options
 from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions
 from usdtkit.errors import NotFoundError, UsdtkitError
-from usdtkit.output.sink import Sink, open_sink
+from usdtkit.output.sink import Sink, open_sink, sink_type
 from usdtkit.records import replace
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Block
 from usdtkit.results.columns import TIME, Schema
 from usdtkit.results.results import Results, Rows, Summaries
 from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
-from usdtkit.trace.command import ending
 
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
 SAME_SIGNAL_S = 0.2
-COMM_LENGTH = 15  # the kernel keeps so many bytes of a thread's name
+COMM_LENGTH = 15  # the kernel keeps this many bytes of a thread's name
 
 
 def configure(parser: argparse.ArgumentParser, tool: ModuleType) -> None:
@@ -61,7 +60,7 @@ def name_of(tool: ModuleType) -> str:
 
 
 def tool_schema(tool: ModuleType) -> Schema:
-    """All columns that a tool may write. Every row has a time, if only that of its interval."""
+    """All columns that a tool may write. Every row has a time: its own, or that of its interval."""
     has_time = any(column.name == TIME.name for column in tool.COLUMNS)
     return Schema(name_of(tool), (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS))
 
@@ -77,13 +76,15 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
             return 0
         if parsed.program or (parsed.verbose and parsed.shows_program):
             note(session.program().text)
+        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries))
+        sink.check(schema)
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
-        _show(results, Schema(name_of(tool), results.columns, isinstance(results, Summaries)), sink, parsed)
+        _show(results, schema, sink, parsed)
         return _end(results, sink, parsed)
 
 
 def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace, **offline: Any) -> Session:
-    """The session that a command line asks for. `offline` are the session's arguments of that kind."""
+    """The session that a command line asks for. `offline` holds the arguments of an offline session."""
     named, found = pids_of(options, parsed), None
     if not named and not parsed.command and not offline and hasattr(tool, "processes"):
         found = tool.processes(options)
@@ -95,7 +96,7 @@ def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namesp
 
 
 def pids_of(options: ToolOptions, parsed: argparse.Namespace) -> list[int]:
-    """The processes that the user named: those of -p, and of a tool's own arguments."""
+    """The processes that the user named, with -p or with an argument of the tool."""
     own = [value for name, value in options.session_values() if name == "pid" and value is not None]
     return [*own, *(parsed.pid or ())]
 
@@ -120,7 +121,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
 
 
 def narrowing(parsed: argparse.Namespace) -> Expression | None:
-    """The condition of the options of `add_filter_options`: of one option any value, of different ones all of them."""
+    """The condition of the options of `add_filter_options`: any value of one option, and all of the options given."""
     conditions: list[Expression] = []
     for alternatives in (
         [tid == number for number in getattr(parsed, "tid", None) or ()],
@@ -153,25 +154,31 @@ def _session(named: Sequence[int] | None, found: Sequence[int] | None, arguments
 @contextmanager
 def _sink(parsed: argparse.Namespace) -> Iterator[Sink]:
     """The sink of the chosen format, on standard output or on the file that `--output` names."""
-    path: str | None = getattr(parsed, "output", None)
+    path: str | None = parsed.output
     if path is None:
         sink = open_sink(parsed.format, sys.stdout)
         yield sink
         sink.close()
         return
-    try:
-        with open(path, "w", encoding="ascii", errors="backslashreplace") as file:  # noqa: PTH123
-            sink = open_sink(parsed.format, file)
-            yield sink
-            sink.close()
-    except OSError as error:  # a write that fails does not say to which file
-        if error.filename not in (None, path):
-            raise
-        raise UsdtkitError(f"{path}: {error.strerror}") from None
+    make_sink = sink_type(parsed.format)  # before the file, which an unknown format leaves as it is
+    with io.TextIOWrapper(io.BufferedWriter(_OutputFile(path, "w")), "utf-8", "backslashreplace") as file:
+        sink = make_sink(file)
+        yield sink
+        sink.close()
+
+
+class _OutputFile(io.FileIO):
+    """The file that `--output` names. A write that fails says to which file."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise UsdtkitError(f"{self.name!s}: {error.strerror}") from None
 
 
 def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namespace, named: Iterable[int]) -> None:
-    """What whoever traces should know before the trace begins."""
+    """Tell the user what they should know before the trace begins."""
     for remark in session.remarks:
         note(f"usdtkit: {remark}")
     explain.warn_of_cost(plan, stepped=parsed.chosen or parsed.verbose)
@@ -185,7 +192,7 @@ def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namesp
 
 
 def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespace) -> None:
-    """Write everything that comes, until the trace ends."""
+    """Write the results as they come, until the trace ends."""
     session = results.session
     sink.begin(schema)
     with _stop_on_signals(session):
@@ -219,6 +226,8 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
         note(line)
     summary = session.summary()
     if summary.command_status:
+        from usdtkit.trace.command import ending  # lazy: most sessions start no command
+
         note(f"usdtkit: {ending(summary.command_status)}")
     reasons = [] if summary.hits or summary.received else session.presence.reasons()
     account = Account(summary, reasons, session.unexplained_ends())
@@ -232,6 +241,8 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
 
 @contextmanager
 def _stop_on_signals(session: Session) -> Iterator[None]:
+    import signal  # lazy: it takes 0.4 ms, and only a trace that runs catches signals
+
     asked_at: float | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -239,7 +250,7 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
         if asked_at is None:
             asked_at = time.monotonic()
             session.stop()
-        elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even where nobody reads the output
+        elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even if nobody reads the output
             signal.signal(number, before[number])
             signal.raise_signal(number)
 

@@ -121,7 +121,7 @@ def operands(arguments: Sequence[ArgumentSpec], machine: Machine) -> str:
 
 
 def metadata_note(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
-    """Return the note that tells what the USDT notes have no room for. UsageError where that is too much."""
+    """Return the note that tells what the USDT notes have no room for. UsageError if that is too much."""
     from usdtkit.elf import metadata, writer
 
     note = writer.note(metadata.OWNER, metadata.TYPE, metadata.encode(provider, VERSION, probes))
@@ -137,7 +137,7 @@ def metadata_note(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
 def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64", nop: str = "safe") -> bytes:
     """Return the file of a provider, with a build-id that is a hash of the rest.
 
-    `machine` is a key of MACHINES, `nop` one of `declaration.NOPS`. Raises UsageError where names and docs are too long
+    `machine` is a key of MACHINES, `nop` one of `declaration.NOPS`. Raises UsageError if names and docs are too long
     in all.
     """
     from usdtkit.elf import constants, metadata, writer

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 
 from usdtkit import targets
 from usdtkit.errors import NotFoundError
-from usdtkit.trace import Session, Source, Sources, comm, cstr, retval, uretprobe
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace import Resolved, Session, Source, Sources, comm, cstr, retval, uretprobe
 
 LINE_SIZE = 1024
 # bash has a copy of the library in itself. This function returns the line, or NULL at the end of the input.
@@ -61,5 +60,5 @@ def _in_processes(pids: Sequence[int]) -> list[Resolved]:
         if chosen := [function for function in functions if function.name == name]:
             places.append(uretprobe(path, name).of(chosen))
     if not places:
-        raise NotFoundError("these processes have no readline in them", hint="usdtkit list -p PID shows what they map")
+        raise NotFoundError("these processes contain no readline", hint="usdtkit list -p PID shows what they map")
     return places

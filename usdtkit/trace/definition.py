@@ -14,9 +14,8 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
-from usdtkit.model import Function, HookKind, Probe
+from usdtkit.model import Clock, Function, HookKind, Probe
 from usdtkit.trace.blueprint import Blueprint
-from usdtkit.trace.command import find_program
 from usdtkit.trace.fields import as_value, both
 from usdtkit.trace.finding import Finder, Signatures, ThisMachine
 from usdtkit.trace.kernelmap import MAX_CAPACITY, USUAL_CAPACITY, KernelMap, Kind, Store
@@ -30,6 +29,7 @@ from usdtkit.trace.specs import (
     StrPath,
     UsdtSpec,
     check_places,
+    resolve_clock,
     resolve_probes,
     uprobe,
     uretprobe,
@@ -58,22 +58,22 @@ class Definition:
         lacking: int = 0,
     ) -> None:
         if not 1 <= string_size <= ex.MAX_STRING:
-            raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {ex.MAX_STRING}")
+            raise UsageError(f"strings cannot be read with {string_size} bytes", hint=f"from 1 to {ex.MAX_STRING}")
         if pid is not None and command is not None:
             raise UsageError("a session traces processes, or a command, not both")
         if capacity is not None and not 1 <= capacity <= MAX_CAPACITY:
-            raise UsageError(f"tables with a capacity of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
+            raise UsageError(f"tables cannot have a capacity of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
         # Each once: a process that is attached to twice would be counted twice.
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         if pid is not None and not self.pids:
-            raise UsageError("an empty list of processes to trace", hint="None stands for all")
+            raise UsageError("an empty list of processes to trace", hint="None traces all processes")
         self.search_pids = self.pids
         """The processes whose files are searched: not that of a command, which maps none of its files yet."""
         self.command = () if command is None else tuple(command)
         """The words of the command that will be started, or ()."""
         self.offline = offline
         """Whether nothing on this machine is inspected."""
-        self._program = None if command is None or offline else os.path.realpath(find_program(command))
+        self._program = None if command is None or offline else _program(command)
         self._capacity = capacity
         self._finder: Finder = Signatures(lacking) if offline else ThisMachine(self.search_pids, self._program)
         self._blueprint = Blueprint(Returns(returns, self.pids), string_size)
@@ -118,7 +118,7 @@ class Definition:
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
         if not 1 <= nesting <= MOST_NESTING:
-            raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
+            raise UsageError(f"a pair cannot have a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
         blueprint, first = self._blueprint, self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
@@ -127,6 +127,11 @@ class Definition:
             first, second = blueprint.returns.of(first)
         else:
             second = self.resolve(end)
+        for clock in (side for side in (first, second) if side.kind == "clock"):
+            raise UsageError(
+                f"{clock.what}: a sample of a clock neither begins nor ends anything",
+                hint="session.source(clock(…)), with actions of its own",
+            )
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
         start_hook = blueprint.add_source(first)
@@ -172,8 +177,10 @@ class Definition:
         """Where a spec leads in what the session traces. NotFoundError; UsageError of a place within an instruction."""
         if isinstance(spec, Resolved):
             if spec.kind != "usdt":  # whose sites are said by its file
-                check_places(spec.places)
+                check_places(spec.user_places)
             return spec
+        if isinstance(spec, Clock):
+            return resolve_clock(spec)
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
         return self._finder.places(spec)
@@ -212,3 +219,10 @@ class Definition:
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
         return self._blueprint.plan(self.pids)
+
+
+def _program(command: Sequence[str]) -> str:
+    """The file that a command runs."""
+    from usdtkit.trace.command import find_program  # lazy: most sessions start no command
+
+    return os.path.realpath(find_program(command))

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.errors import UnsupportedError
-from usdtkit.kernel.attach.sites import Refusal, SitesByFile
-from usdtkit.trace.armed import Armed, Unarmed
-from usdtkit.trace.command import Command
 
 if TYPE_CHECKING:
+    from usdtkit.kernel.attach.sites import Refusal, SitesByFile
+    from usdtkit.trace.armed import Armed, Unarmed
+    from usdtkit.trace.command import Command
     from usdtkit.trace.semaphores import Semaphores
 
 # Options of node, and a setting of PHP, with which they copy their own code to huge pages when they start.
@@ -42,6 +42,8 @@ class Presence:
 
     def attached(self, sites: SitesByFile, refused: Collection[Refusal]) -> None:
         """To be called when the session has attached for the first time, to these sites without those `refused`."""
+        from usdtkit.trace.armed import Armed  # lazy: 0.8 ms, and neither help nor --explain attaches
+
         self._armed = Armed(sites, {(refusal.path, refusal.file_offset) for refusal in refused}, self._pids)
         self.extended(sites)
 
@@ -116,7 +118,7 @@ class Presence:
         if self._semaphores is not None:
             reasons += self._semaphores.lines
         if self._command is not None and self._command.has_started_others():
-            reasons.append("the command has started other processes, and only its own is traced")
+            reasons.append("the command has started other processes, but only the process of the command is traced")
         return reasons
 
     @property
@@ -142,5 +144,5 @@ def refuse_copying(program: str, words: Sequence[str], paths: Collection[str]) -
     if copying is not None and os.path.realpath(program) in map(os.path.realpath, paths):
         raise UnsupportedError(
             f"{program} copies its code to huge pages ({copying}), and breakpoints in the copy would kill it",
-            hint="leave that out while you trace it, or trace its libraries",
+            hint="start it without that while you trace it, or trace its libraries",
         )

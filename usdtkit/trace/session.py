@@ -12,20 +12,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from usdtkit.errors import ProgramError, UsageError
-from usdtkit.kernel.attach.sites import Refusal
 from usdtkit.model import UserPlace
-from usdtkit.trace.command import Command
+from usdtkit.trace.blueprint import Settings
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.plan import Planned, Summary, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.reading import Reading
-from usdtkit.trace.running import Running, Settings
 from usdtkit.trace.sources import Source
 from usdtkit.trace.waiting import Waiter
 
 if TYPE_CHECKING:
+    from usdtkit.kernel.attach.sites import Refusal
+    from usdtkit.trace.command import Command
     from usdtkit.trace.memory import Frame
     from usdtkit.trace.privileges import User
+    from usdtkit.trace.running import Running
     from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
@@ -71,7 +72,7 @@ class Session(Reading, Definition):
         lacking: int = 0,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
-            raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
+            raise UsageError(f"a ring buffer cannot have {ring_size} bytes", hint=f"use a power of two, {PAGE} or more")
         super().__init__(
             pid=pid,
             command=command,
@@ -87,6 +88,8 @@ class Session(Reading, Definition):
             self._new_user = _user(None if drop_privileges is True else drop_privileges)
         self._child: Command | None = None
         if self._program is not None and command is not None:
+            from usdtkit.trace.command import Command  # lazy: most sessions start no command
+
             self._child = Command(self._program, command, self._new_user, stdout=command_stdout)
             self.pids = (self._child.pid,)
         self._running: Running | None = None
@@ -113,8 +116,10 @@ class Session(Reading, Definition):
             return
         if self.offline:
             raise UsageError("an offline session cannot start", hint="session.program().text is its program")
+        from usdtkit.trace.running import Running  # lazy: 3 ms, and neither help nor --explain runs a program
+
         self._running = Running(self._blueprint, self._settings, self.pids, self.presence, self._make_stacks)
-        self._blueprint.seal("the session has started: sources and actions come before that")
+        self._blueprint.seal("the session has started: add sources and actions before that")
         try:
             self._running.attach(announce)
             self._waiter.watch(*self._running.descriptors, since=self._running.started_at)
@@ -215,7 +220,7 @@ class Session(Reading, Definition):
             return
         # First of all, so that a late `stop` does not write to what has its descriptor's number next.
         self._closed = True
-        self._blueprint.seal("the session is closed", hint="make another one")
+        self._blueprint.seal("the session is closed", hint="create a new session")
         if self._running is not None:
             self._running.close()
         self._blueprint.places.clear()  # which lets the files go
@@ -232,12 +237,12 @@ class Session(Reading, Definition):
 
     def _check_not_closed(self) -> None:
         if self._closed:
-            raise UsageError("the session is closed", hint="make another one")
+            raise UsageError("the session is closed", hint="create a new session")
 
     def _make_stacks(self) -> Stacks:
         from usdtkit.trace.stacks import Stacks  # lazy: most sessions take no stacks
 
-        places = (place for resolved in self._blueprint.places for place in resolved.places)
+        places = (place for resolved in self._blueprint.places for place in resolved.user_places)
         return Stacks(self.pids, [place.opened for place in places])
 
 
