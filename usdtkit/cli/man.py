@@ -74,9 +74,9 @@ def overview() -> str:
     """The page of usdtkit itself."""
     lines = [*_title("usdtkit", ABOUT), ".SH SYNOPSIS", "\\fBusdtkit\\fR \\fINAME\\fR [options]", ".SH DESCRIPTION"]
     lines += ["USDT probes and functions of running programs, traced with eBPF. Each NAME has a page: usdtkit\\-NAME."]
-    groups = {"commands": list(COMMANDS)} | {topic: [] for topic in TOPICS}
+    groups: dict[str, list[str]] = {"commands": list(COMMANDS)} | {topic: [] for topic in TOPICS}
     for name in tool_names():
-        groups[command(name)[0].TOPIC].append(name)
+        groups.setdefault(command(name)[0].TOPIC, []).append(name)
     for title, names in groups.items():
         lines += [f".SH {_roff(title.upper())}"] if names else []
         for name in names:

@@ -5,8 +5,8 @@ session, and the exit code.
 
 A tool is a module with a docstring (its help text), TOPIC, COLUMNS, `Options` and `trace(session, options)`, which
 sets up the session and returns `usdtkit.results`. It may also have SPELLING (how it spells the shared options),
-VARIANTS (command lines whose programs are shipped compiled), and `processes(options)`, which finds the processes to
-trace if the user names neither these nor a command.
+VARIANTS (command lines whose programs are shipped compiled), SCHEMA_VERSION (if not 1), and `processes(options)`,
+which finds the processes to trace if the user names neither these nor a command.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ def spelling_of(tool: ModuleType) -> Spelling:
     return spelling
 
 
+def _schema_version(tool: ModuleType) -> int:
+    version: int = getattr(tool, "SCHEMA_VERSION", 1)
+    return version
+
+
 def name_of(tool: ModuleType) -> str:
     """The name of a tool."""
     return tool.__name__.rpartition(".")[2]
@@ -62,7 +67,8 @@ def name_of(tool: ModuleType) -> str:
 def tool_schema(tool: ModuleType) -> Schema:
     """All columns that a tool may write. Every row has a time: its own, or that of its interval."""
     has_time = any(column.name == TIME.name for column in tool.COLUMNS)
-    return Schema(name_of(tool), (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS))
+    columns = (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS)
+    return Schema(name_of(tool), columns, version=_schema_version(tool))
 
 
 def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
@@ -76,7 +82,7 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
             return 0
         if parsed.program or (parsed.verbose and parsed.shows_program):
             note(session.program().text)
-        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries))
+        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries), _schema_version(tool))
         sink.check(schema)
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
         _show(results, schema, sink, parsed)
