@@ -89,7 +89,7 @@ class Site(NamedTuple):
     """One place in the code where a probe can be hit.
 
     `address` and `semaphore` are virtual addresses of the file, corrected for prelinking; `base` is what the note says.
-    The kernel attaches by the file offsets. `semaphore` is 0 where the site has none. Provider files made by usdtkit
+    The kernel attaches by the file offsets. `semaphore` is 0 if the site has none. Provider files made by usdtkit
     have a second site at `rejected_offset`, which a call hits when its values do not fit and the probe is therefore not
     fired; elsewhere it is 0.
     """

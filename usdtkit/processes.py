@@ -44,27 +44,27 @@ def below(pid: int) -> list[int]:
 
 def numbers(pid: int) -> tuple[int, ...]:
     """Return the numbers of a process: the one that we see, then those in the PID namespaces below ours, such as a
-    container's; () where there is no such process."""
+    container's; () if there is no such process."""
     return _numbers(pid, b"NSpid:")
 
 
 def process_of(tid: int) -> int:
-    """Return the number of the process that a thread belongs to, 0 where there is no such thread."""
+    """Return the number of the process that a thread belongs to, 0 if there is no such thread."""
     return next(iter(_numbers(tid, b"Tgid:")), 0)
 
 
 def parent_of(pid: int) -> int:
-    """Return the process that started this one or took it over since, 0 where there is none."""
+    """Return the process that started this one or took it over since, 0 if there is none."""
     return next(iter(_numbers(pid, b"PPid:")), 0)
 
 
 def user_of(pid: int) -> int:
-    """Return the user as whom a process acts (its effective uid), -1 where there is no such process."""
+    """Return the user as whom a process acts (its effective uid), -1 if there is no such process."""
     return next(iter(_numbers(pid, b"Uid:")[1:]), -1)
 
 
 def name_of(pid: int) -> str:
-    """Return what /proc calls a process (its comm), "?" where it has ended."""
+    """Return what /proc calls a process (its comm), "?" if it has ended."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             return os.fsdecode(file.read().rstrip(b"\n"))
@@ -114,7 +114,7 @@ def _numbers(pid: int, field: bytes) -> tuple[int, ...]:
 
 
 def _words(pid: int, field: bytes) -> list[bytes]:
-    """The words of one line of a process's status, [] where there is none."""
+    """The words of one line of a process's status, [] if there is none."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             line = next((line for line in file if line.startswith(field)), b"")

@@ -77,6 +77,8 @@ def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
     plan = session.plan()
     owners = strangers(plan, named_pids)
     sink.begin(Schema("explain", COLUMNS if owners else [column for column in COLUMNS if column is not OWNER]))
+    for remark in session.remarks:
+        note(f"usdtkit: {remark}")
     for site in plan:
         sink.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
     for (returns, why), number in Counter((site.returns, site.why) for site in plan if site.kind == "return").items():

@@ -16,7 +16,6 @@ from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Clock, Function, HookKind, Probe
 from usdtkit.trace.blueprint import Blueprint
-from usdtkit.trace.command import find_program
 from usdtkit.trace.fields import as_value, both
 from usdtkit.trace.finding import Finder, Signatures, ThisMachine
 from usdtkit.trace.kernelmap import MAX_CAPACITY, USUAL_CAPACITY, KernelMap, Kind, Store
@@ -74,7 +73,7 @@ class Definition:
         """The words of the command that will be started, or ()."""
         self.offline = offline
         """Whether nothing on this machine is inspected."""
-        self._program = None if command is None or offline else os.path.realpath(find_program(command))
+        self._program = None if command is None or offline else _program(command)
         self._capacity = capacity
         self._finder: Finder = Signatures(lacking) if offline else ThisMachine(self.search_pids, self._program)
         self._blueprint = Blueprint(Returns(returns, self.pids), string_size)
@@ -220,3 +219,10 @@ class Definition:
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
         return self._blueprint.plan(self.pids)
+
+
+def _program(command: Sequence[str]) -> str:
+    """The file that a command runs."""
+    from usdtkit.trace.command import find_program  # lazy: most sessions start no command
+
+    return os.path.realpath(find_program(command))

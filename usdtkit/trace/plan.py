@@ -14,14 +14,13 @@ from usdtkit.bpf.cookie import NAMESAKE_SHIFT, NAMESAKES, function_cookie, usdt_
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
-from usdtkit.kernel.rejections import REJECTED
 from usdtkit.model import UserPlace
 from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
     from usdtkit.elf.instructions import Cost
+    from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
     from usdtkit.model import Argument
     from usdtkit.trace.stacks import Stacks
 
@@ -148,6 +147,10 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
 def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:
     """The plan of a session's hooks, each with its places. With `stacks`, USDT sites that begin a function are
     marked."""
+    # lazy: 1 ms with the compiled shim, and help has no sites
+    from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
+    from usdtkit.kernel.rejections import REJECTED
+
     sites: dict[OpenFile, FileSites] = {}
     kernel_sites: list[KernelSite] = []
     lists: dict[tuple[bytes, ...], int] = {}

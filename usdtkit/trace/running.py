@@ -31,8 +31,8 @@ from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import UserPlace
 from usdtkit.processes import runs, threads
-from usdtkit.records import dataclass, replace
-from usdtkit.trace.blueprint import Blueprint
+from usdtkit.records import replace
+from usdtkit.trace.blueprint import Blueprint, Settings
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
 from usdtkit.trace.presence import Presence
@@ -43,17 +43,6 @@ from usdtkit.trace.stream import Stream
 if TYPE_CHECKING:
     from usdtkit.trace.privileges import User
     from usdtkit.trace.stacks import Stacks
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a program runs: the bytes of its ring buffer, the entries of its tables (None: what suits most), how it is
-    attached (None: the best way that the kernel has), and whether its events come in the order of their time."""
-
-    ring_size: int
-    capacity: int | None
-    method: str | None
-    ordered: bool
 
 
 class Running:
@@ -94,6 +83,7 @@ class Running:
         self._waiting: Iterator[Any] = iter(())
         self._threads = 0  # that there were when all was attached
         self._final: Summary | None = None
+        self._final_totals: dict[str, int] | None = None
         self._decoders: Decoders | None = None
         self.started_at = self._ended_at = 0.0
         self.received = 0
@@ -278,7 +268,12 @@ class Running:
         return [*wrong, *remedies(self.summary(), larger), *([] if self.stacks is None else self.stacks.advice())]
 
     def _totals(self) -> dict[str, int]:
-        return totals(self._blueprint.hooks, self._loaded.maps["stats"].items(), self._open_calls())
+        if self._final_totals is not None:
+            return self._final_totals
+        result = totals(self._blueprint.hooks, self._loaded.maps["stats"].items(), self._open_calls())
+        if self._ended_at:  # nothing counts any more, and the end of a trace asks several times
+            self._final_totals = result
+        return result
 
     def _rejections(self) -> dict[str, int]:
         """How many calls of each probe were not fired, where there were any."""
