@@ -30,7 +30,7 @@ def check(image: Image, *addresses: int) -> None:
     """Raise an error if no probe may be put at one of the virtual addresses.
 
     ElfError if it lies outside of the file's code. UsageError if it lies in a function but is not the first byte
-    of an instruction, or where the kernel refuses the instruction or mistakes it for another. In a function that cannot
+    of an instruction, or if the kernel refuses the instruction or mistakes it for another. In a function that cannot
     be decoded, the USDT sites are taken for first bytes of instructions.
     """
     from usdtkit.elf.exits import ExitFinder  # lazy: it loads the compiled shim, which `cost` does not need
@@ -77,7 +77,7 @@ def _check_instruction(image: Image, address: int, where: str) -> None:
         raise UsageError(f"{where}: the kernel {why} an instruction with this prefix", hint="probe the caller")
     if probe_cost == "held":
         raise UsageError(
-            f"{where} is a system call: with a probe there no signal could interrupt it",
+            f"{where} is a system call: a probe there would keep signals from interrupting it",
             hint="probe the function that makes the call, at its entry",
         )
 
@@ -92,8 +92,8 @@ def _within_instruction(where: str, name: str, offset: int, starts: Sequence[int
     nearest = [*[at for at in starts if at < offset][-1:], *[at for at in starts if at > offset][:1]]
     around = " and ".join(f"{name}+{at}" for at in nearest)
     return UsageError(
-        f"{where} is in the middle of an instruction, where a probe would change what the program does: those next to "
-        f"it begin at {around}",
+        f"{where} is in the middle of an instruction, where a probe would change what the program does: the "
+        f"instructions next to it begin at {around}",
         hint="choose one of these",
     )
 
@@ -112,7 +112,7 @@ def keeps_frame_pointer(image: Image, function: str) -> bool | None:
 
 
 def _function_around(image: Image, address: int) -> tuple[str, int, int] | None:
-    """Name, start and size of the function in whose middle the address lies; None at a function's start, and where no
+    """Name, start and size of the function in whose middle the address lies; None at a function's start, or if no
     symbol of the file or its debug data covers the address."""
     inside = None
     for table in all_tables(image):

@@ -27,14 +27,14 @@ def running(*names: str) -> list[int]:
         return pids
     spelled = " or ".join(names[:2])
     if os.geteuid() != 0:
-        raise PrivilegeError(f"no {spelled} among the processes that may be looked into", hint="run as root")
+        raise PrivilegeError(f"no {spelled} among the processes that you may inspect", hint="run as root")
     raise NotFoundError(f"no {spelled} runs here", hint="start it first, give -p PID, or -c CMD to start it")
 
 
 def program_files(session: Session, names: Sequence[str], program: str | os.PathLike[str] | None = None) -> list[str]:
     """The files of the server that a session is about, each once.
 
-    That is `program` (a path, or a command) where it is given, else the program of the session's command, else what the
+    That is `program` (a path, or a command) if it is given, else the program of the session's command, else what the
     session's processes run, else what all processes run whose program has one of `names`. An offline session looks at
     nothing: its server is called what `program` or the command says, or by the first of the names. Raises as `running`
     does, and NotFoundError if the program is not there or all of the processes have ended.
@@ -66,7 +66,7 @@ def _programs(pids: Sequence[int]) -> list[str]:
         except PermissionError as error:
             raise PrivilegeError(f"{error.filename} may not be read", hint="run as root") from None
     if pids and not paths:
-        raise NotFoundError(f"no process {pids[0]}", hint="pgrep -a NAME finds the number of a process")
+        raise NotFoundError(f"no process {pids[0]}", hint="pgrep -a NAME finds the ID of a process")
     return sorted(paths)
 
 
