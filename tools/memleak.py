@@ -81,7 +81,7 @@ class Options(ToolOptions):
     )
     capacity: int | None = option(dest="capacity", default=None)
     combined_only: bool = option(
-        "--combined-only", "--wa-missing-free", default=False, help="accepted; only bcc needs it"
+        "--combined-only", "--wa-missing-free", default=False, help="accepted for compatibility with bcc; has no effect"
     )
 
 

@@ -220,13 +220,13 @@ class _Search:
             self._remarks.append(Remark(f"{how}: traced in {program.path}: ", names))
         lacking = tuple(name for name in wanted if name not in names_found and (self._names or not own))
         if lacking and is_stripped:
-            self._remarks.append(Remark(f"{how}, and stripped: no symbol says where to find ", lacking))
+            self._remarks.append(Remark(f"{how}, and stripped, so these functions cannot be found: ", lacking))
         elif lacking:
-            self._remarks.append(Remark(f"{how}; {its} own symbols have no ", lacking))
+            self._remarks.append(Remark(f"{how}; {its} own symbols do not include ", lacking))
         if not own:
             hint = None if is_stripped else f"usdtkit list --functions 'GLOB' {program.path} shows what it has"
             self._missing = NotFoundError(
-                self._remarks[-1].text, hint=hint or "its debug file, if there is one, says it"
+                self._remarks[-1].text, hint=hint or "install its debug file, if there is one"
             )
 
     def _replacements(self, program: Target) -> None:
@@ -237,7 +237,7 @@ class _Search:
         if own:
             names = tuple(dict.fromkeys(function.name for function in own))
             self._functions += own
-            self._remarks.append(Remark(f"{program.path} has functions of its own, which it calls instead: ", names))
+            self._remarks.append(Remark(f"{program.path} calls its own functions instead: ", names))
 
 
 def _all_mapped() -> tuple[list[Target], list[Target]]:

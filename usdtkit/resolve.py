@@ -60,7 +60,8 @@ def mapped_by(pids: Sequence[int]) -> list[Target]:
     if ended:
         raise ended[0]
     raise NotFoundError(
-        f"{describe(pids)}: no program to look into: has ended, or is the kernel's", hint="pgrep -a NAME finds others"
+        f"{describe(pids)}: there is no program to search: it has ended, or it is a kernel thread",
+        hint="pgrep -a NAME finds others",
     )
 
 
@@ -145,7 +146,7 @@ def _installed_as(name: str, progress: Progress | None) -> list[Target]:
         return _mapped_as(name, pids)
     hint = f"./{name} names the file in this directory" if os.path.exists(name) else "give a path, or -p PID"
     raise NotFoundError(
-        f"{name!r} is no command in PATH, no library that the loader knows, and no program that runs", hint=hint
+        f"{name!r} is neither a command in PATH, nor a library that the loader knows, nor a running program", hint=hint
     )
 
 

@@ -25,7 +25,7 @@ _SHOWN = 5  # processes in a warning
 def mapped_files(pid: int) -> list[Target]:
     """Return the files that a process has mapped to execute, each inode once, in the order of their addresses.
 
-    NotFoundError if there is no such process, PrivilegeError if it may not be looked into.
+    NotFoundError if there is no such process, PrivilegeError if it may not be inspected.
     """
     scan = Scan()
     scan.add(pid)
@@ -90,10 +90,10 @@ def open_target(target: Target) -> list[OpenFile]:
                 return files
     if is_denied:
         raise PrivilegeError(
-            f"{target.name} was replaced, and may not be opened as process {target.pids[0]} has it mapped",
+            f"{target.name} was replaced, and the version that process {target.pids[0]} maps may not be opened",
             hint="run as root, or with CAP_CHECKPOINT_RESTORE",
         )
-    raise NotFoundError(f"{target.name}: no process has it mapped any more", hint="start the trace again")
+    raise NotFoundError(f"{target.name}: no process maps it any more", hint="start the trace again")
 
 
 def file_key(path: str) -> FileKey | None:
@@ -109,7 +109,7 @@ def file_key(path: str) -> FileKey | None:
 class Scan:
     """Collects the files that processes run.
 
-    `tells_unreadable` says whether processes that may not be looked into are logged. Without root these are all the
+    `tells_unreadable` says whether processes that may not be inspected are logged. Without root these are all the
     processes of other users, and the command line mentions them only where it is asked to.
     """
 
@@ -120,7 +120,7 @@ class Scan:
             self._our_mounts = mount_namespace("self")
         except OSError as error:
             raise UnsupportedError(
-                f"processes cannot be looked at: /proc/self/ns/mnt: {error.strerror}", hint="mount -t proc proc /proc"
+                f"processes cannot be inspected: /proc/self/ns/mnt: {error.strerror}", hint="mount -t proc proc /proc"
             ) from None
         forget_mounts()
         self.unreadable: list[int] = []
@@ -137,7 +137,7 @@ class Scan:
             maps = maps_of(pid)
             mounts, root = (mount_namespace(pid), os.readlink(f"/proc/{pid}/root")) if maps else ("", "")
         except (FileNotFoundError, ProcessLookupError):
-            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
+            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the ID of a process") from None
         except PermissionError:
             raise PrivilegeError(
                 f"process {pid}: its memory map may not be read", hint="run as root, or with CAP_SYS_PTRACE"
@@ -200,14 +200,14 @@ class Scan:
         if unreadable:
             shown = unreadable if logger.isEnabledFor(logging.INFO) else unreadable[:_SHOWN]
             names = ", ".join([f"{pid} ({name_of(pid)})" for pid in shown] + ["…"] * (len(shown) < len(unreadable)))
-            parts.append(f"processes that may not be looked into: {len(unreadable)}: {names}")
+            parts.append(f"processes that may not be inspected: {len(unreadable)}: {names}")
         if self._unopened:
             parts.append(f"mapped files that may not be opened: {len(self._unopened)}, the first {self._unopened[0]}")
-        logger.warning("%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root sees all)")
+        logger.warning("%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root can see all)")
 
 
 def _mappings_of_files(pid: int) -> list[Mapping]:
-    """The first executable mapping of each file of a process; OSError if it has ended or may not be looked into."""
+    """The first executable mapping of each file of a process; OSError if it has ended or may not be inspected."""
     first: dict[tuple[int, str], Mapping] = {}
     for mapping in executable_mappings(maps_of(pid)):
         if mapping.identity.inode:

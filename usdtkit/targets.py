@@ -112,8 +112,8 @@ def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = 
     warn_left_out(problems)
     if passed_over:
         log(
-            f"the search ended early: {passed_over} files of other users were not read, because those before them took "
-            f"{seconds - left_seconds:.1f} s and {(seconds * _BYTES_A_SECOND - left_bytes) / 1e6:.0f} MB"
+            f"the search ended early: {passed_over} files of other users were not read, because the files before them "
+            f"took {seconds - left_seconds:.1f} s and {(seconds * _BYTES_A_SECOND - left_bytes) / 1e6:.0f} MB"
         )
     return probes
 

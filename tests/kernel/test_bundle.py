@@ -102,8 +102,8 @@ def test_of_what_a_tool_may_find_the_program_for_each(mariadb):
         ("nosuchtool", 2, "nosuchtool"),
         ("doctor", 2, "loads no program"),
         ("gethostlatency --explain", 2, "loads no program"),
-        ("gethostlatency 'open", 2, "no command line"),
-        (" ", 2, "no command line"),
+        ("gethostlatency 'open", 2, "not a command line"),
+        (" ", 2, "the command line is empty"),
         ("gethostlatency --nonsense", 2, "--nonsense"),
         ("trace nosuch:probe", 4, "nosuch:probe"),
     ],
@@ -123,7 +123,7 @@ def test_a_cache_that_takes_nothing(tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir(mode=0o777)
     (tmp_path / "cache").chmod(0o777)
     monkeypatch.setenv("USDTKIT_CACHE", str(tmp_path / "cache"))
-    assert_explained(usdtkit("cache", "--add", tmp_path / "file"), 1, "takes no programs", "chmod 700")
+    assert_explained(usdtkit("cache", "--add", tmp_path / "file"), 1, "cannot store programs", "chmod 700")
 
 
 def test_bytecode_of_another_program_is_one_error(tmp_path):
@@ -135,7 +135,7 @@ def test_bytecode_of_another_program_is_one_error(tmp_path):
     environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cache")}
     assert usdtkit("cache", "--add", tmp_path / "swapped", env=environment).returncode == 0
     for line in (["gethostlatency"], ["stackcount", "c:malloc"]):
-        assert_explained(usdtkit(*line, "-d", "1", env=environment), 1, "not that of this session", "--clear")
+        assert_explained(usdtkit(*line, "-d", "1", env=environment), 1, "does not match this session", "--clear")
 
 
 @pytest.fixture(scope="module")

@@ -274,7 +274,7 @@ def test_a_program_with_a_provider_of_the_same_name(spawn, wait_for_line):
         wait_for_line(process, "app runs")
         assert process.wait(20) == 0
         assert (urls.read(), others.read()) == ({("/",): 997}, {(): 0})
-    said = "the program has probes of its own of the name http:request__start: the ready-made ones of http are off"
+    said = "the program has its own probes http:request__start, so the ready-made probes of http are switched off"
     assert process.stderr.read() == f"usdtkit: {said}\n"
 
 

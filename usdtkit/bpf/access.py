@@ -99,10 +99,10 @@ class Access:
     def goroutine(self) -> IntegerValue:
         """The number of the goroutine that runs. UsageError where there is none, or where it is not known."""
         if self.scope.convention != "go":
-            raise UsageError(f"{self.scope.what}: only functions of Go programs are run by goroutines", hint="tid")
+            raise UsageError(f"{self.scope.what}: only functions of Go programs are run by goroutines", hint="use tid")
         if not self.scope.goid_offset:
             raise UsageError(
-                f"{self.scope.what}: where this version of Go has the number of a goroutine is not known",
+                f"{self.scope.what}: the place of a goroutine's number is not known in this version of Go",
                 hint="Go 1.18 to 1.24",
             )
         routine = self.register(self.scope.calls.routine)

@@ -105,7 +105,9 @@ def _compile(text: str) -> tuple[Bytecode, bytes]:
     answer = _run_child(text)
     bytecode = _decode(answer)
     if bytecode is None:
-        raise UsdtkitError("the compiler's answer cannot be read", hint="report this with what usdtkit doctor says")
+        raise UsdtkitError(
+            "the output of the compiler cannot be read", hint="report this with the output of usdtkit doctor"
+        )
     return bytecode, answer
 
 

@@ -34,7 +34,7 @@ TOPICS = (
 # Those of the tools for languages, u…, whose names may begin with a language instead: pythoncalls, javagc.
 LANGUAGE_TOOLS = ("calls", "flow", "gc", "objnew", "stat", "threads")
 EPILOG = """\
-usdtkit NAME -h tells more of each. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
+`usdtkit NAME -h` describes each of them. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
 4 no such target or probe, 5 the kernel or a program lacks a feature, 6 more events lost than --max-lost."""
 
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _streams():
         try:
             if sys.stdout is None:
-                raise UsdtkitError("standard output is closed", hint="send it to /dev/null where it is not wanted")
+                raise UsdtkitError("standard output is closed", hint="redirect it to /dev/null if you do not need it")
             code = _dispatch(arguments)
             sys.stdout.flush()
             return code
@@ -223,7 +223,7 @@ def is_tool(module: ModuleType) -> bool:
 @contextlib.contextmanager
 def _telling(*, more: bool) -> Iterator[None]:
     """Write what is logged to standard error. With `more`, which is -v, also what is said for information, and which
-    processes may not be looked into."""
+    processes may not be inspected."""
     from usdtkit.scan import Scan
 
     before, Scan.tells_unreadable = Scan.tells_unreadable, more

@@ -1,4 +1,4 @@
-"""Print what completes commands, tools and their options in a shell.
+"""Print a script for a shell that completes commands, tools and their options.
 
 examples:
   source <(usdtkit completion bash)                              in ~/.bashrc

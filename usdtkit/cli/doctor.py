@@ -1,6 +1,7 @@
 """Show what this machine offers for tracing, and how to get what is missing.
 
-Exit code 0 when everything that tracing needs is there, 5 when something is missing, 3 when only privilege is.
+The exit code is 0 if everything that tracing needs is there, 5 if something is missing, and 3 if only privileges are
+missing.
 """
 
 from __future__ import annotations
@@ -117,5 +118,5 @@ def _provider_directory() -> Row:
         existing = next(parent for parent in (place, *place.parents) if os.path.isdir(parent))  # noqa: PTH112 never raises
         if os.access(existing, os.W_OK | os.X_OK) and not os.statvfs(existing).f_flag & os.ST_NOEXEC:
             return Row("providers", "found", purpose, f"{purpose}, in {place}", "")
-    fix = "let USDTKIT_DIR name a directory of your own on a file system that is mounted executable"
-    return Row("providers", "missing", purpose, "no directory can hold them: they would be in memory only", fix)
+    fix = "set USDTKIT_DIR to a directory of your own, on a file system that is not mounted noexec"
+    return Row("providers", "missing", purpose, "no directory can hold them, so they would exist in memory only", fix)

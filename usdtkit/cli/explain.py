@@ -82,7 +82,11 @@ def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
     for site in plan:
         sink.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
     for (returns, why), number in Counter((site.returns, site.why) for site in plan if site.kind == "return").items():
-        way = "probes where the functions leave" if returns == "sites" else "the kernel's return probes"
+        way = (
+            "probes on the instructions that leave the functions"
+            if returns == "sites"
+            else "the kernel's return probes"
+        )
         note(f"usdtkit: {number} sites of returns, by {way}: {why}")
     warn_of_cost(plan)
     warn_of_owners(owners)
@@ -100,7 +104,8 @@ def warn_of_cost(plan: Sequence[Planned], *, stepped: bool = True) -> None:
         cost = "are single-stepped, 7 to 17 µs a hit instead of 0.5"
         note(f"usdtkit: {len(entries)} of {len(sites)} sites {cost}: {names}")
     if len(sites) > MANY_SITES and not plan[0].pids:
-        note(f"usdtkit: {len(sites):,} sites in every process, all of which become slower; -p PID traces one")
+        cost = "sites are probed in every process, which slows all of them down; -p PID traces only one"
+        note(f"usdtkit: {len(sites):,} {cost}")
 
 
 def strangers(plan: Sequence[Planned], named_pids: Iterable[int]) -> dict[str, int]:
@@ -116,4 +121,4 @@ def strangers(plan: Sequence[Planned], named_pids: Iterable[int]) -> dict[str, i
 def warn_of_owners(owners: Mapping[str, int]) -> None:
     """Say whose the files are that `strangers` found."""
     for path, owner in owners.items():
-        note(f"usdtkit: {path} belongs to {user_name(owner)}, who decides what its probes say")
+        note(f"usdtkit: {path} belongs to {user_name(owner)}, who can make its probes report anything")

@@ -93,15 +93,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `usdtkit list`."""
     parser.add_argument("target", nargs="*", metavar="TARGET | GLOB", help="where to look; which probes")
     parser.add_argument(
-        "-p", "--pid", action="append", default=[], help="what this process maps, by number or program (repeatable)"
+        "-p",
+        "--pid",
+        action="append",
+        default=[],
+        help="search the files that this process maps; a PID or the name of a program (repeatable)",
     )
-    parser.add_argument("-l", "--library", action="append", default=[], metavar="LIB", help="as TARGET")
+    parser.add_argument("-l", "--library", action="append", default=[], metavar="LIB", help="the same as a TARGET")
     parser.add_argument(
         "-v",
         "--verbose",
         action="count",
         default=0,
-        help="show arguments, processes, and what the probe means where its provider says so; twice: every site",
+        help="show arguments, processes, and the documentation of the probe if it has any; -vv also shows every site",
     )
     parser.add_argument("--functions", metavar="GLOB", help="list functions, by mangled or demangled (a::b) name")
     parser.add_argument("-r", "--regex", action="store_true", help="the GLOB of --functions is a regular expression")
@@ -157,11 +161,11 @@ def _is_glob(word: str) -> bool:
 def _pids(name: str) -> list[int]:
     if name.isdecimal():
         if not 0 < int(name[:20]) < 2**31:
-            raise UsageError(f"{name!r} is not the number of a process")
+            raise UsageError(f"{name!r} is not a process ID")
         return [int(name)]
     if pids := processes.named(name):
         return pids
-    raise NotFoundError(f"no process runs a program {name!r}", hint="pgrep -a NAME finds the number of a process")
+    raise NotFoundError(f"no process runs a program {name!r}", hint="pgrep -a NAME finds the ID of a process")
 
 
 def _targets(names: Sequence[str], pids: Sequence[int], progress: Progress) -> list[Target]:
@@ -242,7 +246,7 @@ def _pattern(options: argparse.Namespace) -> Pattern:
     try:
         return re.compile(options.functions)
     except re.error as error:
-        raise UsageError(f"{options.functions!r} is no regular expression: {error}") from None
+        raise UsageError(f"{options.functions!r} is not a regular expression: {error}") from None
 
 
 def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int], options: argparse.Namespace) -> None:

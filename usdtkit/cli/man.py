@@ -1,6 +1,6 @@
 """Write manual pages of commands and tools, made from their own help.
 
-Without a NAME the page of usdtkit itself. With --all every page is written to a directory, usdtkit.8 and
+Without a NAME, it writes the page of usdtkit itself. With --all, every page is written to a directory, as usdtkit.8 and
 usdtkit-NAME.8, as a package installs them below share/man/man8.
 
 examples:
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         print(page(options.name) if options.name else overview(), end="")
         return 0
     if options.name:
-        raise UsageError("--all writes every page, also that of " + options.name)
+        raise UsageError("--all writes every page, including that of " + options.name)
     directory = Path(options.all)
     pages = {"usdtkit.8": overview()} | {f"usdtkit-{name}.8": page(name) for name in [*COMMANDS, *tool_names()]}
     try:

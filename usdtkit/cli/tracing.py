@@ -29,7 +29,7 @@ from usdtkit.cli.arguments import LOST_EVENTS, Spelling, add_tool_options
 from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions
 from usdtkit.errors import NotFoundError, UsdtkitError
-from usdtkit.output.sink import Sink, open_sink
+from usdtkit.output.sink import Sink, open_sink, sink_type
 from usdtkit.records import replace
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Block
@@ -76,8 +76,10 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
             return 0
         if parsed.program or (parsed.verbose and parsed.shows_program):
             note(session.program().text)
+        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries))
+        sink.check(schema)
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
-        _show(results, Schema(name_of(tool), results.columns, isinstance(results, Summaries)), sink, parsed)
+        _show(results, schema, sink, parsed)
         return _end(results, sink, parsed)
 
 
@@ -158,9 +160,9 @@ def _sink(parsed: argparse.Namespace) -> Iterator[Sink]:
         yield sink
         sink.close()
         return
-    file = io.TextIOWrapper(io.BufferedWriter(_OutputFile(path, "w")), "utf-8", "backslashreplace")
-    with file:
-        sink = open_sink(parsed.format, file)
+    make_sink = sink_type(parsed.format)  # before the file, which an unknown format leaves as it is
+    with io.TextIOWrapper(io.BufferedWriter(_OutputFile(path, "w")), "utf-8", "backslashreplace") as file:
+        sink = make_sink(file)
         yield sink
         sink.close()
 

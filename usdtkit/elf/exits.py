@@ -49,7 +49,7 @@ MOST_SITES = 256
 """The most exit sites of one function, including those of the functions that it ends in."""
 
 _MOST_FOLLOWED = 64
-_MISFIT = "its call frame information does not fit its code"
+_MISFIT = "its call frame information does not match its code"
 _THUNKS = ("__x86_indirect_thunk", "__x86_return_thunk", "__llvm_retpoline")
 _REGISTER, _POINTER = _COMPUTED = "an address in a register", "an address in memory"
 
@@ -123,9 +123,9 @@ class ExitFinder:
         """
         if not self._decoder.is_supported:
             raise UnsupportedError(
-                f"where {function.name} in {function.path} returns cannot be told: its {self._image.machine} code "
+                f"the returns of {function.name} in {function.path} cannot be found: its {self._image.machine} code "
                 "cannot be decoded",
-                hint="trace its entry",
+                hint="trace its entry instead",
             )
         is_go = function.convention == "go"
         problem = golang.refusal(self._image, function.name) if is_go else ""
@@ -140,7 +140,7 @@ class ExitFinder:
         if not sites:
             raise _refusal(function, "it does not return")
         if len(sites) > MOST_SITES:
-            raise _refusal(function, f"it leaves by {len(sites)} instructions, and {MOST_SITES} are the most")
+            raise _refusal(function, f"it leaves by {len(sites)} instructions, and at most {MOST_SITES} are supported")
         is_leaf = not is_go and not body.calls and all(leave.kind == "return" for leave in body.leaves)
         entry = self._image.file_offset(function.address)
         if is_go:
@@ -208,7 +208,7 @@ class ExitFinder:
     def _callee(self, to: Destination) -> _Body:
         """The body of a jump's destination, or one with a problem where it must not be followed."""
         if to.name.startswith(_THUNKS) or to.name.endswith(".abi0"):
-            return _Body("its exits lead elsewhere")
+            return _Body("its exits lead to other code")
         return self._body(to.start, to.size)
 
     def _size(self, start: int, size: int) -> int:
@@ -278,7 +278,7 @@ class ExitFinder:
         for flow in outward:
             to = self._callees.destination(flow.target)
             if to is None:
-                return _Body("it jumps into the middle of another function, or into what is none")
+                return _Body("it jumps into the middle of another function, or outside of any function")
             if flow.kind == BRANCH and not flow.flags & CONDITION:
                 return _Body("it leaves by a branch that does not depend on the flags")
             found.append((flow, "jump" if flow.kind == JUMP else "branch", to))
@@ -330,6 +330,6 @@ class ExitFinder:
 
 def _refusal(function: Function, problem: str) -> UnsupportedError:
     return UnsupportedError(
-        f"where {function.name} in {function.path} returns cannot be told: {problem}",
-        hint="trace its entry, or a function that calls it",
+        f"the returns of {function.name} in {function.path} cannot be found: {problem}",
+        hint="trace its entry instead, or a function that calls it",
     )

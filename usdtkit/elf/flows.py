@@ -16,7 +16,7 @@ REFUSED, NOTRACK, TABLE, ARRAY, MEMORY, SLOT, CONDITION = 1, 2, 4, 8, 16, 32, 64
 
 # Why the flow of a range is not known.
 UNDECODABLE = "its code cannot be decoded: it holds data, or is not compiled code"
-RUNS_ON = "it runs on into what comes after it"
+RUNS_ON = "it continues into the code after it"
 
 
 class Flow(NamedTuple):

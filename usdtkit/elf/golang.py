@@ -51,7 +51,7 @@ def is_go(image: Image) -> bool:
 def refusal(image: Image, name: str) -> str:
     """Return why Go's own convention does not say where a function of a Go program returns; "" if it does."""
     if not _is_recent(image):
-        return "it was built by Go before 1.18, or what built it is not known"
+        return "it was built by Go before 1.18, or by an unknown version"
     if name.endswith(".abi0"):
         return "it is assembler code of Go (ABI0), which does not keep the goroutine in a register"
     if "." not in name:

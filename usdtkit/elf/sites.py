@@ -77,7 +77,7 @@ def _check_instruction(image: Image, address: int, where: str) -> None:
         raise UsageError(f"{where}: the kernel {why} an instruction with this prefix", hint="probe the caller")
     if probe_cost == "held":
         raise UsageError(
-            f"{where} is a system call: with a probe there no signal could interrupt it",
+            f"{where} is a system call: a probe there would keep signals from interrupting it",
             hint="probe the function that makes the call, at its entry",
         )
 
@@ -92,8 +92,8 @@ def _within_instruction(where: str, name: str, offset: int, starts: Sequence[int
     nearest = [*[at for at in starts if at < offset][-1:], *[at for at in starts if at > offset][:1]]
     around = " and ".join(f"{name}+{at}" for at in nearest)
     return UsageError(
-        f"{where} is in the middle of an instruction, where a probe would change what the program does: those next to "
-        f"it begin at {around}",
+        f"{where} is in the middle of an instruction, where a probe would change what the program does: the "
+        f"instructions next to it begin at {around}",
         hint="choose one of these",
     )
 

@@ -213,7 +213,9 @@ def write(
     """
     target = architecture(machine)
     if target is None or target.bits != 64 or not target.little_endian:
-        raise UsageError(f"no ELF file is written for {machine}", hint="the machine is 64 bits wide and little-endian")
+        raise UsageError(
+            f"ELF files cannot be written for {machine}", hint="only 64-bit little-endian machines are supported"
+        )
     names, name_offsets = string_table([*(section.name for section in sections), ".shstrtab"])
     sections = [*sections, Section(".shstrtab", SHT_STRTAB, names)]
     if len({section.name for section in sections}) != len(sections):

@@ -170,11 +170,13 @@ KERNEL = (
         "uprobes", "breakpoints in applications", _uprobes, "3.5",
         "a kernel with CONFIG_UPROBES and CONFIG_UPROBE_EVENTS",
     ),
-    Feature("semaphores", "probes that ask whether anybody listens", _semaphores, "4.20", "a kernel of 4.20 or newer"),
+    Feature(
+        "semaphores", "probes that know whether a tracer is attached", _semaphores, "4.20", "a kernel of 4.20 or newer"
+    ),
     Feature("bpf", "programs in the kernel", _bpf, "4.4", PRIVILEGE_HINT),
     Feature("ring buffer", "events", _ring_buffer, "5.8", "a kernel of 5.8 or newer"),
     Feature("cookies", "one program at several sites", _cookies, "5.15", "nothing: usdtkit loads a copy for each site"),
-    Feature("sleepable", "strings in untouched pages", sleepable, "6.0", "nothing: they arrive as unreadable"),
+    Feature("sleepable", "strings in untouched pages", sleepable, "6.0", "nothing: such strings arrive as unreadable"),
     Feature("uprobe_multi", "thousands of sites in one call", _uprobe_multi, "6.6", "nothing: attaching is slower"),
-    Feature("uprobe session", "entry and return in one link", _uprobe_session, "6.13", "nothing: leaving is slower"),
+    Feature("uprobe session", "entry and return in one link", _uprobe_session, "6.13", "nothing: detaching is slower"),
 )  # fmt: skip

@@ -170,8 +170,8 @@ class _Maps(dict[str, Map]):
 def _misfit(name: str) -> UsdtkitError:
     """The error for bytecode that was copied from elsewhere, or damaged on the disk."""
     return UsdtkitError(
-        f"the compiled program that is kept is not that of this session: its {name} is missing or broken",
-        hint="usdtkit cache --clear, and it is compiled again",
+        f"the cached program does not match this session: its {name} is missing or broken",
+        hint="run usdtkit cache --clear, so that it is compiled again",
     )
 
 
@@ -186,7 +186,7 @@ def require_bpf() -> None:
         raise UnsupportedError(
             "this kernel has no bpf(2)", hint="usdtkit doctor lists what the kernel needs: CONFIG_BPF_SYSCALL first"
         )
-    raise UsdtkitError(f"the kernel refuses to make a BPF map: {describe(-result)}")
+    raise UsdtkitError(f"the kernel refuses to create a BPF map: {describe(-result)}")
 
 
 def _try_load(type: int, name: str, code: bytes, flags: int, attach_type: int, log: object = ffi.NULL) -> int:
@@ -210,4 +210,4 @@ def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> in
         raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
     words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
     reason = next((line for line in reversed(words) if line and not re.match(_NO_REASON, line)), "")
-    raise ProgramError(f"the kernel's verifier refuses the program: {reason or describe(-again)}", name)
+    raise ProgramError(f"the kernel's verifier rejects the program: {reason or describe(-again)}", name)

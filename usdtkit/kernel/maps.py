@@ -49,7 +49,7 @@ class Map:
         if made in (-errno.ENOMEM, -errno.E2BIG):
             raise UsdtkitError(
                 f"the kernel has no memory for the BPF map {self.name} with room for {self.max_entries:,} entries",
-                hint="ask for less room",
+                hint="use a smaller capacity",
             )
         self.fd = check(made, f"creating the BPF map {self.name}")
 

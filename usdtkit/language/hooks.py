@@ -181,7 +181,7 @@ def distribute(setup: Setup, text: str, *, histogram: bool, linear: tuple[int, i
         values, types = (nodes.Name("retval"),), (I32,)
     if histogram and (len(values) != 1 or is_text(types[0]) or integer_type(types[0]) is None):
         raise SpecError(
-            "a histogram is of one number",
+            "a histogram needs exactly one number",
             text,
             values[0].at if values else len(text),
             hint="TARGET(parameters):size_t:size; -C counts by several values, and by strings",

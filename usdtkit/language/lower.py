@@ -175,7 +175,7 @@ class Lowering:
         try:
             return constant(node)
         except DivisionByZero as error:
-            self._fail(error.node, "this divides by 0")
+            self._fail(error.node, "this is a division by 0")
 
     def _name(self, node: nodes.Node, name: str) -> Value:
         plain = name.removeprefix("$")
@@ -193,9 +193,11 @@ class Lowering:
         if (builtin := self._names.builtin(name)) is not None:
             return builtin
         if self.entry is not None and name == plain and self.entry._names.argument(node, name):
-            self._fail(node, f"{name} is gone when the function returns", f"$entry({name}) is its value at the entry")
+            self._fail(
+                node, f"{name} cannot be read when the function returns", f"$entry({name}) is its value at the entry"
+            )
         if name == "ctx":
-            self._fail(node, "ctx stands for the registers, so one of them must be named", "ctx->dx")
+            self._fail(node, "ctx means all registers, so name one of them", "ctx->dx")
         self._fail(node, f"nothing here is called {name!r}", f"these names exist: {', '.join(self._names.known())}")
 
     # Operators
@@ -322,7 +324,9 @@ class Lowering:
 
     def _at_entry(self, node: nodes.Call) -> Value:
         if self.entry is None:
-            self._fail(node, "$entry is for returns", "at an entry, write the name of the argument itself")
+            self._fail(
+                node, "$entry can only be used at a return", "at an entry, write the name of the argument itself"
+            )
         return self.entry._value(*self._count(node, node.arguments, 1))
 
     def _kept(self, node: nodes.Node, form: str) -> Expression | None:

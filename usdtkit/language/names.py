@@ -120,7 +120,7 @@ class Names:
         raw = expressions.arg(argument.name)
         match argument.type:
             case "unreadable":
-                self.fail(node, f"this build keeps {argument.name} where a probe cannot read it")
+                self.fail(node, f"this build keeps {argument.name} in a place that a probe cannot read")
             case "str" | "json":
                 return Value(STRING, raw.cast("u64"), raw)
             case "bytes":

@@ -40,7 +40,7 @@ def resolve_single(session: Session, spec: nodes.TraceSpec) -> Resolved:
     SpecError, NotFoundError.
     """
     if superfluous := spec.predicate or spec.format:
-        raise SpecError("only a target belongs here", spec.text, superfluous.at)
+        raise SpecError("only a target is expected here", spec.text, superfluous.at)
     if spec.target.kind == "return":
         return session.resolve(function_spec(session, spec.target))
     first, *others = resolve(session, spec.text, spec.target)

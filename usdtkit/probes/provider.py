@@ -95,7 +95,7 @@ class Provider:
                 if value != existing:
                     raise UsageError(
                         f"provider {name} exists with {option}={existing!r}, not {value!r}",
-                        hint="give its options where it is made first, and nowhere else",
+                        hint="give the options only where the provider is created first",
                     )
         return provider
 

@@ -99,7 +99,7 @@ def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> Latenc
         return LatencyGroups(statements.labeller(by, DIALECT, raw=raw))
     if any(by not in pair.keeps for pair in queries):
         raise UnsupportedError(
-            f"this server does not tell the {by} of a query",
+            f"this server does not report the {by} of a query",
             hint="only builds with the probes of MySQL 5.7 do; try --by kind",
         )
     queries.emit("latency", by)

@@ -60,5 +60,5 @@ def _in_processes(pids: Sequence[int]) -> list[Resolved]:
         if chosen := [function for function in functions if function.name == name]:
             places.append(uretprobe(path, name).of(chosen))
     if not places:
-        raise NotFoundError("these processes have no readline in them", hint="usdtkit list -p PID shows what they map")
+        raise NotFoundError("these processes contain no readline", hint="usdtkit list -p PID shows what they map")
     return places

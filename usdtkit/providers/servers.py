@@ -27,7 +27,7 @@ def running(*names: str) -> list[int]:
         return pids
     spelled = " or ".join(names[:2])
     if os.geteuid() != 0:
-        raise PrivilegeError(f"no {spelled} among the processes that may be looked into", hint="run as root")
+        raise PrivilegeError(f"no {spelled} among the processes that you may inspect", hint="run as root")
     raise NotFoundError(f"no {spelled} runs here", hint="start it first, give -p PID, or -c CMD to start it")
 
 
@@ -66,7 +66,7 @@ def _programs(pids: Sequence[int]) -> list[str]:
         except PermissionError as error:
             raise PrivilegeError(f"{error.filename} may not be read", hint="run as root") from None
     if pids and not paths:
-        raise NotFoundError(f"no process {pids[0]}", hint="pgrep -a NAME finds the number of a process")
+        raise NotFoundError(f"no process {pids[0]}", hint="pgrep -a NAME finds the ID of a process")
     return sorted(paths)
 
 

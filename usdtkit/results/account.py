@@ -62,7 +62,7 @@ _SHOWN = {
 class Account:
     """The account of a session: its `summary`, and the reasons why nothing came, if nothing did.
 
-    `unexplained_ends` are the ends without a start that tell the reader something; None stands for all of them.
+    `unexplained_ends` are the ends without a start that tell the reader something; None means all of them.
     """
 
     summary: Summary

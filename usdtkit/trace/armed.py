@@ -28,8 +28,8 @@ FEW = 8
 # The time that a look at the end may take, when nothing came: enough for some thousand processes.
 LAST_LOOK_S = 0.5
 
-DANGER = "; one that starts now would copy our breakpoints too, and be killed by them"
-NOT_MAPPED = "it has not mapped what is traced"
+DANGER = "; a process that starts now would copy our breakpoints too, and be killed by them"
+NOT_MAPPED = "it has not mapped the traced file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Armed:
         if self._pids or self._look.armed or not self._look.is_whole or not self._knows_all or not self._paths:
             return []
         others = f" or any of {len(self._paths) - 1} other files" if len(self._paths) > 1 else ""
-        unknown = f" ({self._look.unreadable} may not be looked into)" if self._look.unreadable else ""
+        unknown = f" ({self._look.unreadable} may not be inspected)" if self._look.unreadable else ""
         return [f"no running process maps {self._paths[0]}{others}; it is attached for those that start later{unknown}"]
 
     @property
@@ -143,7 +143,9 @@ class Armed:
         """What could not be seen of the processes that were given."""
         if not self._pids or not self._look.unreadable:
             return []
-        return [f"what is armed in {self._look.unreadable} of the processes cannot be seen without CAP_SYS_PTRACE"]
+        return [
+            f"whether {self._look.unreadable} of the processes have the probes cannot be seen without CAP_SYS_PTRACE"
+        ]
 
     def tell(self, tell: Callable[[str], object]) -> None:
         """Call `tell` with each line once, from the thread that finds it."""

@@ -24,9 +24,9 @@ from usdtkit.maps import Identity, Mapping, mapping_at, mappings_in
 
 OVERLAYFS = b"overlay"
 
-REMAPPED = "its code is not the file's, but a copy of it in memory, as programs make for huge pages"
+REMAPPED = "it runs a copy of its code in memory, as programs make for huge pages"
 COPIED_UP = "its file has been changed since it started, and the overlay file system has another copy of it now"
-REPLACED = "it runs an older file of this name, which has been replaced since"
+REPLACED = "it runs an older version of this file, which has been replaced since"
 WRITABLE = "its mapping of the file is writable or shared, and the kernel puts no breakpoints there"
 NO_BREAKPOINT = "its memory has no breakpoint there"
 

@@ -139,7 +139,9 @@ def ending(status: int) -> str:
     if status >= 0:
         return f"the command exited with status {status}"
     if status == -signal.SIGTRAP:
-        return "the command was ended by SIGTRAP, as are programs that copy their code with our breakpoints in it"
+        return (
+            "the command was ended by SIGTRAP, as happens to programs that copy their code with our breakpoints in it"
+        )
     try:
         return f"the command was ended by {signal.Signals(-status).name}"
     except ValueError:  # a real-time signal

@@ -58,15 +58,15 @@ class Definition:
         lacking: int = 0,
     ) -> None:
         if not 1 <= string_size <= ex.MAX_STRING:
-            raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {ex.MAX_STRING}")
+            raise UsageError(f"strings cannot be read with {string_size} bytes", hint=f"from 1 to {ex.MAX_STRING}")
         if pid is not None and command is not None:
             raise UsageError("a session traces processes, or a command, not both")
         if capacity is not None and not 1 <= capacity <= MAX_CAPACITY:
-            raise UsageError(f"tables with a capacity of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
+            raise UsageError(f"tables cannot have a capacity of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
         # Each once: a process that is attached to twice would be counted twice.
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         if pid is not None and not self.pids:
-            raise UsageError("an empty list of processes to trace", hint="None stands for all")
+            raise UsageError("an empty list of processes to trace", hint="None traces all processes")
         self.search_pids = self.pids
         """The processes whose files are searched: not that of a command, which maps none of its files yet."""
         self.command = () if command is None else tuple(command)
@@ -118,7 +118,7 @@ class Definition:
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
         if not 1 <= nesting <= MOST_NESTING:
-            raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
+            raise UsageError(f"a pair cannot have a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
         blueprint, first = self._blueprint, self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":

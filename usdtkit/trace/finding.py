@@ -89,7 +89,7 @@ class Signatures:
         provider, _, probe = name.partition(":")
         known = known_arguments(provider, probe)
         if known is None:
-            raise NotFoundError(f"the arguments of {name} are only known where a program with it is")
+            raise NotFoundError(f"the arguments of {name} are only known on a machine that has a program with it")
         from usdtkit.elf.notes import name_operands  # lazy: a session that is not offline reads notes only if it must
 
         arguments = name_operands(sum(width_of(type) for _, type in known), known)

@@ -33,9 +33,9 @@ class Store:
 
     def __init__(self, number: int, capacity: int, fields: Mapping[str, Kind]) -> None:
         if not 1 <= capacity <= MAX_CAPACITY:
-            raise UsageError(f"a map of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
+            raise UsageError(f"a map cannot have {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
         if not fields:
-            raise UsageError("a map without fields", hint='such as since="u64"')
+            raise UsageError("a map needs at least one field", hint='such as since="u64"')
         for name, kind in fields.items():
             if name in ("pid", "key") or name.startswith("_") or keyword.iskeyword(name):
                 raise UsageError(f"a field of a map cannot be called {name!r}")
@@ -71,7 +71,7 @@ class KernelMap:
         fields = self._store.layout.fields
         names = [each.name for each in fields]
         if field not in names:
-            raise UsageError(f"this map holds no {field!r}", hint=f"it holds {', '.join(names)}")
+            raise UsageError(f"this map has no field {field!r}", hint=f"its fields are {', '.join(names)}")
         index = names.index(field)
         return ex.MapValue(self._store.number, index, fields[index].kind, key)  # type: ignore[arg-type]  # checked above
 

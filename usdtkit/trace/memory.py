@@ -65,7 +65,7 @@ class AddressSpace:
 
     @classmethod
     def of(cls, pid: int, files: Files) -> AddressSpace | None:
-        """The address space of a running process; None where it has ended, or may not be looked into."""
+        """The address space of a running process; None where it has ended, or may not be inspected."""
         try:
             program = _program(pid)
             maps = maps_of(pid)

@@ -118,7 +118,7 @@ class Presence:
         if self._semaphores is not None:
             reasons += self._semaphores.lines
         if self._command is not None and self._command.has_started_others():
-            reasons.append("the command has started other processes, and only its own is traced")
+            reasons.append("the command has started other processes, but only the process of the command is traced")
         return reasons
 
     @property
@@ -144,5 +144,5 @@ def refuse_copying(program: str, words: Sequence[str], paths: Collection[str]) -
     if copying is not None and os.path.realpath(program) in map(os.path.realpath, paths):
         raise UnsupportedError(
             f"{program} copies its code to huge pages ({copying}), and breakpoints in the copy would kill it",
-            hint="leave that out while you trace it, or trace its libraries",
+            hint="start it without that while you trace it, or trace its libraries",
         )

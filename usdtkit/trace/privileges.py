@@ -35,9 +35,7 @@ class User:
             user = NOBODY if caller == "0" else caller
         account = _account(user)
         if account.uid == 0:
-            raise UsageError(
-                "dropping privileges and staying root contradict each other", hint="another user: --drop-to"
-            )
+            raise UsageError("privileges cannot be dropped by becoming root", hint="choose another user: --drop-to")
         return account
 
     def assume(self) -> None:

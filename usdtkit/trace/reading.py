@@ -89,7 +89,8 @@ class Reading:
             raise UsageError("no source sends events", hint=f"source.emit(into={row.__name__})")
         if not all(each is not None and issubclass(each.type, row) for each in rows):
             raise UsageError(
-                f"the session also sends events that are no {row.__name__}", hint=f"emit(…, into={row.__name__})"
+                f"the session also sends events that are not of type {row.__name__}",
+                hint=f"emit(…, into={row.__name__})",
             )
         return Events(self)
 

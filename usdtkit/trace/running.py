@@ -180,8 +180,8 @@ class Running:
             self._loaded.maps["stats"][bytes(4)]
         except PrivilegeError:
             raise UnsupportedError(
-                "this kernel lets nobody without privileges read the maps of a BPF program",
-                hint="keep them, or take Linux 5.19, or the sysctl kernel.unprivileged_bpf_disabled=0",
+                "on this kernel, only a privileged process can read the maps of a BPF program",
+                hint="keep the privileges, use Linux 5.19, or set the sysctl kernel.unprivileged_bpf_disabled=0",
             ) from None
 
     @property
@@ -295,7 +295,7 @@ def _require_any(refused: Sequence[Refusal]) -> None:
     """Raise UnsupportedError where sites were refused, and so none is left."""
     for first in refused[:1]:
         raise UnsupportedError(
-            f"the kernel takes none of the {len(refused)} sites; {first.path}+{first.file_offset:#x}: {first.reason}",
+            f"the kernel accepts none of the {len(refused)} sites; {first.path}+{first.file_offset:#x}: {first.reason}",
             hint="start the trace again"
             if first.reason == REWRITTEN
             else "some first instructions cannot be probed: try another function",

@@ -72,7 +72,7 @@ class Session(Reading, Definition):
         lacking: int = 0,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
-            raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
+            raise UsageError(f"a ring buffer cannot have {ring_size} bytes", hint=f"use a power of two, {PAGE} or more")
         super().__init__(
             pid=pid,
             command=command,
@@ -119,7 +119,7 @@ class Session(Reading, Definition):
         from usdtkit.trace.running import Running  # lazy: 3 ms, and neither help nor --explain runs a program
 
         self._running = Running(self._blueprint, self._settings, self.pids, self.presence, self._make_stacks)
-        self._blueprint.seal("the session has started: sources and actions come before that")
+        self._blueprint.seal("the session has started: add sources and actions before that")
         try:
             self._running.attach(announce)
             self._waiter.watch(*self._running.descriptors, since=self._running.started_at)
@@ -220,7 +220,7 @@ class Session(Reading, Definition):
             return
         # First of all, so that a late `stop` does not write to what has its descriptor's number next.
         self._closed = True
-        self._blueprint.seal("the session is closed", hint="make another one")
+        self._blueprint.seal("the session is closed", hint="create a new session")
         if self._running is not None:
             self._running.close()
         self._blueprint.places.clear()  # which lets the files go
@@ -237,7 +237,7 @@ class Session(Reading, Definition):
 
     def _check_not_closed(self) -> None:
         if self._closed:
-            raise UsageError("the session is closed", hint="make another one")
+            raise UsageError("the session is closed", hint="create a new session")
 
     def _make_stacks(self) -> Stacks:
         from usdtkit.trace.stacks import Stacks  # lazy: most sessions take no stacks

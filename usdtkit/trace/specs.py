@@ -169,7 +169,8 @@ def usdt(name: str, path: StrPath | None = None) -> UsdtSpec:
     """A USDT probe: "PROVIDER:PROBE", globs allowed."""
     if ":" not in name:
         raise UsageError(
-            f"{name!r} names no probe", hint="PROVIDER:PROBE, such as mysql:query__start; usdtkit list shows them"
+            f"{name!r} does not name a probe",
+            hint="PROVIDER:PROBE, such as mysql:query__start; usdtkit list shows them",
         )
     return UsdtSpec(name, None if path is None else os.fspath(path))
 

@@ -95,10 +95,10 @@ def _open_pids(pids: tuple[int, ...], stop: int) -> set[int]:
         for descriptor in (*opened, stop):
             os.close(descriptor)
         if isinstance(error, (ProcessLookupError, OverflowError)):
-            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
+            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the ID of a process") from None
         if (process := process_of(pid)) not in (0, pid):
             raise NotFoundError(
-                f"{pid} is a thread of process {process}", hint="trace that process, and narrow it to the tid"
+                f"{pid} is a thread of process {process}", hint="trace that process, and limit the trace to this thread"
             ) from None
         raise UsdtkitError(f"process {pid}: {error.strerror}") from None
     return opened

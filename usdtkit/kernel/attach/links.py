@@ -66,11 +66,11 @@ class Links:
     def __init__(self, loaded: Loaded, method: str | None = None) -> None:
         """`method`: one of METHODS, or None for the first that the kernel has. UsageError, UnsupportedError."""
         if method not in (None, *METHODS):
-            raise UsageError(f"{method!r} is no way to attach", hint=f"one of {', '.join(METHODS)}")
+            raise UsageError(f"{method!r} is not a method of attaching", hint=f"one of {', '.join(METHODS)}")
         if method == "uprobe_multi" and not has_uprobe_multi():
             raise UnsupportedError(
                 "this kernel has no uprobe_multi, or does not let us use it",
-                hint="without a method, the best that there is is taken; usdtkit doctor shows what that is",
+                hint="leave the method out to use the best one that is available; usdtkit doctor shows which that is",
             )
         self._loaded = loaded
         self._attached = Attached()

@@ -29,11 +29,13 @@ class ChromeSink(Sink):
         super().__init__(stream)
         self._open: dict[tuple[int, int], list[str]] = {}  # the names of the open calls by process and thread
 
-    def begin(self, schema: Schema) -> None:
-        super().begin(schema)
+    def check(self, schema: Schema) -> None:
         names = {column.name for column in schema.columns}
         if "time_ns" not in names or not (schema.with_role("phase") or "latency_ns" in names):
-            raise UsageError(f"usdtkit {schema.name} shows no calls with these options", hint="--json, or a table")
+            raise UsageError(
+                f"usdtkit {schema.name} has no calls to write with these options",
+                hint="use --json, or leave out --format for a table",
+            )
 
     def row(self, row: Row) -> None:
         phase = self.schema.with_role("phase")
@@ -63,7 +65,9 @@ class ChromeSink(Sink):
         return True
 
     def histogram(self, histogram: Histogram) -> None:
-        raise UsageError("a histogram is no sequence of calls", hint="--json, or a table")
+        raise UsageError(
+            "a histogram cannot be written as a sequence of calls", hint="use --json, or leave out --format for a table"
+        )
 
     def close(self) -> None:
         self.stream.write("[]\n" if self._before == "[" else "]\n")

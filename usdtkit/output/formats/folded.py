@@ -17,11 +17,11 @@ from usdtkit.results.columns import Schema
 class FoldedSink(Sink):
     """Writes the stacks of rows and blocks; rows have the name of their thread as the outermost frame."""
 
-    def begin(self, schema: Schema) -> None:
-        super().begin(schema)
+    def check(self, schema: Schema) -> None:
         if not schema.of_type("stack"):
             raise UsageError(
-                f"usdtkit {schema.name} has no stacks to fold with these options", hint="--json, or a table"
+                f"usdtkit {schema.name} has no stacks to fold with these options",
+                hint="use --json, or leave out --format for a table",
             )
 
     def row(self, row: Row) -> None:
@@ -34,7 +34,7 @@ class FoldedSink(Sink):
         self._line([*([show(row["comm"])] if "comm" in row else []), *labels], weight)
 
     def histogram(self, histogram: Histogram) -> None:
-        raise UsageError("a histogram has no stacks to fold", hint="--json, or a table")
+        raise UsageError("a histogram has no stacks to fold", hint="use --json, or leave out --format for a table")
 
     def stack(self, stack: StackSum) -> None:
         labels = reversed(frames.labels(stack.frames))

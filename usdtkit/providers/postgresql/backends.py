@@ -54,7 +54,7 @@ def programs(session: Session, program: Program = None) -> list[str]:
     if session.search_pids and not session.offline:
         for pid in parents(processes.named(*SERVERS)).intersection(session.search_pids):
             raise UsageError(
-                f"process {pid} runs no queries itself: the backends do, of which it forks one for each connection",
+                f"process {pid} runs no queries itself; it forks a backend for each connection, which does",
                 hint="leave -p out, or name a backend: select pg_backend_pid()",
             )
     return files
