@@ -67,7 +67,7 @@ def trace(session: Session, options: Options) -> Summaries:
             for (pid, mutex), distribution in by_time(distributions.delta(), options.top):
                 yield Histogram(distribution, unit, {"pid": pid, "mutex": hex(mutex)})
 
-        return Summaries(session, COLUMNS, histograms)
+        return Summaries(session, [column for column in COLUMNS if column is not STACK], histograms)
     statistics = long.stats(value, "pid", "mutex", "stack")
 
     def rows() -> Iterator[Table]:

@@ -68,4 +68,4 @@ def trace(session: Session, options: Options) -> Results:
         for distribution in latencies.delta().values():
             yield Histogram(distribution, options.unit_name, percentiles=True)
 
-    return Summaries(session, COLUMNS, summarise)
+    return Summaries(session, (*BUCKETS, *PERCENTILES), summarise)

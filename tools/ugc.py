@@ -31,7 +31,7 @@ VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
 SPELLING = Spelling(shows_program=True)
 LATENCY = Column("latency_ns", "TIME(us)", "duration", 9, "how long it took", unit="us", role="weight")
 COLUMNS = (
-    replace(TIME, meaning="when it began, CLOCK_MONOTONIC in nanoseconds"),
+    replace(TIME, meaning="when it began, CLOCK_MONOTONIC in nanoseconds", role="start"),
     *(PID, TID, LATENCY),
     Column("kind", meaning="collection, pool, mark or sweep", role="name"),
     Column("description", "DESCRIPTION", meaning="what the probes say, and what changed from the start to the end"),

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from usdtkit.cli.arguments import Spelling
 from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import positive, seconds
+from usdtkit.output.text import printable
 from usdtkit.providers.runtimes import LANGUAGES, Activity
 from usdtkit.results import PID, Column, Summaries, Table
 from usdtkit.trace import Session
@@ -26,8 +27,8 @@ SPELLING = Spelling(timestamps=True)
 
 
 def shortened(command: str) -> str:
-    """The beginning of a command, without the directory of the program."""
-    program, *words = command.split(" ")
+    """The beginning of a command, without the directory of the program. Printable: a process writes its own words."""
+    program, *words = printable(command).split(" ")
     return " ".join([program.rpartition("/")[2], *words])[:16]
 
 

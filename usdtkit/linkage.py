@@ -31,7 +31,7 @@ from usdtkit.signatures import knows_library
 
 _SHOWN = 5  # files of a name, in a remark
 _FRESH_S = 0.5
-_latest: tuple[float, list[Target]] = (-_FRESH_S, [])
+_latest: tuple[float, list[Target], list[Target]] = (-_FRESH_S, [], [])
 
 
 class Remark(NamedTuple):
@@ -121,7 +121,7 @@ class _Search:
         if not self._functions:
             return Found([], self._remarks, self._missing or NotFoundError(f"no such function in {self._library}"))
         keys = self._keys()
-        named = [target for target in self._mapped if self._is_called(target.name) and target.key in keys]
+        named = [target for target in self._mapped if target.key in keys and self._is_called(target.name)]
         if len({os.path.basename(target.name) for target in named}) > 1:  # noqa: PTH119
             shown = [*(target.path for target in named[:_SHOWN]), *(["…"] if len(named) > _SHOWN else [])]
             self._remarks.append(
@@ -165,21 +165,21 @@ class _Search:
     def everywhere(self) -> None:
         """Search the library, all files of its name that are mapped, and the programs that are linked statically."""
         self.in_library()
-        mapped = self._mapped = _all_mapped()
+        mapped, alone = _all_mapped()
+        self._mapped = mapped
         for target in mapped:
             # A program of the library's name is left out: a command is the one that is in PATH.
             if self._is_called(target.name) and os.path.basename(target.name) != self._library:  # noqa: PTH119
                 self._in_file(target)
         if self._is_known and len(self._names) == len(self._patterns):
-            files = Counter(pid for target in mapped for pid in target.pids)
-            for target in mapped:
-                if any(files[pid] == 1 for pid in target.pids):  # it maps nothing else, so it is linked statically
-                    self._in_file(target, go=False)
+            for target in alone:
+                self._in_file(target, go=False)
 
     def _is_called(self, name: str) -> bool:
         name = name.removesuffix(" (deleted)")
-        libraries_meant = [self._library, *(["c"] if self._library in libraries.MERGED else [])]
-        return any(libraries.is_called(name, library) for library in libraries_meant)
+        if libraries.is_called(name, self._library):
+            return True
+        return self._library in libraries.MERGED and libraries.is_called(name, "c")
 
     def _keys(self) -> set[FileKey | None]:
         """The files of the functions that were found."""
@@ -240,13 +240,18 @@ class _Search:
             self._remarks.append(Remark(f"{program.path} calls its own functions instead: ", names))
 
 
-def _all_mapped() -> list[Target]:
-    """What runs, as of a moment ago: a tool asks for one group of functions after the other."""
+def _all_mapped() -> tuple[list[Target], list[Target]]:
+    """What runs, as of a moment ago, because a tool asks for one group of functions after the other.
+
+    The second list has those files which some process maps alone: these are programs that are linked statically.
+    """
     global _latest
-    now = time.monotonic()
-    if now - _latest[0] > _FRESH_S:
-        _latest = now, targets.all_mapped(quiet=True)
-    return _latest[1]
+    if time.monotonic() - _latest[0] > _FRESH_S:
+        mapped = targets.all_mapped(quiet=True)
+        files = Counter(pid for target in mapped for pid in target.pids)
+        alone = [target for target in mapped if any(files[pid] == 1 for pid in target.pids)]
+        _latest = time.monotonic(), mapped, alone  # from its end: with thousands of processes a scan takes long itself
+    return _latest[1:]
 
 
 def _is_elf(path: str) -> bool:
@@ -258,7 +263,7 @@ def _is_elf(path: str) -> bool:
 
 
 def _interpreter(path: str) -> str | None:
-    """The dynamic loader that a program asks for, None where it is linked statically. ElfError."""
+    """The dynamic loader that a program asks for, None if it is linked statically. ElfError."""
     with Image.open(path) as image:
         for segment in image.segments:
             if segment.type == PT_INTERP:

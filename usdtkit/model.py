@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 RETURN_POLICIES = ("auto", "sites", "probes")
 """The ways in which a session may observe the returns of functions (see `usdtkit.trace.returns`)."""
 
-HookKind = Literal["usdt", "entry", "return"]
-"""What a hit at a place of a program means: a USDT probe, a function's entry, or a function's return."""
+HookKind = Literal["usdt", "entry", "return", "clock"]
+"""What a hit means: a USDT probe, a function's entry, a function's return, or a sample that a clock has taken."""
 
 ReturnsBy = Literal["sites", "probes", "tail"]
 """How a function's return is observed.
@@ -89,7 +89,7 @@ class Site(NamedTuple):
     """One place in the code where a probe can be hit.
 
     `address` and `semaphore` are virtual addresses of the file, corrected for prelinking; `base` is what the note says.
-    The kernel attaches by the file offsets. `semaphore` is 0 where the site has none. Provider files made by usdtkit
+    The kernel attaches by the file offsets. `semaphore` is 0 if the site has none. Provider files made by usdtkit
     have a second site at `rejected_offset`, which a call hits when its values do not fit and the probe is therefore not
     fired; elsewhere it is 0.
     """
@@ -241,8 +241,23 @@ class Tracepoint:
     name: str
 
 
-Place = UserPlace | Tracepoint
-"""What a program in the kernel can be attached to. `usdtkit.kernel.attach` has a module for each kind."""
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A clock of the kernel, which takes `frequency_hz` samples of what runs in user mode in a second of CPU time."""
+
+    frequency_hz: int
+
+    @property
+    def name(self) -> str:
+        """The name that its samples carry."""
+        return f"clock:{self.frequency_hz}"
+
+
+KernelPlace = Tracepoint | Clock
+"""What belongs to the kernel itself. `usdtkit.kernel.attach` has a module for each kind."""
+
+Place = UserPlace | KernelPlace
+"""What a program in the kernel can be attached to."""
 
 
 @dataclass(frozen=True, slots=True)

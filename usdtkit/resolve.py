@@ -185,7 +185,7 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
 
 
 def _command(name: str) -> str:
-    """The path of a command, "" where there is none. Importing shutil for this takes longer than the search."""
+    """The path of a command, "" if there is none. Importing shutil for this takes longer than the search."""
     paths = (os.path.join(directory, name) for directory in os.get_exec_path())
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 

@@ -46,19 +46,19 @@ __all__ = [
     "running_pids",
 ]
 
-_NEAR_FILES = 20  # in which near names are looked for where there is none of that name
+_NEAR_FILES = 20  # in which near names are looked for if there is none of that name
 # What a search for a bare name may spend on files of other users. A machine with hundreds of them takes a tenth of it.
 _SEARCH_S, _BYTES_A_SECOND = 5.0, 100e6
 
 
 def probes_in(target: Target | str) -> tuple[Probe, ...]:
-    """Return all probes of one file, () where it has none. ElfError where it is damaged."""
+    """Return all probes of one file, () if it has none. ElfError if it is damaged."""
     opened = images(Target(target, target) if isinstance(target, str) else target)
     return tuple(probe for image in opened for probe in _read_probes(image))
 
 
 def functions_in(target: Target, *names: symbols.Pattern) -> list[Function]:
-    """Return the functions of one file that match (see `symbols.functions`), [] where there are none. ElfError."""
+    """Return the functions of one file that match (see `symbols.functions`), [] if there are none. ElfError."""
     return [function for image in images(target) for function in symbols.functions(image, *names)]
 
 
@@ -193,7 +193,7 @@ def find_functions(
     """Return the functions of `library` (see `resolve`) that match any of the patterns (see `symbols.Pattern`).
 
     A name without a symbol means the copies that the compiler has made of that function in its place. NotFoundError is
-    raised where not one pattern matches, with the nearest names; a caller to whom each name matters compares. `hold` is
+    raised if not one pattern matches, with the nearest names; a caller to whom each name matters compares. `hold` is
     as in `probes_of`.
     """
     if library in libraries.MERGED:

@@ -205,7 +205,7 @@ def test_no_output_at_all(arguments):
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
 def test_no_messages(redirection):
     shell = ["sh", "-c", f'exec "$@" {redirection}', "sh"]
-    done = usdtkit("gethostlatency", "-d", "0.1", prefix=shell)
+    done = usdtkit("gethostlatency", "-p", os.getpid(), "-d", "0.1", prefix=shell)
     assert done.returncode == 0
     assert done.stdout.split()[0] == "TIME"
     assert len(done.stdout.splitlines()) == 1
@@ -263,3 +263,19 @@ def test_a_server_whose_program_was_replaced(tmp_path, compile_c, ready):
     done = usdtkit("mysqld_qslower", "-p", server.pid, "-d", "0.1")
     assert done.returncode == 0, done.stderr
     assert "received 0, lost 0" in done.stderr
+
+
+def test_an_output_file_says_what_is_wrong_with_it(tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_text("kept")
+    tool = ["gethostlatency", "-p", os.getpid(), "-d", "0.1"]
+    assert_explained(usdtkit(*tool, "--format", "nonsense", "--output", kept), 2, "no output format is called")
+    assert kept.read_text() == "kept"
+    assert_explained(usdtkit(*tool, "--json", "--output", tmp_path), 1, f"{tmp_path}: Is a directory")
+    assert_explained(usdtkit(*tool, "--json", "--output", "/dev/full"), 1, "/dev/full: No space left on device")
+
+
+def test_histograms_are_no_calls():
+    for tool, form in ((["probelatency", "c:malloc", "c:free"], "chrome"), (["mutexstat", "-H"], "folded")):
+        done = usdtkit(*tool, "-p", os.getpid(), "-d", "60", "--format", form)
+        assert_explained(done, 2, f"usdtkit {tool[0]} ")

@@ -1,5 +1,7 @@
 """gethostlatency on real programs: what they asked for and got is what it shows, in whichever C library they have."""
 
+import csv
+import json
 import shutil
 import socket
 import subprocess
@@ -199,3 +201,16 @@ def test_it_ends_with_the_process(compile_c, spawn, wait_for_line):
 def test_only_slow_look_ups(threshold, seen, look_ups):
     call = "import socket; socket.getaddrinfo('127.0.0.1', 80)"
     assert len(look_ups(lambda: run(sys.executable, "-c", call), "-m", threshold)) == seen
+
+
+@pytest.mark.parametrize("form", ["csv", "chrome"])
+def test_another_format_in_a_file(spawn, tmp_path, form):
+    written = tmp_path / "look-ups"
+    tracer = start_tracing(spawn, "gethostlatency", "--format", form, "--output", written)
+    pid = run("getent", "ahosts", "localhost")
+    assert stop_tracing(tracer)[0] == ""
+    if form == "csv":
+        events = list(csv.DictReader(written.open()))
+        assert any(event["pid"] == str(pid) and event["host"] == "localhost" for event in events)
+    else:
+        assert any(event["pid"] == pid and event["name"] == "getaddrinfo" for event in json.loads(written.read_text()))

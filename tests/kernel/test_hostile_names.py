@@ -46,9 +46,11 @@ def test_patterns_are_what_they_say(traced):
 
 def test_flow_goes_on_behind_what_never_returned(traced):
     _, rows, summary = json_lines(traced("uflow", "--json", "-C", "Order")[0])
-    flow = [row["flow"] for row in rows if "red" not in row["flow"]]
-    turn = ["<- Order.unheard", "-> Order.outer", "  -> Order.died", "<- Order.outer"]
-    assert flow == [*turn * 13, "-> Order.last"]
+    rows = [row for row in rows if "red" not in row["flow"]]
+    died = "  <- Order.died (no return)"
+    turn = ["<- Order.unheard", "-> Order.outer", "  -> Order.died", died, "<- Order.outer"]
+    assert [row["flow"] for row in rows] == [*turn * 13, "-> Order.last", "<- Order.last (no return)"]
+    assert [row["reported"] for row in rows] == ["no return" not in row["flow"] for row in rows]
     assert summary["lost"] == 0
 
 

@@ -15,8 +15,10 @@ import pytest
 from commandline import assert_explained, go, json_lines, start_tracing, stop_tracing, usdtkit
 from processes import read_until
 
+from usdtkit import trace
 from usdtkit.cli import command
 from usdtkit.cli.bundle import programs_of
+from usdtkit.tools import ugc
 
 PROGRAMS = Path(__file__).parents[1] / "programs" / "languages"
 JAVA = ["java", "-XX:+UseSerialGC", "-Xshare:auto"]
@@ -162,6 +164,17 @@ def test_collections_of_python(traced):
     assert header["schema"] == "usdtkit.ugc/1"
     assert [row["description"].split()[:2] for row in rows] == [["collection", "generation=2"]] * 13
     assert all(row["latency_ns"] > 0 for row in rows)
+
+
+def test_a_tool_that_python_calls(working):
+    process = working(["/usr/bin/python3", PROGRAMS / "work.py"])
+    with trace.Session(pid=process.pid) as session:
+        rows = iter(ugc.trace(session, ugc.Options(filter="generation=2")))
+        session.start()
+        go(process)
+        collections = [next(rows) for _ in range(13)]
+    assert {row["kind"] for row in collections} == {"collection"}
+    assert all(row["latency_ns"] > 0 and row["start"] == {"generation": 2} for row in collections)
 
 
 def test_threads_and_exceptions_of_python(traced):

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
 
+from usdtkit.tools import memleak
+from usdtkit.trace import Session
+
 LIBRARIES = Path(f"/usr/lib/{os.uname().machine}-linux-gnu")
 JEMALLOC, TCMALLOC = LIBRARIES / "libjemalloc.so.2", LIBRARIES / "libtcmalloc_minimal.so.4"
 # What the C library keeps of a thread.
@@ -161,6 +164,19 @@ def test_each_call(leak):
     heading, *lines = leak("leak", "-t", times=97)[0].splitlines()
     assert heading.split() == ["TIME", "PID", "FUNCTION", "BYTES", "ADDRESS"]
     assert len(lines) == len(rows)
+
+
+def test_a_tool_that_python_calls(compile_c, ready, wait_for_line):
+    program = ready([compile_c("heap.c", "-O2", "-fno-omit-frame-pointer", "-pthread"), "leak", "997"])
+    with Session(pid=program.pid) as session:
+        results = memleak.trace(session, memleak.Options(older_ms=0.0))
+        session.start()
+        go(program)
+        wait_for_line(program, "kept")
+        title, *stacks = results.summarise()
+    assert title.title == "Top 10 stacks with outstanding allocations:"
+    assert (stacks[-1].values["count"], stacks[-1].weight) == (997, 997 * 31)
+    assert stacks[-1].frames.frames[0].name == "leaky"
 
 
 def test_no_process_and_no_allocator(compile_c):

@@ -10,7 +10,6 @@ and configuration do not matter. A start whose program is in the cache reads one
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -174,6 +173,8 @@ def _explain(errors: str, text: str) -> ProgramError:
 
 def _decode(stored: bytes) -> Bytecode | None:
     """Bytecode from the child's JSON, or None where the JSON is something else."""
+    import json  # here, because it takes a millisecond, and neither help nor --explain decodes a program
+
     try:
         answer: dict[str, Any] = json.loads(stored)
         return Bytecode(

@@ -77,7 +77,7 @@ def _builtin(name: str, access: Access) -> ex.Expression:
             raise UsageError(f"{scope.what}: only a function's return has a return value")
         return access.return_value()
     if name == "ustack":
-        access.uses |= {"stack"} if scope.kind == "entry" else {"stack", "cookie"}
+        access.uses |= {"stack"} if scope.kind in ("entry", "clock") else {"stack", "cookie"}
         return StackId(access.stack)
     if name == "probe":
         access.uses.add("cookie")
@@ -93,6 +93,11 @@ def _builtin(name: str, access: Access) -> ex.Expression:
             raise UsageError(
                 f"{scope.what}: the caller is not known at a USDT probe",
                 hint="ustack, or the function's entry",
+            )
+        if scope.kind == "clock":
+            raise UsageError(
+                f"{scope.what}: where the function that a clock interrupts was called from is not known",
+                hint="ustack",
             )
         return IntegerValue(access.return_address())
     code, used = _EVERYWHERE[name]

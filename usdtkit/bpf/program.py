@@ -220,7 +220,8 @@ def _walked_once(lines: list[str], stack: str) -> list[str]:
 
 
 def _text(name: str) -> str:
-    with open(f"{os.path.dirname(__file__)}/{name}") as file:  # noqa: PTH120, PTH123 importing pathlib takes long
+    # Importing pathlib takes long. The encoding of the locale may be another.
+    with open(f"{os.path.dirname(__file__)}/{name}", encoding="utf-8") as file:  # noqa: PTH120, PTH123
         return file.read()
 
 

@@ -57,6 +57,9 @@ class Scope:
                 f"{self.what}: a function's arguments cannot be read when it returns",
                 hint="keep them from its entry: session.pair(uprobe(…), keep=[…])",
             )
+        if self.kind == "clock":
+            known = "ip, ustack, pid, tid, uid, gid, cgroup, cpu, comm, time, probe"
+            raise UsageError(f"{self.what}: a clock has no arguments, so no {which!r}", hint=f"it has {known}")
         if isinstance(which, str):
             for argument in self.arguments:
                 if argument.name == which:

@@ -160,6 +160,16 @@ def _discard_output() -> None:
     os.close(nowhere)
 
 
+def _untranslated(text: str) -> str:
+    """The text as it is."""
+    return text
+
+
+# argparse would look for a translation of each of its titles, of which Python ships none, and import locale to do so:
+# that takes a millisecond of every start.
+argparse._ = _untranslated  # type: ignore[attr-defined]
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """As wide as the terminal. argparse would ask shutil, and import for it what unpacks archives, at every start."""
 
@@ -250,7 +260,7 @@ def _log_of_information() -> Iterator[None]:
 
 
 def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
-    """A command or tool, and the parser of its options. UsageError where there is none of this name."""
+    """A command or tool, and the parser of its options. UsageError if there is none of this name."""
     language = _language_of(name)
     module = _module(f"u{name.removeprefix(language)}" if language else name)
     summary, _, details = (module.__doc__ or "").partition("\n")

@@ -116,6 +116,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--format", metavar="NAME", help="write this format: table, json, csv, folded, chrome or another"
     )
+    parser.add_argument("--output", metavar="FILE", help="write to FILE instead of standard output")
     parser.set_defaults(format="table")
 
 

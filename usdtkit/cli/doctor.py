@@ -87,7 +87,7 @@ def examine() -> list[Row]:
 
 
 def _came_compiled() -> str:
-    """What of this installation needs no compiler, as the end of a sentence; "" where all does."""
+    """What of this installation needs no compiler, as the end of a sentence; "" if all does."""
     if not bundle.SHIPPED.exists():
         return ""
     try:

@@ -37,8 +37,8 @@ OWNER = Column(
     optional=True,
 )
 COLUMNS = (
-    Column("kind", "KIND", width=6, meaning="what is attached to", values=("usdt", "entry", "return")),
-    Column("file_offset", "OFFSET", "count", 12, "where in the file", show=hex, left=True),
+    Column("kind", "KIND", width=6, meaning="what is attached to", values=("usdt", "entry", "return", "clock")),
+    Column("file_offset", "OFFSET", "count", 12, "where in the file; 0 for a clock", show=_hex, left=True),
     Column("semaphore_offset", "SEMAPHORE", "count", 12, "0 where there is none", show=_hex, left=True),
     Column(
         *(
@@ -46,12 +46,15 @@ COLUMNS = (
             "COST",
             "string",
             8,
-            "what a hit makes the kernel do: emulated costs 0.5 µs, stepped 7 to 17",
+            "what a hit makes the kernel do: emulated costs 0.5 µs, stepped 7 to 17, interrupt 1 to 2",
         ),
-        values=("emulated", "stepped", "refused", "mistaken", "held", "unknown"),
+        values=("emulated", "stepped", "refused", "mistaken", "held", "unknown", "interrupt"),
     ),
-    Column("name", "NAME", width=28, meaning="the probe or function"),
-    Column("path", "FILE", width=40, meaning="the file"),
+    Column("name", "NAME", width=28, meaning="the probe, function or clock"),
+    Column(
+        *("path", "FILE", "string", 40, "the file; empty for a clock, which is in none"),
+        show=lambda path: printable(path) or "-",
+    ),
     Column(
         *("returns", "RETURNS", "string", 7, "how the function's returns are seen"),
         show=lambda way: way or "-",
@@ -74,6 +77,8 @@ def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
     plan = session.plan()
     owners = strangers(plan, named_pids)
     sink.begin(Schema("explain", COLUMNS if owners else [column for column in COLUMNS if column is not OWNER]))
+    for remark in session.remarks:
+        note(f"usdtkit: {remark}")
     for site in plan:
         sink.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
     for (returns, why), number in Counter((site.returns, site.why) for site in plan if site.kind == "return").items():
@@ -109,7 +114,7 @@ def strangers(plan: Sequence[Planned], named_pids: Iterable[int]) -> dict[str, i
     A process that was found by the name of its program was not named: anybody can give a program that name.
     """
     users = {processes.user_of(pid) for pid in named_pids}
-    owners = {path: stranger(path) for path in dict.fromkeys(site.path for site in plan)}
+    owners = {path: stranger(path) for path in dict.fromkeys(site.path for site in plan if site.path)}
     return {path: owner for path, owner in owners.items() if owner is not None and owner not in users}
 
 

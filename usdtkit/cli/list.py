@@ -179,7 +179,7 @@ def _targets(names: Sequence[str], pids: Sequence[int], progress: Progress) -> l
 def _select(
     probes: Sequence[Probe], globs: Sequence[str], names: Sequence[str], pids: Sequence[int]
 ) -> Sequence[Probe]:
-    """The probes that the globs select, all where there are no globs. NotFoundError where there is none."""
+    """The probes that the globs select, all where there are no globs. NotFoundError if there is none."""
     match = re.compile("|".join(translate(glob) for glob in globs)).match
     selected = [probe for probe in probes if not globs or match(probe.spec) or match(probe.name)]
     if selected:
@@ -193,7 +193,7 @@ def _select(
 
 
 def _as_json(probe: Probe, pids: Sequence[int], owner: int | None) -> dict[str, object]:
-    """The object of a probe; `owner` is the user whose file it is in, where that is neither root nor we."""
+    """The object of a probe; `owner` is the user whose file it is in, if that is neither root nor we."""
     fields = probe.to_json()
     if pids:
         fields["processes"] = [processes.numbers(pid) or (pid,) for pid in pids]
@@ -227,7 +227,7 @@ def _explain(argument: Argument) -> str:
 
 
 def _problem(probe: Probe, argument: Argument) -> str:
-    """Why the argument cannot be read at one of the sites, "" where it can be read at all of them."""
+    """Why the argument cannot be read at one of the sites, "" if it can be read at all of them."""
     for site in probe.sites:
         for operand in site.operands[argument.operand : argument.operand + argument.width]:
             if operand.kind == "unreadable":
@@ -273,7 +273,7 @@ def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int],
 def _costs(functions: Sequence[Function]) -> Iterator[str]:
     """For each function, whether the kernel emulates or steps its first instruction.
 
-    The file is opened again, because the search has closed it. The answer is "unknown" where it has gone or been
+    The file is opened again, because the search has closed it. The answer is "unknown" if it has gone or been
     replaced since.
     """
     for file_read, group in groupby(functions, lambda function: function.file):

@@ -10,7 +10,7 @@ and from what was parsed an instance of the class. Python code that calls a tool
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from usdtkit.errors import UsageError
@@ -78,6 +78,19 @@ class Option:
             return tuple(value or ())
         return value
 
+    def checked(self, name: str, value: Any) -> Any:
+        """The value of the field `name` as an options record keeps it. UsageError where the field cannot have it."""
+        if self.is_sequence:
+            if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+                raise UsageError(f"{name} has several values: {value!r} is one", hint=f"{name}=[{value!r}]")
+            return tuple(value)
+        choices = self.arguments.get("choices")
+        if value is None and self.default is not None:
+            raise UsageError(f"{name} cannot be None", hint="leave it out for its default")
+        if choices is not None and value is not None and value not in choices:
+            raise UsageError(f"{name} cannot be {value!r}", hint=f"one of {', '.join(map(str, choices))}")
+        return value
+
 
 def option(
     *flags: str,
@@ -99,8 +112,9 @@ def option(
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
 class ToolOptions:
-    """Base of the options of tools: an immutable record, made by keywords. UsageError names what is missing or unknown.
+    """Base of the options of tools: an immutable record, made by keywords.
 
+    UsageError says which option is missing, unknown, or has a value that it cannot have.
     A class that derives from several has the fields of all; its own come first on the command line.
     """
 
@@ -120,19 +134,25 @@ class ToolOptions:
 
     def __init__(self, **values: Any) -> None:
         options = type(self).__options__
-        missing = [name for name, one in options.items() if name not in values and one.default is REQUIRED]
+        missing = [name for name, declared in options.items() if name not in values and declared.default is REQUIRED]
         unknown = [name for name in values if name not in options]
         if missing or unknown:
             where = type(self).__module__
             what = f"needs {', '.join(missing)}" if missing else f"has no {', '.join(unknown)}"
             raise UsageError(f"{where}.Options {what}", hint=f"its options are {', '.join(options)}")
-        self.__dict__.update({name: one.default for name, one in options.items()} | values)
+        for name, value in values.items():
+            values[name] = options[name].checked(name, value)
+        self.__dict__.update({name: declared.default for name, declared in options.items()} | values)
 
     def session_values(self) -> list[tuple[str, Any]]:
         """(argument of the session, value) of the fields that are such arguments."""
-        return [(one.session, getattr(self, name)) for name, one in type(self).__options__.items() if one.session]
+        options = type(self).__options__.items()
+        return [(declared.session, getattr(self, name)) for name, declared in options if declared.session]
 
     def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"options cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> None:
         raise AttributeError(f"options cannot be changed: {name}")
 
     def __repr__(self) -> str:
@@ -149,10 +169,10 @@ class ToolOptions:
         groups: dict[str, Any] = {}
         for names in cls.exclusive:
             groups |= dict.fromkeys(names, parser.add_mutually_exclusive_group())
-        for name, one in cls.__options__.items():
-            one.add_to(groups.get(name, parser), name)
+        for name, declared in cls.__options__.items():
+            declared.add_to(groups.get(name, parser), name)
 
     @classmethod
     def of(cls, parsed: argparse.Namespace) -> Any:
         """The record of what a parser has parsed."""
-        return cls(**{name: one.value_in(parsed, name) for name, one in cls.__options__.items()})
+        return cls(**{name: declared.value_in(parsed, name) for name, declared in cls.__options__.items()})

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import operator
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,14 +29,13 @@ from usdtkit.cli.arguments import LOST_EVENTS, Spelling, add_tool_options
 from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions
 from usdtkit.errors import NotFoundError, UsdtkitError
-from usdtkit.output.sink import Sink, open_sink
+from usdtkit.output.sink import Sink, open_sink, sink_type
 from usdtkit.records import replace
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Block
 from usdtkit.results.columns import TIME, Schema
 from usdtkit.results.results import Results, Rows, Summaries
 from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
-from usdtkit.trace.command import ending
 
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
@@ -77,8 +76,10 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
             return 0
         if parsed.program or (parsed.verbose and parsed.shows_program):
             note(session.program().text)
+        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries))
+        sink.check(schema)
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
-        _show(results, Schema(name_of(tool), results.columns, isinstance(results, Summaries)), sink, parsed)
+        _show(results, schema, sink, parsed)
         return _end(results, sink, parsed)
 
 
@@ -153,21 +154,27 @@ def _session(named: Sequence[int] | None, found: Sequence[int] | None, arguments
 @contextmanager
 def _sink(parsed: argparse.Namespace) -> Iterator[Sink]:
     """The sink of the chosen format, on standard output or on the file that `--output` names."""
-    path: str | None = getattr(parsed, "output", None)
+    path: str | None = parsed.output
     if path is None:
         sink = open_sink(parsed.format, sys.stdout)
         yield sink
         sink.close()
         return
-    try:
-        with open(path, "w", encoding="ascii", errors="backslashreplace") as file:  # noqa: PTH123
-            sink = open_sink(parsed.format, file)
-            yield sink
-            sink.close()
-    except OSError as error:  # a write that fails does not say to which file
-        if error.filename not in (None, path):
-            raise
-        raise UsdtkitError(f"{path}: {error.strerror}") from None
+    make_sink = sink_type(parsed.format)  # before the file, which an unknown format leaves as it is
+    with io.TextIOWrapper(io.BufferedWriter(_OutputFile(path, "w")), "utf-8", "backslashreplace") as file:
+        sink = make_sink(file)
+        yield sink
+        sink.close()
+
+
+class _OutputFile(io.FileIO):
+    """The file that `--output` names. A write that fails says to which file."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise UsdtkitError(f"{self.name!s}: {error.strerror}") from None
 
 
 def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namespace, named: Iterable[int]) -> None:
@@ -219,6 +226,8 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
         note(line)
     summary = session.summary()
     if summary.command_status:
+        from usdtkit.trace.command import ending  # lazy: most sessions start no command
+
         note(f"usdtkit: {ending(summary.command_status)}")
     reasons = [] if summary.hits or summary.received else session.presence.reasons()
     account = Account(summary, reasons, session.unexplained_ends())
@@ -232,6 +241,8 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
 
 @contextmanager
 def _stop_on_signals(session: Session) -> Iterator[None]:
+    import signal  # lazy: it takes 0.4 ms, and only a trace that runs catches signals
+
     asked_at: float | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:

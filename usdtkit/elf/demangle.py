@@ -40,7 +40,7 @@ _RUST_CHARACTERS = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP":
 def demangle(names: Sequence[str]) -> list[str]:
     """Return the names as they were written, "" for each that is not mangled or cannot be read within the limits.
 
-    UnsupportedError where pycxxfilt is not installed.
+    UnsupportedError if pycxxfilt is not installed.
     """
     left = [(index, name) for index, name in enumerate(names) if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)]
     results = [""] * len(names)

@@ -149,7 +149,7 @@ class ExitFinder:
         return Exits(tuple(sites[offset] for offset in sorted(sites)), is_leaf, tuple(ends), entry)
 
     def pointer(self, address: int) -> int:
-        """The address of the function that the file, or the loader, puts at this address of data; 0 where none is."""
+        """The address of the function that the file, or the loader, puts at this address of data; 0 if none is."""
         return self._callees.pointer(address)
 
     def starts(self, function: Function) -> list[int] | None:
@@ -296,7 +296,7 @@ class ExitFinder:
     def _indirect_jumps(
         self, jumps: list[Flow], ranges: list[Code], reached: set[int] | None
     ) -> tuple[list[Flow] | None, bool]:
-        """The indirect jumps that leave the function (None where that is unclear), and whether others are a switch.
+        """The indirect jumps that leave the function (None if that is unclear), and whether others are a switch.
 
         A tail call needs the stack as it was at the entry. A jump through an array where the stack is so can be a tail
         call through an array of functions, or a switch. A switch leads to code of the function that no other jump leads

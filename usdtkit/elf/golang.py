@@ -49,7 +49,7 @@ def is_go(image: Image) -> bool:
 
 
 def refusal(image: Image, name: str) -> str:
-    """Return why Go's own convention does not say where a function of a Go program returns; "" where it does."""
+    """Return why Go's own convention does not say where a function of a Go program returns; "" if it does."""
     if not _is_recent(image):
         return "it was built by Go before 1.18, or by an unknown version"
     if name.endswith(".abi0"):
@@ -62,7 +62,7 @@ def refusal(image: Image, name: str) -> str:
 
 
 def stack_check(start: int, flows: Sequence[tuple[int, int, int, int]]) -> int:
-    """Bytes from the start of a function to the instruction behind its stack check, 0 where it has none.
+    """Bytes from the start of a function to the instruction behind its stack check, 0 if it has none.
 
     `flows` are (address, length, kind, target) of the instructions that change the flow of control. The check is one
     or two branches to a block that makes one call and jumps back to the start.

@@ -43,7 +43,7 @@ def _on_page(segments: Iterable[Segment], offset: int, page: int) -> int:
 
 
 def address_of(image: Image, offset: int, *, writable: bool = False) -> int | None:
-    """Return the virtual address of a file offset, None where it is not loaded; with `writable`, loaded writable."""
+    """Return the virtual address of a file offset, None if it is not loaded; with `writable`, loaded writable."""
     for load in _loads(image):
         if 0 <= offset - load.offset < load.file_size and (load.flags & PF_W or not writable):
             return load.address + offset - load.offset

@@ -62,7 +62,7 @@ class SymbolTable:
         return None
 
     def find(self, address: int) -> tuple[str, int] | None:
-        """(name, offset in it) of the function at a virtual address, None where no symbol covers it."""
+        """(name, offset in it) of the function at a virtual address, None if no symbol covers it."""
         nearest = bisect_right(self._starts, address) - 1
         before = range(nearest, max(-1, nearest - _ENCLOSING), -1)
         for at in before:

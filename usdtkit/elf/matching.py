@@ -17,7 +17,7 @@ from usdtkit.elf.tables import Table
 
 _FEW = 64  # names, each of which is searched for by itself
 _SHORTEST_LITERAL = 3  # shorter ones are in most names
-_GLOB = re.compile(r"[*?\[]")
+_WILDCARDS = frozenset("*?[")
 # C++'s mangling, and Rust's older and newer one.
 _MANGLED = re.compile(rb"_[ZR]\w")
 
@@ -28,7 +28,7 @@ space is compared with demangled names, with and without their parameters; a reg
 
 def is_name(pattern: Pattern) -> bool:
     """Return whether a pattern is a plain name, and neither a glob nor a regex."""
-    return isinstance(pattern, str) and not _GLOB.search(pattern)
+    return isinstance(pattern, str) and _WILDCARDS.isdisjoint(pattern)
 
 
 def is_demangled(pattern: Pattern) -> bool:
@@ -46,7 +46,7 @@ def matches(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, st
     for pattern in patterns:
         if is_demangled(pattern):
             demangled.append(pattern)
-        elif isinstance(pattern, str) and not _GLOB.search(pattern):
+        elif isinstance(pattern, str) and _WILDCARDS.isdisjoint(pattern):
             name_offsets |= offsets_of(table.strings, pattern.encode("utf-8", "surrogateescape"))
         else:
             plain.append(pattern)

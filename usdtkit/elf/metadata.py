@@ -95,7 +95,7 @@ def _describe(argument: ArgumentDescription) -> dict[str, object]:
 
 
 def decode(description: bytes) -> dict[tuple[str, str], Declared]:
-    """Return what a note says of each (provider, probe). One of `ERRORS` is raised where it is not as agreed."""
+    """Return what a note says of each (provider, probe). One of `ERRORS` is raised if it is not as agreed."""
     import json  # few files carry this note
 
     content: Any = json.loads(description.rstrip(b"\0").decode("utf-8"))

@@ -20,7 +20,7 @@ _MEMBERS = (40, 48)
 
 
 def handshakes(image: Image, finder: ExitFinder) -> tuple[int, ...]:
-    """Return the addresses of the two functions; () where the file does not look as expected."""
+    """Return the addresses of the two functions; () if the file does not look as expected."""
     for method in functions(image, _METHOD):
         try:
             code = image.read(method.file_offset, min(method.size, _LONGEST))

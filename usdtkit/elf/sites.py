@@ -21,15 +21,15 @@ _SETS_FRAME_POINTER = b"\x48\x89\xe5"  # mov %rsp,%rbp
 
 
 def cost(image: Image, file_offset: int) -> Cost:
-    """Return what a hit of a probe on the instruction at a file offset costs; "unknown" where it is not x86 code."""
+    """Return what a hit of a probe on the instruction at a file offset costs; "unknown" if it is not x86 code."""
     code = image.read(file_offset, max(0, min(LONGEST, image.size - file_offset)))
     return cost_of(code, image.machine)
 
 
 def check(image: Image, *addresses: int) -> None:
-    """Raise where no probe may be put at one of the virtual addresses.
+    """Raise an error if no probe may be put at one of the virtual addresses.
 
-    ElfError where it lies outside of the file's code. UsageError where it lies in a function but is not the first byte
+    ElfError if it lies outside of the file's code. UsageError if it lies in a function but is not the first byte
     of an instruction, or where the kernel refuses the instruction or mistakes it for another. In a function that cannot
     be decoded, the USDT sites are taken for first bytes of instructions.
     """
@@ -53,9 +53,9 @@ def check(image: Image, *addresses: int) -> None:
 
 
 def check_offset(image: Image, function: Function, offset: int) -> None:
-    """Raise where no probe may be put `offset` bytes from the start of a function of this file.
+    """Raise an error if no probe may be put `offset` bytes from the start of a function of this file.
 
-    UsageError where no instruction begins there, with the two nearest offsets at which one does, and where the kernel
+    UsageError if no instruction begins there, with the two nearest offsets at which one does, or if the kernel
     puts no probe on the instruction.
     """
     from usdtkit.elf.exits import ExitFinder  # lazy, as above
@@ -70,7 +70,7 @@ def check_offset(image: Image, function: Function, offset: int) -> None:
 
 
 def _check_instruction(image: Image, address: int, where: str) -> None:
-    """UsageError where the kernel would refuse or mistake the instruction, or let no signal interrupt it."""
+    """UsageError if the kernel would refuse or mistake the instruction, or let no signal interrupt it."""
     probe_cost = cost(image, image.file_offset(address))
     if probe_cost in ("refused", "mistaken"):
         why = "puts no probe on" if probe_cost == "refused" else "would execute something else in place of"
@@ -99,7 +99,7 @@ def _within_instruction(where: str, name: str, offset: int, starts: Sequence[int
 
 
 def keeps_frame_pointer(image: Image, function: str) -> bool | None:
-    """Return whether a function sets up a frame pointer first; None where there is no such function.
+    """Return whether a function sets up a frame pointer first; None if there is no such function.
 
     Only on x86-64 compilers have the choice; on other machines the answer is always yes.
     """

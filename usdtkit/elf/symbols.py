@@ -85,7 +85,7 @@ class Addresses:
         self._effort = _MOST_EFFORT
 
     def find(self, name: str) -> int | None:
-        """Return the virtual address of a defined function or variable; None where none or several have the name."""
+        """Return the virtual address of a defined function or variable; None if none or several have the name."""
         if name not in self._known:
             if self._tables is None:
                 self._tables = list(all_tables(self._image))

@@ -163,7 +163,7 @@ def _prefixed(table: Table) -> set[str]:
 
 
 def _soname(image: Image) -> str:
-    """The name by which other files ask the loader for this one, "" where it has none."""
+    """The name by which other files ask the loader for this one, "" if it has none."""
     section = next((section for section in image.sections if section.type == SHT_DYNAMIC), None)
     if section is None or section.link >= len(image.sections):
         return ""

@@ -92,8 +92,9 @@ class Loaded:
         """
         key = (name, type, attach_type, cookie)
         if key not in self._programs:
-            flags = SLEEPABLE if self._sleepable and type == PROG_TYPE_KPROBE else 0
-            self._programs[key] = _load(type, name, self._code(name, cookie), flags, attach_type)
+            sleepable = self._sleepable and type == PROG_TYPE_KPROBE
+            code = self._code(name, cookie, sleepable=sleepable)
+            self._programs[key] = _load(type, name, code, SLEEPABLE if sleepable else 0, attach_type)
         return self._programs[key]
 
     def joined(self, cookies: Mapping[str, set[int]], returns: Mapping[str, str] | None = None) -> int | None:
@@ -110,7 +111,8 @@ class Loaded:
         if key not in self._programs:
             try:
                 names = [*cookies, *(returns or {}).values()]
-                code = dispatcher(ranges, {name: self._code(name) for name in names}, returns)
+                codes = {name: self._code(name, sleepable=self._sleepable) for name in names}
+                code = dispatcher(ranges, codes, returns)
             except (LookupError, struct.error):
                 return None
             flags = SLEEPABLE if self._sleepable else 0
@@ -123,9 +125,9 @@ class Loaded:
             self._programs[key] = descriptor
         return self._programs[key]
 
-    def _code(self, name: str, cookie: int | None = None) -> bytes:
+    def _code(self, name: str, cookie: int | None = None, *, sleepable: bool) -> bytes:
         try:
-            return self._link(self._bytecode.programs[name], cookie)
+            return self._link(self._bytecode.programs[name], cookie, sleepable)
         except (LookupError, struct.error):
             raise _misfit(name) from None
 
@@ -137,7 +139,7 @@ class Loaded:
         for map_ in self.maps.values():
             map_.close()
 
-    def _link(self, code: bytes, cookie: int | None) -> bytes:
+    def _link(self, code: bytes, cookie: int | None, sleepable: bool) -> bytes:
         maps = [self.maps[description.name] for description in self._bytecode.maps]
         linked = bytearray(code)
         # The second half of a 64-bit constant has the opcode 0.
@@ -153,9 +155,7 @@ class Loaded:
             elif opcode == CALL and registers == 0:
                 if cookie is not None and immediate == GET_ATTACH_COOKIE:
                     struct.pack_into("<BBhI", linked, index * 8, MOVE32_IMMEDIATE, 0, 0, cookie)
-                elif (
-                    not self._sleepable and immediate == COPY_FROM_USER
-                ):  # it fails then, as for a page that is not there
+                elif not sleepable and immediate == COPY_FROM_USER:  # it fails then, as for a page that is not there
                     INSTRUCTION.pack_into(linked, index * 8, MOVE_IMMEDIATE, 0, 0, -errno.EFAULT)
         return bytes(linked)
 

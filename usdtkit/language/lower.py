@@ -58,7 +58,7 @@ class Lowering:
         self._kept_names: dict[tuple[str, str], str] = {}
 
     def condition(self, node: nodes.Node) -> Expression:
-        """An expression that is true where the C expression is not 0."""
+        """An expression that is true if the C expression is not 0."""
         return self._guarded(node, self._truth)
 
     def number(self, node: nodes.Node) -> Expression:

@@ -35,8 +35,12 @@ class Sink:
         self.schema = Schema("")
         self.time_ns: int | None = None
 
+    def check(self, schema: Schema) -> None:
+        """Raise UsageError if the format cannot show such results, as one knows before there are any."""
+
     def begin(self, schema: Schema) -> None:
         """Take note of what will come, and write what stands before it. Raises UsageError for what cannot be shown."""
+        self.check(schema)
         self.schema = schema
 
     def row(self, row: Row) -> None:
@@ -114,8 +118,8 @@ def format_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(import_module(FORMATS).__path__))
 
 
-def open_sink(name: str, stream: TextIO) -> Sink:
-    """A sink of the format `name` that writes to `stream`. UsageError where no format has this name."""
+def sink_type(name: str) -> type[Sink]:
+    """The class of the sinks of the format `name`. UsageError if no format has this name."""
     try:
         module = import_module(f"{FORMATS}.{name}") if name.isidentifier() else None
     except ModuleNotFoundError as error:
@@ -124,5 +128,10 @@ def open_sink(name: str, stream: TextIO) -> Sink:
         module = None
     if module is None:
         raise UsageError(f"no output format is called {name!r}", hint=f"one of {', '.join(format_names())}")
-    sink: Sink = module.SINK(stream)
-    return sink
+    kind: type[Sink] = module.SINK
+    return kind
+
+
+def open_sink(name: str, stream: TextIO) -> Sink:
+    """A sink of the format `name` that writes to `stream`. UsageError if no format has this name."""
+    return sink_type(name)(stream)

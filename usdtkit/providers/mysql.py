@@ -58,7 +58,7 @@ DISPATCH_COMMAND = (
 
 
 def servers() -> list[int]:
-    """The MySQL and MariaDB servers that run here. NotFoundError where there is none, PrivilegeError as `running`."""
+    """The MySQL and MariaDB servers that run here. NotFoundError if there is none, PrivilegeError as `running`."""
     return running(*SERVERS)
 
 
@@ -72,7 +72,7 @@ def queries(
     `program` names the server's program where no server runs yet. Prepared statements of the binary protocol, and
     the statements within a stored procedure, are not seen.
 
-    Raises NotFoundError where there is no server, or one that has neither the probes nor the function.
+    Raises NotFoundError if there is no server, or one that has neither the probes nor the function.
     """
     programs = program_files(session, SERVERS, program)
     if pairs := [pair for path in programs for pair in _queries_of(session, path, size)]:
@@ -91,7 +91,7 @@ def shown(query: str | bytes | None, *, raw: bool = False) -> str | None:
 def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> LatencyGroups:
     """Sum up the latencies of queries by statement (with `raw` as it was sent), kind, pid, user or database.
 
-    The queries then send the events that the groups need: give each of them to `add`. UnsupportedError where `by` is
+    The queries then send the events that the groups need: give each of them to `add`. UnsupportedError if `by` is
     "user" or "database" and the server does not say it, as only the probes do.
     """
     if by != "user" and by != "database":
@@ -111,7 +111,7 @@ def _field(name: str) -> Callable[[Any], str]:
 
 
 def _queries_of(session: Session, program: str, size: int) -> list[Pair]:
-    """The queries of one program: by its probes, else by dispatch_command; none where it has neither."""
+    """The queries of one program: by its probes, else by dispatch_command; none if it has neither."""
     try:
         names = {name: cstr(name, NAME_SIZE) for name in ("database", "user")}
         start, done = usdt("mysql:query__start", program), usdt("mysql:query__done", program)

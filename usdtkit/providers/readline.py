@@ -16,8 +16,7 @@ from collections.abc import Sequence
 
 from usdtkit import targets
 from usdtkit.errors import NotFoundError
-from usdtkit.trace import Session, Source, Sources, comm, cstr, retval, uretprobe
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace import Resolved, Session, Source, Sources, comm, cstr, retval, uretprobe
 
 LINE_SIZE = 1024
 # bash has a copy of the library in itself. This function returns the line, or NULL at the end of the input.

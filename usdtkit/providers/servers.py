@@ -21,7 +21,7 @@ from usdtkit.trace import Session
 def running(*names: str) -> list[int]:
     """The processes whose program has one of these file names.
 
-    NotFoundError where there is none; PrivilegeError where there may be one that only root can see.
+    NotFoundError if there is none; PrivilegeError if there may be one that only root can see.
     """
     if pids := processes.named(*names):
         return pids
@@ -37,7 +37,7 @@ def program_files(session: Session, names: Sequence[str], program: str | os.Path
     That is `program` (a path, or a command) where it is given, else the program of the session's command, else what the
     session's processes run, else what all processes run whose program has one of `names`. An offline session looks at
     nothing: its server is called what `program` or the command says, or by the first of the names. Raises as `running`
-    does, and NotFoundError where the program is not there or all of the processes have ended.
+    does, and NotFoundError if the program is not there or all of the processes have ended.
     """
     if program is not None or session.command:
         name = session.command[0] if program is None else os.fspath(program)
@@ -71,7 +71,7 @@ def _programs(pids: Sequence[int]) -> list[str]:
 
 
 def _mapped(path: str, pids: Sequence[int]) -> list[Target]:
-    """The files of this path that the processes run; none where the last process with such a file has just ended."""
+    """The files of this path that the processes run; none if the last process with such a file has just ended."""
     try:
         return targets.resolve(path, pids)
     except NotFoundError:

@@ -14,8 +14,7 @@ from usdtkit import targets
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Function, UserPlace
 from usdtkit.records import NamedTuple
-from usdtkit.trace import Session, uprobe
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace import Resolved, Session, uprobe
 
 Names = tuple[str, ...]
 
@@ -187,5 +186,5 @@ def together(files: Sequence[LibraryFile], choose: Callable[[Library, Set[str]],
     for library, functions in files:
         names = choose(library, {function.name for function in functions})
         if own := [function for function in functions if function.name in names]:
-            places += uprobe(own[0].path, *names).of(own).places
+            places += uprobe(own[0].path, *names).of(own).user_places
     return Resolved("the functions of TLS libraries", "entry", (), tuple(places))

@@ -47,7 +47,7 @@ class Histogram:
 class StackSum:
     """A stack, and what all hits with this stack amount to.
 
-    `frames` is a `usdtkit.trace.Stack`, None where none was taken, or labels, innermost first. `weight` is the number
+    `frames` is a `usdtkit.trace.Stack`, None if none was taken, or labels, innermost first. `weight` is the number
     that a flame graph draws. `values` are the row's other values by the names of its columns. A table prints `before`
     above the frames, each of which begins with `indent`, and `after` below them. Formats with a row for each stack have
     a row for each of `parts` instead, where there are any. `owner` is the outermost frame of a folded line, such as

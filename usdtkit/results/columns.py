@@ -29,7 +29,7 @@ list, object, buckets   values that only JSON can show whole
 id        a number or a text that identifies something
 """
 Offsets = Literal["", "table", "all"]
-Role = Literal["", "name", "weight", "phase"]
+Role = Literal["", "name", "weight", "phase", "start"]
 NUMBERS = ("duration", "integer", "count", "number")
 
 
@@ -49,8 +49,8 @@ class Column:
     `nullable` values may be None. An `optional` column is missing from the rows that some options give. A `table_only`
     column is for people: other formats have the values that it was made of. `values` are all that a string can be.
     `fields` are the columns of an object, or of each object of a list. `offsets` and `addresses` say how the frames of
-    a stack are labelled. `role` says what a picture makes of the value: the name of a call, the weight of a stack, or
-    the phase of a call ("->" where it begins, "<-" where it ends).
+    a stack are labelled. `role` says what a picture makes of the value: the name of a call, the weight of a stack, the
+    phase of a call ("->" where it begins, "<-" where it ends), or the start of a call, where its time is not its end.
     """
 
     name: str

@@ -14,9 +14,8 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
-from usdtkit.model import Function, HookKind, Probe
+from usdtkit.model import Clock, Function, HookKind, Probe
 from usdtkit.trace.blueprint import Blueprint
-from usdtkit.trace.command import find_program
 from usdtkit.trace.fields import as_value, both
 from usdtkit.trace.finding import Finder, Signatures, ThisMachine
 from usdtkit.trace.kernelmap import MAX_CAPACITY, USUAL_CAPACITY, KernelMap, Kind, Store
@@ -30,6 +29,7 @@ from usdtkit.trace.specs import (
     StrPath,
     UsdtSpec,
     check_places,
+    resolve_clock,
     resolve_probes,
     uprobe,
     uretprobe,
@@ -73,7 +73,7 @@ class Definition:
         """The words of the command that will be started, or ()."""
         self.offline = offline
         """Whether nothing on this machine is inspected."""
-        self._program = None if command is None or offline else os.path.realpath(find_program(command))
+        self._program = None if command is None or offline else _program(command)
         self._capacity = capacity
         self._finder: Finder = Signatures(lacking) if offline else ThisMachine(self.search_pids, self._program)
         self._blueprint = Blueprint(Returns(returns, self.pids), string_size)
@@ -127,6 +127,11 @@ class Definition:
             first, second = blueprint.returns.of(first)
         else:
             second = self.resolve(end)
+        for clock in (side for side in (first, second) if side.kind == "clock"):
+            raise UsageError(
+                f"{clock.what}: a sample of a clock neither begins nor ends anything",
+                hint="session.source(clock(…)), with actions of its own",
+            )
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
         start_hook = blueprint.add_source(first)
@@ -172,8 +177,10 @@ class Definition:
         """Where a spec leads in what the session traces. NotFoundError; UsageError of a place within an instruction."""
         if isinstance(spec, Resolved):
             if spec.kind != "usdt":  # whose sites are said by its file
-                check_places(spec.places)
+                check_places(spec.user_places)
             return spec
+        if isinstance(spec, Clock):
+            return resolve_clock(spec)
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
         return self._finder.places(spec)
@@ -212,3 +219,10 @@ class Definition:
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
         return self._blueprint.plan(self.pids)
+
+
+def _program(command: Sequence[str]) -> str:
+    """The file that a command runs."""
+    from usdtkit.trace.command import find_program  # lazy: most sessions start no command
+
+    return os.path.realpath(find_program(command))

@@ -9,13 +9,15 @@ from __future__ import annotations
 import keyword
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.render import store_name
 from usdtkit.errors import UsageError
-from usdtkit.kernel.maps import Map
+
+if TYPE_CHECKING:
+    from usdtkit.kernel.maps import Map
 
 Kind = Literal["u64", "i64", "stack"]
 _KINDS = ("u64", "i64", "stack")

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.errors import UnsupportedError
-from usdtkit.kernel.attach.sites import Refusal, SitesByFile
-from usdtkit.trace.armed import Armed, Unarmed
-from usdtkit.trace.command import Command
 
 if TYPE_CHECKING:
+    from usdtkit.kernel.attach.sites import Refusal, SitesByFile
+    from usdtkit.trace.armed import Armed, Unarmed
+    from usdtkit.trace.command import Command
     from usdtkit.trace.semaphores import Semaphores
 
 # Options of node, and a setting of PHP, with which they copy their own code to huge pages when they start.
@@ -42,6 +42,8 @@ class Presence:
 
     def attached(self, sites: SitesByFile, refused: Collection[Refusal]) -> None:
         """To be called when the session has attached for the first time, to these sites without those `refused`."""
+        from usdtkit.trace.armed import Armed  # lazy: 0.8 ms, and neither help nor --explain attaches
+
         self._armed = Armed(sites, {(refusal.path, refusal.file_offset) for refusal in refused}, self._pids)
         self.extended(sites)
 

@@ -10,13 +10,15 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain, islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from usdtkit.errors import UsageError
 from usdtkit.trace.blueprint import Blueprint
 from usdtkit.trace.events import Columns
-from usdtkit.trace.running import Running
 from usdtkit.trace.waiting import Waiter
+
+if TYPE_CHECKING:
+    from usdtkit.trace.running import Running
 
 HOUR_S = 3600.0  # poll(2) counts milliseconds in an int
 Row = TypeVar("Row")

@@ -65,7 +65,7 @@ class Returns:
         exits: list[UserPlace] = []
         refused: list[UsdtkitError] = []
         finders: dict[OpenFile, _FileExits] = {}
-        for place in entered.places:
+        for place in entered.user_places:
             file = place.opened
             finder = finders.get(file) or finders.setdefault(file, _FileExits(file))
             try:
@@ -92,11 +92,11 @@ class Returns:
 
         Those of Go's functions are not their first instructions, which run again after the stack has grown.
         """
-        if resolved.kind != "entry" or not any(_is_entry_of_go(place) for place in resolved.places):
+        if resolved.kind != "entry" or not any(_is_entry_of_go(place) for place in resolved.user_places):
             return resolved
         finders: dict[OpenFile, _FileExits] = {}
         places = []
-        for place in resolved.places:
+        for place in resolved.user_places:
             if _is_entry_of_go(place) and place.function is not None:
                 finder = finders.setdefault(place.opened, _FileExits(place.opened))
                 with contextlib.suppress(UnsupportedError):  # such as assembler code, which keeps its first instruction
@@ -108,7 +108,7 @@ class Returns:
         """Where Go's descriptor of a goroutine has its number: one offset for all files of these functions, or 0."""
         from usdtkit.elf.golang import goid_offset
 
-        offsets = {goid_offset(Image(file.path, file)) for file in {place.opened for place in resolved.places}}
+        offsets = {goid_offset(Image(file.path, file)) for file in {place.opened for place in resolved.user_places}}
         return offsets.pop() if len(offsets) == 1 else 0
 
     def _one(self, place: UserPlace, finder: _FileExits) -> tuple[UserPlace, list[UserPlace]]:

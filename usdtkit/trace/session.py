@@ -12,20 +12,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from usdtkit.errors import ProgramError, UsageError
-from usdtkit.kernel.attach.sites import Refusal
 from usdtkit.model import UserPlace
-from usdtkit.trace.command import Command
+from usdtkit.trace.blueprint import Settings
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.plan import Planned, Summary, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.reading import Reading
-from usdtkit.trace.running import Running, Settings
 from usdtkit.trace.sources import Source
 from usdtkit.trace.waiting import Waiter
 
 if TYPE_CHECKING:
+    from usdtkit.kernel.attach.sites import Refusal
+    from usdtkit.trace.command import Command
     from usdtkit.trace.memory import Frame
     from usdtkit.trace.privileges import User
+    from usdtkit.trace.running import Running
     from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
@@ -87,6 +88,8 @@ class Session(Reading, Definition):
             self._new_user = _user(None if drop_privileges is True else drop_privileges)
         self._child: Command | None = None
         if self._program is not None and command is not None:
+            from usdtkit.trace.command import Command  # lazy: most sessions start no command
+
             self._child = Command(self._program, command, self._new_user, stdout=command_stdout)
             self.pids = (self._child.pid,)
         self._running: Running | None = None
@@ -113,6 +116,8 @@ class Session(Reading, Definition):
             return
         if self.offline:
             raise UsageError("an offline session cannot start", hint="session.program().text is its program")
+        from usdtkit.trace.running import Running  # lazy: 3 ms, and neither help nor --explain runs a program
+
         self._running = Running(self._blueprint, self._settings, self.pids, self.presence, self._make_stacks)
         self._blueprint.seal("the session has started: add sources and actions before that")
         try:
@@ -237,7 +242,7 @@ class Session(Reading, Definition):
     def _make_stacks(self) -> Stacks:
         from usdtkit.trace.stacks import Stacks  # lazy: most sessions take no stacks
 
-        places = (place for resolved in self._blueprint.places for place in resolved.places)
+        places = (place for resolved in self._blueprint.places for place in resolved.user_places)
         return Stacks(self.pids, [place.opened for place in places])
 
 

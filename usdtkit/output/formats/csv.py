@@ -1,7 +1,8 @@
 """CSV with a heading, for spreadsheets and data frames: every value of a row, a histogram as a row for each bucket.
 
 Input: results. Output: lines of CSV. A stack is one folded line, outermost frame first. A string that a spreadsheet
-would take for a formula begins with an apostrophe.
+would take for a formula begins with an apostrophe. A string of which only the beginning was read ends with "…", as in
+a table: the heading is written once, so it has no place for the mark that JSON puts beside such a string.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from usdtkit.output import frames
 from usdtkit.output.formats.json import flatten
 from usdtkit.output.sink import Sink, buckets
-from usdtkit.output.text import printable
+from usdtkit.output.text import is_cut, printable, show
 from usdtkit.results.blocks import Histogram, Row
 from usdtkit.results.columns import Schema
 
@@ -36,7 +37,7 @@ class CsvSink(Sink):
                 values.pop(column.name, None)
             elif column.type == "stack" and column.name in values:
                 values[column.name] = frames.folded(reversed(frames.of_column(column, values[column.name])))
-        self._write(flatten(values))
+        self._write(flatten({name: show(value) if is_cut(value) else value for name, value in values.items()}))
 
     def histogram(self, histogram: Histogram) -> None:
         values = flatten(self.stamped({**histogram.labels, "value": histogram.value}))

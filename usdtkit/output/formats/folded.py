@@ -17,8 +17,7 @@ from usdtkit.results.columns import Schema
 class FoldedSink(Sink):
     """Writes the stacks of rows and blocks; rows have the name of their thread as the outermost frame."""
 
-    def begin(self, schema: Schema) -> None:
-        super().begin(schema)
+    def check(self, schema: Schema) -> None:
         if not schema.of_type("stack"):
             raise UsageError(
                 f"usdtkit {schema.name} has no stacks to fold with these options",

@@ -36,7 +36,7 @@ class TableSink(Sink):
         with_heading = [column for column in schema.columns if column.heading]
         self._columns = [column for column in with_heading if not _is_below(column)]
         self._below = [column for column in schema.columns if _is_below(column)]
-        self._cells = [_cell(column) for column in self._columns]
+        self._cells = [cell_text(column) for column in self._columns]
         if self._columns and not schema.in_blocks:
             self._heading()
 
@@ -101,17 +101,23 @@ def _indented(line: str) -> str:
     return line[: len(line) - len(text)] + printable(text)
 
 
+def _printable_lines(text: str) -> str:
+    """Text that may have several lines, with all of them printable."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
 def _is_below(column: Column) -> bool:
     return column.type == "stack" and column.show is None
 
 
-def _cell(column: Column) -> Callable[[Any], str]:
-    """What turns a column's value into the text of a cell."""
+def cell_text(column: Column) -> Callable[[Any], str]:
+    """The function that turns a column's value into the text of a cell."""
     if column.type == "stack" and column.show is not None:
         shown = column.show
         return lambda stack: shown(frames.of_column(column, stack, in_table=True))
     if column.show is not None:
-        return column.show
+        shown_value = column.show
+        return lambda value: _printable_lines(shown_value(value))
     if column.type == "time":
         return clock
     if column.unit:

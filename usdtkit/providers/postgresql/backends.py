@@ -48,7 +48,7 @@ def servers() -> list[int]:
 def programs(session: Session, program: Program = None) -> list[str]:
     """The program files of the servers that a session is about, as `usdtkit.providers.servers.program_files`.
 
-    UsageError where the session traces a postmaster, which runs no query: the trace would stay empty.
+    UsageError if the session traces a postmaster, which runs no query: the trace would stay empty.
     """
     files = program_files(session, SERVERS, program)
     if session.search_pids and not session.offline:
@@ -99,5 +99,5 @@ class Statements:
         self._current[event.pid] = shown(event.query, raw=self._raw)
 
     def of(self, pid: int) -> str | None:
-        """The statement that a backend is at; None where it began before the trace."""
+        """The statement that a backend is at; None if it began before the trace."""
         return self._current.get(pid)

@@ -22,7 +22,7 @@ class PhaseTimes:
 
     A prepared statement is parsed once. Statements within a function are part of the execution of the statement that
     calls it. Statements are shown without their literals, or with `raw` as they were sent; of more than MAX_LABELS of
-    them the later ones are one, OTHERS. Raises NotFoundError where there is no server, or one without the probes, and
+    them the later ones are one, OTHERS. Raises NotFoundError if there is no server, or one without the probes, and
     UsageError of the process of a postmaster.
     """
 

@@ -48,7 +48,7 @@ def queries(session: Session, program: Program = None, *, size: int = QUERY_SIZE
     fail are seen too. A server without symbols shows queries of the simple protocol that succeed. `program` names the
     server's program where no server runs yet.
 
-    Raises NotFoundError where there is no server, or one without probes; UsageError of the process of a postmaster.
+    Raises NotFoundError if there is no server, or one without probes; UsageError of the process of a postmaster.
     """
     files = programs(session, program)
     if pairs := [pair for path in files for pair in _queries_of(session, path, size)]:
@@ -80,7 +80,7 @@ def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> Latenc
 
 
 def _queries_of(session: Session, program: str, size: int) -> list[Pair]:
-    """The queries of one program; none where it has no probes."""
+    """The queries of one program; none if it has no probes."""
     start, ready = usdt("postgresql:query__start", program), uprobe(program, _READY)
     keep = {"query": cstr("query", size)}
     try:
@@ -99,7 +99,7 @@ def _queries_of(session: Session, program: str, size: int) -> list[Pair]:
 
 
 def _portal_run(program: str) -> PortalRun | None:
-    """PortalRun as this program declares it; None where it does not say its version, or we do not know that version."""
+    """PortalRun as this program declares it; None if it does not say its version, or we do not know that version."""
     try:
         file = OpenFile.open(program)
     except NotFoundError:  # its container has ended

@@ -59,7 +59,7 @@ class LockWaits:
     def describe(self, event: Any) -> dict[str, Any] | None:
         """The row of a wait that is over; None of an event that only says which statement a backend is at.
 
-        `lock` and `mode` are names, `target` the four numbers of the lock, and `statement` is None where it began
+        `lock` and `mode` are names, `target` the four numbers of the lock, and `statement` is None if it began
         before the trace.
         """
         if self._statements.is_report(event):

@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from usdtkit import libraries, targets
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
@@ -22,8 +21,7 @@ from usdtkit.providers.runtimes.languages import RUNTIMES, language_called
 from usdtkit.providers.runtimes.places import ProbePlaces
 from usdtkit.records import dataclass
 from usdtkit.scan import file_key
-from usdtkit.trace import Session, pid
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace import Resolved, Session, pid
 
 # What is counted, and the probes or functions of a language that are counted for it.
 CATEGORIES: dict[str, Callable[[Language], list[str]]] = {
@@ -34,7 +32,7 @@ CATEGORIES: dict[str, Callable[[Language], list[str]]] = {
     "excp": lambda language: list(language.exceptions),
     "thread": lambda language: [thread.probe for thread in language.threads if thread.kind.endswith("start")],
 }
-# To look for new files takes longer the more processes there are. It may take this share of the time.
+# To look for new files costs more the more processes there are. It may take this share of one processor's time.
 SHARE_OF_LOOKS = 0.05
 
 PlacesByFile = dict[tuple[str, str], list[UserPlace]]
@@ -92,9 +90,9 @@ class Activity:
         The session's remarks mention each of them. Nothing is done if it is too early for another look, or if the
         session cannot attach to anything any more.
         """
-        began_s = time.monotonic()
-        if began_s < self._look_again_s or not self._session.can_extend:
+        if time.monotonic() < self._look_again_s or not self._session.can_extend:
             return []
+        began_s = time.process_time()
         paths: dict[str, None] = {}
         with suppress(NotFoundError):  # one of the processes that were asked for has ended
             for (category, path), places in self._files.new(_in_use(self._session, quiet=True)).items():
@@ -104,8 +102,7 @@ class Activity:
         for path in paths:
             owner = stranger(path)
             self._session.remark(f"found {path}" + ("" if owner is None else f" (belongs to {user_name(owner)})"))
-        ended_s = time.monotonic()
-        self._look_again_s = ended_s + (ended_s - began_s) / SHARE_OF_LOOKS
+        self._look_again_s = time.monotonic() + (time.process_time() - began_s) / SHARE_OF_LOOKS
         return list(paths)
 
 
@@ -172,6 +169,7 @@ def _of_command(session: Session, languages: Sequence[Language]) -> Iterator[Tar
 def command_of(process: int) -> str:
     """The words of a process, or "" if it has ended."""
     try:
-        return " ".join(Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")).strip()
+        with open(f"/proc/{process}/cmdline", "rb") as file:  # noqa: PTH123  # pathlib would slow down every start
+            return " ".join(file.read().decode(errors="replace").split("\0")).strip()
     except OSError:
         return ""
