@@ -69,10 +69,10 @@ def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     """Return the provider files, also those that no process maps, then the files that any process maps: each inode
     once, those of root and ours first.
 
-    Whoever can put a file where provider files are looked for could pass it off as another application's. A provider
-    file that belongs neither to root nor to us, or lies in a directory that does not, is therefore only returned where
-    a process of its owner, of root or of ours maps it. With `idle` it is returned in any case; that is for callers that
-    only show files.
+    A user who can put a file into a directory of provider files could pass it off as the file of another application. A
+    provider file that belongs neither to root nor to us, or lies in a directory that does not, is therefore only
+    returned where a process of its owner, of root or of ours maps it. With `idle` it is returned in any case; that is
+    for callers that only show files.
 
     `quiet` suppresses the warning about what may not be read.
     """
