@@ -1,4 +1,5 @@
-"""What a kernel test may leave behind: nothing. Two snapshots of what this process holds, and the difference in words.
+"""Checks that a kernel test leaves nothing behind: two snapshots of what this process holds, and the difference in
+words.
 
 Read by the `nothing_leaks` fixture in conftest.py. BPF programs, maps, links and perf events are file descriptors (or
 mappings of one), so that those of other processes on the machine never count.
@@ -42,7 +43,7 @@ def uprobe_events(run):
     `run` is the directory of this run's temporary files, which lies beside those of other runs.
     """
     events = TRACEFS / "uprobe_events"
-    # What is traced is anybody's, and so are the names.
+    # Any process may be traced, so names can have any bytes.
     lines = events.read_text(errors="backslashreplace").splitlines() if events.exists() else []
     others, own = f" {run.parent}/", f" {run}/"
     return {f"uprobe event {line}" for line in lines if own in line or others not in line}
@@ -63,7 +64,7 @@ def children(parent):
 
 
 def new_since(before):
-    """What is held now and was not, or not under this name, before: lines to print."""
+    """Everything that is held now and was not held before, or not under this name: lines to print."""
     return sorted(f"{what} {name}".rstrip() for what, name in snapshot().items() if before.get(what) != name)
 
 

@@ -20,7 +20,7 @@ LOST_EVENTS = 6  # the exit code if more events were lost than are allowed
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a tool spells the options that all tools share, where that differs from the others.
+    """How a tool spells the shared options, if it differs from other tools.
 
     `command` are the flags of the option for a command. `capacity` is the help text of --capacity in a tool
     that has a table of its own: the option is about that table then, and the tool reads it from `dest="capacity"`.
@@ -161,7 +161,7 @@ def add_session_options(parser: argparse.ArgumentParser, spelling: Spelling) -> 
 def add_ignored_options(
     parser: argparse.ArgumentParser, flags: Mapping[str, str], *, takes_value: bool = False
 ) -> None:
-    """Accept options of bcc's tool that mean nothing here, and say so with the reason."""
+    """Accept options of bcc's tool that have no effect here, and show the reason when they are used."""
     for flag, reason in flags.items():
         parser.add_argument(
             *flag.split(), action=_Ignored, nargs=None if takes_value else 0, const=reason, help=argparse.SUPPRESS

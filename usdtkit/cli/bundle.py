@@ -26,7 +26,7 @@ from usdtkit.cli import command, is_tool, tool_names, tracing
 from usdtkit.cli.messages import note
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 
-# A tool that looks for probes, then for this function, then for that one, has so many programs at most.
+# The most programs of a tool that looks for probes, then for one function, then for another.
 MOST_ALTERNATIVES = 8
 
 
@@ -98,7 +98,7 @@ def programs_of(line: str) -> Iterator[tuple[str, str]]:
 def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str:
     """The text of the program that a command line loads.
 
-    With `lacking` it is the text on any machine, for a tool that does not find the first so many things it looks for.
+    With `lacking` it is the text on any machine, for a tool whose first `lacking` searches find nothing.
     """
     module, parser = command(name)
     if not is_tool(module):

@@ -42,7 +42,7 @@ class Option:
 
     @property
     def is_sequence(self) -> bool:
-        """Whether the value is a tuple, of what was given several times or as several words."""
+        """Whether the value is a tuple, because the option can be given several times or takes several words."""
         return self.arguments.get("action") in ("append", "extend") or self.arguments.get("nargs") in ("+", "*")
 
     def add_to(self, parser: Any, name: str) -> None:

@@ -37,7 +37,7 @@ class Progress:
             self._write("\r\x1b[K")
 
     def count(self, done: int) -> None:
-        """So many files were looked at."""
+        """Show how many files have been read."""
         if self._is_due():
             self._show(f"looking at files: {done}")
 

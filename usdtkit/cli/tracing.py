@@ -40,7 +40,7 @@ from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
 SAME_SIGNAL_S = 0.2
-COMM_LENGTH = 15  # the kernel keeps so many bytes of a thread's name
+COMM_LENGTH = 15  # bytes of a thread's name that the kernel keeps
 
 
 def configure(parser: argparse.ArgumentParser, tool: ModuleType) -> None:
@@ -178,7 +178,7 @@ class _OutputFile(io.FileIO):
 
 
 def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namespace, named: Iterable[int]) -> None:
-    """What whoever traces should know before the trace begins."""
+    """Show what the user should know before the trace begins."""
     for remark in session.remarks:
         note(f"usdtkit: {remark}")
     explain.warn_of_cost(plan, stepped=parsed.chosen or parsed.verbose)

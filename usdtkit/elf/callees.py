@@ -138,7 +138,7 @@ class Callees:
         return 0
 
     def _of_stub(self, address: int, section: Section) -> Destination | None:
-        """What a stub of a procedure linkage table jumps to."""
+        """The destination of a stub of a procedure linkage table."""
         size = min(_LONGEST_STUB, section.address + section.size - address)
         try:
             code = self._image.read(self._image.file_offset(address), size)

@@ -1,9 +1,9 @@
-"""What is particular about programs of Go: how to recognise them, which of their functions keep to Go's calling
+"""The special properties of Go programs: how to recognise them, which of their functions keep to Go's calling
 convention, and where a call of one is counted.
 
 Input: an `Image`, names, and decoded code; used by every module of `usdtkit.elf` that has to treat Go differently. A
 function of Go may have to grow its stack when it is entered: its first instructions compare the stack pointer with the
-limit of the goroutine, and where the stack is too small the function calls `runtime.morestack` and begins again on
+limit of the goroutine, and where the stack is too small the function calls `runtime.morestack` and starts over on
 another stack. A probe on the first instruction would count such a call twice.
 """
 
@@ -95,7 +95,7 @@ def _is_recent(image: Image) -> bool:
 
 
 def _version(image: Image) -> bytes:
-    """What the file says of Go's version, which it does since Go 1.18."""
+    """The version of Go that the file names; files do so since Go 1.18."""
     section = image.section(".go.buildinfo")
     try:
         data = image.read(section.offset, min(section.size, 64)) if section is not None else b""

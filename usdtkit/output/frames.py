@@ -1,7 +1,7 @@
 """Stacks → the labels of their frames.
 
 Input: a `usdtkit.trace.Stack`, None, or labels. Output: labels, innermost first, with the names of functions as their
-programmers wrote them. Names are somebody else's: whoever prints a label makes it printable first.
+programmers wrote them. Names come from traced programs, so the code that prints a label must make it printable first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Strings of traced programs → text that is safe on a terminal, in a table and in JSON.
 
-Every byte of such a string is somebody else's: control characters, escape sequences, direction overrides and broken
-UTF-8 come out as visible escapes, so that they can neither move the cursor nor pass for other text.
+Every byte of such a string comes from another program: control characters, escape sequences, direction overrides and
+broken UTF-8 come out as visible escapes, so that they can neither move the cursor nor pass for other text.
 """
 
 from __future__ import annotations

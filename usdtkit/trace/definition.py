@@ -43,8 +43,8 @@ class Definition:
 
     `string_size`: bytes read of a string argument. `capacity`: how many entries each of its tables can hold; None
     leaves each at its usual size. `returns`: how the returns of functions are seen, one of
-    `usdtkit.model.RETURN_POLICIES`. `offline`: nothing on this machine is inspected; sources are what
-    `usdtkit.signatures` knows of them, and the first `lacking` of them that are looked for do not exist.
+    `usdtkit.model.RETURN_POLICIES`. `offline`: nothing on this machine is inspected; sources come from
+    `usdtkit.signatures`, and the first `lacking` searches find nothing.
     """
 
     def __init__(
