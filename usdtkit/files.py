@@ -14,9 +14,9 @@ import stat
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 
 FileKey = tuple[int, int]
-"""Device and inode, which are equal where two paths lead to one file."""
+"""Device and inode, which are equal if two paths lead to one file."""
 
-# Opening must not block where the path names a pipe, nor make it our controlling terminal.
+# Opening must not block if the path names a pipe, nor make it our controlling terminal.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -44,7 +44,7 @@ class OpenFile:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> OpenFile:
-        """Open the file at `path`; NotFoundError, PrivilegeError or ElfError if that cannot be."""
+        """Open the file at `path`. NotFoundError, PrivilegeError or ElfError if it cannot be opened."""
         path = os.fspath(path)
         try:
             return cls(path, os.open(path, _FLAGS))

@@ -48,7 +48,7 @@ class Remark(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The functions, and what their user should know about where they are. `missing` is the error where there are
+    """The functions, and what their user should know about where they are. `missing` is the error if there are
     none."""
 
     functions: list[Function]
@@ -79,7 +79,7 @@ def namesakes(traced: Iterable[tuple[str, str]], pids: Sequence[int]) -> list[Re
     """Return remarks about other files of the processes that export traced functions of the C library.
 
     `traced` are pairs of the path of the traced file and a function's name. The processes call the function in the
-    other file where that was loaded first, such as the malloc of a preloaded allocator.
+    other file if that was loaded first, such as the malloc of a preloaded allocator.
     """
     names_traced = dict.fromkeys(name for _, name in traced)
     keys_traced = {file_key(path) for path, _ in traced}
@@ -117,7 +117,7 @@ class _Search:
         self._mapped: list[Target] = []  # by the traced processes
 
     def found(self) -> Found:
-        """The functions of all places, with a remark where the name means several files."""
+        """The functions of all places, with a remark if the name means several files."""
         if not self._functions:
             return Found([], self._remarks, self._missing or NotFoundError(f"no such function in {self._library}"))
         keys = self._keys()

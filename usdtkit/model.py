@@ -264,7 +264,7 @@ Place = UserPlace | KernelPlace
 class Target:
     """One ELF file to search: `path` opens it from here, `name` is its path as the processes that map it see it.
 
-    The two differ in a container, or where the file was deleted. `pids` are the scanned processes that map it, and
+    The two differ in a container, or if the file was deleted. `pids` are the scanned processes that map it, and
     `key` is the device and inode that it had then: `usdtkit.scan.open_target` opens that file or none. A path that
     a user named stands for whatever file is there now, and has no key.
     """

@@ -71,7 +71,7 @@ class Field:
 
     @property
     def default(self) -> Any:
-        """The value that a record gets where none is given; None of a required field. A default_factory is called."""
+        """The value that a record gets if none is given; None of a required field. A default_factory is called."""
         if self.default_factory is not None:
             return self.default_factory()
         return None if self.required else self.default_value
@@ -360,7 +360,7 @@ if not TYPE_CHECKING:
             if bases != (NamedTuple,):
                 raise TypeError(f"{name}: a NamedTuple has no other base class")
             annotations = namespace.get("__annotations__")
-            if annotations is None:  # from Python 3.14 on, where a module does not import annotations from __future__
+            if annotations is None:  # from Python 3.14 on, if a module does not import annotations from __future__
                 annotations = super().__new__(cls, name, (), dict(namespace)).__annotations__
             defaults = []
             for field in annotations:

@@ -32,7 +32,7 @@ def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = 
     """Return the files that `name` means: a path or a glob of paths, a directory (every ELF file below it), a command,
     a library ("c", "ssl", "libpam.so.0"), or the program of a running process ("postgres").
 
-    With `pids` these are the matching files that the processes map, all of them where there are several. A path or a
+    With `pids` these are the matching files that the processes map, all of them if there are several. A path or a
     command then also finds what the processes run by another name of the same file. Without `pids`, a name with a slash
     is a path. Any other name is looked for in PATH, then as a library where the loader looks, then among the programs
     that run, in containers too. NotFoundError says what there is instead. `progress` is called while a directory is
@@ -44,7 +44,7 @@ def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = 
 def mapped_by(pids: Sequence[int]) -> list[Target]:
     """Return the files that the processes map to execute, each inode once. NotFoundError, PrivilegeError.
 
-    Where several processes are given, those that have ended cost one warning.
+    If several processes are given, those that have ended cost one warning.
     """
     scan = Scan()
     ended: list[NotFoundError] = []
@@ -69,10 +69,10 @@ def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     """Return the provider files, also those that no process maps, then the files that any process maps: each inode
     once, those of root and ours first.
 
-    A user who can put a file into a directory of provider files could pass it off as the file of another application. A
-    provider file that belongs neither to root nor to us, or lies in a directory that does not, is therefore only
-    returned where a process of its owner, of root or of ours maps it. With `idle` it is returned in any case; that is
-    for callers that only show files.
+    Whoever can put a file where provider files are looked for could pass it off as another application's. A provider
+    file that belongs neither to root nor to us, or lies in a directory that does not, is therefore only returned if
+    a process of its owner, of root or of ours maps it. With `idle` it is returned in any case; that is for callers that
+    only show files.
 
     `quiet` suppresses the warning about what may not be read.
     """

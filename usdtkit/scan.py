@@ -1,8 +1,8 @@
 """Processes → the files that they run: /proc/PID/maps in, `usdtkit.model.Target`s that can be opened from here out.
 
 Used through `usdtkit.targets`. Stands on `usdtkit.maps`, `usdtkit.processes` and `usdtkit.overlays`. A file is opened
-by its own path where the process sees the same files as we do, through /proc/PID/root where it lies in a container, and
-through /proc/PID/map_files where it was deleted or replaced.
+by its own path if the process sees the same files as we do, through /proc/PID/root if it lies in a container, and
+through /proc/PID/map_files if it was deleted or replaced.
 """
 
 # ruff: noqa: PTH115, PTH116 thousands of paths at a time, where pathlib's cost shows
@@ -142,7 +142,7 @@ class Scan:
             raise PrivilegeError(
                 f"process {pid}: its memory map may not be read", hint="run as root, or with CAP_SYS_PTRACE"
             ) from None
-        # maps spells a path as its reader sees it, or from the root of the mounts where these are not the reader's.
+        # maps spells a path as its reader sees it, or from the root of the mounts if these are not the reader's.
         prefix = "" if mounts == self._our_mounts else f"/proc/{pid}/root"
         looked_up: set[tuple[int, str]] = set()
         for line in executable_lines(maps):

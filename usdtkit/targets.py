@@ -124,7 +124,7 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
     They are looked for in the file that `path` names (see `resolve`), else in what the processes `pids` map, else in
     all provider files and everything that runs. In the last case a probe that runs is preferred to files of other
     versions of it, and of files that no process uses the newest is taken. A file that belongs neither to root nor to us
-    is only taken where it runs (see `everything`), and never in place of one of root's or ours. NotFoundError names the
+    is only taken if it runs (see `everything`), and never in place of one of root's or ours. NotFoundError names the
     nearest probes.
     """
     provider, _, name = spec.partition(":")
@@ -145,7 +145,7 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
 
 
 def _current(probes: Sequence[Probe], targets: Sequence[Target]) -> list[Probe]:
-    """The versions of each probe that run. Where none of root's or ours is among these, also the newest of those."""
+    """The versions of each probe that run. If none of root's or ours is among these, also the newest of those."""
     used = {target.path for target in targets if target.pids}
     foreign = {target.path for target in targets if _is_foreign(target.path)}
     versions: dict[str, list[Probe]] = {}

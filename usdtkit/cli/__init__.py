@@ -23,7 +23,7 @@ from usdtkit.version import VERSION
 
 COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "run", "schema")
 ALIASES = {"tplist": "list"}  # bcc's name for it
-# The groups of tools in the help; each tool names its group in `TOPIC`.
+# The headings of the list of tools; each tool names its heading as `TOPIC`.
 TOPICS = (
     "any function or probe",
     "databases",
@@ -31,7 +31,7 @@ TOPICS = (
     "memory and locks",
     "languages",
 )
-# Those of the tools for languages, u…, whose names may begin with a language instead: pythoncalls, javagc.
+# The tools for languages: their names begin with u, or with a language instead (pythoncalls, javagc).
 LANGUAGE_TOOLS = ("calls", "flow", "gc", "objnew", "stat", "threads")
 EPILOG = """\
 `usdtkit NAME -h` describes each of them. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(error: OSError) -> int:
-    """Report an unexpected error of the system, and return the exit code."""
+    """Write a message about an unexpected error of the system, and return the exit code."""
     if isinstance(error, _OutputError):
         _discard_output()
         if error.errno == errno.EPIPE:
@@ -95,7 +95,7 @@ class _OutputError(OSError):
 
 
 class _Output(io.FileIO):
-    """Standard output, whose errors can be told from all others that come without the name of a file."""
+    """Standard output. Its errors become `_OutputError`, because an OSError would not say which file it is about."""
 
     def write(self, data: Any) -> int:
         try:
@@ -110,7 +110,7 @@ class _Output(io.FileIO):
 class _Messages(io.TextIOBase):
     """Standard error. Messages quote names out of files and processes: what is not printable becomes an escape.
 
-    Where it takes none (closed, a full disk) they are left out: the data does not depend on them.
+    If standard error cannot be written (closed, a full disk), messages are dropped. The data does not depend on them.
     """
 
     def __init__(self, stream: TextIO | None) -> None:

@@ -1,4 +1,4 @@
-"""The options that tools share: those of everything that traces, and those that only some tools have.
+"""The options that several tools share: those of all tools, and those that only some tools have.
 
 Input: an argparse parser, and how a tool spells the options. Output: options, which `usdtkit.cli.tracing` obeys.
 """
@@ -20,7 +20,7 @@ LOST_EVENTS = 6  # the exit code if more events were lost than are allowed
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a tool spells the shared options, if it differs from other tools.
+    """How a tool spells the options that all tools share, if that differs from the others.
 
     `command` are the flags of the option for a command. `capacity` is the help text of --capacity in a tool
     that has a table of its own: the option is about that table then, and the tool reads it from `dest="capacity"`.
@@ -28,7 +28,7 @@ class Spelling:
     `chosen` says that the user names the functions or probes, and so decides what tracing costs. `filters` are
     additional flags of the options that narrow a trace, such as {"tid": "-t"}; None leaves these options out.
     `ignored` are options of bcc's tool that mean nothing here, each with the reason, and `ignored_with_value` those
-    that take a value. `ring_size` is the number of bytes for events in the kernel, where the tool needs more than
+    that take a value. `ring_size` is the number of bytes for events in the kernel, if the tool needs more than
     usual. With `timestamps`, a table has the time before each interval.
     """
 

@@ -26,7 +26,7 @@ from usdtkit.cli import command, is_tool, tool_names, tracing
 from usdtkit.cli.messages import note
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 
-# The most programs of a tool that looks for probes, then for one function, then for another.
+# A tool that looks for probes, then for one function, then for another, has at most this many programs.
 MOST_ALTERNATIVES = 8
 
 
@@ -70,7 +70,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def programs_of(line: str) -> Iterator[tuple[str, str]]:
-    """(command line, text of the program it would load); of a tool's name alone, all of its VARIANTS."""
+    """Pairs of a command line and the text of the program it would load. The name of a tool alone stands for all of
+    its VARIANTS.
+    """
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -98,7 +100,8 @@ def programs_of(line: str) -> Iterator[tuple[str, str]]:
 def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str:
     """The text of the program that a command line loads.
 
-    With `lacking` it is the text on any machine, for a tool whose first `lacking` searches find nothing.
+    With `lacking` the text is the same on any machine. It is that of a tool that does not find the first `lacking`
+    things that it looks for.
     """
     module, parser = command(name)
     if not is_tool(module):

@@ -1,4 +1,4 @@
-"""`--explain`: what a session would attach to, and what that would cost, a site a row.
+"""`--explain`: a row for each site that a session would attach to, with what it would cost.
 
 Input: a session that is set up, and a sink. Output: the rows of its plan. `warn_of_cost` and `strangers` also serve a
 trace that starts.
@@ -30,7 +30,7 @@ def _hex(offset: int) -> str:
 
 
 OWNER = Column(
-    *("owner", "OWNER", "integer", 16, "the user who owns the file, where that is neither root nor you"),
+    *("owner", "OWNER", "integer", 16, "the user who owns the file, if that is neither root nor you"),
     show=lambda owner: "-" if owner is None else user_name(owner),
     left=True,
     nullable=True,
@@ -39,7 +39,7 @@ OWNER = Column(
 COLUMNS = (
     Column("kind", "KIND", width=6, meaning="what is attached to", values=("usdt", "entry", "return", "clock")),
     Column("file_offset", "OFFSET", "count", 12, "where in the file; 0 for a clock", show=_hex, left=True),
-    Column("semaphore_offset", "SEMAPHORE", "count", 12, "0 where there is none", show=_hex, left=True),
+    Column("semaphore_offset", "SEMAPHORE", "count", 12, "0 if there is none", show=_hex, left=True),
     Column(
         *(
             "cost",
@@ -73,7 +73,7 @@ SCHEMAS = (Schema("explain", COLUMNS),)
 
 
 def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
-    """Write the plan of a session, a site a row; then what it would cost, and whose files it is about."""
+    """Write the plan of a session, one row for each site. Then say what it would cost, and who owns the files."""
     plan = session.plan()
     owners = strangers(plan, named_pids)
     sink.begin(Schema("explain", COLUMNS if owners else [column for column in COLUMNS if column is not OWNER]))

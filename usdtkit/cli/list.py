@@ -39,7 +39,7 @@ from usdtkit.results.columns import Column, Schema
 _SITE = (
     Column("address", type="count", meaning="the virtual address, corrected for prelinking"),
     Column("base", type="count", meaning="the address of .stapsdt.base as the note has it"),
-    Column("semaphore", type="count", meaning="the virtual address of the semaphore, 0 where there is none"),
+    Column("semaphore", type="count", meaning="the virtual address of the semaphore, 0 if there is none"),
     Column("file_offset", type="count", meaning="where in the file"),
     Column("arguments_text", meaning="the arguments as the note describes them"),
 )
@@ -50,7 +50,7 @@ PROBES = Schema(
         Column("build_id", meaning="the build-id of the file"),
         Column("provider", meaning="the provider"),
         Column("name", meaning="the probe"),
-        Column("doc", meaning="what the probe means, where its provider says so"),
+        Column("doc", meaning="what the probe means, if its provider says so"),
         Column(
             "arguments",
             type="list",
@@ -179,7 +179,7 @@ def _targets(names: Sequence[str], pids: Sequence[int], progress: Progress) -> l
 def _select(
     probes: Sequence[Probe], globs: Sequence[str], names: Sequence[str], pids: Sequence[int]
 ) -> Sequence[Probe]:
-    """The probes that the globs select, all where there are no globs. NotFoundError if there is none."""
+    """The probes that the globs select, or all if there are no globs. NotFoundError if there is none."""
     match = re.compile("|".join(translate(glob) for glob in globs)).match
     selected = [probe for probe in probes if not globs or match(probe.spec) or match(probe.name)]
     if selected:
@@ -193,7 +193,7 @@ def _select(
 
 
 def _as_json(probe: Probe, pids: Sequence[int], owner: int | None) -> dict[str, object]:
-    """The object of a probe; `owner` is the user whose file it is in, if that is neither root nor we."""
+    """The JSON object of a probe. `owner` is the user who owns its file, if that is neither root nor the caller."""
     fields = probe.to_json()
     if pids:
         fields["processes"] = [processes.numbers(pid) or (pid,) for pid in pids]

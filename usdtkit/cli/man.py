@@ -146,6 +146,6 @@ def _related(name: str, module: ModuleType) -> list[str]:
 
 
 def _roff(text: str) -> str:
-    """Text as roff shows it: nothing in it is a request or an escape."""
+    """The text escaped for roff, so that nothing in it is taken for a request or an escape."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
     return f"\\&{text}" if text.startswith(".") else text

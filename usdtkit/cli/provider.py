@@ -141,7 +141,7 @@ def _build(options: argparse.Namespace) -> int:
 
 def _script(options: argparse.Namespace) -> int:
     files = [Path(options.name).absolute()] if "/" in options.name else _current_files(options.name)
-    # The files come newest first. Where several have a probe, its latest declaration counts.
+    # The files come newest first. If several have a probe, its latest declaration counts.
     probes: dict[str, Probe] = {}
     for path in files:
         for target in targets.resolve(str(path), ()):
@@ -158,7 +158,7 @@ def _script(options: argparse.Namespace) -> int:
 
 
 def _current_files(name: str) -> list[Path]:
-    """The files of a provider that processes map, or all of its files where no process maps one."""
+    """The files of a provider that processes map, or all of its files if no process maps one."""
     files, mapped = _files_of(name), _mapped_names()
     own = [path for path in files if stranger(str(path)) is None]
     # Anybody may map a file of this name. Other users' files count only if there is none of root's or ours.
@@ -194,7 +194,7 @@ def _gc(options: argparse.Namespace) -> int:
 def _unlink(path: Path, owner: int) -> None:
     """Remove a file from a directory that only root, we and the owner of the file can replace.
 
-    Without that check, the owner of the directory could make it a link to another one, and have us remove files there.
+    Otherwise the owner of the directory could replace it by a link to another one, and make us remove files there.
     """
     with open_directory(str(path.parent), trusted=[owner]) as directory:
         Path(f"/proc/self/fd/{directory.descriptor}/{path.name}").unlink()

@@ -73,8 +73,8 @@ def processes(options: HasLanguage) -> list[int]:
 
 
 def _process(text: str) -> int:
-    """For argparse: a process's number. The manuals of bcc's tools put a language before it, which these tools do not
-    understand."""
+    """For argparse: a process's number. The manuals of bcc's tools put a language before it; these tools do not accept
+    one there."""
     if text in [language.name for language in runtimes.LANGUAGES]:
         raise argparse.ArgumentTypeError(f"{text!r} is a language: write -l {text} before the PID")
     return pid(text)

@@ -1,4 +1,4 @@
-"""The life of a tool at the terminal: its words become options, a session and a sink; its results go to the sink.
+"""Runs a tool at the terminal: its command line becomes options, a session and a sink, and its results go to the sink.
 
 Input: a module of `usdtkit.tools` and its parsed command line. Output: what the tool's results show, the account of the
 session, and the exit code.
@@ -6,7 +6,7 @@ session, and the exit code.
 A tool is a module with a docstring (its help text), TOPIC, COLUMNS, `Options` and `trace(session, options)`, which
 sets up the session and returns `usdtkit.results`. It may also have SPELLING (how it spells the shared options),
 VARIANTS (command lines whose programs are shipped compiled), and `processes(options)`, which finds the processes to
-trace where the user names neither these nor a command.
+trace if the user names neither these nor a command.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
 SAME_SIGNAL_S = 0.2
-COMM_LENGTH = 15  # bytes of a thread's name that the kernel keeps
+COMM_LENGTH = 15  # the kernel keeps this many bytes of a thread's name
 
 
 def configure(parser: argparse.ArgumentParser, tool: ModuleType) -> None:
@@ -60,7 +60,7 @@ def name_of(tool: ModuleType) -> str:
 
 
 def tool_schema(tool: ModuleType) -> Schema:
-    """All columns that a tool may write. Every row has a time, if only that of its interval."""
+    """All columns that a tool may write. Every row has a time: its own, or that of its interval."""
     has_time = any(column.name == TIME.name for column in tool.COLUMNS)
     return Schema(name_of(tool), (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS))
 
@@ -84,7 +84,7 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
 
 
 def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace, **offline: Any) -> Session:
-    """The session that a command line asks for. `offline` are the session's arguments of that kind."""
+    """The session that a command line asks for. `offline` holds the arguments of an offline session."""
     named, found = pids_of(options, parsed), None
     if not named and not parsed.command and not offline and hasattr(tool, "processes"):
         found = tool.processes(options)
@@ -96,7 +96,7 @@ def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namesp
 
 
 def pids_of(options: ToolOptions, parsed: argparse.Namespace) -> list[int]:
-    """The processes that the user named: those of -p, and of a tool's own arguments."""
+    """The processes that the user named, with -p or with an argument of the tool."""
     own = [value for name, value in options.session_values() if name == "pid" and value is not None]
     return [*own, *(parsed.pid or ())]
 
@@ -121,7 +121,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
 
 
 def narrowing(parsed: argparse.Namespace) -> Expression | None:
-    """The condition of the options of `add_filter_options`: of one option any value, of different ones all of them."""
+    """The condition of the options of `add_filter_options`: any value of one option, and all of the options given."""
     conditions: list[Expression] = []
     for alternatives in (
         [tid == number for number in getattr(parsed, "tid", None) or ()],
@@ -178,7 +178,7 @@ class _OutputFile(io.FileIO):
 
 
 def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namespace, named: Iterable[int]) -> None:
-    """Show what the user should know before the trace begins."""
+    """Tell the user what they should know before the trace begins."""
     for remark in session.remarks:
         note(f"usdtkit: {remark}")
     explain.warn_of_cost(plan, stepped=parsed.chosen or parsed.verbose)
@@ -192,7 +192,7 @@ def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namesp
 
 
 def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespace) -> None:
-    """Write everything that comes, until the trace ends."""
+    """Write the results as they come, until the trace ends."""
     session = results.session
     sink.begin(schema)
     with _stop_on_signals(session):
@@ -250,7 +250,7 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
         if asked_at is None:
             asked_at = time.monotonic()
             session.stop()
-        elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even where nobody reads the output
+        elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even if nobody reads the output
             signal.signal(number, before[number])
             signal.raise_signal(number)
 

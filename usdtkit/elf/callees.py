@@ -111,7 +111,7 @@ class Callees:
         except struct.error:
             return None
         name = self._dynamic.name(symbol.at)
-        # Where another library or the program may define the symbol as well, theirs counts. In C++ these are weak ones.
+        # If another library or the program may define the symbol as well, theirs counts. In C++ these are weak ones.
         replaced = name in _REPLACED or (name.startswith("_Z") and symbol.is_weak)
         if symbol.is_function and symbol.is_defined and not replaced:
             return Destination(name, symbol.value, symbol.size)
@@ -138,7 +138,7 @@ class Callees:
         return 0
 
     def _of_stub(self, address: int, section: Section) -> Destination | None:
-        """The destination of a stub of a procedure linkage table."""
+        """The function that a stub of a procedure linkage table jumps to."""
         size = min(_LONGEST_STUB, section.address + section.size - address)
         try:
             code = self._image.read(self._image.file_offset(address), size)

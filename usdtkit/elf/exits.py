@@ -6,7 +6,7 @@ Input `usdtkit.elf.image.Image` and a `Function` of it, output `Exits`; used by 
 
 A return probe of the kernel replaces the return address on the stack. Code that walks or
 switches stacks (exceptions, coroutines, Go) then meets that address, and the program dies. A probe on each instruction
-by which a function leaves changes nothing on the stack. Where one of these instructions is
+by which a function leaves changes nothing on the stack. If one of these instructions is
 uncertain, the function is refused.
 """
 
@@ -119,7 +119,7 @@ class ExitFinder:
     def find(self, function: Function, into: Sequence[int] = ()) -> Exits:
         """Return the exits of a function of this file. UnsupportedError says why not all of them are known.
 
-        `into` are the addresses of all functions that it may jump to through a pointer, where the caller knows them.
+        `into` are the addresses of all functions that it may jump to through a pointer, if the caller knows them.
         """
         if not self._decoder.is_supported:
             raise UnsupportedError(
@@ -206,13 +206,13 @@ class ExitFinder:
         return True
 
     def _callee(self, to: Destination) -> _Body:
-        """The body of a jump's destination, or one with a problem where it must not be followed."""
+        """The body of a jump's destination, or one with a problem if it must not be followed."""
         if to.name.startswith(_THUNKS) or to.name.endswith(".abi0"):
             return _Body("its exits lead to other code")
         return self._body(to.start, to.size)
 
     def _size(self, start: int, size: int) -> int:
-        """The size of a function, by its call frame information where its symbol has none."""
+        """The size of a function, by its call frame information if its symbol has none."""
         if size == 0 and (described := self._frames.covering(start)) is not None and described.start == start:
             return described.end - start
         return size

@@ -63,8 +63,8 @@ def is_in_step(ranges: Sequence[Code]) -> bool:
 
 
 def reached_from_entry(ranges: Sequence[Code]) -> set[int]:
-    """Return the addresses of the flows that control reaches from the start of the first range, as far as jumps
-    show."""
+    """Return the addresses of the flows that control reaches from the start of the first range, as far as
+    jumps tell."""
     flows = [flow for code in ranges for flow in code.flows]
     if len(ranges) > 1:
         flows.sort()

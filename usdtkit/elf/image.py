@@ -158,8 +158,8 @@ class Image:
     def note_places(
         self, offset: int, size: int, alignment: int = 4
     ) -> Iterator[tuple[int, bytes, int, int, int, int]]:
-        """Walk the notes like `notes`, and cut nothing out: (type, data, owner's start and size, description's start
-        and end), all within `data`. Where a file has hundreds of notes, cutting them out costs as much as the walk.
+        """Walk the notes like `notes` without copying them: (type, data, owner's start and size, description's start
+        and end), all within `data`. If a file has hundreds of notes, copying them costs as much as the walk.
 
         The file is read piece by piece. ElfError is raised at the note that is one too many: an empty note takes 12
         bytes and, in a sparse file, no space on the disk, so that a walk over millions of them would take seconds.

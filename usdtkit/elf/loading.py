@@ -22,7 +22,7 @@ def misleads_kernel(image: Image, semaphore_offset: int, sites: Iterable[int], p
     The kernel raises the counter in the first writable mapping of its page of the file. Linkers that save space (lld,
     mold) put data that becomes read-only after relocation on the same page as variables. That page is mapped twice, and
     the first of the two is the wrong one while a program starts. The kernel also raises the counter once for each
-    mapping of a site's page that is not writable, but only once where the counter is mapped later than the sites.
+    mapping of a site's page that is not writable, but only once if the counter is mapped later than the sites.
     """
     loads = _loads(image)
     relro = [segment for segment in image.segments if segment.type == PT_GNU_RELRO]

@@ -3,7 +3,7 @@
 Input `usdtkit.elf.tables.Table` and `Pattern`s, output indexes of symbols; used by `usdtkit.elf.symbols`. Stands on
 `usdtkit.elf.demangle`, where a pattern is written as a programmer writes the name. A large program has 150,000 symbols,
 and going through all their names takes longer than a tool's start. So names are searched for in the bytes of the string
-table, where that is possible, and other patterns are only compared with names that have a part in common with them.
+table, if that is possible, and other patterns are only compared with names that have a part in common with them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MANGLED = re.compile(rb"_[ZR]\w")
 
 Pattern = str | re.Pattern[str]
 """A name, a glob (`*`, `?`, `[…]`), or a compiled regex that is searched for. A pattern that contains `::`, `(` or a
-space is compared with demangled names, with and without their parameters; a regex only where it contains `::`."""
+space is compared with demangled names, with and without their parameters; a regex only if it contains `::`."""
 
 
 def is_name(pattern: Pattern) -> bool:

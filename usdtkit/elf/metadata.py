@@ -1,4 +1,4 @@
-"""Our own note in provider files: the metadata that USDT notes cannot hold, as JSON, written and read here.
+"""Our own note in provider files. It holds as JSON what the USDT notes have no room for, and is written and read here.
 
 `usdtkit.probes.image` encodes the declared probes of a provider. `usdtkit.elf.notes` decodes the content of a file,
 which may be anything: content that is not exactly as specified raises a built-in exception. Pure.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class ArgumentDescription(Protocol):
-        """The metadata of one argument; `limit` is in bytes, 0 for none."""
+        """What the note says of one argument. `limit` is in bytes; 0 means that there is none."""
 
         @property
         def name(self) -> str: ...
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         def limit(self) -> int: ...
 
     class ProbeDescription(Protocol):
-        """The metadata of one probe."""
+        """What the note says of one probe."""
 
         @property
         def name(self) -> str: ...

@@ -38,8 +38,8 @@ _MOST_SITES, _LARGEST_NOTES = 50_000, 16 << 20
 def read_probes(image: Image, *, path: str | None = None, known: KnownArguments | None = None) -> tuple[Probe, ...]:
     """Return all probes of the file, in the order of their first notes, with `path` in them (default: the image's).
 
-    `known` says what the arguments of probes of other software are called. A damaged note section raises ElfError. A
-    single note that makes no sense, or a site outside of the code, is left out; one warning a file is logged.
+    `known` names the arguments of probes of other software. A damaged note section raises ElfError. A single note that
+    makes no sense, or a site outside of the code, is left out, and one warning for the file is logged.
     """
     path = image.path if path is None else path
     problems: list[str] = []

@@ -34,7 +34,7 @@ def handshakes(image: Image, finder: ExitFinder) -> tuple[int, ...]:
 
 
 def _returned(code: bytes, address: int) -> int:
-    """The address that a function returns which does nothing else, in position-independent code or in other code."""
+    """The address that a function returns if it does nothing else, in position-independent code or in other code."""
     if (at := code.find(_LEA_RIP_RAX)) >= 0:
         return address + at + 7 + int.from_bytes(code[at + 3 : at + 7], "little", signed=True)
     at = code.find(_MOV_EAX)

@@ -30,7 +30,7 @@ def check(image: Image, *addresses: int) -> None:
     """Raise an error if no probe may be put at one of the virtual addresses.
 
     ElfError if it lies outside of the file's code. UsageError if it lies in a function but is not the first byte
-    of an instruction, or where the kernel refuses the instruction or mistakes it for another. In a function that cannot
+    of an instruction, or if the kernel refuses the instruction or mistakes it for another. In a function that cannot
     be decoded, the USDT sites are taken for first bytes of instructions.
     """
     from usdtkit.elf.exits import ExitFinder  # lazy: it loads the compiled shim, which `cost` does not need
@@ -112,7 +112,7 @@ def keeps_frame_pointer(image: Image, function: str) -> bool | None:
 
 
 def _function_around(image: Image, address: int) -> tuple[str, int, int] | None:
-    """Name, start and size of the function in whose middle the address lies; None at a function's start, and where no
+    """Name, start and size of the function in whose middle the address lies; None at a function's start, or if no
     symbol of the file or its debug data covers the address."""
     inside = None
     for table in all_tables(image):

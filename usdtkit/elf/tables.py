@@ -1,6 +1,6 @@
 """An open ELF file → its symbol tables as columns, so that 150,000 symbols cost milliseconds.
 
-Input `usdtkit.elf.image.Image`, output `Table`; used by everything in `usdtkit.elf` that reads symbols. Where a file
+Input `usdtkit.elf.image.Image`, output `Table`; used by everything in `usdtkit.elf` that reads symbols. If a file
 was stripped, `usdtkit.elf.debugfiles` finds the rest. Making an object for each symbol would take seconds. So the
 fields of all symbols are cut out of the section as arrays when they are first asked for, and single symbols are
 unpacked one by one.
@@ -171,7 +171,7 @@ class Table:
 
 
 def tables(image: Image) -> Iterator[Table]:
-    """The .symtab, then the .dynsym of a file, where it has them; of several of one kind, the first."""
+    """The .symtab, then the .dynsym of a file, if it has them; of several of one kind, the first."""
     for kind in (SHT_SYMTAB, SHT_DYNSYM):
         section = next((section for section in image.sections if section.type == kind), None)
         if section is not None:

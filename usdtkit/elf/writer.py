@@ -102,7 +102,7 @@ def align(offset: int, alignment: int) -> int:
 
 
 def note(owner: str, type: int, description: bytes) -> bytes:
-    """Return one note: the length of the description is exact, padding to 4 bytes follows it uncounted."""
+    """Return one note. Its length field holds the exact length of the description, without the padding to 4 bytes."""
     name = owner.encode() + b"\0"
     parts = struct.pack("<III", len(name), len(description), type), name, description
     return b"".join(part.ljust(align(len(part), 4), b"\0") for part in parts)

@@ -1,7 +1,7 @@
 """The syntax tree → expressions of `usdtkit.bpf` at one target.
 
 Input: nodes, and what is known of the arguments at the target. Output: expressions, and for a return what it needs from
-the entry of its function. `names` says what names stand for. Types are C's where a signature, a cast or a probe states
+the entry of its function. `names` says what names stand for. Types are C's if a signature, a cast or a probe states
 them, and otherwise 64 bits without a sign. Comparisons and division follow `usdtkit.bpf.expressions`: they compare by
 value, and division rounds down.
 """
@@ -92,7 +92,7 @@ class Lowering:
         return self._guarded(node, lambda node: self._typed(node, type))
 
     def type_of(self, node: nodes.Node) -> nodes.CType:
-        """The C type that a value has where nothing casts it."""
+        """The C type that a value has if nothing casts it."""
         if isinstance(node, nodes.Call) and node.function == "$entry":
             return self._at_entry(node).type
         return self._value(node).type

@@ -1,4 +1,4 @@
-"""The base of every output format: a sink, which is given a schema, then rows or blocks, then the account.
+"""The interface of an output format: a sink, which is given a schema, then rows or blocks, then the account.
 
 Input: the name of a format. Output: the sink that its module in `usdtkit.output.formats` makes. A new format is a new
 module there, which derives a class from `Sink` and calls it SINK.
@@ -36,10 +36,10 @@ class Sink:
         self.time_ns: int | None = None
 
     def check(self, schema: Schema) -> None:
-        """Raise UsageError if the format cannot show such results, as one knows before there are any."""
+        """Raise UsageError if the format cannot show results of this schema."""
 
     def begin(self, schema: Schema) -> None:
-        """Take note of what will come, and write what stands before it. Raises UsageError for what cannot be shown."""
+        """Keep the schema, and write what comes before the rows. UsageError if this format cannot show the results."""
         self.check(schema)
         self.schema = schema
 
@@ -48,7 +48,7 @@ class Sink:
         raise NotImplementedError
 
     def interval(self, *, timestamp: bool = False) -> None:
-        """Begin the blocks of an interval: their rows carry the time of now."""
+        """Begin the blocks of an interval. Their rows carry the present time."""
         self.time_ns = time.monotonic_ns()
 
     def block(self, block: Block) -> None:
@@ -84,7 +84,7 @@ class Sink:
         self.stream.flush()
 
     def stamped(self, row: Row) -> Row:
-        """The row with the time of its interval, where it has none of its own."""
+        """The row, with the time of its interval if it has no time of its own."""
         return row if self.time_ns is None else {"time_ns": self.time_ns, **row}
 
     def visible(self) -> list[Column]:
@@ -93,7 +93,7 @@ class Sink:
 
 
 def buckets(histogram: Histogram) -> Iterator[dict[str, Any]]:
-    """The buckets of a distribution that have values: `low` is in its bucket, `high` is not; None is no bound."""
+    """The buckets that have values. `low` belongs to its bucket, `high` does not; None means that there is no bound."""
     for bucket, count in sorted(histogram.distribution.buckets.items()):
         low, high = histogram.distribution.scale.bounds(bucket)
         yield {"low": low, "high": high, "count": count}

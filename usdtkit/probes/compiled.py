@@ -1,4 +1,4 @@
-"""Imports the compiled module `usdtkit._probe`, or `silent` in its place where it cannot be built.
+"""Imports the compiled module `usdtkit._probe`, or `silent` in its place if it cannot be built.
 
 The other modules import it from here, so that only this module decides which of the two is used.
 """

@@ -137,7 +137,7 @@ def metadata_note(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
 def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64", nop: str = "safe") -> bytes:
     """Return the file of a provider, with a build-id that is a hash of the rest.
 
-    `machine` is a key of MACHINES, `nop` one of `declaration.NOPS`. Raises UsageError where names and docs are too long
+    `machine` is a key of MACHINES, `nop` one of `declaration.NOPS`. Raises UsageError if names and docs are too long
     in all.
     """
     from usdtkit.elf import constants, metadata, writer

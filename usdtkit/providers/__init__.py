@@ -11,7 +11,7 @@
 
 Input: a session that has not started yet, and typed arguments. Output: sources of that session, which take conditions
 and actions like any other source, and classes that turn events into the values that a tool shows. A function looks for
-the software in the processes of the session, in the program of its command, or, where the session names neither, among
+the software in the processes of the session, in the program of its command, or, if the session names neither, among
 all processes that run here. It raises NotFoundError if there is nothing to measure.
 
 Import the module that you need, such as `usdtkit.providers.mysql`: this package itself imports none of them. Nothing in

@@ -10,7 +10,7 @@
         print(mysql.shown(event.query), event.latency_ns > 5_000_000)
 
 Input: a session. Output: pairs from the arrival of a query to its end, measured in the server. Servers with probes of
-their own (MySQL up to 5.7, where it was built with DTrace) are read by these, all others by dispatch_command, the
+their own (MySQL up to 5.7, if it was built with DTrace) are read by these, all others by dispatch_command, the
 function that runs each command of a client. `postgresql` offers the same for PostgreSQL.
 """
 
@@ -39,7 +39,7 @@ class Dispatch(NamedTuple):
     """dispatch_command, as some versions of the server declare it.
 
     `symbol` is a glob for its mangled name, which tells the declarations apart. `command`, `query` and `length` say
-    which arguments, counted from 1, hold the command, the text of a COM_QUERY and the length of that text. Where
+    which arguments, counted from 1, hold the command, the text of a COM_QUERY and the length of that text. If
     `length` is 0, `query` points to a struct that begins with the text's address and its length.
     """
 
@@ -69,7 +69,7 @@ def queries(
 
     `query` is the first `size` bytes of the text. Servers with probes give it as a string, and also keep `database` and
     `user`. All others give it as bytes, because a NUL byte does not end a statement for them; `shown` takes either.
-    `program` names the server's program where no server runs yet. Prepared statements of the binary protocol, and
+    `program` names the server's program if no server runs yet. Prepared statements of the binary protocol, and
     the statements within a stored procedure, are not seen.
 
     Raises NotFoundError if there is no server, or one that has neither the probes nor the function.

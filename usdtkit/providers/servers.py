@@ -34,7 +34,7 @@ def running(*names: str) -> list[int]:
 def program_files(session: Session, names: Sequence[str], program: str | os.PathLike[str] | None = None) -> list[str]:
     """The files of the server that a session is about, each once.
 
-    That is `program` (a path, or a command) where it is given, else the program of the session's command, else what the
+    That is `program` (a path, or a command) if it is given, else the program of the session's command, else what the
     session's processes run, else what all processes run whose program has one of `names`. An offline session looks at
     nothing: its server is called what `program` or the command says, or by the first of the names. Raises as `running`
     does, and NotFoundError if the program is not there or all of the processes have ended.

@@ -61,7 +61,7 @@ class LatencyGroups:
 
 
 def bounded(label: str, known: Collection[str]) -> str:
-    """The label, or OTHERS where it is new and `known` already holds MAX_LABELS of them."""
+    """The label, or OTHERS if it is new and `known` already holds MAX_LABELS of them."""
     return label if label in known or len(known) < MAX_LABELS else OTHERS
 
 

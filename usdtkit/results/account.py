@@ -1,4 +1,4 @@
-"""What became of every hit of a session, as a line for people and as columns for programs.
+"""The account of a session, which says what became of every hit: a line for people, and columns for programs.
 
 Input: `trace.Summary`. Output: the columns of a summary object, and one line of text.
 """

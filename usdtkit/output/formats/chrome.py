@@ -1,8 +1,8 @@
 """The Chrome trace event format, which speedscope, Perfetto and chrome://tracing open.
 
 Input: rows of calls, with `time_ns`, `pid` and `tid`. A row with a phase begins or ends a call; a row with a latency
-is a call as a whole. Output: a JSON array, whole at every moment except for its last bracket, without which these
-readers manage. The end of a call that began before the trace is left out, because each end needs a beginning.
+is a whole call. Output: a JSON array. At every moment it is complete except for its last bracket, which these readers
+do not need. The end of a call that began before the trace is left out, because each end needs a beginning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PHASES = {"->": "B", "<-": "E"}
 
 
 class ChromeSink(Sink):
-    """Writes an event a row."""
+    """Writes one trace event for each row."""
 
     _before = "["
 

@@ -1,7 +1,7 @@
-"""Folded stacks, which flame graph tools and speedscope read: `outermost;…;innermost WEIGHT`, a line a stack.
+"""Folded stacks, which flame graph tools and speedscope read: one line for each, `outermost;…;innermost WEIGHT`.
 
-Input: results with a column of type "stack". Output: one line a stack, safe on a terminal. The weight is a count, or
-the column with that role; of a duration it is in microseconds.
+Input: results with a column of type "stack". Output: one line for each stack, safe on a terminal. The weight is a
+count, or the value of the column with that role; a duration is written in microseconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A table for people: aligned columns, histograms drawn with asterisks, stacks a frame a line.
+"""A table for people: aligned columns, histograms drawn with asterisks, and stacks with one frame on each line.
 
-Input: results. Output: text, in which every string of a traced program is printable. The account does not stand here
-but on standard error.
+Input: results. Output: text, in which every string of a traced program is printable. The account goes to standard
+error instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INDENT = "\n        "
 
 
 class TableSink(Sink):
-    """Writes a heading, then a line a row; blocks have a heading each."""
+    """Writes a heading, then one line for each row; each block has a heading of its own."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -86,7 +86,7 @@ class TableSink(Sink):
         print(text, file=self.stream, flush=True)
 
     def _aligned(self, cells: Sequence[str]) -> str:
-        """Cells in their columns; behind one that is too long, those after it move no more than they must."""
+        """The cells aligned in columns. After a cell that is too long, the next ones move as little as possible."""
         line, edge = "", 0
         for cell, column in zip(cells, self._columns, strict=True):
             line, edge = f"{line} ", edge + 1 + column.width

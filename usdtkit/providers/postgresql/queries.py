@@ -46,7 +46,7 @@ def queries(session: Session, program: Program = None, *, size: int = QUERY_SIZE
     `query` is the first `size` bytes of the text. A query of the simple protocol begins at its arrival, and one of the
     extended protocol (prepared statements, most drivers) when it is executed. Both include the commit, and those that
     fail are seen too. A server without symbols shows queries of the simple protocol that succeed. `program` names the
-    server's program where no server runs yet.
+    server's program if no server runs yet.
 
     Raises NotFoundError if there is no server, or one without probes; UsageError of the process of a postmaster.
     """
@@ -62,7 +62,7 @@ def queries(session: Session, program: Program = None, *, size: int = QUERY_SIZE
 def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> LatencyGroups:
     """Sum up the latencies of queries by statement (with `raw` as it was sent), kind, pid, user or database.
 
-    The queries then send the events that the groups need: give each of them to `add`. User and database are "?" where
+    The queries then send the events that the groups need: give each of them to `add`. User and database are "?" if
     a backend had ended before its first query was added.
     """
     queries.emit("latency", "query")

@@ -27,7 +27,7 @@ _TAGS = ("tag1", "tag2", "tag3", "tag4")
 def lock_waits(session: Session, program: Program = None) -> Sources[Pair]:
     """Waits for heavyweight locks: `tag_type`, `tag1` to `tag4` and `mode` say for which lock.
 
-    A wait that an error ends (a deadlock, a timeout) has no end, and is counted as dropped. Raises NotFoundError where
+    A wait that an error ends (a deadlock, a timeout) has no end, and is counted as abandoned. Raises NotFoundError if
     there is no server, or one without the probes; UsageError of the process of a postmaster.
     """
     return _waits(session, programs(session, program), "lock")
@@ -105,5 +105,5 @@ def _waits(session: Session, files: Sequence[str], kind: str) -> Sources[Pair]:
 
 
 def _name(names: tuple[str, ...], number: int) -> str:
-    """The name of a number; the number itself where the server is newer than the names."""
+    """The name of a number; the number itself if the server is newer than the names."""
     return names[number] if 0 <= number < len(names) else str(number)
