@@ -1,4 +1,5 @@
-"""What all tests share: no skip where none may be, no leak, compiled programs, and processes that end with the test."""
+"""Fixtures and checks for all tests: required tests are not skipped, nothing leaks, programs are compiled once, and
+processes end with the test."""
 
 import functools
 import gc
@@ -30,7 +31,7 @@ pytest_plugins = ["programs.mariadb", "programs.pam", "programs.postgres", "prog
 
 
 def pytest_configure(config):
-    """What the tests expect of their surroundings, wherever they are started."""
+    """Set up the environment that the tests expect, wherever they are started."""
     # A shell's background job ignores Ctrl-C, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # tracefs, which the peers that tests compare with need and a container or chroot may lack.
@@ -60,7 +61,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_finish():
-    """What is there before the first test is no garbage of any: looking for that takes as long as there is of it."""
+    """Objects that exist before the first test are not garbage of any test, and searching them takes long."""
     gc.collect()
     gc.freeze()
 

@@ -1,4 +1,5 @@
-"""What a kernel test may leave behind: nothing. Two snapshots of what this process holds, and the difference in words.
+"""Checks that a kernel test leaves nothing behind: two snapshots of what this process holds, and the difference in
+words.
 
 Read by the `nothing_leaks` fixture in conftest.py. BPF programs, maps, links and perf events are file descriptors (or
 mappings of one), so that those of other processes on the machine never count.
@@ -63,7 +64,7 @@ def children(parent):
 
 
 def new_since(before):
-    """What is held now and was not, or not under this name, before: lines to print."""
+    """Everything that is held now and was not held before, or not under this name: lines to print."""
     return sorted(f"{what} {name}".rstrip() for what, name in snapshot().items() if before.get(what) != name)
 
 

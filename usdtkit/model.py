@@ -197,11 +197,11 @@ class Function:
 
 
 class Truncated(str):
-    """The beginning of a string of the traced program, which is longer than what was read of it."""
+    """The beginning of a string of the traced program. The rest was not read."""
 
 
 class TruncatedBytes(bytes):
-    """The beginning of bytes of the traced program, of which there are more than were read."""
+    """The beginning of a block of bytes of the traced program. The rest was not read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,9 +54,9 @@ def all_mapped(*, quiet: bool = False) -> list[Target]:
 def open_target(target: Target) -> list[OpenFile]:
     """Open the file of a target; on an overlay, open the files that `usdtkit.overlays.layers` gives instead.
 
-    A target that was found in processes means the file that was found there. Meanwhile another file may have its path,
-    or the process through which it was reached may have ended. It is then opened as one of the processes that still run
-    has it mapped. NotFoundError if none has it any more, PrivilegeError, ElfError.
+    A target that was found in processes means the file that was found there. Since then, another file may have taken
+    its path, or the process through which it was reached may have ended. Then it is opened through another process that
+    still maps it. NotFoundError if none has it any more, PrivilegeError, ElfError.
     """
     try:
         files = layers(OpenFile.open(target.path))

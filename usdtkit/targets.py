@@ -1,6 +1,6 @@
 """Probes and functions in the files that users name: names, processes and patterns in, the model's nouns out.
 
-Stands on `usdtkit.resolve` (names → files), `usdtkit.scan` (processes → files), `usdtkit.elf` (what is in a file) and
+Uses `usdtkit.resolve` (names → files), `usdtkit.scan` (processes → files), `usdtkit.elf` (what is in a file) and
 `usdtkit.signatures` (what its arguments are called). Used by `usdtkit.trace` and `usdtkit.cli`, which find the public
 functions of those two modules here as well.
 """
@@ -77,12 +77,12 @@ def _read_probes(image: Image) -> tuple[Probe, ...]:
 
 
 def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = True) -> list[Probe]:
-    """Return the probes of many files, most of which have none, and some of which are no ELF files at all.
+    """Return the probes of many files. Most files may have none, and some may not be ELF files.
 
     Files that are damaged or may not be read cost one warning. Other users could have made files in order to keep us
-    busy. Their files are read until together they have taken so many seconds, or a hundred megabytes for each of these;
-    those that are left then cost a warning as well. Without `hold` the files are closed again. That is for callers that
-    only show probes: a directory may have more files than a process can have open.
+    busy. Their files are read until this has taken `seconds`, or until a hundred megabytes for each of these seconds
+    have been read; then one warning covers those that are left. Without `hold` the files are closed again. That is for
+    callers that only show probes: a directory may have more files than a process can have open.
     """
     probes: list[Probe] = []
     problems: list[str] = []

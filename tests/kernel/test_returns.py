@@ -153,7 +153,7 @@ def test_returns_of_goroutines_by_their_numbers(tmp_path, ready):
 
 def test_what_is_left_out_or_refused(program):
     with trace.Session() as session:
-        with pytest.raises(UnsupportedError, match="where data in"):
+        with pytest.raises(UnsupportedError, match="the returns of data in"):
             session.uretprobe(str(program), "data")
         with pytest.raises(UnsupportedError, match="returns twice"):
             session.pair(uprobe("c", "_setjmp"))

@@ -110,7 +110,7 @@ def test_names_that_are_given_must_be_fields(session, sale):
 
 
 def test_fields_of_which_nothing_is_known(session, sale):
-    with pytest.raises(UsageError, match="Wide asks for total, which is not known here") as raised:
+    with pytest.raises(UsageError, match="Wide needs total, which is not known here") as raised:
         source_of(session, sale).emit(into=Wide)
     assert "price" in raised.value.hint and "latency_ns" in raised.value.hint
 
@@ -155,7 +155,7 @@ def test_every_event_must_be_one_of_the_class(session, sale):
     source.emit(into=Sale)
     source.emit(into=Single)
     assert session.events(object)
-    with pytest.raises(UsageError, match="also sends events that are no Sale"):
+    with pytest.raises(UsageError, match="also sends events that are not of type Sale"):
         session.events(Sale)
 
 

@@ -255,5 +255,5 @@ def test_without_the_privilege_to_write(linked, ready, spawn):
     tracer = start_tracing(spawn, "trace", f"u:{path}:step:guarded", prefix=prefix)
     program = ready([path])
     told = f"process {program.pid} and those that start from now on are not traced"
-    assert told in read_until(tracer, "not seen", stream="stderr")
+    assert told in read_until(tracer, "are not traced", stream="stderr")
     assert told in stop_tracing(tracer)[1]

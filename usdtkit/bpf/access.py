@@ -51,14 +51,14 @@ class Access:
     def register(self, name: str) -> str:
         """A register of the process, as struct pt_regs calls it: a variable that the hook declares at its beginning.
 
-        If it were read where it is needed, several reads would share an address within `ctx`, which the verifier
-        refuses.
+        If it were read at each use, the compiler would let several reads share an address within `ctx`, which the
+        verifier rejects.
         """
         self.registers.setdefault(name, f"register_{len(self.registers)}")
         return self.registers[name]
 
     def named_register(self, name: str) -> str:
-        """A register that a user has asked for. UsageError where the machine has none of that name."""
+        """A register that the user named. UsageError where the machine has none of that name."""
         known = self.scope.abi.named_registers
         if name not in known:
             raise UsageError(f"{self.scope.what}: there is no register {name!r}", hint=f"one of {', '.join(known)}")

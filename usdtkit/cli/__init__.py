@@ -62,14 +62,14 @@ def _failed(error: OSError) -> int:
     if isinstance(error, _OutputError):
         _discard_output()
         if error.errno == errno.EPIPE:
-            return 0  # the reader (head, less) has what it wanted
+            return 0  # the reader (head, less) needs no more
         return _report(UsdtkitError(f"standard output: {error.strerror}"))
     what = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else _place(error)
     return _report(UsdtkitError(f"{what}: {error.strerror or error}"))
 
 
 def _place(error: OSError) -> str:
-    """The function of ours in which an error came up that says nothing of a file."""
+    """The function of usdtkit that raised an error which names no file."""
     trace, place = error.__traceback__, "usdtkit"
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "")
@@ -154,7 +154,7 @@ def _streams() -> Iterator[None]:
 
 
 def _discard_output() -> None:
-    """Let what is still buffered go nowhere, so that the interpreter does not fail on it once more at its end."""
+    """Send buffered output to /dev/null, so that the interpreter does not fail on it again when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
@@ -222,8 +222,8 @@ def is_tool(module: ModuleType) -> bool:
 
 @contextlib.contextmanager
 def _telling(*, more: bool) -> Iterator[None]:
-    """Write what is logged to standard error. With `more`, which is -v, also what is said for information, and which
-    processes may not be inspected."""
+    """Write what is logged to standard error. With `more`, which is -v, this includes informational messages, and the
+    processes that may not be inspected."""
     from usdtkit.scan import Scan
 
     before, Scan.tells_unreadable = Scan.tells_unreadable, more
@@ -304,7 +304,7 @@ def tool_names() -> list[str]:
 def _module(name: str) -> ModuleType:
     name = ALIASES.get(name, name)
     if name in COMMANDS:
-        # What `python -m usdtkit.run` runs too lies where that finds it.
+        # `run` is a module of usdtkit itself, so that `python -m usdtkit.run` works too.
         return importlib.import_module("usdtkit.run" if name == "run" else f"usdtkit.cli.{name}")
     if name.isidentifier() and not name.startswith("_"):
         try:

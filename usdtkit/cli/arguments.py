@@ -159,7 +159,7 @@ def add_session_options(parser: argparse.ArgumentParser, spelling: Spelling) -> 
 def add_ignored_options(
     parser: argparse.ArgumentParser, flags: Mapping[str, str], *, takes_value: bool = False
 ) -> None:
-    """Accept options of bcc's tool that mean nothing here, and say so with the reason."""
+    """Accept options of bcc's tool that have no effect here, and show the reason when they are used."""
     for flag, reason in flags.items():
         parser.add_argument(
             *flag.split(), action=_Ignored, nargs=None if takes_value else 0, const=reason, help=argparse.SUPPRESS

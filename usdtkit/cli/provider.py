@@ -204,7 +204,7 @@ def _mapped_names() -> set[str]:
     """The names of the provider files that processes map.
 
     A name contains a hash of the file, so it means the same file in every mount namespace. A process that may not be
-    looked into belongs to another user, whose files are not ours to remove either.
+    inspected belongs to another user, whose files we do not remove anyway.
     """
     names: set[str] = set()
     for pid in processes.running_pids():

@@ -1,10 +1,10 @@
 """A function of an ELF file → the instructions by which it leaves, so that its returns are seen without return probes.
 
-Input `usdtkit.elf.image.Image` and a `Function` of it, output `Exits`; used by `usdtkit.trace`. Stands on
-`usdtkit.elf.decoder` and `usdtkit.elf.flows` for the code, on `usdtkit.elf.callframes`, which each exit is checked
-against, and on `usdtkit.elf.callees`, which says what a jump out of a function leads to.
+Input `usdtkit.elf.image.Image` and a `Function` of it, output `Exits`; used by `usdtkit.trace`. Uses
+`usdtkit.elf.decoder` and `usdtkit.elf.flows` to read the code, `usdtkit.elf.callframes` to check each exit, and
+`usdtkit.elf.callees` to find where a jump out of a function leads.
 
-A return probe of the kernel puts an address of its own on the stack in place of the return address. Code that walks or
+A return probe of the kernel replaces the return address on the stack. Code that walks or
 switches stacks (exceptions, coroutines, Go) then meets that address, and the program dies. A probe on each instruction
 by which a function leaves changes nothing on the stack. If one of these instructions is
 uncertain, the function is refused.

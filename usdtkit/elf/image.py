@@ -58,8 +58,8 @@ class Section(NamedTuple):
 class Image:
     """An open ELF file.
 
-    What is read from it refers to `file`, which stays open for that also after `close`. It is read by pread and not
-    mapped, because truncating a mapped file kills its reader by SIGBUS.
+    Probes and functions that are read from it refer to `file`, which therefore stays open after `close`. It is read by
+    pread and not mapped, because truncating a mapped file kills its reader by SIGBUS.
     """
 
     def __init__(self, path: str, file: OpenFile | int) -> None:

@@ -1,7 +1,7 @@
 """How a file will lie in memory: which of its pages are mapped more than once, and where its code begins to run.
 
-Input: an `Image` and offsets in the file. Output: facts for `usdtkit.trace`, from the program headers alone. What a
-process really has mapped is in `usdtkit.maps`.
+Input: an `Image` and offsets in the file. Output: facts for `usdtkit.trace`, from the program headers alone.
+`usdtkit.maps` reads what a process really has mapped.
 """
 
 from __future__ import annotations

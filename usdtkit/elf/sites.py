@@ -1,9 +1,9 @@
 """An address of an ELF file → what a probe there costs, and whether a probe may be put there at all.
 
 Input `usdtkit.elf.image.Image`; used by `usdtkit.trace`, `usdtkit.language` and `usdtkit.cli.list`, and by
-`usdtkit.trace.symbols`, which asks whether stacks that are taken in a function will have its caller. Stands on
-`usdtkit.elf.instructions`, which knows what the kernel does with an instruction, on `usdtkit.elf.exits`, which knows
-where instructions begin, and on `usdtkit.elf.symbols` and `usdtkit.elf.notes`.
+`usdtkit.trace.symbols`, which asks whether stacks that are taken in a function will have its caller. Uses
+`usdtkit.elf.instructions`, which knows what the kernel does with an instruction, `usdtkit.elf.exits`, which knows where
+instructions begin, `usdtkit.elf.symbols` and `usdtkit.elf.notes`.
 """
 
 from __future__ import annotations

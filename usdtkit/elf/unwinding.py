@@ -2,7 +2,7 @@
 
 Input `usdtkit.elf.image.Image`; used by `usdtkit.trace`, which asks this of every file that a process maps before it
 puts a return probe of the kernel into the process. Such a probe replaces the return address on the stack during the
-call, and code that looks for the address there meanwhile ends the program. A false alarm costs a few microseconds a
+call. Code that reads the address there during that time crashes the program. A false alarm costs a few microseconds a
 call, because then the instructions by which the function leaves are probed instead. A missed reason can end the
 program.
 """

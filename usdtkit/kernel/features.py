@@ -1,4 +1,5 @@
-"""What the kernel and the machine offer, found by trying: a table for `usdtkit doctor` and for whoever must choose.
+"""What the kernel and the machine offer, found by trying: a table for `usdtkit doctor`, and tests for the code that
+chooses a method.
 
 Nothing here compares version numbers; `since` only tells people what to expect. A test answers found, missing or, where
 it cannot tell (most often because privilege is missing), unknown.

@@ -139,7 +139,7 @@ class Messages:
 
 
 def _values(spec: nodes.TraceSpec, format: Format | None, hook: Hook) -> list[tuple[str, Expression]] | None:
-    """What a spec asks for, with names; None if it names nothing, so that everything known is shown."""
+    """The values of a spec, with names; None if it names nothing, so that everything known is shown."""
     lowering = hook.lowering
     if format is not None:
         pairs = zip(spec.values, format.conversions, strict=True)

@@ -38,7 +38,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string literal, as the bytes that it stands for."""
+    """A string literal, as bytes."""
 
     data: bytes
     at: int = At

@@ -23,7 +23,7 @@ class Sink:
     """Writes the results of one tool to `stream`.
 
     The methods are called in this order: `begin` once, then `row` for each row that comes by itself, or `interval` and
-    `block` for what was summed up, and `end` once, if there is an account. A format overrides what it writes
+    `block` for summaries, and `end` once, if there is an account. A format overrides what it writes
     differently; by default a table is its rows, a stack is a row with a column `stack`, and the account is not written.
     """
 
@@ -72,7 +72,7 @@ class Sink:
         raise NotImplementedError
 
     def stack(self, stack: StackSum) -> None:
-        """Write a stack and what it amounts to."""
+        """Write a stack and its total."""
         for values in stack.parts or (stack.values,):
             self.row(self.stamped({**values, "stack": stack.frames}))
 

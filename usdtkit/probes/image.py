@@ -121,7 +121,7 @@ def operands(arguments: Sequence[ArgumentSpec], machine: Machine) -> str:
 
 
 def metadata_note(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
-    """Return the note that tells what the USDT notes have no room for. UsageError if that is too much."""
+    """Return the note with the metadata that USDT notes cannot hold. UsageError if that is too much."""
     from usdtkit.elf import metadata, writer
 
     note = writer.note(metadata.OWNER, metadata.TYPE, metadata.encode(provider, VERSION, probes))

@@ -79,7 +79,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a tool writes: `usdtkit.NAME/VERSION`, its columns, and whether its rows come in blocks.
+    """The output of a tool: `usdtkit.NAME/VERSION`, its columns, and whether its rows come in blocks.
 
     The version rises when a column goes or changes its meaning.
     """

@@ -1,7 +1,8 @@
 """What a session is asked to trace: the names of probes and functions → sources and pairs, which take actions.
 
-Input: specs, and what is to be kept from a start to its end. Output: a `blueprint`, whose program can be compiled and
-whose plan can be read. Nothing is loaded or attached here: `session` does that. `finding` looks for what is named.
+Input: specs, and the values that a pair keeps from its start to its end. Output: a `blueprint`, whose program can be
+compiled and whose plan can be read. Nothing is loaded or attached here: `session` does that. `finding` finds the probes
+and functions by name.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ from usdtkit.trace.specs import (
 
 
 class Definition:
-    """What is traced of the processes `pid`, of a `command` that will be started, or of all.
+    """What a session traces in the processes `pid`, in a `command` that will be started, or in all processes.
 
     `string_size`: bytes read of a string argument. `capacity`: how many entries each of its tables can hold; None
-    leaves each the size that suits most. `returns`: how the returns of functions are seen, one of
-    `usdtkit.model.RETURN_POLICIES`. `offline`: nothing on this machine is inspected; sources are what
-    `usdtkit.signatures` knows of them, and the first `lacking` of them that are looked for do not exist.
+    leaves each at its usual size. `returns`: how the returns of functions are seen, one of
+    `usdtkit.model.RETURN_POLICIES`. `offline`: nothing on this machine is inspected; sources come from
+    `usdtkit.signatures`, and the first `lacking` searches find nothing.
     """
 
     def __init__(
@@ -154,11 +155,11 @@ class Definition:
         return KernelMap(store)
 
     def narrow(self, condition: ex.Expression) -> None:
-        """See only the hits for which `condition` is true, with every source and pair that is made from now on.
+        """Limit every source and pair that is made from now on to the hits for which `condition` is true.
 
         A pair is decided upon at its end, so that the condition may ask for `latency`; its start as a source is
-        narrowed too, but still begins every pair. Entries are deleted from maps at every hit: one whose end was not
-        seen would stay.
+        narrowed too, but still begins every pair. Entries are deleted from maps at every hit, whether or not the
+        condition holds, because otherwise they would stay.
         """
         self._narrowed = both(self._narrowed, condition)
 
@@ -198,7 +199,7 @@ class Definition:
             return Resolved(spec.what, kind, spec.arguments_of(spec.functions), ())
 
     def remark(self, text: str) -> None:
-        """Add a sentence for whoever traces; the command line shows it when the trace starts."""
+        """Add a sentence for the user of the trace. The command line shows it when the trace starts."""
         if text not in self._remarks:
             self._remarks.append(text)
             if self.on_remark is not None:
@@ -206,7 +207,8 @@ class Definition:
 
     @property
     def remarks(self) -> list[str]:
-        """What whoever traces should know, one sentence each: what `remark` was given, and where functions are."""
+        """Sentences for the user of the trace: those that `remark` was given, and those that say where functions were
+        found."""
         return [*self._remarks, *self._finder.remarks()]
 
     def program(self) -> programs.Program:

@@ -53,8 +53,8 @@ class Columns:
 
 
 class Decoders:
-    """Reads all that one program sends: events of as many types as there are `rows`, each of which is the class that
-    the events of a type become, or None. `probes` are the names of the probes by their numbers.
+    """Reads the events that one program sends. `rows` has an entry for each type of event: the class that its events
+    become, or None. `probes` are the names of the probes by their numbers.
 
     `stack` knows the stacks by their ids, which is what the program sends; only a program that has some needs it.
     """

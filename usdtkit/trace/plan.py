@@ -37,8 +37,8 @@ class Summary:
     - `abandoned`: starts whose end cannot come any more, because the thread or process ended, because the call was left
       by an exception or longjmp, or because the key started again
     - `unreadable`: values that could not be read
-    - `no_stack`: hits of which no stack could be taken, because there was no room or the process is a 32-bit one
-    - `open`: calls of functions that had neither returned nor been seen to be left when this was read
+    - `no_stack`: hits without a stack, because there was no room for it or because the process is a 32-bit one
+    - `open`: calls of functions that had not ended when this was read
     - `rejected`: calls of probes that were not fired because their values did not fit; programs that use usdtkit count
       them
     - `unarmed`: processes that run what is traced but have no breakpoints there; `Session.unarmed` lists them

@@ -1,4 +1,4 @@
-"""What a session does in the traced processes themselves: its armed check, its semaphores, its command.
+"""The part of a session that concerns the traced processes: checks for breakpoints, semaphores, the command.
 
 Input: the sites that `session` has attached to. Output: lines for people, the processes that are not traced, and how
 the command ended. `armed` and `semaphores` do the work.
@@ -23,7 +23,7 @@ COPYING = ("--use-largepages=on", "--use-largepages=silent", "opcache.huge_code_
 
 
 class Presence:
-    """What a session has in the processes, from its attachment to its end."""
+    """The breakpoint checks, semaphores and command of a session, from its attachment to its end."""
 
     def __init__(self, pids: Sequence[int], command: Command | None, method: str | None) -> None:
         """`pids`: the processes that the session traces; none means all. `command`: the child that it has started, if
@@ -106,14 +106,14 @@ class Presence:
 
     @property
     def unarmed(self) -> list[Unarmed]:
-        """Processes that run what is traced but have no breakpoints there, by reason and file.
+        """Processes that run a traced file but have no breakpoints in it, by reason and file.
 
         The session looks for them after its start, and again before its end if nothing came.
         """
         return [] if self._armed is None else self._armed.unarmed
 
     def reasons(self) -> list[str]:
-        """Why nothing came, as far as that is known: lines for people, often none. Ask before `close`."""
+        """Known reasons why no event arrived: lines for people, often none. Call this before `close`."""
         reasons = [] if self._armed is None else [*self._armed.lines, *self._armed.doubts]
         if self._semaphores is not None:
             reasons += self._semaphores.lines

@@ -1,7 +1,7 @@
 """Drop all privileges of this process, and become another user.
 
 Input: the name or number of a user. Output: none; the process is changed. `running` calls this once everything is
-attached: from then on a session needs nothing but its open descriptors.
+attached: from then on, a session only needs its open descriptors.
 """
 
 from __future__ import annotations

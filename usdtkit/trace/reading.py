@@ -38,7 +38,7 @@ class Reading:
         raise NotImplementedError
 
     def detach(self) -> None:
-        """Take all probes off; what was counted and sent stays readable until `close`."""
+        """Remove all probes. Counts and events can be read until `close`."""
         raise NotImplementedError
 
     @property
@@ -100,7 +100,7 @@ class Reading:
             yield from self.drain_columns()
 
     def intervals(self, seconds: float | None = None, take: Callable[[Any], object] | None = None) -> Iterator[None]:
-        """For sessions that summarise: run as iteration does, yield every so many seconds, and at the end.
+        """For sessions that summarise: run as iteration does, and yield every `seconds` seconds and at the end.
 
         `take` is called with each event as it comes.
         """

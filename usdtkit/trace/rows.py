@@ -32,13 +32,13 @@ class RowType:
 
     @property
     def name(self) -> str:
-        """What a user calls the class."""
+        """The name of the class, for messages."""
         return self.type.__qualname__
 
     def choose(
         self, asked: Mapping[str, ex.Expression], known: Mapping[str, ex.Expression]
     ) -> dict[str, ex.Expression]:
-        """The fields of the event besides its header: those that were asked for, and the others as far as `known`.
+        """The fields of the event besides its header: from `asked`, and else from `known`.
 
         UsageError names the fields that the class lacks, or that nothing is known of.
         """

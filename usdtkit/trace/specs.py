@@ -47,7 +47,7 @@ def check_places(places: Iterable[UserPlace]) -> None:
     """Raise UsageError where a place is in the middle of an instruction: a probe there would change what a program
     does.
 
-    Entries and exits of functions are known to be the beginning of an instruction, so no file is read for them.
+    Entries and exits of functions are always the beginning of an instruction, so no file is read for them.
     """
     chosen: dict[OpenFile, set[int]] = {}
     for place in places:
