@@ -72,7 +72,7 @@ class Mapping(NamedTuple):
 def maps_of(pid: int | str) -> bytes:
     """Read /proc/PID/maps, which is empty for a kernel thread and for a zombie. `pid` may be "self".
 
-    OSError where the process has ended or may not be inspected.
+    OSError if the process has ended or may not be inspected.
     """
     with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
         return file.read()

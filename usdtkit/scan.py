@@ -23,9 +23,9 @@ _SHOWN = 5  # processes in a warning
 
 
 def mapped_files(pid: int) -> list[Target]:
-    """Return the files that a process has mapped to execute, each inode once, in the order of their addresses.
+    """Return the files that a process has mapped to execute, one for each inode, in the order of their addresses.
 
-    NotFoundError where there is no such process, PrivilegeError where it may not be inspected.
+    NotFoundError if there is no such process, PrivilegeError if it may not be inspected.
     """
     scan = Scan()
     scan.add(pid)
@@ -34,7 +34,7 @@ def mapped_files(pid: int) -> list[Target]:
 
 
 def all_mapped(*, quiet: bool = False) -> list[Target]:
-    """Return the files that any process has mapped to execute, each inode once, with the processes that map it.
+    """Return the files that any process has mapped to execute, one for each inode, with the processes that map it.
 
     A process that ends meanwhile is left out. What may not be read costs one warning, or none if `quiet`.
     """
@@ -110,7 +110,7 @@ class Scan:
     """Collects the files that processes run.
 
     `tells_unreadable` says whether processes that may not be inspected are logged. Without root these are all the
-    processes of other users, and the command line mentions them only where it is asked to.
+    processes of other users, and the command line mentions them only with -v.
     """
 
     tells_unreadable = True
@@ -207,7 +207,7 @@ class Scan:
 
 
 def _mappings_of_files(pid: int) -> list[Mapping]:
-    """The first executable mapping of each file of a process; OSError where it has ended or may not be inspected."""
+    """The first executable mapping of each file of a process; OSError if it has ended or may not be inspected."""
     first: dict[tuple[int, str], Mapping] = {}
     for mapping in executable_mappings(maps_of(pid)):
         if mapping.identity.inode:

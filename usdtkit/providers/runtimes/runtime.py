@@ -92,7 +92,7 @@ class Runtime:
     def entries(self, *, method: str = "", group: str = "") -> Sources[Source]:
         """Entries of functions.
 
-        `method` leaves only functions whose name begins so, or matches a pattern with * or ?; `group` does the same
+        `method` selects functions whose name begins with it, or matches it if there is a * or ?; `group` does the same
         with classes, files or packages. NotFoundError if the language has no probes for calls.
         """
         return Sources(
