@@ -6,7 +6,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
 from commandline import USDTKIT
+
+pytestmark = pytest.mark.machine
 
 STRANGER = 12345
 

@@ -14,6 +14,8 @@ from pythons import environment, tree_for, versions
 from usdtkit import Provider, trace
 from usdtkit.elf import Image, read_probes
 
+pytestmark = pytest.mark.machine
+
 ROOT = Path(__file__).parents[2]
 
 # What a service may be made of, and what each of it does when it is asked anything that is none of its business.

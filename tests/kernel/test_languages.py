@@ -20,6 +20,8 @@ from usdtkit.cli import command
 from usdtkit.cli.bundle import programs_of
 from usdtkit.tools import ugc
 
+pytestmark = pytest.mark.machine
+
 PROGRAMS = Path(__file__).parents[1] / "programs" / "languages"
 JAVA = ["java", "-XX:+UseSerialGC", "-Xshare:auto"]
 ORDERS = {

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, usdtkit
 
+pytestmark = pytest.mark.machine
+
 SIGNATURE = (
     "(int n, const char *name, const struct timespec *req, const unsigned char *data, size_t size, char six, "
     "short seven, unsigned eight, long nine, long ten, long eleven, const char *twelve)"

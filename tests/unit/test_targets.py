@@ -15,6 +15,8 @@ from usdtkit.probes.image import build
 from usdtkit.trace.returns import Returns
 from usdtkit.trace.specs import uprobe
 
+pytestmark = pytest.mark.machine
+
 WAITS = """
 #include <stdio.h>
 #include <sys/sdt.h>
