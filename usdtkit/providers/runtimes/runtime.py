@@ -190,7 +190,7 @@ def _names(calls: CallProbes, group_size: int, name_size: int) -> dict[str, Expr
 
 
 def _chosen(source: AnySource, calls: CallProbes, method: str, group: str) -> AnySource:
-    """Only the calls of such functions, decided in the kernel."""
+    """Keep only the calls of functions that match. The kernel decides."""
     for argument, pattern in ((calls.name, method), (calls.group, group)):
         if pattern and argument:
             text = cstr(argument, PATTERN_SIZE)
