@@ -1,9 +1,9 @@
 """Functions by the name of their library, wherever they were linked to: names in, functions and remarks out.
 
-`usdtkit.targets` finds the library itself; `usdtkit.trace` uses this module. A program that is linked statically has no
-libc, Node contains OpenSSL, a program with an allocator of its own never calls libc's, and two containers have a libc
-each. A user who asks for the functions of a library means all of these. Remarks tell the user which functions come from
-another file, and which could not be found.
+Stands on `usdtkit.targets`, which finds the library itself; used by `usdtkit.trace`. A program that is linked
+statically has no libc, Node contains OpenSSL, a program with an allocator of its own never calls libc's, and each
+container has a libc of its own. A user who asks for the functions of a library means all of these. Remarks say which
+functions were found elsewhere, and which could not be found.
 """
 
 # Paths stay strings, as the model has them.

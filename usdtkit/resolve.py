@@ -1,4 +1,4 @@
-"""Names that users type → the files that they mean: path, directory, command, library or program in; `Target`s out.
+"""Names that users type (of a path, directory, command, library or program) → the files that they mean, as `Target`s.
 
 Used through `usdtkit.targets`. Stands on `usdtkit.scan` (which files processes run) and `usdtkit.libraries` (what
 libraries are called). Every path that comes out can be opened from here, also where the file lives in a container.
@@ -69,7 +69,7 @@ def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     """Return the provider files, also those that no process maps, then the files that any process maps: each inode
     once, those of root and ours first.
 
-    Whoever can put a file where provider files are looked for could pass it off as another application's. A provider
+    Anybody who can write to a directory of provider files could pass a file off as another application's. A provider
     file that belongs neither to root nor to us, or lies in a directory that does not, is therefore only returned if
     a process of its owner, of root or of ours maps it. With `idle` it is returned in any case; that is for callers that
     only show files.
