@@ -203,6 +203,26 @@ int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, 
   return fd < 0 ? -errno : (int)fd;
 }
 
+int usdtkit_perf_sample(uint64_t kind, uint64_t frequency, int pid, int cpu) {
+  struct perf_event_attr a = {
+      .size = sizeof a,
+      .type = PERF_TYPE_SOFTWARE,
+      .config = kind,
+      .freq = 1,
+      .sample_freq = frequency,
+      .disabled = 1,
+      .exclude_kernel = 1,
+      .inherit = pid >= 0,
+      .inherit_thread = pid >= 0,
+  };
+  long fd;
+  int attempts = 0;
+  do {
+    fd = syscall(SYS_perf_event_open, &a, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  } while (was_interrupted(fd) && ++attempts < ATTEMPTS);
+  return fd < 0 ? -errno : (int)fd;
+}
+
 int usdtkit_link_perf(int program, int event, uint64_t cookie) {
   struct link_perf_attr a = {
       .prog_fd = (uint32_t)program, .target_fd = (uint32_t)event, .attach_type = ATTACH_PERF_EVENT, .cookie = cookie};

@@ -34,6 +34,9 @@ int usdtkit_link_uprobe_multi(int program, uint32_t attach_type, const char *pat
 /* One perf event for one offset. sysfs describes the uprobe PMU by `type`, `return_bit` and `ref_shift`. */
 int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, const char *path, uint64_t offset,
                         uint64_t ref, int on_return, int pid);
+/* A software event of this kind, which samples user mode with this frequency: on a CPU (`pid` -1), or in a thread and in
+ * those that it starts from now on (`cpu` -1). It is disabled. */
+int usdtkit_perf_sample(uint64_t kind, uint64_t frequency, int pid, int cpu);
 int usdtkit_link_perf(int program, int event, uint64_t cookie);
 /* For kernels without perf links. There is no cookie, and the program is detached when the event is closed. */
 int usdtkit_perf_set_program(int program, int event);

@@ -12,7 +12,7 @@ from processes import among_own_mounts, read_until
 from usdtkit.cli.schema import of_name, shared
 
 USDTKIT = [sys.executable, "-m", "usdtkit"]
-# Somebody without any privilege, except to read the tree that is tested wherever it lies.
+# A user without any privilege, except to read the tree under test wherever it is.
 NOBODY = [
     *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
     *(f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")),

@@ -1,16 +1,19 @@
-"""What all tests share: no skip where none may be, no leak, compiled programs, and processes that end with the test."""
+"""Fixtures and checks for all tests: required tests are not skipped, nothing leaks, programs are compiled once, and
+processes end with the test."""
 
+import functools
 import gc
 import hashlib
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-# What they assert is then explained as in a test.
-pytest.register_assert_rewrite("commandline", "compiled", "elffiles", "leaks", "processes", "pythons", "stubs")
+# A failed assertion in a helper module is then explained with its values, as one in a test is.
+pytest.register_assert_rewrite(*{path.stem for path in Path(__file__).parent.glob("*.py")} - {"conftest"}, "programs")
 
 import leaks  # noqa: E402
 from processes import end, read_until  # noqa: E402
@@ -20,24 +23,15 @@ REQUIRE_KERNEL = os.environ.get("USDTKIT_REQUIRE_KERNEL", "") not in ("", "0")
 # Where tests find what an earlier run compiled, and leave what they compile: for a guest whose compilers are too slow.
 LENT = os.environ.get("USDTKIT_TEST_LENT")
 
-# Tests run in two processes at a time, those of one file in the same one. So do all that look at whatever runs on the
-# machine, or are looked at: services and servers by name, languages, libraries that everybody uses.
-MACHINE = {
-    *("bad_input", "bashreadline", "bcc_invocations", "bcc_languages", "demo", "docs", "list"),
-    *("probes_traced", "provider_scripts", "languages_elsewhere", "database_providers", "library_providers"),
-    *("services", "shop", "trace_command", "trace_language", "peers_read_provider", "search_trust", "fake_server"),
-    *("dbslower", "dbstat", "mysqld_qslower", "pglockwaits", "pgphases", "programs", "providers"),
-    *("instrument_harmless", "instrument_peers", "instrument_python", "instrument_services"),
-    *("languages", "nodegc", "nodehttp"),
-    *("ssllatency", "sslsniff", "libcalls", "targets", "threadsnoop"),
-}
+# In the files whose tests cannot run side by side; see pytest_xdist_make_scheduler.
+MACHINE = re.compile(r"^pytestmark = .*\bpytest\.mark\.machine\b", re.MULTILINE)
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 
 pytest_plugins = ["programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls", "unharmed"]
 
 
 def pytest_configure(config):
-    """What the tests expect of their surroundings, wherever they are started."""
+    """Set up the environment that the tests expect, wherever they are started."""
     # A shell's background job ignores Ctrl-C, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # tracefs, which the peers that tests compare with need and a container or chroot may lack.
@@ -47,18 +41,27 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
+    """Run the tests of a file one after another, and so those of all files that are marked `machine`.
+
+    The marked tests look at whatever runs on this machine, or are looked at: services and servers by their name,
+    languages, and libraries that every process uses. The process that schedules sees names of tests and no markers,
+    which is why it looks for the marker in the text of the file.
+    """
     from xdist.scheduler import LoadScopeScheduling
+
+    @functools.cache
+    def scope_of(file):
+        return "machine" if MACHINE.search((config.rootpath / file).read_text()) else file
 
     class Files(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            name = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
-            return "machine" if name in MACHINE else name
+            return scope_of(nodeid.partition("::")[0])
 
     return Files(config, log)
 
 
 def pytest_collection_finish():
-    """What is there before the first test is no garbage of any: looking for that takes as long as there is of it."""
+    """Objects that exist before the first test are not garbage of any test, and searching them takes long."""
     gc.collect()
     gc.freeze()
 

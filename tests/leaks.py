@@ -1,4 +1,5 @@
-"""What a kernel test may leave behind: nothing. Two snapshots of what this process holds, and the difference in words.
+"""Checks that a kernel test leaves nothing behind: two snapshots of what this process holds, and the difference in
+words.
 
 Read by the `nothing_leaks` fixture in conftest.py. BPF programs, maps, links and perf events are file descriptors (or
 mappings of one), so that those of other processes on the machine never count.
@@ -26,12 +27,12 @@ def snapshot():
             held[f"fd {fd.name}"] = str(fd.readlink())
         except FileNotFoundError:
             continue  # the descriptor that listed the directory
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    # The kernel passes on the names of files and threads as they are, and these may hold any bytes.
+    for line in Path("/proc/self/maps").read_text(errors="surrogateescape").split("\n"):
         if "anon_inode:" in line:
             span, *_, name = line.split(maxsplit=5)
             held[f"mapping {span}"] = name
     for pid in children(os.getpid()):
-        # Any bytes may be in a name.
         held[f"child {pid}"] = Path(f"/proc/{pid}/comm").read_text(errors="backslashreplace").strip()
     return held
 
@@ -42,7 +43,7 @@ def uprobe_events(run):
     `run` is the directory of this run's temporary files, which lies beside those of other runs.
     """
     events = TRACEFS / "uprobe_events"
-    # What is traced is anybody's, and so are the names.
+    # Events of other tracers are listed as well, and the paths in them may hold any bytes.
     lines = events.read_text(errors="backslashreplace").splitlines() if events.exists() else []
     others, own = f" {run.parent}/", f" {run}/"
     return {f"uprobe event {line}" for line in lines if own in line or others not in line}
@@ -54,16 +55,16 @@ def children(parent):
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                stat = (process / "stat").read_text()
+                stat = (process / "stat").read_bytes()
             except (FileNotFoundError, ProcessLookupError):
                 continue  # gone since the listing
-            if int(stat.rpartition(")")[2].split()[1]) == parent:
+            if int(stat.rpartition(b")")[2].split()[1]) == parent:
                 found.append(int(process.name))
     return found
 
 
 def new_since(before):
-    """What is held now and was not, or not under this name, before: lines to print."""
+    """Everything that is held now and was not held before, or not under this name: lines to print."""
     return sorted(f"{what} {name}".rstrip() for what, name in snapshot().items() if before.get(what) != name)
 
 

@@ -71,7 +71,7 @@ def serving(argv, text, **options):
 
 def byte_in_memory(pid, path, file_offset):
     """What stands in the memory of a process where it maps this byte of a file: a breakpoint, if one is there."""
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").split("\n")[:-1]:
         span, _, mapped, _, _, *name = line.split(maxsplit=5)
         start, end = (int(address, 16) for address in span.split("-"))
         if name == [str(path)] and 0 <= file_offset - int(mapped, 16) < end - start:

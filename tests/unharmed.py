@@ -86,11 +86,11 @@ class Outcome:
 
     @functools.cached_property
     def functions(self):
-        """What is to be traced, as names and globs."""
+        """The functions to trace, as names and globs."""
         return {*self.calls, *re.findall(r"^traces (\S+)$", self.output, re.M)}
 
     def differs_from(self, expected):
-        """What is different, in words; "" where nothing is."""
+        """The differences, in words; "" where nothing is."""
         found = []
         if self.status != expected.status:
             found.append(f"{_ending(self.status)} instead of {_ending(expected.status)}")
@@ -221,7 +221,7 @@ class Program:
         return {case: run.outcome(deadline) for case, run in runs.items()}
 
     def differences(self, outcomes):
-        """A line for each case that did not do what it does untraced."""
+        """A line for each case that behaved differently than untraced."""
         found = ((case, outcome.differs_from(self.untraced[case])) for case, outcome in outcomes.items())
         return [f"{self.name}/{case}: {difference}" for case, difference in found if difference]
 

@@ -1,8 +1,8 @@
 """Show the commands that are entered in bash or, with -s, in all programs that use GNU readline.
 
-bash has a copy of the library in itself: there the function readline is traced, which returns the line. In libreadline
-it is the function behind both of its interfaces, so that psql and gdb are seen as well as Python's prompt. If this
-bash uses the library, the library is traced for threads called bash. People type secrets too: treat the output
+If bash contains its own copy of the library, its function readline is traced, which returns the line. If it uses
+libreadline, the library is traced for threads called bash. In libreadline, the function behind both of its interfaces
+is traced, so that psql and gdb are seen as well as Python's prompt. People also type secrets: treat the output
 accordingly.
 
 examples:

@@ -53,7 +53,7 @@ class Options(StatementOptions, IntervalOptions):
         "--top", type=positive, default=None, metavar="N", help="print the N statements that took the most time"
     )
     microseconds: bool = option(
-        "-u", "--microseconds", default=False, help="accepted for bcc's sake: the bounds of buckets show their units"
+        "-u", "--microseconds", default=False, help="accepted for compatibility with bcc; buckets show their units"
     )
     min_ms: float = option(
         *("-m", "--min-ms", "--threshold"),

@@ -81,12 +81,12 @@ class Options(ToolOptions):
     )
     capacity: int | None = option(dest="capacity", default=None)
     combined_only: bool = option(
-        "--combined-only", "--wa-missing-free", default=False, help="accepted; only bcc needs it"
+        "--combined-only", "--wa-missing-free", default=False, help="accepted for compatibility with bcc; has no effect"
     )
 
 
 def trace(session: Session, options: Options) -> Results:
-    """Follow an allocator; what is outstanding at the end of each interval, or with -t each call."""
+    """Follow an allocator; the outstanding blocks at the end of each interval, or each call with -t."""
     if not session.pids:
         raise UsageError("memleak needs a process", hint="-p PID, or -c CMD to start one")
     heap = Heap(
@@ -118,7 +118,7 @@ def describe(event: Any) -> Mapping[str, Any]:
 
 
 def stack_sum(row: Outstanding, weight: int, *, each_block: bool) -> StackSum:
-    """A stack with what it has allocated, in the words of bcc's tool; perhaps with each of its blocks."""
+    """A stack and its allocations, in the words of bcc's tool; perhaps with each of its blocks."""
     blocks = row.blocks if each_block else []
     return StackSum(
         *(row.stack, weight, {"pid": row.pid, "bytes": row.size, "count": row.count}),

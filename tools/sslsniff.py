@@ -1,8 +1,8 @@
-"""Show what goes through TLS libraries in plain: who reads and writes how much.
+"""Show what programs send and receive through TLS libraries, before it is encrypted.
 
 Traces OpenSSL (SSL_read, SSL_write and their _ex forms), GnuTLS and NSS, in the system's libraries and in whatever runs
-now and has a library in itself, such as Node; with -p, in the files of that process. The data is what the encryption
-was for: it is only read from the process if --content or --hexdump asks for it.
+now and has a library in itself, such as Node; with -p, in the files of that process. The data is confidential, so
+it is only read from the process with --content or --hexdump.
 
 examples:
   usdtkit sslsniff                          lengths only
@@ -53,7 +53,7 @@ class Options(TlsLibraries):
         type=positive,
         default=4096,
         metavar="BYTES",
-        help="show at most so many bytes of each call (4096, which is the limit)",
+        help="show at most BYTES bytes of each call (default and maximum: 4096)",
     )
     no_openssl: bool = without("openssl", "-o")
     no_gnutls: bool = without("gnutls", "-g")

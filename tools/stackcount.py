@@ -51,7 +51,9 @@ class Options(IntervalOptions):
     )
     debug: bool = option("--debug", dest="program", default=False, help="show the BPF program, as --program does")
     user_only: bool = option(
-        *("-U", "--user-stacks-only"), default=False, help="accepted; there are no other stacks here"
+        *("-U", "--user-stacks-only"),
+        default=False,
+        help="accepted for compatibility with bcc; there are no kernel stacks here",
     )
     addresses: bool = option(dest="verbose", default=False)
 

@@ -72,7 +72,7 @@ class Options(ToolOptions):
         *("-t", "--timestamp"), default=False, help="show the seconds since the start in place of the time"
     )
     unix: bool = option("-u", "--unix-timestamp", default=False, help="with -t, show the seconds since 1970")
-    time: bool = option("-T", "--time", default=False, help="show the time of day, which is shown in any case")
+    time: bool = option("-T", "--time", default=False, help="show the time of day (the default)")
     cpu: bool = option("-C", "--print_cpu", default=False, help="show the processor")
     name: str | None = option(
         "-n", "--name", default=None, metavar="NAME", help="only threads whose name contains NAME"
@@ -84,7 +84,7 @@ class Options(ToolOptions):
     aggregate: bool = option(
         "-A", "--aggregate", default=False, help="with -M, show equal events once, with their count"
     )
-    include_self: bool = option("-S", "--include-self", default=False, help="also show what this tracer does itself")
+    include_self: bool = option("-S", "--include-self", default=False, help="also show what this tracer itself does")
     ring_size: int | None = option(
         *("-b", "--buffer-pages"),
         type=pages,
@@ -98,7 +98,7 @@ class Options(ToolOptions):
 def trace(session: Session, options: Options) -> Rows:
     """A row for each hit for which the condition of its spec holds."""
     if options.aggregate and not options.max_events:
-        raise UsageError("-A counts a number of events", hint="-A -M 1000")
+        raise UsageError("-A needs a number of events", hint="-A -M 1000")
     if options.name is not None:
         session.narrow(comm.contains(options.name))
     if not options.include_self:

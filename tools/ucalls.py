@@ -27,7 +27,7 @@ from usdtkit.trace import Session
 
 TOPIC = "languages"
 LANGUAGES = ("c", "java", "perl", "php", "python", "ruby", "tcl")
-# There are no calls of C to see: `trace` says so, and what to do.
+# There are no calls of C to see: `trace` refuses it with a hint.
 VARIANTS = tuple(f"-l {language} -p 1{more}" for language in LANGUAGES[1:] for more in ("", " -L"))
 SPELLING = Spelling(shows_program=True)
 METHOD = Column("method", "METHOD", width=52, meaning="the class, file or package, and the method")

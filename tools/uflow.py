@@ -70,7 +70,7 @@ class Options(runtimeoptions.MethodOptions):
         dest="format",
         const="folded",
         default=None,
-        help="show no lines, but folded stacks with the microseconds that each spent in itself",
+        help="write folded stacks with the microseconds spent in each, instead of lines",
     )
 
 

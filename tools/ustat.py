@@ -73,7 +73,9 @@ class Options(ToolOptions):
     maxrows: int = option(
         *("-r", "--maxrows"), type=positive, default=20, metavar="ROWS", help="show at most ROWS processes (default 20)"
     )
-    noclear: bool = option("-C", "--noclear", default=False, help="accepted; the screen is never cleared")
+    noclear: bool = option(
+        "-C", "--noclear", default=False, help="accepted for compatibility with bcc; the screen is never cleared"
+    )
     debug: bool = option(
         "-D", "--debug", dest="program", default=False, help="show the BPF program, as --program does; bcc has -d"
     )

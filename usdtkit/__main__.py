@@ -33,12 +33,13 @@ def run() -> None:
 
 
 def _leave_out_what_others_can_write() -> None:
-    """Import only from where Python is installed, and behind that from what nobody but root could have written.
+    """Import only from Python's own directories, and after these from directories that only root can write to.
 
     PYTHONPATH and the packages in a home may be those of the user who called, whose environment was kept (sudo -E, su).
-    What lies there is left out where another user could put a module, and else comes last. The directory of the script
-    goes, which with `python -m` is the current one. The installed command has none of them, because it starts Python
-    with -I; only that prevents what Python imports by itself before this line, which is sitecustomize.
+    Such a directory is removed from sys.path if another user could put a module there, and else moved to the end. The
+    directory of the script, which is the current directory with `python -m`, is removed. The installed command starts
+    Python with -I, and so has none of these directories. Only -I also prevents the import of a sitecustomize, which
+    happens before this code runs.
     """
     if not getattr(sys.flags, "safe_path", False):  # Python 3.11
         del sys.path[:1]

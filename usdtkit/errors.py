@@ -51,7 +51,7 @@ class UsageError(UsdtkitError):
 
 
 class SpecError(UsageError):
-    """What a user has spelled in one of the mini-languages is wrong `at` a place of `text`, which `details` mark."""
+    """A spec in one of the mini-languages is wrong: `text` is the spec, `at` the position, and `details` show both."""
 
     def __init__(self, message: str, text: str, at: int, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

@@ -14,9 +14,9 @@ import stat
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 
 FileKey = tuple[int, int]
-"""Device and inode, which are equal where two paths lead to one file."""
+"""Device and inode, which are equal if two paths lead to one file."""
 
-# Opening must not block where the path names a pipe, nor make it our controlling terminal.
+# Opening must not block if the path names a pipe, nor make it our controlling terminal.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -30,7 +30,7 @@ class OpenFile:
     __slots__ = ("__weakref__", "_changed_ns", "_written_ns", "descriptor", "key", "owner", "path", "size")
 
     def __init__(self, path: str, descriptor: int) -> None:
-        """Take over `descriptor`. ElfError where it is not of a regular file; then it is closed."""
+        """Take over `descriptor`. If it is not of a regular file, it is closed, and ElfError is raised."""
         self.descriptor = descriptor
         self.path = path
         status = os.fstat(descriptor)
@@ -44,7 +44,7 @@ class OpenFile:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> OpenFile:
-        """Open the file at `path`; NotFoundError, PrivilegeError or ElfError where that cannot be."""
+        """Open the file at `path`. NotFoundError, PrivilegeError or ElfError if it cannot be opened."""
         path = os.fspath(path)
         try:
             return cls(path, os.open(path, _FLAGS))
@@ -65,7 +65,7 @@ class OpenFile:
     def reopen(self, path: str) -> None:
         """Open the file again by another path that leads to it, under the same number of the descriptor.
 
-        OSError where `path` does not lead to it.
+        OSError if `path` does not lead to it.
         """
         descriptor = os.open(path, _FLAGS)
         try:

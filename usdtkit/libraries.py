@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import re
 import struct
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from usdtkit.architectures import architecture
 
 # A version as in libc-2.31.so, or the hash of a library in a Python wheel, as in libssl-3e69114b.so.1.1.
 _VERSION = r"-[0-9][0-9.]*|-(?=[a-f]*[0-9])[0-9a-f]{6,}|-[0-9a-f]{8}"
-_LIBRARY = re.compile(rf"lib(?P<name>[^/]+?)(?P<version>{_VERSION})?\.so(?:\.[0-9A-Za-z.]*)?")
-_MUSL = re.compile(r"(?:libc\.musl-|ld-musl-)[^/]*\.so(?:\.[0-9.]*)?")
 
 MERGED = frozenset(("pthread", "dl", "rt", "util", "anl"))
 """Libraries that have been a part of the C library since glibc 2.34, and always of musl's."""
@@ -37,27 +35,37 @@ _DIRECTORIES = (
 )  # searched where there is no cache, as with musl
 
 
+@cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What file names of libraries, and those of musl's C library, look like; compiled when first used: 0.3 ms."""
+    library = re.compile(rf"lib(?P<name>[^/]+?)(?P<version>{_VERSION})?\.so(?:\.[0-9A-Za-z.]*)?")
+    return library, re.compile(r"(?:libc\.musl-|ld-musl-)[^/]*\.so(?:\.[0-9.]*)?")
+
+
 def library_name(path: str) -> str:
     """Return what -l of a linker takes: "c" for libc.so.6, /lib/libc-2.31.so and musl's; a program's file name."""
     name = path.rpartition("/")[2]
-    if _MUSL.fullmatch(name):
+    library, musl = _patterns()
+    if musl.fullmatch(name):
         return "c"
-    library = _LIBRARY.fullmatch(name)
-    return library["name"] if library else name
+    found = library.fullmatch(name)
+    return found["name"] if found else name
 
 
+@lru_cache(maxsize=4096)  # a tool asks about all files that run, for one group of functions after the other
 def is_called(path: str, library: str) -> bool:
-    """Return whether the file at `path` is the library or program `wanted`, a file name, a soname or a short name.
+    """Return whether the file at `path` is the library or program `library`, a file name, a soname or a short name.
 
     libpam.so.0 is also the name of libpam.so.0.85.1, and libc.so.6 that of libc-2.31.so.
     """
     name = path.rpartition("/")[2]
     if name == library or name.startswith(f"lib{library}.so") or library_name(name) == library:
         return True
-    soname = _LIBRARY.fullmatch(library)
+    pattern, _ = _patterns()
+    soname = pattern.fullmatch(library)
     if soname is None:
         return False
-    file = _LIBRARY.fullmatch(name)
+    file = pattern.fullmatch(name)
     return name.startswith(f"{library}.") or bool(file and file["version"] and file["name"] == soname["name"])
 
 

@@ -1,9 +1,9 @@
 """Functions by the name of their library, wherever they were linked to: names in, functions and remarks out.
 
 Stands on `usdtkit.targets`, which finds the library itself; used by `usdtkit.trace`. A program that is linked
-statically has no libc, Node contains OpenSSL, a program with an allocator of its own never calls libc's, and two
-containers have a libc each. A user who asks for the functions of a library means all of these. The name does not say
-what was taken from elsewhere and what could not be found, so remarks say it.
+statically has no libc, Node contains OpenSSL, a program with an allocator of its own never calls libc's, and each
+container has a libc of its own. A user who asks for the functions of a library means all of these. Remarks say which
+functions were found elsewhere, and which could not be found.
 """
 
 # Paths stay strings, as the model has them.
@@ -31,7 +31,7 @@ from usdtkit.signatures import knows_library
 
 _SHOWN = 5  # files of a name, in a remark
 _FRESH_S = 0.5
-_latest: tuple[float, list[Target]] = (-_FRESH_S, [])
+_latest: tuple[float, list[Target], list[Target]] = (-_FRESH_S, [], [])
 
 
 class Remark(NamedTuple):
@@ -48,7 +48,7 @@ class Remark(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The functions, and what their user should know about where they are. `missing` is the error where there are
+    """The functions, and what their user should know about where they are. `missing` is the error if there are
     none."""
 
     functions: list[Function]
@@ -79,7 +79,7 @@ def namesakes(traced: Iterable[tuple[str, str]], pids: Sequence[int]) -> list[Re
     """Return remarks about other files of the processes that export traced functions of the C library.
 
     `traced` are pairs of the path of the traced file and a function's name. The processes call the function in the
-    other file where that was loaded first, such as the malloc of a preloaded allocator.
+    other file if that was loaded first, such as the malloc of a preloaded allocator.
     """
     names_traced = dict.fromkeys(name for _, name in traced)
     keys_traced = {file_key(path) for path, _ in traced}
@@ -117,11 +117,11 @@ class _Search:
         self._mapped: list[Target] = []  # by the traced processes
 
     def found(self) -> Found:
-        """The functions of all places, with a remark where the name means several files."""
+        """The functions of all places, with a remark if the name means several files."""
         if not self._functions:
             return Found([], self._remarks, self._missing or NotFoundError(f"no such function in {self._library}"))
         keys = self._keys()
-        named = [target for target in self._mapped if self._is_called(target.name) and target.key in keys]
+        named = [target for target in self._mapped if target.key in keys and self._is_called(target.name)]
         if len({os.path.basename(target.name) for target in named}) > 1:  # noqa: PTH119
             shown = [*(target.path for target in named[:_SHOWN]), *(["…"] if len(named) > _SHOWN else [])]
             self._remarks.append(
@@ -165,21 +165,21 @@ class _Search:
     def everywhere(self) -> None:
         """Search the library, all files of its name that are mapped, and the programs that are linked statically."""
         self.in_library()
-        mapped = self._mapped = _all_mapped()
+        mapped, alone = _all_mapped()
+        self._mapped = mapped
         for target in mapped:
             # A program of the library's name is left out: a command is the one that is in PATH.
             if self._is_called(target.name) and os.path.basename(target.name) != self._library:  # noqa: PTH119
                 self._in_file(target)
         if self._is_known and len(self._names) == len(self._patterns):
-            files = Counter(pid for target in mapped for pid in target.pids)
-            for target in mapped:
-                if any(files[pid] == 1 for pid in target.pids):  # it maps nothing else, so it is linked statically
-                    self._in_file(target, go=False)
+            for target in alone:
+                self._in_file(target, go=False)
 
     def _is_called(self, name: str) -> bool:
         name = name.removesuffix(" (deleted)")
-        libraries_meant = [self._library, *(["c"] if self._library in libraries.MERGED else [])]
-        return any(libraries.is_called(name, library) for library in libraries_meant)
+        if libraries.is_called(name, self._library):
+            return True
+        return self._library in libraries.MERGED and libraries.is_called(name, "c")
 
     def _keys(self) -> set[FileKey | None]:
         """The files of the functions that were found."""
@@ -220,13 +220,13 @@ class _Search:
             self._remarks.append(Remark(f"{how}: traced in {program.path}: ", names))
         lacking = tuple(name for name in names_asked if name not in names_found and (self._names or not functions_here))
         if lacking and is_stripped:
-            self._remarks.append(Remark(f"{how}, and stripped: no symbol says where to find ", lacking))
+            self._remarks.append(Remark(f"{how}, and stripped, so these functions cannot be found: ", lacking))
         elif lacking:
-            self._remarks.append(Remark(f"{how}; {its} own symbols have no ", lacking))
+            self._remarks.append(Remark(f"{how}; {its} own symbols do not include ", lacking))
         if not functions_here:
             hint = None if is_stripped else f"usdtkit list --functions 'GLOB' {program.path} shows what it has"
             self._missing = NotFoundError(
-                self._remarks[-1].text, hint=hint or "its debug file, if there is one, says it"
+                self._remarks[-1].text, hint=hint or "install its debug file, if there is one"
             )
 
     def _replacements(self, program: Target) -> None:
@@ -241,16 +241,21 @@ class _Search:
         if replacing:
             names = tuple(dict.fromkeys(function.name for function in replacing))
             self._functions += replacing
-            self._remarks.append(Remark(f"{program.path} has functions of its own, which it calls instead: ", names))
+            self._remarks.append(Remark(f"{program.path} calls its own functions instead: ", names))
 
 
-def _all_mapped() -> list[Target]:
-    """What runs, as of a moment ago: a tool asks for one group of functions after the other."""
+def _all_mapped() -> tuple[list[Target], list[Target]]:
+    """What runs, as of a moment ago, because a tool asks for one group of functions after the other.
+
+    The second list has those files which some process maps alone: these are programs that are linked statically.
+    """
     global _latest
-    now = time.monotonic()
-    if now - _latest[0] > _FRESH_S:
-        _latest = now, targets.all_mapped(quiet=True)
-    return _latest[1]
+    if time.monotonic() - _latest[0] > _FRESH_S:
+        mapped = targets.all_mapped(quiet=True)
+        files = Counter(pid for target in mapped for pid in target.pids)
+        alone = [target for target in mapped if any(files[pid] == 1 for pid in target.pids)]
+        _latest = time.monotonic(), mapped, alone  # from its end: with thousands of processes a scan takes long itself
+    return _latest[1:]
 
 
 def _is_elf(path: str) -> bool:
@@ -262,7 +267,7 @@ def _is_elf(path: str) -> bool:
 
 
 def _interpreter(path: str) -> str | None:
-    """The dynamic loader that a program asks for, None where it is linked statically. ElfError."""
+    """The dynamic loader that a program asks for, None if it is linked statically. ElfError."""
     with Image.open(path) as image:
         for segment in image.segments:
             if segment.type == PT_INTERP:

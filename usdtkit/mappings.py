@@ -4,8 +4,6 @@ Input: open descriptors of files. Output: `usdtkit.maps.Identity`s. Used by `usd
 and semaphores in the processes that map a file. `usdtkit.scan` goes the other way, from a process to its files.
 """
 
-# ruff: noqa: PTH123 pathlib would be imported for one file
-
 from __future__ import annotations
 
 import errno
@@ -17,6 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.maps import Identity, all_mappings, maps_of
+from usdtkit.processes import online_cpus
 
 PAGE = mmap.PAGESIZE
 # Room for the executable mappings of about 300 processes that start between two reads. A busy machine starts some
@@ -73,7 +72,7 @@ class MappingStream:
         self._lost: dict[int, bytes] = {}  # the losses of each event when they were last read
         self.lost = False
         try:
-            for cpu in _online_cpus():
+            for cpu in online_cpus():
                 event = lib.usdtkit_perf_mappings(cpu)
                 if event == -errno.ENODEV:  # the processor was taken offline meanwhile
                     continue
@@ -126,10 +125,3 @@ class MappingStream:
             os.close(event)
         self._rings, self._events = [], []
         self._poller.close()
-
-
-def _online_cpus() -> Iterator[int]:
-    with open("/sys/devices/system/cpu/online") as file:
-        for part in file.read().strip().split(","):
-            first, _, last = part.partition("-")
-            yield from range(int(first), int(last or first) + 1)

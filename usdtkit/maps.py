@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from usdtkit.records import NamedTuple
 
-_EXECUTABLE = re.compile(rb"\S+ ..x")
+_is_executable = re.compile(rb"\S+ ..x").match
 
 
 class Identity(NamedTuple):
@@ -55,7 +55,7 @@ class Mapping(NamedTuple):
         return f"{self.start:x}-{self.end:x}"
 
     def address(self, offset: int) -> int | None:
-        """Where the byte at this offset of the file is in memory; None where this mapping does not have it."""
+        """Where the byte at this offset of the file is in memory; None if this mapping does not have it."""
         return self.start + offset - self.offset if 0 <= offset - self.offset < self.end - self.start else None
 
     @property
@@ -72,7 +72,7 @@ class Mapping(NamedTuple):
 def maps_of(pid: int | str) -> bytes:
     """Read /proc/PID/maps, which is empty for a kernel thread and for a zombie. `pid` may be "self".
 
-    OSError where the process has ended or may not be looked into.
+    OSError if the process has ended or may not be inspected.
     """
     with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
         return file.read()
@@ -80,12 +80,17 @@ def maps_of(pid: int | str) -> bytes:
 
 def all_mappings(maps: bytes) -> Iterator[Mapping]:
     """Parse all lines of maps, in the order of their addresses."""
-    return map(_parse, filter(None, maps.split(b"\n")))
+    return map(parse, filter(None, maps.split(b"\n")))
+
+
+def executable_lines(maps: bytes) -> list[bytes]:
+    """Return the lines of maps in which code can run; `parse` parses one."""
+    return [line for line in maps.split(b"\n") if _is_executable(line)]
 
 
 def executable_mappings(maps: bytes) -> Iterator[Mapping]:
     """Parse the lines of maps in which code can run."""
-    return (_parse(line) for line in maps.split(b"\n") if _EXECUTABLE.match(line))
+    return map(parse, executable_lines(maps))
 
 
 def mappings_in(maps: bytes, identity: Identity) -> list[Mapping]:
@@ -95,7 +100,7 @@ def mappings_in(maps: bytes, identity: Identity) -> list[Mapping]:
     while at >= 0:
         end = maps.find(b"\n", at)
         end = end if end >= 0 else len(maps)
-        mapping = _parse(maps[maps.rfind(b"\n", 0, at) + 1 : end])
+        mapping = parse(maps[maps.rfind(b"\n", 0, at) + 1 : end])
         if mapping.identity == identity:  # else the text is a part of some name
             found.append(mapping)
         at = maps.find(text, end)
@@ -103,11 +108,12 @@ def mappings_in(maps: bytes, identity: Identity) -> list[Mapping]:
 
 
 def mapping_at(maps: bytes, address: int) -> Mapping | None:
-    """Return the mapping that contains an address, None where there is none."""
+    """Return the mapping that contains an address, None if there is none."""
     return next((mapping for mapping in all_mappings(maps) if mapping.start <= address < mapping.end), None)
 
 
-def _parse(line: bytes) -> Mapping:
+def parse(line: bytes) -> Mapping:
+    """Parse one line of maps."""
     span, permissions, offset, device, inode, *name = line.split(None, 5)
     start, end = span.split(b"-")
     major, minor = device.split(b":")

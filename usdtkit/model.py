@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 RETURN_POLICIES = ("auto", "sites", "probes")
 """The ways in which a session may observe the returns of functions (see `usdtkit.trace.returns`)."""
 
-HookKind = Literal["usdt", "entry", "return"]
-"""What a hit at a place of a program means: a USDT probe, a function's entry, or a function's return."""
+HookKind = Literal["usdt", "entry", "return", "clock"]
+"""What a hit means: a USDT probe, a function's entry, a function's return, or a sample that a clock has taken."""
 
 ReturnsBy = Literal["sites", "probes", "tail"]
 """How a function's return is observed.
@@ -89,7 +89,7 @@ class Site(NamedTuple):
     """One place in the code where a probe can be hit.
 
     `address` and `semaphore` are virtual addresses of the file, corrected for prelinking; `base` is what the note says.
-    The kernel attaches by the file offsets. `semaphore` is 0 where the site has none. Provider files made by usdtkit
+    The kernel attaches by the file offsets. `semaphore` is 0 if the site has none. Provider files made by usdtkit
     have a second site at `rejected_offset`, which a call hits when its values do not fit and the probe is therefore not
     fired; elsewhere it is 0.
     """
@@ -197,11 +197,11 @@ class Function:
 
 
 class Truncated(str):
-    """The beginning of a string of the traced program, which is longer than what was read of it."""
+    """The beginning of a string of the traced program. The rest was not read."""
 
 
 class TruncatedBytes(bytes):
-    """The beginning of bytes of the traced program, of which there are more than were read."""
+    """The beginning of a block of bytes of the traced program. The rest was not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,15 +241,30 @@ class Tracepoint:
     name: str
 
 
-Place = UserPlace | Tracepoint
-"""What a program in the kernel can be attached to. `usdtkit.kernel.attach` has a module for each kind."""
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A clock of the kernel, which takes `frequency_hz` samples of what runs in user mode in a second of CPU time."""
+
+    frequency_hz: int
+
+    @property
+    def name(self) -> str:
+        """The name that its samples carry."""
+        return f"clock:{self.frequency_hz}"
+
+
+KernelPlace = Tracepoint | Clock
+"""What belongs to the kernel itself. `usdtkit.kernel.attach` has a module for each kind."""
+
+Place = UserPlace | KernelPlace
+"""What a program in the kernel can be attached to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """One ELF file to search: `path` opens it from here, `name` is its path as the processes that map it see it.
 
-    The two differ in a container, or where the file was deleted. `pids` are the scanned processes that map it, and
+    The two differ in a container, or if the file was deleted. `pids` are the scanned processes that map it, and
     `key` is the device and inode that it had then: `usdtkit.scan.open_target` opens that file or none. A path that
     a user named stands for whatever file is there now, and has no key.
     """

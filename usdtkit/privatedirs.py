@@ -1,14 +1,14 @@
 """Directories and files that no other user can have tampered with: a path in, an open and checked descriptor out.
 
 Programs that run in the kernel or in an application are read from directories: the cache of bytecode, bundles, provider
-files. Whoever can write to such a directory, or rename one of the directories above it, decides what runs. A check of
-a path by its name proves nothing, because the path may lead elsewhere a moment later. So every component of the path is
-opened in turn, without following symbolic links of other users, and is checked on the open descriptor: it must belong
-to root or to us, and nobody else may be able to rename its entries. After that, everything happens relative to the open
-directory, and an entry is checked on its own descriptor before it is read.
+files. A user who can write to such a directory, or rename one of the directories above it, decides what runs. A check
+of a path by its name proves nothing, because the path may lead elsewhere a moment later. So every component of the path
+is opened in turn, without following symbolic links of other users, and is checked on the open descriptor: it must
+belong to root or to us, and nobody else may be able to rename its entries. After that, everything happens relative to
+the open directory, and an entry is checked on its own descriptor before it is read.
 
 Used by `usdtkit.bpf` and `usdtkit.probes` to keep what they trust, and by commands to write what the user asked for.
-Paths that come out are for messages, and for callers that hand them to the dynamic loader.
+The paths that are returned are for messages, and for callers that pass them to the dynamic loader.
 """
 
 # Every start of a command runs this, and importing pathlib takes time.

@@ -44,27 +44,27 @@ def below(pid: int) -> list[int]:
 
 def numbers(pid: int) -> tuple[int, ...]:
     """Return the numbers of a process: the one that we see, then those in the PID namespaces below ours, such as a
-    container's; () where there is no such process."""
+    container's; () if there is no such process."""
     return _numbers(pid, b"NSpid:")
 
 
 def process_of(tid: int) -> int:
-    """Return the number of the process that a thread belongs to, 0 where there is no such thread."""
+    """Return the number of the process that a thread belongs to, 0 if there is no such thread."""
     return next(iter(_numbers(tid, b"Tgid:")), 0)
 
 
 def parent_of(pid: int) -> int:
-    """Return the process that started this one or took it over since, 0 where there is none."""
+    """Return the process that started this one or took it over since, 0 if there is none."""
     return next(iter(_numbers(pid, b"PPid:")), 0)
 
 
 def user_of(pid: int) -> int:
-    """Return the user as whom a process acts (its effective uid), -1 where there is no such process."""
+    """Return the user as whom a process acts (its effective uid), -1 if there is no such process."""
     return next(iter(_numbers(pid, b"Uid:")[1:]), -1)
 
 
 def name_of(pid: int) -> str:
-    """Return what /proc calls a process (its comm), "?" where it has ended."""
+    """Return what /proc calls a process (its comm), "?" if it has ended."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             return os.fsdecode(file.read().rstrip(b"\n"))
@@ -89,6 +89,21 @@ def threads(pids: Iterable[int] = ()) -> int:
         return int(file.read().split()[3].partition(b"/")[2])
 
 
+def threads_of(pid: int) -> list[int]:
+    """Return the numbers of the threads that a process has now; none where it has ended or is not ours to see."""
+    try:
+        return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
+    except OSError:
+        return []
+
+
+def online_cpus() -> list[int]:
+    """Return the numbers of the processors that are online now. OSError."""
+    with open("/sys/devices/system/cpu/online", "rb") as file:
+        ranges = (part.partition(b"-") for part in file.read().split(b","))
+        return [cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)]
+
+
 def mount_namespace(pid: int | str) -> str:
     """Return the mount namespace of a process, in which it sees the files that it opens. OSError."""
     return os.readlink(f"/proc/{pid}/ns/mnt")
@@ -99,7 +114,7 @@ def _numbers(pid: int, field: bytes) -> tuple[int, ...]:
 
 
 def _words(pid: int, field: bytes) -> list[bytes]:
-    """The words of one line of a process's status, [] where there is none."""
+    """The words of one line of a process's status, [] if there is none."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             line = next((line for line in file if line.startswith(field)), b"")

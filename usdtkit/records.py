@@ -71,7 +71,7 @@ class Field:
 
     @property
     def default(self) -> Any:
-        """The value that a record gets where none is given; None of a required field. A default_factory is called."""
+        """The value that a record gets if none is given; None for a required field. A default_factory is called."""
         if self.default_factory is not None:
             return self.default_factory()
         return None if self.required else self.default_value
@@ -187,7 +187,7 @@ def _make_record(cls: Any, frozen: bool, slots: bool, eq: bool, repr: bool) -> A
 
 
 def _collect_fields(cls: Any, namespace: Mapping[str, Any], frozen: bool, slots: bool) -> dict[str, Any]:
-    """What the class and the records that it derives from declare, by field: _MISSING, a default, or a Field."""
+    """The fields of a class and of the records it derives from. The value is _MISSING, a default, or a Field."""
     result: dict[str, Any] = {}
     for base in cls.__mro__[-2:0:-1]:
         if "__record__" in vars(base):
@@ -225,7 +225,7 @@ def _is_required(declared: Any) -> bool:
 
 
 def _as_written(annotation: Any) -> str:
-    """The text of an annotation, also where the module does not import annotations from __future__."""
+    """The text of an annotation, even if the module does not import annotations from __future__."""
     if type(annotation) is str:
         return annotation
     return annotation.__qualname__ if type(annotation) is type else repr(annotation)
@@ -360,7 +360,7 @@ if not TYPE_CHECKING:
             if bases != (NamedTuple,):
                 raise TypeError(f"{name}: a NamedTuple has no other base class")
             annotations = namespace.get("__annotations__")
-            if annotations is None:  # from Python 3.14 on, where a module does not import annotations from __future__
+            if annotations is None:  # from Python 3.14 on, if a module does not import annotations from __future__
                 annotations = super().__new__(cls, name, (), dict(namespace)).__annotations__
             defaults = []
             for field in annotations:

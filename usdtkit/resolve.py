@@ -1,4 +1,4 @@
-"""Names that users type → the files that they mean: path, directory, command, library or program in; `Target`s out.
+"""Names that users type (of a path, directory, command, library or program) → the files that they mean, as `Target`s.
 
 Used through `usdtkit.targets`. Stands on `usdtkit.scan` (which files processes run) and `usdtkit.libraries` (what
 libraries are called). Every path that comes out can be opened from here, also where the file lives in a container.
@@ -32,7 +32,7 @@ def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = 
     """Return the files that `name` means: a path or a glob of paths, a directory (every ELF file below it), a command,
     a library ("c", "ssl", "libpam.so.0"), or the program of a running process ("postgres").
 
-    With `pids` these are the matching files that the processes map, all of them where there are several. A path or a
+    With `pids` these are the matching files that the processes map, all of them if there are several. A path or a
     command then also finds what the processes run by another name of the same file. Without `pids`, a name with a slash
     is a path. Any other name is looked for in PATH, then as a library where the loader looks, then among the programs
     that run, in containers too. NotFoundError says what there is instead. `progress` is called while a directory is
@@ -44,7 +44,7 @@ def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = 
 def mapped_by(pids: Sequence[int]) -> list[Target]:
     """Return the files that the processes map to execute, each inode once. NotFoundError, PrivilegeError.
 
-    Where several processes are given, those that have ended cost one warning.
+    If several processes are given, those that have ended cost one warning.
     """
     scan = Scan()
     ended: list[NotFoundError] = []
@@ -60,7 +60,8 @@ def mapped_by(pids: Sequence[int]) -> list[Target]:
     if ended:
         raise ended[0]
     raise NotFoundError(
-        f"{describe(pids)}: no program to look into: has ended, or is the kernel's", hint="pgrep -a NAME finds others"
+        f"{describe(pids)}: there is no program to search: it has ended, or it is a kernel thread",
+        hint="pgrep -a NAME finds others",
     )
 
 
@@ -68,8 +69,8 @@ def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     """Return the provider files, also those that no process maps, then the files that any process maps: each inode
     once, those of root and ours first.
 
-    Whoever can put a file where provider files are looked for could pass it off as another application's. A provider
-    file that belongs neither to root nor to us, or lies in a directory that does not, is therefore only returned where
+    Anybody who can write to a directory of provider files could pass a file off as another application's. A provider
+    file that belongs neither to root nor to us, or lies in a directory that does not, is therefore only returned if
     a process of its owner, of root or of ours maps it. With `idle` it is returned in any case; that is for callers that
     only show files.
 
@@ -145,7 +146,7 @@ def _installed_as(name: str, progress: Progress | None) -> list[Target]:
         return _mapped_as(name, pids)
     hint = f"./{name} names the file in this directory" if os.path.exists(name) else "give a path, or -p PID"
     raise NotFoundError(
-        f"{name!r} is no command in PATH, no library that the loader knows, and no program that runs", hint=hint
+        f"{name!r} is neither a command in PATH, nor a library that the loader knows, nor a running program", hint=hint
     )
 
 
@@ -184,7 +185,7 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
 
 
 def _command(name: str) -> str:
-    """The path of a command, "" where there is none. Importing shutil for this takes longer than the search."""
+    """The path of a command, "" if there is none. Importing shutil for this takes longer than the search."""
     paths = (os.path.join(directory, name) for directory in os.get_exec_path())
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 

@@ -1,8 +1,8 @@
 """Processes → the files that they run: /proc/PID/maps in, `usdtkit.model.Target`s that can be opened from here out.
 
 Used through `usdtkit.targets`. Stands on `usdtkit.maps`, `usdtkit.processes` and `usdtkit.overlays`. A file is opened
-by its own path where the process sees the same files as we do, through /proc/PID/root where it lies in a container, and
-through /proc/PID/map_files where it was deleted or replaced.
+by its own path if the process sees the same files as we do, through /proc/PID/root if it lies in a container, and
+through /proc/PID/map_files if it was deleted or replaced.
 """
 
 # ruff: noqa: PTH115, PTH116 thousands of paths at a time, where pathlib's cost shows
@@ -14,7 +14,7 @@ import stat
 
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
 from usdtkit.files import FileKey, OpenFile
-from usdtkit.maps import Identity, Mapping, executable_mappings, maps_of
+from usdtkit.maps import Mapping, executable_lines, executable_mappings, maps_of, parse
 from usdtkit.model import Target
 from usdtkit.overlays import forget_mounts, layers, real_key
 from usdtkit.processes import mount_namespace, name_of, running_pids
@@ -23,9 +23,9 @@ _SHOWN = 5  # processes in a warning
 
 
 def mapped_files(pid: int) -> list[Target]:
-    """Return the files that a process has mapped to execute, each inode once, in the order of their addresses.
+    """Return the files that a process has mapped to execute, one for each inode, in the order of their addresses.
 
-    NotFoundError where there is no such process, PrivilegeError where it may not be looked into.
+    NotFoundError if there is no such process, PrivilegeError if it may not be inspected.
     """
     scan = Scan()
     scan.add(pid)
@@ -34,7 +34,7 @@ def mapped_files(pid: int) -> list[Target]:
 
 
 def all_mapped(*, quiet: bool = False) -> list[Target]:
-    """Return the files that any process has mapped to execute, each inode once, with the processes that map it.
+    """Return the files that any process has mapped to execute, one for each inode, with the processes that map it.
 
     A process that ends meanwhile is left out. What may not be read costs one warning, or none if `quiet`.
     """
@@ -54,9 +54,9 @@ def all_mapped(*, quiet: bool = False) -> list[Target]:
 def open_target(target: Target) -> list[OpenFile]:
     """Open the file of a target; on an overlay, open the files that `usdtkit.overlays.layers` gives instead.
 
-    A target that was found in processes means the file that was found there. Meanwhile another file may have its path,
-    or the process through which it was reached may have ended. It is then opened as one of the processes that still run
-    has it mapped. NotFoundError where none has it any more, PrivilegeError, ElfError.
+    A target that was found in processes means the file that was found there. Since then, another file may have taken
+    its path, or the process through which it was reached may have ended. Then it is opened through another process that
+    still maps it. NotFoundError if none has it any more, PrivilegeError, ElfError.
     """
     try:
         files = layers(OpenFile.open(target.path))
@@ -90,15 +90,15 @@ def open_target(target: Target) -> list[OpenFile]:
                 return files
     if is_denied:
         raise PrivilegeError(
-            f"{target.name} was replaced, and may not be opened as process {target.pids[0]} has it mapped",
+            f"{target.name} was replaced, and the version that process {target.pids[0]} maps may not be opened",
             hint="run as root, or with CAP_CHECKPOINT_RESTORE",
         )
-    raise NotFoundError(f"{target.name}: no process has it mapped any more", hint="start the trace again")
+    raise NotFoundError(f"{target.name}: no process maps it any more", hint="start the trace again")
 
 
 def file_key(path: str) -> FileKey | None:
     """Return device and inode of a regular file, on an overlay those of the file that it shows, as `Target.key` has
-    them; None where there is no such file, or we may not see it."""
+    them; None if there is no such file, or we may not see it."""
     try:
         key = _regular_file(path)
     except OSError:
@@ -109,8 +109,8 @@ def file_key(path: str) -> FileKey | None:
 class Scan:
     """Collects the files that processes run.
 
-    `tells_unreadable` says whether processes that may not be looked into are logged. Without root these are all the
-    processes of other users, and the command line mentions them only where it is asked to.
+    `tells_unreadable` says whether processes that may not be inspected are logged. Without root these are all the
+    processes of other users, and the command line mentions them only with -v.
     """
 
     tells_unreadable = True
@@ -120,50 +120,69 @@ class Scan:
             self._our_mounts = mount_namespace("self")
         except OSError as error:
             raise UnsupportedError(
-                f"processes cannot be looked at: /proc/self/ns/mnt: {error.strerror}", hint="mount -t proc proc /proc"
+                f"processes cannot be inspected: /proc/self/ns/mnt: {error.strerror}", hint="mount -t proc proc /proc"
             ) from None
         forget_mounts()
         self.unreadable: list[int] = []
         self._unopened: list[str] = []
         self._files: dict[FileKey, tuple[str, str, list[int]]] = {}
         self._real_keys: dict[FileKey, FileKey] = {}  # by what stat says, which differs on overlays
-        # Path and file by mount namespace and mapping, so that a library is looked up once and not for each process.
-        self._known: dict[tuple[str, Identity, str], tuple[str, FileKey]] = {}
+        # The processes of a file, by mount namespace and by the line of maps without its addresses: a line that many
+        # processes have is parsed once, and its file is looked up once. None stands for a line without a file.
+        self._known: dict[tuple[str, bytes], list[int] | None] = {}
 
     def add(self, pid: int) -> None:
         """Add the files of one process; NotFoundError, PrivilegeError."""
         try:
-            mappings = _mappings_of_files(pid)
-            mounts, root = (mount_namespace(pid), os.readlink(f"/proc/{pid}/root")) if mappings else ("", "")
+            maps = maps_of(pid)
+            mounts, root = (mount_namespace(pid), os.readlink(f"/proc/{pid}/root")) if maps else ("", "")
         except (FileNotFoundError, ProcessLookupError):
-            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
+            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the ID of a process") from None
         except PermissionError:
             raise PrivilegeError(
                 f"process {pid}: its memory map may not be read", hint="run as root, or with CAP_SYS_PTRACE"
             ) from None
-        # maps spells a path as its reader sees it, or from the root of the mounts where these are not the reader's.
+        # maps spells a path as its reader sees it, or from the root of the mounts if these are not the reader's.
         prefix = "" if mounts == self._our_mounts else f"/proc/{pid}/root"
-        for mapping in mappings:
-            where = (mounts, mapping.identity, mapping.name)
-            reached = self._known.get(where)
-            if reached is None:
-                try:
-                    reached = _reach(pid, mapping, prefix)
-                except PermissionError:
-                    self._unopened.append(f"{mapping.name} of process {pid}")
-                if reached is None:
+        looked_up: set[tuple[int, str]] = set()
+        for line in executable_lines(maps):
+            where = (mounts, line.partition(b" ")[2])
+            if where in self._known:
+                pids = self._known[where]
+            else:
+                mapping = parse(line)
+                file = (mapping.identity.inode, mapping.name)
+                if file in looked_up:
                     continue
-                if reached[0] == prefix + mapping.name:
-                    self._known[where] = reached
-            path, key = reached
-            is_below_root = root != "/" and mapping.name.startswith(f"{root}/")
-            name = mapping.name.removeprefix(root) if is_below_root else mapping.name
-            real = self._real_keys.get(key)
-            if real is None:
-                real = self._real_keys[key] = real_key(path, key)
-            pids = self._files.setdefault(real, (path, name, []))[2]
-            if pid not in pids[-1:]:
+                looked_up.add(file)
+                pids = self._pids_of(pid, mapping, prefix, root, where)
+            if pids is not None and pid not in pids[-1:]:
                 pids.append(pid)
+
+    def _pids_of(
+        self, pid: int, mapping: Mapping, prefix: str, root: str, where: tuple[str, bytes]
+    ) -> list[int] | None:
+        """The list of the processes that map the file of a mapping, None where that is no file that can be opened."""
+        if not mapping.identity.inode:
+            self._known[where] = None
+            return None
+        try:
+            reached = _reach(pid, mapping, prefix)
+        except PermissionError:
+            self._unopened.append(f"{mapping.name} of process {pid}")
+            return None
+        if reached is None:
+            return None
+        path, key = reached
+        is_below_root = root != "/" and mapping.name.startswith(f"{root}/")
+        name = mapping.name.removeprefix(root) if is_below_root else mapping.name
+        real = self._real_keys.get(key)
+        if real is None:
+            real = self._real_keys[key] = real_key(path, key)
+        pids = self._files.setdefault(real, (path, name, []))[2]
+        if path == prefix + mapping.name:
+            self._known[where] = pids
+        return pids
 
     def targets(self) -> list[Target]:
         """Return the files found so far."""
@@ -181,14 +200,14 @@ class Scan:
         if unreadable:
             shown = unreadable if logger.isEnabledFor(logging.INFO) else unreadable[:_SHOWN]
             names = ", ".join([f"{pid} ({name_of(pid)})" for pid in shown] + ["…"] * (len(shown) < len(unreadable)))
-            parts.append(f"processes that may not be looked into: {len(unreadable)}: {names}")
+            parts.append(f"processes that may not be inspected: {len(unreadable)}: {names}")
         if self._unopened:
             parts.append(f"mapped files that may not be opened: {len(self._unopened)}, the first {self._unopened[0]}")
-        logger.warning("%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root sees all)")
+        logger.warning("%s%s", "; ".join(parts), "" if os.geteuid() == 0 else " (root can see all)")
 
 
 def _mappings_of_files(pid: int) -> list[Mapping]:
-    """The first executable mapping of each file of a process; OSError where it has ended or may not be looked into."""
+    """The first executable mapping of each file of a process; OSError if it has ended or may not be inspected."""
     first: dict[tuple[int, str], Mapping] = {}
     for mapping in executable_mappings(maps_of(pid)):
         if mapping.identity.inode:
@@ -197,7 +216,7 @@ def _mappings_of_files(pid: int) -> list[Mapping]:
 
 
 def _reach(pid: int, mapping: Mapping, prefix: str) -> tuple[str, FileKey] | None:
-    """A path that opens the mapped file, and the file; None where it is no regular file, or gone. PermissionError."""
+    """A path that opens the mapped file, and the file; None if it is no regular file, or gone. PermissionError."""
     by_name = _regular_file(prefix + mapping.name)
     if by_name is not None and by_name[1] == mapping.identity.inode:
         return prefix + mapping.name, by_name

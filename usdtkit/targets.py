@@ -1,6 +1,6 @@
 """Probes and functions in the files that users name: names, processes and patterns in, the model's nouns out.
 
-Stands on `usdtkit.resolve` (names → files), `usdtkit.scan` (processes → files), `usdtkit.elf` (what is in a file) and
+Uses `usdtkit.resolve` (names → files), `usdtkit.scan` (processes → files), `usdtkit.elf` (what is in a file) and
 `usdtkit.signatures` (what its arguments are called). Used by `usdtkit.trace` and `usdtkit.cli`, which find the public
 functions of those two modules here as well.
 """
@@ -46,19 +46,19 @@ __all__ = [
     "running_pids",
 ]
 
-_NEAR_FILES = 20  # in which near names are looked for where there is none of that name
+_NEAR_FILES = 20  # in which near names are looked for if there is none of that name
 # What a search for a bare name may spend on files of other users. A machine with hundreds of them takes a tenth of it.
 _SEARCH_S, _BYTES_A_SECOND = 5.0, 100e6
 
 
 def probes_in(target: Target | str) -> tuple[Probe, ...]:
-    """Return all probes of one file, () where it has none. ElfError where it is damaged."""
+    """Return all probes of one file, () if it has none. ElfError if it is damaged."""
     opened = images(Target(target, target) if isinstance(target, str) else target)
     return tuple(probe for image in opened for probe in _read_probes(image))
 
 
 def functions_in(target: Target, *names: symbols.Pattern) -> list[Function]:
-    """Return the functions of one file that match (see `symbols.functions`), [] where there are none. ElfError."""
+    """Return the functions of one file that match (see `symbols.functions`), [] if there are none. ElfError."""
     return [function for image in images(target) for function in symbols.functions(image, *names)]
 
 
@@ -77,12 +77,12 @@ def _read_probes(image: Image) -> tuple[Probe, ...]:
 
 
 def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = True) -> list[Probe]:
-    """Return the probes of many files, most of which have none, and some of which are no ELF files at all.
+    """Return the probes of many files. Most files may have none, and some may not be ELF files.
 
     Files that are damaged or may not be read cost one warning. Other users could have made files in order to keep us
-    busy. Their files are read until together they have taken so many seconds, or a hundred megabytes for each of these;
-    those that are left then cost a warning as well. Without `hold` the files are closed again. That is for callers that
-    only show probes: a directory may have more files than a process can have open.
+    busy. Their files are read until this has taken `seconds`, or until a hundred megabytes for each of these seconds
+    have been read; then one warning covers those that are left. Without `hold` the files are closed again. That is for
+    callers that only show probes: a directory may have more files than a process can have open.
     """
     probes: list[Probe] = []
     problems: list[str] = []
@@ -112,8 +112,8 @@ def probes_of(targets: Iterable[Target], *, seconds: float = 60.0, hold: bool = 
     warn_left_out(problems)
     if passed_over:
         log(
-            f"the search ended early: {passed_over} files of other users were not read, because those before them took "
-            f"{seconds - left_seconds:.1f} s and {(seconds * _BYTES_A_SECOND - left_bytes) / 1e6:.0f} MB"
+            f"the search ended early: {passed_over} files of other users were not read, because the files before them "
+            f"took {seconds - left_seconds:.1f} s and {(seconds * _BYTES_A_SECOND - left_bytes) / 1e6:.0f} MB"
         )
     return probes
 
@@ -124,7 +124,7 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
     They are looked for in the file that `path` names (see `resolve`), else in what the processes `pids` map, else in
     all provider files and everything that runs. In the last case a probe that runs is preferred to files of other
     versions of it, and of files that no process uses the newest is taken. A file that belongs neither to root nor to us
-    is only taken where it runs (see `everything`), and never in place of one of root's or ours. NotFoundError names the
+    is only taken if it runs (see `everything`), and never in place of one of root's or ours. NotFoundError names the
     nearest probes.
     """
     provider, _, name = spec.partition(":")
@@ -145,7 +145,7 @@ def find_probes(spec: str, *, pids: Sequence[int] = (), path: str | None = None)
 
 
 def _current(probes: Sequence[Probe], targets: Sequence[Target]) -> list[Probe]:
-    """The versions of each probe that run. Where none of root's or ours is among these, also the newest of those."""
+    """The versions of each probe that run. If none of root's or ours is among these, also the newest of those."""
     used = {target.path for target in targets if target.pids}
     foreign = {target.path for target in targets if _is_foreign(target.path)}
     versions: dict[str, list[Probe]] = {}
@@ -193,7 +193,7 @@ def find_functions(
     """Return the functions of `library` (see `resolve`) that match any of the patterns (see `symbols.Pattern`).
 
     A name without a symbol means the copies that the compiler has made of that function in its place. NotFoundError is
-    raised where not one pattern matches, with the nearest names; a caller to whom each name matters compares. `hold` is
+    raised if not one pattern matches, with the nearest names; a caller to whom each name matters compares. `hold` is
     as in `probes_of`.
     """
     if library in libraries.MERGED:

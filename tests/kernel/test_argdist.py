@@ -103,8 +103,8 @@ def test_intervals_are_new_or_cumulative(compile_c, stepper, spawn):
     ("options", "code", "said"),
     [
         ([], 2, "nothing to count"),
-        (["-H", "p:c:open(char *path):char*:path"], 2, "a histogram is of one number"),
-        (["-H", "p:c:open()"], 2, "a histogram is of one number"),
+        (["-H", "p:c:open(char *path):char*:path"], 2, "a histogram needs exactly one number"),
+        (["-H", "p:c:open()"], 2, "a histogram needs exactly one number"),
         (["-C", "p:c:open"], 2, "expected ("),
         (["-C", "p::open()"], 2, "kernel functions"),
         (["-C", "p:c:open():int:nothing"], 2, "nothing here is called 'nothing'"),

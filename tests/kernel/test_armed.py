@@ -32,7 +32,7 @@ def remapped(compile_c, ready):
 
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [("copied", "its code is not the file's"), ("writable", "its mapping of the file is writable or shared")],
+    [("copied", "it runs a copy of its code in memory"), ("writable", "its mapping of the file is writable or shared")],
 )
 def test_the_reason_is_told(how, reason, remapped):
     pid = remapped(how).pid
@@ -50,8 +50,8 @@ def test_one_of_several_is_told_and_the_other_traced(remapped, spawn):
     copied, plain = remapped("copied"), remapped()
     tracer = start_tracing(spawn, "trace", "--json", f"u:{remapped.path}:{PROBE}")
     told = read_until(tracer, "not armed", stream="stderr")
-    assert told.startswith(f"usdtkit: not armed in {copied.pid}: its code is not the file's")
-    assert told.endswith("one that starts now would copy our breakpoints too, and be killed by them")
+    assert told.startswith(f"usdtkit: not armed in {copied.pid}: it runs a copy of its code in memory")
+    assert told.endswith("a process that starts now would copy our breakpoints too, and be killed by them")
     for program in (copied, plain):
         go(program)
         read_until(program, "done")
@@ -80,7 +80,7 @@ if BIG_NODE:  # Debian's has its functions in a library, which it does not copy
         program = spawn(["node", "--use-largepages=on", "-e", script])
         read_until(program, "ready")
         done = usdtkit("funccount", "node:uv_*", "-p", program.pid, "-d", "0.2")
-        assert f"usdtkit: not armed in {program.pid}: its code is not the file's" in done.stderr
+        assert f"usdtkit: not armed in {program.pid}: it runs a copy of its code in memory" in done.stderr
 
     def test_a_command_that_would_copy_its_breakpoints_is_refused():
         done = usdtkit("funccount", "node:uv_run", "-c", "node --use-largepages=on -e 0")
@@ -93,7 +93,7 @@ if BIG_NODE:  # Debian's has its functions in a library, which it does not copy
 def test_a_command_that_copied_its_breakpoints(compile_c):
     path = compile_c("remapped.c", "-O2")
     done = usdtkit("trace", f"u:{path}:{PROBE}", "-c", f"{path} copied")
-    assert "usdtkit: the command was ended by SIGTRAP, as are programs that copy their code" in done.stderr
+    assert "usdtkit: the command was ended by SIGTRAP, as happens to programs that copy their code" in done.stderr
 
 
 def test_a_file_that_was_replaced(compile_c, tmp_path, ready):
@@ -104,7 +104,7 @@ def test_a_file_that_was_replaced(compile_c, tmp_path, ready):
     shutil.copy(path, new)
     new.rename(path)
     done = usdtkit("trace", f"u:{path}:step:plain", "-d", "0.2")
-    told = f"not armed in {program.pid}: it runs an older file of this name"
+    told = f"not armed in {program.pid}: it runs an older version of this file"
     assert f"received 0, lost 0: {told}" in done.stderr
 
 
@@ -169,7 +169,7 @@ def test_one_of_the_given_processes_does_not_run_it(compile_c, ready):
         session.start()
         (unarmed,) = session.presence.unarmed
         assert (unarmed.pids, unarmed.path) == ((other.pid,), str(path))
-        assert "it has not mapped what is traced" in unarmed.line
+        assert "it has not mapped the traced file" in unarmed.line
 
 
 def test_who_only_reads_the_file_is_not_accused(compile_c, run_python, wait_for_line):
@@ -210,7 +210,7 @@ def test_what_a_command_starts_is_not_traced_and_that_is_said(compile_c):
     path = compile_c("mysql_usdt.c")
     done = usdtkit("trace", f"u:{path}:mysql:query__start", "-c", f"sh -c '{path} 3; :'")
     assert done.stderr.splitlines()[-1] == (
-        "received 0, lost 0: the command has started other processes, and only its own is traced"
+        "received 0, lost 0: the command has started other processes, but only the process of the command is traced"
     )
 
 

@@ -12,6 +12,8 @@ import pytest
 from commandline import NOBODY, USDTKIT, WITHOUT_BCC, assert_explained, end_of_tracing, start_tracing, usdtkit
 from processes import among_own_mounts
 
+pytestmark = pytest.mark.machine
+
 TOOLS = ("gethostlatency", "mysqld_qslower", "pamtrace")
 
 

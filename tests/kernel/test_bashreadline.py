@@ -7,6 +7,8 @@ import pty
 import pytest
 from commandline import assert_explained, json_lines, start_tracing, stop_tracing, usdtkit
 
+pytestmark = pytest.mark.machine
+
 
 @pytest.fixture
 def at_a_terminal(spawn):

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from processes import end, read_until
 
+pytestmark = pytest.mark.machine
+
 TOOLS = ("trace", "argdist", "funccount", "funclatency", "funcslower", "funcinterval", "stackcount", "tplist")
 # In place of pids and paths, which differ anyway: $PID and $BUSY are the program's, $OFFSET is of its function prime.
 LIVE = [

@@ -17,6 +17,8 @@ import pytest
 from commandline import USDTKIT, assert_explained, go, usdtkit
 from processes import end, read_until
 
+pytestmark = pytest.mark.machine
+
 PROGRAMS = Path(__file__).parents[1] / "programs"
 WORK = PROGRAMS / "languages"
 PROBES = ("-XX:+DTraceMethodProbes", "-XX:+DTraceAllocProbes")

@@ -8,6 +8,8 @@ from usdtkit.providers import mysql, postgresql
 from usdtkit.tools import dbslower
 from usdtkit.trace import latency, ms
 
+pytestmark = pytest.mark.machine
+
 
 def test_queries_of_a_process(mariadb):
     with trace.Session(pid=mariadb.pid) as session:

@@ -8,6 +8,8 @@ from commandline import assert_explained, json_lines, start_tracing, stop_tracin
 from processes import among_own_mounts
 from programs.postgres import BINARIES, cluster
 
+pytestmark = pytest.mark.machine
+
 
 def queries_of(output, tool="dbslower"):
     header, events, summary = json_lines(output)

@@ -5,6 +5,8 @@ import csv
 import pytest
 from commandline import assert_explained, go, json_lines, start_tracing, stop_tracing, usdtkit
 
+pytestmark = pytest.mark.machine
+
 
 def lines_of(spawn, work, *options):
     """(the objects between header and summary, summary) of dbstat --json while `work` is done."""

@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.machine
+
 DEMO = Path(__file__).parents[2] / "examples" / "shop" / "demo.py"
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from processes import read_until
 
+pytestmark = pytest.mark.machine
+
 ROOT = Path(__file__).parents[2]
 PYTHON_IN_README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 EXAMPLES = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.S)

@@ -69,7 +69,7 @@ def test_nothing_is_said_where_nothing_is_slow(program):
 def test_thousands_of_places_in_every_process_are_warned_of():
     everywhere, here = (usdtkit("funccount", "c:*", "--explain", *where) for where in ((), ("-p", os.getpid())))
     assert everywhere.returncode == here.returncode == 0
-    assert "sites in every process" in everywhere.stderr and "-p PID" in everywhere.stderr
+    assert "sites are probed in every process" in everywhere.stderr and "-p PID" in everywhere.stderr
     assert "every process" not in here.stderr
 
 

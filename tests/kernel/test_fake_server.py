@@ -6,7 +6,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
 from commandline import USDTKIT
+
+pytestmark = pytest.mark.machine
 
 STRANGER = 12345
 
@@ -21,7 +24,7 @@ def test_a_program_of_a_stranger_that_has_the_name_of_a_server(compile_c, spawn,
     os.chown(fake, STRANGER, STRANGER)
     server = spawn(["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", fake, "997"])
     wait_for_line(server, "ready")
-    said = f"usdtkit: {fake} belongs to uid {STRANGER}, who decides what its probes say"
+    said = f"usdtkit: {fake} belongs to uid {STRANGER}, who can make its probes report anything"
     explain = [*USDTKIT, "dbslower", "mysql", "--explain"]
     assert said in subprocess.run(explain, capture_output=True, text=True).stderr
     asked_for = subprocess.run([*explain, "-p", str(server.pid)], capture_output=True, text=True)

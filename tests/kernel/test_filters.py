@@ -138,8 +138,8 @@ def test_several_processes(spelling, threads, spawn, wait_for_line):
     ("option", "said"),
     [
         (["--uid", "no such user"], "there is no user 'no such user'"),
-        (["--tid", "0"], "'0' is not the number of a process"),
-        (["-p", "1,x"], "'x' is not the number of a process"),
+        (["--tid", "0"], "'0' is not a process ID"),
+        (["-p", "1,x"], "'x' is not a process ID"),
         (["--cgroup", "no such cgroup"], "no cgroup or container 'no such cgroup'"),
     ],
 )

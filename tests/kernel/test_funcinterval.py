@@ -49,4 +49,4 @@ def test_errors():
     assert "no probe no_such:probe" in usdtkit("funcinterval", "no_such:probe").stderr
     assert_explained(usdtkit("funcinterval", "p:c:no_such_function"), 4, "no function no_such_function")
     assert usdtkit("funcinterval", "vfs_read").returncode == 2
-    assert "only a target belongs here" in usdtkit("funcinterval", 'c:open "%d", arg1').stderr
+    assert "only a target is expected here" in usdtkit("funcinterval", 'c:open "%d", arg1').stderr

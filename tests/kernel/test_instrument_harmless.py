@@ -14,6 +14,8 @@ from pythons import environment, tree_for, versions
 from usdtkit import Provider, trace
 from usdtkit.elf import Image, read_probes
 
+pytestmark = pytest.mark.machine
+
 ROOT = Path(__file__).parents[2]
 
 # What a service may be made of, and what each of it does when it is asked anything that is none of its business.
@@ -274,7 +276,7 @@ def test_a_program_with_a_provider_of_the_same_name(spawn, wait_for_line):
         wait_for_line(process, "app runs")
         assert process.wait(20) == 0
         assert (urls.read(), others.read()) == ({("/",): 997}, {(): 0})
-    said = "the program has probes of its own of the name http:request__start: the ready-made ones of http are off"
+    said = "the program has its own probes http:request__start, so the ready-made probes of http are switched off"
     assert process.stderr.read() == f"usdtkit: {said}\n"
 
 

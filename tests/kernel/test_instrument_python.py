@@ -16,6 +16,8 @@ from usdtkit.elf.notes import read_probes
 from usdtkit.trace import arg
 from usdtkit.trace.perfmap import PerfMap
 
+pytestmark = pytest.mark.machine
+
 PROGRAM = Path(language.__file__)
 PLACES = ("function__entry", "function__return")
 HANDLED = (3, 12)

@@ -14,6 +14,8 @@ import pytest
 
 from usdtkit import trace
 
+pytestmark = pytest.mark.machine
+
 ROOT = Path(__file__).parents[2]
 REQUESTS, CLIENTS, WORKERS = 2000, 8, 2
 RUN = [sys.executable, "-m", "usdtkit.run"]

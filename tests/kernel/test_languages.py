@@ -20,6 +20,8 @@ from usdtkit.cli import command
 from usdtkit.cli.bundle import programs_of
 from usdtkit.tools import ugc
 
+pytestmark = pytest.mark.machine
+
 PROGRAMS = Path(__file__).parents[1] / "programs" / "languages"
 JAVA = ["java", "-XX:+UseSerialGC", "-Xshare:auto"]
 ORDERS = {
@@ -358,10 +360,10 @@ def test_what_a_build_or_a_start_lacks_is_said(working, argv, tool, words):
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["ucalls"], 2, ["what should be traced"]),
+        (["ucalls"], 2, ["there is nothing to trace"]),
         (["ucalls", "-S", "1"], 2, ["system calls"]),
         (["ucalls", "99999999"], 4, ["99999999"]),
-        (["uflow", "-c", "sleep 1"], 4, ["no language that is known"]),
+        (["uflow", "-c", "sleep 1"], 4, ["no language that usdtkit knows"]),
         (["uflow", "-c", "no-such-program"], 4, ["no command 'no-such-program'"]),
         (["uflow", "--chrome", "/nowhere/x", "-c", "php -v"], 1, ["/nowhere/x"]),
         (["nodecalls", "-c", "true"], 4, ["no probes for calls", "nodegc"]),

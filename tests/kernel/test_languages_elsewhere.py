@@ -12,6 +12,8 @@ import pytest
 from commandline import end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
 from processes import among_own_mounts
 
+pytestmark = pytest.mark.machine
+
 WORK = Path(__file__).parents[1] / "programs" / "languages"
 # The whole tree once more, but for one file, which is another one at the same path; that becomes the root.
 CONTAINER = """

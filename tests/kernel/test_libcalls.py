@@ -8,6 +8,8 @@ import sys
 import pytest
 from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, usdtkit
 
+pytestmark = pytest.mark.machine
+
 SOURCE = """
 #include <errno.h>
 #include <fcntl.h>

@@ -13,6 +13,8 @@ from usdtkit.providers.libc import LibraryCalls, by_failure
 from usdtkit.tools import gethostlatency, ssllatency, sslsniff
 from usdtkit.trace import arg, latency, ms
 
+pytestmark = pytest.mark.machine
+
 LOOK_UPS = """
 import socket, sys
 for line in sys.stdin:

@@ -86,7 +86,7 @@ def test_stripped_static_programs(build, ready, way, tool):
     program = ready([path])
     for options in (["-p", program.pid], ["-c", path]):
         done = usdtkit(tool, *options)
-        assert_explained(done, 4, "is statically linked, and stripped: no symbol says where to find ")
+        assert_explained(done, 4, "is statically linked, and stripped, so these functions cannot be found: ")
     assert_explained(
         usdtkit("funccount", "c:malloc", "-p", program.pid), 4, f"process {program.pid} is statically", "malloc"
     )
@@ -96,18 +96,18 @@ def test_what_a_static_program_has_not(build, ready):
     program = ready([build("static")])
     assert_explained(
         usdtkit("libcalls", "getgrouplist", "-p", program.pid),
-        *(4, f"process {program.pid} is statically linked; its own symbols have no getgrouplist"),
+        *(4, f"process {program.pid} is statically linked; its own symbols do not include getgrouplist"),
     )
     with (
         trace.Session(pid=program.pid) as session,
-        pytest.raises(NotFoundError, match="own symbols have no getgrouplist"),
+        pytest.raises(NotFoundError, match="own symbols do not include getgrouplist"),
     ):
         session.uprobe("c", "getgrouplist")
     with trace.Session(pid=program.pid) as session:
         session.uprobe("c", "getaddrinfo", "getgrouplist").count()
         traced, missing = session.remarks
     assert traced.endswith(": getaddrinfo")
-    assert missing == f"process {program.pid} is statically linked; its own symbols have no getgrouplist"
+    assert missing == f"process {program.pid} is statically linked; its own symbols do not include getgrouplist"
 
 
 def test_one_of_several_processes_is_static(build, ready, spawn, wait_for_line):
@@ -141,7 +141,7 @@ def test_an_allocator_of_the_programs_own(traced, build):
     flags = ("-DOWN_ALLOCATOR",)
     output, remarks = traced("dynamic", "memleak", "--json", "-o", "0", flags=(*flags, "-fno-omit-frame-pointer"))
     assert (97, 97 * 31) in [(row["count"], row["bytes"]) for row in json_lines(output)[1]]
-    assert re.search(r"has functions of its own, which it calls instead: .*malloc", remarks)
+    assert re.search(r"calls its own functions instead: .*malloc", remarks)
     done = usdtkit("funccount", "c:free", "--json", "-c", f"{build('dynamic', *flags)} quiet")
     assert sum(row["count"] for row in json_lines(done.stdout)[1]) >= 900
 
@@ -168,7 +168,7 @@ if BIG_NODE:  # Debian's uses the system's libssl
         assert all(Path(site.path).name.startswith("node") for site in plan)
         assert any(f"process {node.pid} is without libssl: traced in " in remark for remark in remarks)
         assert_explained(
-            usdtkit("funccount", "ssl:SSL_nosuch", "-p", node.pid), 4, "its own symbols have no SSL_nosuch"
+            usdtkit("funccount", "ssl:SSL_nosuch", "-p", node.pid), 4, "its own symbols do not include SSL_nosuch"
         )
         # What is no library's name may be a provider's: then no function of the program is meant.
         assert_explained(usdtkit("funccount", "app:main", "-p", node.pid), 4, "maps no 'app'")

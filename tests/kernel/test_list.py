@@ -11,6 +11,8 @@ from commandline import assert_described, assert_explained, usdtkit
 
 from usdtkit import Provider
 
+pytestmark = pytest.mark.machine
+
 TWO_SITES = """
 #include <sys/sdt.h>
 int main(int argc, char **argv)

@@ -3,7 +3,10 @@
 import shutil
 import subprocess
 
+import pytest
 from commandline import end_of_tracing, go, json_lines, start_tracing, stop_tracing
+
+pytestmark = pytest.mark.machine
 
 QUESTIONS = "show status like 'Questions'"
 

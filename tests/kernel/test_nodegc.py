@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, usdtkit
 
+pytestmark = pytest.mark.machine
+
 ASKED = "collection mark-compact reason=testing"
 PROGRAM = Path(__file__).parents[1] / "programs" / "collect.js"
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from commandline import assert_explained, json_lines, start_tracing, stop_tracing, usdtkit
 
+pytestmark = pytest.mark.machine
+
 PROGRAM = Path(__file__).parents[1] / "programs" / "serve.js"
 STATUSES = (200, 201, 204, 301, 404, 500, 503)
 METHODS = ("GET", "POST", "DELETE", "PATCH", "OPTIONS")

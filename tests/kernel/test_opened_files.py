@@ -223,7 +223,7 @@ def test_a_look_over_processes_finds_a_file_of_two_overlays_once(inside, compile
     one.finish()
     assert {file.key for file in targets.open_target(found)} == {found.key}
     two.finish()
-    with pytest.raises(NotFoundError, match="no process has it mapped any more"):
+    with pytest.raises(NotFoundError, match="no process maps it any more"):
         targets.open_target(found)
 
 

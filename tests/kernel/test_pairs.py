@@ -450,7 +450,7 @@ def test_keys_are_integers_and_starts_need_an_end(declare):
     spec = trace.usdt("own:pair", path=probe.path)
     with trace.Session() as session:
         session.pair(spec, spec, key="text").count()
-        with pytest.raises(UsageError, match=r"own:pair.*where an integer is needed"):
+        with pytest.raises(UsageError, match=r"own:pair.*an integer is needed here"):
             session.start()
     with trace.Session() as session:
         for start in (spec, trace.uretprobe("c", "getaddrinfo")):

@@ -5,6 +5,8 @@ import csv
 import pytest
 from commandline import assert_explained, json_lines, start_tracing, stop_tracing, usdtkit
 
+pytestmark = pytest.mark.machine
+
 
 @pytest.fixture
 def wait_for_lock(postgres, spawn, wait_for_line):

@@ -2,7 +2,10 @@
 
 import csv
 
+import pytest
 from commandline import assert_explained, json_lines, start_tracing, stop_tracing, usdtkit
+
+pytestmark = pytest.mark.machine
 
 
 def statements(output):

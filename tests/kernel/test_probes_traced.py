@@ -10,6 +10,8 @@ import pytest
 from usdtkit import trace
 from usdtkit.cli import main
 
+pytestmark = pytest.mark.machine
+
 SHOP = """
 import enum, sys
 from usdtkit import Provider, argument

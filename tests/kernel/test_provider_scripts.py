@@ -11,6 +11,8 @@ import pytest
 
 from usdtkit.cli import main
 
+pytestmark = pytest.mark.machine
+
 ROOT = Path(__file__).parents[2]
 
 SHOP = """

@@ -14,6 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 
+pytestmark = pytest.mark.machine
+
 PROGRAMS = Path(__file__).parents[1] / "programs"
 PAGE = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
 SECTIONS = dict(re.findall(r"^## [^\n]*`usdtkit\.providers\.(\w+)`$(.*?)(?=^## |\Z)", PAGE, re.S | re.M))

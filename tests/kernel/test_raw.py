@@ -111,7 +111,7 @@ def test_what_the_verifier_refuses(order, text, reason):
         source = source_of(session, order)
         source.emit("order", "customer")
         source.raw(text, {"n": "u64"}, address="order")
-        with pytest.raises(UsdtkitError, match=r"^raw C of raw:order: the kernel's verifier refuses") as raised:
+        with pytest.raises(UsdtkitError, match=r"^raw C of raw:order: the kernel's verifier rejects") as raised:
             session.start()
     assert reason in raised.value.message
     assert not isinstance(raised.value, ProgramError)

@@ -139,7 +139,7 @@ def test_what_the_verifier_says_comes_with_its_reason():
     text = program.PRELUDE + "int hook_0(struct pt_regs *ctx) { return *(int *)(u64)bpf_ktime_get_ns(); }\n"
     loaded = Loaded(compiler.compile_program(text))
     try:
-        with pytest.raises(ProgramError, match=r"verifier refuses the program: .*R0.*mem") as raised:
+        with pytest.raises(ProgramError, match=r"verifier rejects the program: .*R0.*mem") as raised:
             loaded.program("hook_0", 0)
         assert raised.value.function == "hook_0"
     finally:

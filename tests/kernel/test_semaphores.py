@@ -254,6 +254,6 @@ def test_without_the_privilege_to_write(linked, ready, spawn):
     prefix += [f"--{kind}={capabilities}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
     tracer = start_tracing(spawn, "trace", f"u:{path}:step:guarded", prefix=prefix)
     program = ready([path])
-    told = f"not seen in {program.pid}, nor in others that start from now on"
-    assert told in read_until(tracer, "not seen", stream="stderr")
+    told = f"process {program.pid} and those that start from now on are not traced"
+    assert told in read_until(tracer, "are not traced", stream="stderr")
     assert told in stop_tracing(tracer)[1]

@@ -10,6 +10,8 @@ import pytest
 
 from usdtkit import trace
 
+pytestmark = pytest.mark.machine
+
 REQUESTS, WORKERS = 211, 3
 
 # As a WSGI and an ASGI application, and as gunicorn's configuration.

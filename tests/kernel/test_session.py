@@ -327,7 +327,7 @@ def test_what_stands_in_the_wrong_place_is_said_at_once(declare):
         for use in (source.emit, source.count, lambda wrong: source.sum("n", wrong)):
             with pytest.raises(UsageError, match="where a name is expected"):
                 use(trace.arg("n") % 2)
-        with pytest.raises(UsageError, match="cannot stand in an expression"):
+        with pytest.raises(UsageError, match="cannot be used in an expression"):
             source.where("n > 2")
     with pytest.raises(UsageError, match="empty list of processes"):
         trace.Session(pid=[])
@@ -352,7 +352,7 @@ def test_a_thread_is_no_process():
 def test_what_runs_no_program(spawn):
     ended = spawn(["true"])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # and stays a zombie
-    with trace.Session(pid=ended.pid) as session, pytest.raises(NotFoundError, match="no program to look into"):
+    with trace.Session(pid=ended.pid) as session, pytest.raises(NotFoundError, match="no program to search"):
         session.uprobe("c", "write")
 
 

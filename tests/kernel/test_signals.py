@@ -90,7 +90,7 @@ def test_what_passes_is_no_verdict(monkeypatch, code, after):
 
 
 def test_nobody_is_blamed_where_nothing_can_be_tried(monkeypatch):
-    """The verifier refuses the program, and then the parts cannot be loaded for want of descriptors."""
+    """The verifier rejects the program, and then the parts cannot be loaded for want of descriptors."""
     verdicts = Broken(errno.EINVAL)
     with trace.Session(pid=os.getpid()) as session:
         calls = session.uprobe("c", "getaddrinfo")
@@ -105,5 +105,5 @@ def test_nobody_is_blamed_where_nothing_can_be_tried(monkeypatch):
                 verdicts.code = errno.EMFILE
 
         monkeypatch.setattr(loading, "_load", load)
-        with pytest.raises(ProgramError, match=r"^the kernel's verifier refuses the program: Invalid argument$"):
+        with pytest.raises(ProgramError, match=r"^the kernel's verifier rejects the program: Invalid argument$"):
             session.start()

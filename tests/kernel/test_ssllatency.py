@@ -8,6 +8,8 @@ import pytest
 from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
 from programs.tls import LIBRARIES, extra_library
 
+pytestmark = pytest.mark.machine
+
 
 def handshakes(tracer):
     header, events, summary = json_lines(stop_tracing(tracer)[0])

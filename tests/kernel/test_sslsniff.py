@@ -7,6 +7,8 @@ import pytest
 from commandline import assert_explained, json_lines, start_tracing, stop_tracing, usdtkit
 from programs.tls import LIBRARIES, extra_library
 
+pytestmark = pytest.mark.machine
+
 
 def transferred(events, pid):
     """(bytes written, bytes read) by a process."""

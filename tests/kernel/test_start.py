@@ -62,19 +62,26 @@ def test_an_application_imports_neither_tracer_nor_compiler():
     assert not [name for name in modules if name.startswith(("usdtkit.bpf", "usdtkit.trace", "bcc", "elftools"))]
 
 
+def imported_by(*arguments):
+    """The modules that a command imports."""
+    command = [sys.executable, "-X", "importtime", *USDTKIT[1:], *arguments]
+    reported = subprocess.run(command, text=True, capture_output=True, check=True).stderr
+    return {line.rpartition("|")[2].strip() for line in reported.splitlines() if "|" in line}
+
+
 def test_a_tool_imports_no_compiler_and_little_else():
     assert usdtkit("gethostlatency", "-d", "0.1").returncode == 0  # the program is in the cache
-    arguments = ["-X", "importtime", *USDTKIT[1:], "gethostlatency", "-d", "0.1"]
-    said = subprocess.run([sys.executable, *arguments], text=True, capture_output=True, check=True).stderr
-    modules = {line.rpartition("|")[2].strip() for line in said.splitlines() if "|" in line}
+    modules = imported_by("gethostlatency", "-d", "0.1")
     assert "usdtkit.trace.session" in modules
     assert not modules & {
         "bcc",
         "dataclasses",
         "hashlib",
         "inspect",
+        "locale",
         "pathlib",
         "usdtkit.elf.notes",
+        "usdtkit.trace.command",
         "logging",
         "subprocess",
         "csv",
@@ -83,10 +90,35 @@ def test_a_tool_imports_no_compiler_and_little_else():
     }
 
 
+# What only a program in the kernel needs.
+ATTACHING = {
+    "json",
+    "locale",
+    "usdtkit.bpf.cache",
+    "usdtkit.bpf.compiler",
+    "usdtkit.kernel.attach.links",
+    "usdtkit.kernel.load",
+    "usdtkit.kernel.maps",
+    "usdtkit.trace.armed",
+    "usdtkit.trace.command",
+    "usdtkit.trace.running",
+}
+
+
+def test_explain_imports_nothing_that_attaches():
+    modules = imported_by("gethostlatency", "--explain")
+    assert "usdtkit.trace.session" in modules
+    assert not modules & ATTACHING
+
+
+def test_help_imports_nothing_that_attaches_and_no_compiled_shim():
+    modules = imported_by("gethostlatency", "-h")
+    assert "usdtkit.cli.tracing" in modules
+    assert not modules & (ATTACHING | {"signal", "usdtkit._ffi", "usdtkit.kernel.attach.sites"})
+
+
 @pytest.mark.parametrize("arguments", [["trace", "-h"], ["argdist", "-h"], ["funccount", "--explain", "c:malloc"]])
 def test_tools_for_specs_import_no_dataclasses(arguments):
-    command = [sys.executable, "-X", "importtime", *USDTKIT[1:], *arguments]
-    reported = subprocess.run(command, text=True, capture_output=True, check=True).stderr
-    modules = {line.rpartition("|")[2].strip() for line in reported.splitlines() if "|" in line}
+    modules = imported_by(*arguments)
     assert "usdtkit.language.hooks" in modules or "usdtkit.language.select" in modules
     assert not modules & {"dataclasses", "inspect", "usdtkit.record_views"}

@@ -6,6 +6,8 @@ from collections import Counter
 import pytest
 from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, usdtkit
 
+pytestmark = pytest.mark.machine
+
 SOURCE = """
 #include <pthread.h>
 #include "program.h"

@@ -108,8 +108,8 @@ def test_processes_that_may_not_be_looked_into_are_named_with_v(spawn):
     other = spawn(["sleep", "1000"])
     quiet, verbose = (usdtkit("list", "nosuch:*", *options, prefix=NOBODY) for options in ((), ("-v",)))
     assert quiet.returncode == verbose.returncode == 4
-    assert "may not be looked into" not in quiet.stderr
-    lines = [line for line in verbose.stderr.splitlines() if "may not be looked into" in line]
+    assert "may not be inspected" not in quiet.stderr
+    lines = [line for line in verbose.stderr.splitlines() if "may not be inspected" in line]
     assert len(lines) == 1
     assert f" {other.pid} (sleep)" in lines[0]
 

@@ -14,6 +14,8 @@ from commandline import end_of_tracing, go, json_lines, start_tracing, stop_trac
 
 from usdtkit import Provider
 
+pytestmark = pytest.mark.machine
+
 OBEDIENT = Path(__file__).parents[1] / "programs" / "obedient.py"
 
 

@@ -13,7 +13,7 @@ from processes import read_until
 from programs import language
 from pythons import environment, tree_for, versions
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.machine]
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(language.__file__)

@@ -2,6 +2,10 @@
 
 import subprocess
 
+import pytest
+
+pytestmark = pytest.mark.machine
+
 
 def run(*argv):
     return subprocess.run(

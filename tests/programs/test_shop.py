@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.machine
+
 
 def test_it_takes_orders(shop):
     order = {"customer": "ada", "item": "tea", "quantity": 3}

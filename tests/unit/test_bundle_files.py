@@ -61,7 +61,7 @@ def test_equal_programs_make_equal_files(file, tmp_path):
     ids=range(10),
 )
 def test_an_archive_of_something_else(file, contents):
-    with pytest.raises(UsdtkitError, match="no bundle of programs, or damaged"):
+    with pytest.raises(UsdtkitError, match="not a bundle of programs, or is damaged"):
         bundle.read(archive(file, contents))
 
 
@@ -149,6 +149,6 @@ def test_what_is_no_program_is_not_kept(tmp_path, file, monkeypatch):
 
     monkeypatch.setenv("USDTKIT_CACHE", str(tmp_path / "cache"))
     bundle.write(file, whole())
-    with pytest.raises(UsdtkitError, match="no program"):
+    with pytest.raises(UsdtkitError, match="other than a program"):
         add(file)
     assert cache.entries() == []

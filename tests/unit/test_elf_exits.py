@@ -262,13 +262,13 @@ def test_what_cannot_be_followed_is_left_at_the_jump(assembled, name, kinds, end
         ("out_of_step", "cannot be decoded"),
         ("undefined", "cannot be decoded"),
         ("into_another", "into the middle of another function"),
-        ("runs_on", "runs on into what comes after it"),
-        ("misfit", "call frame information does not fit"),
+        ("runs_on", "continues into the code after it"),
+        ("misfit", "call frame information does not match"),
         ("refused", "the kernel puts no probe"),
         ("narrow", "differs between processors"),
         ("forever", "does not return"),
         ("hangs_up", "does not return"),
-        ("many", f"leaves by 301 instructions, and {MOST_SITES} are the most"),
+        ("many", f"leaves by 301 instructions, and at most {MOST_SITES} are supported"),
     ],
 )
 def test_a_function_that_is_not_understood_is_refused(assembled, name, reason):

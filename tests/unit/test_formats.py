@@ -9,18 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usdtkit.cli import main
+from usdtkit import trace
+from usdtkit.cli import explain, main
 from usdtkit.errors import UsageError
 from usdtkit.model import Truncated
 from usdtkit.output import frames
 from usdtkit.output.formats.json import flatten
 from usdtkit.output.formats.table import clock
 from usdtkit.output.sink import format_names, open_sink
+from usdtkit.output.text import printable
 from usdtkit.records import replace
 from usdtkit.results import LATENCY_MS, PID, TIME, Column, Histogram, Schema, StackSum, Table
 from usdtkit.results.account import Account, account
 from usdtkit.results.schemas import of_rows
-from usdtkit.trace import Summary
+from usdtkit.trace import Session, Summary
 from usdtkit.trace.aggregations import Distribution
 from usdtkit.trace.memory import Frame
 
@@ -352,3 +354,110 @@ def test_labels_of_frames():
     assert frames.label(Frame(0x7F001234, "", 0x1234, "/usr/lib/libssl.so.3"), offsets=True) == "libssl.so.3+0x1234"
     assert frames.label(Frame(0x7F001234, "", 0x7F001234, "")) == "0x7f001234"
     assert frames.labels(None) == (frames.NO_STACK,)
+
+
+def explained(form):
+    """What --explain writes of a session with a clock."""
+    stream = io.StringIO()
+    with Session(offline=True) as session:
+        session.source(trace.clock(99)).count("comm")
+        sink = open_sink(form, stream)
+        explain.explain(session, sink, ())
+        sink.close()
+    return stream.getvalue()
+
+
+def test_the_plan_of_a_clock():
+    heading, row = explained("table").splitlines()
+    assert heading.split()[:6] == ["KIND", "OFFSET", "SEMAPHORE", "COST", "NAME", "FILE"]
+    assert row.split() == ["clock", "-", "-", "interrupt", "clock:99", "-", "-"]
+    site = json.loads(explained("json").splitlines()[-1])
+    assert (site["kind"], site["name"], site["path"], site["cost"]) == ("clock", "clock:99", "", "interrupt")
+
+
+def test_markdown():
+    text = written("markdown", ROW, {**ROW, "name": "grace hopper", "query": None}, end=summary(received=2))
+    assert text.splitlines() == [
+        "| PID | LAT(ms) | NAME           | QUERY      |",
+        "| --: | ------: | -------------- | ---------- |",
+        "|  42 |    1.23 | `ada`          | `select 1` |",
+        "|  42 |    1.23 | `grace hopper` | `?`        |",
+        "",
+        "received 2, lost 0",
+    ]
+    assert written("markdown", end=summary()) == "received 0, lost 0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("a|b", "`a\\|b`"),
+        ("a\\|b", "`a\\\\x7cb`"),
+        ("a\nb", "`a\\x0ab`"),
+        ("\x1b[2J\u202e\udcff", "`\\x1b[2J\\u202e\\xff`"),
+        ("a`b``c", "```a`b``c```"),
+        ("`", "`` ` ``"),
+        (" a ", "`  a  `"),
+        ("@ada www.shop.test <img src=x> [a](b) #1", "`@ada www.shop.test <img src=x> [a](b) #1`"),
+        (Truncated("sel"), "`sel…`"),
+        ("", ""),
+        (" ", ""),
+    ],
+)
+def test_a_hostile_string_in_markdown(text, cell):
+    columns = (PID, Column("query", "QUERY", "text"))
+    *_, row = written("markdown", {"pid": 42, "query": text}, columns=columns).splitlines()
+    assert row.split(" | ", 1)[1:] == ([f"{cell:<5} |"] if cell else [])
+
+
+@given(st.text())
+def test_no_string_leaves_its_cell_in_markdown(text):
+    columns = (PID, Column("query", "QUERY", "text"), Column("calls", "CALLS", "count"))
+    lines = written("markdown", {"pid": 42, "query": text, "calls": 7}, columns=columns).splitlines()
+    assert len(lines) == 3
+    assert lines[2].isprintable()
+    shown = 3 if printable(text).strip() else 2
+    # A bar ends a cell unless a backslash is before it, which must not be escaped by another one.
+    assert len(re.split(r"(?<!\\)\|", lines[2])) == shown + 2
+    assert r"\\|" not in lines[2]
+
+
+def test_histograms_in_markdown():
+    blocks = [Histogram(LATENCIES, labels={"order": "a|*"}), Histogram(LATENCIES, "size")]
+    assert written("markdown", blocks=blocks, columns=(), end=summary()).splitlines() == [
+        "`order=a\\|*`",
+        "",
+        "|           latency | count |",
+        "| ----------------: | ----: |",
+        "|      0 ns .. 1 ns |     1 |",
+        "| 512 ns .. 1.02 us |     3 |",
+        "",
+        "|        size | count |",
+        "| ----------: | ----: |",
+        "|      0 .. 1 |     1 |",
+        "| 512 .. 1024 |     3 |",
+        "",
+        "received 0, lost 0",
+    ]
+
+
+def test_tables_and_stacks_in_markdown():
+    columns = (Column("bytes", type="count"), Column("owner", type="integer", optional=True), STACK)
+    sums = [StackSum(("in|ner", "main"), 31, {"bytes": 31}), StackSum(None, 7, {"bytes": 7})]
+    assert written("markdown", blocks=sums, columns=columns).splitlines() == [
+        "| bytes | stack          |",
+        "| ----: | -------------- |",
+        "|    31 | `in\\|ner;main` |",
+        "|     7 | `[no stack]`   |",
+    ]
+    columns = (Column("number", "N", "count", 3, left=True),)
+    tables = [Table([{"number": 1}], "<b>"), Table([{"number": 2}])]
+    text = written("markdown", blocks=tables, columns=columns, timestamp=True)
+    assert re.fullmatch(
+        r"`?\d\d:\d\d:\d\d`?\n\n`<b>`\n\n\| N   \|\n\| --- \|\n\| 1   \|\n\n\| N .*\n.*\n\| 2   \|\n", text
+    )
+
+
+def test_a_cell_of_several_lines_in_markdown():
+    columns = (Column("query", "QUERY", "text", show=lambda text: "\n" + text.replace(";", "\n")),)
+    assert written("markdown", {"query": "a|;b"}, columns=columns).splitlines()[2] == "| `a\\|`<br>`b` |"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import leaks
 import pytest
 from processes import end
 
@@ -17,12 +18,12 @@ TESTS = Path(__file__).parents[1]
 def run_tests(tmp_path):
     """Run these texts as test modules under our conftest; pytest's output."""
 
-    def run(*texts, require_kernel="1"):
+    def run(*texts, require_kernel="1", options=()):
         for number, text in enumerate(texts):
             (tmp_path / f"test_inner_{number}.py").write_text(f"import os, pytest, subprocess\n{text}")
         command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-rA"]
         ours = {"PYTHONPATH": str(TESTS), "USDTKIT_REQUIRE_KERNEL": require_kernel, "COLUMNS": "200"}
-        command += ["-o", "markers=kernel: attaches"]
+        command += ["-o", "markers=kernel: attaches\nmachine: looks at all", *options]
         alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
         return subprocess.run(command, cwd=tmp_path, env=alone | ours, capture_output=True, text=True).stdout
 
@@ -100,6 +101,43 @@ def test_a_skipped_module_fails_where_the_kernel_is_required(run_tests):
 
 def test_skips_are_skips_elsewhere(run_tests):
     assert "4 skipped, 1 xfailed" in run_tests(*SKIPS, SKIPPED_MODULE, require_kernel="")
+
+
+def test_a_failed_assertion_of_a_helper_shows_its_values(run_tests):
+    output = run_tests(
+        """
+import commandline
+def test_it():
+    done = subprocess.CompletedProcess([], 2, "output", "usdtkit: message")
+    commandline.assert_explained(done, 2)
+"""
+    )
+    assert "assert 'output' == ''" in output, output
+
+
+def test_files_that_look_at_the_machine_run_in_one_process(run_tests):
+    """Of the others each file has a process for its tests, and both processes get some."""
+    shown = "print('ran', __name__, os.environ['PYTEST_XDIST_WORKER'])"
+    text = f"def test_one(): {shown}\ndef test_two(): {shown}\n"
+    marked = f"pytestmark = [pytest.mark.machine]\n{text}"
+    output = run_tests(marked, text, marked, text, marked, options=["-n", "2"])
+    ran = {}
+    for module, worker in re.findall(r"^ran test_inner_(\d) (\w+)$", output, re.M):
+        ran.setdefault(int(module), []).append(worker)
+    assert {module: len(workers) for module, workers in ran.items()} == dict.fromkeys(range(5), 2), output
+    assert len({*ran[0], *ran[2], *ran[4]}) == len({*ran[1]}) == len({*ran[3]}) == 1, output
+    assert len({worker for workers in ran.values() for worker in workers}) == 2, output
+
+
+def test_uprobe_events_of_others_may_have_any_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(leaks, "TRACEFS", tmp_path)
+    run = tmp_path / "runs" / "own"
+    lines = [b"p:one/event /tmp/caf\xe9:0x0", b"p:two/event %s/lib:0x0" % bytes(run)]
+    (tmp_path / "uprobe_events").write_bytes(
+        b"\n".join([*lines, b"p:three/event %s/other/lib:0x0\n" % bytes(run.parent)])
+    )
+    found = leaks.uprobe_events(run)
+    assert found == {r"uprobe event p:one/event /tmp/caf\xe9:0x0", f"uprobe event p:two/event {run}/lib:0x0"}
 
 
 def test_a_process_ends_with_its_children(spawn, wait_for_line):

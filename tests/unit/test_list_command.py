@@ -109,10 +109,10 @@ def test_versions_of_functions(listed):
     ("arguments", "code", "words"),
     [
         (["--functions", "main"], 2, "needs a TARGET"),
-        (["--functions", "(", "-r", "c"], 2, "no regular expression"),
+        (["--functions", "(", "-r", "c"], 2, "not a regular expression"),
         (["-p", "no-such-program-997"], 4, "no process runs"),
-        (["-p", "0"], 2, "not the number of a process"),
-        (["no-such-program-997"], 4, "no program that runs"),
+        (["-p", "0"], 2, "not a process ID"),
+        (["no-such-program-997"], 4, "nor a running program"),
         (["/bin/true"], 4, "no USDT probes in /bin/true"),
         (["shop997:none", "/bin/true"], 4, "there are no USDT probes"),
     ],

@@ -91,7 +91,7 @@ def test_sources_without_the_software():
 
 def test_what_cannot_be_found_out():
     with Session(offline=True) as session:
-        with pytest.raises(UsageError, match="what should be traced"):
+        with pytest.raises(UsageError, match="there is nothing to trace"):
             runtimes.of(session)
         with pytest.raises(UsageError, match="cobol"):
             runtimes.of(session, "cobol")

@@ -19,6 +19,8 @@ from usdtkit.errors import ElfError, NotFoundError
 from usdtkit.model import Target
 from usdtkit.probes.image import build
 
+pytestmark = pytest.mark.machine
+
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of other users")
 STRANGER, ANOTHER = 12345, 12346
 MAPS = """

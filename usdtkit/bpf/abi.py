@@ -143,5 +143,5 @@ def abi_of(machine: str | None = None) -> Abi:
         return ABIS[machine]
     except KeyError:
         raise UnsupportedError(
-            f"programs are not traced on {machine} yet", hint=f"usdtkit traces on {' and '.join(ABIS)}"
+            f"tracing is not supported on {machine}", hint=f"usdtkit traces on {' and '.join(ABIS)}"
         ) from None

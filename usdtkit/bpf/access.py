@@ -19,6 +19,7 @@ _STACK_PLACE: dict[HookKind, str] = {
     "usdt": f"cookie & {AT_ENTRY_BIT} ? AT_ENTRY : 0",
     "entry": "AT_ENTRY",
     "return": f"cookie & {EXIT_BIT}u ? AT_EXIT : AT_RETURN",
+    "clock": "0",
 }
 
 
@@ -50,14 +51,14 @@ class Access:
     def register(self, name: str) -> str:
         """A register of the process, as struct pt_regs calls it: a variable that the hook declares at its beginning.
 
-        If it were read where it is needed, several reads would share an address within `ctx`, which the verifier
-        refuses.
+        If it were read at each use, the compiler would let several reads share an address within `ctx`, which the
+        verifier rejects.
         """
         self.registers.setdefault(name, f"register_{len(self.registers)}")
         return self.registers[name]
 
     def named_register(self, name: str) -> str:
-        """A register that a user has asked for. UsageError where the machine has none of that name."""
+        """A register that the user named. UsageError where the machine has none of that name."""
         known = self.scope.abi.named_registers
         if name not in known:
             raise UsageError(f"{self.scope.what}: there is no register {name!r}", hint=f"one of {', '.join(known)}")
@@ -98,10 +99,10 @@ class Access:
     def goroutine(self) -> IntegerValue:
         """The number of the goroutine that runs. UsageError where there is none, or where it is not known."""
         if self.scope.convention != "go":
-            raise UsageError(f"{self.scope.what}: only functions of Go programs are run by goroutines", hint="tid")
+            raise UsageError(f"{self.scope.what}: only functions of Go programs are run by goroutines", hint="use tid")
         if not self.scope.goid_offset:
             raise UsageError(
-                f"{self.scope.what}: where this version of Go has the number of a goroutine is not known",
+                f"{self.scope.what}: the place of a goroutine's number is not known in this version of Go",
                 hint="Go 1.18 to 1.24",
             )
         routine = self.register(self.scope.calls.routine)

@@ -86,19 +86,19 @@ def read(path: Path) -> Bundle:
         raise NotFoundError(f"{path}: no such file") from None
     except privatedirs.UntrustedError as error:
         raise PrivilegeError(
-            f"{path} could have been written by another user, and what is in it runs in the kernel: {error.message}",
-            hint="own it and all directories above it, and let nobody else write to them: chown, chmod go-w",
+            f"{path} could have been written by another user, and its programs run in the kernel: {error.message}",
+            hint="own it and the directories above it, and allow nobody else to write: chown, chmod go-w",
         ) from None
     except _DAMAGED as error:
         raise UsdtkitError(
-            f"{path} is no bundle of programs, or damaged: {error}", hint="usdtkit bundle makes one"
+            f"{path} is not a bundle of programs, or is damaged: {error}", hint="make one with usdtkit bundle"
         ) from None
     except OSError as error:
         raise UsdtkitError(f"{path}: {error.strerror}") from None
     if made_for != (VERSION, os.uname().machine):
         raise UnsupportedError(
             f"{path} was made by usdtkit {made_for[0]} for {made_for[1]}, this is {VERSION} on {os.uname().machine}",
-            hint="make it with the same version, on a machine of the same kind",
+            hint="make it with the same version, on a machine of the same architecture",
         )
     return Bundle(made_for[1], entries, lines)
 

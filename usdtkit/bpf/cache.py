@@ -153,7 +153,7 @@ def _tell(place: str, error: UntrustedError) -> None:
 
     level = logging.WARNING if os.environ.get("USDTKIT_CACHE") else logging.INFO
     logging.getLogger(__name__).log(
-        level, "compiled programs are not kept in %s, because others could change them: %s", place, error.message
+        level, "compiled programs are not cached in %s, because other users could change them: %s", place, error.message
     )
 
 

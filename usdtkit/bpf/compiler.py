@@ -10,7 +10,6 @@ and configuration do not matter. A start whose program is in the cache reads one
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -106,7 +105,9 @@ def _compile(text: str) -> tuple[Bytecode, bytes]:
     answer = _run_child(text)
     bytecode = _decode(answer)
     if bytecode is None:
-        raise UsdtkitError("the compiler's answer cannot be read", hint="report this with what usdtkit doctor says")
+        raise UsdtkitError(
+            "the output of the compiler cannot be read", hint="report this with the output of usdtkit doctor"
+        )
     return bytecode, answer
 
 
@@ -172,6 +173,8 @@ def _explain(errors: str, text: str) -> ProgramError:
 
 def _decode(stored: bytes) -> Bytecode | None:
     """Bytecode from the child's JSON, or None where the JSON is something else."""
+    import json  # here, because it takes a millisecond, and neither help nor --explain decodes a program
+
     try:
         answer: dict[str, Any] = json.loads(stored)
         return Bytecode(

@@ -256,7 +256,7 @@ def arg(which: int | str) -> Arg:
     A value that `Source.derive` has named goes by its name too.
     """
     if isinstance(which, int) and which < 1:
-        raise UsageError(f"arg({which}): arguments count from 1")
+        raise UsageError(f"arg({which}): arguments are numbered from 1")
     return Arg(which)
 
 
@@ -302,7 +302,7 @@ def lift(value: object) -> Expression:
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**64:
         return Constant(int(value))
-    raise UsageError(f"{value!r} cannot stand in an expression", hint="64-bit integers and expressions can")
+    raise UsageError(f"{value!r} cannot be used in an expression", hint="use a 64-bit integer or an expression")
 
 
 def _pointer(value: Expression | str | int) -> Expression:

@@ -55,7 +55,7 @@ def resolve_argument(argument: Argument, access: Access) -> ex.Expression:
             return IntegerValue(cast(value.c, "i32")[0], "i64", argument.names)
         case "unreadable":
             raise UsageError(
-                f"{access.scope.what}: the argument {argument.name!r} cannot be read where the build puts it"
+                f"{access.scope.what}: the argument {argument.name!r} is in a place where a probe cannot read it"
             )
         case "bool":
             return IntegerValue(f"(u64)(({value.c}) != 0)", "bool")
@@ -77,7 +77,7 @@ def _builtin(name: str, access: Access) -> ex.Expression:
             raise UsageError(f"{scope.what}: only a function's return has a return value")
         return access.return_value()
     if name == "ustack":
-        access.uses |= {"stack"} if scope.kind == "entry" else {"stack", "cookie"}
+        access.uses |= {"stack"} if scope.kind in ("entry", "clock") else {"stack", "cookie"}
         return StackId(access.stack)
     if name == "probe":
         access.uses.add("cookie")
@@ -91,8 +91,13 @@ def _builtin(name: str, access: Access) -> ex.Expression:
     if name == "caller":
         if scope.kind == "usdt":
             raise UsageError(
-                f"{scope.what}: where a probe's function was called from is not known there",
+                f"{scope.what}: the caller is not known at a USDT probe",
                 hint="ustack, or the function's entry",
+            )
+        if scope.kind == "clock":
+            raise UsageError(
+                f"{scope.what}: where the function that a clock interrupts was called from is not known",
+                hint="ustack",
             )
         return IntegerValue(access.return_address())
     code, used = _EVERYWHERE[name]

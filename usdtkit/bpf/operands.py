@@ -27,7 +27,9 @@ def pack_operand(operand: Operand, machine: str) -> bytes:
     offsets = abi_of(machine).offsets
     for register in (operand.base, operand.index):
         if register is not None and register not in offsets:
-            raise UnsupportedError(f"{operand.text} is for another machine than this {machine}", hint="trace it there")
+            raise UnsupportedError(
+                f"{operand.text} is for another machine than this {machine}", hint="trace it on such a machine"
+            )
     return _OPERAND.pack(
         (operand.value + 2**63) % 2**64 - 2**63,
         -1 if operand.base is None else offsets[operand.base] + operand.shift // 8,

@@ -1,7 +1,7 @@
 """How a start and its end find each other → statements of their hooks, and the programs that clear up after threads.
 
 Input: the two hooks of a pair, from `program`. Output: C that stores what the start keeps and that finds it again at
-the end, for `program`, which puts the actions behind it.
+the end, for `program`, which appends the actions.
 
 A call of a function and its return meet by their stack frame ("frame"): see `calls`.
 
@@ -64,7 +64,7 @@ class Pairs:
         renderer: Renderer,
         count: Counter,
     ) -> list[str]:
-        """Statements of a pair's start, after which what it keeps is in `s`."""
+        """Statements for the start of a pair. After them, `s` points to the values that the pair keeps."""
         fields = [renderer.field(name, expression) for name, expression in keep.items()]
         layout = self.kept[number] = Layout(fields, HEADERS[matching])
         self._declare(number, matching, layout, FEW_NESTED if nesting <= FEW_NESTED else MOST_DROPPED, renderer, count)
@@ -91,7 +91,8 @@ class Pairs:
     def end(
         self, number: int, matching: Matching, key: ex.Expression | None, renderer: Renderer, count: Counter
     ) -> tuple[list[str], list[str]]:
-        """Statements that find what the start kept, as `s`, and `latency`; and those that come behind all actions."""
+        """Statements that find what the start kept, as `s`, and `latency`; and the statements that follow all
+        actions."""
         renderer.access.uses |= {"id", "cookie", "now"}
         unmatched = f"{{ {count('unmatched')} return 0; }}"
         closing = [f"pair_{number}.delete(&key);"]

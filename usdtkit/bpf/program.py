@@ -40,9 +40,9 @@ class Hook:
     """One function of the program, which runs at one kind of site.
 
     A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) can read it. `matching`
-    says by what they find each other, and `key` which value that is where it is a key. A return that does not end its
+    says how a start and its end find each other; for a match by key, `key` is the value. A return that does not end its
     function's pair has, in `entered`, the hook of the function's entry: calls of other functions may leave by the same
-    exits, and are told apart by that. The first `ahead` blocks were put before those that stood there already.
+    exits, and are told apart by that. The first `ahead` blocks were added later, but run before the others.
     """
 
     index: int

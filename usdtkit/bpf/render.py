@@ -115,7 +115,9 @@ class Renderer:
             case IntegerValue(c, kind):
                 return c, kind == "i64"
             case _:
-                raise UsageError(f"{self.access.scope.what}: a string, a float or a stack where an integer is needed")
+                raise UsageError(
+                    f"{self.access.scope.what}: an integer is needed here, not a string, a float or a stack"
+                )
 
     def variable(self, expression: ex.Expression) -> tuple[str, str]:
         """The C type and the C of a value: an integer, the address of a text, or the bits of a float as a double's."""

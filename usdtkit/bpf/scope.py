@@ -47,16 +47,19 @@ class Scope:
         except KeyError:
             raise UsageError(
                 f"{self.what}: its functions are called in different ways, those of 32 bits, of Go and of C",
-                hint="trace the files apart: a path for each",
+                hint="trace each file separately, by its path",
             ) from None
 
     def argument(self, which: int | str) -> Argument:
         """An argument by its name, or by its number from 1. UsageError where there is none."""
         if self.kind == "return":
             raise UsageError(
-                f"{self.what}: a function's arguments are gone when it returns",
+                f"{self.what}: a function's arguments cannot be read when it returns",
                 hint="keep them from its entry: session.pair(uprobe(…), keep=[…])",
             )
+        if self.kind == "clock":
+            known = "ip, ustack, pid, tid, uid, gid, cgroup, cpu, comm, time, probe"
+            raise UsageError(f"{self.what}: a clock has no arguments, so no {which!r}", hint=f"it has {known}")
         if isinstance(which, str):
             for argument in self.arguments:
                 if argument.name == which:

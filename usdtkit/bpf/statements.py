@@ -89,7 +89,7 @@ class ActionRenderer:
         full = Layout(described, RECORD_HEADER)
         if full.size > MAX_RECORD:
             raise UsageError(
-                f"{renderer.access.scope.what}: an event of {full.size} bytes",
+                f"{renderer.access.scope.what}: an event of {full.size} bytes is too large",
                 hint=f"at most {MAX_RECORD}: shorten its strings",
             )
         renderer.access.uses |= {"id", "cookie"}
@@ -166,7 +166,7 @@ class ActionRenderer:
         layout = Layout([*(renderer.field(key, value) for key, value in keys.items()), *extra])
         if layout.size > MAX_KEY:
             raise UsageError(
-                f"{renderer.access.scope.what}: keys of {layout.size} bytes together",
+                f"{renderer.access.scope.what}: keys of {layout.size} bytes in total are too large",
                 hint=f"at most {MAX_KEY}: cstr(…, 64) shortens a string",
             )
         self.declarations.append(layout.c_struct(name))

@@ -23,7 +23,7 @@ from usdtkit.version import VERSION
 
 COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "run", "schema")
 ALIASES = {"tplist": "list"}  # bcc's name for it
-# What one wants to know; each tool says of which it is (`TOPIC`).
+# The headings of the list of tools; each tool names its heading as `TOPIC`.
 TOPICS = (
     "any function or probe",
     "databases",
@@ -31,10 +31,10 @@ TOPICS = (
     "memory and locks",
     "languages",
 )
-# Those of the tools for languages, u…, whose names may begin with a language instead: pythoncalls, javagc.
+# The tools for languages: their names begin with u, or with a language instead (pythoncalls, javagc).
 LANGUAGE_TOOLS = ("calls", "flow", "gc", "objnew", "stat", "threads")
 EPILOG = """\
-usdtkit NAME -h tells more of each. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
+`usdtkit NAME -h` describes each of them. Exit codes: 0 done, 1 failure, 2 usage, 3 not enough privilege,
 4 no such target or probe, 5 the kernel or a program lacks a feature, 6 more events lost than --max-lost."""
 
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _streams():
         try:
             if sys.stdout is None:
-                raise UsdtkitError("standard output is closed", hint="send it to /dev/null where it is not wanted")
+                raise UsdtkitError("standard output is closed", hint="redirect it to /dev/null if you do not need it")
             code = _dispatch(arguments)
             sys.stdout.flush()
             return code
@@ -58,18 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(error: OSError) -> int:
-    """The exit code for an error of the system that nobody expected, after saying what it is about."""
+    """Write a message about an unexpected error of the system, and return the exit code."""
     if isinstance(error, _OutputError):
         _discard_output()
         if error.errno == errno.EPIPE:
-            return 0  # the reader (head, less) has what it wanted
+            return 0  # the reader (head, less) needs no more
         return _report(UsdtkitError(f"standard output: {error.strerror}"))
     what = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else _place(error)
     return _report(UsdtkitError(f"{what}: {error.strerror or error}"))
 
 
 def _place(error: OSError) -> str:
-    """The function of ours in which an error came up that says nothing of a file."""
+    """The function of usdtkit that raised an error which names no file."""
     trace, place = error.__traceback__, "usdtkit"
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "")
@@ -95,7 +95,7 @@ class _OutputError(OSError):
 
 
 class _Output(io.FileIO):
-    """Standard output, whose errors can be told from all others that come without the name of a file."""
+    """Standard output. Its errors become `_OutputError`, because an OSError would not say which file it is about."""
 
     def write(self, data: Any) -> int:
         try:
@@ -110,7 +110,7 @@ class _Output(io.FileIO):
 class _Messages(io.TextIOBase):
     """Standard error. Messages quote names out of files and processes: what is not printable becomes an escape.
 
-    Where it takes none (closed, a full disk) they are left out: the data does not depend on them.
+    If standard error cannot be written (closed, a full disk), messages are dropped. The data does not depend on them.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -154,10 +154,20 @@ def _streams() -> Iterator[None]:
 
 
 def _discard_output() -> None:
-    """Let what is still buffered go nowhere, so that the interpreter does not fail on it once more at its end."""
+    """Send buffered output to /dev/null, so that the interpreter does not fail on it again when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+def _untranslated(text: str) -> str:
+    """The text as it is."""
+    return text
+
+
+# argparse would look for a translation of each of its titles, of which Python ships none, and import locale to do so:
+# that takes a millisecond of every start.
+argparse._ = _untranslated  # type: ignore[attr-defined]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -212,8 +222,8 @@ def is_tool(module: ModuleType) -> bool:
 
 @contextlib.contextmanager
 def _telling(*, more: bool) -> Iterator[None]:
-    """Write what is logged to standard error. With `more`, which is -v, also what is said for information, and which
-    processes may not be looked into."""
+    """Write what is logged to standard error. With `more`, which is -v, this includes informational messages, and the
+    processes that may not be inspected."""
     from usdtkit.scan import Scan
 
     before, Scan.tells_unreadable = Scan.tells_unreadable, more
@@ -250,7 +260,7 @@ def _log_of_information() -> Iterator[None]:
 
 
 def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
-    """A command or tool, and the parser of its options. UsageError where there is none of this name."""
+    """A command or tool, and the parser of its options. UsageError if there is none of this name."""
     language = _language_of(name)
     module = _module(f"u{name.removeprefix(language)}" if language else name)
     summary, _, details = (module.__doc__ or "").partition("\n")
@@ -294,7 +304,7 @@ def tool_names() -> list[str]:
 def _module(name: str) -> ModuleType:
     name = ALIASES.get(name, name)
     if name in COMMANDS:
-        # What `python -m usdtkit.run` runs too lies where that finds it.
+        # `run` is a module of usdtkit itself, so that `python -m usdtkit.run` works too.
         return importlib.import_module("usdtkit.run" if name == "run" else f"usdtkit.cli.{name}")
     if name.isidentifier() and not name.startswith("_"):
         try:
@@ -314,7 +324,7 @@ def _overview() -> str:
 
     tools = {name: _module(name) for name in tool_names()}
     groups = {"commands": {name: _module(name) for name in COMMANDS}}
-    for topic in TOPICS:
+    for topic in [*TOPICS, *sorted({tool.TOPIC for tool in tools.values()} - {*TOPICS})]:
         groups[topic] = {name: tool for name, tool in tools.items() if topic == tool.TOPIC}
     width, indent = max(_terminal_width() - 2, 40), " " * 19
     lines = ["usage: usdtkit COMMAND [options]", "", "See inside running applications on Linux.", ""]

@@ -1,4 +1,4 @@
-"""The options that tools share: those of everything that traces, and those that only some tools have.
+"""The options that several tools share: those of all tools, and those that only some tools have.
 
 Input: an argparse parser, and how a tool spells the options. Output: options, which `usdtkit.cli.tracing` obeys.
 """
@@ -20,7 +20,7 @@ LOST_EVENTS = 6  # the exit code if more events were lost than are allowed
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a tool spells the options that all tools share, where that differs from the others.
+    """How a tool spells the options that all tools share, if that differs from the others.
 
     `command` are the flags of the option for a command. `capacity` is the help text of --capacity in a tool
     that has a table of its own: the option is about that table then, and the tool reads it from `dest="capacity"`.
@@ -28,7 +28,7 @@ class Spelling:
     `chosen` says that the user names the functions or probes, and so decides what tracing costs. `filters` are
     additional flags of the options that narrow a trace, such as {"tid": "-t"}; None leaves these options out.
     `ignored` are options of bcc's tool that mean nothing here, each with the reason, and `ignored_with_value` those
-    that take a value. `ring_size` is the number of bytes for events in the kernel, where the tool needs more than
+    that take a value. `ring_size` is the number of bytes for events in the kernel, if the tool needs more than
     usual. With `timestamps`, a table has the time before each interval.
     """
 
@@ -113,9 +113,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--json", dest="format", action="store_const", const="json", help="write JSON Lines")
     group.add_argument("--csv", dest="format", action="store_const", const="csv", help="write CSV with a heading")
-    group.add_argument(
-        "--format", metavar="NAME", help="write this format: table, json, csv, folded, chrome or another"
-    )
+    group.add_argument("--format", metavar="NAME", help="write the format NAME, such as folded, chrome or markdown")
     parser.add_argument("--output", metavar="FILE", help="write to FILE instead of standard output")
     parser.set_defaults(format="table")
 
@@ -161,7 +159,7 @@ def add_session_options(parser: argparse.ArgumentParser, spelling: Spelling) -> 
 def add_ignored_options(
     parser: argparse.ArgumentParser, flags: Mapping[str, str], *, takes_value: bool = False
 ) -> None:
-    """Accept options of bcc's tool that mean nothing here, and say so with the reason."""
+    """Accept options of bcc's tool that have no effect here, and show the reason when they are used."""
     for flag, reason in flags.items():
         parser.add_argument(
             *flag.split(), action=_Ignored, nargs=None if takes_value else 0, const=reason, help=argparse.SUPPRESS

@@ -1,8 +1,8 @@
 """Pack the compiled programs of tools into a file, for machines without a compiler.
 
-The other machine takes them with `usdtkit cache --add FILE`, and then needs neither bcc nor LLVM to run these tools. A
-TOOL by its name alone stands for every program that it is known to load; a command line, in quotes or after --line, for
-the one that it would load here, without attaching to anything. Thresholds and texts to compare with are no part of a
+Run `usdtkit cache --add FILE` on the other machine, which then needs neither bcc nor LLVM to run these tools. A
+TOOL by its name alone packs every program that it is known to load. A command line, in quotes or after --line, packs
+the one program that it would load here; nothing is attached. Thresholds and texts to compare with are not part of a
 program.
 
 examples:
@@ -26,7 +26,7 @@ from usdtkit.cli import command, is_tool, tool_names, tracing
 from usdtkit.cli.messages import note
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 
-# A tool that looks for probes, then for this function, then for that one, has so many programs at most.
+# A tool that looks for probes, then for one function, then for another, has at most this many programs.
 MOST_ALTERNATIVES = 8
 
 
@@ -34,9 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit bundle`."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("tool", nargs="*", default=[], metavar="TOOL", help="a tool, or a command line in quotes")
-    which.add_argument("--all", action="store_true", help="every tool whose programs are known without its target")
+    which.add_argument("--all", action="store_true", help="pack every tool whose programs do not depend on a target")
     which.add_argument(
-        "--line", nargs=argparse.REMAINDER, metavar="TOOL …", help="all that follows, as one command line"
+        "--line", nargs=argparse.REMAINDER, metavar="TOOL …", help="read everything that follows as one command line"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
 
@@ -44,8 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compile, and write the file."""
     if options.output.exists() and not options.output.is_file():
-        # A file takes the place of what has its name, so that readers see all of it or nothing.
-        raise UsdtkitError(f"{options.output} is not a regular file, and would be replaced by one", hint="-o FILE")
+        # The new file is renamed to this name, so that readers see either the old file or the whole new one.
+        raise UsdtkitError(
+            f"{options.output} is not a regular file, and would be replaced by one", hint="choose another -o FILE"
+        )
     used_by: dict[str, dict[str, None]] = {}
     lines = tool_names() if options.all else options.tool if options.line is None else [shlex.join(options.line)]
     for line in lines:
@@ -68,13 +70,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def programs_of(line: str) -> Iterator[tuple[str, str]]:
-    """(command line, text of the program it would load); of a tool's name alone, all of its VARIANTS."""
+    """Pairs of a command line and the text of the program it would load. The name of a tool alone stands for all of
+    its VARIANTS.
+    """
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise UsageError(f"{line!r} is no command line: {error}", hint="a TOOL, or 'TOOL OPTIONS'") from None
+        raise UsageError(f"{line!r} is not a command line: {error}", hint="give a TOOL, or 'TOOL OPTIONS'") from None
     if not words:
-        raise UsageError("there is no command line", hint="a TOOL, or 'TOOL OPTIONS'")
+        raise UsageError("the command line is empty", hint="give a TOOL, or 'TOOL OPTIONS'")
     name, *rest = words
     if rest or name not in tool_names():
         yield line, _text(name, rest)
@@ -96,14 +100,15 @@ def programs_of(line: str) -> Iterator[tuple[str, str]]:
 def _text(name: str, arguments: list[str], *, lacking: int | None = None) -> str:
     """The text of the program that a command line loads.
 
-    With `lacking` it is the text on any machine, for a tool that does not find the first so many things it looks for.
+    With `lacking` the text is the same on any machine. It is that of a tool that does not find the first `lacking`
+    things that it looks for.
     """
     module, parser = command(name)
     if not is_tool(module):
         raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="usdtkit -h lists the tools")
     parsed = parser.parse_args(arguments)
     if parsed.explain:
-        raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="leave out --explain")
+        raise UsageError(f"{shlex.join([name, *arguments])!r} loads no program", hint="leave --explain out")
     options = module.Options.of(parsed)
     offline = {} if lacking is None else {"offline": True, "lacking": lacking}
     with tracing.open_session(module, options, parsed, **offline) as session:

@@ -1,8 +1,8 @@
 """Show, fill or clear the cache of compiled programs.
 
 A tool whose program is in the cache starts without a compiler. Entries are private to the user; the least recently used
-go by themselves when the cache becomes too large. --add takes in a bundle of programs (see `usdtkit bundle`): they will
-run in the kernel, so it should come from whom you trust.
+are removed when the cache becomes too large. --add adds the programs of a bundle (see `usdtkit bundle`). They will
+run in the kernel, so only add bundles that you trust.
 
 examples:
   usdtkit cache
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit cache`."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--clear", action="store_true", help="remove all entries")
-    what.add_argument("--add", type=Path, metavar="FILE", help="take in the programs of a bundle")
+    what.add_argument("--add", type=Path, metavar="FILE", help="add the programs of a bundle")
     parser.add_argument("--json", action="store_true", help="JSON Lines")
 
 
@@ -48,19 +48,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add(path: Path) -> int:
-    """Take in the programs of a bundle; how many. All of them are looked at before the first is kept."""
+    """Add the programs of a bundle, and return how many. All of them are checked before the first is stored."""
     from usdtkit.bpf import bundle, compiler
 
     entries = bundle.read(path).entries
     if not all(map(compiler.is_bytecode, entries.values())):
-        raise UsdtkitError(f"{path} holds something that is no program", hint="usdtkit bundle makes one")
+        raise UsdtkitError(f"{path} contains something other than a program", hint="make one with usdtkit bundle")
     problem = cache.problem()
     for key, content in entries.items():
         if not problem:
             cache.store(key, content)
         if problem or cache.load(key) != content:
             raise UsdtkitError(
-                f"{cache.directory()} takes no programs{': ' if problem else ''}{problem}",
-                hint="a directory of yours alone (chmod 700), on a disk with room; USDTKIT_CACHE names another",
+                f"{cache.directory()} cannot store programs{': ' if problem else ''}{problem}",
+                hint="make it yours alone (chmod 700), on a disk with free space; USDTKIT_CACHE names another",
             )
     return len(entries)

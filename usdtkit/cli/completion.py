@@ -1,4 +1,4 @@
-"""Print what completes commands, tools and their options in a shell.
+"""Print a script for a shell that completes commands, tools and their options.
 
 examples:
   source <(usdtkit completion bash)                              in ~/.bashrc
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def bash(parsers: Parsers) -> str:
-    """A function and a `complete` for it."""
+    """The script for bash: a function, and a `complete` that names it."""
     values, options = [], []
     for name, parser in parsers.items():
         words = [flag for action in parser._actions for flag in action.option_strings]
@@ -84,7 +84,7 @@ def bash(parsers: Parsers) -> str:
 
 
 def zsh(parsers: Parsers) -> str:
-    """A function for zsh's completion system, with what each name and option is."""
+    """The script for zsh: a function for its completion system, which describes each name and option."""
     names = [f"      {_described(name, parser.description)}" for name, parser in parsers.items()]
     options = []
     for name, parser in parsers.items():
@@ -96,7 +96,7 @@ def zsh(parsers: Parsers) -> str:
 
 
 def fish(parsers: Parsers) -> str:
-    """A `complete` for each name and each option."""
+    """The script for fish: a `complete` for each name and each option."""
     return "\n".join(_fish(parsers)) + "\n"
 
 
@@ -134,5 +134,5 @@ def _escaped(text: str | None) -> str:
 
 
 def _described(word: str, text: str | None) -> str:
-    """A word and what it is, for zsh's _describe."""
+    """A word and its description, for zsh's _describe."""
     return _quoted(f"{word.replace(':', chr(92) + ':')}:{text or ''}")

@@ -1,6 +1,7 @@
-"""Show what this machine offers for tracing, and how to get what is missing.
+"""Show what this machine offers for tracing, and how to install what is missing.
 
-Exit code 0 when everything that tracing needs is there, 5 when something is missing, 3 when only privilege is.
+The exit code is 0 if everything that tracing needs is there, 5 if something is missing, and 3 if only privileges are
+missing.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ COLUMNS = (
     Column("state", meaning="whether the machine has it", values=("found", "missing", "unknown")),
     Column("purpose", meaning="what the feature is good for"),
     Column("detail", meaning="what was found"),
-    Column("fix", meaning="what to do where the feature is not there"),
+    Column("fix", meaning="what to do if the feature is not there"),
 )
 SCHEMAS = (Schema("doctor", COLUMNS),)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One feature: `state` is found, missing or unknown; `fix` what to do where it is not found."""
+    """One feature: `state` is found, missing or unknown; `fix` says what to do if it is not found."""
 
     name: str
     state: features.State
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def exit_code(rows: list[Row]) -> int:
-    """0, or the code of what stands in the way."""
+    """0, or the exit code that says what is missing."""
     absent = [row for row in rows if row.name in NEEDED and row.state != "found"]
     if not absent:
         return 0
@@ -86,7 +87,7 @@ def examine() -> list[Row]:
 
 
 def _came_compiled() -> str:
-    """What of this installation needs no compiler, as the end of a sentence; "" where all does."""
+    """Say as the end of a sentence which programs of this installation need no compiler; "" if all need one."""
     if not bundle.SHIPPED.exists():
         return ""
     try:
@@ -111,11 +112,11 @@ def _compiler() -> Row:
 
 
 def _provider_directory() -> Row:
-    """The first directory that this user's services can put their probes into; nothing is made there."""
+    """The first directory that this user's services can put their probes into. It is not created."""
     purpose = "probes of Python applications"
     for place in application_directories():
         existing = next(parent for parent in (place, *place.parents) if os.path.isdir(parent))  # noqa: PTH112 never raises
         if os.access(existing, os.W_OK | os.X_OK) and not os.statvfs(existing).f_flag & os.ST_NOEXEC:
             return Row("providers", "found", purpose, f"{purpose}, in {place}", "")
-    fix = "let USDTKIT_DIR name a directory of your own on a file system that is mounted executable"
-    return Row("providers", "missing", purpose, "no directory can hold them: they would be in memory only", fix)
+    fix = "set USDTKIT_DIR to a directory of your own, on a file system that is not mounted noexec"
+    return Row("providers", "missing", purpose, "no directory can hold them, so they would exist in memory only", fix)

@@ -1,4 +1,4 @@
-"""`--explain`: what a session would attach to, and what that would cost, a site a row.
+"""`--explain`: a row for each site that a session would attach to, with what it would cost.
 
 Input: a session that is set up, and a sink. Output: the rows of its plan. `warn_of_cost` and `strangers` also serve a
 trace that starts.
@@ -30,28 +30,31 @@ def _hex(offset: int) -> str:
 
 
 OWNER = Column(
-    *("owner", "OWNER", "integer", 16, "the user who owns the file, where that is neither root nor you"),
+    *("owner", "OWNER", "integer", 16, "the user who owns the file, if that is neither root nor you"),
     show=lambda owner: "-" if owner is None else user_name(owner),
     left=True,
     nullable=True,
     optional=True,
 )
 COLUMNS = (
-    Column("kind", "KIND", width=6, meaning="what is attached to", values=("usdt", "entry", "return")),
-    Column("file_offset", "OFFSET", "count", 12, "where in the file", show=hex, left=True),
-    Column("semaphore_offset", "SEMAPHORE", "count", 12, "0 where there is none", show=_hex, left=True),
+    Column("kind", "KIND", width=6, meaning="what is attached to", values=("usdt", "entry", "return", "clock")),
+    Column("file_offset", "OFFSET", "count", 12, "where in the file; 0 for a clock", show=_hex, left=True),
+    Column("semaphore_offset", "SEMAPHORE", "count", 12, "0 if there is none", show=_hex, left=True),
     Column(
         *(
             "cost",
             "COST",
             "string",
             8,
-            "what a hit makes the kernel do: emulated costs 0.5 µs, stepped 7 to 17",
+            "what a hit makes the kernel do: emulated costs 0.5 µs, stepped 7 to 17, interrupt 1 to 2",
         ),
-        values=("emulated", "stepped", "refused", "mistaken", "held", "unknown"),
+        values=("emulated", "stepped", "refused", "mistaken", "held", "unknown", "interrupt"),
     ),
-    Column("name", "NAME", width=28, meaning="the probe or function"),
-    Column("path", "FILE", width=40, meaning="the file"),
+    Column("name", "NAME", width=28, meaning="the probe, function or clock"),
+    Column(
+        *("path", "FILE", "string", 40, "the file; empty for a clock, which is in none"),
+        show=lambda path: printable(path) or "-",
+    ),
     Column(
         *("returns", "RETURNS", "string", 7, "how the function's returns are seen"),
         show=lambda way: way or "-",
@@ -70,7 +73,7 @@ SCHEMAS = (Schema("explain", COLUMNS),)
 
 
 def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
-    """Write the plan of a session, a site a row; then what it would cost, and whose files it is about."""
+    """Write the plan of a session, one row for each site. Then say what it would cost, and who owns the files."""
     plan = session.plan()
     owners = strangers(plan, named_pids)
     sink.begin(Schema("explain", COLUMNS if owners else [column for column in COLUMNS if column is not OWNER]))
@@ -79,7 +82,11 @@ def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
     for site in plan:
         sink.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
     for (returns, why), number in Counter((site.returns, site.why) for site in plan if site.kind == "return").items():
-        way = "probes where the functions leave" if returns == "sites" else "the kernel's return probes"
+        way = (
+            "probes on the instructions that leave the functions"
+            if returns == "sites"
+            else "the kernel's return probes"
+        )
         note(f"usdtkit: {number} sites of returns, by {way}: {why}")
     warn_of_cost(plan)
     warn_of_owners(owners)
@@ -97,7 +104,8 @@ def warn_of_cost(plan: Sequence[Planned], *, stepped: bool = True) -> None:
         cost = "are single-stepped, 7 to 17 µs a hit instead of 0.5"
         note(f"usdtkit: {len(entries)} of {len(sites)} sites {cost}: {names}")
     if len(sites) > MANY_SITES and not plan[0].pids:
-        note(f"usdtkit: {len(sites):,} sites in every process, all of which become slower; -p PID traces one")
+        cost = "sites are probed in every process, which slows all of them down; -p PID traces only one"
+        note(f"usdtkit: {len(sites):,} {cost}")
 
 
 def strangers(plan: Sequence[Planned], named_pids: Iterable[int]) -> dict[str, int]:
@@ -106,11 +114,11 @@ def strangers(plan: Sequence[Planned], named_pids: Iterable[int]) -> dict[str, i
     A process that was found by the name of its program was not named: anybody can give a program that name.
     """
     users = {processes.user_of(pid) for pid in named_pids}
-    owners = {path: stranger(path) for path in dict.fromkeys(site.path for site in plan)}
+    owners = {path: stranger(path) for path in dict.fromkeys(site.path for site in plan if site.path)}
     return {path: owner for path, owner in owners.items() if owner is not None and owner not in users}
 
 
 def warn_of_owners(owners: Mapping[str, int]) -> None:
     """Say whose the files are that `strangers` found."""
     for path, owner in owners.items():
-        note(f"usdtkit: {path} belongs to {user_name(owner)}, who decides what its probes say")
+        note(f"usdtkit: {path} belongs to {user_name(owner)}, who can make its probes report anything")

@@ -39,7 +39,7 @@ from usdtkit.results.columns import Column, Schema
 _SITE = (
     Column("address", type="count", meaning="the virtual address, corrected for prelinking"),
     Column("base", type="count", meaning="the address of .stapsdt.base as the note has it"),
-    Column("semaphore", type="count", meaning="the virtual address of the semaphore, 0 where there is none"),
+    Column("semaphore", type="count", meaning="the virtual address of the semaphore, 0 if there is none"),
     Column("file_offset", type="count", meaning="where in the file"),
     Column("arguments_text", meaning="the arguments as the note describes them"),
 )
@@ -50,7 +50,7 @@ PROBES = Schema(
         Column("build_id", meaning="the build-id of the file"),
         Column("provider", meaning="the provider"),
         Column("name", meaning="the probe"),
-        Column("doc", meaning="what the probe means, where its provider says so"),
+        Column("doc", meaning="what the probe means, if its provider says so"),
         Column(
             "arguments",
             type="list",
@@ -93,15 +93,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `usdtkit list`."""
     parser.add_argument("target", nargs="*", metavar="TARGET | GLOB", help="where to look; which probes")
     parser.add_argument(
-        "-p", "--pid", action="append", default=[], help="what this process maps, by number or program (repeatable)"
+        "-p",
+        "--pid",
+        action="append",
+        default=[],
+        help="search the files that this process maps; a PID or the name of a program (repeatable)",
     )
-    parser.add_argument("-l", "--library", action="append", default=[], metavar="LIB", help="as TARGET")
+    parser.add_argument("-l", "--library", action="append", default=[], metavar="LIB", help="the same as a TARGET")
     parser.add_argument(
         "-v",
         "--verbose",
         action="count",
         default=0,
-        help="show arguments, processes, and what the probe means where its provider says so; twice: every site",
+        help="show arguments, processes, and the documentation of the probe if it has any; -vv also shows every site",
     )
     parser.add_argument("--functions", metavar="GLOB", help="list functions, by mangled or demangled (a::b) name")
     parser.add_argument("-r", "--regex", action="store_true", help="the GLOB of --functions is a regular expression")
@@ -157,11 +161,11 @@ def _is_glob(word: str) -> bool:
 def _pids(name: str) -> list[int]:
     if name.isdecimal():
         if not 0 < int(name[:20]) < 2**31:
-            raise UsageError(f"{name!r} is not the number of a process")
+            raise UsageError(f"{name!r} is not a process ID")
         return [int(name)]
     if pids := processes.named(name):
         return pids
-    raise NotFoundError(f"no process runs a program {name!r}", hint="pgrep -a NAME finds the number of a process")
+    raise NotFoundError(f"no process runs a program {name!r}", hint="pgrep -a NAME finds the ID of a process")
 
 
 def _targets(names: Sequence[str], pids: Sequence[int], progress: Progress) -> list[Target]:
@@ -175,7 +179,7 @@ def _targets(names: Sequence[str], pids: Sequence[int], progress: Progress) -> l
 def _select(
     probes: Sequence[Probe], globs: Sequence[str], names: Sequence[str], pids: Sequence[int]
 ) -> Sequence[Probe]:
-    """The probes that the globs select, all where there are no globs. NotFoundError where there is none."""
+    """The probes that the globs select, or all if there are no globs. NotFoundError if there is none."""
     match = re.compile("|".join(translate(glob) for glob in globs)).match
     selected = [probe for probe in probes if not globs or match(probe.spec) or match(probe.name)]
     if selected:
@@ -189,7 +193,7 @@ def _select(
 
 
 def _as_json(probe: Probe, pids: Sequence[int], owner: int | None) -> dict[str, object]:
-    """The object of a probe; `owner` is the user whose file it is in, where that is neither root nor we."""
+    """The JSON object of a probe. `owner` is the user who owns its file, if that is neither root nor the caller."""
     fields = probe.to_json()
     if pids:
         fields["processes"] = [processes.numbers(pid) or (pid,) for pid in pids]
@@ -223,7 +227,7 @@ def _explain(argument: Argument) -> str:
 
 
 def _problem(probe: Probe, argument: Argument) -> str:
-    """Why the argument cannot be read at one of the sites, "" where it can be read at all of them."""
+    """Why the argument cannot be read at one of the sites, "" if it can be read at all of them."""
     for site in probe.sites:
         for operand in site.operands[argument.operand : argument.operand + argument.width]:
             if operand.kind == "unreadable":
@@ -242,7 +246,7 @@ def _pattern(options: argparse.Namespace) -> Pattern:
     try:
         return re.compile(options.functions)
     except re.error as error:
-        raise UsageError(f"{options.functions!r} is no regular expression: {error}") from None
+        raise UsageError(f"{options.functions!r} is not a regular expression: {error}") from None
 
 
 def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int], options: argparse.Namespace) -> None:
@@ -269,7 +273,7 @@ def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int],
 def _costs(functions: Sequence[Function]) -> Iterator[str]:
     """For each function, whether the kernel emulates or steps its first instruction.
 
-    The file is opened again, because the search has closed it. The answer is "unknown" where it has gone or been
+    The file is opened again, because the search has closed it. The answer is "unknown" if it has gone or been
     replaced since.
     """
     for file_read, group in groupby(functions, lambda function: function.file):

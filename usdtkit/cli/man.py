@@ -1,6 +1,6 @@
 """Write manual pages of commands and tools, made from their own help.
 
-Without a NAME the page of usdtkit itself. With --all every page is written to a directory, usdtkit.8 and
+Without a NAME, it writes the page of usdtkit itself. With --all, every page is written to a directory, as usdtkit.8 and
 usdtkit-NAME.8, as a package installs them below share/man/man8.
 
 examples:
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         print(page(options.name) if options.name else overview(), end="")
         return 0
     if options.name:
-        raise UsageError("--all writes every page, also that of " + options.name)
+        raise UsageError("--all writes every page, including that of " + options.name)
     pages = {"usdtkit.8": overview()} | {f"usdtkit-{name}.8": page(name) for name in [*COMMANDS, *tool_names()]}
     write_all(options.all, pages)
     return 0
@@ -71,9 +71,9 @@ def overview() -> str:
     """The page of usdtkit itself."""
     lines = [*_title("usdtkit", ABOUT), ".SH SYNOPSIS", "\\fBusdtkit\\fR \\fINAME\\fR [options]", ".SH DESCRIPTION"]
     lines += ["USDT probes and functions of running programs, traced with eBPF. Each NAME has a page: usdtkit\\-NAME."]
-    groups = {"commands": list(COMMANDS)} | {topic: [] for topic in TOPICS}
+    groups: dict[str, list[str]] = {"commands": list(COMMANDS)} | {topic: [] for topic in TOPICS}
     for name in tool_names():
-        groups[command(name)[0].TOPIC].append(name)
+        groups.setdefault(command(name)[0].TOPIC, []).append(name)
     for title, names in groups.items():
         lines += [f".SH {_roff(title.upper())}"] if names else []
         for name in names:
@@ -147,6 +147,6 @@ def _related(name: str, module: ModuleType) -> list[str]:
 
 
 def _roff(text: str) -> str:
-    """Text as roff shows it: nothing in it is a request or an escape."""
+    """The text escaped for roff, so that nothing in it is taken for a request or an escape."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
     return f"\\&{text}" if text.startswith(".") else text

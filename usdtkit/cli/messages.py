@@ -1,4 +1,4 @@
-"""What a command tells the person at the terminal, apart from its data: lines on standard error.
+"""Messages for the person at the terminal, which are separate from the data: lines on standard error.
 
 Input: text, which may quote names of files and processes. Output: a line, which `usdtkit.cli` makes printable.
 """

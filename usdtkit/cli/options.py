@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform(**_: object) -> Callable[[type], type]:
-        """Tells type checkers what `ToolOptions` does with its fields."""
+        """Tells type checkers how `ToolOptions` treats its fields."""
         return lambda cls: cls
 
 
@@ -42,11 +42,11 @@ class Option:
 
     @property
     def is_sequence(self) -> bool:
-        """Whether the value is a tuple, of what was given several times or as several words."""
+        """Whether the value is a tuple, because the option can be given several times or with several words."""
         return self.arguments.get("action") in ("append", "extend") or self.arguments.get("nargs") in ("+", "*")
 
     def add_to(self, parser: Any, name: str) -> None:
-        """Add the argument for the field `name`, unless it only has the value of another one."""
+        """Add the argument for the field `name`, unless the field takes its value from another option."""
         if not self.flags and not self.arguments:
             if not self.dest:
                 parser.set_defaults(**{name: self.default})
@@ -70,7 +70,7 @@ class Option:
         parser.add_argument(self.dest or name, **arguments)
 
     def value_in(self, parsed: argparse.Namespace, name: str) -> Any:
-        """The value of the field `name` in what was parsed."""
+        """The value of the field `name` in the parsed command line."""
         value = getattr(parsed, self.dest or name)
         if "const" in self.arguments and "nargs" not in self.arguments:
             return value == self.arguments["const"]
@@ -102,8 +102,8 @@ def option(
     """A field of `ToolOptions`. Without flags it is a positional argument; without a default it must be given.
 
     `arguments` are those of argparse's `add_argument`: help, type, metavar, choices, nargs, action. A field whose
-    default is False is a flag. Repeated and several values arrive as a tuple. With `const`, the field says whether the
-    flag has set `dest` to it. `dest` is where argparse keeps the value, if not under the field's name: with neither
+    default is False is a flag. Several values arrive as a tuple. With `const`, the field says whether the flag has set
+    `dest` to this value. `dest` is where argparse keeps the value, if not under the field's name: with neither
     flags nor arguments, the field has the value of an option that is declared elsewhere. `session` names the argument
     of the session that the value is, such as "pid" or "string_size".
     """
@@ -145,7 +145,7 @@ class ToolOptions:
         self.__dict__.update({name: declared.default for name, declared in options.items()} | values)
 
     def session_values(self) -> list[tuple[str, Any]]:
-        """(argument of the session, value) of the fields that are such arguments."""
+        """Pairs of an argument of the session and its value, from the fields that name one."""
         options = type(self).__options__.items()
         return [(declared.session, getattr(self, name)) for name, declared in options if declared.session]
 

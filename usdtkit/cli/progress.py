@@ -1,6 +1,6 @@
 """How far a long scan is: counts in, one line on a terminal's standard error out, which is gone when the scan ends.
 
-Used by `usdtkit.cli.list`. Nothing is written where standard error is no terminal, or when the scan is quick.
+Used by `usdtkit.cli.list`. Nothing is written if standard error is no terminal, or when the scan is quick.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WIDTH = 30
 
 
 class Progress:
-    """A line that shows a count, or a bar where the end is known."""
+    """A line that shows a count, or a bar if the end is known."""
 
     def __init__(self) -> None:
         # Not sys.stderr, through which messages go: this is for the terminal, and has control characters.
@@ -37,12 +37,12 @@ class Progress:
             self._write("\r\x1b[K")
 
     def count(self, done: int) -> None:
-        """So many files were looked at."""
+        """Show how many files have been looked at."""
         if self._is_due():
             self._show(f"looking at files: {done}")
 
     def over(self, items: Sequence[Item]) -> Iterator[Item]:
-        """The items, with a bar for how many are done."""
+        """Yield the items, and show a bar for how many are done."""
         for done, item in enumerate(items):
             if self._is_due():
                 full = _WIDTH * done // len(items)

@@ -1,5 +1,4 @@
-"""Work with the provider files of applications: find them, build them ahead of time, remove old ones, and write scripts
-for other tracers.
+"""Find, build and remove the provider files of applications, and write scripts for other tracers.
 
 examples:
   usdtkit provider path shop                     where the probes of shop are
@@ -55,10 +54,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     script.add_argument("name", metavar="NAME", help="a provider, or the path of its file")
     script.add_argument("probe", nargs="?", default="*", help="only these probes, globs allowed")
     kind = script.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--bpftrace", action="store_true")
+    kind.add_argument("--bpftrace", action="store_true", help="a script for bpftrace")
     kind.add_argument("--bcc", action="store_true", help="Python, for the bcc of the distribution")
     gc = commands.add_parser("gc", help="remove old files that no process maps")
-    gc.add_argument("--days", type=days, default=_DAYS, help="files not used for so many days (default: %(default)g)")
+    gc.add_argument(
+        "--days", type=days, default=_DAYS, help="files that have not been used for DAYS days (default: %(default)g)"
+    )
     gc.add_argument("--dry-run", action="store_true", help="only print what would be removed")
 
 
@@ -108,8 +109,10 @@ def _files(pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str], os.s
 def _build(options: argparse.Namespace) -> int:
     module, colon, attribute = options.provider.partition(":")
     if not (module and colon and attribute):
-        raise UsageError(f"{options.provider!r} names no provider", hint="MODULE:PROVIDER, such as shop.probes:shop")
-    # The module is looked for as `python -m` would: the user wants it to run, from this directory or from PYTHONPATH.
+        raise UsageError(
+            f"{options.provider!r} does not name a provider", hint="MODULE:PROVIDER, such as shop.probes:shop"
+        )
+    # The module is searched as `python -m` does, in this directory and in PYTHONPATH, because the user wants it to run.
     # The command itself imports nothing from there.
     path_before = sys.path[:]
     from_environment = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(":") if path]  # noqa: PTH100
@@ -119,7 +122,9 @@ def _build(options: argparse.Namespace) -> int:
         for part in attribute.split("."):
             provider = getattr(provider, part)
     except (ImportError, AttributeError) as error:
-        raise NotFoundError(f"{options.provider}: {error}", hint="MODULE is imported, from here first") from error
+        raise NotFoundError(
+            f"{options.provider}: {error}", hint="MODULE is searched in the current directory first"
+        ) from error
     except UsdtkitError:
         raise
     except Exception as error:
@@ -129,14 +134,14 @@ def _build(options: argparse.Namespace) -> int:
     finally:
         sys.path[:] = path_before
     if not isinstance(provider, Provider):
-        raise UsageError(f"{options.provider} is no Provider but a {type(provider).__name__}")
+        raise UsageError(f"{options.provider} is a {type(provider).__name__}, not a Provider")
     print(printable(str(provider.build(options.output))))
     return 0
 
 
 def _script(options: argparse.Namespace) -> int:
     files = [Path(options.name).absolute()] if "/" in options.name else _current_files(options.name)
-    # The files come newest first. Where several have a probe, its latest declaration counts.
+    # The files come newest first. If several have a probe, its latest declaration counts.
     probes: dict[str, Probe] = {}
     for path in files:
         for target in targets.resolve(str(path), ()):
@@ -153,7 +158,7 @@ def _script(options: argparse.Namespace) -> int:
 
 
 def _current_files(name: str) -> list[Path]:
-    """The files of a provider that processes map, or all of its files where no process maps one."""
+    """The files of a provider that processes map, or all of its files if no process maps one."""
     files, mapped = _files_of(name), _mapped_names()
     trusted_files = [path for path in files if stranger(str(path)) is None]
     # Anybody may map a file of this name. Other users' files count only where there is none of root's or ours.
@@ -189,7 +194,7 @@ def _gc(options: argparse.Namespace) -> int:
 def _unlink(path: Path, owner: int) -> None:
     """Remove a file from a directory that only root, we and the owner of the file can replace.
 
-    Without that check, the owner of the directory could make it a link to another one, and have us remove files there.
+    Otherwise the owner of the directory could replace it by a link to another one, and make us remove files there.
     """
     with open_directory(str(path.parent), trusted=[owner]) as directory:
         Path(f"/proc/self/fd/{directory.descriptor}/{path.name}").unlink()
@@ -199,7 +204,7 @@ def _mapped_names() -> set[str]:
     """The names of the provider files that processes map.
 
     A name contains a hash of the file, so it means the same file in every mount namespace. A process that may not be
-    looked into belongs to another user, whose files are not ours to remove either.
+    inspected belongs to another user, whose files we do not remove anyway.
     """
     names: set[str] = set()
     for pid in processes.running_pids():

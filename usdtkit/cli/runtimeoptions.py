@@ -54,7 +54,7 @@ class MethodOptions(ToolOptions):
         *("-C", "--class"),
         default="",
         metavar="GLOB",
-        help="only methods of such classes, files or packages",
+        help="only methods whose class, file or package begins with this, or matches it",
     )
 
 
@@ -68,15 +68,15 @@ class HasLanguage(Protocol):
 def processes(options: HasLanguage) -> list[int]:
     """The processes to trace if the user names neither these nor a command: all that run the language."""
     if options.language in (None, "c"):
-        raise UsageError("what should be traced?", hint="a PID, or a command to start: -c 'ruby app.rb'")
+        raise UsageError("there is nothing to trace", hint="give a PID, or a command to start: -c 'ruby app.rb'")
     return runtimes.speaking(str(options.language))
 
 
 def _process(text: str) -> int:
-    """For argparse: a process's number. The manuals of bcc's tools put a language before it, which these tools do not
-    understand."""
+    """For argparse: a process's number. The manuals of bcc's tools put a language before it; these tools do not accept
+    one there."""
     if text in [language.name for language in runtimes.LANGUAGES]:
-        raise argparse.ArgumentTypeError(f"{text!r} is a language: -l {text}, and then the number of the process")
+        raise argparse.ArgumentTypeError(f"{text!r} is a language: write -l {text} before the PID")
     return pid(text)
 
 

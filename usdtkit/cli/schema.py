@@ -1,6 +1,6 @@
 """Print the JSON Schema of what a tool or command writes with --json.
 
-Without a NAME it is the schema of the header and of the account, which all of them share. With --all every schema is
+Without a NAME, it is the schema of the header and of the account, which all of them share. With --all, every schema is
 written to a directory, one file each.
 
 examples:
@@ -55,7 +55,7 @@ def of_name(name: str) -> dict[str, Any]:
     for schema in chain.from_iterable(map(schemas_of, modules)):
         if schema.name == name:
             return of_rows(schema)
-    raise NotFoundError(f"usdtkit {name} writes no JSON", hint="usdtkit schema NAME, such as trace or list")
+    raise NotFoundError(f"usdtkit {name} does not write JSON", hint="usdtkit schema NAME, such as trace or list")
 
 
 def every() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -231,10 +231,10 @@ def _in_bcc(argument: Argument) -> tuple[list[str], list[str]]:
 def _check(probe: Probe) -> None:
     for name in (probe.provider, probe.name, *[argument.name for argument in probe.arguments]):
         if not _NAME.fullmatch(name):
-            raise UsageError(f"{name!r} in {probe.path!r} is not a name that can stand in a program")
+            raise UsageError(f"{name!r} in {probe.path!r} cannot be used as a name in a program")
     if not _PATH.fullmatch(probe.path):
         raise UsageError(
-            f"the path {probe.path!r} cannot stand in another tracer's program",
+            f"the path {probe.path!r} cannot be written in another tracer's program",
             hint="give the file a name of letters, digits and -_./",
         )
 

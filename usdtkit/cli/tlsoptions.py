@@ -42,6 +42,6 @@ class TlsLibraries(ToolOptions):
 
     @property
     def libraries(self) -> list[str]:
-        """The names of the libraries that are wanted."""
+        """The names of the libraries that the options leave."""
         unwanted = {"openssl": self.no_openssl, "gnutls": self.no_gnutls, "nss": self.no_nss}
         return [name for name in NAMES if not unwanted[name]]

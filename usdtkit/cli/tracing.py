@@ -1,12 +1,12 @@
-"""The life of a tool at the terminal: its words become options, a session and a sink; its results go to the sink.
+"""Runs a tool at the terminal: its command line becomes options, a session and a sink, and its results go to the sink.
 
 Input: a module of `usdtkit.tools` and its parsed command line. Output: what the tool's results show, the account of the
 session, and the exit code.
 
 A tool is a module with a docstring (its help text), TOPIC, COLUMNS, `Options` and `trace(session, options)`, which
 sets up the session and returns `usdtkit.results`. It may also have SPELLING (how it spells the shared options),
-VARIANTS (command lines whose programs are shipped compiled), and `processes(options)`, which finds the processes to
-trace where the user names neither these nor a command.
+VARIANTS (command lines whose programs are shipped compiled), SCHEMA_VERSION (if not 1), and `processes(options)`,
+which finds the processes to trace if the user names neither these nor a command.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import functools
 import io
 import operator
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,12 +36,11 @@ from usdtkit.results.blocks import Block
 from usdtkit.results.columns import TIME, Schema
 from usdtkit.results.results import Results, Rows, Summaries
 from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
-from usdtkit.trace.command import ending
 
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
 SAME_SIGNAL_S = 0.2
-COMM_LENGTH = 15  # the kernel keeps so many bytes of a thread's name
+COMM_LENGTH = 15  # the kernel keeps this many bytes of a thread's name
 
 
 def configure(parser: argparse.ArgumentParser, tool: ModuleType) -> None:
@@ -56,15 +54,21 @@ def spelling_of(tool: ModuleType) -> Spelling:
     return spelling
 
 
+def _schema_version(tool: ModuleType) -> int:
+    version: int = getattr(tool, "SCHEMA_VERSION", 1)
+    return version
+
+
 def name_of(tool: ModuleType) -> str:
     """The name of a tool."""
     return tool.__name__.rpartition(".")[2]
 
 
 def tool_schema(tool: ModuleType) -> Schema:
-    """All columns that a tool may write. Every row has a time, if only that of its interval."""
+    """All columns that a tool may write. Every row has a time: its own, or that of its interval."""
     has_time = any(column.name == TIME.name for column in tool.COLUMNS)
-    return Schema(name_of(tool), (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS))
+    columns = (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS)
+    return Schema(name_of(tool), columns, version=_schema_version(tool))
 
 
 def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
@@ -78,7 +82,7 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
             return 0
         if parsed.program or (parsed.verbose and parsed.shows_program):
             note(session.program().text)
-        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries))
+        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries), _schema_version(tool))
         sink.check(schema)
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
         _show(results, schema, sink, parsed)
@@ -123,7 +127,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
 
 
 def narrowing(parsed: argparse.Namespace) -> Expression | None:
-    """The condition of the options of `add_filter_options`: of one option any value, of different ones all of them."""
+    """The condition of the options of `add_filter_options`: any value of one option, and all of the options given."""
     conditions: list[Expression] = []
     for alternatives in (
         [tid == number for number in getattr(parsed, "tid", None) or ()],
@@ -180,7 +184,7 @@ class _OutputFile(io.FileIO):
 
 
 def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namespace, named: Iterable[int]) -> None:
-    """What whoever traces should know before the trace begins."""
+    """Tell the user what they should know before the trace begins."""
     for remark in session.remarks:
         note(f"usdtkit: {remark}")
     explain.warn_of_cost(plan, stepped=parsed.chosen or parsed.verbose)
@@ -194,7 +198,7 @@ def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namesp
 
 
 def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespace) -> None:
-    """Write everything that comes, until the trace ends."""
+    """Write the results as they come, until the trace ends."""
     session = results.session
     sink.begin(schema)
     with _stop_on_signals(session):
@@ -228,6 +232,8 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
         note(line)
     summary = session.summary()
     if summary.command_status:
+        from usdtkit.trace.command import ending  # lazy: most sessions start no command
+
         note(f"usdtkit: {ending(summary.command_status)}")
     reasons = [] if summary.hits or summary.received else session.presence.reasons()
     account = Account(summary, reasons, session.unexplained_ends())
@@ -241,6 +247,8 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
 
 @contextmanager
 def _stop_on_signals(session: Session) -> Iterator[None]:
+    import signal  # lazy: it takes 0.4 ms, and only a trace that runs catches signals
+
     asked_at: float | None = None
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -248,7 +256,7 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
         if asked_at is None:
             asked_at = time.monotonic()
             session.stop()
-        elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even where nobody reads the output
+        elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even if nobody reads the output
             signal.signal(number, before[number])
             signal.raise_signal(number)
 

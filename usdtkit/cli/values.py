@@ -10,7 +10,7 @@ import argparse
 
 def pid(text: str) -> int:
     """For argparse: a process's number."""
-    return _whole(text, "the number of a process")
+    return _whole(text, "a process ID")
 
 
 def pids(text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""ELF bytes → `usdtkit.model`: probes from notes, functions from symbols. Pure: any architecture's file, no privilege.
+"""ELF bytes → `usdtkit.model`: probes from notes, functions from symbols. For any architecture, without privileges.
 
     from usdtkit.elf import Image, functions, read_probes
 

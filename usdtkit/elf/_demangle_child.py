@@ -2,7 +2,7 @@
 
 Arguments: bytes of memory, seconds of processor time, the most characters of a result, whether each line is written at
 once (0 or 1), and the directory that contains pycxxfilt. It is run as a script, without the site module, and imports
-nothing of ours. A name that cannot be demangled gives an empty line. LLVM ends the process where memory runs out.
+nothing of ours. A name that cannot be demangled gives an empty line. LLVM ends the process if memory runs out.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _REPLACED = frozenset(
 
 
 class Destination(NamedTuple):
-    """Where a jump leads. With `start` it is a function of this file, of `size` bytes (0 where that is unknown)."""
+    """Where a jump leads. With `start` it is a function of this file, of `size` bytes (0 if that is unknown)."""
 
     name: str
     start: int = 0
@@ -61,7 +61,7 @@ class Callees:
         self._offset_tables = [s for s in image.sections if s.name.startswith(".got")]
 
     def fragment(self, address: int, conditional: bool) -> tuple[int, int] | None:
-        """Return (start, size) of the part of a function that a jump leads to, None where it leads to another function.
+        """Return (start, size) of the part of a function that a jump leads to, None if it leads to another function.
 
         Compilers move code that seldom runs to another place. There it has a symbol whose name says so, or no symbol
         but call frame information of its own, by which the stack is often not as at an entry.
@@ -80,7 +80,7 @@ class Callees:
         return None
 
     def destination(self, address: int) -> Destination | None:
-        """Return the function at an address; None in the middle of a function, or where there is none."""
+        """Return the function at an address; None in the middle of a function, or if there is none."""
         if (stub := _within(self._stubs, address)) is not None:
             return self._of_stub(address, stub) or Destination("a function of another library")
         symbol = self._covering(address)
@@ -111,7 +111,7 @@ class Callees:
         except struct.error:
             return None
         name = self._dynamic.name(symbol.at)
-        # Where another library or the program may define the symbol as well, theirs counts. In C++ these are weak ones.
+        # If another library or the program may define the symbol as well, theirs counts. In C++ these are weak ones.
         replaced = name in _REPLACED or (name.startswith("_Z") and symbol.is_weak)
         if symbol.is_function and symbol.is_defined and not replaced:
             return Destination(name, symbol.value, symbol.size)
@@ -138,7 +138,7 @@ class Callees:
         return 0
 
     def _of_stub(self, address: int, section: Section) -> Destination | None:
-        """What a stub of a procedure linkage table jumps to."""
+        """The function that a stub of a procedure linkage table jumps to."""
         size = min(_LONGEST_STUB, section.address + section.size - address)
         try:
             code = self._image.read(self._image.file_offset(address), size)

@@ -22,7 +22,7 @@ _FORMATS = {0x00: "Q", 0x02: "H", 0x03: "I", 0x04: "Q", 0x0A: "h", 0x0B: "i", 0x
 _RELATIVE_TO_PLACE, _ABSOLUTE = 0x10, 0x00
 _SEARCHABLE = b"\x01\x1b\x03\x3b"  # version 1; pointer from here, count of 4 bytes, entries of 4 bytes from the header
 _LONGEST_ENTRY = 1 << 16  # the longest of node has 3 KB
-_MOST_ENTRIES = 1 << 19  # read where there is no table: 6 times those of a browser
+_MOST_ENTRIES = 1 << 19  # read if there is no table: 6 times those of a browser
 _STACK_POINTER = {"x86_64": 7, "aarch64": 31}
 
 # DW_CFA_*, the instructions of a description. Those that move on to a later address, with the size of their operand,
@@ -38,7 +38,7 @@ _OTHER_OPERANDS = {
 class Rule(NamedTuple):
     """The canonical frame address, which is the stack pointer before the call: `offset` bytes above a register.
 
-    `register` is the number that DWARF gives it; -1 where the rule is an expression.
+    `register` is the number that DWARF gives it; -1 if the rule is an expression.
     """
 
     register: int
@@ -48,8 +48,8 @@ class Rule(NamedTuple):
 class Description(NamedTuple):
     """One range of addresses that has call frame information: a function, or a part of one.
 
-    `end` is the address behind it. With `has_handlers`, exceptions are caught or cleaned up after in it: control comes
-    to places in it that no instruction of it leads to. `at` and `until` say where in the section its instructions are.
+    `end` is the address behind it. With `has_handlers` it has handlers for exceptions, so control can come to places in
+    it that none of its instructions leads to. `at` and `until` say where in the section its instructions are.
     """
 
     start: int
@@ -66,7 +66,7 @@ class Description(NamedTuple):
 
 
 class _Common(NamedTuple):
-    """What descriptions share (a CIE)."""
+    """The part that several descriptions share (a CIE)."""
 
     code_alignment: int
     data_alignment: int
@@ -96,7 +96,7 @@ class CallFrames:
         """The rule at a function's entry, and again when it has removed everything from the stack."""
 
     def covering(self, address: int) -> Description | None:
-        """Return the description of the range with a virtual address; None where there is none, or it is damaged."""
+        """Return the description of the range with a virtual address; None if there is none, or it is damaged."""
         data = self._section()
         at = bisect_right(self._starts, address - self._base) - 1
         if at < 0:
@@ -108,7 +108,7 @@ class CallFrames:
         return found if found is not None and found.start <= address < found.end else None
 
     def rule(self, address: int) -> Rule | None:
-        """Return the rule that holds before the instruction at a virtual address; None where it is unknown."""
+        """Return the rule that holds before the instruction at a virtual address; None if it is unknown."""
         found = self.covering(address)
         if found is None:
             return None
@@ -133,7 +133,7 @@ class CallFrames:
         return self._data
 
     def _read(self) -> tuple[bytes, int, bytes, int]:
-        """.eh_frame_hdr and its address, .eh_frame and its address; empty where there is none."""
+        """.eh_frame_hdr and its address, .eh_frame and its address; empty if there is none."""
         image = self._image
         header, frames = image.section(".eh_frame_hdr"), image.section(".eh_frame")
         if frames is not None:
@@ -152,7 +152,7 @@ class CallFrames:
         return b"", 0, b"", 0
 
     def _take_table(self, table: bytes, base: int) -> bool:
-        """Take the table of .eh_frame_hdr, whose numbers are relative to its own start; False where there is none."""
+        """Take the table of .eh_frame_hdr, whose numbers are relative to its own start; False if there is none."""
         if table[:4] != _SEARCHABLE or len(table) < 20:
             return False
         count = struct.unpack_from(f"{self._order}I", table, 8)[0]
@@ -203,7 +203,7 @@ class CallFrames:
         return Description(start, start + size, handlers != 0, position, until, common)
 
     def _common(self, data: bytes, place: int) -> _Common | None:
-        """The common part at a place, None where there is something else. IndexError and its like where damaged."""
+        """The common part at a place, None if something else is there. IndexError, struct.error, … if it is damaged."""
         if place in self._commons:
             return self._commons[place]
         self._commons[place] = None
@@ -330,7 +330,7 @@ class CallFrames:
 
 
 def _unsigned(data: bytes, position: int) -> tuple[int, int]:
-    """The ULEB128 at a position, and the position behind it. IndexError where it does not end, or is of no use."""
+    """The ULEB128 at a position, and the position behind it. IndexError if it does not end, or is too large."""
     byte = data[position]
     if byte < 0x80:
         return byte, position + 1

@@ -1,7 +1,7 @@
-"""Mangled names of C++ and Rust → names as they were written; and the parts of a pattern that mangled names contain.
+"""Mangled names of C++ and Rust → names in the source; and patterns → the parts that mangled names contain.
 
 Used by `usdtkit.elf.matching` and `usdtkit.output`. LLVM's demangler (pycxxfilt) runs in a child process with little
-memory and time, because a name of 250 bytes can make it ask for gigabytes, and it ends its process where it gets none.
+memory and time. A name of 250 bytes can make it ask for gigabytes, and it ends its process if it does not get them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _RUST_CHARACTERS = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP":
 def demangle(names: Sequence[str]) -> list[str]:
     """Return the names as they were written, "" for each that is not mangled or cannot be read within the limits.
 
-    UnsupportedError where pycxxfilt is not installed.
+    UnsupportedError if pycxxfilt is not installed.
     """
     left = [(index, name) for index, name in enumerate(names) if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)]
     results = [""] * len(names)
@@ -51,7 +51,7 @@ def demangle(names: Sequence[str]) -> list[str]:
         done, out_of_time = _run([name for _, name in left], at_once)
         for (index, _), result in zip(left, done, strict=False):
             results[index] = _rust(result)
-        # The child dies where memory runs out. If it wrote every line at once, the name after the last line was the
+        # The child dies if memory runs out. If it wrote every line at once, the name after the last line was the
         # reason, and is left out from then on.
         left = [] if out_of_time else left[len(done) + at_once :]
     return results

@@ -1,12 +1,12 @@
 """A function of an ELF file → the instructions by which it leaves, so that its returns are seen without return probes.
 
-Input `usdtkit.elf.image.Image` and a `Function` of it, output `Exits`; used by `usdtkit.trace`. Stands on
-`usdtkit.elf.decoder` and `usdtkit.elf.flows` for the code, on `usdtkit.elf.callframes`, which each exit is checked
-against, and on `usdtkit.elf.callees`, which says what a jump out of a function leads to.
+Input `usdtkit.elf.image.Image` and a `Function` of it, output `Exits`; used by `usdtkit.trace`. Uses
+`usdtkit.elf.decoder` and `usdtkit.elf.flows` to read the code, `usdtkit.elf.callframes` to check each exit, and
+`usdtkit.elf.callees` to find where a jump out of a function leads.
 
-A return probe of the kernel puts an address of its own on the stack in place of the return address. Code that walks or
+A return probe of the kernel replaces the return address on the stack. Code that walks or
 switches stacks (exceptions, coroutines, Go) then meets that address, and the program dies. A probe on each instruction
-by which a function leaves changes nothing on the stack. Where one of these instructions is
+by which a function leaves changes nothing on the stack. If one of these instructions is
 uncertain, the function is refused.
 """
 
@@ -49,7 +49,7 @@ MOST_SITES = 256
 """The most exit sites of one function, including those of the functions that it ends in."""
 
 _MOST_FOLLOWED = 64
-_MISFIT = "its call frame information does not fit its code"
+_MISFIT = "its call frame information does not match its code"
 _THUNKS = ("__x86_indirect_thunk", "__x86_return_thunk", "__llvm_retpoline")
 _REGISTER, _POINTER = _COMPUTED = "an address in a register", "an address in memory"
 
@@ -119,13 +119,13 @@ class ExitFinder:
     def find(self, function: Function, into: Sequence[int] = ()) -> Exits:
         """Return the exits of a function of this file. UnsupportedError says why not all of them are known.
 
-        `into` are the addresses of all functions that it may jump to through a pointer, where the caller knows them.
+        `into` are the addresses of all functions that it may jump to through a pointer, if the caller knows them.
         """
         if not self._decoder.is_supported:
             raise UnsupportedError(
-                f"where {function.name} in {function.path} returns cannot be told: its {self._image.machine} code "
+                f"the returns of {function.name} in {function.path} cannot be found: its {self._image.machine} code "
                 "cannot be decoded",
-                hint="trace its entry",
+                hint="trace its entry instead",
             )
         is_go = function.convention == "go"
         problem = golang.refusal(self._image, function.name) if is_go else ""
@@ -140,7 +140,7 @@ class ExitFinder:
         if not sites:
             raise _refusal(function, "it does not return")
         if len(sites) > MOST_SITES:
-            raise _refusal(function, f"it leaves by {len(sites)} instructions, and {MOST_SITES} are the most")
+            raise _refusal(function, f"it leaves by {len(sites)} instructions, and at most {MOST_SITES} are supported")
         is_leaf = not is_go and not body.calls and all(leave.kind == "return" for leave in body.leaves)
         entry = self._image.file_offset(function.address)
         if is_go:
@@ -149,7 +149,7 @@ class ExitFinder:
         return Exits(tuple(sites[offset] for offset in sorted(sites)), is_leaf, tuple(ends), entry)
 
     def pointer(self, address: int) -> int:
-        """The address of the function that the file, or the loader, puts at this address of data; 0 where none is."""
+        """The address of the function that the file, or the loader, puts at this address of data; 0 if none is."""
         return self._callees.pointer(address)
 
     def starts(self, function: Function) -> list[int] | None:
@@ -206,13 +206,13 @@ class ExitFinder:
         return True
 
     def _callee(self, to: Destination) -> _Body:
-        """The body of a jump's destination, or one with a problem where it must not be followed."""
+        """The body of a jump's destination, or one with a problem if it must not be followed."""
         if to.name.startswith(_THUNKS) or to.name.endswith(".abi0"):
-            return _Body("its exits lead elsewhere")
+            return _Body("its exits lead to other code")
         return self._body(to.start, to.size)
 
     def _size(self, start: int, size: int) -> int:
-        """The size of a function, by its call frame information where its symbol has none."""
+        """The size of a function, by its call frame information if its symbol has none."""
         if size == 0 and (described := self._frames.covering(start)) is not None and described.start == start:
             return described.end - start
         return size
@@ -278,7 +278,7 @@ class ExitFinder:
         for flow in outward:
             to = self._callees.destination(flow.target)
             if to is None:
-                return _Body("it jumps into the middle of another function, or into what is none")
+                return _Body("it jumps into the middle of another function, or outside of any function")
             if flow.kind == BRANCH and not flow.flags & CONDITION:
                 return _Body("it leaves by a branch that does not depend on the flags")
             exits.append((flow, "jump" if flow.kind == JUMP else "branch", to))
@@ -296,7 +296,7 @@ class ExitFinder:
     def _indirect_jumps(
         self, jumps: list[Flow], ranges: list[Code], reached: set[int] | None
     ) -> tuple[list[Flow] | None, bool]:
-        """The indirect jumps that leave the function (None where that is unclear), and whether others are a switch.
+        """The indirect jumps that leave the function (None if that is unclear), and whether others are a switch.
 
         A tail call needs the stack as it was at the entry. A jump through an array where the stack is so can be a tail
         call through an array of functions, or a switch. A switch leads to code of the function that no other jump leads
@@ -330,6 +330,6 @@ class ExitFinder:
 
 def _refusal(function: Function, problem: str) -> UnsupportedError:
     return UnsupportedError(
-        f"where {function.name} in {function.path} returns cannot be told: {problem}",
-        hint="trace its entry, or a function that calls it",
+        f"the returns of {function.name} in {function.path} cannot be found: {problem}",
+        hint="trace its entry instead, or a function that calls it",
     )

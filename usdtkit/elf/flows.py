@@ -16,7 +16,7 @@ REFUSED, NOTRACK, TABLE, ARRAY, MEMORY, SLOT, CONDITION = 1, 2, 4, 8, 16, 32, 64
 
 # Why the flow of a range is not known.
 UNDECODABLE = "its code cannot be decoded: it holds data, or is not compiled code"
-RUNS_ON = "it runs on into what comes after it"
+RUNS_ON = "it continues into the code after it"
 
 
 class Flow(NamedTuple):
@@ -63,7 +63,7 @@ def is_in_step(ranges: Sequence[Code]) -> bool:
 
 
 def reached_from_entry(ranges: Sequence[Code]) -> set[int]:
-    """Return the addresses of the flows that control comes to from the start of the first range, as far as
+    """Return the addresses of the flows that control reaches from the start of the first range, as far as
     jumps tell."""
     flows = [flow for code in ranges for flow in code.flows]
     if len(ranges) > 1:

@@ -1,9 +1,9 @@
-"""What is particular about programs of Go: how to recognise them, which of their functions keep to Go's calling
-convention, and where a call of one is counted.
+"""The peculiarities of Go programs: how to recognise them, which of their functions follow Go's calling convention,
+and at which instruction a call of one is counted.
 
 Input: an `Image`, names, and decoded code; used by every module of `usdtkit.elf` that has to treat Go differently. A
 function of Go may have to grow its stack when it is entered: its first instructions compare the stack pointer with the
-limit of the goroutine, and where the stack is too small the function calls `runtime.morestack` and begins again on
+limit of the goroutine. If the stack is too small, the function calls `runtime.morestack` and begins again on
 another stack. A probe on the first instruction would count such a call twice.
 """
 
@@ -49,9 +49,9 @@ def is_go(image: Image) -> bool:
 
 
 def refusal(image: Image, name: str) -> str:
-    """Return why Go's own convention does not say where a function of a Go program returns; "" where it does."""
+    """Return why Go's own convention does not say where a function of a Go program returns; "" if it does."""
     if not _is_recent(image):
-        return "it was built by Go before 1.18, or what built it is not known"
+        return "it was built by Go before 1.18, or by an unknown version"
     if name.endswith(".abi0"):
         return "it is assembler code of Go (ABI0), which does not keep the goroutine in a register"
     if "." not in name:
@@ -62,7 +62,7 @@ def refusal(image: Image, name: str) -> str:
 
 
 def stack_check(start: int, flows: Sequence[tuple[int, int, int, int]]) -> int:
-    """Bytes from the start of a function to the instruction behind its stack check, 0 where it has none.
+    """Bytes from the start of a function to the instruction behind its stack check, 0 if it has none.
 
     `flows` are (address, length, kind, target) of the instructions that change the flow of control. The check is one
     or two branches to a block that makes one call and jumps back to the start.
@@ -81,7 +81,7 @@ def _calls_once(flows: Sequence[tuple[int, int, int, int]], low: int, high: int)
 
 
 def goid_offset(image: Image) -> int:
-    """Bytes from the start of a goroutine's descriptor (the runtime's struct g) to its number; 0 where unknown.
+    """Bytes from the start of a goroutine's descriptor (the runtime's struct g) to its number; 0 if unknown.
 
     A member was added before it in Go 1.23.
     """
@@ -95,7 +95,7 @@ def _is_recent(image: Image) -> bool:
 
 
 def _version(image: Image) -> bytes:
-    """What the file says of Go's version, which it does since Go 1.18."""
+    """The version of Go that the file states, which files do since Go 1.18."""
     section = image.section(".go.buildinfo")
     try:
         data = image.read(section.offset, min(section.size, 64)) if section is not None else b""

@@ -58,8 +58,8 @@ class Section(NamedTuple):
 class Image:
     """An open ELF file.
 
-    What is read from it refers to `file`, which stays open for that also after `close`. It is read by pread and not
-    mapped, because truncating a mapped file kills its reader by SIGBUS.
+    Probes and functions that are read from it refer to `file`, which therefore stays open after `close`. It is read by
+    pread and not mapped, because truncating a mapped file kills its reader by SIGBUS.
     """
 
     def __init__(self, path: str, file: OpenFile | int) -> None:
@@ -123,7 +123,7 @@ class Image:
         return self._file_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """Read `size` bytes from `offset`. ElfError where the file is shorter."""
+        """Read `size` bytes from `offset`. ElfError if the file is shorter."""
         if offset < 0 or size < 0 or offset + size > self._file_size:
             raise ElfError(f"{self.path}: truncated: {size} bytes at {offset:#x} lie beyond the end of the file")
         if size > _LARGEST_READ:
@@ -143,11 +143,11 @@ class Image:
         return b"".join(parts)
 
     def section(self, name: str) -> Section | None:
-        """Return the first section of that name, None where there is none."""
+        """Return the first section of that name, None if there is none."""
         return next((section for section in self.sections if section.name == name), None)
 
     def data(self, section: Section) -> bytes:
-        """Return the bytes of a section; none where it occupies no space in the file."""
+        """Return the bytes of a section; none if it occupies no space in the file."""
         return b"" if section.type == SHT_NOBITS else self.read(section.offset, section.size)
 
     def notes(self, offset: int, size: int, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
@@ -158,8 +158,8 @@ class Image:
     def note_places(
         self, offset: int, size: int, alignment: int = 4
     ) -> Iterator[tuple[int, bytes, int, int, int, int]]:
-        """Walk the notes like `notes`, and cut nothing out: (type, data, owner's start and size, description's start
-        and end), all within `data`. Where a file has hundreds of notes, cutting them out costs as much as the walk.
+        """Walk the notes like `notes` without copying them: (type, data, owner's start and size, description's start
+        and end), all within `data`. If a file has hundreds of notes, copying them costs as much as the walk.
 
         The file is read piece by piece. ElfError is raised at the note that is one too many: an empty note takes 12
         bytes and, in a sparse file, no space on the disk, so that a walk over millions of them would take seconds.
@@ -193,7 +193,7 @@ class Image:
 
     @property
     def build_id(self) -> str:
-        """The GNU build-id in hex, "" where there is none."""
+        """The GNU build-id in hex, "" if there is none."""
         if self._build_id is None:
             self._build_id = self._find_build_id()
         return self._build_id
@@ -201,7 +201,7 @@ class Image:
     def file_offset(self, address: int, *, writable: bool = False) -> int:
         """Return where a virtual address lies in the file, by the executable PT_LOAD that holds it.
 
-        With `writable`, as for a semaphore, it is a writable PT_LOAD. ElfError where no such segment holds the address,
+        With `writable`, as for a semaphore, it is a writable PT_LOAD. ElfError if no such segment holds the address,
         or only as memory that the file does not fill (.bss).
         """
         for start, size, place in self._data_spans if writable else self._code_spans:
@@ -211,7 +211,7 @@ class Image:
         raise ElfError(f"{self.path}: address {address:#x} lies in no {kind} segment of the file")
 
     def address(self, file_offset: int) -> int:
-        """Return the virtual address of a file offset. ElfError where it is not loaded executable."""
+        """Return the virtual address of a file offset. ElfError if it is not loaded executable."""
         for start, size, place in self._code_spans:
             if 0 <= file_offset - place < size:
                 return file_offset - place + start
@@ -277,6 +277,6 @@ class Image:
 
 
 def _text_at(strings: bytes, offset: int) -> str:
-    """The NUL-terminated string at an offset of a table, "" where there is none; bad UTF-8 as surrogate escapes."""
+    """The NUL-terminated string at an offset of a table, "" if there is none; bad UTF-8 as surrogate escapes."""
     end = strings.find(b"\0", offset, offset + _LONGEST_SECTION_NAME)
     return strings[offset:end].decode("utf-8", "surrogateescape") if end >= 0 else ""

@@ -30,7 +30,7 @@ def cost_of(code: bytes, machine: str) -> Cost:
     """Return what a probe on the instruction at the start of `code` costs, as measured on Linux 6.18.
 
     - "emulated": pushes of a register, calls, jumps and nops. Older kernels step nops of more than one byte.
-    - "stepped": all others, such as `endbr64`, with which functions begin where control flow is protected.
+    - "stepped": all others, such as `endbr64`, with which functions begin if control flow is protected.
     - "refused": the kernel puts no probe there.
     - "mistaken": the kernel emulates another instruction, and the program computes nonsense. It does so with
       instructions of AVX-512 whose opcode has the number of an emulated one in the first table of opcodes, such as the

@@ -1,7 +1,7 @@
 """How a file will lie in memory: which of its pages are mapped more than once, and where its code begins to run.
 
-Input: an `Image` and offsets in the file. Output: facts for `usdtkit.trace`, from the program headers alone. What a
-process really has mapped is in `usdtkit.maps`.
+Input: an `Image` and offsets in the file. Output: facts for `usdtkit.trace`, from the program headers alone.
+`usdtkit.maps` reads what a process really has mapped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def misleads_kernel(image: Image, semaphore_offset: int, sites: Iterable[int], p
     The kernel raises the counter in the first writable mapping of its page of the file. Linkers that save space (lld,
     mold) put data that becomes read-only after relocation on the same page as variables. That page is mapped twice, and
     the first of the two is the wrong one while a program starts. The kernel also raises the counter once for each
-    mapping of a site's page that is not writable, but only once where the counter is mapped later than the sites.
+    mapping of a site's page that is not writable, but only once if the counter is mapped later than the sites.
     """
     loads = _loads(image)
     relro = [segment for segment in image.segments if segment.type == PT_GNU_RELRO]
@@ -47,7 +47,7 @@ def _on_page(segments: Iterable[Segment], offset: int, page: int) -> int:
 
 
 def address_of(image: Image, offset: int, *, writable: bool = False) -> int | None:
-    """Return the virtual address of a file offset, None where it is not loaded; with `writable`, loaded writable."""
+    """Return the virtual address of a file offset, None if it is not loaded; with `writable`, loaded writable."""
     for load in _loads(image):
         if 0 <= offset - load.offset < load.file_size and (load.flags & PF_W or not writable):
             return load.address + offset - load.offset

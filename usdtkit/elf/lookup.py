@@ -1,6 +1,6 @@
 """Addresses → the functions they lie in: an open ELF file in, a compact table that answers many questions out.
 
-Input `usdtkit.elf.image.Image`, and its debug file where there is one; used by `usdtkit.trace.symbols`. Stands on
+Input `usdtkit.elf.image.Image`, and its debug file if there is one; used by `usdtkit.trace.symbols`. Stands on
 `usdtkit.elf.tables`. `usdtkit.elf.symbols` goes the other way, from names to functions.
 """
 
@@ -32,7 +32,7 @@ _ENCLOSING = 16
 class SymbolTable:
     """The functions of a file by address, in about 25 bytes a function and the string tables of the file.
 
-    Where several symbols have one address, the name that a program would call is kept: functions go before labels,
+    If several symbols have one address, the name that a program would call is kept: functions go before labels,
     those with a size before those without, global ones before local ones, and fewer leading underscores go first.
     """
 
@@ -62,7 +62,7 @@ class SymbolTable:
         return None
 
     def find(self, address: int) -> tuple[str, int] | None:
-        """(name, offset in it) of the function at a virtual address, None where no symbol covers it."""
+        """(name, offset in it) of the function at a virtual address, None if no symbol covers it."""
         nearest = bisect_right(self._starts, address) - 1
         before = range(nearest, max(-1, nearest - _ENCLOSING), -1)
         for at in before:

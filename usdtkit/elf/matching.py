@@ -3,7 +3,7 @@
 Input `usdtkit.elf.tables.Table` and `Pattern`s, output indexes of symbols; used by `usdtkit.elf.symbols`. Stands on
 `usdtkit.elf.demangle`, where a pattern is written as a programmer writes the name. A large program has 150,000 symbols,
 and going through all their names takes longer than a tool's start. So names are searched for in the bytes of the string
-table, where that is possible, and other patterns are only compared with names that have a part in common with them.
+table, if that is possible, and other patterns are only compared with names that have a part in common with them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from usdtkit.elf.tables import Table
 
 _FEW = 64  # names, each of which is searched for by itself
 _SHORTEST_LITERAL = 3  # shorter ones are in most names
-_GLOB = re.compile(r"[*?\[]")
+_WILDCARDS = frozenset("*?[")
 # C++'s mangling, and Rust's older and newer one.
 _MANGLED = re.compile(rb"_[ZR]\w")
 
 Pattern = str | re.Pattern[str]
 """A name, a glob (`*`, `?`, `[…]`), or a compiled regex that is searched for. A pattern that contains `::`, `(` or a
-space is compared with demangled names, with and without their parameters; a regex only where it contains `::`."""
+space is compared with demangled names, with and without their parameters; a regex only if it contains `::`."""
 
 
 def is_name(pattern: Pattern) -> bool:
     """Return whether a pattern is a plain name, and neither a glob nor a regex."""
-    return isinstance(pattern, str) and not _GLOB.search(pattern)
+    return isinstance(pattern, str) and _WILDCARDS.isdisjoint(pattern)
 
 
 def is_demangled(pattern: Pattern) -> bool:
@@ -46,7 +46,7 @@ def matches(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, st
     for pattern in patterns:
         if is_demangled(pattern):
             demangled.append(pattern)
-        elif isinstance(pattern, str) and not _GLOB.search(pattern):
+        elif isinstance(pattern, str) and _WILDCARDS.isdisjoint(pattern):
             name_offsets |= offsets_of(table.strings, pattern.encode("utf-8", "surrogateescape"))
         else:
             plain.append(pattern)

@@ -1,7 +1,7 @@
-"""Our own note in provider files: what the USDT notes have no room for, as JSON, written and read here.
+"""Our own note in provider files. It holds as JSON what the USDT notes have no room for, and is written and read here.
 
-`usdtkit.probes.image` encodes the declared probes of a provider. `usdtkit.elf.notes` decodes what it finds in a file,
-which may be anything: whatever is not exactly as agreed raises an error of Python's own. Pure.
+`usdtkit.probes.image` encodes the declared probes of a provider. `usdtkit.elf.notes` decodes the content of a file,
+which may be anything: content that is not exactly as specified raises a built-in exception. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class ArgumentDescription(Protocol):
-        """What is said of one argument; `limit` is in bytes, 0 for none."""
+        """What the note says of one argument. `limit` is in bytes; 0 means that there is none."""
 
         @property
         def name(self) -> str: ...
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         def limit(self) -> int: ...
 
     class ProbeDescription(Protocol):
-        """What is said of one probe."""
+        """What the note says of one probe."""
 
         @property
         def name(self) -> str: ...
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 SECTION, OWNER, TYPE, VERSION = ".note.usdtkit", "usdtkit", 1, 1
 MAX_SIZE = 1 << 20
-"""Bytes of the section. More is neither written nor read."""
+"""Bytes of the section. Larger metadata is neither written nor read."""
 
 ERRORS = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 """What `decode` raises of content that is not as agreed."""
@@ -57,7 +57,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
 class Declared(NamedTuple):
-    """What the note says of one probe: (name, type) of each argument, and `details`, what else it says of each.
+    """The metadata of one probe, as read from a note: (name, type) of each argument, and `details`, what else it says
+    of each.
 
     `details` has the keys unit, doc and names of `usdtkit.model.Argument`, as far as the note has them.
     """
@@ -95,7 +96,7 @@ def _describe(argument: ArgumentDescription) -> dict[str, object]:
 
 
 def decode(description: bytes) -> dict[tuple[str, str], Declared]:
-    """Return what a note says of each (provider, probe). One of `ERRORS` is raised where it is not as agreed."""
+    """Return the metadata of each (provider, probe) in a note. One of `ERRORS` is raised if it is not as agreed."""
     import json  # few files carry this note
 
     content: Any = json.loads(description.rstrip(b"\0").decode("utf-8"))

@@ -38,8 +38,8 @@ _MOST_SITES, _LARGEST_NOTES = 50_000, 16 << 20
 def read_probes(image: Image, *, path: str | None = None, known: KnownArguments | None = None) -> tuple[Probe, ...]:
     """Return all probes of the file, in the order of their first notes, with `path` in them (default: the image's).
 
-    `known` says what the arguments of probes of other software are called. A damaged note section raises ElfError. A
-    single note that makes no sense, or a site outside of the code, is left out; one warning a file is logged.
+    `known` names the arguments of probes of other software. A damaged note section raises ElfError. A single note that
+    makes no sense, or a site outside of the code, is left out, and one warning for the file is logged.
     """
     path = image.path if path is None else path
     problems: list[str] = []
@@ -74,7 +74,7 @@ def read_probes(image: Image, *, path: str | None = None, known: KnownArguments 
 
 
 def _declared_arguments(declaration: metadata.Declared, operands: int) -> tuple[Argument, ...] | None:
-    """The arguments as the metadata has them; None where they do not take as many operands as there are."""
+    """The arguments as the metadata has them; None if they do not take as many operands as there are."""
     arguments = name_operands(operands, declaration.arguments)
     if arguments is None:
         return None
@@ -87,7 +87,7 @@ def _declared_arguments(declaration: metadata.Declared, operands: int) -> tuple[
 # Most probes of a file share their arguments with others, and finding an object costs less than making one.
 @lru_cache(maxsize=1024)
 def name_operands(count: int, pairs: tuple[tuple[str, str], ...]) -> tuple[Argument, ...] | None:
-    """Return the arguments that (name, type) pairs make of so many operands; None where they do not fit exactly."""
+    """Return the arguments that (name, type) pairs make of so many operands; None if they do not fit exactly."""
     arguments, position = [], 0
     for name, kind in pairs:
         arguments.append(Argument(name, kind, position, "", "", ()))
@@ -141,7 +141,7 @@ def sites_of(image: Image) -> set[int]:
 
 
 def _base_address(image: Image) -> int:
-    """Where the section .stapsdt.base is now, 0 where there is none.
+    """Where the section .stapsdt.base is now, 0 if there is none.
 
     A note says where it was when the note was written. prelink moves code and data but no notes, so the difference is
     how far it has moved the file. A base of 0 in a note was never recorded.

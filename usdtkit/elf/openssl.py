@@ -20,7 +20,7 @@ _MEMBERS = (40, 48)
 
 
 def handshakes(image: Image, finder: ExitFinder) -> tuple[int, ...]:
-    """Return the addresses of the two functions; () where the file does not look as expected."""
+    """Return the addresses of the two functions; () if the file does not look as expected."""
     for method in functions(image, _METHOD):
         try:
             code = image.read(method.file_offset, min(method.size, _LONGEST))
@@ -34,7 +34,7 @@ def handshakes(image: Image, finder: ExitFinder) -> tuple[int, ...]:
 
 
 def _returned(code: bytes, address: int) -> int:
-    """The address that a function returns which does nothing else, in position-independent code or in other code."""
+    """The address that a function returns if it does nothing else, in position-independent code or in other code."""
     if (at := code.find(_LEA_RIP_RAX)) >= 0:
         return address + at + 7 + int.from_bytes(code[at + 3 : at + 7], "little", signed=True)
     at = code.find(_MOV_EAX)

@@ -1,9 +1,9 @@
 """An address of an ELF file → what a probe there costs, and whether a probe may be put there at all.
 
 Input `usdtkit.elf.image.Image`; used by `usdtkit.trace`, `usdtkit.language` and `usdtkit.cli.list`, and by
-`usdtkit.trace.symbols`, which asks whether stacks that are taken in a function will have its caller. Stands on
-`usdtkit.elf.instructions`, which knows what the kernel does with an instruction, on `usdtkit.elf.exits`, which knows
-where instructions begin, and on `usdtkit.elf.symbols` and `usdtkit.elf.notes`.
+`usdtkit.trace.symbols`, which asks whether stacks that are taken in a function will have its caller. Uses
+`usdtkit.elf.instructions`, which knows what the kernel does with an instruction, `usdtkit.elf.exits`, which knows where
+instructions begin, `usdtkit.elf.symbols` and `usdtkit.elf.notes`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _SETS_FRAME_POINTER = b"\x48\x89\xe5"  # mov %rsp,%rbp
 
 
 def cost(image: Image, file_offset: int) -> Cost:
-    """Return what a hit of a probe on the instruction at a file offset costs; "unknown" where it is not x86 code."""
+    """Return what a hit of a probe on the instruction at a file offset costs; "unknown" if it is not x86 code."""
     code = image.read(file_offset, max(0, min(LONGEST, image.size - file_offset)))
     return cost_of(code, image.machine)
 
 
 def check(image: Image, *addresses: int) -> None:
-    """Raise where no probe may be put at one of the virtual addresses.
+    """Raise an error if no probe may be put at one of the virtual addresses.
 
-    ElfError where it lies outside of the file's code. UsageError where it lies in a function but is not the first byte
-    of an instruction, or where the kernel refuses the instruction or mistakes it for another. In a function that cannot
+    ElfError if it lies outside of the file's code. UsageError if it lies in a function but is not the first byte
+    of an instruction, or if the kernel refuses the instruction or mistakes it for another. In a function that cannot
     be decoded, the USDT sites are taken for first bytes of instructions.
     """
     from usdtkit.elf.exits import ExitFinder  # lazy: it loads the compiled shim, which `cost` does not need
@@ -53,9 +53,9 @@ def check(image: Image, *addresses: int) -> None:
 
 
 def check_offset(image: Image, function: Function, offset: int) -> None:
-    """Raise where no probe may be put `offset` bytes from the start of a function of this file.
+    """Raise an error if no probe may be put `offset` bytes from the start of a function of this file.
 
-    UsageError where no instruction begins there, with the two nearest offsets at which one does, and where the kernel
+    UsageError if no instruction begins there, with the two nearest offsets at which one does, or if the kernel
     puts no probe on the instruction.
     """
     from usdtkit.elf.exits import ExitFinder  # lazy, as above
@@ -70,14 +70,14 @@ def check_offset(image: Image, function: Function, offset: int) -> None:
 
 
 def _check_instruction(image: Image, address: int, where: str) -> None:
-    """UsageError where the kernel would refuse or mistake the instruction, or let no signal interrupt it."""
+    """UsageError if the kernel would refuse or mistake the instruction, or let no signal interrupt it."""
     probe_cost = cost(image, image.file_offset(address))
     if probe_cost in ("refused", "mistaken"):
         why = "puts no probe on" if probe_cost == "refused" else "would execute something else in place of"
         raise UsageError(f"{where}: the kernel {why} an instruction with this prefix", hint="probe the caller")
     if probe_cost == "held":
         raise UsageError(
-            f"{where} is a system call: with a probe there no signal could interrupt it",
+            f"{where} is a system call: a probe there would keep signals from interrupting it",
             hint="probe the function that makes the call, at its entry",
         )
 
@@ -92,14 +92,14 @@ def _within_instruction(where: str, name: str, offset: int, starts: Sequence[int
     nearest = [*[at for at in starts if at < offset][-1:], *[at for at in starts if at > offset][:1]]
     around = " and ".join(f"{name}+{at}" for at in nearest)
     return UsageError(
-        f"{where} is in the middle of an instruction, where a probe would change what the program does: those next to "
-        f"it begin at {around}",
+        f"{where} is in the middle of an instruction, where a probe would change what the program does: the "
+        f"instructions next to it begin at {around}",
         hint="choose one of these",
     )
 
 
 def keeps_frame_pointer(image: Image, function: str) -> bool | None:
-    """Return whether a function sets up a frame pointer first; None where there is no such function.
+    """Return whether a function sets up a frame pointer first; None if there is no such function.
 
     Only on x86-64 compilers have the choice; on other machines the answer is always yes.
     """
@@ -112,7 +112,7 @@ def keeps_frame_pointer(image: Image, function: str) -> bool | None:
 
 
 def _function_around(image: Image, address: int) -> tuple[str, int, int] | None:
-    """Name, start and size of the function in whose middle the address lies; None at a function's start, and where no
+    """Name, start and size of the function in whose middle the address lies; None at a function's start, or if no
     symbol of the file or its debug data covers the address."""
     inside = None
     for table in all_tables(image):

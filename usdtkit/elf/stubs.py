@@ -1,4 +1,4 @@
-"""The second site of each probe in a provider file, which a call hits instead of the first where its values are wrong.
+"""The second site of each probe in a provider file, which a call hits instead of the first if its values are wrong.
 
 Only constants. `usdtkit.probes.image` writes the sites, `usdtkit.elf.notes` finds them again, and native/probe.c has
 the same numbers.

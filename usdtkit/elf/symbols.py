@@ -22,15 +22,15 @@ from usdtkit.records import replace
 
 _MOST_NEAR, _LONGEST_NEAR = 200_000, 256
 _MOST_NAMESAKES, _MOST_EFFORT = 256, 1 << 30  # symbols; bytes that are searched
-# What compilers put behind the name of a function where they make a changed copy of it, whose arguments may be others,
-# or where they make one of several functions. Each is called like any other function, which a .cold part is not.
+# What compilers put behind the name of a function if they make a changed copy of it, whose arguments may be others,
+# or if they make one of several functions. Each is called like any other function, which a .cold part is not.
 _COPY = re.compile(rb"(?:\.(?:constprop|isra|part|lto_priv|llvm|specialized|__uniq)\.[0-9]+)+")
 
 
 def functions(image: Image, *patterns: Pattern, aliases: bool = False, copies: bool = False) -> list[Function]:
     """Return the functions whose symbol has one of these names, or matches one of these patterns, by address.
 
-    The symbol tables are searched. Where the file was stripped and does not answer by itself, the tables of its debug
+    The symbol tables are searched. If the file was stripped and does not answer by itself, the tables of its debug
     data are searched as well. Each (address, name) is returned once; with `aliases` it comes with its other names.
     Some symbols are left out:
 
@@ -41,7 +41,7 @@ def functions(image: Image, *patterns: Pattern, aliases: bool = False, copies: b
     - functions whose first instruction the kernel mistakes for another (see `usdtkit.elf.instructions`)
 
     With `copies`, a name without a symbol means the copies that the compiler has made of that function in its place:
-    `helper.lto_priv.0` and `helper.lto_priv.1` where two files have a `helper`, `helper.constprop.0` where the compiler
+    `helper.lto_priv.0` and `helper.lto_priv.1` if two files have a `helper`, `helper.constprop.0` if the compiler
     has put in an argument that is always the same. Their arguments may differ from those in the source.
     """
     matching = _functions(image, patterns, STT_FUNC, aliases)
@@ -85,7 +85,7 @@ class Addresses:
         self._effort = _MOST_EFFORT
 
     def find(self, name: str) -> int | None:
-        """Return the virtual address of a defined function or variable; None where none or several have the name."""
+        """Return the virtual address of a defined function or variable; None if none or several have the name."""
         if name not in self._known:
             if self._tables is None:
                 self._tables = list(all_tables(self._image))

@@ -1,6 +1,6 @@
 """An open ELF file → its symbol tables as columns, so that 150,000 symbols cost milliseconds.
 
-Input `usdtkit.elf.image.Image`, output `Table`; used by everything in `usdtkit.elf` that reads symbols. Where a file
+Input `usdtkit.elf.image.Image`, output `Table`; used by everything in `usdtkit.elf` that reads symbols. If a file
 was stripped, `usdtkit.elf.debugfiles` finds the rest. Making an object for each symbol would take seconds. So the
 fields of all symbols are cut out of the section as arrays when they are first asked for, and single symbols are
 unpacked one by one.
@@ -63,7 +63,7 @@ class Symbol(NamedTuple):
 class Table:
     """One symbol table: a column for each field, in the order of the symbols.
 
-    `names` are the offsets of their names in `strings`. ElfError is raised where the table is damaged.
+    `names` are the offsets of their names in `strings`. ElfError is raised if the table is damaged.
     """
 
     def __init__(self, image: Image, section: Section) -> None:
@@ -138,11 +138,11 @@ class Table:
                 yield Symbol(at, info, section, value, size)
 
     def name(self, at: int) -> str:
-        """The name at an offset without its version; bad UTF-8 as surrogate escapes, "" where there is none."""
+        """The name at an offset without its version; bad UTF-8 as surrogate escapes, "" if there is none."""
         return self._text(at).partition(b"@")[0].decode("utf-8", "surrogateescape")
 
     def version(self, index: int) -> str:
-        """The version of a symbol ("GLIBC_2.34"), "" where it has none."""
+        """The version of a symbol ("GLIBC_2.34"), "" if it has none."""
         if version := self._text(self.names[index]).partition(b"@")[2]:
             return version.lstrip(b"@").decode("utf-8", "surrogateescape")
         if self._versions is None:
@@ -171,7 +171,7 @@ class Table:
 
 
 def tables(image: Image) -> Iterator[Table]:
-    """The .symtab, then the .dynsym of a file, where it has them; of several of one kind, the first."""
+    """The .symtab, then the .dynsym of a file, if it has them; of several of one kind, the first."""
     for kind in (SHT_SYMTAB, SHT_DYNSYM):
         section = next((section for section in image.sections if section.type == kind), None)
         if section is not None:
@@ -179,12 +179,12 @@ def tables(image: Image) -> Iterator[Table]:
 
 
 def fullest_table(image: Image) -> Table | None:
-    """The .symtab of a file, which has all that its .dynsym has; else that one; None where it has neither."""
+    """The .symtab of a file, which has all that its .dynsym has; else that one; None if it has neither."""
     return next(tables(image), None)
 
 
 def dynamic_table(image: Image) -> Table | None:
-    """The .dynsym of a file, to whose symbols relocations refer; None where it has none."""
+    """The .dynsym of a file, to whose symbols relocations refer; None if it has none."""
     section = next((section for section in image.sections if section.type == SHT_DYNSYM), None)
     return None if section is None else Table(image, section)
 

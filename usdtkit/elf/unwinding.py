@@ -1,8 +1,8 @@
-"""An open ELF file → why its code can leave a function other than by returning from it, or can switch stacks.
+"""An open ELF file → the reason why its code may leave a function without returning from it, or may switch stacks.
 
 Input `usdtkit.elf.image.Image`; used by `usdtkit.trace`, which asks this of every file that a process maps before it
 puts a return probe of the kernel into the process. Such a probe replaces the return address on the stack during the
-call, and code that looks for the address there meanwhile ends the program. A false alarm costs a few microseconds a
+call. Code that reads the address there during that time crashes the program. A false alarm costs a few microseconds a
 call, because then the instructions by which the function leaves are probed instead. A missed reason can end the
 program.
 """
@@ -66,8 +66,8 @@ _GREENLET = "PyInit__greenlet"
 def may_leave(image: Image) -> str:
     """Return why code of this file can leave a function, or switch stacks, unseen by a return probe; "" without reason.
 
-    libc and the loader are exempt by their soname, because whether they do so depends on the files that use them. A
-    damaged file is a reason.
+    libc and the loader are exempt by their soname, because they do it only for the files that use them. A damaged file
+    is a reason.
     """
     try:
         soname = _soname(image)
@@ -87,7 +87,7 @@ def may_leave(image: Image) -> str:
 
 
 def may_end_anywhere(images: Iterable[Image]) -> str:
-    """Return why a signal may end a function of a process that maps these files at any of its instructions; "" where
+    """Return why a signal may end a function of a process that maps these files at any of its instructions; "" if
     there is no reason. A function that calls nothing can end early in no other way.
 
     A signal handler may throw an exception through the function that it has interrupted, and a thread may be cancelled
@@ -163,7 +163,7 @@ def _prefixed(table: Table) -> set[str]:
 
 
 def _soname(image: Image) -> str:
-    """The name by which other files ask the loader for this one, "" where it has none."""
+    """The name by which other files ask the loader for this one, "" if it has none."""
     section = next((section for section in image.sections if section.type == SHT_DYNAMIC), None)
     if section is None or section.link >= len(image.sections):
         return ""

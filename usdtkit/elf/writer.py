@@ -102,7 +102,7 @@ def align(offset: int, alignment: int) -> int:
 
 
 def note(owner: str, type: int, description: bytes) -> bytes:
-    """Return one note: the length of the description is exact, padding to 4 bytes follows it uncounted."""
+    """Return one note. Its length field holds the exact length of the description, without the padding to 4 bytes."""
     name = owner.encode() + b"\0"
     parts = struct.pack("<III", len(name), len(description), type), name, description
     return b"".join(part.ljust(align(len(part), 4), b"\0") for part in parts)
@@ -213,7 +213,9 @@ def write(
     """
     target = architecture(machine)
     if target is None or target.bits != 64 or not target.little_endian:
-        raise UsageError(f"no ELF file is written for {machine}", hint="the machine is 64 bits wide and little-endian")
+        raise UsageError(
+            f"ELF files cannot be written for {machine}", hint="only 64-bit little-endian machines are supported"
+        )
     names, name_offsets = string_table([*(section.name for section in sections), ".shstrtab"])
     sections = [*sections, Section(".shstrtab", SHT_STRTAB, names)]
     if len({section.name for section in sections}) != len(sections):

@@ -161,7 +161,8 @@ def _bind(probes: list[Probe[...]], implemented: dict[str, tuple[int, int]]) -> 
 
 
 class _Monitoring:
-    """The events of sys.monitoring, each set while one of its probes is traced. A tool id is used only meanwhile."""
+    """The events of sys.monitoring, each set while one of its probes is traced. A tool id is only used during that
+    time."""
 
     def __init__(self, implemented: Set[str]) -> None:
         self._own = implemented

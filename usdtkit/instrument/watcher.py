@@ -97,7 +97,7 @@ def traced(among: Iterable[str]) -> frozenset[str]:
 def replaced(place: Any, name: str, make: Callable[[Any], Any]) -> Callable[[bool], None]:
     """Return a function `turn` that replaces an attribute by make(original), or restores the original.
 
-    An attribute that other code has replaced meanwhile stays as it is.
+    An attribute that other code has replaced since then is not changed.
     """
     replacements: list[tuple[Any, Any]] = []
 

@@ -1,4 +1,5 @@
-"""What the kernel and the machine offer, found by trying: a table for `usdtkit doctor` and for whoever must choose.
+"""What the kernel and the machine offer, found by trying: a table for `usdtkit doctor`, and tests for the code that
+chooses a method.
 
 Nothing here compares version numbers; `since` only tells people what to expect. A test answers found, missing or, where
 it cannot tell (most often because privilege is missing), unknown.
@@ -170,11 +171,13 @@ KERNEL = (
         "uprobes", "breakpoints in applications", _uprobes, "3.5",
         "a kernel with CONFIG_UPROBES and CONFIG_UPROBE_EVENTS",
     ),
-    Feature("semaphores", "probes that ask whether anybody listens", _semaphores, "4.20", "a kernel of 4.20 or newer"),
+    Feature(
+        "semaphores", "probes that know whether a tracer is attached", _semaphores, "4.20", "a kernel of 4.20 or newer"
+    ),
     Feature("bpf", "programs in the kernel", _bpf, "4.4", PRIVILEGE_HINT),
     Feature("ring buffer", "events", _ring_buffer, "5.8", "a kernel of 5.8 or newer"),
     Feature("cookies", "one program at several sites", _cookies, "5.15", "nothing: usdtkit loads a copy for each site"),
-    Feature("sleepable", "strings in untouched pages", sleepable, "6.0", "nothing: they arrive as unreadable"),
+    Feature("sleepable", "strings in untouched pages", sleepable, "6.0", "nothing: such strings arrive as unreadable"),
     Feature("uprobe_multi", "thousands of sites in one call", _uprobe_multi, "6.6", "nothing: attaching is slower"),
-    Feature("uprobe session", "entry and return in one link", _uprobe_session, "6.13", "nothing: leaving is slower"),
+    Feature("uprobe session", "entry and return in one link", _uprobe_session, "6.13", "nothing: detaching is slower"),
 )  # fmt: skip

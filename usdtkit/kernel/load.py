@@ -92,8 +92,9 @@ class Loaded:
         """
         key = (name, type, attach_type, cookie)
         if key not in self._programs:
-            flags = SLEEPABLE if self._sleepable and type == PROG_TYPE_KPROBE else 0
-            self._programs[key] = _load(type, name, self._code(name, cookie), flags, attach_type)
+            sleepable = self._sleepable and type == PROG_TYPE_KPROBE
+            code = self._code(name, cookie, sleepable=sleepable)
+            self._programs[key] = _load(type, name, code, SLEEPABLE if sleepable else 0, attach_type)
         return self._programs[key]
 
     def joined(self, cookies: Mapping[str, set[int]], returns: Mapping[str, str] | None = None) -> int | None:
@@ -110,7 +111,8 @@ class Loaded:
         if key not in self._programs:
             try:
                 names = [*cookies, *(returns or {}).values()]
-                code = dispatcher(ranges, {name: self._code(name) for name in names}, returns)
+                codes = {name: self._code(name, sleepable=self._sleepable) for name in names}
+                code = dispatcher(ranges, codes, returns)
             except (LookupError, struct.error):
                 return None
             flags = SLEEPABLE if self._sleepable else 0
@@ -123,9 +125,9 @@ class Loaded:
             self._programs[key] = descriptor
         return self._programs[key]
 
-    def _code(self, name: str, cookie: int | None = None) -> bytes:
+    def _code(self, name: str, cookie: int | None = None, *, sleepable: bool) -> bytes:
         try:
-            return self._link(self._bytecode.programs[name], cookie)
+            return self._link(self._bytecode.programs[name], cookie, sleepable)
         except (LookupError, struct.error):
             raise _misfit(name) from None
 
@@ -137,7 +139,7 @@ class Loaded:
         for map_ in self.maps.values():
             map_.close()
 
-    def _link(self, code: bytes, cookie: int | None) -> bytes:
+    def _link(self, code: bytes, cookie: int | None, sleepable: bool) -> bytes:
         maps = [self.maps[description.name] for description in self._bytecode.maps]
         linked = bytearray(code)
         # The second half of a 64-bit constant has the opcode 0.
@@ -153,9 +155,7 @@ class Loaded:
             elif opcode == CALL and registers == 0:
                 if cookie is not None and immediate == GET_ATTACH_COOKIE:
                     struct.pack_into("<BBhI", linked, index * 8, MOVE32_IMMEDIATE, 0, 0, cookie)
-                elif (
-                    not self._sleepable and immediate == COPY_FROM_USER
-                ):  # it fails then, as for a page that is not there
+                elif not sleepable and immediate == COPY_FROM_USER:  # it fails then, as for a page that is not there
                     INSTRUCTION.pack_into(linked, index * 8, MOVE_IMMEDIATE, 0, 0, -errno.EFAULT)
         return bytes(linked)
 
@@ -170,8 +170,8 @@ class _Maps(dict[str, Map]):
 def _misfit(name: str) -> UsdtkitError:
     """The error for bytecode that was copied from elsewhere, or damaged on the disk."""
     return UsdtkitError(
-        f"the compiled program that is kept is not that of this session: its {name} is missing or broken",
-        hint="usdtkit cache --clear, and it is compiled again",
+        f"the cached program does not match this session: its {name} is missing or broken",
+        hint="run usdtkit cache --clear, so that it is compiled again",
     )
 
 
@@ -186,7 +186,7 @@ def require_bpf() -> None:
         raise UnsupportedError(
             "this kernel has no bpf(2)", hint="usdtkit doctor lists what the kernel needs: CONFIG_BPF_SYSCALL first"
         )
-    raise UsdtkitError(f"the kernel refuses to make a BPF map: {describe(-result)}")
+    raise UsdtkitError(f"the kernel refuses to create a BPF map: {describe(-result)}")
 
 
 def _try_load(type: int, name: str, code: bytes, flags: int, attach_type: int, log: object = ffi.NULL) -> int:
@@ -210,4 +210,4 @@ def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> in
         raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
     words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
     reason = next((line for line in reversed(words) if line and not re.match(_NO_REASON, line)), "")
-    raise ProgramError(f"the kernel's verifier refuses the program: {reason or describe(-again)}", name)
+    raise ProgramError(f"the kernel's verifier rejects the program: {reason or describe(-again)}", name)

@@ -1,8 +1,8 @@
 """A traced file → the same file in a mount of its own, so that its mount can be unmounted while it is traced.
 
-Used by `attach.links` for every file that it attaches to. The kernel keeps the path by which it was given a file as
-long as a probe hangs on the file, and with the path it keeps the mount: umount(8) would say that the target is busy
-until the trace ends.
+Used by `attach.links` for every file that it attaches to. While a probe is attached to a file, the kernel keeps the
+path by which it was given the file, and with the path the mount: umount(8) would report that the target is busy until
+the trace ends.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ so that the text and the compiled bytecode of a session do not depend on whether
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from usdtkit.bpf.compiler import Bytecode, MapDescription
 from usdtkit.bpf.cookie import COOKIE_LIST_BITS
 from usdtkit.bpf.uapi import (
     ADD_IMMEDIATE,
@@ -29,8 +29,11 @@ from usdtkit.bpf.uapi import (
     STORE32,
     assemble,
 )
-from usdtkit.kernel.maps import Map
 from usdtkit.records import replace
+
+if TYPE_CHECKING:
+    from usdtkit.bpf.compiler import Bytecode
+    from usdtkit.kernel.maps import Map
 
 REJECTED = "rejected"
 """The name of the map, and of the program."""
@@ -59,6 +62,8 @@ def counting(bytecode: Bytecode, numbers: Mapping[int, str]) -> Bytecode:
     """The bytecode with the program that counts for the probes of these numbers; the same bytecode without any."""
     if not numbers:
         return bytecode
+    from usdtkit.bpf.compiler import MapDescription  # lazy: every start imports this module, and few need a compiler
+
     description = MapDescription(REJECTED, MAP_ARRAY, 4, 8, max(numbers) + 1, 0)
     programs = {**bytecode.programs, REJECTED: _code(len(bytecode.maps))}
     return replace(bytecode, maps=(*bytecode.maps, description), programs=programs)

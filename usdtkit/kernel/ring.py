@@ -32,15 +32,15 @@ class RingBuffer:
         self.fd = ring.fd
 
     def close(self) -> None:
-        """Unmap the memory; if a `read` uses it now, that does so when it ends."""
+        """Unmap the memory. If a `read` is using it now, that `read` unmaps it when it ends."""
         self._open = False
         self._unmap()
 
     def read(self, decode: Decode[Made]) -> tuple[Made, int] | None:
         """What `decode` makes of the records that wait, and how many bytes of the ring they were; None if none wait.
 
-        `decode` is given the memory, which is valid until it returns, and how many bytes are enough. It returns what it
-        has made, and how many bytes the kernel gets back.
+        `decode` is given the memory, which is valid until it returns, and how many bytes are enough. It returns its
+        result, and how many bytes the kernel can use again.
         """
         # A finaliser that reads while this runs would get the same records.
         if not self._open or self._reading:

@@ -1,4 +1,4 @@
-"""Expressions of numbers alone → their value, computed as C computes it.
+"""Constant expressions → their value, computed as C computes it.
 
 Input: a node of the syntax tree. Output: a number, or None for an expression that reads anything. Used by `lower`,
 because the expressions of `usdtkit.bpf` have no operators between two constants.

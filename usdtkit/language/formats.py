@@ -1,4 +1,4 @@
-"""A format string of `trace` → the type that each conversion wants, and text from values.
+"""A format string of `trace` → the type that each conversion takes, and the text for values.
 
 Input: the literal and the values of a `TraceSpec`. Output: C types for `lower`, and lines of text. The conversions are
 C's, without `*`. Two are added: `%U` is a symbol of the process, and `%r` is bytes in hexadecimal.
@@ -70,7 +70,9 @@ class Format:
     def _literal(self, spec: nodes.TraceSpec, data: bytes) -> None:
         if b"%" in data:
             assert spec.format is not None
-            raise SpecError("this % begins no conversion", spec.text, spec.format.at, hint="%% is a percent sign")
+            raise SpecError(
+                "this % does not begin a conversion", spec.text, spec.format.at, hint="%% is a percent sign"
+            )
         self._pieces.append(data.decode("utf-8", "surrogateescape"))
 
     def fill(self, values: Sequence[Any], symbol: Callable[[int], str]) -> str:

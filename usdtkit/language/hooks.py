@@ -47,7 +47,7 @@ class SpecHook:
 
 @dataclass
 class Setup:
-    """What all specs of a run share.
+    """The settings that all specs of a run share.
 
     `string_size` is how many bytes of a string are read. With `binary`, STRCMP compares bytes.
     """
@@ -139,7 +139,7 @@ class Messages:
 
 
 def _values(spec: nodes.TraceSpec, format: Format | None, hook: SpecHook) -> list[tuple[str, Expression]] | None:
-    """What a spec asks for, with names; None if it names nothing, so that everything known is shown."""
+    """The values of a spec, with names; None if it names nothing, so that everything known is shown."""
     lowering = hook.lowering
     if format is not None:
         pairs = zip(spec.values, format.conversions, strict=True)
@@ -181,7 +181,7 @@ def distribute(setup: Setup, text: str, *, histogram: bool, linear: tuple[int, i
         values, types = (nodes.Name("retval"),), (I32,)
     if histogram and (len(values) != 1 or is_text(types[0]) or integer_type(types[0]) is None):
         raise SpecError(
-            "a histogram is of one number",
+            "a histogram needs exactly one number",
             text,
             values[0].at if values else len(text),
             hint="TARGET(parameters):size_t:size; -C counts by several values, and by strings",

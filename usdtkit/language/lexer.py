@@ -86,7 +86,7 @@ _BASES = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
 
 
 def _unquoted(text: str, spelled: str, at: int) -> bytes:
-    """The bytes that a literal, given with its quotes, stands for."""
+    """The bytes of a literal, which is given with its quotes."""
     if len(spelled) < 2 or spelled[-1] != spelled[0] or _ends_in_escape(spelled):
         raise SpecError(f"this has no {spelled[0]} at its end", text, at)
     data, last = b"", 1

@@ -1,7 +1,7 @@
 """The syntax tree → expressions of `usdtkit.bpf` at one target.
 
 Input: nodes, and what is known of the arguments at the target. Output: expressions, and for a return what it needs from
-the entry of its function. `names` says what names stand for. Types are C's where a signature, a cast or a probe states
+the entry of its function. `names` says what names stand for. Types are C's if a signature, a cast or a probe states
 them, and otherwise 64 bits without a sign. Comparisons and division follow `usdtkit.bpf.expressions`: they compare by
 value, and division rounds down.
 """
@@ -58,7 +58,7 @@ class Lowering:
         self._kept_names: dict[tuple[str, str], str] = {}
 
     def condition(self, node: nodes.Node) -> Expression:
-        """An expression that is true where the C expression is not 0."""
+        """An expression that is true if the C expression is not 0."""
         return self._guarded(node, self._truth)
 
     def number(self, node: nodes.Node) -> Expression:
@@ -77,7 +77,7 @@ class Lowering:
         return value.text
 
     def shown(self, node: nodes.Node) -> Expression:
-        """A value in the form that reads best: a string as a string, and a number of an enum as its name."""
+        """A value in the form that people read best: a string as a string, and a number of an enum as its name."""
         value = self._value(node)
         expression = value.number if value.text is None else value.text
         assert expression is not None
@@ -92,7 +92,7 @@ class Lowering:
         return self._guarded(node, lambda node: self._typed(node, type))
 
     def type_of(self, node: nodes.Node) -> nodes.CType:
-        """The C type that a value has where nothing casts it."""
+        """The C type that a value has if nothing casts it."""
         if isinstance(node, nodes.Call) and node.function == "$entry":
             return self._at_entry(node).type
         return self._value(node).type
@@ -175,7 +175,7 @@ class Lowering:
         try:
             return constant(node)
         except DivisionByZero as error:
-            self._fail(error.node, "this divides by 0")
+            self._fail(error.node, "this is a division by 0")
 
     def _name(self, node: nodes.Node, name: str) -> Value:
         plain = name.removeprefix("$")
@@ -193,9 +193,11 @@ class Lowering:
         if (builtin := self._names.builtin(name)) is not None:
             return builtin
         if self.entry is not None and name == plain and self.entry._names.argument(node, name):
-            self._fail(node, f"{name} is gone when the function returns", f"$entry({name}) is its value at the entry")
+            self._fail(
+                node, f"{name} cannot be read when the function returns", f"$entry({name}) is its value at the entry"
+            )
         if name == "ctx":
-            self._fail(node, "ctx stands for the registers, so one of them must be named", "ctx->dx")
+            self._fail(node, "ctx means all registers, so name one of them", "ctx->dx")
         self._fail(node, f"nothing here is called {name!r}", f"these names exist: {', '.join(self._names.known())}")
 
     # Operators
@@ -322,11 +324,13 @@ class Lowering:
 
     def _at_entry(self, node: nodes.Call) -> Value:
         if self.entry is None:
-            self._fail(node, "$entry is for returns", "at an entry, write the name of the argument itself")
+            self._fail(
+                node, "$entry can only be used at a return", "at an entry, write the name of the argument itself"
+            )
         return self.entry._value(*self._count(node, node.arguments, 1))
 
     def _kept(self, node: nodes.Node, form: str) -> Expression | None:
-        """For `$entry(x)` the number or string that was read at the entry; None for everything else."""
+        """For `$entry(x)`, the number or string that was read at the entry; None for all other nodes."""
         if not isinstance(node, nodes.Call) or node.function != "$entry":
             return None
         self._at_entry(node)

@@ -69,7 +69,7 @@ class Names:
         raise SpecError(message, self.text, node.at, hint=hint)
 
     def known(self) -> list[str]:
-        """What can be asked for here, in the words of a hint."""
+        """The names that are known here, as the words of a hint."""
         if self.kind == "return":
             return ["retval", "$latency", "$entry(…)", "$pid", "$tid", "$uid", "$comm"]
         named = [parameter.name for parameter in self.parameters if parameter.name]
@@ -120,7 +120,7 @@ class Names:
         raw = expressions.arg(argument.name)
         match argument.type:
             case "unreadable":
-                self.fail(node, f"this build keeps {argument.name} where a probe cannot read it")
+                self.fail(node, f"this build keeps {argument.name} in a place that a probe cannot read")
             case "str" | "json":
                 return Value(STRING, raw.cast("u64"), raw)
             case "bytes":

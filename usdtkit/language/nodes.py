@@ -38,7 +38,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string literal, as the bytes that it stands for."""
+    """A string literal, as bytes."""
 
     data: bytes
     at: int = At
@@ -107,7 +107,7 @@ TargetKind = Literal["entry", "return", "usdt", "named"]
 class Target:
     """What to attach to. The kind "named" is NAME:NAME: a function of a library, or a probe of a provider.
 
-    `library` and `provider` are empty where the text leaves them out. `name` is the name of a function or a probe, and
+    `library` and `provider` are empty if the text leaves them out. `name` is the name of a function or a probe, and
     `offset` counts bytes from the start of the function.
     """
 

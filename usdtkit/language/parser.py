@@ -271,7 +271,7 @@ class _Parser:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             hint = f"operators and parentheses can be nested {MAX_DEPTH} deep"
-            raise SpecError("this expression is too deep", self._text, self.token.at, hint=hint)
+            raise SpecError("this expression is nested too deeply", self._text, self.token.at, hint=hint)
 
     def _unary(self) -> nodes.Node:
         token = self.token

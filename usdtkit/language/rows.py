@@ -1,6 +1,6 @@
-"""Events of `hooks.Messages` → rows: of each hit, or of equal hits once with their count.
+"""Events of `hooks.Messages` → rows: one for each hit, or one for equal hits with their count.
 
-Input: events, and which of them are wanted. Output: rows for `usdtkit.results.Rows`, with a `text` for tables.
+Input: events, and conditions on their text. Output: rows for `usdtkit.results.Rows`, with a `text` for tables.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MessageRows:
     held_back: dict[tuple[object, ...], dict[str, Any]] = field(default_factory=dict)
 
     def describe(self, event: Any) -> dict[str, Any] | None:
-        """The row of an event, or None where none is to be shown now."""
+        """The row of an event, or None if none is to be shown now."""
         row = self.messages.row(event)
         text = row["message"] if row.get("message") is not None else arguments_text(row["arguments"])
         if self.limit == 0 or self.containing not in text:

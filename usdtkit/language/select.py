@@ -40,7 +40,7 @@ def resolve_single(session: Session, spec: nodes.TraceSpec) -> Resolved:
     SpecError, NotFoundError.
     """
     if superfluous := spec.predicate or spec.format:
-        raise SpecError("only a target belongs here", spec.text, superfluous.at)
+        raise SpecError("only a target is expected here", spec.text, superfluous.at)
     if spec.target.kind == "return":
         return session.resolve(function_spec(session, spec.target))
     first, *others = resolve(session, spec.text, spec.target)
@@ -123,7 +123,7 @@ def _functions(session: Session, text: str, target: nodes.Target, regexp: bool) 
     resolved = session.resolve(spec)
     if not target.offset:
         return resolved
-    for file, places in groupby(resolved.places, lambda place: place.opened):
+    for file, places in groupby(resolved.user_places, lambda place: place.opened):
         with Image(file.path, file) as image:
             for place in places:
                 try:
@@ -131,7 +131,9 @@ def _functions(session: Session, text: str, target: nodes.Target, regexp: bool) 
                         check_offset(image, place.function, target.offset)
                 except UsageError as error:
                     raise SpecError(error.message, text, target.at, hint=error.hint) from None
-    moved = (replace(place, file_offset=place.file_offset + target.offset, function=None) for place in resolved.places)
+    moved = (
+        replace(place, file_offset=place.file_offset + target.offset, function=None) for place in resolved.user_places
+    )
     return replace(resolved, places=tuple(moved), arguments=())
 
 

@@ -1,7 +1,7 @@
-"""Names of functions as their compilers wrote them → as their programmers did.
+"""Mangled names of functions → the names that their programmers wrote.
 
-Used by `folded`, for stacks. Demangling takes a process with little memory (`usdtkit.elf.demangle`), so names are given
-in batches, and kept. Without pycxxfilt they stay as they are.
+Used by `frames`, for the labels of stacks. Demangling starts a process with little memory (`usdtkit.elf.demangle`), so
+names are demangled in batches, and the results are kept. Without pycxxfilt names stay as they are.
 """
 
 from __future__ import annotations

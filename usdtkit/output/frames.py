@@ -1,7 +1,7 @@
 """Stacks → the labels of their frames.
 
 Input: a `usdtkit.trace.Stack`, None, or labels. Output: labels, innermost first, with the names of functions as their
-programmers wrote them. Names are somebody else's: whoever prints a label makes it printable first.
+programmers wrote them. Names come from traced programs, so a caller must make a label printable before printing it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def learn(stacks: Iterable[Any]) -> None:
 
 
 def labels(stack: Any, *, offsets: bool = False, addresses: bool = False) -> tuple[str, ...]:
-    """The frames of a stack as text, innermost first; (NO_STACK,) where no stack was taken."""
+    """The frames of a stack as text, innermost first; (NO_STACK,) if no stack was taken."""
     if stack is None or not len(stack):
         return (NO_STACK,)
     from usdtkit.trace import Stack

@@ -1,7 +1,7 @@
 """A distribution → the histogram that people know from DTrace and bcc.
 
-Input: `trace.aggregations.Distribution`. Output: lines of text, one for each bucket between the least and the
-greatest value.
+Input: `trace.aggregations.Distribution`. Output: lines of text, one for each bucket from the smallest value to the
+largest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def duration(ns: float) -> str:
 
 
 def render(distribution: Distribution, label: str, bound: Callable[[int], str] = duration) -> Iterator[str]:
-    """Lines of a histogram: range (its lower bound belongs to it, the upper does not), count, bar."""
+    """Lines of a histogram: range (its lower bound belongs to it, and the upper does not), count, and bar."""
     if not distribution.buckets:
         yield f"{label:>24} : no values"
         return
@@ -38,7 +38,7 @@ def render(distribution: Distribution, label: str, bound: Callable[[int], str] =
 
 
 def statistics(distribution: Distribution, percentiles: Sequence[int], bound: Callable[[int], str] = duration) -> str:
-    """A line: how many values, their average and sum, and below which bounds the percentiles lie."""
+    """A line with the number of values, their average and sum, and the upper bounds of the percentiles."""
     below = [f"p{percent} < {bound(distribution.percentile(percent))}" for percent in percentiles]
     average = bound(round(distribution.average))
     return ", ".join([f"count {distribution.count}", f"average {average}", f"total {bound(distribution.sum)}", *below])

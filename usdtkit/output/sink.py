@@ -1,4 +1,4 @@
-"""What every output format is: a sink, which is given a schema, then rows or blocks, then the account.
+"""The interface of an output format: a sink, which is given a schema, then rows or blocks, then the account.
 
 Input: the name of a format. Output: the sink that its module in `usdtkit.output.formats` makes. A new format is a new
 module there, which derives a class from `Sink` and calls it SINK.
@@ -23,7 +23,7 @@ class Sink:
     """Writes the results of one tool to `stream`.
 
     The methods are called in this order: `begin` once, then `row` for each row that comes by itself, or `interval` and
-    `block` for what was summed up, and `end` once, if there is an account. A format overrides what it writes
+    `block` for summaries, and `end` once, if there is an account. A format overrides what it writes
     differently; by default a table is its rows, a stack is a row with a column `stack`, and the account is not written.
     """
 
@@ -36,10 +36,10 @@ class Sink:
         self.time_ns: int | None = None
 
     def check(self, schema: Schema) -> None:
-        """Raise UsageError if the format cannot show such results, as one knows before there are any."""
+        """Raise UsageError if the format cannot show results of this schema."""
 
     def begin(self, schema: Schema) -> None:
-        """Take note of what will come, and write what stands before it. Raises UsageError for what cannot be shown."""
+        """Keep the schema, and write what comes before the rows. UsageError if this format cannot show the results."""
         self.check(schema)
         self.schema = schema
 
@@ -48,7 +48,7 @@ class Sink:
         raise NotImplementedError
 
     def interval(self, *, timestamp: bool = False) -> None:
-        """Begin the blocks of an interval: their rows carry the time of now."""
+        """Begin the blocks of an interval. Their rows carry the present time."""
         self.time_ns = time.monotonic_ns()
 
     def block(self, block: Block) -> None:
@@ -72,7 +72,7 @@ class Sink:
         raise NotImplementedError
 
     def stack(self, stack: StackSum) -> None:
-        """Write a stack and what it amounts to."""
+        """Write a stack and its total."""
         for values in stack.parts or (stack.values,):
             self.row(self.stamped({**values, "stack": stack.frames}))
 
@@ -84,7 +84,7 @@ class Sink:
         self.stream.flush()
 
     def stamped(self, row: Row) -> Row:
-        """The row with the time of its interval, where it has none of its own."""
+        """The row, with the time of its interval if it has no time of its own."""
         return row if self.time_ns is None else {"time_ns": self.time_ns, **row}
 
     def visible(self) -> list[Column]:
@@ -93,7 +93,7 @@ class Sink:
 
 
 def buckets(histogram: Histogram) -> Iterator[dict[str, Any]]:
-    """The buckets of a distribution that have values: `low` is in its bucket, `high` is not; None is no bound."""
+    """The buckets that have values. `low` belongs to its bucket, `high` does not; None means that there is no bound."""
     for bucket, count in sorted(histogram.distribution.buckets.items()):
         low, high = histogram.distribution.scale.bounds(bucket)
         yield {"low": low, "high": high, "count": count}
@@ -119,7 +119,7 @@ def format_names() -> list[str]:
 
 
 def sink_type(name: str) -> type[Sink]:
-    """The class of the sinks of the format `name`. UsageError where no format has this name."""
+    """The class of the sinks of the format `name`. UsageError if no format has this name."""
     try:
         module = import_module(f"{FORMATS}.{name}") if name.isidentifier() else None
     except ModuleNotFoundError as error:
@@ -133,5 +133,5 @@ def sink_type(name: str) -> type[Sink]:
 
 
 def open_sink(name: str, stream: TextIO) -> Sink:
-    """A sink of the format `name` that writes to `stream`. UsageError where no format has this name."""
+    """A sink of the format `name` that writes to `stream`. UsageError if no format has this name."""
     return sink_type(name)(stream)

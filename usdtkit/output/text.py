@@ -1,7 +1,7 @@
 """Strings of traced programs → text that is safe on a terminal, in a table and in JSON.
 
-Every byte of such a string is somebody else's: control characters, escape sequences, direction overrides and broken
-UTF-8 come out as visible escapes, so that they can neither move the cursor nor pass for other text.
+Any byte of these strings may be hostile. Control characters, escape sequences, direction overrides and broken UTF-8
+become visible escapes, so that they can neither move the cursor nor look like other text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from usdtkit.model import Truncated, TruncatedBytes
 
 
 def printable(text: str) -> str:
-    r"""`text` with everything that is not printable as \xNN, \uNNNN or \UNNNNNNNN; the backslash as it is."""
+    r"""`text` with characters that are not printable as \xNN, \uNNNN or \UNNNNNNNN. A backslash stays as it is."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else _escape(character) for character in text)
@@ -26,7 +26,7 @@ def _escape(character: str) -> str:
 
 
 def show(value: Any) -> str:
-    """A value of an event as text: strings printable, bytes in hexadecimal, "…" where something was cut off."""
+    """A value of an event as text: strings printable, bytes in hexadecimal, "…" if something was cut off."""
     match value:
         case None:
             return "?"
@@ -43,7 +43,7 @@ def show(value: Any) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """A value as JSON has it: bytes in hexadecimal, bytes that are no UTF-8 in a string as escapes."""
+    """A value for JSON: bytes become hexadecimal digits, and bytes in a string that are not UTF-8 become escapes."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, str):
@@ -59,13 +59,13 @@ def is_cut(value: Any) -> bool:
 
 
 def hexdump(data: bytes | None) -> str:
-    """Bytes as lines below a row: offset, 16 of them, and the ASCII among them."""
+    """Bytes as lines below a row. Each line has an offset, 16 bytes in hexadecimal, and their ASCII characters."""
     rows = [(at, data[at : at + 16]) for at in range(0, len(data), 16)] if data else []
     return _below([f"  {at:04x}  {row.hex(' '):<47}  {''.join(map(_ascii, row))}" for at, row in rows], data)
 
 
 def decoded(data: bytes | None) -> str | None:
-    """Bytes as a string, cut off where they are."""
+    """Bytes as a string, which is `Truncated` if they are `TruncatedBytes`."""
     if data is None:
         return None
     text = data.decode(errors="surrogateescape")

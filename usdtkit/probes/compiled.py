@@ -1,6 +1,6 @@
-"""Imports the compiled module `usdtkit._probe`, or `silent` in its place where it cannot be built.
+"""Imports the compiled module `usdtkit._probe`, or `silent` in its place if it cannot be built.
 
-The other modules take what they need of it from here, so that one place decides which of the two is used.
+The other modules import it from here, so that only this module decides which of the two is used.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _reported: set[tuple[str, str]] = set()
 
 
 def drop_mode(on_error: str | None) -> int:
-    """Return what native/probe.c does with a call that cannot be fired. None: the declaration does not say."""
+    """Return the mode for calls that cannot be fired. `on_error` is None if the declaration does not say."""
     return _MODES["raise" if on_error is None and sys.flags.dev_mode else on_error]
 
 
@@ -40,8 +40,8 @@ def report_drop(probe: Probe[...], error: BaseException) -> BaseException | None
     _reported.add(key)
     try:
         warn(
-            f"probe {probe.provider}:{probe.name}: a call is not fired, because somebody traces it and its values do "
-            f"not fit: {describe(error)} (Probe.dropped counts such calls, and no further one is logged)"
+            f"probe {probe.provider}:{probe.name}: a call was not fired, because it is traced and its values do "
+            f"not fit: {describe(error)} (Probe.dropped counts such calls; only the first is logged)"
         )
     except (RecursionError, MemoryError):
         _reported.discard(key)  # a later call may have the stack and memory to log it

@@ -30,7 +30,7 @@ from usdtkit.privatedirs import (
 
 # From <linux/memfd.h>; in the os module only since Python 3.13.
 _MFD_EXEC = 0x0010
-_HINT = "let USDTKIT_DIR name a directory of your own on a file system that is mounted executable"
+_HINT = "set USDTKIT_DIR to a directory of your own, on a file system that is not mounted noexec"
 
 # More bytes than a provider's file can have: its notes are limited, and a probe takes a few hundred bytes.
 _MAX_SIZE = 64 << 20

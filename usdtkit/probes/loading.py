@@ -49,7 +49,7 @@ class FileSpec(NamedTuple):
     def write(self, path: str | os.PathLike[str] | None) -> Path:
         """Write the file to `path`, or to where processes look for it, and return its path. Raises UsdtkitError."""
         if not self.is_supported():
-            raise UnsupportedError("probe files have no meaning on this system: only on Linux on x86-64 or aarch64")
+            raise UnsupportedError("probe files are only supported on Linux on x86-64 and aarch64")
         if path is None:
             return Path(self._store().path)
         absolute = Path(path).absolute()

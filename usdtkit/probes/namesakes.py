@@ -54,4 +54,4 @@ def give_way(name: str) -> str:
     _given_way.add(name)
     for probe in ours.probes:
         native.silence(probe)
-    return f"the program has probes of its own of the name {name}:{min(common)}: the ready-made ones of {name} are off"
+    return f"the program has its own probes {name}:{min(common)}, so the ready-made probes of {name} are switched off"

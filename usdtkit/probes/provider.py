@@ -95,7 +95,7 @@ class Provider:
                 if value != existing:
                     raise UsageError(
                         f"provider {name} exists with {option}={existing!r}, not {value!r}",
-                        hint="give its options where it is made first, and nowhere else",
+                        hint="give the options only where the provider is created first",
                     )
         return provider
 
@@ -258,8 +258,8 @@ class Provider:
         """Make a span of each call of a function, coroutine or generator, or of all public ones of a class or module.
 
         Use it as a bare decorator, or as `@shop.traced(name="order", order_id="u64")`: the parameters that are named
-        become arguments of NAME__start. The default name is the function's qualified one, with `_` in place of all that
-        the name of a probe cannot contain.
+        become arguments of NAME__start. The default name is the function's qualified one, with `_` in place of
+        characters that the name of a probe cannot contain.
         """
         from usdtkit.probes.traced import Decorator
 
@@ -286,7 +286,7 @@ class Provider:
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
 
     def unload(self) -> None:
-        """Silence every probe at once, even if somebody traces it or a thread is just firing it. `load` undoes it.
+        """Silence every probe at once, even if it is traced or a thread is just firing it. `load` undoes it.
 
         The files stay mapped, and tracers stay attached to them.
         """

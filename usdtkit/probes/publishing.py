@@ -43,7 +43,7 @@ class Publisher:
         self._nop = nop
         self._file = file
         self._ready_made = ready_made
-        # So many of the first probes are bound to a file, or silent because there can be none.
+        # The number of probes, from the first, that are bound to a file, or silent because there can be none.
         self._settled = 0
         self._warned: set[str] = set()
         self.paths: list[str] = []
@@ -118,7 +118,8 @@ class Publisher:
         return FileSpec(self._name, text, lambda: list(map(spec_of, probes)), _best_nop(self._nop))
 
     def _settle(self, *, on_use: bool) -> str:
-        """Load what is pending. Returns a warning, or an empty string. On use it raises nothing of its own."""
+        """Load what is pending. Returns a warning, or an empty string. When a probe is used, no error of loading is
+        raised."""
         current = turn()
         with current.lock:
             # The lock is recursive: a signal handler or an audit hook may fire a probe while this thread is loading.

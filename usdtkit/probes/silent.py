@@ -1,4 +1,4 @@
-"""Replaces the compiled `usdtkit._probe` where it cannot be built: the same names, and probes that do nothing.
+"""Replaces the compiled `usdtkit._probe` if it cannot be built: the same names, and probes that do nothing.
 
 `compiled` imports it. The first load warns that probes do nothing here.
 """

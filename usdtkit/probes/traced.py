@@ -1,8 +1,7 @@
 """Functions, classes and modules → the same ones with a span around each call.
 
 Input: the thing that `Provider.traced` decorates. Output: wrappers that keep its kind and signature (a coroutine
-function stays one, and so does a generator), and that cost one more call while nobody traces. They fire through
-`spans`.
+function stays one, and so does a generator). While nobody traces, they cost one more call. They fire through `spans`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class Database(Protocol):
     """What the module of each kind of server offers."""
 
     def servers(self) -> list[int]:
-        """The processes of the servers that run here. NotFoundError, PrivilegeError where there are none."""
+        """The processes of the servers that run here. NotFoundError, PrivilegeError if there are none."""
 
     def shown(self, query: str | bytes | None, *, raw: bool = False) -> str | None:
         """A query as it may be shown: its literals replaced, or with `raw` as the server got it."""

@@ -1,4 +1,4 @@
-"""Queries of MySQL and MariaDB servers: what they are asked, and how long each query takes.
+"""Queries of MySQL and MariaDB servers: their text, and how long each of them takes.
 
     from usdtkit import trace
     from usdtkit.providers import mysql
@@ -10,7 +10,7 @@
         print(mysql.shown(event.query), event.latency_ns > 5_000_000)
 
 Input: a session. Output: pairs from the arrival of a query to its end, measured in the server. Servers with probes of
-their own (MySQL up to 5.7, where it was built with DTrace) are read by these, all others by dispatch_command, the
+their own (MySQL up to 5.7, if it was built with DTrace) are read by these, all others by dispatch_command, the
 function that runs each command of a client. `postgresql` offers the same for PostgreSQL.
 """
 
@@ -39,7 +39,7 @@ class Dispatch(NamedTuple):
     """dispatch_command, as some versions of the server declare it.
 
     `symbol` is a glob for its mangled name, which tells the declarations apart. `command`, `query` and `length` say
-    which arguments, counted from 1, hold the command, the text of a COM_QUERY and the length of that text. Where
+    which arguments, counted from 1, hold the command, the text of a COM_QUERY and the length of that text. If
     `length` is 0, `query` points to a struct that begins with the text's address and its length.
     """
 
@@ -58,21 +58,21 @@ DISPATCH_COMMAND = (
 
 
 def servers() -> list[int]:
-    """The MySQL and MariaDB servers that run here. NotFoundError where there is none, PrivilegeError as `running`."""
+    """The MySQL and MariaDB servers that run here. NotFoundError if there is none, PrivilegeError as `running`."""
     return running(*SERVERS)
 
 
 def queries(
     session: Session, program: str | os.PathLike[str] | None = None, *, size: int = QUERY_SIZE
 ) -> Sources[Pair]:
-    """The queries of the servers that a session is about, from their arrival to their end.
+    """The queries of the servers that a session traces, from their arrival to their end.
 
     `query` is the first `size` bytes of the text. Servers with probes give it as a string, and also keep `database` and
     `user`. All others give it as bytes, because a NUL byte does not end a statement for them; `shown` takes either.
-    `program` names the server's program where no server runs yet. Prepared statements of the binary protocol, and
+    `program` names the server's program if no server runs yet. Prepared statements of the binary protocol, and
     the statements within a stored procedure, are not seen.
 
-    Raises NotFoundError where there is no server, or one that has neither the probes nor the function.
+    Raises NotFoundError if there is no server, or one that has neither the probes nor the function.
     """
     programs = program_files(session, SERVERS, program)
     if pairs := [pair for path in programs for pair in _queries_of(session, path, size)]:
@@ -91,7 +91,7 @@ def shown(query: str | bytes | None, *, raw: bool = False) -> str | None:
 def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> LatencyGroups:
     """Sum up the latencies of queries by statement (with `raw` as it was sent), kind, pid, user or database.
 
-    The queries then send the events that the groups need: give each of them to `add`. UnsupportedError where `by` is
+    The queries then send the events that the groups need: give each of them to `add`. UnsupportedError if `by` is
     "user" or "database" and the server does not say it, as only the probes do.
     """
     if by != "user" and by != "database":
@@ -99,7 +99,7 @@ def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> Latenc
         return LatencyGroups(statements.labeller(by, DIALECT, raw=raw))
     if any(by not in pair.keeps for pair in queries):
         raise UnsupportedError(
-            f"this server does not tell the {by} of a query",
+            f"this server does not report the {by} of a query",
             hint="only builds with the probes of MySQL 5.7 do; try --by kind",
         )
     queries.emit("latency", by)
@@ -111,7 +111,7 @@ def _field(name: str) -> Callable[[Any], str]:
 
 
 def _queries_of(session: Session, program: str, size: int) -> list[Pair]:
-    """The queries of one program: by its probes, else by dispatch_command; none where it has neither."""
+    """The queries of one program: by its probes, else by dispatch_command; none if it has neither."""
     try:
         names = {name: cstr(name, NAME_SIZE) for name in ("database", "user")}
         start, done = usdt("mysql:query__start", program), usdt("mysql:query__done", program)

@@ -21,23 +21,23 @@ from usdtkit.trace import Session
 def running(*names: str) -> list[int]:
     """The processes whose program has one of these file names.
 
-    NotFoundError where there is none; PrivilegeError where there may be one that only root can see.
+    NotFoundError if there is none; PrivilegeError if there may be one that only root can see.
     """
     if pids := processes.named(*names):
         return pids
     spelled = " or ".join(names[:2])
     if os.geteuid() != 0:
-        raise PrivilegeError(f"no {spelled} among the processes that may be looked into", hint="run as root")
+        raise PrivilegeError(f"no {spelled} among the processes that you may inspect", hint="run as root")
     raise NotFoundError(f"no {spelled} runs here", hint="start it first, give -p PID, or -c CMD to start it")
 
 
 def program_files(session: Session, names: Sequence[str], program: str | os.PathLike[str] | None = None) -> list[str]:
-    """The files of the server that a session is about, each once.
+    """The program files of the server that a session traces, without duplicates.
 
-    That is `program` (a path, or a command) where it is given, else the program of the session's command, else what the
+    That is `program` (a path, or a command) if it is given, else the program of the session's command, else what the
     session's processes run, else what all processes run whose program has one of `names`. An offline session looks at
     nothing: its server is called what `program` or the command says, or by the first of the names. Raises as `running`
-    does, and NotFoundError where the program is not there or all of the processes have ended.
+    does, and NotFoundError if the program is not there or all of the processes have ended.
     """
     if program is not None or session.command:
         name = session.command[0] if program is None else os.fspath(program)
@@ -56,7 +56,7 @@ def parents(pids: Iterable[int]) -> set[int]:
 
 
 def _programs(pids: Sequence[int]) -> list[str]:
-    """The paths of what the processes run, each once."""
+    """The paths of the programs that the processes run, without duplicates."""
     paths = set()
     for pid in pids:
         try:
@@ -66,12 +66,12 @@ def _programs(pids: Sequence[int]) -> list[str]:
         except PermissionError as error:
             raise PrivilegeError(f"{error.filename} may not be read", hint="run as root") from None
     if pids and not paths:
-        raise NotFoundError(f"no process {pids[0]}", hint="pgrep -a NAME finds the number of a process")
+        raise NotFoundError(f"no process {pids[0]}", hint="pgrep -a NAME finds the ID of a process")
     return sorted(paths)
 
 
 def _mapped(path: str, pids: Sequence[int]) -> list[Target]:
-    """The files of this path that the processes run; none where the last process with such a file has just ended."""
+    """The files of this path that the processes run; none if the last process with such a file has just ended."""
     try:
         return targets.resolve(path, pids)
     except NotFoundError:

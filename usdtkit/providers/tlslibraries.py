@@ -133,7 +133,7 @@ def find_files(
     """
     unknown = [name for name in (*libraries, *(name for name, _ in extra)) if name not in NAMES]
     if unknown:
-        raise UsageError(f"{unknown[0]!r} is no TLS library that is known here", hint=f"one of {', '.join(NAMES)}")
+        raise UsageError(f"{unknown[0]!r} is not a known TLS library", hint=f"one of {', '.join(NAMES)}")
     if session.offline:
         return []
     chosen = {
@@ -161,7 +161,7 @@ def find_files(
         nobody = "no such process" if session.search_pids else "nothing here"
         raise NotFoundError(
             f"{nobody} has the functions of {' or '.join(libraries)}",
-            hint="--extra-lib openssl:PATH names a file that has them; a stripped program does not say where they are",
+            hint="--extra-lib openssl:PATH names a file that has them; in a stripped program they cannot be found",
         )
     return files
 
@@ -186,5 +186,5 @@ def together(files: Sequence[LibraryFile], choose: Callable[[Library, Set[str]],
     for library, functions in files:
         names = choose(library, {function.name for function in functions})
         if matching := [function for function in functions if function.name in names]:
-            places += uprobe(matching[0].path, *names).of(matching).places
+            places += uprobe(matching[0].path, *names).of(matching).user_places
     return Resolved("the functions of TLS libraries", "entry", (), tuple(places))

@@ -1,4 +1,4 @@
-"""What is shown of a trace: columns with units, rows, distributions, stacks, and the account of every hit.
+"""The results of a trace: columns with units, rows, distributions, stacks, and the account of every hit.
 
 Input: events and tables of `usdtkit.trace`, described by `usdtkit.providers` or by a tool. Output: rows and blocks
 that a sink of `usdtkit.output` writes, whatever its format is. Nothing here knows a format.

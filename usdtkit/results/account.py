@@ -1,4 +1,4 @@
-"""What became of every hit of a session, as a line for people and as columns for programs.
+"""The account of a session, which says what became of every hit: a line for people, and columns for programs.
 
 Input: `trace.Summary`. Output: the columns of a summary object, and one line of text.
 """
@@ -62,7 +62,7 @@ _SHOWN = {
 class Account:
     """The account of a session: its `summary`, and the reasons why nothing came, if nothing did.
 
-    `unexplained_ends` are the ends without a start that tell the reader something; None stands for all of them.
+    `unexplained_ends` are the ends without a start that tell the reader something; None means all of them.
     """
 
     summary: Summary

@@ -1,4 +1,4 @@
-"""The nouns that tools show: rows, tables of them, histograms, and stacks with what they amount to.
+"""The blocks that tools show: rows, tables of rows, histograms, and stacks with their sums.
 
 Input: values of events and of tables in the kernel. Output: blocks, which a sink of `usdtkit.output` writes.
 """
@@ -19,13 +19,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that belong together. A table prints `title` above them where there is one."""
+    """Rows that belong together. A table prints `title` above them if there is one."""
 
     rows: Iterable[Row]
     title: str = ""
 
     def __post_init__(self) -> None:
-        # At once, because a generator would see later values of the variables that it uses.
+        # Made into a tuple now, because a generator would see later values of the variables that it uses.
         self.__dict__["rows"] = tuple(self.rows)
 
 
@@ -45,12 +45,12 @@ class Histogram:
 
 @dataclass(frozen=True)
 class StackSum:
-    """A stack, and what all hits with this stack amount to.
+    """A stack, and the sums over all hits with this stack.
 
-    `frames` is a `usdtkit.trace.Stack`, None where none was taken, or labels, innermost first. `weight` is the number
+    `frames` is a `usdtkit.trace.Stack`, None if none was taken, or labels, innermost first. `weight` is the number
     that a flame graph draws. `values` are the row's other values by the names of its columns. A table prints `before`
     above the frames, each of which begins with `indent`, and `after` below them. Formats with a row for each stack have
-    a row for each of `parts` instead, where there are any. `owner` is the outermost frame of a folded line, such as
+    a row for each of `parts` instead, if there are any. `owner` is the outermost frame of a folded line, such as
     "nginx-1234".
     """
 

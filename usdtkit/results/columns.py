@@ -22,7 +22,7 @@ time      CLOCK_MONOTONIC in nanoseconds; every format except the table adds the
 duration  nanoseconds, 0 or more
 integer   any whole number; count is one that is 0 or more; number may have a fraction
 string    text of usdtkit's own making
-text      a string that was read from the traced program: None where it could not be read, perhaps cut off
+text      a string that was read from the traced program: None if it could not be read, perhaps cut off
 bytes     the same of bytes, which JSON shows as hexadecimal digits
 stack     a `usdtkit.trace.Stack`, or None; formats show the labels of its frames
 list, object, buckets   values that only JSON can show whole
@@ -42,15 +42,15 @@ class Column:
     line. `meaning` is one phrase for the reader of a manual page or a JSON Schema.
 
     `unit` is the unit in which a table shows a duration: "s", "ms" or "us". `show` turns a value into the text of a
-    table's cell where the type alone does not say how; of a stack it is given the labels of its frames. Without `show`,
+    table's cell if the type alone does not say how; for a stack it is given the labels of its frames. Without `show`,
     a table puts a stack's frames on lines of their own, below a line with the text `above`. `left` aligns a number to
     the left.
 
-    `nullable` values may be None. An `optional` column is missing from the rows that some options give. A `table_only`
-    column is for people: other formats have the values that it was made of. `values` are all that a string can be.
+    `nullable` values may be None. An `optional` column is missing from the rows with some options. A `table_only`
+    column is for people: other formats have the values that it was made of. `values` are all values of a string.
     `fields` are the columns of an object, or of each object of a list. `offsets` and `addresses` say how the frames of
     a stack are labelled. `role` says what a picture makes of the value: the name of a call, the weight of a stack, the
-    phase of a call ("->" where it begins, "<-" where it ends), or the start of a call, where its time is not its end.
+    phase of a call ("->" when it begins, "<-" when it ends), or the start of a call if the row's time is not its end.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a tool writes: `usdtkit.NAME/VERSION`, its columns, and whether its rows come in blocks.
+    """The output of a tool: `usdtkit.NAME/VERSION`, its columns, and whether its rows come in blocks.
 
     The version rises when a column goes or changes its meaning.
     """

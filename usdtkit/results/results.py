@@ -26,10 +26,10 @@ def as_row(event: Any) -> Row:
 
 
 class Results:
-    """What a tool gives: a session with its columns. `Rows` and `Summaries` say how rows come about.
+    """The results of a tool: a session with its columns. Its two kinds are `Rows` and `Summaries`.
 
-    `notes` gives lines for the person at the terminal when the trace has ended. `exit_code` gives the exit code that
-    the results ask for, where the trace itself went well.
+    `notes` returns lines for the person at the terminal when the trace has ended. `exit_code` returns the exit code
+    that the results ask for, if the trace itself went well.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Results:
 
 
 class Rows(Results):
-    """A row for each event that `describe` makes one of; it returns None for all others.
+    """A row for each event. `describe` makes it, and returns None for events that have no row.
 
-    `rest` gives what is to be written when the trace has ended.
+    `rest` returns rows that are written when the trace has ended.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class Rows(Results):
 
 
 class Summaries(Results):
-    """What was summed up in each interval: `summarise` gives the blocks since the last call.
+    """The blocks of each interval: `summarise` returns those for the time since its last call.
 
-    `take` is given the events of what the kernel does not sum up by itself.
+    `take` is called with each event, for values that the kernel does not sum up by itself.
     """
 
     def __init__(
@@ -92,6 +92,6 @@ class Summaries(Results):
         self.take = take
 
     def every(self, seconds: float | None = None) -> Iterator[list[Block]]:
-        """The blocks of each interval of so many seconds, and of what is left at the end; None is one interval."""
+        """The blocks of each interval of this many seconds, and of the rest at the end. None means one interval."""
         for _ in self.session.intervals(seconds, self.take):
             yield list(self.summarise())

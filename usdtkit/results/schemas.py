@@ -1,4 +1,4 @@
-"""Columns → JSON Schema: what the objects look like that `--json` writes.
+"""Columns → JSON Schema of the objects that `--json` writes.
 
 Input: `Schema`s. Output: dictionaries for `json.dumps`. `usdtkit schema` prints them, and the tests check every line of
 every tool against them.
@@ -45,13 +45,13 @@ _WALL_TIME = {"type": "string", "format": "date-time", "description": "the wall-
 
 
 def of_rows(schema: Schema) -> dict[str, Any]:
-    """The JSON Schema of a tool's rows. Fields that it does not name do not occur."""
+    """The JSON Schema of a tool's rows. It names every field that can occur."""
     columns = [column for column in schema.columns if not column.table_only]
     return {"$schema": DRAFT, "title": schema.title, **_closed(*_properties(columns))}
 
 
 def _properties(columns: Sequence[Column]) -> tuple[dict[str, Any], list[str]]:
-    """The properties of an object with these columns, and which of them it always has."""
+    """The properties of an object with these columns, and the names of those that are always there."""
     properties: dict[str, Any] = {}
     required: list[str] = []
     for column in columns:
@@ -62,7 +62,7 @@ def _properties(columns: Sequence[Column]) -> tuple[dict[str, Any], list[str]]:
         if column.type in ("text", "bytes"):
             properties[f"{column.name}_truncated"] = {
                 "type": "boolean",
-                "description": f"true where only the beginning of {column.name} was read, and absent otherwise",
+                "description": f"true if only the beginning of {column.name} was read, and absent otherwise",
             }
     return properties, required
 

@@ -9,7 +9,7 @@
         for event in session:
             print(event.latency_ns, event.query)
 
-A session takes sources (`usdt`, `uprobe`, `uretprobe`, `pair`), each with actions: `emit` sends events, which
+A session takes sources (`usdt`, `uprobe`, `uretprobe`, `clock`, `pair`), each with actions: `emit` sends events, which
 iteration yields (`batches`: as columns); `count`, `sum`, `hist` and `stats` summarise in the kernel. Values and
 conditions are expressions; `ustack` is the calls that led to a hit, a `Stack`.
 """
@@ -42,14 +42,14 @@ from usdtkit.bpf.expressions import (
     us,
     ustack,
 )
-from usdtkit.model import Truncated, TruncatedBytes
+from usdtkit.model import Clock, Truncated, TruncatedBytes
 from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable, Sums
 from usdtkit.trace.events import Columns, Event, Texts, wall_time
 from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
-from usdtkit.trace.specs import FunctionSpec, Resolved, UsdtSpec, uprobe, uretprobe, usdt
+from usdtkit.trace.specs import FunctionSpec, Resolved, UsdtSpec, clock, uprobe, uretprobe, usdt
 from usdtkit.trace.together import Sources
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from usdtkit.trace.stacks import Stack
 
 __all__ = [
-    "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram",
+    "Clock", "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram",
     "KernelMap", "Pair", "Planned", "Resolved", "Session", "Source", "Sources", "Stack", "Statistics",
     "StatisticsTable", "Summary", "Sums", "Texts", "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer",
-    "caller", "cgroup", "comm", "cpu", "cstr", "deref", "gid", "goroutine", "ip", "latency", "ms", "now", "pid",
-    "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goroutine", "ip", "latency", "ms", "now",
+    "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

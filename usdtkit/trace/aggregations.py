@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from usdtkit.bpf.actions import Log2, Scale
 from usdtkit.bpf.statements import TableLayout
-from usdtkit.kernel.maps import Map
 from usdtkit.records import dataclass, field, replace
 
+if TYPE_CHECKING:
+    from usdtkit.kernel.maps import Map
+
 Key = tuple[Any, ...]
-Filled = list[tuple[Map, TableLayout]]
+Filled = list[tuple["Map", TableLayout]]
 """The maps in the kernel that make up one table, one for each source that fills it, and how to read each."""
 
 

@@ -1,4 +1,4 @@
-"""Whether the processes that map what is traced really have the breakpoints, and if not, why not.
+"""Checks that the processes which map a traced file really have the breakpoints, and finds out why if they do not.
 
 Input: the sites that a session has attached to. Output: lines for people, and a number for the account. This module
 decides when to look at which processes, and `breakpoints` looks at one process. Used by `presence`.
@@ -23,18 +23,18 @@ from usdtkit.trace.breakpoints import REMAPPED, AttachedFile, state_of
 
 SHOWN = 5  # processes that a line names
 MOST_FILES = 128  # files that are looked for in processes; each is kept open
-# Up to so many processes are looked at before the start is over. More are looked at in a thread: each takes 0.1 ms.
+# Up to this many processes are checked before the start is over, more in a thread: each takes 0.1 ms.
 FEW = 8
-# The time that a look at the end may take, when nothing came: enough for some thousand processes.
+# How long the check at the end may take if nothing came: enough for some thousand processes.
 LAST_LOOK_S = 0.5
 
-DANGER = "; one that starts now would copy our breakpoints too, and be killed by them"
-NOT_MAPPED = "it has not mapped what is traced"
+DANGER = "; a process that starts now would copy our breakpoints too, and be killed by them"
+NOT_MAPPED = "it has not mapped the traced file"
 
 
 @dataclass(frozen=True, slots=True)
 class Unarmed:
-    """Processes in which a file's probes are not in force, and the reason."""
+    """Processes that run a traced file without its breakpoints, and the reason."""
 
     reason: str
     path: str
@@ -49,7 +49,7 @@ class Unarmed:
 
 
 class _Look:
-    """What one look at the processes has found."""
+    """The result of one check of the processes."""
 
     def __init__(self) -> None:
         self.unarmed: dict[tuple[str, str], list[int]] = {}
@@ -64,7 +64,7 @@ class Armed:
         """`refused`: sites that were not attached, by path and file offset. `pids`: the processes; none means all."""
         self._pids = pids
         self._files: list[AttachedFile] = []
-        self._look = _Look()  # nobody was looked at yet
+        self._look = _Look()  # nothing has been checked yet
         self._look.is_whole = False
         self._tell: Callable[[str], object] | None = None
         self._reported: set[str] = set()
@@ -129,13 +129,13 @@ class Armed:
 
     @property
     def lines(self) -> list[str]:
-        """What to report: a line for each reason and file, or that nobody runs what is traced."""
+        """What to report: a line for each reason and file, or the line that no process maps the traced file."""
         if unarmed := self.unarmed:
             return [line.line + (DANGER if line.reason == REMAPPED and not self._pids else "") for line in unarmed]
         if self._pids or self._look.armed or not self._look.is_whole or not self._knows_all or not self._paths:
             return []
         others = f" or any of {len(self._paths) - 1} other files" if len(self._paths) > 1 else ""
-        unknown = f" ({self._look.unreadable} may not be looked into)" if self._look.unreadable else ""
+        unknown = f" ({self._look.unreadable} may not be inspected)" if self._look.unreadable else ""
         return [f"no running process maps {self._paths[0]}{others}; it is attached for those that start later{unknown}"]
 
     @property
@@ -143,7 +143,9 @@ class Armed:
         """What could not be seen of the processes that were given."""
         if not self._pids or not self._look.unreadable:
             return []
-        return [f"what is armed in {self._look.unreadable} of the processes cannot be seen without CAP_SYS_PTRACE"]
+        return [
+            f"whether {self._look.unreadable} of the processes have the probes cannot be seen without CAP_SYS_PTRACE"
+        ]
 
     def tell(self, tell: Callable[[str], object]) -> None:
         """Call `tell` with each line once, from the thread that finds it."""

@@ -14,6 +14,7 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.actions import Block
 from usdtkit.bpf.statements import SIZES
 from usdtkit.errors import NotFoundError, UsageError
+from usdtkit.records import dataclass
 from usdtkit.trace.aggregations import Filled
 from usdtkit.trace.kernelmap import Store
 from usdtkit.trace.plan import Planned, planned
@@ -22,6 +23,17 @@ from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
     from usdtkit.trace.rows import RowType
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a program runs: the bytes of its ring buffer, the entries of its tables (None: what suits most), how it is
+    attached (None: the best way that the kernel has), and whether its events come in the order of their time."""
+
+    ring_size: int
+    capacity: int | None
+    method: str | None
+    ordered: bool
 
 
 class Blueprint:

@@ -1,10 +1,10 @@
-"""Whether one process really has the breakpoints of a file that was attached to, and if not, why not.
+"""Checks that one process really has the breakpoints of a traced file, and finds out why if it does not.
 
 Input: the open file with its sites, and what /proc shows of a process. Output: the reason as a sentence, "" where the
 breakpoints are there, or None where the process does not run the file.
 
 The kernel reports success as soon as it has noted the file. A process that runs a copy of the code, or an older file of
-the same name, is then silently not traced. Therefore one breakpoint is looked for in the memory of each mapping. Used
+the same name, is then silently not traced. So this module looks for one breakpoint in the memory of each mapping. Used
 by `armed`.
 """
 
@@ -24,9 +24,9 @@ from usdtkit.maps import Identity, Mapping, mapping_at, mappings_in
 
 OVERLAYFS = b"overlay"
 
-REMAPPED = "its code is not the file's, but a copy of it in memory, as programs make for huge pages"
+REMAPPED = "it runs a copy of its code in memory, as programs make for huge pages"
 COPIED_UP = "its file has been changed since it started, and the overlay file system has another copy of it now"
-REPLACED = "it runs an older file of this name, which has been replaced since"
+REPLACED = "it runs an older version of this file, which has been replaced since"
 WRITABLE = "its mapping of the file is writable or shared, and the kernel puts no breakpoints there"
 NO_BREAKPOINT = "its memory has no breakpoint there"
 

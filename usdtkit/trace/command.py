@@ -1,8 +1,8 @@
 """A command that is started for a session and traced from its first instruction.
 
-Input: the words of the command, and the file that they run. Output: a process that waits before it becomes the
-program, so that a session can attach to it first. `presence` lets it go on when everything is attached, and ends it
-when the session is closed earlier than the command has ended by itself.
+Input: the words of the command, and the file that they run. Output: a process that waits before it becomes the program,
+so that a session can attach to it first. `presence` lets it continue when everything is attached, and ends it if the
+session is closed before the command has ended.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Command:
     def has_started_others(self) -> bool:
         """Whether it has started processes and waited for one of them. False after `close`."""
         try:
-            with open(f"/proc/{self.pid}/stat", "rb") as file:  # noqa: PTH123 pathlib is dear at the start
+            with open(f"/proc/{self.pid}/stat", "rb") as file:  # noqa: PTH123 importing pathlib takes long
                 fields = file.read().rpartition(b") ")[2].split()
         except OSError:
             return False
@@ -118,7 +118,7 @@ def find_program(words: Sequence[str]) -> str:
 
 
 def _become(program: str, words: Sequence[str], gate: int, failure: int, user: User | None, stdout: int | None) -> None:
-    """In the child: wait for the word, then exec. If the tracer dies meanwhile, exit."""
+    """In the child: wait for the word, then exec. If the tracer dies before that, exit."""
     try:
         if word := os.read(gate, 1):
             if stdout is not None:
@@ -139,7 +139,9 @@ def ending(status: int) -> str:
     if status >= 0:
         return f"the command exited with status {status}"
     if status == -signal.SIGTRAP:
-        return "the command was ended by SIGTRAP, as are programs that copy their code with our breakpoints in it"
+        return (
+            "the command was ended by SIGTRAP, as happens to programs that copy their code with our breakpoints in it"
+        )
     try:
         return f"the command was ended by {signal.Signals(-status).name}"
     except ValueError:  # a real-time signal

@@ -1,7 +1,8 @@
 """What a session is asked to trace: the names of probes and functions → sources and pairs, which take actions.
 
-Input: specs, and what is to be kept from a start to its end. Output: a `blueprint`, whose program can be compiled and
-whose plan can be read. Nothing is loaded or attached here: `session` does that. `finding` looks for what is named.
+Input: specs, and the values that a pair keeps from its start to its end. Output: a `blueprint`, whose program can be
+compiled and whose plan can be read. Nothing is loaded or attached here: `session` does that. `finding` finds the probes
+and functions by name.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
-from usdtkit.model import Function, HookKind, Probe
+from usdtkit.model import Clock, Function, HookKind, Probe
 from usdtkit.trace.blueprint import Blueprint
-from usdtkit.trace.command import find_program
 from usdtkit.trace.fields import as_value, both
 from usdtkit.trace.finding import Finder, Signatures, ThisMachine
 from usdtkit.trace.kernelmap import MAX_CAPACITY, USUAL_CAPACITY, KernelMap, Kind, Store
@@ -30,6 +30,7 @@ from usdtkit.trace.specs import (
     StrPath,
     UsdtSpec,
     check_places,
+    resolve_clock,
     resolve_probes,
     uprobe,
     uretprobe,
@@ -38,12 +39,12 @@ from usdtkit.trace.specs import (
 
 
 class Definition:
-    """What is traced of the processes `pid`, of a `command` that will be started, or of all.
+    """What a session traces in the processes `pid`, in a `command` that will be started, or in all processes.
 
     `string_size`: bytes read of a string argument. `capacity`: how many entries each of its tables can hold; None
-    leaves each the size that suits most. `returns`: how the returns of functions are seen, one of
-    `usdtkit.model.RETURN_POLICIES`. `offline`: nothing on this machine is inspected; sources are what
-    `usdtkit.signatures` knows of them, and the first `lacking` of them that are looked for do not exist.
+    leaves each at its usual size. `returns`: how the returns of functions are seen, one of
+    `usdtkit.model.RETURN_POLICIES`. `offline`: nothing on this machine is inspected; sources come from
+    `usdtkit.signatures`, and the first `lacking` searches find nothing.
     """
 
     def __init__(
@@ -58,22 +59,22 @@ class Definition:
         lacking: int = 0,
     ) -> None:
         if not 1 <= string_size <= ex.MAX_STRING:
-            raise UsageError(f"strings of {string_size} bytes", hint=f"from 1 to {ex.MAX_STRING}")
+            raise UsageError(f"strings cannot be read with {string_size} bytes", hint=f"from 1 to {ex.MAX_STRING}")
         if pid is not None and command is not None:
             raise UsageError("a session traces processes, or a command, not both")
         if capacity is not None and not 1 <= capacity <= MAX_CAPACITY:
-            raise UsageError(f"tables with a capacity of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
+            raise UsageError(f"tables cannot have a capacity of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
         # Each once: a process that is attached to twice would be counted twice.
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         if pid is not None and not self.pids:
-            raise UsageError("an empty list of processes to trace", hint="None stands for all")
+            raise UsageError("an empty list of processes to trace", hint="None traces all processes")
         self.search_pids = self.pids
         """The processes whose files are searched: not that of a command, which maps none of its files yet."""
         self.command = () if command is None else tuple(command)
         """The words of the command that will be started, or ()."""
         self.offline = offline
         """Whether nothing on this machine is inspected."""
-        self._program = None if command is None or offline else os.path.realpath(find_program(command))
+        self._program = None if command is None or offline else _program(command)
         self._capacity = capacity
         self._finder: Finder = Signatures(lacking) if offline else ThisMachine(self.search_pids, self._program)
         self._blueprint = Blueprint(Returns(returns, self.pids), string_size)
@@ -118,7 +119,7 @@ class Definition:
         `keep` names what is read at the start and can be used at the end: names of arguments, or name → expression.
         """
         if not 1 <= nesting <= MOST_NESTING:
-            raise UsageError(f"a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
+            raise UsageError(f"a pair cannot have a nesting of {nesting}", hint=f"from 1 to {MOST_NESTING}")
         blueprint, first = self._blueprint, self.resolve(start)
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
@@ -127,6 +128,11 @@ class Definition:
             first, second = blueprint.returns.of(first)
         else:
             second = self.resolve(end)
+        for clock in (side for side in (first, second) if side.kind == "clock"):
+            raise UsageError(
+                f"{clock.what}: a sample of a clock neither begins nor ends anything",
+                hint="session.source(clock(…)), with actions of its own",
+            )
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"
         keys = key if isinstance(key, tuple) else (key, key)
         start_hook = blueprint.add_source(first)
@@ -149,11 +155,11 @@ class Definition:
         return KernelMap(store)
 
     def narrow(self, condition: ex.Expression) -> None:
-        """See only the hits for which `condition` is true, with every source and pair that is made from now on.
+        """Limit every source and pair that is made from now on to the hits for which `condition` is true.
 
         A pair is decided upon at its end, so that the condition may ask for `latency`; its start as a source is
-        narrowed too, but still begins every pair. Entries are deleted from maps at every hit: one whose end was not
-        seen would stay.
+        narrowed too, but still begins every pair. Entries are deleted from maps at every hit, whether or not the
+        condition holds, because otherwise they would stay.
         """
         self._narrowed = both(self._narrowed, condition)
 
@@ -172,8 +178,10 @@ class Definition:
         """Where a spec leads in what the session traces. NotFoundError; UsageError of a place within an instruction."""
         if isinstance(spec, Resolved):
             if spec.kind != "usdt":  # whose sites are said by its file
-                check_places(spec.places)
+                check_places(spec.user_places)
             return spec
+        if isinstance(spec, Clock):
+            return resolve_clock(spec)
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
         return self._finder.places(spec)
@@ -191,7 +199,7 @@ class Definition:
             return Resolved(spec.what, kind, spec.arguments_of(spec.functions), ())
 
     def remark(self, text: str) -> None:
-        """Add a sentence for whoever traces; the command line shows it when the trace starts."""
+        """Add a sentence for the user of the trace. The command line shows it when the trace starts."""
         if text not in self._remarks:
             self._remarks.append(text)
             if self.on_remark is not None:
@@ -199,7 +207,8 @@ class Definition:
 
     @property
     def remarks(self) -> list[str]:
-        """What whoever traces should know, one sentence each: what `remark` was given, and where functions are."""
+        """Sentences for the user of the trace: those that `remark` was given, and those that say where functions were
+        found."""
         return [*self._remarks, *self._finder.remarks()]
 
     def program(self) -> programs.Program:
@@ -212,3 +221,10 @@ class Definition:
     def plan(self) -> list[Planned]:
         """Every site that `start` would attach to, and nothing attached."""
         return self._blueprint.plan(self.pids)
+
+
+def _program(command: Sequence[str]) -> str:
+    """The file that a command runs."""
+    from usdtkit.trace.command import find_program  # lazy: most sessions start no command
+
+    return os.path.realpath(find_program(command))

@@ -1,8 +1,8 @@
 """Records from the ring buffer → Python objects with named fields, or columns.
 
-Input: the memory of a `bpf.ringbuf`, and the layouts of `bpf.program`. Output: events of one type for each `emit`, with
+Input: the memory of `kernel.ring`, and the layouts of `bpf.program`. Output: events of one type for each `emit`, with
 `time_ns` (CLOCK_MONOTONIC), `pid`, `tid` and `probe` (the probe's or function's name) before its other fields. The work
-is done in C (native/events.c), many events at a time. `rows` makes objects of a user's class of them.
+is done in C (native/events.c), many events at a time. `rows` turns them into objects of a user's class.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Columns:
 
 
 class Decoders:
-    """Reads all that one program sends: events of as many types as there are `rows`, each of which is the class that
-    the events of a type become, or None. `probes` are the names of the probes by their numbers.
+    """Reads the events that one program sends. `rows` has an entry for each type of event: the class that its events
+    become, or None. `probes` are the names of the probes by their numbers.
 
     `stack` knows the stacks by their ids, which is what the program sends; only a program that has some needs it.
     """

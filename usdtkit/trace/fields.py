@@ -34,11 +34,13 @@ def named(
     `own_names` are names that mean something else at this source than everywhere: its arguments, and what it keeps.
     """
     if not all(isinstance(name, str) for name in names):
-        raise UsageError("an expression stands where a name is expected", hint="give it one: name=expression")
+        raise UsageError("an expression was given where a name is expected", hint="give it one: name=expression")
     expressions: dict[str, ex.Expression] = {field_name(name, own_names): ex.Name(name) for name in names}
     for name, value in fields.items():
         if name in expressions or not is_free(name):
-            raise UsageError(f"a field cannot be called {name!r} here", hint="each name once, a Python identifier")
+            raise UsageError(
+                f"a field cannot be called {name!r} here", hint="use a Python identifier, and each name once"
+            )
         expressions[name] = ex.lift(value)
     return expressions
 
@@ -63,11 +65,13 @@ def is_free(name: str) -> bool:
 def raw_field(name: str, type: str, string_size: int) -> Field:
     """A field that a user's C fills. UsageError where C or Python does not allow the name, or there is no such type."""
     if not name.isidentifier() or not name.isascii() or name.startswith("_") or name in HEADER:
-        raise UsageError(f"a field cannot be called {name!r} here", hint="a name that C and Python allow")
+        raise UsageError(f"a field cannot be called {name!r} here", hint="use a name that C and Python allow")
     if type in ("str", "bytes"):
         return Field(name, "str" if type == "str" else "bytes", string_size)
     if type not in RAW_NUMBERS:
-        raise UsageError(f"a field {name!r} of type {type!r}", hint=f"one of {', '.join(RAW_NUMBERS)}, str, bytes")
+        raise UsageError(
+            f"a field {name!r} cannot have the type {type!r}", hint=f"one of {', '.join(RAW_NUMBERS)}, str, bytes"
+        )
     return Field(name, RAW_NUMBERS[type])
 
 

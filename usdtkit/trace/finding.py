@@ -21,7 +21,7 @@ from usdtkit.trace.specs import FunctionSpec, Resolved
 
 
 class Finder(Protocol):
-    """What a definition needs in order to find what a user names. Every method raises NotFoundError."""
+    """Finds the probes and functions that a user names, for a `Definition`. Every method raises NotFoundError."""
 
     def probes(self, name: str, path: str | None) -> list[Probe]:
         """The probes of that name (globs allowed) in the file at `path`, or in everything that is traced."""
@@ -33,7 +33,7 @@ class Finder(Protocol):
         """The places of a spec of functions."""
 
     def remarks(self) -> list[str]:
-        """What is worth knowing about where the functions were found, one sentence each."""
+        """Sentences for the user that say where functions were found, if that is not obvious."""
 
 
 class ThisMachine:
@@ -78,7 +78,7 @@ class Signatures:
     """Takes from `usdtkit.signatures` what probes and functions look like, and finds no places for them.
 
     The text of a program does not depend on the places, so it is the one that a machine with the software would build.
-    With `lacking`, the first so many searches find nothing, which shows what a tool does on machines without these.
+    The first `lacking` searches find nothing, which shows what a tool does on machines that lack these functions.
     """
 
     def __init__(self, lacking: int = 0) -> None:
@@ -89,7 +89,7 @@ class Signatures:
         provider, _, probe = name.partition(":")
         known = known_arguments(provider, probe)
         if known is None:
-            raise NotFoundError(f"the arguments of {name} are only known where a program with it is")
+            raise NotFoundError(f"the arguments of {name} are only known on a machine that has a program with it")
         from usdtkit.elf.notes import name_operands  # lazy: a session that is not offline reads notes only if it must
 
         arguments = name_operands(sum(width_of(type) for _, type in known), known)

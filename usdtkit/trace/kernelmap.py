@@ -9,13 +9,15 @@ from __future__ import annotations
 import keyword
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.layout import Field, Layout
 from usdtkit.bpf.render import store_name
 from usdtkit.errors import UsageError
-from usdtkit.kernel.maps import Map
+
+if TYPE_CHECKING:
+    from usdtkit.kernel.maps import Map
 
 Kind = Literal["u64", "i64", "stack"]
 _KINDS = ("u64", "i64", "stack")
@@ -31,9 +33,9 @@ class Store:
 
     def __init__(self, number: int, capacity: int, fields: Mapping[str, Kind]) -> None:
         if not 1 <= capacity <= MAX_CAPACITY:
-            raise UsageError(f"a map of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
+            raise UsageError(f"a map cannot have {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
         if not fields:
-            raise UsageError("a map without fields", hint='such as since="u64"')
+            raise UsageError("a map needs at least one field", hint='such as since="u64"')
         for name, kind in fields.items():
             if name in ("pid", "key") or name.startswith("_") or keyword.iskeyword(name):
                 raise UsageError(f"a field of a map cannot be called {name!r}")
@@ -69,7 +71,7 @@ class KernelMap:
         fields = self._store.layout.fields
         names = [stored.name for stored in fields]
         if field not in names:
-            raise UsageError(f"this map holds no {field!r}", hint=f"it holds {', '.join(names)}")
+            raise UsageError(f"this map has no field {field!r}", hint=f"its fields are {', '.join(names)}")
         index = names.index(field)
         return ex.MapValue(self._store.number, index, fields[index].kind, key)  # type: ignore[arg-type]  # checked above
 

@@ -1,8 +1,8 @@
-"""What a process had mapped to execute, at one moment → frames for the addresses of its stacks.
+"""The executable mappings of a process at one moment → frames for the addresses of its stacks.
 
 Input: /proc/PID/maps, the files that it names, which `trace.symbols` holds open, and the process's perf maps. Output:
-`Frame`s for `trace.stacks`. An `AddressSpace` that was read while the process ran still answers after its end. Where
-the process had ended before, `Remains` answers from what the kernel noted when it took the stack.
+`Frame`s for `trace.stacks`. An `AddressSpace` that was read while the process ran still answers after its end. If the
+process had already ended, `Remains` makes the frames from what the kernel noted when it took the stack.
 """
 
 # ruff: noqa: PTH116  asked for every new stack, where pathlib would take a large part of the time
@@ -65,7 +65,7 @@ class AddressSpace:
 
     @classmethod
     def of(cls, pid: int, files: Files) -> AddressSpace | None:
-        """The address space of a running process; None where it has ended, or may not be looked into."""
+        """The address space of a running process; None where it has ended, or may not be inspected."""
         try:
             program = _program(pid)
             maps = maps_of(pid)

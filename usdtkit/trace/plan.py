@@ -7,21 +7,20 @@ of `Session.plan`, and the numbers of `Session.summary`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.cookie import NAMESAKE_SHIFT, NAMESAKES, function_cookie, usdt_cookie
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.attach.sites import FileSites, UprobeSite
-from usdtkit.kernel.rejections import REJECTED
 from usdtkit.model import UserPlace
 from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Resolved
 
 if TYPE_CHECKING:
     from usdtkit.elf.instructions import Cost
+    from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
     from usdtkit.model import Argument
     from usdtkit.trace.stacks import Stacks
 
@@ -38,11 +37,11 @@ class Summary:
     - `abandoned`: starts whose end cannot come any more, because the thread or process ended, because the call was left
       by an exception or longjmp, or because the key started again
     - `unreadable`: values that could not be read
-    - `no_stack`: hits of which no stack could be taken, because there was no room or the process is a 32-bit one
-    - `open`: calls of functions that had neither returned nor been seen to be left when this was read
+    - `no_stack`: hits without a stack, because there was no room for it or because the process is a 32-bit one
+    - `open`: calls of functions that had not ended when this was read
     - `rejected`: calls of probes that were not fired because their values did not fit; programs that use usdtkit count
       them
-    - `unarmed`: processes that run what is traced but have no breakpoints there; `Session.unarmed` lists them
+    - `unarmed`: processes that run what is traced but have no breakpoints there; `Session.presence.unarmed` lists them
     - `command_status`: how the session's command ended by itself, as an exit status or the negative number of a signal.
       None while the command runs, and where there is none
     - `duration_s`: seconds since the session was attached, until it was detached
@@ -68,13 +67,15 @@ class Summary:
 class Planned:
     """One site that a session attaches to.
 
-    - `kind`: usdt, entry or return
+    - `kind`: usdt, entry, return or clock
+    - `path`: the file; "" for a clock, which is in none
     - `file_offset`, `semaphore_offset`: in the file; the latter is 0 where the site has no semaphore
     - `pids`: the processes; none means every process
     - `arguments`: those that the source can be asked for
     - `cost`: what the kernel does at a hit. An instruction that is "emulated" costs half a microsecond, one that is
       "stepped" 7 to 17. There must be no probe on one that is "refused", "mistaken" for another, or "held" (a system
-      call, which no signal could then interrupt).
+      call, which no signal could then interrupt). A clock has "interrupt": the timer interrupts the program for 1 to 2
+      microseconds, and no instruction is replaced.
     - `returns`, `why`: how the function's returns are observed, as `usdtkit.model.ReturnsBy` has it, and the reason
     """
 
@@ -85,7 +86,7 @@ class Planned:
     semaphore_offset: int
     pids: tuple[int, ...]
     arguments: tuple[Argument, ...]
-    cost: Cost
+    cost: Cost | Literal["interrupt"]
     returns: str
     why: str
 
@@ -100,6 +101,7 @@ class Plan:
     """What is given to the kernel.
 
     - `sites`: by file
+    - `kernel_sites`: those of sources that are in no file
     - `operands`: the entries of the map `operands`
     - `probe_names`: the names of probes, by number
     - `numbers`: of each hook, the number of the probe that its sites get if they are found only later
@@ -107,6 +109,7 @@ class Plan:
     """
 
     sites: dict[OpenFile, FileSites]
+    kernel_sites: list[KernelSite]
     operands: list[bytes]
     probe_names: list[str]
     numbers: list[int]
@@ -121,7 +124,7 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
     costs: dict[UserPlace, Cost] = {}
     by_file: dict[OpenFile | str, list[UserPlace]] = {}
     for resolved in places:
-        for place in resolved.places:
+        for place in resolved.user_places:
             by_file.setdefault(place.file or place.path, []).append(place)
     for in_file in by_file.values():
         try:
@@ -134,6 +137,8 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
             *(hook.kind, place.name, place.path, place.file_offset, place.semaphore_offset, pids),
             *(hook.arguments, costs[place], place.returns, place.why),
         )
+        if isinstance(place, UserPlace)
+        else Planned(hook.kind, place.name, "", 0, 0, pids, (), "interrupt", "", "")
         for hook, resolved in zip(hooks, places, strict=True)
         for place in resolved.places
     ]
@@ -142,7 +147,12 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
 def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:
     """The plan of a session's hooks, each with its places. With `stacks`, USDT sites that begin a function are
     marked."""
+    # lazy: 1 ms with the compiled shim, and help has no sites
+    from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
+    from usdtkit.kernel.rejections import REJECTED
+
     sites: dict[OpenFile, FileSites] = {}
+    kernel_sites: list[KernelSite] = []
     lists: dict[tuple[bytes, ...], int] = {}
     # A hook has numbers that no other has, in a row, so that a cookie says which hook is meant. Only a call's return
     # has the numbers of its entry, because they meet by these.
@@ -156,6 +166,10 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
         first = resolved.places[0].name if resolved.places else resolved.what
         numbers.append(names.setdefault((owner.index, first), len(names)))
         for place in resolved.places:
+            if not isinstance(place, UserPlace):
+                number = names.setdefault((owner.index, place.name), len(names))
+                kernel_sites.append(KernelSite(hook.function, place, function_cookie(number)))
+                continue
             opened = place.opened
             file = sites.setdefault(opened, FileSites())
             if place.file is not None:
@@ -185,7 +199,7 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
                 file.add_call(hook.call.function, hook.function, site)
     rejected: dict[tuple[OpenFile, int], str] = {}  # each once, however many sources have its probe
     for resolved in places:
-        for place in resolved.places if resolved.kind == "usdt" else ():
+        for place in resolved.user_places if resolved.kind == "usdt" else ():
             if place.rejected_offset:
                 rejected.setdefault((place.opened, place.rejected_offset), place.name)
     by_number = dict(enumerate(rejected.values(), len(names)))
@@ -195,9 +209,8 @@ def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks
     for opened, counted in counting.items():
         # Before all others, because a program may call a probe as soon as it sees that it is traced.
         sites[opened].plain = {REJECTED: counted, **sites[opened].plain}
-    return Plan(
-        sites, [entry for entries in lists for entry in entries], [name for _, name in names], numbers, by_number
-    )
+    operands = [entry for entries in lists for entry in entries]
+    return Plan(sites, kernel_sites, operands, [name for _, name in names], numbers, by_number)
 
 
 def totals(

@@ -1,4 +1,4 @@
-"""What a session does in the traced processes themselves: its armed check, its semaphores, its command.
+"""The part of a session that concerns the traced processes: checks for breakpoints, semaphores, the command.
 
 Input: the sites that `session` has attached to. Output: lines for people, the processes that are not traced, and how
 the command ended. `armed` and `semaphores` do the work.
@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.errors import UnsupportedError
-from usdtkit.kernel.attach.sites import Refusal, SitesByFile
-from usdtkit.trace.armed import Armed, Unarmed
-from usdtkit.trace.command import Command
 
 if TYPE_CHECKING:
+    from usdtkit.kernel.attach.sites import Refusal, SitesByFile
+    from usdtkit.trace.armed import Armed, Unarmed
+    from usdtkit.trace.command import Command
     from usdtkit.trace.semaphores import Semaphores
 
 # Options of node, and a setting of PHP, with which they copy their own code to huge pages when they start.
@@ -23,7 +23,7 @@ COPYING = ("--use-largepages=on", "--use-largepages=silent", "opcache.huge_code_
 
 
 class Presence:
-    """What a session has in the processes, from its attachment to its end."""
+    """The breakpoint checks, semaphores and command of a session, from its attachment to its end."""
 
     def __init__(self, pids: Sequence[int], command: Command | None, method: str | None) -> None:
         """`pids`: the processes that the session traces; none means all. `command`: the child that it has started, if
@@ -42,6 +42,8 @@ class Presence:
 
     def attached(self, sites: SitesByFile, refused: Collection[Refusal]) -> None:
         """To be called when the session has attached for the first time, to these sites without those `refused`."""
+        from usdtkit.trace.armed import Armed  # lazy: 0.8 ms, and neither help nor --explain attaches
+
         self._armed = Armed(sites, {(refusal.path, refusal.file_offset) for refusal in refused}, self._pids)
         self.extended(sites)
 
@@ -104,19 +106,19 @@ class Presence:
 
     @property
     def unarmed(self) -> list[Unarmed]:
-        """Processes that run what is traced but have no breakpoints there, by reason and file.
+        """Processes that run a traced file but have no breakpoints in it, by reason and file.
 
         The session looks for them after its start, and again before its end if nothing came.
         """
         return [] if self._armed is None else self._armed.unarmed
 
     def reasons(self) -> list[str]:
-        """Why nothing came, as far as that is known: lines for people, often none. Ask before `close`."""
+        """Known reasons why no event arrived: lines for people, often none. Call this before `close`."""
         reasons = [] if self._armed is None else [*self._armed.lines, *self._armed.doubts]
         if self._semaphores is not None:
             reasons += self._semaphores.lines
         if self._command is not None and self._command.has_started_others():
-            reasons.append("the command has started other processes, and only its own is traced")
+            reasons.append("the command has started other processes, but only the process of the command is traced")
         return reasons
 
     @property
@@ -142,5 +144,5 @@ def refuse_copying(program: str, words: Sequence[str], paths: Collection[str]) -
     if copying is not None and os.path.realpath(program) in map(os.path.realpath, paths):
         raise UnsupportedError(
             f"{program} copies its code to huge pages ({copying}), and breakpoints in the copy would kill it",
-            hint="leave that out while you trace it, or trace its libraries",
+            hint="start it without that while you trace it, or trace its libraries",
         )

@@ -1,7 +1,7 @@
 """Drop all privileges of this process, and become another user.
 
 Input: the name or number of a user. Output: none; the process is changed. `running` calls this once everything is
-attached: from then on a session needs nothing but its open descriptors.
+attached: from then on, a session only needs its open descriptors.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ class User:
             user = NOBODY if caller == "0" else caller
         account = _account(user)
         if account.uid == 0:
-            raise UsageError(
-                "dropping privileges and staying root contradict each other", hint="another user: --drop-to"
-            )
+            raise UsageError("privileges cannot be dropped by becoming root", hint="choose another user: --drop-to")
         return account
 
     def assume(self) -> None:

@@ -1,8 +1,8 @@
 """Processes whose stacks were taken → why Python's functions are not in them, and what to do about it.
 
-Input: what `trace.memory` knows of the processes. Output: lines for `Session.advice`. A native stack shows Python's
-functions if CPython runs each of them by machine code of its own (3.12 and later, with -X perf), and if the
-interpreter, whose frames lie between these, keeps frame pointers.
+Input: what `trace.memory` knows of the processes. Output: lines for `Session.advice`. A native stack shows Python
+functions under two conditions. CPython must run each function through its own piece of machine code (3.12 and later,
+with -X perf), and the interpreter, whose frames lie between those, must keep frame pointers.
 """
 
 from __future__ import annotations

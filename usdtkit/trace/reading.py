@@ -10,13 +10,15 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain, islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from usdtkit.errors import UsageError
 from usdtkit.trace.blueprint import Blueprint
 from usdtkit.trace.events import Columns
-from usdtkit.trace.running import Running
 from usdtkit.trace.waiting import Waiter
+
+if TYPE_CHECKING:
+    from usdtkit.trace.running import Running
 
 HOUR_S = 3600.0  # poll(2) counts milliseconds in an int
 Row = TypeVar("Row")
@@ -36,7 +38,7 @@ class Reading:
         raise NotImplementedError
 
     def detach(self) -> None:
-        """Take all probes off; what was counted and sent stays readable until `close`."""
+        """Remove all probes. Counts and events can be read until `close`."""
         raise NotImplementedError
 
     @property
@@ -87,7 +89,8 @@ class Reading:
             raise UsageError("no source sends events", hint=f"source.emit(into={row.__name__})")
         if not all(declared is not None and issubclass(declared.type, row) for declared in rows):
             raise UsageError(
-                f"the session also sends events that are no {row.__name__}", hint=f"emit(…, into={row.__name__})"
+                f"the session also sends events that are not of type {row.__name__}",
+                hint=f"emit(…, into={row.__name__})",
             )
         return Events(self)
 
@@ -97,7 +100,7 @@ class Reading:
             yield from self.drain_columns()
 
     def intervals(self, seconds: float | None = None, take: Callable[[Any], object] | None = None) -> Iterator[None]:
-        """For sessions that summarise: run as iteration does, yield every so many seconds, and at the end.
+        """For sessions that summarise: run as iteration does, and yield every `seconds` seconds and at the end.
 
         `take` is called with each event as it comes.
         """

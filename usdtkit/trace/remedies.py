@@ -17,17 +17,17 @@ def remedies(summary: Summary, larger: str) -> list[str]:
     if summary.full:
         were = "was" if summary.full == 1 else "were"
         lines.append(
-            f"{_hits(summary.full)} {were} not followed because a table was full: {larger} gives the tables more room"
+            f"{_hits(summary.full)} {were} not followed because a table was full: {larger} makes the tables larger"
         )
     if summary.overflow:
         lines.append(
             f"{summary.overflow:,} starts were abandoned because too many were open in one thread: those that never "
-            "end, or a recursion that is deeper than what is followed; nesting=N of Session.pair allows more"
+            "end, or a recursion that is too deep to follow; nesting=N of Session.pair allows more"
         )
     if summary.no_stack:
         lines.append(
-            f"no stack was taken of {_hits(summary.no_stack)}: {larger} helps where there were more than 32,768 "
-            "different ones; more than 2,700 new ones at once have no room, nor have those of 32-bit processes"
+            f"{_hits(summary.no_stack)} have no stack: {larger} helps if there were more than 32,768 "
+            "different stacks, but not with more than 2,700 new ones at once, or with 32-bit processes"
         )
     return lines
 

@@ -48,7 +48,7 @@ class Returns:
     def __init__(self, policy: str, pids: Sequence[int]) -> None:
         """`policy`: one of RETURN_POLICIES. `pids`: the processes that are traced; () for a command, or for all."""
         if policy not in RETURN_POLICIES:
-            raise UsageError(f"{policy!r} is no way to see returns", hint=f"one of {', '.join(RETURN_POLICIES)}")
+            raise UsageError(f"{policy!r} is not a way to see returns", hint=f"one of {', '.join(RETURN_POLICIES)}")
         self._policy = policy
         self._pids = pids
         self._harmless: str | None = None  # why return probes harm nothing in these processes; None before the search
@@ -65,7 +65,7 @@ class Returns:
         exits: list[UserPlace] = []
         refused: list[UsdtkitError] = []
         finders: dict[OpenFile, _FileExits] = {}
-        for place in entered.places:
+        for place in entered.user_places:
             file = place.opened
             finder = finders.get(file) or finders.setdefault(file, _FileExits(file))
             try:
@@ -92,11 +92,11 @@ class Returns:
 
         Those of Go's functions are not their first instructions, which run again after the stack has grown.
         """
-        if resolved.kind != "entry" or not any(_is_entry_of_go(place) for place in resolved.places):
+        if resolved.kind != "entry" or not any(_is_entry_of_go(place) for place in resolved.user_places):
             return resolved
         finders: dict[OpenFile, _FileExits] = {}
         places = []
-        for place in resolved.places:
+        for place in resolved.user_places:
             if _is_entry_of_go(place) and place.function is not None:
                 finder = finders.setdefault(place.opened, _FileExits(place.opened))
                 with contextlib.suppress(UnsupportedError):  # such as assembler code, which keeps its first instruction
@@ -108,7 +108,7 @@ class Returns:
         """Where Go's descriptor of a goroutine has its number: one offset for all files of these functions, or 0."""
         from usdtkit.elf.golang import goid_offset
 
-        offsets = {goid_offset(Image(file.path, file)) for file in {place.opened for place in resolved.places}}
+        offsets = {goid_offset(Image(file.path, file)) for file in {place.opened for place in resolved.user_places}}
         return offsets.pop() if len(offsets) == 1 else 0
 
     def _one(self, place: UserPlace, finder: _FileExits) -> tuple[UserPlace, list[UserPlace]]:
@@ -130,7 +130,7 @@ class Returns:
                 )
             return _probed(place, "asked for")
         if self._policy == "auto" and returns_only(place.path, function.name):
-            return _probed(place, "known to be left by its return only")
+            return _probed(place, "it is known to end only by returning")
         try:
             exits = finder.find(function)
         except UnsupportedError as error:
@@ -142,10 +142,14 @@ class Returns:
                 return _probed(place, why)
             interrupted = self._why_interrupted(place.opened) if exits.is_leaf else ""
             if exits.is_leaf and not interrupted:
-                return _probed(place, "calls nothing, so that it is only left by its return")
+                return _probed(place, "it calls nothing, so it can only end by returning")
             why = interrupted or "exceptions, cancellation or coroutines may leave it"
         else:
-            why = "asked for" if self._policy == "sites" else "it is Go's, where return probes would end the program"
+            why = (
+                "asked for"
+                if self._policy == "sites"
+                else "it is a Go function, where return probes would crash the program"
+            )
         leaving = [self._exit(place, exit, why) for exit in exits.sites]
         shared = any(exit.shared for exit in exits.sites) * EXIT_IS_SHARED
         return replace(place, file_offset=exits.entry, returns="sites", why=why, flags=shared), leaving
@@ -153,10 +157,10 @@ class Returns:
     def _exit(self, place: UserPlace, exit: Exit, why: str) -> UserPlace:
         flags = exit.shared * EXIT_IS_SHARED
         if self._policy == "auto" and exit.kind == "jump" and _ends_safely(exit.to):
-            why = f"goes on in {exit.to}, which is only left by its return"
+            why = f"it continues in {exit.to}, which can only end by returning"
             return replace(place, file_offset=exit.file_offset, returns="tail", why=why, flags=flags)
         if not exit.final:
-            why += f"; its time ends where it goes on in {exit.to}, and its return value is not known there"
+            why += f"; its time ends where it continues in {exit.to}, and its return value is not known there"
         flags |= exit.condition | (exit.kind == "branch") * EXIT_IS_BRANCH | (not exit.final) * EXIT_LACKS_VALUE
         return replace(place, file_offset=exit.file_offset, returns="sites", why=why, flags=flags)
 
@@ -234,7 +238,7 @@ def _why_harmless(pids: Sequence[int]) -> str:
     except UsdtkitError:
         return ""
     which = f"process {pids[0]}" if len(pids) == 1 else "these processes"
-    return f"no code in {which} can leave a function otherwise or switch stacks"
+    return f"no code in {which} can leave a function in another way or switch stacks"
 
 
 def _programs(pids: Sequence[int]) -> list[OpenFile]:

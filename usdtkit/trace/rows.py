@@ -32,13 +32,13 @@ class RowType:
 
     @property
     def name(self) -> str:
-        """What a user calls the class."""
+        """The name of the class, for messages."""
         return self.type.__qualname__
 
     def choose(
         self, asked: Mapping[str, ex.Expression], known: Mapping[str, ex.Expression]
     ) -> dict[str, ex.Expression]:
-        """The fields of the event besides its header: those that were asked for, and the others as far as `known`.
+        """The fields of the event besides its header: from `asked`, and else from `known`.
 
         UsageError names the fields that the class lacks, or that nothing is known of.
         """
@@ -49,8 +49,8 @@ class RowType:
         needed = [name for name in self.fields if name not in HEADER]
         if unknown := [name for name in needed if name not in asked and name not in known]:
             raise UsageError(
-                f"{self.name} asks for {', '.join(unknown)}, which is not known here",
-                hint=f"a field=expression for it, or one of {', '.join(known)}",
+                f"{self.name} needs {', '.join(unknown)}, which is not known here",
+                hint=f"give a field=expression for it, or use {', '.join(known)}",
             )
         return {name: asked[name] if name in asked else known[name] for name in needed}
 
@@ -68,7 +68,7 @@ class RowType:
         for name in self.fields:
             if name in values and not _may_be(annotations.get(name, Any), values[name]):
                 kind = values[name].__name__
-                raise UsageError(f"{self.name}.{name} is not annotated as {kind}, which it is", hint=f"{name}: {kind}")
+                raise UsageError(f"{self.name}.{name} must be annotated as {kind}", hint=f"{name}: {kind}")
 
     def maker(self, names: Mapping[str, str]) -> Callable[[Any], Any]:
         """What makes a row of an event, which has the fields under these `names`."""
@@ -98,7 +98,7 @@ def row_type(into: type) -> RowType:
             names = tuple(getattr(field, "alias", None) or field.name for field in taken)
             return RowType(into, names, any(field.kw_only is True for field in taken))
     raise UsageError(
-        f"{into!r} is no class that says its fields",
+        f"{into!r} is not a class that declares fields",
         hint="a dataclass, a NamedTuple or a class of attrs, with a field or more",
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import starmap
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,14 @@ from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
 from usdtkit.kernel import rejections
 from usdtkit.kernel.attach.links import Links
-from usdtkit.kernel.attach.sites import REWRITTEN, FileSites, Refusal, UprobeSite
+from usdtkit.kernel.attach.sites import REWRITTEN, FileSites, KernelSite, Refusal, UprobeSite
 from usdtkit.kernel.load import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import UserPlace
 from usdtkit.processes import runs, threads
-from usdtkit.records import dataclass, replace
-from usdtkit.trace.blueprint import Blueprint
+from usdtkit.records import replace
+from usdtkit.trace.blueprint import Blueprint, Settings
 from usdtkit.trace.events import Columns, Decoders
 from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
 from usdtkit.trace.presence import Presence
@@ -42,17 +43,6 @@ from usdtkit.trace.stream import Stream
 if TYPE_CHECKING:
     from usdtkit.trace.privileges import User
     from usdtkit.trace.stacks import Stacks
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a program runs: the bytes of its ring buffer, the entries of its tables (None: what suits most), how it is
-    attached (None: the best way that the kernel has), and whether its events come in the order of their time."""
-
-    ring_size: int
-    capacity: int | None
-    method: str | None
-    ordered: bool
 
 
 class Running:
@@ -93,6 +83,7 @@ class Running:
         self._waiting: Iterator[Any] = iter(())
         self._threads = 0  # that there were when all was attached
         self._final: Summary | None = None
+        self._final_totals: dict[str, int] | None = None
         self._decoders: Decoders | None = None
         self.started_at = self._ended_at = 0.0
         self.received = 0
@@ -115,7 +106,8 @@ class Running:
         self._presence.attaching(self._plan.sites)
         self._links = Links(self._loaded, self._settings.method)
         self.started_at = time.monotonic()
-        if not self._links.attach(self._plan.sites, self._pids or (0,), self._program.tracepoints):
+        kernel_sites = [*starmap(KernelSite, self._program.tracepoints), *self._plan.kernel_sites]
+        if not self._links.attach(self._plan.sites, self._pids or (0,), kernel_sites):
             _require_any(self._links.refused)
         self._presence.attached(self._plan.sites, self.refused)
         self._threads = threads(self._pids)
@@ -153,8 +145,8 @@ class Running:
                 "the session is not running, or has given up its privileges",
                 hint="session.start(), and extend it before session.drop_privileges()",
             )
-        if hook.arguments or hook.start is not None or hook.after is not None or hook.kind == "return":
-            raise UsageError(f"{what}: only a source without arguments can be extended")
+        if hook.arguments or hook.start is not None or hook.after is not None or hook.kind in ("return", "clock"):
+            raise UsageError(f"{what}: only a source of entries or probes without arguments can be extended")
         if hook.kind != "usdt":
             check_places(places)
         cookie = function_cookie(self._plan.numbers[hook.index])
@@ -188,8 +180,8 @@ class Running:
             self._loaded.maps["stats"][bytes(4)]
         except PrivilegeError:
             raise UnsupportedError(
-                "this kernel lets nobody without privileges read the maps of a BPF program",
-                hint="keep them, or take Linux 5.19, or the sysctl kernel.unprivileged_bpf_disabled=0",
+                "on this kernel, only a privileged process can read the maps of a BPF program",
+                hint="keep the privileges, use Linux 5.19, or set the sysctl kernel.unprivileged_bpf_disabled=0",
             ) from None
 
     @property
@@ -276,7 +268,12 @@ class Running:
         return [*wrong, *remedies(self.summary(), larger), *([] if self.stacks is None else self.stacks.advice())]
 
     def _totals(self) -> dict[str, int]:
-        return totals(self._blueprint.hooks, self._loaded.maps["stats"].items(), self._open_calls())
+        if self._final_totals is not None:
+            return self._final_totals
+        result = totals(self._blueprint.hooks, self._loaded.maps["stats"].items(), self._open_calls())
+        if self._ended_at:  # nothing counts any more, and the end of a trace asks several times
+            self._final_totals = result
+        return result
 
     def _rejections(self) -> dict[str, int]:
         """How many calls of each probe were not fired, where there were any."""
@@ -298,7 +295,7 @@ def _require_any(refused: Sequence[Refusal]) -> None:
     """Raise UnsupportedError where sites were refused, and so none is left."""
     for first in refused[:1]:
         raise UnsupportedError(
-            f"the kernel takes none of the {len(refused)} sites; {first.path}+{first.file_offset:#x}: {first.reason}",
+            f"the kernel accepts none of the {len(refused)} sites; {first.path}+{first.file_offset:#x}: {first.reason}",
             hint="start the trace again"
             if first.reason == REWRITTEN
             else "some first instructions cannot be probed: try another function",

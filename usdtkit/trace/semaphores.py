@@ -236,8 +236,8 @@ class Semaphores:
         if (outcome == "denied" or (outcome == "hidden" and is_known)) and file.path not in self._denied:
             self._denied.add(file.path)
             self._say(
-                f"not seen in {pid}, nor in others that start from now on: the kernel does not find the semaphores of "
-                f"{file.path} then, and to write them needs CAP_SYS_PTRACE"
+                f"process {pid} and those that start from now on are not traced: the kernel does not find "
+                f"the semaphores of {file.path} in them, and writing them needs CAP_SYS_PTRACE"
             )
         if outcome == "early":
             self._early.setdefault((pid, identity), time.monotonic() + PATIENCE_S)

@@ -1,8 +1,9 @@
-"""One tracing session: what is asked for, loaded and attached → events, summaries, and an account of every hit.
+"""One tracing session, from the definition through loading and attaching to events, summaries and an account of every
+hit.
 
 Input: the sources and actions of `definition`. Output: the ways to read of `reading`, tables, and a `Summary`. This
-module is the session's life: it starts a `running` program once, and closes it. Everything in the kernel hangs on the
-descriptors of this process: closing the session, or the death of the process in whatever way, detaches all.
+module starts a `running` program once, and closes it. Everything in the kernel is tied to descriptors of this process,
+so closing the session, or the end of the process by any cause, detaches everything.
 """
 
 from __future__ import annotations
@@ -12,45 +13,46 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from usdtkit.errors import ProgramError, UsageError
-from usdtkit.kernel.attach.sites import Refusal
 from usdtkit.model import UserPlace
-from usdtkit.trace.command import Command
+from usdtkit.trace.blueprint import Settings
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.plan import Planned, Summary, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.reading import Reading
-from usdtkit.trace.running import Running, Settings
 from usdtkit.trace.sources import Source
 from usdtkit.trace.waiting import Waiter
 
 if TYPE_CHECKING:
+    from usdtkit.kernel.attach.sites import Refusal
+    from usdtkit.trace.command import Command
     from usdtkit.trace.memory import Frame
     from usdtkit.trace.privileges import User
+    from usdtkit.trace.running import Running
     from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
 
 
 class Session(Reading, Definition):
-    """Trace the processes `pid` (one or several), or `command`, which is started for it and traced from its first
-    instruction, or every process that maps what is traced, present and future.
+    """Trace the processes `pid` (one or several); or `command`, which the session starts and traces from its first
+    instruction; or every process that maps a traced file, now or later.
 
     Define sources and their actions, then iterate. Iteration attaches, and ends with `stop()`, after `duration`
-    seconds, or when all of the processes have ended; what is still in the buffer then is yielded first.
+    seconds, or when all of the processes have ended; the events that are still in the buffer are yielded first.
 
     `ring_size`: bytes for events in the kernel, a power of two. `string_size`: bytes read of a string argument.
     `capacity`: how many entries each table in the kernel can hold: open pairs, keys of counts and histograms, stacks,
-    and the maps that were given no capacity of their own.
-    `method`: how to attach, one of `usdtkit.kernel.attach.links.METHODS`; None takes the best that the kernel has.
-    `ordered`: events come in the order of `time_ns` instead of that of the buffer, which differs between processors;
-    `batches` keep the buffer's. `drop_privileges`: when all is attached, give up every privilege, and become this user
-    (a name or number), or with True who called sudo, else nobody; a `command` is run by that user too.
-    `command_stdout`: the descriptor that the standard output of the command goes to, where that is not ours. `returns`:
-    how the returns of functions are seen. "auto" takes the kernel's return probes where these cannot harm the program,
-    else probes on the instructions with which a function leaves; "sites" always takes those, "probes" never.
+    and the maps that were given no capacity of their own. `method`: how to attach, one of
+    `usdtkit.kernel.attach.links.METHODS`; None takes the best that the kernel has. `ordered`: events come in the order
+    of `time_ns` instead of that of the buffer, which differs between processors; `batches` keep the buffer's.
+    `drop_privileges`: when all is attached, give up every privilege, and become this user (a name or number). True
+    means the user who called sudo, or else the user nobody. The `command` is run by that user too. `command_stdout`:
+    the descriptor for the standard output of the command; None shares ours. `returns`: how the returns of functions are
+    seen. "auto" uses the kernel's return probes where these cannot harm the program, and else probes on the
+    instructions that leave the function; "sites" always uses the latter, "probes" always return probes.
 
-    `offline`: nothing on this machine is inspected or started. Sources are what `usdtkit.signatures` knows of them, and
-    the first `lacking` of them that are looked for do not exist. `program().text` is all that such a session is for.
+    `offline`: nothing on this machine is inspected or started. Sources come from `usdtkit.signatures`, and the first
+    `lacking` searches find nothing. Such a session is only good for its `program().text`.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Session(Reading, Definition):
         lacking: int = 0,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
-            raise UsageError(f"a ring buffer of {ring_size} bytes", hint=f"a power of two, {PAGE} or more")
+            raise UsageError(f"a ring buffer cannot have {ring_size} bytes", hint=f"use a power of two, {PAGE} or more")
         super().__init__(
             pid=pid,
             command=command,
@@ -87,6 +89,8 @@ class Session(Reading, Definition):
             self._new_user = _user(None if drop_privileges is True else drop_privileges)
         self._child: Command | None = None
         if self._program is not None and command is not None:
+            from usdtkit.trace.command import Command  # lazy: most sessions start no command
+
             self._child = Command(self._program, command, self._new_user, stdout=command_stdout)
             self.pids = (self._child.pid,)
         self._running: Running | None = None
@@ -113,8 +117,10 @@ class Session(Reading, Definition):
             return
         if self.offline:
             raise UsageError("an offline session cannot start", hint="session.program().text is its program")
+        from usdtkit.trace.running import Running  # lazy: 3 ms, and neither help nor --explain runs a program
+
         self._running = Running(self._blueprint, self._settings, self.pids, self.presence, self._make_stacks)
-        self._blueprint.seal("the session has started: sources and actions come before that")
+        self._blueprint.seal("the session has started: add sources and actions before that")
         try:
             self._running.attach(announce)
             self._waiter.watch(*self._running.descriptors, since=self._running.started_at)
@@ -131,11 +137,11 @@ class Session(Reading, Definition):
         return super().plan()
 
     def drop_privileges(self, user: str | None = None) -> None:
-        """Give up every privilege of this process: become `user` (a name or number; None is who called sudo, else
-        nobody), without groups and capabilities and with no way back. What is attached goes on.
+        """Give up every privilege of this process: become `user` (a name or number; None is the user who called sudo,
+        or else nobody), without groups and capabilities. This cannot be undone. The trace continues.
 
-        Names in stacks are then known of the processes that were looked at before, and of those of that user. Raises
-        UnsupportedError where the kernel (before Linux 5.19) does not let such a process read what it counts.
+        After that, names in stacks are known for the processes that were inspected before, and for those of that user.
+        Raises UnsupportedError where the kernel (before Linux 5.19) does not let such a process read counts.
         """
         self._check_not_closed()
         if self._running is None:
@@ -150,8 +156,8 @@ class Session(Reading, Definition):
     def extend(self, source: Source, places: Sequence[UserPlace]) -> None:
         """Attach a source of the running session to more places, such as those in files that came after the start.
 
-        Their hits go by the name that the source has. UsageError of a pair, and of a source with arguments: where these
-        lie was settled at the start. What the kernel does not take is in `refused`.
+        Their hits have the name of the source. UsageError for a pair, and for a source with arguments, because the
+        places of arguments are fixed at the start. Places that the kernel does not accept are in `refused`.
         """
         if self._running is None:
             raise UsageError("the session is not running", hint="session.start()")
@@ -165,8 +171,8 @@ class Session(Reading, Definition):
     def symbol(self, pid: int, address: int) -> Frame:
         """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
 
-        Ask while the process runs, or has been asked about: what it had mapped is kept. Nothing known: no name, and
-        `label` is the address.
+        Call this while the process runs; later it only works for a process that was asked for before, because its
+        mappings are kept. If nothing is known, the frame has no name and its `label` is the address.
         """
         if self._running is not None and self._running.stacks is not None:
             return self._running.stacks.frame(pid, address)
@@ -215,7 +221,7 @@ class Session(Reading, Definition):
             return
         # First of all, so that a late `stop` does not write to what has its descriptor's number next.
         self._closed = True
-        self._blueprint.seal("the session is closed", hint="make another one")
+        self._blueprint.seal("the session is closed", hint="create a new session")
         if self._running is not None:
             self._running.close()
         self._blueprint.places.clear()  # which lets the files go
@@ -232,12 +238,12 @@ class Session(Reading, Definition):
 
     def _check_not_closed(self) -> None:
         if self._closed:
-            raise UsageError("the session is closed", hint="make another one")
+            raise UsageError("the session is closed", hint="create a new session")
 
     def _make_stacks(self) -> Stacks:
         from usdtkit.trace.stacks import Stacks  # lazy: most sessions take no stacks
 
-        places = (place for resolved in self._blueprint.places for place in resolved.places)
+        places = (place for resolved in self._blueprint.places for place in resolved.user_places)
         return Stacks(self.pids, [place.opened for place in places])
 
 

@@ -109,7 +109,7 @@ class Source(Summarising):
         expressions = named(names, fields, self._names())
         if clash := [name for name in fields if name in HEADER]:
             raise UsageError(
-                f"an event has a field {clash[0]} of its own", hint=f"another name: {clash[0]}_={clash[0]}"
+                f"every event already has a field {clash[0]}", hint=f"use another name: {clash[0]}_={clash[0]}"
             )
         # The header travels with every event.
         sent = {name: value for name, value in expressions.items() if name not in HEADER}

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Sequence
 from usdtkit import targets
 from usdtkit.errors import UsageError
 from usdtkit.files import OpenFile
-from usdtkit.model import Argument, Function, HookKind, Operand, Probe, UserPlace
+from usdtkit.model import Argument, Clock, Function, HookKind, Operand, Place, Probe, UserPlace
 from usdtkit.records import dataclass, replace
 from usdtkit.signatures import known_function
+
+MAX_FREQUENCY_HZ = 100_000  # the kernel's timers for samples run no faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,13 @@ class Resolved:
     what: str
     kind: HookKind
     arguments: tuple[Argument, ...]
-    places: tuple[UserPlace, ...]
+    places: tuple[Place, ...]
     convention: str = ""
+
+    @property
+    def user_places(self) -> tuple[UserPlace, ...]:
+        """Those of the places that are in files."""
+        return tuple(place for place in self.places if isinstance(place, UserPlace))
 
     def returning(self) -> Resolved:
         """The returns of the functions whose entries these are. `usdtkit.trace.returns` decides how to observe them."""
@@ -40,7 +47,7 @@ def check_places(places: Iterable[UserPlace]) -> None:
     """Raise UsageError where a place is in the middle of an instruction: a probe there would change what a program
     does.
 
-    Entries and exits of functions are known to be the beginning of an instruction, so no file is read for them.
+    Entries and exits of functions are always the beginning of an instruction, so no file is read for them.
     """
     chosen: dict[OpenFile, set[int]] = {}
     for place in places:
@@ -154,7 +161,7 @@ class FunctionSpec:
         return replace(self, on_return=True)
 
 
-Spec = UsdtSpec | FunctionSpec
+Spec = UsdtSpec | FunctionSpec | Clock
 StrPath = str | os.PathLike[str]
 
 
@@ -162,7 +169,8 @@ def usdt(name: str, path: StrPath | None = None) -> UsdtSpec:
     """A USDT probe: "PROVIDER:PROBE", globs allowed."""
     if ":" not in name:
         raise UsageError(
-            f"{name!r} names no probe", hint="PROVIDER:PROBE, such as mysql:query__start; usdtkit list shows them"
+            f"{name!r} does not name a probe",
+            hint="PROVIDER:PROBE, such as mysql:query__start; usdtkit list shows them",
         )
     return UsdtSpec(name, None if path is None else os.fspath(path))
 
@@ -178,6 +186,36 @@ def uprobe(library: StrPath, *functions: str) -> FunctionSpec:
 def uretprobe(library: StrPath, *functions: str) -> FunctionSpec:
     """The return of functions, as `uprobe`."""
     return _function(library, functions, on_return=True)
+
+
+def clock(frequency_hz: int = 99) -> Clock:
+    """Samples of what runs in user mode: `frequency_hz` (1 to 100,000) for each second of CPU time.
+
+    The processes of the session are sampled with all of their threads, and without any, every processor is. A sample
+    has the usual values (`pid`, `tid`, `comm`, `cpu`, `ip`, `ustack`, …) and no arguments. Time in the kernel gives
+    no samples: system calls, page faults, waiting.
+
+    A count divided by `frequency_hz` is CPU time in seconds. With processes, each thread has a clock of its own, whose
+    last period is not complete when the thread ends: a thread that runs for less than a period (10 ms at 99 Hz) in all
+    is not seen. A program that does something 100 times a second would run in step with a clock of 100 Hz, which is why
+    99 is usual.
+
+        with trace.Session(pid=1234, duration=10) as session:
+            stacks = session.source(clock(99)).count("ustack")
+            for _ in session.intervals():
+                print(stacks.top(10))
+
+    UsageError of another frequency; a session raises it at its start where the kernel allows less
+    (kernel.perf_event_max_sample_rate).
+    """
+    if not 1 <= frequency_hz <= MAX_FREQUENCY_HZ:
+        raise UsageError(f"a clock of {frequency_hz} Hz", hint=f"from 1 to {MAX_FREQUENCY_HZ}")
+    return Clock(frequency_hz)
+
+
+def resolve_clock(clock: Clock) -> Resolved:
+    """A clock as a source, which needs to be found nowhere."""
+    return Resolved(clock.name, "clock", (), (clock,))
 
 
 def _function(library: StrPath, functions: tuple[str, ...], *, on_return: bool) -> FunctionSpec:

@@ -5,11 +5,11 @@ keys refer to them. Output: `Stack`s. The mappings of a process are read (`trace
 of its stacks arrives, so that its stacks keep their names after it has ended.
 
 These frames have names for certain:
-- of a process that still runs when its first stack arrives, every frame in a file with symbols. A session that is
+- for a process that still runs when its first stack arrives, every frame in a file with symbols. A session that is
   iterated reads stacks at once, and a session of a `pid` reads the mappings of its processes before it attaches;
-- of a process that has ended by then, every frame in a file with a build-id that is traced, or that some process maps
+- for a process that has ended by then, every frame in a file with a build-id that is traced, or that some process maps
   when the names are asked for;
-- of code that was compiled at run time, what is in a perf map that can still be opened.
+- for code that was compiled at run time, every frame that is listed in a perf map that can still be opened.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def _root_of(pid: int) -> str:
     root = Path(f"/proc/{pid}/root")
     try:
         return "" if root.samefile("/") else str(root)
-    except OSError:  # the process has ended, or may not be looked into
+    except OSError:  # the process has ended, or may not be inspected
         return ""
 
 

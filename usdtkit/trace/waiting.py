@@ -1,4 +1,4 @@
-"""What a session waits for: records in its ring buffers, a call of `stop`, the end of its processes or of its duration.
+"""Waits for records in the ring buffers of a session, a call of `stop`, or the end of its processes or duration.
 
 Input: the pids, the duration, later the descriptors of ring buffers. Output: for `reading`, whether the session is
 over; for an event loop, one descriptor that is readable when there is something to do.
@@ -49,7 +49,7 @@ class Waiter:
         return max(0.0, self._started_at + self._duration - time.monotonic())
 
     def wait(self, seconds: float) -> bool:
-        """Wait for something to happen, so many seconds at most; whether the session is over."""
+        """Wait until something happens, for at most `seconds`. Returns whether the session is over."""
         assert self._poller is not None
         left = self.left()
         ready = {descriptor for descriptor, _ in self._poller.poll(seconds if left is None else min(seconds, left))}
@@ -95,10 +95,10 @@ def _open_pids(pids: tuple[int, ...], stop: int) -> set[int]:
         for descriptor in (*opened, stop):
             os.close(descriptor)
         if isinstance(error, (ProcessLookupError, OverflowError)):
-            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the number of a process") from None
+            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the ID of a process") from None
         if (process := process_of(pid)) not in (0, pid):
             raise NotFoundError(
-                f"{pid} is a thread of process {process}", hint="trace that process, and narrow it to the tid"
+                f"{pid} is a thread of process {process}", hint="trace that process, and limit the trace to this thread"
             ) from None
         raise UsdtkitError(f"process {pid}: {error.strerror}") from None
     return opened

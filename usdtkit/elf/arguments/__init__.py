@@ -52,7 +52,7 @@ def _all_anywhere(text: str, machine: str) -> tuple[Operand, ...] | None:
 
 @lru_cache(maxsize=1024)
 def _anywhere(text: str, machine: str) -> Operand | None:
-    """The operand, if it means the same at every site of every file, else None."""
+    """The operand, or None if its meaning depends on the site or the file."""
     try:
         return _operand(text, machine, 0, _refuse)
     except _NeedsSite:

@@ -37,7 +37,7 @@ class Syntax(NamedTuple):
 
 
 def parse(syntax: Syntax, body: str, site_address: int, resolve_symbol: SymbolResolver) -> Place:
-    """As `Grammar.parse`."""
+    """See `Grammar.parse`."""
     if body.startswith("$"):
         value = number(body[1:], "a constant that is only known to the linker")
         return Place("constant", size=syntax.word, value=value)
@@ -57,7 +57,7 @@ def parse(syntax: Syntax, body: str, site_address: int, resolve_symbol: SymbolRe
 
 
 def render(syntax: Syntax, operand: Operand) -> str:
-    """As `Grammar.render`."""
+    """See `Grammar.render`."""
     if operand.kind == "constant":
         return f"${operand.value}"
     if operand.kind == "register":

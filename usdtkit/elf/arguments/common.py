@@ -10,7 +10,7 @@ from usdtkit.model import Operand
 from usdtkit.records import NamedTuple
 
 SymbolResolver = Callable[[str], int | None]
-"""Name → virtual address in the same file, or None where it is unknown or not unique. The name `.` means the site's own
+"""Name → virtual address in the same file, or None if it is unknown or not unique. The name `.` means the site's own
 address, as it does for an assembler."""
 
 _NUMBER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})", re.ASCII)

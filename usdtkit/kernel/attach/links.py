@@ -15,11 +15,11 @@ from typing import Protocol
 
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.attach.sites import Attached, AttachStep, Refusal, SitesByFile
+from usdtkit.kernel.attach.sites import Attached, AttachStep, KernelSite, Refusal, SitesByFile
 from usdtkit.kernel.features import has_uprobe_multi
 from usdtkit.kernel.load import Loaded
 from usdtkit.kernel.mounts import leave_mount
-from usdtkit.model import Tracepoint
+from usdtkit.model import Clock, Tracepoint
 
 METHODS = ("uprobe_multi", "perf_link", "perf_ioctl")
 """Ways to attach to sites, the best first: since Linux 6.6, 5.15 and 4.20."""
@@ -44,13 +44,20 @@ class KernelAttachment(Protocol):
         """Attach, and add the descriptors to what is `attached`."""
 
 
-def attachment_to(loaded: Loaded, program: str, place: Tracepoint) -> KernelAttachment:
-    """The way to attach to a place of the kernel, by its kind. A module is imported when a session has such a place."""
-    match place:
-        case Tracepoint():
+def attachment_to(loaded: Loaded, site: KernelSite, pids: Sequence[int]) -> KernelAttachment:
+    """The way to attach to a place of the kernel, by its kind. A module is imported when a session has such a place.
+
+    `pids` are the processes that the session traces; (0,) stands for all.
+    """
+    match site.place:
+        case Tracepoint() as tracepoint:
             from usdtkit.kernel.attach.tracepoint import RawTracepoint
 
-            return RawTracepoint(loaded, program, place)
+            return RawTracepoint(loaded, site.program, tracepoint)
+        case Clock() as clock:
+            from usdtkit.kernel.attach.clock import ClockEvents
+
+            return ClockEvents(loaded, site.program, clock, site.cookie, pids)
 
 
 class Links:
@@ -59,11 +66,11 @@ class Links:
     def __init__(self, loaded: Loaded, method: str | None = None) -> None:
         """`method`: one of METHODS, or None for the first that the kernel has. UsageError, UnsupportedError."""
         if method not in (None, *METHODS):
-            raise UsageError(f"{method!r} is no way to attach", hint=f"one of {', '.join(METHODS)}")
+            raise UsageError(f"{method!r} is not a method of attaching", hint=f"one of {', '.join(METHODS)}")
         if method == "uprobe_multi" and not has_uprobe_multi():
             raise UnsupportedError(
                 "this kernel has no uprobe_multi, or does not let us use it",
-                hint="without a method, the best that there is is taken; usdtkit doctor shows what that is",
+                hint="leave the method out to use the best one that is available; usdtkit doctor shows which that is",
             )
         self._loaded = loaded
         self._attached = Attached()
@@ -92,14 +99,14 @@ class Links:
         self,
         sites: SitesByFile,
         pids: Sequence[int] = (0,),
-        kernel_places: Sequence[tuple[str, Tracepoint]] = (),
+        kernel_sites: Sequence[KernelSite] = (),
     ) -> int:
         """Attach programs to sites in these processes (0: in every one, present and future), and in the kernel.
 
-        `kernel_places` are programs' names, and where in the kernel they belong. Returns how many sites were attached;
-        the others are in `refused`. Raises for failures that are not one site's fault.
+        Returns how many sites in files were attached; the others are in `refused`. Raises for failures that are not
+        one site's fault, and for each of the `kernel_sites` that cannot be attached to.
         """
-        attachments = [attachment_to(self._loaded, program, place) for program, place in kernel_places]
+        attachments = [attachment_to(self._loaded, site, pids) for site in kernel_sites]
 
         def load() -> None:
             for attachment in attachments:

@@ -1,7 +1,7 @@
-"""The nouns of uprobes: sites in files, those that the kernel refused, and the descriptors of those that are attached.
+"""The nouns of attaching: sites in files and in the kernel, those that were refused, and what is attached.
 
-Made by `usdtkit.trace` from places, consumed by `uprobe_multi` and `uprobe`. What these two ways have in common is here
-too: what the kernel's answers mean.
+`usdtkit.trace` makes sites from places, and the other modules of this package attach programs to them. What the two
+ways of uprobes have in common is here too: what the kernel's answers mean.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from usdtkit._ffi import ENOTSUPP, check, describe
 from usdtkit.bpf.cookie import EXIT_BIT
 from usdtkit.errors import NotFoundError, UnsupportedError, UsdtkitError
 from usdtkit.files import OpenFile
+from usdtkit.model import KernelPlace
 from usdtkit.records import NamedTuple, dataclass, field
 
 REFUSALS = (-errno.EINVAL, -errno.EILSEQ, -errno.EIO, -ENOTSUPP)
@@ -94,6 +95,14 @@ class FileSites:
 
 
 SitesByFile = Mapping[OpenFile, FileSites]
+
+
+class KernelSite(NamedTuple):
+    """A place of the kernel, and the program that runs there. Programs of hooks read the `cookie`."""
+
+    program: str
+    place: KernelPlace
+    cookie: int = 0
 
 
 class AttachStep(NamedTuple):

@@ -1,8 +1,8 @@
 """The Chrome trace event format, which speedscope, Perfetto and chrome://tracing open.
 
 Input: rows of calls, with `time_ns`, `pid` and `tid`. A row with a phase begins or ends a call; a row with a latency
-is a call as a whole. Output: a JSON array, whole at every moment except for its last bracket, without which these
-readers manage. The end of a call that began before the trace is left out, because each end needs a beginning.
+is a whole call. Output: a JSON array. At every moment it is complete except for its last bracket, which these readers
+do not need. The end of a call that began before the trace is left out, because each end needs a beginning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PHASES = {"->": "B", "<-": "E"}
 
 
 class ChromeSink(Sink):
-    """Writes an event a row."""
+    """Writes one trace event for each row."""
 
     _before = "["
 
@@ -32,7 +32,10 @@ class ChromeSink(Sink):
     def check(self, schema: Schema) -> None:
         names = {column.name for column in schema.columns}
         if "time_ns" not in names or not (schema.with_role("phase") or "latency_ns" in names):
-            raise UsageError(f"usdtkit {schema.name} shows no calls with these options", hint="--json, or a table")
+            raise UsageError(
+                f"usdtkit {schema.name} has no calls to write with these options",
+                hint="use --json, or leave out --format for a table",
+            )
 
     def row(self, row: Row) -> None:
         phase = self.schema.with_role("phase")
@@ -62,7 +65,9 @@ class ChromeSink(Sink):
         return True
 
     def histogram(self, histogram: Histogram) -> None:
-        raise UsageError("a histogram is no sequence of calls", hint="--json, or a table")
+        raise UsageError(
+            "a histogram cannot be written as a sequence of calls", hint="use --json, or leave out --format for a table"
+        )
 
     def close(self) -> None:
         self.stream.write("[]\n" if self._before == "[" else "]\n")

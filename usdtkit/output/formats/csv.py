@@ -23,7 +23,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class CsvSink(Sink):
-    """Writes the names of the first row's values, then a line a row."""
+    """Writes a heading with the names of the first row's values, then one line for each row."""
 
     def begin(self, schema: Schema) -> None:
         super().begin(schema)

@@ -1,7 +1,7 @@
-"""Folded stacks, which flame graph tools and speedscope read: `outermost;…;innermost WEIGHT`, a line a stack.
+"""Folded stacks, which flame graph tools and speedscope read: one line for each, `outermost;…;innermost WEIGHT`.
 
-Input: results with a column of type "stack". Output: one line a stack, safe on a terminal. The weight is a count, or
-the column with that role; of a duration it is in microseconds.
+Input: results with a column of type "stack". Output: one line for each stack, safe on a terminal. The weight is a
+count, or the value of the column with that role; a duration is written in microseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class FoldedSink(Sink):
     def check(self, schema: Schema) -> None:
         if not schema.of_type("stack"):
             raise UsageError(
-                f"usdtkit {schema.name} has no stacks to fold with these options", hint="--json, or a table"
+                f"usdtkit {schema.name} has no stacks to fold with these options",
+                hint="use --json, or leave out --format for a table",
             )
 
     def row(self, row: Row) -> None:
@@ -33,7 +34,7 @@ class FoldedSink(Sink):
         self._line([*([show(row["comm"])] if "comm" in row else []), *labels], weight)
 
     def histogram(self, histogram: Histogram) -> None:
-        raise UsageError("a histogram has no stacks to fold", hint="--json, or a table")
+        raise UsageError("a histogram has no stacks to fold", hint="use --json, or leave out --format for a table")
 
     def stack(self, stack: StackSum) -> None:
         labels = reversed(frames.labels(stack.frames))

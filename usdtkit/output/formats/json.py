@@ -1,6 +1,6 @@
-"""JSON Lines: a header object, one object a row with units in the names, and the account as the last object.
+"""JSON Lines: a header object, an object for each row with units in the names, and the account as the last object.
 
-Input: results. Output: one line of ASCII an object. `usdtkit schema NAME` prints the JSON Schema of a tool's objects.
+Input: results. Output: lines of ASCII, one for each object. `usdtkit schema NAME` prints their JSON Schema.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from usdtkit.results.columns import PERCENTILES, Column, Schema
 
 
 class JsonSink(Sink):
-    """Writes an object a line, and flushes each line."""
+    """Writes one object on each line, and flushes each line."""
 
     shows_account = True
     _stacks: tuple[Column, ...] = ()
@@ -45,7 +45,7 @@ class JsonSink(Sink):
         self._object({"summary": {column.name: getattr(account.summary, column.name) for column in SUMMARY}})
 
     def plain(self, row: Row) -> dict[str, Any]:
-        """A row as JSON takes it: with its stacks as labels, and without what only a table shows."""
+        """A row for JSON: stacks become lists of labels, and columns that only a table shows are left out."""
         if self._stacks:
             from usdtkit.output import frames  # lazy: most rows have no stack
 

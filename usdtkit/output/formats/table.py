@@ -1,7 +1,7 @@
-"""A table for people: aligned columns, histograms drawn with asterisks, stacks a frame a line.
+"""A table for people: aligned columns, histograms drawn with asterisks, and stacks with one frame on each line.
 
-Input: results. Output: text, in which every string of a traced program is printable. The account does not stand here
-but on standard error.
+Input: results. Output: text, in which every string of a traced program is printable. The account goes to standard
+error instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INDENT = "\n        "
 
 
 class TableSink(Sink):
-    """Writes a heading, then a line a row; blocks have a heading each."""
+    """Writes a heading, then one line for each row; each block has a heading of its own."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -36,7 +36,7 @@ class TableSink(Sink):
         with_heading = [column for column in schema.columns if column.heading]
         self._columns = [column for column in with_heading if not _is_below(column)]
         self._below = [column for column in schema.columns if _is_below(column)]
-        self._cells = [_cell(column) for column in self._columns]
+        self._cells = [cell_text(column) for column in self._columns]
         if self._columns and not schema.in_blocks:
             self._heading()
 
@@ -86,7 +86,7 @@ class TableSink(Sink):
         print(text, file=self.stream, flush=True)
 
     def _aligned(self, cells: Sequence[str]) -> str:
-        """Cells in their columns; behind one that is too long, those after it move no more than they must."""
+        """The cells aligned in columns. After a cell that is too long, the next ones move as little as possible."""
         line, edge = "", 0
         for cell, column in zip(cells, self._columns, strict=True):
             line, edge = f"{line} ", edge + 1 + column.width
@@ -110,8 +110,8 @@ def _is_below(column: Column) -> bool:
     return column.type == "stack" and column.show is None
 
 
-def _cell(column: Column) -> Callable[[Any], str]:
-    """What turns a column's value into the text of a cell."""
+def cell_text(column: Column) -> Callable[[Any], str]:
+    """The function that turns a column's value into the text of a cell."""
     if column.type == "stack" and column.show is not None:
         shown = column.show
         return lambda stack: shown(frames.of_column(column, stack, in_table=True))

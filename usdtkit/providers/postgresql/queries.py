@@ -1,7 +1,7 @@
 """Queries of PostgreSQL in both protocols: where they begin and end in the server.
 
-Input: a session. Output: pairs that keep `query`, and their latencies in groups. What stands in for missing probes is
-from PostgreSQL's headers (utils/portal.h, tcop/pquery.h, tcop/dest.h).
+Input: a session. Output: pairs that keep `query`, and their latencies in groups. The functions and offsets that replace
+missing probes are from PostgreSQL's headers (utils/portal.h, tcop/pquery.h, tcop/dest.h).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _VERSION = rb"PostgreSQL (\d+)[^\0]{0,99} on "  # as version() has it, in the pr
 
 
 def queries(session: Session, program: Program = None, *, size: int = QUERY_SIZE) -> Sources[Pair]:
-    """The queries of the servers that a session is about, until the backend is ready for the next message.
+    """The queries of the servers that a session traces, until the backend is ready for the next message.
 
     `query` is the first `size` bytes of the text. A query of the simple protocol begins at its arrival, and one of the
     extended protocol (prepared statements, most drivers) when it is executed. Both include the commit, and those that
     fail are seen too. A server without symbols shows queries of the simple protocol that succeed. `program` names the
-    server's program where no server runs yet.
+    server's program if no server runs yet.
 
-    Raises NotFoundError where there is no server, or one without probes; UsageError of the process of a postmaster.
+    Raises NotFoundError if there is no server, or one without probes; UsageError for the process of a postmaster.
     """
     files = programs(session, program)
     if pairs := [pair for path in files for pair in _queries_of(session, path, size)]:
@@ -62,7 +62,7 @@ def queries(session: Session, program: Program = None, *, size: int = QUERY_SIZE
 def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> LatencyGroups:
     """Sum up the latencies of queries by statement (with `raw` as it was sent), kind, pid, user or database.
 
-    The queries then send the events that the groups need: give each of them to `add`. User and database are "?" where
+    The queries then send the events that the groups need: give each of them to `add`. User and database are "?" if
     a backend had ended before its first query was added.
     """
     queries.emit("latency", "query")
@@ -80,7 +80,7 @@ def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> Latenc
 
 
 def _queries_of(session: Session, program: str, size: int) -> list[Pair]:
-    """The queries of one program; none where it has no probes."""
+    """The queries of one program; none if it has no probes."""
     start, ready = usdt("postgresql:query__start", program), uprobe(program, _READY)
     keep = {"query": cstr("query", size)}
     try:
@@ -99,7 +99,7 @@ def _queries_of(session: Session, program: str, size: int) -> list[Pair]:
 
 
 def _portal_run(program: str) -> PortalRun | None:
-    """PortalRun as this program declares it; None where it does not say its version, or we do not know that version."""
+    """PortalRun as this program declares it; None if it does not say its version, or we do not know that version."""
     try:
         file = OpenFile.open(program)
     except NotFoundError:  # its container has ended

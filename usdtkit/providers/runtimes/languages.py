@@ -72,7 +72,7 @@ def speaking(name: str) -> list[int]:
     if pids:
         return sorted(pids)
     if os.geteuid() != 0:
-        raise PrivilegeError(f"no {name} among the processes that may be looked into", hint="run as root")
+        raise PrivilegeError(f"no {name} among the processes that you may inspect", hint="run as root")
     raise NotFoundError(f"no process here runs {name}", hint="start it first, or give a command that starts it")
 
 

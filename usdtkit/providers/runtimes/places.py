@@ -148,6 +148,6 @@ def _strings(pid: int, name: str) -> list[str]:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return [os.fsdecode(part) for part in file.read().split(b"\0")]
     except PermissionError:
-        raise PrivilegeError(f"process {pid} may not be looked into", hint="run as root") from None
+        raise PrivilegeError(f"process {pid} may not be inspected", hint="run as root") from None
     except OSError:
         raise NotFoundError(f"no process {pid}") from None

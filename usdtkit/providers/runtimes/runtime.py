@@ -45,7 +45,9 @@ def of(session: Session, language: str | None = None, *, among: Sequence[str] = 
     if language is not None:
         chosen = language_called(language)
     elif not pids and program is None:
-        raise UsageError("what should be traced?", hint="a process, or a command to start, such as 'ruby app.rb'")
+        raise UsageError(
+            "there is nothing to trace", hint="give a process, or a command to start, such as 'ruby app.rb'"
+        )
     else:
         chosen = language_of_process(pids[0]) if program is None else language_of_program(program)
         if among and chosen.name not in among:
@@ -61,8 +63,8 @@ def of(session: Session, language: str | None = None, *, among: Sequence[str] = 
 
 
 def _another_language(what: str, language: Language, among: Sequence[str]) -> NotFoundError:
-    runs = "no language that is known here" if language.name == "c" else language.name
-    hint = language.hint if language.name == "node" else f"if it is one of these, name it: {', '.join(among)}"
+    runs = "no language that usdtkit knows" if language.name == "c" else language.name
+    hint = language.hint if language.name == "node" else f"if it runs one of these, name it with -l: {', '.join(among)}"
     return NotFoundError(f"{what} runs {runs}", hint=hint)
 
 
@@ -90,7 +92,7 @@ class Runtime:
     def entries(self, *, method: str = "", group: str = "") -> Sources[Source]:
         """Entries of functions.
 
-        `method` leaves only functions whose name begins so, or matches a pattern with * or ?; `group` does the same
+        `method` selects functions whose name begins with it, or matches it if there is a * or ?; `group` does the same
         with classes, files or packages. NotFoundError if the language has no probes for calls.
         """
         return Sources(
@@ -188,7 +190,7 @@ def _names(calls: CallProbes, group_size: int, name_size: int) -> dict[str, Expr
 
 
 def _chosen(source: AnySource, calls: CallProbes, method: str, group: str) -> AnySource:
-    """Only the calls of such functions, decided in the kernel."""
+    """Keep only the calls of functions that match. The kernel decides."""
     for argument, pattern in ((calls.name, method), (calls.group, group)):
         if pattern and argument:
             text = cstr(argument, PATTERN_SIZE)
