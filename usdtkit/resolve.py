@@ -102,11 +102,11 @@ def describe(pids: Sequence[int]) -> str:
     return f"process {pids[0]}" if len(pids) == 1 else f"processes {', '.join(map(str, pids))}"
 
 
-def nearest(wanted: str, names: list[str]) -> str:
+def nearest(unknown: str, names: list[str]) -> str:
     """Return the end of an error message that suggests the names nearest to the one that was not found, or ""."""
     import difflib  # lazy: it is only needed to word an error
 
-    plain = re.sub(r"[*?\[\]]", "", wanted)
+    plain = re.sub(r"[*?\[\]]", "", unknown)
     if len(names) > _MOST_COMPARED:  # comparing is slow, and a wrong letter is seldom among the first two
         names = [name for name in names if name[:2].lower() == plain[:2].lower()][:_MOST_COMPARED]
     near = difflib.get_close_matches(plain, names, 3, 0.6)

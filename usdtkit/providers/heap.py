@@ -170,7 +170,7 @@ class Heap:
     def _pairs(self, library: str, functions: Sizes, keep: Mapping[str, Expression] | None = None) -> Iterator[Pair]:
         """Calls of the functions, which keep the size: one pair for all that have it in the same arguments."""
         for numbers in sorted(set(functions.values())):
-            names = [name for name, own in functions.items() if own == numbers]
+            names = [name for name, counts in functions.items() if counts == numbers]
             size: Expression = reduce(mul, map(arg, numbers))
             yield self._session.pair(uprobe(library, *names), keep={"size": size, **(keep or {})})
 

@@ -82,7 +82,10 @@ class Activity:
                 rates[process][category] = count / interval_s
         # A process that has ended since is still known by the words that it had the last time.
         self._commands = {process: command_of(process) or self._commands.get(process, "") for process in rates}
-        return [ProcessActivity(process, self._commands[process], own, interval_s) for process, own in rates.items()]
+        return [
+            ProcessActivity(process, self._commands[process], of_process, interval_s)
+            for process, of_process in rates.items()
+        ]
 
     def look(self) -> list[str]:
         """Count in the files of runtimes that have started since the last look, and return their paths.
