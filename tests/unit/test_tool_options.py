@@ -3,7 +3,7 @@
 import pytest
 
 from usdtkit.errors import UsageError
-from usdtkit.tools import dbslower, funcslower, gethostlatency, libcalls, uflow
+from usdtkit.tools import dbslower, funcslower, gethostlatency, libcalls, uflow, ustat
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,7 @@ def test_options_do_not_change():
     with pytest.raises(AttributeError, match="interval"):
         del options.interval
     assert uflow.Options(language=None).language is None
+
+
+def test_a_command_line_in_a_table_is_one_printable_word():
+    assert ustat.shortened("/usr/bin/\x1b[31mruby\n app.rb") == r"\x1b[31mruby\x0a"[:16]
