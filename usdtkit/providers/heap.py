@@ -11,11 +11,11 @@
                 break
 
 Input: a session, and the functions of an allocator, whose names are below. Output: `Heap.outstanding`, the blocks by
-the stack that allocated them, and sources of allocations and frees for whoever wants each of them.
+the stack that allocated them, and sources for single allocations and frees.
 
-Two things keep the map right. What an allocator maps for itself, between entry and return of its own functions, is no
-block. And a block that realloc moves is deleted before its address can be given to another thread, and put back if
-realloc fails.
+Two things keep the map right. Memory that an allocator maps for itself, between entry and return of its own functions,
+is not counted as a block. And a block that realloc moves is deleted before its address can be given to another thread,
+and put back if realloc fails.
 """
 
 from __future__ import annotations

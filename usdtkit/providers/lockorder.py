@@ -81,7 +81,7 @@ class LockOrder:
         self.mismatched += 1
 
     def forget(self, mutex: Mutex) -> None:
-        """Note that a mutex begins or ends its life: what was seen at its address belongs to another one."""
+        """Note that a mutex is created or destroyed, so edges that were seen at its address belong to another one."""
         for wanted in self._edges.pop(mutex, {}):
             del self._guards[mutex, wanted]
         for held, edges in self._edges.items():
@@ -94,7 +94,8 @@ class LockOrder:
             yield from edges.values()
 
     def _is_news(self, held: Mutex, wanted: Mutex, guards: frozenset[Mutex]) -> bool:
-        """Note what was held besides, and tell whether the edge was never seen with so little."""
+        """Note the other mutexes that were held, and return whether that leaves fewer guards for the edge than
+        before."""
         before = self._guards.get((held, wanted))
         now = guards if before is None else before & guards
         self._guards[held, wanted] = now

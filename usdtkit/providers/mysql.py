@@ -1,4 +1,4 @@
-"""Queries of MySQL and MariaDB servers: what they are asked, and how long each query takes.
+"""Queries of MySQL and MariaDB servers: their text, and how long each takes.
 
     from usdtkit import trace
     from usdtkit.providers import mysql

@@ -99,7 +99,7 @@ class Requests:
 
     @property
     def unmatched(self) -> int:
-        """The number of requests that nobody has answered, and of answers to requests from before the trace."""
+        """The number of requests without an answer, and of answers to requests from before the trace."""
         return self._unmatched + sum(map(len, self._open.values()))
 
     def describe(self, event: Any) -> Mapping[str, Any] | None:

@@ -9,8 +9,8 @@
         event = next(event for event in session if tls.direction(event.probe) == "WRITE/SEND")
         print(event.length, event.latency_ns > 1_000)
 
-What is read and written is read from the process only if `size` asks for it: it is what the encryption was for. Stands
-on `usdtkit.trace`; `usdtkit.providers.tlslibraries` says which functions these are, and finds their files.
+The data is confidential, so it is only read from the process with `size` > 0. Uses `usdtkit.trace`;
+`usdtkit.providers.tlslibraries` says which functions these are, and finds their files.
 """
 
 from __future__ import annotations

@@ -91,11 +91,11 @@ class Statements:
 
     @staticmethod
     def is_report(event: Any) -> bool:
-        """Whether an event says what a backend is at from now on."""
+        """Whether an event reports the new activity of a backend."""
         return bool(event.probe == _STATUS)
 
     def note(self, event: Any) -> None:
-        """Keep what a report says."""
+        """Keep the statement of a report."""
         self._current[event.pid] = shown(event.query, raw=self._raw)
 
     def of(self, pid: int) -> str | None:
