@@ -1,6 +1,7 @@
-# The two commands, on a Debian 12 with git, make and python3, as root or with sudo:
-#   make demo   traces a running order service, live
-#   make test   lint, and every test
+# The three commands, on a Debian 12 with git, make and python3, as root or with sudo:
+#   make demo    traces a running order service, live
+#   make check   lint, and the tests that attach to nothing: in less than a minute
+#   make test    lint, and every test
 # Each installs what it needs, once; `make help` lists the rest.
 
 PYTHON ?= /usr/bin/python3
@@ -26,19 +27,27 @@ tracefs := /sys/kernel/tracing
 built_from := pyproject.toml setup.py bin/usdtkit $(wildcard native/*.c native/*.h native/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kernels pythons lint man bench clean demo-packages test-packages kernel-packages \
-	framed-python
+.PHONY: help setup demo check test test-kernels pythons lint docs man bench clean demo-packages test-packages \
+	kernel-packages framed-python
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -nE 's/^([a-z./-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 setup: test-packages $(venv)/.dev ## install all that the other targets need
 
 # bpftrace, which the demo compares with when it is there, needs tracefs, and a container or chroot may lack it.
 demo: demo-packages $(venv)/.built ## trace the example order service, live
 	$(as_root) sh -c '[ -e $(tracefs)/uprobe_events ] || mount -t tracefs tracefs $(tracefs); exec $(bin)/python examples/shop/demo.py'
+
+# Tests of attaching may be among those near a file, and these need root.
+check: test-packages lint ## lint, then the tests of units and properties; NEAR='FILE ...' runs those near files instead
+ifdef NEAR
+	$(as_root) sh -c 'tests=$$(.ci/near $(NEAR)) && exec $(bin)/python -m pytest -q -n 2 $$tests $(PYTEST_ARGS)'
+else
+	$(bin)/python -m pytest -q -n 2 tests/unit tests/property $(PYTEST_ARGS)
+endif
 
 test: test-packages framed-python lint ## lint, then every test; the kernel ones attach to real programs
 	$(as_root) USDTKIT_REQUIRE_KERNEL='$(USDTKIT_REQUIRE_KERNEL)' $(bin)/python -m pytest -n 2 $(PYTEST_ARGS)
@@ -55,12 +64,14 @@ lint: $(venv)/.dev ## ruff, mypy, import edges
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
 
-docs/reference.md: $(venv)/.built .ci/api_reference.py FORCE ## the reference, from the docstrings
-	$(bin)/python .ci/api_reference.py > $@
+docs: docs/reference.md ## write the pages that are made from the code anew: the reference
+
+docs/reference.md: $(venv)/.built .ci/api_reference.py FORCE
+	$(bin)/python .ci/api_reference.py >$@
 
 FORCE:
 
-man: $(venv)/.built ## manual pages, to $(DESTDIR)$(PREFIX)/share/man/man8
+man: $(venv)/.built ## write the manual pages to $(DESTDIR)$(PREFIX)/share/man/man8
 	$(bin)/usdtkit man --all '$(DESTDIR)$(PREFIX)/share/man/man8'
 
 bench: test-packages $(venv)/.dev ## measure against a baseline in the same run

@@ -26,6 +26,7 @@ class build_programs(Command):
 
     This needs bcc and the privilege to use it. Without them the wheel has no programs, which is an error if
     USDTKIT_REQUIRE_PROGRAMS=1. An editable install has no bundle: a checkout compiles the programs that it needs.
+    Programs that are in the cache that USDTKIT_CACHE names are not compiled again. Without that variable all are.
     """
 
     user_options: ClassVar = []
@@ -48,7 +49,7 @@ class build_programs(Command):
         code = f"import sys; sys.path[:0] = {paths!r}; from usdtkit.cli import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-I", "-B", "-c", code, "bundle", "--all", "-o", str(output)]
         with tempfile.TemporaryDirectory() as cache:
-            environment = {**os.environ, "USDTKIT_CACHE": cache}
+            environment = {"USDTKIT_CACHE": cache, **os.environ}
             done = subprocess.run(command, cwd=cache, env=environment, text=True, capture_output=True)
         for line in (done.stdout + done.stderr).splitlines():
             self.announce(line, level=3)

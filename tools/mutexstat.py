@@ -72,7 +72,7 @@ def trace(session: Session, options: Options) -> Summaries:
 
     def rows() -> Iterator[Table]:
         if top := by_time(statistics.delta(), options.top):
-            yield Table([row(key, one) for key, one in top])
+            yield Table([row(key, times) for key, times in top])
 
     shown = replace(STACK, show=" < ".join) if options.stacks else replace(STACK, heading="CALLER", show=innermost)
     columns = [shown if column is STACK else column for column in COLUMNS if column not in BUCKETS]
@@ -81,7 +81,7 @@ def trace(session: Session, options: Options) -> Summaries:
 
 def by_time(measured: Mapping[Any, Any], top: int) -> list[tuple[Any, Any]]:
     """The items whose times have the largest sums, the largest first."""
-    return sorted(measured.items(), key=lambda item: -item[1].sum)[:top]
+    return sorted(measured.items(), key=lambda entry: -entry[1].sum)[:top]
 
 
 def row(key: Any, times: Any) -> Mapping[str, Any]:

@@ -56,12 +56,12 @@ def trace(session: Session, options: Options) -> Summaries:
     objects = runtimes.of(session, options.language, among=LANGUAGES).objects()
 
     def summarise() -> Iterator[Table]:
-        made = sorted(objects.delta(), key=lambda one: (one.number, one.type))
+        made = sorted(objects.delta(), key=lambda total: (total.number, total.type))
         if options.top_size:
-            made.sort(key=lambda one: one.bytes or 0)
+            made.sort(key=lambda total: total.bytes or 0)
         yield Table(
-            {"type": one.type, "allocations": one.number, "bytes": one.bytes}
-            for one in made[-(options.top_size or options.top_count) :]
+            {"type": total.type, "allocations": total.number, "bytes": total.bytes}
+            for total in made[-(options.top_size or options.top_count) :]
         )
 
     return Summaries(session, COLUMNS, summarise)

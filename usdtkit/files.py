@@ -30,7 +30,7 @@ class OpenFile:
     __slots__ = ("__weakref__", "_changed_ns", "_written_ns", "descriptor", "key", "owner", "path", "size")
 
     def __init__(self, path: str, descriptor: int) -> None:
-        """Take over `descriptor`. ElfError if it is not of a regular file; then it is closed."""
+        """Take over `descriptor`. If it is not of a regular file, it is closed, and ElfError is raised."""
         self.descriptor = descriptor
         self.path = path
         status = os.fstat(descriptor)

@@ -53,48 +53,48 @@ def library_name(path: str) -> str:
 
 
 @lru_cache(maxsize=4096)  # a tool asks about all files that run, for one group of functions after the other
-def is_called(path: str, wanted: str) -> bool:
-    """Return whether the file at `path` is the library or program `wanted`, a file name, a soname or a short name.
+def is_called(path: str, library: str) -> bool:
+    """Return whether the file at `path` is the library or program `library`, a file name, a soname or a short name.
 
     libpam.so.0 is also the name of libpam.so.0.85.1, and libc.so.6 that of libc-2.31.so.
     """
     name = path.rpartition("/")[2]
-    if name == wanted or name.startswith(f"lib{wanted}.so") or library_name(name) == wanted:
+    if name == library or name.startswith(f"lib{library}.so") or library_name(name) == library:
         return True
-    library, _ = _patterns()
-    soname = library.fullmatch(wanted)
+    pattern, _ = _patterns()
+    soname = pattern.fullmatch(library)
     if soname is None:
         return False
-    file = library.fullmatch(name)
-    return name.startswith(f"{wanted}.") or bool(file and file["version"] and file["name"] == soname["name"])
+    file = pattern.fullmatch(name)
+    return name.startswith(f"{library}.") or bool(file and file["version"] and file["name"] == soname["name"])
 
 
-def installed(wanted: str) -> list[str]:
+def installed(library: str) -> list[str]:
     """Return the paths of the libraries of that name that programs here can load, in the loader's order."""
     try:
-        paths = _cached_as(wanted, os.stat(_CACHE).st_mtime_ns)
+        paths = _cached_as(library, os.stat(_CACHE).st_mtime_ns)
     except OSError:
         paths = []
     if not paths:
         for directory in _DIRECTORIES:
             if os.path.isdir(directory):
                 paths = paths + sorted(
-                    f"{directory}/{name}" for name in os.listdir(directory) if is_called(name, wanted)
+                    f"{directory}/{name}" for name in os.listdir(directory) if is_called(name, library)
                 )
-    if is_called(_MUSL_LOADER, wanted):
+    if is_called(_MUSL_LOADER, library):
         paths = [*paths, _MUSL_LOADER]
     return [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
 
 
 @lru_cache(maxsize=64)
-def _cached_as(wanted: str, changed: int) -> list[str]:
+def _cached_as(name: str, changed: int) -> list[str]:
     """The paths of that name in the loader's cache as of its change. A tool asks for one library again and again."""
-    return [path for path in _cached(_beginnings(wanted)) if is_called(path, wanted)]
+    return [path for path in _cached(_beginnings(name)) if is_called(path, name)]
 
 
-def _beginnings(wanted: str) -> tuple[bytes, ...]:
+def _beginnings(name: str) -> tuple[bytes, ...]:
     """How the names of files that may be called so begin; the C library of musl has names of its own."""
-    stem = os.fsencode(wanted.partition(".so")[0])
+    stem = os.fsencode(name.partition(".so")[0])
     return stem, b"lib" + stem, b"ld-musl-"
 
 

@@ -1,9 +1,9 @@
 """Functions by the name of their library, wherever they were linked to: names in, functions and remarks out.
 
-`usdtkit.targets` finds the library itself; `usdtkit.trace` uses this module. A program that is linked statically has no
-libc, Node contains OpenSSL, a program with an allocator of its own never calls libc's, and two containers have a libc
-each. A user who asks for the functions of a library means all of these. Remarks tell the user which functions come from
-another file, and which could not be found.
+Stands on `usdtkit.targets`, which finds the library itself; used by `usdtkit.trace`. A program that is linked
+statically has no libc, Node contains OpenSSL, a program with an allocator of its own never calls libc's, and each
+container has a libc of its own. A user who asks for the functions of a library means all of these. Remarks say which
+functions were found elsewhere, and which could not be found.
 """
 
 # Paths stay strings, as the model has them.
@@ -201,29 +201,29 @@ class _Search:
         """Add the functions of a program that does not load the library; `who` runs it, `several` processes or one."""
         if not self._is_known and not libraries.installed(self._library):
             return
-        own: list[Function] = []
+        functions_here: list[Function] = []
         is_static = is_stripped = True
         for image in targets.images(program):
             functions = symbols.functions(image, *self._patterns)
             is_static = is_static and not any(segment.type == PT_INTERP for segment in image.segments)
             is_stripped = is_stripped and not functions and not symbols.function_names(image)
-            own += functions
+            functions_here += functions
         be, its = ("are", "their") if several else ("is", "its")
         how = f"{who} {be} {'statically linked' if is_static else f'without lib{self._library}'}"
-        self._functions += own
-        names_found = {function.name for function in own}
-        wanted = self._names or tuple(
+        self._functions += functions_here
+        names_found = {function.name for function in functions_here}
+        names_asked = self._names or tuple(
             pattern if isinstance(pattern, str) else pattern.pattern for pattern in self._patterns
         )
-        if own:
-            names = tuple(name for name in wanted if name in names_found or not self._names)
+        if functions_here:
+            names = tuple(name for name in names_asked if name in names_found or not self._names)
             self._remarks.append(Remark(f"{how}: traced in {program.path}: ", names))
-        lacking = tuple(name for name in wanted if name not in names_found and (self._names or not own))
+        lacking = tuple(name for name in names_asked if name not in names_found and (self._names or not functions_here))
         if lacking and is_stripped:
             self._remarks.append(Remark(f"{how}, and stripped, so these functions cannot be found: ", lacking))
         elif lacking:
             self._remarks.append(Remark(f"{how}; {its} own symbols do not include ", lacking))
-        if not own:
+        if not functions_here:
             hint = None if is_stripped else f"usdtkit list --functions 'GLOB' {program.path} shows what it has"
             self._missing = NotFoundError(
                 self._remarks[-1].text, hint=hint or "install its debug file, if there is one"
@@ -233,10 +233,14 @@ class _Search:
         """Add what a program exports that loads the library: it calls these functions instead of the library's."""
         if not self._names or any(function.path == program.path for function in self._functions):
             return
-        own = [each for image in targets.images(program) for each in symbols.exported(image, *self._names)]
-        if own:
-            names = tuple(dict.fromkeys(function.name for function in own))
-            self._functions += own
+        replacing = [
+            function_exported
+            for image in targets.images(program)
+            for function_exported in symbols.exported(image, *self._names)
+        ]
+        if replacing:
+            names = tuple(dict.fromkeys(function.name for function in replacing))
+            self._functions += replacing
             self._remarks.append(Remark(f"{program.path} calls its own functions instead: ", names))
 
 

@@ -87,14 +87,14 @@ class MappingStream:
         """A descriptor that is readable when there are records."""
         return self._poller.fileno()
 
-    def take(self, wanted: Collection[Identity]) -> Iterator[tuple[int, Identity]]:
+    def take(self, identities: Collection[Identity]) -> Iterator[tuple[int, Identity]]:
         """Yield the processes that have mapped one of the wanted files since the last call, once for each mapping.
 
         `lost` is true afterwards where some records did not fit into the ring. The caller then has to look at all
         processes.
         """
         self.lost = False
-        needles = [_IDENTITY.pack(*identity) for identity in wanted]
+        needles = [_IDENTITY.pack(*identity) for identity in identities]
         for event, ring in zip(self._events, self._rings, strict=True):
             with ffi.from_buffer(ring) as start, ffi.from_buffer(self._room) as room:
                 size = lib.usdtkit_perf_take(start, len(self._room), room)
@@ -105,7 +105,7 @@ class MappingStream:
                 self._lost[event] = losses
             data = bytes(self._room[:size])
             if any(needle in data for needle in needles):  # there are many records, and few are of wanted files
-                yield from (mapped for mapped in self._records(data) if mapped[1] in wanted)
+                yield from (mapped for mapped in self._records(data) if mapped[1] in identities)
 
     def _records(self, data: bytes) -> Iterator[tuple[int, Identity]]:
         at = 0

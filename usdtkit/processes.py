@@ -90,7 +90,7 @@ def threads(pids: Iterable[int] = ()) -> int:
 
 
 def threads_of(pid: int) -> list[int]:
-    """Return the threads that a process has now, the oldest first; none where it has ended or is not ours to see."""
+    """Return the numbers of the threads that a process has now; none where it has ended or is not ours to see."""
     try:
         return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
     except OSError:

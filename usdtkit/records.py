@@ -71,7 +71,7 @@ class Field:
 
     @property
     def default(self) -> Any:
-        """The value that a record gets if none is given; None of a required field. A default_factory is called."""
+        """The value that a record gets if none is given; None for a required field. A default_factory is called."""
         if self.default_factory is not None:
             return self.default_factory()
         return None if self.required else self.default_value
@@ -186,8 +186,8 @@ def _make_record(cls: Any, frozen: bool, slots: bool, eq: bool, repr: bool) -> A
     return cls
 
 
-def _collect_fields(cls: Any, own: Mapping[str, Any], frozen: bool, slots: bool) -> dict[str, Any]:
-    """What the class and the records that it derives from declare, by field: _MISSING, a default, or a Field."""
+def _collect_fields(cls: Any, namespace: Mapping[str, Any], frozen: bool, slots: bool) -> dict[str, Any]:
+    """The fields of a class and of the records it derives from. The value is _MISSING, a default, or a Field."""
     result: dict[str, Any] = {}
     for base in cls.__mro__[-2:0:-1]:
         if "__record__" in vars(base):
@@ -204,7 +204,7 @@ def _collect_fields(cls: Any, own: Mapping[str, Any], frozen: bool, slots: bool)
             annotation = _as_written(annotation)
         if ("Var" in annotation or "KW_ONLY" in annotation) and _is_class_variable(cls, name, annotation):
             continue
-        declared = own.get(name, _MISSING)
+        declared = namespace.get(name, _MISSING)
         default = declared.default_value if type(declared) is Field else declared
         if default.__class__.__hash__ is None:
             raise TypeError(f"{cls.__name__}.{name}: all records would share this default; use default_factory")
@@ -225,7 +225,7 @@ def _is_required(declared: Any) -> bool:
 
 
 def _as_written(annotation: Any) -> str:
-    """The text of an annotation, also where the module does not import annotations from __future__."""
+    """The text of an annotation, even if the module does not import annotations from __future__."""
     if type(annotation) is str:
         return annotation
     return annotation.__qualname__ if type(annotation) is type else repr(annotation)
@@ -238,7 +238,7 @@ def _is_class_variable(cls: Any, name: str, annotation: str) -> bool:
     return word == "ClassVar"
 
 
-def _add_comparisons(fields: dict[str, Any], frozen: bool, own: Mapping[str, Any], added: dict[str, Any]) -> None:
+def _add_comparisons(fields: dict[str, Any], frozen: bool, namespace: Mapping[str, Any], added: dict[str, Any]) -> None:
     compared = [name for name, declared in fields.items() if type(declared) is not Field or declared.compare]
     values: Callable[[Any], Any]
     if len(compared) > 1:
@@ -248,12 +248,12 @@ def _add_comparisons(fields: dict[str, Any], frozen: bool, own: Mapping[str, Any
         values = lambda record: (value(record),)  # noqa: E731
     else:
         values = lambda _: ()  # noqa: E731
-    if "__eq__" not in own:
+    if "__eq__" not in namespace:
         added["__eq__"] = lambda record, other: (
             values(record) == values(other) if other.__class__ is record.__class__ else NotImplemented
         )
     # In a class that defines __eq__ alone, __hash__ is None: that does not count as defined.
-    if "__hash__" not in own or (own["__hash__"] is None and "__eq__" in own):
+    if "__hash__" not in namespace or (namespace["__hash__"] is None and "__eq__" in namespace):
         added["__hash__"] = (lambda record: hash(values(record))) if frozen else None
 
 

@@ -1,4 +1,4 @@
-"""Names that users type → the files that they mean: path, directory, command, library or program in; `Target`s out.
+"""Names that users type (of a path, directory, command, library or program) → the files that they mean, as `Target`s.
 
 Used through `usdtkit.targets`. Uses `usdtkit.scan` (which files processes run) and `usdtkit.libraries` (what
 libraries are called). Every path that comes out can be opened from here, also where the file lives in a container.
@@ -69,7 +69,7 @@ def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     """Return the provider files, also those that no process maps, then the files that any process maps: each inode
     once, those of root and ours first.
 
-    Whoever can put a file where provider files are looked for could pass it off as another application's. A provider
+    Anybody who can write to a directory of provider files could pass a file off as another application's. A provider
     file that belongs neither to root nor to us, or lies in a directory that does not, is therefore only returned if
     a process of its owner, of root or of ours maps it. With `idle` it is returned in any case; that is for callers that
     only show files.
@@ -102,11 +102,11 @@ def describe(pids: Sequence[int]) -> str:
     return f"process {pids[0]}" if len(pids) == 1 else f"processes {', '.join(map(str, pids))}"
 
 
-def nearest(wanted: str, names: list[str]) -> str:
+def nearest(unknown: str, names: list[str]) -> str:
     """Return the end of an error message that suggests the names nearest to the one that was not found, or ""."""
     import difflib  # lazy: it is only needed to word an error
 
-    plain = re.sub(r"[*?\[\]]", "", wanted)
+    plain = re.sub(r"[*?\[\]]", "", unknown)
     if len(names) > _MOST_COMPARED:  # comparing is slow, and a wrong letter is seldom among the first two
         names = [name for name in names if name[:2].lower() == plain[:2].lower()][:_MOST_COMPARED]
     near = difflib.get_close_matches(plain, names, 3, 0.6)

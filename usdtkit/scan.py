@@ -23,7 +23,7 @@ _SHOWN = 5  # processes in a warning
 
 
 def mapped_files(pid: int) -> list[Target]:
-    """Return the files that a process has mapped to execute, each inode once, in the order of their addresses.
+    """Return the files that a process has mapped to execute, one for each inode, in the order of their addresses.
 
     NotFoundError if there is no such process, PrivilegeError if it may not be inspected.
     """
@@ -34,7 +34,7 @@ def mapped_files(pid: int) -> list[Target]:
 
 
 def all_mapped(*, quiet: bool = False) -> list[Target]:
-    """Return the files that any process has mapped to execute, each inode once, with the processes that map it.
+    """Return the files that any process has mapped to execute, one for each inode, with the processes that map it.
 
     A process that ends meanwhile is left out. What may not be read costs one warning, or none if `quiet`.
     """
@@ -110,7 +110,7 @@ class Scan:
     """Collects the files that processes run.
 
     `tells_unreadable` says whether processes that may not be inspected are logged. Without root these are all the
-    processes of other users, and the command line mentions them only where it is asked to.
+    processes of other users, and the command line mentions them only with -v.
     """
 
     tells_unreadable = True

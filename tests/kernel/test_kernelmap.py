@@ -116,7 +116,7 @@ def test_usage():
             with pytest.raises(UsageError):
                 session.map(**wrong)
         one = session.map(size="u64")
-        with pytest.raises(UsageError, match="no 'length'"):
+        with pytest.raises(UsageError, match="no field 'length'"):
             one.get("length", tid)
         with pytest.raises(UsageError, match="size"):
             session.uprobe("c", "malloc").put(one, arg(1))

@@ -324,7 +324,7 @@ def _overview() -> str:
 
     tools = {name: _module(name) for name in tool_names()}
     groups = {"commands": {name: _module(name) for name in COMMANDS}}
-    for topic in TOPICS:
+    for topic in [*TOPICS, *sorted({tool.TOPIC for tool in tools.values()} - {*TOPICS})]:
         groups[topic] = {name: tool for name, tool in tools.items() if topic == tool.TOPIC}
     width, indent = max(_terminal_width() - 2, 40), " " * 19
     lines = ["usage: usdtkit COMMAND [options]", "", "See inside running applications on Linux.", ""]

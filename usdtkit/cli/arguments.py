@@ -113,9 +113,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--json", dest="format", action="store_const", const="json", help="write JSON Lines")
     group.add_argument("--csv", dest="format", action="store_const", const="csv", help="write CSV with a heading")
-    group.add_argument(
-        "--format", metavar="NAME", help="write this format: table, json, csv, folded, chrome or another"
-    )
+    group.add_argument("--format", metavar="NAME", help="write the format NAME, such as folded, chrome or markdown")
     parser.add_argument("--output", metavar="FILE", help="write to FILE instead of standard output")
     parser.set_defaults(format="table")
 

@@ -88,7 +88,9 @@ def zsh(parsers: Parsers) -> str:
     names = [f"      {_described(name, parser.description)}" for name, parser in parsers.items()]
     options = []
     for name, parser in parsers.items():
-        flags = [_described(flag, _help(parser, one)) for one in parser._actions for flag in one.option_strings]
+        flags = [
+            _described(flag, _help(parser, action)) for action in parser._actions for flag in action.option_strings
+        ]
         options.append(f"    {name}) options=({' '.join(flags)}) ;;")
     return ZSH.format(names="\n".join(names), options="\n".join(options))
 

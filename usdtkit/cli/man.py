@@ -60,7 +60,11 @@ def page(name: str) -> str:
         lines += [line for column in columns for line in _column(column)]
     if examples:
         lines += [".SH EXAMPLES", *_as_it_is(examples.rstrip().splitlines())]
-    lines += [*_exit_status(), ".SH SEE ALSO", ", ".join(f"\\fB{_roff(one)}\\fR(8)" for one in _related(name, module))]
+    lines += [
+        *_exit_status(),
+        ".SH SEE ALSO",
+        ", ".join(f"\\fB{_roff(related)}\\fR(8)" for related in _related(name, module)),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -74,9 +78,9 @@ def overview() -> str:
     """The page of usdtkit itself."""
     lines = [*_title("usdtkit", ABOUT), ".SH SYNOPSIS", "\\fBusdtkit\\fR \\fINAME\\fR [options]", ".SH DESCRIPTION"]
     lines += ["USDT probes and functions of running programs, traced with eBPF. Each NAME has a page: usdtkit\\-NAME."]
-    groups = {"commands": list(COMMANDS)} | {topic: [] for topic in TOPICS}
+    groups: dict[str, list[str]] = {"commands": list(COMMANDS)} | {topic: [] for topic in TOPICS}
     for name in tool_names():
-        groups[command(name)[0].TOPIC].append(name)
+        groups.setdefault(command(name)[0].TOPIC, []).append(name)
     for title, names in groups.items():
         lines += [f".SH {_roff(title.upper())}"] if names else []
         for name in names:
@@ -90,8 +94,12 @@ def _title(name: str, summary: str) -> list[str]:
 
 
 def _synopsis(parser: argparse.ArgumentParser) -> list[str]:
-    words = [f"\\fI{_roff(str(one.metavar or one.dest))}\\fR" for one in parser._actions if not one.option_strings]
-    optional = [one.nargs in ("?", "*") for one in parser._actions if not one.option_strings]
+    words = [
+        f"\\fI{_roff(str(action.metavar or action.dest))}\\fR"
+        for action in parser._actions
+        if not action.option_strings
+    ]
+    optional = [action.nargs in ("?", "*") for action in parser._actions if not action.option_strings]
     shown = [f"[{word}]" if leave else word for word, leave in zip(words, optional, strict=True)]
     return [" ".join([f"\\fB{_roff(parser.prog)}\\fR", "[options]", *shown])]
 
@@ -141,8 +149,8 @@ def _exit_status() -> list[str]:
 
 def _related(name: str, module: ModuleType) -> list[str]:
     topic = getattr(module, "TOPIC", None)
-    same = [one for one in tool_names() if one != name and topic == command(one)[0].TOPIC] if topic else []
-    return ["usdtkit", *(f"usdtkit-{one}" for one in same)]
+    same = [other for other in tool_names() if other != name and topic == command(other)[0].TOPIC] if topic else []
+    return ["usdtkit", *(f"usdtkit-{other}" for other in same)]
 
 
 def _roff(text: str) -> str:

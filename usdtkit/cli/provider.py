@@ -160,9 +160,9 @@ def _script(options: argparse.Namespace) -> int:
 def _current_files(name: str) -> list[Path]:
     """The files of a provider that processes map, or all of its files if no process maps one."""
     files, mapped = _files_of(name), _mapped_names()
-    own = [path for path in files if stranger(str(path)) is None]
-    # Anybody may map a file of this name. Other users' files count only if there is none of root's or ours.
-    return [path for path in own if path.name in mapped] or own or files
+    trusted_files = [path for path in files if stranger(str(path)) is None]
+    # Anybody may map a file of this name. Other users' files count only where there is none of root's or ours.
+    return [path for path in trusted_files if path.name in mapped] or trusted_files or files
 
 
 def _gc(options: argparse.Namespace) -> int:

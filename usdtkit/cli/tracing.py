@@ -5,8 +5,8 @@ session, and the exit code.
 
 A tool is a module with a docstring (its help text), TOPIC, COLUMNS, `Options` and `trace(session, options)`, which
 sets up the session and returns `usdtkit.results`. It may also have SPELLING (how it spells the shared options),
-VARIANTS (command lines whose programs are shipped compiled), and `processes(options)`, which finds the processes to
-trace if the user names neither these nor a command.
+VARIANTS (command lines whose programs are shipped compiled), SCHEMA_VERSION (if not 1), and `processes(options)`,
+which finds the processes to trace if the user names neither these nor a command.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ def spelling_of(tool: ModuleType) -> Spelling:
     return spelling
 
 
+def _schema_version(tool: ModuleType) -> int:
+    version: int = getattr(tool, "SCHEMA_VERSION", 1)
+    return version
+
+
 def name_of(tool: ModuleType) -> str:
     """The name of a tool."""
     return tool.__name__.rpartition(".")[2]
@@ -62,7 +67,8 @@ def name_of(tool: ModuleType) -> str:
 def tool_schema(tool: ModuleType) -> Schema:
     """All columns that a tool may write. Every row has a time: its own, or that of its interval."""
     has_time = any(column.name == TIME.name for column in tool.COLUMNS)
-    return Schema(name_of(tool), (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS))
+    columns = (*([] if has_time else [replace(TIME, heading="")]), *tool.COLUMNS)
+    return Schema(name_of(tool), columns, version=_schema_version(tool))
 
 
 def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
@@ -76,7 +82,7 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
             return 0
         if parsed.program or (parsed.verbose and parsed.shows_program):
             note(session.program().text)
-        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries))
+        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries), _schema_version(tool))
         sink.check(schema)
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
         _show(results, schema, sink, parsed)
@@ -84,11 +90,11 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
 
 
 def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace, **offline: Any) -> Session:
-    """The session that a command line asks for. `offline` holds the arguments of an offline session."""
-    named, found = pids_of(options, parsed), None
-    if not named and not parsed.command and not offline and hasattr(tool, "processes"):
-        found = tool.processes(options)
-    session = _session(named or None, found, session_arguments(tool, options, parsed) | offline)
+    """The session that a command line asks for. `offline` are the session's arguments of that kind."""
+    named_pids, found_pids = pids_of(options, parsed), None
+    if not named_pids and not parsed.command and not offline and hasattr(tool, "processes"):
+        found_pids = tool.processes(options)
+    session = _session(named_pids or None, found_pids, session_arguments(tool, options, parsed) | offline)
     condition = narrowing(parsed)
     if condition is not None:
         session.narrow(condition)
@@ -96,9 +102,9 @@ def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namesp
 
 
 def pids_of(options: ToolOptions, parsed: argparse.Namespace) -> list[int]:
-    """The processes that the user named, with -p or with an argument of the tool."""
-    own = [value for name, value in options.session_values() if name == "pid" and value is not None]
-    return [*own, *(parsed.pid or ())]
+    """The processes that the user named: those of -p, and of a tool's own arguments."""
+    from_options = [value for name, value in options.session_values() if name == "pid" and value is not None]
+    return [*from_options, *(parsed.pid or ())]
 
 
 def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace) -> dict[str, Any]:
@@ -116,8 +122,8 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
         arguments["command_stdout"] = STDERR
     if ring_size := spelling_of(tool).ring_size:
         arguments["ring_size"] = ring_size
-    own = {name: value for name, value in options.session_values() if name != "pid" and value is not None}
-    return arguments | own
+    from_options = {name: value for name, value in options.session_values() if name != "pid" and value is not None}
+    return arguments | from_options
 
 
 def narrowing(parsed: argparse.Namespace) -> Expression | None:
@@ -138,15 +144,15 @@ def _is_named(name: str) -> Expression:
     return comm.matches(name) if set(name) & set("*?") else comm == name[:COMM_LENGTH]
 
 
-def _session(named: Sequence[int] | None, found: Sequence[int] | None, arguments: dict[str, Any]) -> Session:
+def _session(named_pids: Sequence[int] | None, found_pids: Sequence[int] | None, arguments: dict[str, Any]) -> Session:
     """A session for the named processes, else for those that were found, of which some may have ended since."""
-    if named or not found:
-        return Session(pid=named, **arguments)
+    if named_pids or not found_pids:
+        return Session(pid=named_pids, **arguments)
     try:
-        return Session(pid=found, **arguments)
+        return Session(pid=found_pids, **arguments)
     except NotFoundError:
-        left = [pid for pid in found if processes.process_of(pid) == pid]
-        if not left or len(left) == len(found):
+        left = [pid for pid in found_pids if processes.process_of(pid) == pid]
+        if not left or len(left) == len(found_pids):
             raise
         return _session(None, left, arguments)
 

@@ -250,12 +250,12 @@ class CallFrames:
             raise KeyError(encoding)
         return value, position + struct.calcsize(self._order + format)
 
-    def _rows(self, found: Description) -> tuple[list[int], list[Rule]]:
+    def _rows(self, description: Description) -> tuple[list[int], list[Rule]]:
         """(addresses, rules): each rule holds from its address to the next one."""
-        data, common = self._section(), found.common
+        data, common = self._section(), description.common
         rule = self._run(data, common.at, common.until, common, 0, Rule(-1, 0), [], [])
-        addresses, rules = [found.start], [rule]
-        self._run(data, found.at, found.until, common, found.start, rule, addresses, rules)
+        addresses, rules = [description.start], [rule]
+        self._run(data, description.at, description.until, common, description.start, rule, addresses, rules)
         return addresses, rules
 
     def _run(

@@ -175,25 +175,25 @@ class ExitFinder:
         ends: dict[str, None] = {}
         followed = {start}
         queue = [body]
-        for each in queue:  # which grows in the loop
-            for leave in each.leaves:
+        for piece in queue:  # which grows in the loop
+            for leave in piece.leaves:
                 to = leave.to
                 if to is not None and self._follow(to, into, followed, queue, MOST_SITES - len(sites)):
                     continue
                 if to is not None:
                     ends[to.name] = None
                 offset = self._image.file_offset(leave.at)
-                shared = each is not body or leave.in_fragment
+                shared = piece is not body or leave.in_fragment
                 name = "" if to is None else to.name
                 sites[offset] = Exit(offset, leave.kind, leave.condition, shared, to is None, name)
         return sites, list(ends)
 
     def _follow(self, to: Destination, into: Sequence[int], followed: set[int], queue: list[_Body], room: int) -> bool:
         """Whether a jump can be followed. The exits of its destination, which joins the queue, then count as well."""
-        wanted = [to] if to.start else [Destination(to.name, start) for start in into if to.name in _COMPUTED]
-        wanted = [one for one in wanted if one.start not in followed]
-        callees = [self._callee(one) for one in wanted]
-        if not wanted:
+        destinations = [to] if to.start else [Destination(to.name, start) for start in into if to.name in _COMPUTED]
+        destinations = [destination for destination in destinations if destination.start not in followed]
+        callees = [self._callee(destination) for destination in destinations]
+        if not destinations:
             return to.start in followed or (bool(into) and to.name in _COMPUTED)
         if (
             any(callee.problem for callee in callees)
@@ -201,7 +201,7 @@ class ExitFinder:
             or sum(len(callee.leaves) for callee in callees) > room
         ):
             return False
-        followed.update(one.start for one in wanted)
+        followed.update(destination.start for destination in destinations)
         queue += callees
         return True
 
@@ -241,7 +241,7 @@ class ExitFinder:
                     if low <= target < high:
                         if not code.begins[target - low]:
                             return _Body(UNDECODABLE)
-                    elif not any(one.start <= target < one.start + len(one.begins) for one in ranges):
+                    elif not any(decoded.start <= target < decoded.start + len(decoded.begins) for decoded in ranges):
                         fragment = self._callees.fragment(target, kind == BRANCH)
                         if fragment is not None:
                             ranges.append(self._decoder.decode(*fragment))
@@ -255,12 +255,12 @@ class ExitFinder:
 
     def _leaves(self, ranges: list[Code], calls: bool, outward: list[Flow], leaving: list[Flow]) -> _Body:
         """The body of decoded ranges; `outward` are the jumps that leave them."""
-        own, frames = ranges[0], self._frames
+        function_code, frames = ranges[0], self._frames
         at_entry = frames.at_entry
         # Exceptions bring control to places that no jump leads to. Then code that is not reached by jumps may run too.
         described = [frames.covering(code.start) for code in ranges]
         reached = None if any(one is not None and one.has_handlers for one in described) else reached_from_entry(ranges)
-        found: list[tuple[Flow, Kind, Destination | None]] = []
+        exits: list[tuple[Flow, Kind, Destination | None]] = []
         indirect = [flow for flow in leaving if flow.kind == INDIRECT]
         sure = indirect if reached is None else [flow for flow in indirect if flow.at in reached]
         jumps, has_table = self._indirect_jumps(sure, ranges, reached)
@@ -273,23 +273,23 @@ class ExitFinder:
             # fragment. Go is left out: after a panic it continues where no jump leads.
             outward = [flow for flow in outward if flow.at in reached]
             leaving = [flow for flow in leaving if flow.at in reached]
-        found += [(flow, "jump", self._pointed_to(flow)) for flow in jumps]
-        found += [(flow, "return", None) for flow in leaving if flow.kind == RETURN]
+        exits += [(flow, "jump", self._pointed_to(flow)) for flow in jumps]
+        exits += [(flow, "return", None) for flow in leaving if flow.kind == RETURN]
         for flow in outward:
             to = self._callees.destination(flow.target)
             if to is None:
                 return _Body("it jumps into the middle of another function, or outside of any function")
             if flow.kind == BRANCH and not flow.flags & CONDITION:
                 return _Body("it leaves by a branch that does not depend on the flags")
-            found.append((flow, "jump" if flow.kind == JUMP else "branch", to))
+            exits.append((flow, "jump" if flow.kind == JUMP else "branch", to))
         leaves = []
-        for flow, kind, to in found:
+        for flow, kind, to in exits:
             rule = frames.rule(flow.at)
             if rule is not None and rule != at_entry:
                 return _Body(_MISFIT)
             if flow.flags & REFUSED:
                 return _Body("the kernel puts no probe on an instruction by which it leaves")
-            in_fragment = not own.start <= flow.at < own.start + len(own.begins)
+            in_fragment = not function_code.start <= flow.at < function_code.start + len(function_code.begins)
             leaves.append(_Leave(flow.at, kind, flow.condition if kind == "branch" else 0, in_fragment, to))
         return _Body("", calls, tuple(leaves))
 

@@ -85,8 +85,8 @@ def goid_offset(image: Image) -> int:
 
     A member was added before it in Go 1.23.
     """
-    found = re.match(rb"go1\.(\d+)", _version(image))
-    minor = int(found[1]) if found else 0
+    version = re.match(rb"go1\.(\d+)", _version(image))
+    minor = int(version[1]) if version else 0
     return 152 if 18 <= minor < 23 else 160 if minor in (23, 24) else 0
 
 

@@ -39,7 +39,11 @@ def misleads_kernel(image: Image, semaphore_offset: int, sites: Iterable[int], p
 def _on_page(segments: Iterable[Segment], offset: int, page: int) -> int:
     """How many of the segments map the page with this file offset."""
     start = offset & -page
-    return sum(each.offset & -page <= start < each.offset + each.file_size for each in segments if each.file_size)
+    return sum(
+        segment.offset & -page <= start < segment.offset + segment.file_size
+        for segment in segments
+        if segment.file_size
+    )
 
 
 def address_of(image: Image, offset: int, *, writable: bool = False) -> int | None:

@@ -86,8 +86,8 @@ class SymbolTable:
     def _found(self, at: int, address: int) -> tuple[str, int]:
         strings, name = self._strings[self._tables[at]], self._names[at]
         end = strings.find(b"\0", name, name + LONGEST_NAME)
-        found = strings[name:end].decode("utf-8", "surrogateescape") if end >= 0 else ""
-        return found.partition("@")[0], address - self._starts[at]
+        text = strings[name:end].decode("utf-8", "surrogateescape") if end >= 0 else ""
+        return text.partition("@")[0], address - self._starts[at]
 
     def _add(self, image: Image, table: Table) -> None:
         """Add those functions of one more table whose addresses no table before it has."""

@@ -112,7 +112,7 @@ class Addresses:
 
 def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bool) -> list[Function]:
     code = [segment for segment in image.segments if segment.type == PT_LOAD and segment.flags & PF_X]
-    found: dict[tuple[int, str], Function] = {}
+    by_place: dict[tuple[int, str], Function] = {}
     names_at: dict[int, list[str]] = {}
     missing = {pattern for pattern in patterns if is_name(pattern)}
     has_vectors = image.machine in ("x86_64", "i386")
@@ -130,9 +130,9 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
                 continue
             name = table.name(symbol.at)
             key = symbol.value, name
-            if ".cold" in name or (key in found and found[key].version):
+            if ".cold" in name or (key in by_place and by_place[key].version):
                 continue
-            found[key] = Function(
+            by_place[key] = Function(
                 image.path,
                 name,
                 symbol.value,
@@ -146,10 +146,10 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
             )
             missing.discard(name)
         if aliases:
-            _add_names(table, {address for address, _ in found}, kind, names_at)
+            _add_names(table, {address for address, _ in by_place}, kind, names_at)
         if are_all_names and not missing and not aliases:
             break
-    ordered = [found[key] for key in sorted(found)]
+    ordered = [by_place[key] for key in sorted(by_place)]
     if not aliases:
         return ordered
     return [

@@ -142,13 +142,13 @@ def _by_symbols(image: Image) -> str:
 
 def _symbol(table: Table, name: str) -> int | None:
     """The index of a symbol of this name. The name can begin inside a longer one, because linkers share their ends."""
-    wanted = name.encode() + b"\0"
-    at = table.strings.find(wanted)
+    name_bytes = name.encode() + b"\0"
+    at = table.strings.find(name_bytes)
     while at >= 0:
         try:
             return table.names.index(at)
         except ValueError:  # the end of another name
-            at = table.strings.find(wanted, at + 1)
+            at = table.strings.find(name_bytes, at + 1)
     return None
 
 

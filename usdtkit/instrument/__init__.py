@@ -21,19 +21,19 @@ NAMES = ("asyncio", "dbapi", "gc", "http", "locks", "logging", "python", "wsgi",
 """The modules of this package that have `install()`."""
 
 
-def install_named(wanted: str) -> None:
+def install_named(names: str) -> None:
     """Install the probes that USDTKIT_INSTRUMENT lists: names separated by commas, or JSON, {name: options of install}.
 
     Raises UsageError for an unknown name. Probes that cannot be installed are reported in the log, and the others are
     installed.
     """
     options: dict[str, dict[str, Any]]
-    if wanted.startswith("{"):
+    if names.startswith("{"):
         import json  # late, because most starts do not need it
 
-        options = json.loads(wanted)
+        options = json.loads(names)
     else:
-        options = {name.strip(): {} for name in wanted.split(",")}
+        options = {name.strip(): {} for name in names.split(",")}
     check_names(options)
     for name, keywords in options.items():
         try:

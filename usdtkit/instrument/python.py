@@ -100,12 +100,12 @@ def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool
         raise UnsupportedError(f"the Python probes need CPython, and this is {sys.implementation.name}")
     if objects:
         check_objects()
-    own = _own_probes()
+    implemented = _own_probes()
     provider = Provider(PROVIDER)
     probes = [
         provider.probe(name, arguments, doc=doc)
         for name, (arguments, doc) in _PROBES.items()
-        if name not in own and _can_fire(name, objects)
+        if name not in implemented and _can_fire(name, objects)
     ]
     provider.load()
     _installed = options
@@ -113,10 +113,10 @@ def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool
         return
     try:
         native.filter(*options[:2])
-        _bind(probes, own)
+        _bind(probes, implemented)
     except (OSError, ValueError) as error:
         raise UsdtkitError(f"the Python probes cannot be installed: {error}") from error
-    for switch in _all_switches(own.keys()):
+    for switch in _all_switches(implemented.keys()):
         watcher.add(switch)
 
 
@@ -148,13 +148,13 @@ def _own_probes() -> dict[str, tuple[int, int]]:
         return {name: (site.address, image.read(site.file_offset, 1)[0]) for name, site in sites.items()}
 
 
-def _bind(probes: list[Probe[...]], own: dict[str, tuple[int, int]]) -> None:
+def _bind(probes: list[Probe[...]], implemented: dict[str, tuple[int, int]]) -> None:
     for probe in probes:
         if probe.path is None:
             raise OSError("their file is not loaded")
         native.bind(probe.name, probe.path, symbol_name(PROVIDER, probe.name), probe.pristine)
-    for name in own.keys() & _PROBES.keys():
-        native.bind_interpreter(name, *own[name])
+    for name in implemented.keys() & _PROBES.keys():
+        native.bind_interpreter(name, *implemented[name])
 
 
 # All that follows runs in the watcher's thread when a tracer has come or gone.
@@ -164,8 +164,8 @@ class _Monitoring:
     """The events of sys.monitoring, each set while one of its probes is traced. A tool id is only used during that
     time."""
 
-    def __init__(self, own: Set[str]) -> None:
-        self._own = own
+    def __init__(self, implemented: Set[str]) -> None:
+        self._own = implemented
         self._tool: int | None = None
 
     def set(self, names: Set[str], /) -> None:
@@ -203,8 +203,8 @@ class _Monitoring:
 class _Hooks:
     """The profile and trace functions of all threads, before there was sys.monitoring."""
 
-    def __init__(self, own: Set[str]) -> None:
-        self._own = own
+    def __init__(self, implemented: Set[str]) -> None:
+        self._own = implemented
         self._current = (False, False)
 
     def set(self, names: Set[str], /) -> None:
@@ -215,22 +215,22 @@ class _Hooks:
             self._current = needed
 
 
-def _all_switches(own: Set[str]) -> list[Switch | _Monitoring | _Hooks]:
+def _all_switches(implemented: Set[str]) -> list[Switch | _Monitoring | _Hooks]:
     """Return the hooks that this interpreter needs. `own` are the probes that it was built with."""
     if sys.version_info[:2] == (3, 11):
         # Its own probes of functions and lines fire only in threads that have a hook, so one is set.
-        own -= {"function__entry", "function__return", "line"}
+        implemented -= {"function__entry", "function__return", "line"}
     threads = {"thread__start", "thread__stop"}
     frames: _Monitoring | _Hooks
     if sys.version_info >= (3, 12):
-        frames = _Monitoring(own)
+        frames = _Monitoring(implemented)
     else:
-        frames = _Hooks(own)
+        frames = _Hooks(implemented)
         threads |= _PROFILE_HOOK | _TRACE_HOOK  # a new thread begins without hooks
     return [
-        Switch({"gc__start", "gc__done"} - own, _collections),
-        Switch({"import__find__load__start", "import__find__load__done"} - own, _imports()),
-        Switch({"audit"} - own, lambda on: native.audit()),
+        Switch({"gc__start", "gc__done"} - implemented, _collections),
+        Switch({"import__find__load__start", "import__find__load__done"} - implemented, _imports()),
+        Switch({"audit"} - implemented, lambda on: native.audit()),
         Switch(threads, _threads()),
         Switch(_OBJECTS, native.objects),
         frames,

@@ -20,6 +20,8 @@ TABLES = (MAP_HASH, MAP_PERCPU_HASH, MAP_LRU_HASH)
 """Types of maps that can become full."""
 
 BATCH = 4096
+# Memory as it comes: clearing a megabyte takes longer than reading a table with few entries.
+_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 @cache
@@ -80,14 +82,15 @@ class Map:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every entry, read in batches. An entry that is added or removed meanwhile may be seen or missed."""
-        keys = ffi.new("char[]", self.key_size * BATCH)
-        values = ffi.new("char[]", self.stride * BATCH)
+        batch = min(BATCH, self.max_entries)
+        keys = _uncleared("char[]", self.key_size * batch)
+        values = _uncleared("char[]", self.stride * batch)
         # A hash map's cursor is a bucket (4 bytes), an array's is a key.
         cursor = ffi.new("char[]", max(self.key_size, 8))
         count = ffi.new("uint32_t *")
         first, result = True, 1
         while result:
-            count[0] = BATCH
+            count[0] = batch
             result = lib.usdtkit_map_lookup_batch(self.fd, first, cursor, keys, values, count)
             if first and result in (-errno.EINVAL, -ENOTSUPP):  # before Linux 5.6, of arrays before 5.13
                 yield from self._items_one_by_one()

@@ -1,4 +1,4 @@
-"""A format string of `trace` → the type that each conversion wants, and text from values.
+"""A format string of `trace` → the type that each conversion takes, and the text for values.
 
 Input: the literal and the values of a `TraceSpec`. Output: C types for `lower`, and lines of text. The conversions are
 C's, without `*`. Two are added: `%U` is a symbol of the process, and `%r` is bytes in hexadecimal.

@@ -47,7 +47,7 @@ class Hook:
 
 @dataclass
 class Setup:
-    """What all specs of a run share.
+    """The settings that all specs of a run share.
 
     `string_size` is how many bytes of a string are read. With `binary`, STRCMP compares bytes.
     """

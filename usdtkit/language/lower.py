@@ -77,7 +77,7 @@ class Lowering:
         return value.text
 
     def shown(self, node: nodes.Node) -> Expression:
-        """A value in the form that reads best: a string as a string, and a number of an enum as its name."""
+        """A value in the form that people read best: a string as a string, and a number of an enum as its name."""
         value = self._value(node)
         expression = value.number if value.text is None else value.text
         assert expression is not None
@@ -330,7 +330,7 @@ class Lowering:
         return self.entry._value(*self._count(node, node.arguments, 1))
 
     def _kept(self, node: nodes.Node, form: str) -> Expression | None:
-        """For `$entry(x)` the number or string that was read at the entry; None for everything else."""
+        """For `$entry(x)`, the number or string that was read at the entry; None for all other nodes."""
         if not isinstance(node, nodes.Call) or node.function != "$entry":
             return None
         self._at_entry(node)

@@ -69,7 +69,7 @@ class Names:
         raise SpecError(message, self.text, node.at, hint=hint)
 
     def known(self) -> list[str]:
-        """What can be asked for here, in the words of a hint."""
+        """The names that are known here, as the words of a hint."""
         if self.kind == "return":
             return ["retval", "$latency", "$entry(…)", "$pid", "$tid", "$uid", "$comm"]
         named = [parameter.name for parameter in self.parameters if parameter.name]

@@ -1,6 +1,6 @@
-"""Events of `hooks.Messages` → rows: of each hit, or of equal hits once with their count.
+"""Events of `hooks.Messages` → rows: one for each hit, or one for equal hits with their count.
 
-Input: events, and which of them are wanted. Output: rows for `usdtkit.results.Rows`, with a `text` for tables.
+Input: events, and conditions on their text. Output: rows for `usdtkit.results.Rows`, with a `text` for tables.
 """
 
 from __future__ import annotations

@@ -17,18 +17,18 @@ _known: dict[str, str] = {}
 
 def learn(names: Iterable[str]) -> None:
     """Demangle those that are mangled and not yet known, all at once."""
-    wanted = list(dict.fromkeys(name for name in names if name.startswith(_MANGLED) and name not in _known))
-    if not wanted:
+    mangled = list(dict.fromkeys(name for name in names if name.startswith(_MANGLED) and name not in _known))
+    if not mangled:
         return
-    if len(_known) + len(wanted) > MOST_NAMES:
+    if len(_known) + len(mangled) > MOST_NAMES:
         _known.clear()
     from usdtkit.elf.demangle import demangle  # lazy: it starts processes, which few outputs need
 
     try:
-        found = demangle(wanted)
+        demangled = demangle(mangled)
     except UnsupportedError:
-        found = [""] * len(wanted)
-    _known.update({name: plain or name for name, plain in zip(wanted, found, strict=True)})
+        demangled = [""] * len(mangled)
+    _known.update({name: plain or name for name, plain in zip(mangled, demangled, strict=True)})
 
 
 def plain(name: str) -> str:

@@ -108,7 +108,7 @@ def argument(
 
     `unit` and `doc` are for people. An "enum" has `names`, which are numbered from 0 unless a mapping gives the
     numbers; these must fit into 32 bits, signed. A call gives a name or a number. A "json" has at most `limit` bytes
-    (4096): of a longer one tracers get {"$truncated": its length, "head": its beginning}. Raises UsageError.
+    (4096); in place of a longer one, tracers get {"$truncated": its length, "head": its beginning}. Raises UsageError.
     """
     what = f"an argument of type {type!r}"
     if not isinstance(type, str) or type not in DECLARABLE:
@@ -132,7 +132,7 @@ def argument(
 
 
 def check_name(what: str, name: object, *, hyphen: bool = True) -> str:
-    """Return `name` if it is valid for tracers, else raise UsageError. `what` says in the message whose name it is."""
+    """Return `name` if it is valid for tracers, else raise UsageError. `what` says in the message what is named."""
     if not isinstance(name, str):
         raise UsageError(f"the name of {what} must be a str, not {type(name).__name__}")
     if len(name) > MAX_NAME:

@@ -26,7 +26,7 @@ _reported: set[tuple[str, str]] = set()
 
 
 def drop_mode(on_error: str | None) -> int:
-    """Return what native/probe.c does with a call that cannot be fired. None: the declaration does not say."""
+    """Return the mode for calls that cannot be fired. `on_error` is None if the declaration does not say."""
     return _MODES["raise" if on_error is None and sys.flags.dev_mode else on_error]
 
 

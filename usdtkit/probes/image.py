@@ -2,9 +2,9 @@
 
 Pure: the same probes, machine, nop and version give the same bytes on any host. So the name of a file is a hash of
 these, and is known before its bytes are made. `loading` asks for both, `files` stores the bytes, `usdtkit._probe` maps
-them, and every tracer reads them. The readers have demands: gdb needs `.stapsdt.base` and unpadded descriptions; perf a
-build-id, a base address and notes that are not allocated; bcc sections in the order code, then notes; libbpf an
-executable segment around the site; printers of stacks need function symbols with a size.
+them, and every tracer reads them. Each reader has demands. gdb needs `.stapsdt.base` and unpadded descriptions. perf
+needs a build-id, a base address and notes that are not allocated. bcc needs the code before the notes. libbpf needs an
+executable segment around the site. Tools that print stacks need function symbols with a size.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def symbol_name(provider: str, probe: str) -> str:
 
 
 def file_name(provider: str, text: str, *, machine: str = "x86_64", nop: str = "safe") -> str:
-    """Return PROVIDER-HASH.so, with a hash of all that its bytes depend on; `text` is the probes' canonical one."""
+    """Return PROVIDER-HASH.so, with a hash of all that its bytes depend on. `text` is the probes' canonical text."""
     nop = nop if MACHINES[machine].fast != MACHINES[machine].code else "safe"
     text = f"{FORMAT} {VERSION} {machine} {nop} {provider}\n{text}"
     return f"{provider}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.so"
@@ -121,7 +121,7 @@ def operands(arguments: Sequence[ArgumentSpec], machine: Machine) -> str:
 
 
 def metadata_note(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
-    """Return the note with the metadata that USDT notes cannot hold. UsageError if that is too much."""
+    """Return the note with what the USDT notes have no room for. UsageError if it would be too large."""
     from usdtkit.elf import metadata, writer
 
     note = writer.note(metadata.OWNER, metadata.TYPE, metadata.encode(provider, VERSION, probes))
@@ -137,8 +137,8 @@ def metadata_note(provider: str, probes: Sequence[ProbeSpec]) -> bytes:
 def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64", nop: str = "safe") -> bytes:
     """Return the file of a provider, with a build-id that is a hash of the rest.
 
-    `machine` is a key of MACHINES, `nop` one of `declaration.NOPS`. Raises UsageError if names and docs are too long
-    in all.
+    `machine` is a key of MACHINES, `nop` one of `declaration.NOPS`. Raises UsageError if names and docs together
+    are too long.
     """
     from usdtkit.elf import constants, metadata, writer
     from usdtkit.elf.writer import Section, Segment, Symbol

@@ -167,9 +167,9 @@ class Publisher:
         return warning
 
 
-def _best_nop(wanted: str) -> str:
+def _best_nop(policy: str) -> str:
     """Return "fast" if it is wanted and the kernel has a use for it, else "safe". The kernel is asked once."""
     global _optimises
-    if wanted == "fast" and _optimises is None:
+    if policy == "fast" and _optimises is None:
         _optimises = native.optimises()
-    return "fast" if wanted == "fast" and _optimises else "safe"
+    return "fast" if policy == "fast" and _optimises else "safe"

@@ -11,10 +11,10 @@
 
 Input: a session that has not started yet, and typed arguments. Output: sources of that session, which take conditions
 and actions like any other source, and classes that turn events into the values that a tool shows. A function looks for
-the software in the processes of the session, in the program of its command, or, if the session names neither, among
-all processes that run here. It raises NotFoundError if there is nothing to measure.
+the software in the processes of the session, or in the program of its command. If the session names neither, it looks
+at all processes that run here. It raises NotFoundError if there is nothing to measure.
 
 Import the module that you need, such as `usdtkit.providers.mysql`: this package itself imports none of them. Nothing in
-it prints or parses options, and nothing depends on how the results are shown. Plain tables of argument names and types,
-which reading a file looks up as well, stand in `usdtkit.signatures`.
+it prints or parses options, and nothing depends on how the results are shown. The tables of argument names and types
+are in `usdtkit.signatures`, because the readers of files use them too.
 """

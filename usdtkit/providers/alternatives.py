@@ -1,4 +1,4 @@
-"""Software that has its functions under one of several names: names in, whatever is made of the first that fits out.
+"""Functions that may be found under one of several names: tries one name after the other.
 
 A library's functions may be in the program that uses it, or in another library since some version. Used by the other
 modules of `usdtkit.providers`.

@@ -11,11 +11,11 @@
                 break
 
 Input: a session, and the functions of an allocator, whose names are below. Output: `Heap.outstanding`, the blocks by
-the stack that allocated them, and sources for single allocations and frees.
+the stack that allocated them, and sources of the single allocations and frees.
 
-Two things keep the map right. Memory that an allocator maps for itself, between entry and return of its own functions,
-is not counted as a block. And a block that realloc moves is deleted before its address can be given to another thread,
-and put back if realloc fails.
+Two rules keep the map right. Memory that an allocator maps for itself, between entry and return of its own functions,
+does not count as a block. A block that realloc moves is deleted before its address can be given to another thread, and
+put back if realloc fails.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ THREAD_CAPACITY = 10_240  # threads that are within the allocator at one time
 
 @dataclass(frozen=True)
 class Outstanding:
-    """What one stack of a process has allocated: `size` bytes in `count` blocks.
+    """The memory that one stack of a process has allocated: `size` bytes in `count` blocks.
 
     Each of `blocks` has its address as `key`, its `size`, and `since`, the time in nanoseconds at which it was
     allocated.
@@ -132,7 +132,7 @@ class Heap:
         self.frees = Sources(*self._frees)
 
     def outstanding(self, min_age_ns: int = 0) -> list[Outstanding]:
-        """What is allocated now, by process and stack, without the blocks that are younger than `min_age_ns`."""
+        """The blocks that are allocated now, by process and stack, without those that are younger than `min_age_ns`."""
         now_ns = time.monotonic_ns()
         by_stack: dict[tuple[int, Stack | None], list[Any]] = defaultdict(list)
         for block in self.blocks.entries():
@@ -170,7 +170,7 @@ class Heap:
     def _pairs(self, library: str, functions: Sizes, keep: Mapping[str, Expression] | None = None) -> Iterator[Pair]:
         """Calls of the functions, which keep the size: one pair for all that have it in the same arguments."""
         for numbers in sorted(set(functions.values())):
-            names = [name for name, own in functions.items() if own == numbers]
+            names = [name for name, counts in functions.items() if counts == numbers]
             size: Expression = reduce(mul, map(arg, numbers))
             yield self._session.pair(uprobe(library, *names), keep={"size": size, **(keep or {})})
 
@@ -190,7 +190,7 @@ class Heap:
         self._frees.append(source if "address" in source.arguments else source.derive(address=arg(1)))
 
     def _mark(self, pair: Pair) -> None:
-        """Know which threads are within a function of the allocator."""
+        """Keep track of the threads that are within a function of the allocator."""
         pair.start.put(self._allocating, tid, since=now)
         pair.delete(self._allocating, tid)
 

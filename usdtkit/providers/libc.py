@@ -27,9 +27,9 @@ from usdtkit.providers.resolver import GAI_ERRORS
 from usdtkit.records import dataclass
 from usdtkit.trace import Pair, Session, deref, retval, uprobe, uretprobe
 
-# How functions say that they failed, by globs of their names, of which the first that matches counts. All others return
+# How functions report failure, by globs of their names, of which the first that matches counts. All others return
 # -1 and set errno. "code": they return the number of the error. "gai": they return a number out of GAI_ERRORS. "null":
-# they return NULL and set errno. "": they do not say it.
+# they return NULL and set errno. "": they do not report it.
 FAILURES = (
     *((name, "") for name in ("pthread_self", "pthread_getspecific", "pthread_exit", "pthread_cleanup_*")),
     *((name, "code") for name in ("pthread_*", "posix_fallocate*", "posix_memalign", "posix_spawn*", "posix_fadvise*")),
@@ -62,8 +62,8 @@ class LibraryCalls:
     """Counts calls of a library's functions, by function.
 
     `functions` are names, globs allowed; `library` is the name of a library, a command or a file. Counts and times are
-    summed up in the kernel. Failures that set errno come as events: whoever reads the session's events has to hand each
-    of them to `consume`. NotFoundError is raised if the library has none of the functions.
+    summed up in the kernel. Failures that set errno come as events of the session, and each event must be given to
+    `consume`. NotFoundError is raised if the library has none of the functions.
     """
 
     def __init__(self, session: Session, functions: Sequence[str], library: str = "c") -> None:
@@ -87,7 +87,7 @@ class LibraryCalls:
 
 
 def by_failure(functions: Iterable[str]) -> Mapping[str, Sequence[str]]:
-    """Names of functions, grouped by the way in which they say that they failed: one of FAILURES, or "-1"."""
+    """Names of functions, grouped by the way in which they report a failure: one of FAILURES, or "-1"."""
     groups: dict[str, list[str]] = defaultdict(list)
     for function in functions:
         groups[next((way for glob, way in FAILURES if fnmatch.fnmatchcase(function, glob)), "-1")].append(function)

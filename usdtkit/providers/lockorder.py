@@ -37,7 +37,7 @@ Cycle = tuple[Edge, ...]
 
 
 class LockOrder:
-    """Which mutex is taken while which other one is held.
+    """The order in which mutexes are taken: an edge from each held mutex to a mutex that is wanted meanwhile.
 
     A cycle whose edges were all seen under one more mutex is no deadlock, because that mutex keeps the threads apart.
     """
@@ -94,8 +94,7 @@ class LockOrder:
             yield from edges.values()
 
     def _is_news(self, held: Mutex, wanted: Mutex, guards: frozenset[Mutex]) -> bool:
-        """Note the other mutexes that were held, and return whether that leaves fewer guards for the edge than
-        before."""
+        """Note which other mutexes were held, and return whether the edge was never seen with so few."""
         before = self._guards.get((held, wanted))
         now = guards if before is None else before & guards
         self._guards[held, wanted] = now

@@ -76,8 +76,8 @@ def _holds(session: Session, library: str) -> Sources[Source]:
         since, depth, stack = (held.get(name, mutex) for name in ("since", "depth", "stack"))
         source.where(depth == 1).delete(held, mutex)
         source.where(depth > 1).put(held, mutex, depth=depth - 1, since=since, stack=stack)
-        own = {} if "mutex" in source.arguments else {"mutex": mutex}
-        ends.append(source.where(depth == 1).ahead().derive("mutex", held=now - since, stack=stack, **own))
+        key = {} if "mutex" in source.arguments else {"mutex": mutex}
+        ends.append(source.where(depth == 1).ahead().derive("mutex", held=now - since, stack=stack, **key))
     return Sources(*ends)
 
 

@@ -1,4 +1,4 @@
-"""Queries of MySQL and MariaDB servers: their text, and how long each takes.
+"""Queries of MySQL and MariaDB servers: their text, and how long each of them takes.
 
     from usdtkit import trace
     from usdtkit.providers import mysql
@@ -65,7 +65,7 @@ def servers() -> list[int]:
 def queries(
     session: Session, program: str | os.PathLike[str] | None = None, *, size: int = QUERY_SIZE
 ) -> Sources[Pair]:
-    """The queries of the servers that a session is about, from their arrival to their end.
+    """The queries of the servers that a session traces, from their arrival to their end.
 
     `query` is the first `size` bytes of the text. Servers with probes give it as a string, and also keep `database` and
     `user`. All others give it as bytes, because a NUL byte does not end a statement for them; `shown` takes either.

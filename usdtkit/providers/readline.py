@@ -29,9 +29,9 @@ TEARDOWN = "readline_internal_teardown"
 def lines(session: Session, library: str | None = None) -> Sources[Source]:
     """The lines that people enter: `command`, up to LINE_SIZE bytes of it, and `comm`.
 
-    Without `library`, these are the lines of bash; of the processes that the session traces, if it was given some,
-    whether they have readline in themselves or use the library. `library` is a name or a path of libreadline: then they
-    are the lines of all programs that use it. NotFoundError is raised if there is no readline.
+    Without `library`, these are the lines of bash. If the session was given processes, they are the lines of these,
+    whether a process contains readline or uses the library. `library` is a name or a path of libreadline; with it, they
+    are the lines of all programs that use this file. NotFoundError is raised if there is no readline.
     """
     return Sources(*(_entered(source) for source in _returns(session, library)))
 

@@ -93,7 +93,7 @@ def describe(event: Any) -> dict[str, Any]:
 
 
 def meaning(function: str, returned: int, *, found: bool = True) -> tuple[int, str]:
-    """What a function's return value says: (the value as its C type has it, its meaning in words).
+    """The meaning of a function's return value, as a pair: the value in its C type, and its meaning in words.
 
     `found` says whether a reentrant function that returned 0 has set the answer.
     """

@@ -32,7 +32,7 @@ def running(*names: str) -> list[int]:
 
 
 def program_files(session: Session, names: Sequence[str], program: str | os.PathLike[str] | None = None) -> list[str]:
-    """The files of the server that a session is about, each once.
+    """The program files of the server that a session traces, without duplicates.
 
     That is `program` (a path, or a command) if it is given, else the program of the session's command, else what the
     session's processes run, else what all processes run whose program has one of `names`. An offline session looks at
@@ -56,7 +56,7 @@ def parents(pids: Iterable[int]) -> set[int]:
 
 
 def _programs(pids: Sequence[int]) -> list[str]:
-    """The paths of what the processes run, each once."""
+    """The paths of the programs that the processes run, without duplicates."""
     paths = set()
     for pid in pids:
         try:

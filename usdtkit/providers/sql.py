@@ -1,4 +1,4 @@
-r"""SQL as a server got it → the same statement without its data: a shape that many statements share, and no secret.
+r"""The text of an SQL statement → its shape without the data, which many statements share and which tells no secret.
 
     from usdtkit.providers import sql
 

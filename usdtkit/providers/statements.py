@@ -30,14 +30,14 @@ class LatencyGroup:
     max_ns: int = 0
 
     def row(self) -> dict[str, Any]:
-        """As values of a table, the label as `statement`."""
+        """The values as a row of a table, with the label as `statement`."""
         latencies = self.distribution
         times = {"total_ns": latencies.sum, "average_ns": round(latencies.average), "max_ns": self.max_ns}
         return {"count": latencies.count, **times, "statement": self.label}
 
 
 class LatencyGroups:
-    """Latencies of queries, grouped by what `label` says of each event, since the last `flush`.
+    """Latencies of queries since the last `flush`, grouped by the label that `label` returns for each event.
 
     Clients can send any number of different statements. Once there are MAX_LABELS groups, queries with a new label are
     added to one group that is called OTHERS, so that memory stays bounded.
@@ -55,7 +55,7 @@ class LatencyGroups:
         group.max_ns = max(group.max_ns, event.latency_ns)
 
     def flush(self) -> list[LatencyGroup]:
-        """All groups, the one that took the most time first. The next call returns only what comes after this one."""
+        """All groups since the last call, beginning with the one that took the most time."""
         groups, self._groups = self._groups, {}
         return sorted(groups.values(), key=lambda group: (-group.distribution.sum, group.label))
 
@@ -66,7 +66,7 @@ def bounded(label: str, known: Collection[str]) -> str:
 
 
 def labeller(by: Literal["statement", "kind", "pid"], dialect: Dialect, *, raw: bool) -> Callable[[Any], str]:
-    """What every server's queries can be grouped by: a function from an event to its label.
+    """Return a function from an event to its label, for the groups that every server's queries have.
 
     A "statement" is shown without its literals, or with `raw` as it was sent. Its "kind" is its first word.
     """

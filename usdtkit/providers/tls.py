@@ -9,8 +9,8 @@
         event = next(event for event in session if tls.direction(event.probe) == "WRITE/SEND")
         print(event.length, event.latency_ns > 1_000)
 
-The data is confidential, so it is only read from the process with `size` > 0. Uses `usdtkit.trace`;
-`usdtkit.providers.tlslibraries` says which functions these are, and finds their files.
+The data itself is read from the process only if `size` is not 0, because the encryption is there to protect it. Stands
+on `usdtkit.trace`; `usdtkit.providers.tlslibraries` says which functions these are, and finds their files.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def describe(event: Any) -> dict[str, Any]:
 def handshakes(
     session: Session, libraries: Sequence[str] = NAMES, extra: Sequence[tuple[str, str]] = ()
 ) -> Sources[Source]:
-    """The calls that carry a handshake on, and the calls that end its handle; `Handshakes` makes rows of both.
+    """The calls that make the steps of a handshake, and those that free its handle; `Handshakes` makes rows of both.
 
     One handshake takes several calls if the socket does not block, so a condition on the latency of one call says
     little. `libraries` and `extra` are those of `transfers`. NotFoundError.

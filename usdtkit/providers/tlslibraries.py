@@ -144,8 +144,8 @@ def find_files(
     files = []
     for functions in targets.defining([name for names in chosen.values() for name in names], pids=session.search_pids):
         for library, names in chosen.items():
-            if own := [function for function in functions if function.name in names]:
-                files.append(LibraryFile(library, own))
+            if matching := [function for function in functions if function.name in names]:
+                files.append(LibraryFile(library, matching))
     seen = {file.functions[0].file for file in files}
     for library, path, required in _candidates(session, list(chosen), extra, handshakes=handshakes):
         try:
@@ -185,6 +185,6 @@ def together(files: Sequence[LibraryFile], choose: Callable[[Library, Set[str]],
     places: list[UserPlace] = []
     for library, functions in files:
         names = choose(library, {function.name for function in functions})
-        if own := [function for function in functions if function.name in names]:
-            places += uprobe(own[0].path, *names).of(own).user_places
+        if matching := [function for function in functions if function.name in names]:
+            places += uprobe(matching[0].path, *names).of(matching).user_places
     return Resolved("the functions of TLS libraries", "entry", (), tuple(places))

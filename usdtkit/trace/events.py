@@ -1,8 +1,8 @@
 """Records from the ring buffer → Python objects with named fields, or columns.
 
-Input: the memory of a `bpf.ringbuf`, and the layouts of `bpf.program`. Output: events of one type for each `emit`, with
+Input: the memory of `kernel.ring`, and the layouts of `bpf.program`. Output: events of one type for each `emit`, with
 `time_ns` (CLOCK_MONOTONIC), `pid`, `tid` and `probe` (the probe's or function's name) before its other fields. The work
-is done in C (native/events.c), many events at a time. `rows` makes objects of a user's class of them.
+is done in C (native/events.c), many events at a time. `rows` turns them into objects of a user's class.
 """
 
 from __future__ import annotations

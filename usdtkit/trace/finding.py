@@ -53,16 +53,16 @@ class ThisMachine:
         return targets.find_probes(name, pids=self._pids, path=path)
 
     def functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
-        found = linkage.find(library, patterns, pids=self._pids, program=self._program)
-        for before, names, after in found.remarks:
+        linked = linkage.find(library, patterns, pids=self._pids, program=self._program)
+        for before, names, after in linked.remarks:
             self._remarks.setdefault((before, after), {}).update(dict.fromkeys(names))
-        if found.missing is not None:
-            raise found.missing
+        if linked.missing is not None:
+            raise linked.missing
         if linkage.is_c(library):
             self._named.update(
-                (function.path, function.name) for function in found.functions if function.name in patterns
+                (function.path, function.name) for function in linked.functions if function.name in patterns
             )
-        return found.functions
+        return linked.functions
 
     def places(self, spec: FunctionSpec) -> Resolved:
         return spec.resolve(self._pids, self.functions(spec.library, spec.functions))

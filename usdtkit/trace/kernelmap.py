@@ -69,7 +69,7 @@ class KernelMap:
     def get(self, field: str, key: ex.Expression) -> ex.Expression:
         """What the entry of `key` holds in this field: 0, or no stack, where there is no such entry."""
         fields = self._store.layout.fields
-        names = [each.name for each in fields]
+        names = [stored.name for stored in fields]
         if field not in names:
             raise UsageError(f"this map has no field {field!r}", hint=f"its fields are {', '.join(names)}")
         index = names.index(field)

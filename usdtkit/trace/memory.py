@@ -117,9 +117,9 @@ class AddressSpace:
             name, offset = file.find(at - region.start + region.offset)
             if name or file.table() is not None:
                 return Frame(address, name, offset + shift, file.name)
-        found = self._perf_maps.find(at)
-        if found is not None:
-            return Frame(address, found[0], found[1] + shift, region.name)
+        symbol = self._perf_maps.find(at)
+        if symbol is not None:
+            return Frame(address, symbol[0], symbol[1] + shift, region.name)
         offset = address - region.start + region.offset if region.name else address
         return Frame(address, "", offset, region.name)
 

@@ -41,7 +41,7 @@ class Summary:
     - `open`: calls of functions that had not ended when this was read
     - `rejected`: calls of probes that were not fired because their values did not fit; programs that use usdtkit count
       them
-    - `unarmed`: processes that run what is traced but have no breakpoints there; `Session.unarmed` lists them
+    - `unarmed`: processes that run what is traced but have no breakpoints there; `Session.presence.unarmed` lists them
     - `command_status`: how the session's command ended by itself, as an exit status or the negative number of a signal.
       None while the command runs, and where there is none
     - `duration_s`: seconds since the session was attached, until it was detached

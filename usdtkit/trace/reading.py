@@ -87,7 +87,7 @@ class Reading:
         rows = self._blueprint.rows
         if not rows:
             raise UsageError("no source sends events", hint=f"source.emit(into={row.__name__})")
-        if not all(each is not None and issubclass(each.type, row) for each in rows):
+        if not all(declared is not None and issubclass(declared.type, row) for declared in rows):
             raise UsageError(
                 f"the session also sends events that are not of type {row.__name__}",
                 hint=f"emit(…, into={row.__name__})",

@@ -73,8 +73,8 @@ def misleading_files(sites_by_file: SitesByFile) -> list[Misleading]:
             if site.semaphore_offset:
                 semaphores.setdefault(site.semaphore_offset, set()).add(site.file_offset)
         try:
-            if semaphores and (found := _misleading(Image(file.path, file), semaphores)) is not None:
-                misleading.append(found)
+            if semaphores and (problem := _misleading(Image(file.path, file), semaphores)) is not None:
+                misleading.append(problem)
         except UsdtkitError:  # damaged since it was attached to
             continue
     return misleading

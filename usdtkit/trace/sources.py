@@ -156,8 +156,8 @@ class Source(Summarising):
     def _known(self) -> dict[str, ex.Expression]:
         """Every field that can be asked for by name alone."""
         builtins = {UNITS.get(name, name): ex.Name(name) for name in ex.BUILTINS if name not in HEADER}
-        own = {free_name(name): ex.Name(name) for name in (*self._names(), *self._hook.derived)}
-        return {**builtins, **own}
+        known_here = {free_name(name): ex.Name(name) for name in (*self._names(), *self._hook.derived)}
+        return {**builtins, **known_here}
 
     def _copy(self: Self) -> Self:
         copy = object.__new__(type(self))

@@ -131,8 +131,8 @@ class Stacks:
         named: dict[int, bool] = {}
         for stack in self._stacks.values():
             if stack.is_named:
-                found = any(frame.name.startswith(NAMED) for frame in stack)
-                named[stack.pid] = found or named.get(stack.pid, False)
+                has_names = any(frame.name.startswith(NAMED) for frame in stack)
+                named[stack.pid] = has_names or named.get(stack.pid, False)
         others = {pid: memory for pid, memory in self._memories.items() if pid != os.getpid()}
         return advice(memory for pid, memory in others.items() if named.get(pid) is False)
 

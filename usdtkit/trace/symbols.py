@@ -121,7 +121,7 @@ class MappedFile:
     def _load(self) -> SymbolTable:
         with ExitStack() as opened:
             image = opened.enter_context(self._image())
-            debug = [opened.enter_context(each) for each in debug_images(image)]
+            debug = [opened.enter_context(debug_image) for debug_image in debug_images(image)]
             return SymbolTable(image, *debug)
 
 
@@ -216,7 +216,7 @@ def _mapped_now() -> list[Target]:
 
 def _own_vdso() -> bytes | None:
     try:
-        mapping = next((each for each in executable_mappings(maps_of("self")) if each.name == "[vdso]"), None)
+        mapping = next((area for area in executable_mappings(maps_of("self")) if area.name == "[vdso]"), None)
         if mapping is None:
             return None
         with Path("/proc/self/mem").open("rb", buffering=0) as memory:

@@ -21,8 +21,8 @@ _VECTOR = re.compile(r"%?(f|v|vs)[0-9]{1,2}", re.ASCII)
 def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Place:
     if body.startswith("i"):
         return Place("constant", value=number(body[1:], "a constant that is only known to the linker"))
-    if one := _ONE.fullmatch(body):
-        return Place("register", base=_register(one[1]))
+    if register := _ONE.fullmatch(body):
+        return Place("register", base=_register(register[1]))
     if memory := _OFFSET.fullmatch(body):
         base = None if int(memory[2]) == 0 else _register(memory[2])
         return Place("memory", base=base, value=number(memory[1] or "0", f"no such offset: {memory[1]}"))

@@ -40,10 +40,10 @@ def _parse(body: str, site_address: int, resolve_symbol: SymbolResolver) -> Plac
 
 
 def _register(name: str) -> str:
-    found = _REGISTER.fullmatch(name)
-    if found is None or int(found[1]) > 15:
+    match = _REGISTER.fullmatch(name)
+    if match is None or int(match[1]) > 15:
         raise Unreadable(f"no such register: {name}")
-    return f"r{int(found[1])}"
+    return f"r{int(match[1])}"
 
 
 def _render(operand: Operand) -> str:

@@ -10,8 +10,8 @@
         print(postgresql.shown(event.query), event.latency_ns > 5_000_000)
 
 Input: a session. Output: pairs from the start of a query or a wait to its end, and classes that make rows of their
-events. A server is one process, the postmaster, which forks a backend for each connection. Only backends run queries,
-so a session traces them all, present and future, or those whose process ids it is given; never the postmaster.
+events. A server is one process, the postmaster, which forks a backend for each connection. Only backends run queries.
+So a session traces all backends, present and future, or those whose process ids it is given, but never the postmaster.
 `mysql` offers the same queries for MySQL and MariaDB.
 """
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's processes: which program they run, whose connection a backend serves, and what statement it is at.
+"""PostgreSQL's processes: the program that they run, and each backend's connection and current statement.
 
 Input: a session, process ids, events of the probe statement__status. Output: programs, `Backend`s, statements. Used by
 the other modules of this package.
@@ -41,12 +41,12 @@ class Backend(NamedTuple):
 
 
 def servers() -> list[int]:
-    """The processes of PostgreSQL that run here, postmasters and backends. Raises as `servers.running`."""
+    """The processes of PostgreSQL that run here, postmasters and backends. Raises the errors of `servers.running`."""
     return running(*SERVERS)
 
 
 def programs(session: Session, program: Program = None) -> list[str]:
-    """The program files of the servers that a session is about, as `usdtkit.providers.servers.program_files`.
+    """The program files of the servers that a session traces. See `usdtkit.providers.servers.program_files`.
 
     UsageError if the session traces a postmaster, which runs no query: the trace would stay empty.
     """
@@ -66,7 +66,7 @@ def shown(query: str | bytes | None, *, raw: bool = False) -> str | None:
 
 
 def backend(pid: int) -> Backend | None:
-    """Whose connection a backend serves; None of a process that has ended, or that is no backend of a client."""
+    """The connection that a backend serves; None for a process that has ended, or that is no backend of a client."""
     try:
         with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="surrogateescape") as file:
             title = _TITLE.match(file.read())
@@ -76,7 +76,7 @@ def backend(pid: int) -> Backend | None:
 
 
 class Statements:
-    """The statement that each backend is at, from the events of the probe statement__status.
+    """The current statement of each backend, from the events of the probe statement__status.
 
     With `raw` it is kept as the client sent it, else without its literals.
     """
@@ -91,13 +91,13 @@ class Statements:
 
     @staticmethod
     def is_report(event: Any) -> bool:
-        """Whether an event reports the new activity of a backend."""
+        """Whether an event reports a new statement of a backend."""
         return bool(event.probe == _STATUS)
 
     def note(self, event: Any) -> None:
-        """Keep the statement of a report."""
+        """Keep the statement that a report names."""
         self._current[event.pid] = shown(event.query, raw=self._raw)
 
     def of(self, pid: int) -> str | None:
-        """The statement that a backend is at; None if it began before the trace."""
+        """The current statement of a backend; None if it began before the trace."""
         return self._current.get(pid)

@@ -21,9 +21,9 @@ class PhaseTimes:
     """The time of each phase by statement, since the last `flush`.
 
     A prepared statement is parsed once. Statements within a function are part of the execution of the statement that
-    calls it. Statements are shown without their literals, or with `raw` as they were sent; of more than MAX_LABELS of
-    them the later ones are one, OTHERS. Raises NotFoundError if there is no server, or one without the probes, and
-    UsageError of the process of a postmaster.
+    calls it. Statements are shown without their literals, or with `raw` as they were sent. After MAX_LABELS of them,
+    new statements are counted together as OTHERS. Raises NotFoundError if there is no server, or one without the
+    probes, and UsageError for the process of a postmaster.
     """
 
     def __init__(self, session: Session, program: Program = None, *, raw: bool = False) -> None:
@@ -37,7 +37,7 @@ class PhaseTimes:
         self._totals: dict[str, dict[str, int]] = {}
 
     def add(self, event: Any) -> None:
-        """Add the end of a phase, or note which statement a backend is at from now on."""
+        """Add the end of a phase, or note the new statement of a backend."""
         if self._statements.is_report(event):
             self._settle(event.pid)
             self._statements.note(event)
@@ -49,7 +49,7 @@ class PhaseTimes:
         pending.append(event)
 
     def flush(self) -> list[dict[str, Any]]:
-        """A row for each statement since the last call, the one with the most time first.
+        """A row for each statement since the last call, beginning with the one that took the most time.
 
         `count` is how often it was executed; the times are `parse_ns`, `rewrite_ns`, `plan_ns` and `execute_ns`.
         """
@@ -67,7 +67,7 @@ class PhaseTimes:
         ]
 
     def _settle(self, pid: int) -> None:
-        """Add the phases of a backend to the statement that it was at."""
+        """Add the phases of a backend to its statement."""
         for event in self._pending.pop(pid, ()):
             statement = bounded(self._statements.of(pid) or "?", self._totals)
             total = self._totals.setdefault(statement, dict.fromkeys(("count", *PHASES), 0))

@@ -1,7 +1,7 @@
 """Queries of PostgreSQL in both protocols: where they begin and end in the server.
 
-Input: a session. Output: pairs that keep `query`, and their latencies in groups. What stands in for missing probes is
-from PostgreSQL's headers (utils/portal.h, tcop/pquery.h, tcop/dest.h).
+Input: a session. Output: pairs that keep `query`, and their latencies in groups. The functions and offsets that replace
+missing probes are from PostgreSQL's headers (utils/portal.h, tcop/pquery.h, tcop/dest.h).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _VERSION = rb"PostgreSQL (\d+)[^\0]{0,99} on "  # as version() has it, in the pr
 
 
 def queries(session: Session, program: Program = None, *, size: int = QUERY_SIZE) -> Sources[Pair]:
-    """The queries of the servers that a session is about, until the backend is ready for the next message.
+    """The queries of the servers that a session traces, until the backend is ready for the next message.
 
     `query` is the first `size` bytes of the text. A query of the simple protocol begins at its arrival, and one of the
     extended protocol (prepared statements, most drivers) when it is executed. Both include the commit, and those that
     fail are seen too. A server without symbols shows queries of the simple protocol that succeed. `program` names the
     server's program if no server runs yet.
 
-    Raises NotFoundError if there is no server, or one without probes; UsageError of the process of a postmaster.
+    Raises NotFoundError if there is no server, or one without probes; UsageError for the process of a postmaster.
     """
     files = programs(session, program)
     if pairs := [pair for path in files for pair in _queries_of(session, path, size)]:

@@ -28,7 +28,7 @@ def lock_waits(session: Session, program: Program = None) -> Sources[Pair]:
     """Waits for heavyweight locks: `tag_type`, `tag1` to `tag4` and `mode` say for which lock.
 
     A wait that an error ends (a deadlock, a timeout) has no end, and is counted as abandoned. Raises NotFoundError if
-    there is no server, or one without the probes; UsageError of the process of a postmaster.
+    there is no server, or one without the probes; UsageError for the process of a postmaster.
     """
     return _waits(session, programs(session, program), "lock")
 
@@ -57,7 +57,7 @@ class LockWaits:
         (waits if condition is None else waits.where(condition)).emit("latency", *_TAGS, "tag_type", "mode")
 
     def describe(self, event: Any) -> dict[str, Any] | None:
-        """The row of a wait that is over; None of an event that only says which statement a backend is at.
+        """The row of a wait that is over; None for an event that only reports the statement of a backend.
 
         `lock` and `mode` are names, `target` the four numbers of the lock, and `statement` is None if it began
         before the trace.
@@ -83,7 +83,7 @@ class LwlockWaits:
         self._table = chosen.hist("latency", "mode", lock=cstr("tranche", 64))
 
     def flush(self) -> list[dict[str, Any]]:
-        """A row for each lock and mode since the last call, the one with the longest waits in all first.
+        """A row for each lock and mode since the last call, beginning with the one with the most time in all.
 
         `count` waits took `total_ns`; `p99_ns` is an upper bound of 99 % of them, a power of two.
         """

@@ -14,8 +14,7 @@
 
 `of` finds out which language the processes of a session run. The `Runtime` that it returns has methods for the calls,
 the garbage collections, the objects and the threads of a program. `speaking` finds the processes that run a language,
-and `Activity` counts what all of them do. There is a module for the facts of each language; `language` describes their
-shape.
+and `Activity` counts what all of them do. Each language has a module with its facts, whose shape `language` describes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all runtimes of a machine do: calls, collections, objects, loaded classes, exceptions and threads a second.
+"""The activity of all runtimes of a machine: calls, collections, objects, loaded classes, exceptions, threads a second.
 
 Input: a session of some processes, of a command, or of everything. Output: `ProcessActivity` of each process, from
 counters in the kernel. The probes stay in place between two looks at the counters, so no event is missed. Files of
@@ -41,7 +41,7 @@ PlacesByFile = dict[tuple[str, str], list[UserPlace]]
 
 @dataclass(frozen=True, slots=True)
 class ProcessActivity:
-    """What a process has done in the last `interval_s` seconds, as events a second of each category.
+    """The activity of a process in the last `interval_s` seconds, as events a second of each category.
 
     `command` has its words; it is "" if the process ended before they could be read.
     """
@@ -73,7 +73,7 @@ class Activity:
         self._before_s = self._look_again_s = 0.0
 
     def rates(self) -> list[ProcessActivity]:
-        """What every process has done since the last call of this; those that did nothing are left out."""
+        """The activity of each process since the last call; processes that did nothing are left out."""
         now_s = self._session.summary().duration_s
         interval_s, self._before_s = now_s - self._before_s, now_s
         rates: dict[int, dict[str, float]] = defaultdict(lambda: dict.fromkeys(CATEGORIES, 0.0))
@@ -82,7 +82,10 @@ class Activity:
                 rates[process][category] = count / interval_s
         # A process that has ended since is still known by the words that it had the last time.
         self._commands = {process: command_of(process) or self._commands.get(process, "") for process in rates}
-        return [ProcessActivity(process, self._commands[process], own, interval_s) for process, own in rates.items()]
+        return [
+            ProcessActivity(process, self._commands[process], of_process, interval_s)
+            for process, of_process in rates.items()
+        ]
 
     def look(self) -> list[str]:
         """Count in the files of runtimes that have started since the last look, and return their paths.

@@ -13,7 +13,7 @@ from usdtkit.trace import Counts
 
 
 class Allocations(NamedTuple):
-    """How many objects of a type were made, and of how many bytes together; None if the sizes are not known."""
+    """How many objects of a type were made, and their bytes together, which are None if the sizes are not known."""
 
     type: str
     number: int
@@ -35,7 +35,7 @@ class Objects:
         self._tables = tables
 
     def delta(self) -> Iterator[Allocations]:
-        """What was made since the last call of this."""
+        """The objects that were made since the last call."""
         for table in self._tables:
             sizes = None if table.sizes is None else table.sizes.delta()
             for key, count in table.counts.delta().items():

@@ -92,7 +92,7 @@ class Runtime:
     def entries(self, *, method: str = "", group: str = "") -> Sources[Source]:
         """Entries of functions.
 
-        `method` leaves only functions whose name begins so, or matches a pattern with * or ?; `group` does the same
+        `method` selects functions whose name begins with it, or matches it if there is a * or ?; `group` does the same
         with classes, files or packages. NotFoundError if the language has no probes for calls.
         """
         return Sources(
@@ -190,7 +190,7 @@ def _names(calls: CallProbes, group_size: int, name_size: int) -> dict[str, Expr
 
 
 def _chosen(source: AnySource, calls: CallProbes, method: str, group: str) -> AnySource:
-    """Only the calls of such functions, decided in the kernel."""
+    """Keep only the calls of functions that match. The kernel decides."""
     for argument, pattern in ((calls.name, method), (calls.group, group)):
         if pattern and argument:
             text = cstr(argument, PATTERN_SIZE)
