@@ -1,6 +1,6 @@
 """Names that users type (of a path, directory, command, library or program) → the files that they mean, as `Target`s.
 
-Used through `usdtkit.targets`. Stands on `usdtkit.scan` (which files processes run) and `usdtkit.libraries` (what
+Used through `usdtkit.targets`. Uses `usdtkit.scan` (which files processes run) and `usdtkit.libraries` (what
 libraries are called). Every path that comes out can be opened from here, also where the file lives in a container.
 """
 
