@@ -12,10 +12,10 @@ examples:
 
 from typing import Any
 
-from usdtkit.cli.arguments import Statements
+from usdtkit.cli.arguments import StatementOptions
 from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds
-from usdtkit.providers import mysql
+from usdtkit.providers import databases
 from usdtkit.providers.databases import DATABASES
 from usdtkit.records import replace
 from usdtkit.results import LATENCY_MS, PID, PROBE, TID, TIME, Column, Row, Rows
@@ -30,7 +30,7 @@ COLUMNS = (
 )
 
 
-class Options(Statements):
+class Options(StatementOptions):
     """Options of `usdtkit dbslower`."""
 
     engine: str = option(choices=tuple(DATABASES), help="the kind of server")
@@ -44,8 +44,8 @@ class Options(Statements):
 
 
 def processes(options: Options) -> list[int] | None:
-    """The MySQL servers that run here. PostgreSQL forks a backend for each connection, so that none is named."""
-    return mysql.servers() if options.engine == "mysql" and not options.exe else None
+    """The servers that run here."""
+    return databases.servers(options.engine, options.exe)
 
 
 def trace(session: Session, options: Options) -> Rows:

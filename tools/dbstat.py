@@ -14,10 +14,10 @@ examples:
 
 from collections.abc import Iterable
 
-from usdtkit.cli.arguments import Intervals, Statements
+from usdtkit.cli.arguments import IntervalOptions, StatementOptions
 from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds, positive
-from usdtkit.providers import mysql
+from usdtkit.providers import databases
 from usdtkit.providers.databases import DATABASES
 from usdtkit.providers.statements import Label
 from usdtkit.results import BUCKETS, Block, Column, Histogram, Summaries, Table
@@ -41,7 +41,7 @@ COLUMNS = (
 )
 
 
-class Options(Statements, Intervals):
+class Options(StatementOptions, IntervalOptions):
     """Options of `usdtkit dbstat`."""
 
     exclusive = (("by", "top"),)
@@ -65,8 +65,8 @@ class Options(Statements, Intervals):
 
 
 def processes(options: Options) -> list[int] | None:
-    """The MySQL servers that run here. PostgreSQL forks a backend for each connection, so that none is named."""
-    return mysql.servers() if options.engine == "mysql" and not options.exe else None
+    """The servers that run here."""
+    return databases.servers(options.engine, options.exe)
 
 
 def trace(session: Session, options: Options) -> Summaries:

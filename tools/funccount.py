@@ -15,7 +15,7 @@ examples:
 
 from collections.abc import Iterator
 
-from usdtkit.cli.arguments import Intervals, Spelling
+from usdtkit.cli.arguments import IntervalOptions, Spelling
 from usdtkit.cli.options import option
 from usdtkit.language.select import matching
 from usdtkit.results import Column, Summaries, Table
@@ -30,7 +30,7 @@ COLUMNS = (
 )
 
 
-class Options(Intervals):
+class Options(IntervalOptions):
     """Options of `usdtkit funccount`."""
 
     pattern: str = option(metavar="PATTERN", help="functions or probes")

@@ -11,7 +11,7 @@ examples:
 
 from collections.abc import Iterator
 
-from usdtkit.cli.arguments import Intervals, Spelling, Units
+from usdtkit.cli.arguments import IntervalOptions, Spelling, UnitOptions
 from usdtkit.cli.options import option
 from usdtkit.language.parser import parse_trace
 from usdtkit.language.select import resolve_single
@@ -24,7 +24,7 @@ SPELLING = Spelling(chosen=True, shows_program=True, filters={})
 COLUMNS = (*BUCKETS, *PERCENTILES)
 
 
-class Options(Units, Intervals):
+class Options(UnitOptions, IntervalOptions):
     """Options of `usdtkit funcinterval`."""
 
     target: str = option(metavar="TARGET", help="a function or probe")

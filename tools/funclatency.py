@@ -12,7 +12,7 @@ examples:
 
 from collections.abc import Iterator
 
-from usdtkit.cli.arguments import Intervals, Spelling, Units
+from usdtkit.cli.arguments import IntervalOptions, Spelling, UnitOptions
 from usdtkit.cli.options import option
 from usdtkit.language.select import calls
 from usdtkit.results import BUCKETS, PERCENTILES, Column, Histogram, Summaries
@@ -33,7 +33,7 @@ COLUMNS = (
 )
 
 
-class Options(Units, Intervals):
+class Options(UnitOptions, IntervalOptions):
     """Options of `usdtkit funclatency`."""
 
     pattern: str = option(metavar="PATTERN", help="functions")

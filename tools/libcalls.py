@@ -13,7 +13,7 @@ examples:
 
 from collections.abc import Iterator, Mapping
 
-from usdtkit.cli.arguments import Intervals, Spelling
+from usdtkit.cli.arguments import IntervalOptions, Spelling
 from usdtkit.cli.options import option
 from usdtkit.providers.libc import LibraryCalls
 from usdtkit.records import asdict
@@ -39,7 +39,7 @@ COLUMNS = (
 )
 
 
-class Options(Intervals):
+class Options(IntervalOptions):
     """Options of `usdtkit libcalls`."""
 
     function: tuple[str, ...] = option(nargs="+", metavar="FUNCTION", help="names of functions; globs are allowed")

@@ -13,7 +13,7 @@ examples:
 
 from typing import Any
 
-from usdtkit.cli.arguments import Statements
+from usdtkit.cli.arguments import StatementOptions
 from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds, pid
 from usdtkit.providers import mysql
@@ -29,7 +29,7 @@ COLUMNS = (
 )
 
 
-class Options(Statements):
+class Options(StatementOptions):
     """Options of `usdtkit mysqld_qslower`."""
 
     server: int | None = option(

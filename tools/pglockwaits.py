@@ -11,7 +11,7 @@ examples:
   usdtkit pglockwaits --lwlocks -i 5        show the lightweight locks by the time waited, every five seconds
 """
 
-from usdtkit.cli.arguments import Intervals, Statements
+from usdtkit.cli.arguments import IntervalOptions, StatementOptions
 from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds
 from usdtkit.providers import postgresql
@@ -40,7 +40,7 @@ COLUMNS = tuple(
 )
 
 
-class Options(Statements, Intervals):
+class Options(StatementOptions, IntervalOptions):
     """Options of `usdtkit pglockwaits`."""
 
     lwlocks: bool = option("--lwlocks", default=False, help="print a table of the lightweight locks instead")

@@ -10,7 +10,7 @@ examples:
   usdtkit pgphases --top 5 -d 60            show the five costliest statements of a minute
 """
 
-from usdtkit.cli.arguments import Intervals, Statements
+from usdtkit.cli.arguments import IntervalOptions, StatementOptions
 from usdtkit.cli.options import option
 from usdtkit.cli.values import positive
 from usdtkit.providers import postgresql
@@ -29,7 +29,7 @@ COLUMNS = (
 )
 
 
-class Options(Statements, Intervals):
+class Options(StatementOptions, IntervalOptions):
     """Options of `usdtkit pgphases`."""
 
     top: int = option("--top", type=positive, default=20, metavar="N", help="show the N costliest statements (20)")

@@ -13,7 +13,7 @@ examples:
 
 from collections.abc import Iterator
 
-from usdtkit.cli.arguments import Intervals, Spelling, Units
+from usdtkit.cli.arguments import IntervalOptions, Spelling, UnitOptions
 from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds
 from usdtkit.language.keys import resolve_with_key
@@ -41,7 +41,7 @@ ROWS = (TIME, PID, COMM, LATENCY_MS, END, replace(TID, heading=""))
 COLUMNS = (TIME, *(replace(column, optional=True) for column in ROWS[1:]), *BUCKETS, *PERCENTILES)
 
 
-class Options(Units, Intervals):
+class Options(UnitOptions, IntervalOptions):
     """Options of `usdtkit probelatency`."""
 
     min_ms: float | None = option(

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from usdtkit.cli.arguments import Intervals, Spelling
+from usdtkit.cli.arguments import IntervalOptions, Spelling
 from usdtkit.cli.options import option
 from usdtkit.cli.tlsoptions import TlsLibraries
 from usdtkit.cli.values import milliseconds
@@ -41,7 +41,7 @@ COLUMNS = (
 )
 
 
-class Options(Intervals, TlsLibraries):
+class Options(IntervalOptions, TlsLibraries):
     """Options of `usdtkit ssllatency`."""
 
     min_ms: float = option(

@@ -16,7 +16,7 @@ examples:
 from collections import Counter
 from collections.abc import Iterator
 
-from usdtkit.cli.arguments import Intervals, Spelling
+from usdtkit.cli.arguments import IntervalOptions, Spelling
 from usdtkit.cli.options import option
 from usdtkit.cli.values import seconds
 from usdtkit.language.select import matching
@@ -36,7 +36,7 @@ COLUMNS = (
 )
 
 
-class Options(Intervals):
+class Options(IntervalOptions):
     """Options of `usdtkit stackcount`."""
 
     pattern: str = option(metavar="PATTERN", help="functions or probes")

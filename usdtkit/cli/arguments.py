@@ -44,7 +44,7 @@ class Spelling:
     timestamps: bool = False
 
 
-class Intervals(ToolOptions):
+class IntervalOptions(ToolOptions):
     """The options of tools that summarise: how often they show a summary, and how many times."""
 
     interval: float | None = option(
@@ -64,7 +64,7 @@ class Intervals(ToolOptions):
     timestamp: bool = option("-T", "--timestamp", default=False, help="print the time before each interval")
 
 
-class Units(ToolOptions):
+class UnitOptions(ToolOptions):
     """The options of histograms of time that choose the unit of the buckets."""
 
     exclusive = (("microseconds", "milliseconds"),)
@@ -82,7 +82,7 @@ class Units(ToolOptions):
         return "latency_us" if self.microseconds else "latency_ms" if self.milliseconds else "latency_ns"
 
 
-class Statements(ToolOptions):
+class StatementOptions(ToolOptions):
     """The options of tools that show statements of database servers: where the servers are, and what is shown."""
 
     exe: str | None = option(

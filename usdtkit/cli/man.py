@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 
 from usdtkit.cli import COMMANDS, EPILOG, TOPICS, command, tool_names
-from usdtkit.errors import UsageError, UsdtkitError
-from usdtkit.privatedirs import write_file
+from usdtkit.cli.pages import write_all
+from usdtkit.errors import UsageError
 from usdtkit.results.columns import Column
 from usdtkit.version import VERSION
 
@@ -38,14 +37,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.name:
         raise UsageError("--all writes every page, including that of " + options.name)
-    directory = Path(options.all)
     pages = {"usdtkit.8": overview()} | {f"usdtkit-{name}.8": page(name) for name in [*COMMANDS, *tool_names()]}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for file, text in pages.items():
-            write_file(f"{directory}/{file}", text.encode())
-    except OSError as error:
-        raise UsdtkitError(f"{error.filename or directory}: {error.strerror}") from None
+    write_all(options.all, pages)
     return 0
 
 

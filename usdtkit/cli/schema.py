@@ -15,14 +15,13 @@ import json
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import chain
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from usdtkit.cli import COMMANDS, command, is_tool, tool_names
+from usdtkit.cli.pages import write_all
 from usdtkit.cli.tracing import tool_schema
-from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
-from usdtkit.privatedirs import write_file
+from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.results.columns import Schema
 from usdtkit.results.schemas import of_header, of_rows, of_summary
 
@@ -40,13 +39,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.name:
         raise UsageError(f"--all writes every schema, including that of {options.name}")
-    directory = Path(options.all)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, schema in [("common", shared()), *every()]:
-            write_file(f"{directory}/{name}.json", json.dumps(schema, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise UsdtkitError(f"{error.filename or directory}: {error.strerror}") from None
+    schemas = [("common", shared()), *every()]
+    write_all(options.all, {f"{name}.json": f"{json.dumps(schema, indent=1)}\n" for name, schema in schemas})
     return 0
 
 

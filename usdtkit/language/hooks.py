@@ -26,7 +26,7 @@ NO_VALUES = "total calls"
 
 
 @dataclass
-class Hook:
+class SpecHook:
     """One probe of a spec, or all its functions.
 
     `lowering` lowers the expressions of the spec here. Only when it has lowered all of them can `source` be made,
@@ -56,7 +56,7 @@ class Setup:
     string_size: int = 128
     binary: bool = False
 
-    def hooks(self, spec: nodes.TraceSpec | nodes.DistributionSpec) -> Iterator[Hook]:
+    def hooks(self, spec: nodes.TraceSpec | nodes.DistributionSpec) -> Iterator[SpecHook]:
         """The hooks of a spec: one for each USDT probe, or one for all functions. NotFoundError, SpecError."""
         target = spec.target
         if target.kind == "return":
@@ -64,13 +64,13 @@ class Setup:
             entry = self.session.resolve(function)
             at_entry = self._lowering(spec, entry)
             at_return = Lowering(spec.text, "return", entry=at_entry, string_size=self.string_size, binary=self.binary)
-            yield Hook(self.session, at_return, entry.returning(), entry)
+            yield SpecHook(self.session, at_return, entry.returning(), entry)
             return
         for resolved in select.resolve(self.session, spec.text, target):
             if resolved.kind == "usdt" and spec.parameters:
                 hint = "its arguments are arg1, arg2 and so on"
                 raise SpecError("a USDT probe has no signature", spec.text, target.at, hint=hint)
-            yield Hook(self.session, self._lowering(spec, resolved), resolved)
+            yield SpecHook(self.session, self._lowering(spec, resolved), resolved)
 
     def _lowering(self, spec: nodes.TraceSpec | nodes.DistributionSpec, resolved: Resolved) -> Lowering:
         return Lowering(
@@ -138,7 +138,7 @@ class Messages:
         return self._setup.session.symbol(pid, address).label
 
 
-def _values(spec: nodes.TraceSpec, format: Format | None, hook: Hook) -> list[tuple[str, Expression]] | None:
+def _values(spec: nodes.TraceSpec, format: Format | None, hook: SpecHook) -> list[tuple[str, Expression]] | None:
     """The values of a spec, with names; None if it names nothing, so that everything known is shown."""
     lowering = hook.lowering
     if format is not None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from usdtkit.errors import NotFoundError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.attach.sites import Attached, KernelSite, Refusal, SitesByFile, Step
+from usdtkit.kernel.attach.sites import Attached, AttachStep, KernelSite, Refusal, SitesByFile
 from usdtkit.kernel.features import has_uprobe_multi
 from usdtkit.kernel.load import Loaded
 from usdtkit.kernel.mounts import leave_mount
@@ -30,7 +30,7 @@ class UprobeMethod(Protocol):
 
     method: str
 
-    def prepare(self, sites: SitesByFile) -> list[Step]:
+    def prepare(self, sites: SitesByFile) -> list[AttachStep]:
         """Do what comes before attaching, and return what is to be attached."""
 
 
@@ -122,7 +122,7 @@ class Links:
                 leave_mount(handle)
         return self._attach_steps(sites, steps, pids)
 
-    def _attach_steps(self, sites: SitesByFile, steps: Sequence[Step], pids: Sequence[int]) -> int:
+    def _attach_steps(self, sites: SitesByFile, steps: Sequence[AttachStep], pids: Sequence[int]) -> int:
         counts = dict.fromkeys(sites, 0)
         held: dict[OpenFile, list[int]] = {file: [] for file in sites}
         steps = [step for step in steps if not step.file.is_rewritten]

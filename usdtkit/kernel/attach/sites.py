@@ -105,7 +105,7 @@ class KernelSite(NamedTuple):
     cookie: int = 0
 
 
-class Step(NamedTuple):
+class AttachStep(NamedTuple):
     """A part of a file's sites. `attach` attaches it in one process (0: in all) and returns how many sites it were."""
 
     file: OpenFile

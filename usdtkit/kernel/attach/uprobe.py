@@ -13,7 +13,7 @@ from functools import cache, partial
 from usdtkit._ffi import check, lib
 from usdtkit.errors import UnsupportedError
 from usdtkit.files import OpenFile
-from usdtkit.kernel.attach.sites import REFUSALS, Attached, SitesByFile, Step, UprobeSite, fail
+from usdtkit.kernel.attach.sites import REFUSALS, Attached, AttachStep, SitesByFile, UprobeSite, fail
 from usdtkit.kernel.features import UPROBE_PMU
 from usdtkit.kernel.load import Loaded
 
@@ -29,10 +29,10 @@ class UprobeEvents:
         self._attached = attached
         self.method = method
 
-    def prepare(self, sites: SitesByFile) -> list[Step]:
+    def prepare(self, sites: SitesByFile) -> list[AttachStep]:
         """What is to be attached. The programs are loaded when they are."""
         return [
-            Step(file, partial(self._attach, name, file, group, on_return == 1))
+            AttachStep(file, partial(self._attach, name, file, group, on_return == 1))
             for file, file_sites in sites.items()
             for on_return, programs in enumerate(file_sites.by_direction())
             for name, group in programs.items()

@@ -15,7 +15,7 @@ from usdtkit._ffi import ffi, lib
 from usdtkit.bpf.uapi import ATTACH_TYPE_UPROBE_MULTI, ATTACH_TYPE_UPROBE_SESSION
 from usdtkit.elf.instructions import LONGEST, cost_of
 from usdtkit.files import OpenFile
-from usdtkit.kernel.attach.sites import REFUSALS, Attached, FileSites, SitesByFile, Step, UprobeSite, fail
+from usdtkit.kernel.attach.sites import REFUSALS, Attached, AttachStep, FileSites, SitesByFile, UprobeSite, fail
 from usdtkit.kernel.features import has_uprobe_session
 from usdtkit.kernel.load import Loaded
 from usdtkit.records import dataclass
@@ -42,7 +42,7 @@ class UprobeMulti:
         self._attached = attached
         self._refused: set[tuple[OpenFile, int]] = set()
 
-    def prepare(self, sites: SitesByFile) -> list[Step]:
+    def prepare(self, sites: SitesByFile) -> list[AttachStep]:
         """Load the programs, and return what is to be attached.
 
         All programs are loaded before the first is attached, so that the kernel's wait for that one serves all that
@@ -52,7 +52,7 @@ class UprobeMulti:
         # A step of a bisection visits every process that maps the file, so sites that are likely to be refused go
         # apart.
         return [
-            Step(link.file, partial(self._attach, link, group))
+            AttachStep(link.file, partial(self._attach, link, group))
             for link in links
             for group in _by_suspicion(link.file, link.sites)
         ]
