@@ -41,12 +41,13 @@ setup: test-packages $(venv)/.dev ## install all that the other targets need
 demo: demo-packages $(venv)/.built ## trace the example order service, live
 	$(as_root) sh -c '[ -e $(tracefs)/uprobe_events ] || mount -t tracefs tracefs $(tracefs); exec $(bin)/python examples/shop/demo.py'
 
+# The files of properties come first, because they take longest and have few tests, after which xdist would order them.
 # Tests of attaching may be among those near a file, and these need root.
 check: test-packages lint ## lint, then the tests of units and properties; NEAR='FILE ...' runs those near files instead
 ifdef NEAR
 	$(as_root) sh -c 'tests=$$(.ci/near $(NEAR)) && exec $(bin)/python -m pytest -q -n 2 $$tests $(PYTEST_ARGS)'
 else
-	$(bin)/python -m pytest -q -n 2 tests/unit tests/property $(PYTEST_ARGS)
+	$(bin)/python -m pytest -q -n 2 --no-loadscope-reorder tests/property tests/unit $(PYTEST_ARGS)
 endif
 
 test: test-packages framed-python lint ## lint, then every test; the kernel ones attach to real programs

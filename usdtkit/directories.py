@@ -42,7 +42,7 @@ def candidates() -> Iterator[str]:
 
 
 def application_directories() -> list[Path]:
-    """Return all `candidates`, each once."""
+    """Return all `candidates` without duplicates."""
     return _unique(map(Path, candidates()))
 
 

@@ -1,6 +1,6 @@
 """Names that users type (of a path, directory, command, library or program) → the files that they mean, as `Target`s.
 
-Used through `usdtkit.targets`. Stands on `usdtkit.scan` (which files processes run) and `usdtkit.libraries` (what
+Used through `usdtkit.targets`. Uses `usdtkit.scan` (which files processes run) and `usdtkit.libraries` (what
 libraries are called). Every path that comes out can be opened from here, also where the file lives in a container.
 """
 
@@ -42,7 +42,7 @@ def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = 
 
 
 def mapped_by(pids: Sequence[int]) -> list[Target]:
-    """Return the files that the processes map to execute, each inode once. NotFoundError, PrivilegeError.
+    """Return the files that the processes map to execute, one for each inode. NotFoundError, PrivilegeError.
 
     If several processes are given, those that have ended cost one warning.
     """
@@ -66,8 +66,9 @@ def mapped_by(pids: Sequence[int]) -> list[Target]:
 
 
 def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
-    """Return the provider files, also those that no process maps, then the files that any process maps: each inode
-    once, those of root and ours first.
+    """Return the provider files, even those that no process maps, then the files that any process maps.
+
+    There is one for each inode. Files of root and ours come first.
 
     Anybody who can write to a directory of provider files could pass a file off as another application's. A provider
     file that belongs neither to root nor to us, or lies in a directory that does not, is therefore only returned if
@@ -160,7 +161,7 @@ def _below(directory: str, progress: Progress | None) -> list[Target]:
 
 
 def _distinct(paths: Sequence[str]) -> list[Target]:
-    """The regular files among the paths, each inode once, by the first of its names."""
+    """The regular files among the paths, one for each inode, by the first of its names."""
     path_of = {key: path for path in reversed(paths) if (key := file_key(path))}
     return [Target(path, os.path.abspath(path)) for path in reversed(path_of.values())]
 

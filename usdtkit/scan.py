@@ -1,6 +1,6 @@
 """Processes → the files that they run: /proc/PID/maps in, `usdtkit.model.Target`s that can be opened from here out.
 
-Used through `usdtkit.targets`. Stands on `usdtkit.maps`, `usdtkit.processes` and `usdtkit.overlays`. A file is opened
+Used through `usdtkit.targets`. Uses `usdtkit.maps`, `usdtkit.processes` and `usdtkit.overlays`. A file is opened
 by its own path if the process sees the same files as we do, through /proc/PID/root if it lies in a container, and
 through /proc/PID/map_files if it was deleted or replaced.
 """

@@ -1,4 +1,4 @@
-"""A worker that says what it does: run it, and watch with
+"""A worker with probes. Run it, and watch it with
 
 usdtkit trace 'shop:order__*'
 """

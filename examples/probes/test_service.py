@@ -1,4 +1,4 @@
-"""How a service tests its own probes: with pytest, no kernel, no root."""
+"""Tests of a service's own probes with pytest, without the kernel and without root."""
 
 from service import handle
 

@@ -1,6 +1,7 @@
 """Customers of service.py: `python client.py URL [--orders N] [--threads N]`. Prints what it sent and what came back.
 
-The orders are the same on each run: most are small, some large, some too many for the stock, and some no orders at all.
+The orders are the same on each run: most are small, some large, some too many for the stock, and some are not valid
+orders.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""The whole path at once: start service.py, trace it from here, let client.py send orders, and compare the counts.
+"""Start service.py, trace it from here, let client.py send orders, and compare the counts.
 
 Output: a live table of orders, their latencies, and `fired N, received N, lost 0`, where N comes from the service's own
-count. Then the same probes through bpftrace, which knows nothing of us. Leaves with 1 when any count differs.
+count. Then it traces the same probes with bpftrace, which is independent of usdtkit. The exit code is 1 if any count
+differs.
 """
 
 import argparse

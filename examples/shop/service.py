@@ -2,9 +2,9 @@
 
     POST /orders        {"customer": "ada", "item": "tea", "quantity": 3}  →  201 order, 400 bad order, 409 out of stock
     GET /orders/ID      the order, or 404
-    GET /stats          how often each probe was fired: what a tracer is compared with
+    GET /stats          how often each probe was fired, to compare with a tracer's counts
 
-All that makes it traceable is marked with (1) to (3). Neighbours: client.py sends orders, demo.py traces them.
+The lines that make it traceable are marked (1) to (3). client.py sends orders, and demo.py traces them.
 """
 
 import contextlib

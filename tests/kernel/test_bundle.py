@@ -89,7 +89,7 @@ def test_what_is_known_by_heart_is_what_a_tool_loads_here():
 
 
 def test_of_what_a_tool_may_find_the_program_for_each(mariadb):
-    """Three ways into servers of its kind are known by heart; the one that runs here has one of them."""
+    """usdtkit knows three kinds of servers; the one that runs here is one of them."""
     [(_, real)] = programs_of(f"mysqld_qslower -p {mariadb.pid}")
     known = [text for _, text in programs_of("mysqld_qslower")]
     assert real in known and len(known) == len(set(known)) == 3

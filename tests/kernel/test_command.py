@@ -122,7 +122,8 @@ def test_its_output_stays_out_of_ours(options):
 def test_folded_stacks_have_nothing_between_them():
     done = usdtkit("stackcount", "c:write", "-f", "-c", "echo 997 of 997")
     assert "997 of 997\n" in done.stderr
-    assert all(line.rpartition(" ")[2].isdecimal() for line in done.stdout.splitlines())
+    lines = done.stdout.splitlines()
+    assert lines and all(line.rpartition(" ")[2].isdecimal() for line in lines)
     assert "997 of 997" not in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""What root's compiler reads: none of the headers that another user has put where root happens to be."""
+"""What root's compiler reads: none of the headers that another user has put into root's current directory."""
 
 import subprocess
 

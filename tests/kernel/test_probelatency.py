@@ -60,6 +60,6 @@ def test_the_table(between):
 def test_errors(compile_c):
     path = compile_c("work.c", "-O1")
     assert_explained(usdtkit("probelatency", "u:c:no:start", f"{path}:work"), 4, "no probe no:start")
-    assert "this stands for 2 different probes" in usdtkit("probelatency", f"u:{path}:jobs:*", f"{path}:work").stderr
+    assert "this names 2 different probes" in usdtkit("probelatency", f"u:{path}:jobs:*", f"{path}:work").stderr
     done = usdtkit("probelatency", f"{path}:begin", f"{path}:finish", "--key", "job")
     assert (done.returncode, done.stderr.splitlines()[1:3]) == (2, ["  job", "  ^"])

@@ -137,7 +137,7 @@ def test_too_much_for_the_verifier_is_said_of_the_condition_that_asks_it(declare
         ({"é": "u64"}, "cannot be called"),
         ({"_x": "u64"}, "cannot be called"),
         ({"pid": "u64"}, "cannot be called"),
-        ({"n": "u128"}, "of type 'u128'"),
+        ({"n": "u128"}, "cannot have the type 'u128'"),
     ],
 )
 def test_fields_that_cannot_be(order, fields, complaint):

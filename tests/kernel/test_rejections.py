@@ -67,7 +67,7 @@ def test_the_tracer_counts_what_was_not_fired(spawn, wait_for_line, method):
     assert advice.startswith(f"rejecting:request was called {WRONG} times with values that do not fit")
     assert session.summary().rejected == WRONG  # also when the session is closed
     log = process.stderr.read()
-    assert log.count("probe rejecting:request: a call is not fired") == log.count("\n") == 1
+    assert log.count("probe rejecting:request: a call was not fired") == log.count("\n") == 1
     assert "'user_id' must be u64, not NoneType" in log
 
 

@@ -221,8 +221,8 @@ def test_the_log_has_one_line_a_probe(caplog):
     assert (first.dropped, second.dropped) == (997, 997)
     told = [(record.name, record.levelno, record.getMessage()) for record in caplog.records]
     assert [each[:2] for each in told] == [("usdtkit", logging.WARNING)] * 2
-    assert "shop:first: a call is not fired" in told[0][2] and "'id' is out of range for u8" in told[0][2]
-    assert "shop:second: a call is not fired" in told[1][2] and "'id' must be u8, not str" in told[1][2]
+    assert "shop:first: a call was not fired" in told[0][2] and "'id' is out of range for u8" in told[0][2]
+    assert "shop:second: a call was not fired" in told[1][2] and "'id' must be u8, not str" in told[1][2]
 
 
 class Fails(logging.Handler):

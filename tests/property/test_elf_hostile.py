@@ -41,7 +41,7 @@ def read_all(path):
             *functions(image, "*order*"),
             *indirect_functions(image, "?*"),
         ]:
-            assert function.file_offset >= 0
+            assert 0 <= function.file_offset < size
 
 
 @pytest.fixture(autouse=True)

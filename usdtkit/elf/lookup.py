@@ -1,6 +1,6 @@
 """Addresses → the functions they lie in: an open ELF file in, a compact table that answers many questions out.
 
-Input `usdtkit.elf.image.Image`, and its debug file if there is one; used by `usdtkit.trace.symbols`. Stands on
+Input `usdtkit.elf.image.Image`, and its debug file if there is one; used by `usdtkit.trace.symbols`. Uses
 `usdtkit.elf.tables`. `usdtkit.elf.symbols` goes the other way, from names to functions.
 """
 

@@ -1,6 +1,6 @@
 """A symbol table and patterns → the symbols whose names match: exact names, globs, regexes, and demangled names.
 
-Input `usdtkit.elf.tables.Table` and `Pattern`s, output indexes of symbols; used by `usdtkit.elf.symbols`. Stands on
+Input `usdtkit.elf.tables.Table` and `Pattern`s, output indexes of symbols; used by `usdtkit.elf.symbols`. Uses
 `usdtkit.elf.demangle`, where a pattern is written as a programmer writes the name. A large program has 150,000 symbols,
 and going through all their names takes longer than a tool's start. So names are searched for in the bytes of the string
 table, if that is possible, and other patterns are only compared with names that have a part in common with them.

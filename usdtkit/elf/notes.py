@@ -87,7 +87,7 @@ def _declared_arguments(declaration: metadata.Declared, operands: int) -> tuple[
 # Most probes of a file share their arguments with others, and finding an object costs less than making one.
 @lru_cache(maxsize=1024)
 def name_operands(count: int, pairs: tuple[tuple[str, str], ...]) -> tuple[Argument, ...] | None:
-    """Return the arguments that (name, type) pairs make of so many operands; None if they do not fit exactly."""
+    """Return the arguments that (name, type) pairs make of the operands; None if their numbers do not fit exactly."""
     arguments, position = [], 0
     for name, kind in pairs:
         arguments.append(Argument(name, kind, position, "", "", ()))

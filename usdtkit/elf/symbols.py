@@ -1,7 +1,7 @@
 """An open ELF file → the functions that uprobes can be put on, by name, glob or regex; symbol addresses for operands.
 
 Input `usdtkit.elf.image.Image`, output `usdtkit.model.Function`; used by `usdtkit.targets`, `usdtkit.linkage` and
-`usdtkit.elf.notes`. Stands on `usdtkit.elf.tables` and `usdtkit.elf.matching`.
+`usdtkit.elf.notes`. Uses `usdtkit.elf.tables` and `usdtkit.elf.matching`.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def resolve_single(session: Session, spec: nodes.TraceSpec) -> Resolved:
         return session.resolve(function_spec(session, spec.target))
     first, *others = resolve(session, spec.text, spec.target)
     if others:
-        raise SpecError(f"this stands for {len(others) + 1} different probes", spec.text, 0, hint="name one of them")
+        raise SpecError(f"this names {len(others) + 1} different probes", spec.text, 0, hint="name one of them")
     return first
 
 

@@ -12,7 +12,7 @@
 
 Input: names of functions, and a session. Output: a summary of each function. The kernel does not say where a thread's
 errno is, but the thread itself does: C's `errno` is a call of a function that returns the address. So a failure is
-remembered by thread until that call comes. Stands on `usdtkit.trace`.
+remembered by thread until that call comes. Uses `usdtkit.trace`.
 """
 
 from __future__ import annotations

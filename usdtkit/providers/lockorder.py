@@ -81,7 +81,7 @@ class LockOrder:
         self.mismatched += 1
 
     def forget(self, mutex: Mutex) -> None:
-        """Note that a mutex begins or ends its life: what was seen at its address belongs to another one."""
+        """Note that a mutex is created or destroyed, so edges that were seen at its address belong to another one."""
         for wanted in self._edges.pop(mutex, {}):
             del self._guards[mutex, wanted]
         for held, edges in self._edges.items():

@@ -10,7 +10,7 @@
         print(row["method"], row["url"], row["status"])
 
 Node carries no probes since version 19. Requests are found in its parser, llhttp, and answers where they are written to
-the socket or, with TLS, before they are encrypted. Both know the stream of their connection. Stands on `usdtkit.trace`.
+the socket or, with TLS, before they are encrypted. Both know the stream of their connection. Uses `usdtkit.trace`.
 
 Tried on Node 18 (Debian's libnode.so.108) and 20. Sources: llhttp's `api.h`, and the order of members in Node's
 `src/node_http_parser.cc` and `src/stream_base.h`.
@@ -99,7 +99,7 @@ class Requests:
 
     @property
     def unmatched(self) -> int:
-        """The number of requests that nobody has answered, and of answers to requests from before the trace."""
+        """The number of requests without an answer, and of answers to requests from before the trace."""
         return self._unmatched + sum(map(len, self._open.values()))
 
     def describe(self, event: Any) -> Mapping[str, Any] | None:

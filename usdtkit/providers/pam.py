@@ -12,7 +12,7 @@
                 print(row["user"], row["result"])
                 break
 
-Passwords, and all else that PAM and the user say to each other, are never read from the process. Stands on
+Passwords, and all else that PAM and the user say to each other, are never read from the process. Uses
 `usdtkit.trace`; the names of the functions' arguments are in `usdtkit.signatures.pam`.
 """
 

@@ -7,7 +7,7 @@
         readline.lines(session).emit("command")
         print(next(iter(session)).command)
 
-Stands on `usdtkit.trace`, and on `usdtkit.targets` to find out which form of readline a process has.
+Uses `usdtkit.trace`, and `usdtkit.targets` to find out which form of readline a process has.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@
 
 Traces getaddrinfo, gethostbyname, gethostbyname2, gethostbyaddr, their reentrant forms and getnameinfo. If the C
 library implements one of these by another, as glibc implements gethostbyname by gethostbyname_r, both calls are seen,
-and the inner one returns first. Stands on `usdtkit.trace`.
+and the inner one returns first. Uses `usdtkit.trace`.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def program_files(session: Session, names: Sequence[str], program: str | os.Path
 
     That is `program` (a path, or a command) if it is given, else the program of the session's command, else what the
     session's processes run, else what all processes run whose program has one of `names`. An offline session looks at
-    nothing: its server is called what `program` or the command says, or by the first of the names. Raises as `running`
-    does, and NotFoundError if the program is not there or all of the processes have ended.
+    nothing: its server is called what `program` or the command says, or by the first of the names. Raises the errors of
+    `running`, and NotFoundError if the program is not there or all of the processes have ended.
     """
     if program is not None or session.command:
         name = session.command[0] if program is None else os.fspath(program)

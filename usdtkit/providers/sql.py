@@ -147,7 +147,7 @@ def _is_of_no_server(version: str) -> bool:
 
 
 def _behind_literal(text: str, at: int) -> int:
-    """Where to go on behind a literal that ends at `at`: there, or at the end of the text if a word touches it.
+    """Where to continue after a literal that ends at `at`: there, or at the end of the text if a word touches it.
 
     No server accepts such a word, so the quotes are not what they seem, and the rest may be part of a literal.
     """

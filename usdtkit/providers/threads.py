@@ -9,7 +9,7 @@
         print(row["function"], row["result"])
 
 Sees threads of C, C++ and Rust programs and of the runtimes of other languages; Go makes its threads without the
-function. Stands on `usdtkit.trace`.
+function. Uses `usdtkit.trace`.
 """
 
 from __future__ import annotations

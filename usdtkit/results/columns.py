@@ -23,7 +23,7 @@ duration  nanoseconds, 0 or more
 integer   any whole number; count is one that is 0 or more; number may have a fraction
 string    text of usdtkit's own making
 text      a string that was read from the traced program: None if it could not be read, perhaps cut off
-bytes     the same of bytes, which JSON shows as hexadecimal digits
+bytes     bytes that were read in the same way; JSON shows them as hexadecimal digits
 stack     a `usdtkit.trace.Stack`, or None; formats show the labels of its frames
 list, object, buckets   values that only JSON can show whole
 id        a number or a text that identifies something

@@ -36,7 +36,7 @@ def lock_waits(session: Session, program: Program = None) -> Sources[Pair]:
 def lwlock_waits(session: Session, program: Program = None) -> Sources[Pair]:
     """Waits for the lightweight locks that protect the server's memory, with `tranche` and `mode`.
 
-    Raises as `lock_waits`.
+    Raises the errors of `lock_waits`.
     """
     return _waits(session, programs(session, program), "lwlock")
 
@@ -45,7 +45,7 @@ class LockWaits:
     """Rows of waits for heavyweight locks, each with the statement that waits.
 
     `condition` chooses among the waits, such as `latency >= ms(100)`. Statements are shown without their literals, or
-    with `raw` as they were sent. Raises as `lock_waits`.
+    with `raw` as they were sent. Raises the errors of `lock_waits`.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class LockWaits:
 class LwlockWaits:
     """Waits for lightweight locks, summed up in the kernel by lock and mode.
 
-    `condition` chooses among the waits. Raises as `lock_waits`.
+    `condition` chooses among the waits. Raises the errors of `lock_waits`.
     """
 
     def __init__(self, session: Session, program: Program = None, *, condition: Expression | None = None) -> None:

@@ -39,8 +39,8 @@ class GarbageCollection:
 
     @property
     def description(self) -> str:
-        """The collection in one line, such as `pool G1 Eden Space used=4194304->0`: what it is about, what either probe
-        says, and what is different at the end."""
+        """The collection in one line, such as `pool G1 Eden Space used=4194304->0`: its key, and the other values of
+        both probes. Unchanged values are left out, except `used`."""
         words = [self.kind, *map(_text, self.key.values())]
         for name in [*self.start, *(name for name in self.end if name not in self.start)]:
             in_both = name in self.start and name in self.end

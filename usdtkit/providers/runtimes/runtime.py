@@ -84,8 +84,8 @@ class Runtime:
     def names(self) -> dict[str, Expression]:
         """The names of a called function, for the keys of a table of `entries`.
 
-        `group` is its class, file or package, if the language has one, and `name` its own name. Of a pair of `calls`
-        the values are known by these names already.
+        `group` is its class, file or package, if the language has one, and `name` its own name. A pair of `calls` has
+        values with these names already.
         """
         return _names(self._calls()[0], GROUP_IN_KEY, NAME_IN_KEY)
 
