@@ -68,7 +68,7 @@ class MappingStream:
         self._events: list[int] = []
         self._rings: list[mmap.mmap] = []
         self._poller = select.epoll()
-        self._room = bytearray(RING_PAGES * PAGE)
+        self._buffer = bytearray(RING_PAGES * PAGE)
         self._lost: dict[int, bytes] = {}  # the losses of each event when they were last read
         self.lost = False
         try:
@@ -96,14 +96,14 @@ class MappingStream:
         self.lost = False
         needles = [_IDENTITY.pack(*identity) for identity in identities]
         for event, ring in zip(self._events, self._rings, strict=True):
-            with ffi.from_buffer(ring) as start, ffi.from_buffer(self._room) as room:
-                size = lib.usdtkit_perf_take(start, len(self._room), room)
-            if size + _LONGEST > len(self._room):  # else everything has fitted into the ring
+            with ffi.from_buffer(ring) as start, ffi.from_buffer(self._buffer) as buffer:
+                size = lib.usdtkit_perf_take(start, len(self._buffer), buffer)
+            if size + _LONGEST > len(self._buffer):  # else everything has fitted into the ring
                 # The kernel writes a record of the loss together with the next record that fits, which may never come.
                 losses = os.read(event, _LOSSES.size)[_VALUE:]
                 self.lost |= losses != self._lost.get(event, bytes(len(losses)))
                 self._lost[event] = losses
-            data = bytes(self._room[:size])
+            data = bytes(self._buffer[:size])
             if any(needle in data for needle in needles):  # there are many records, and few are of wanted files
                 yield from (mapped for mapped in self._records(data) if mapped[1] in identities)
 

@@ -188,7 +188,7 @@ class ExitFinder:
                 sites[offset] = Exit(offset, leave.kind, leave.condition, shared, to is None, name)
         return sites, list(ends)
 
-    def _follow(self, to: Destination, into: Sequence[int], followed: set[int], queue: list[_Body], room: int) -> bool:
+    def _follow(self, to: Destination, into: Sequence[int], followed: set[int], queue: list[_Body], most_leaves: int) -> bool:
         """Whether a jump can be followed. The exits of its destination, which joins the queue, then count as well."""
         destinations = [to] if to.start else [Destination(to.name, start) for start in into if to.name in _COMPUTED]
         destinations = [destination for destination in destinations if destination.start not in followed]
@@ -198,7 +198,7 @@ class ExitFinder:
         if (
             any(callee.problem for callee in callees)
             or len(followed) >= _MOST_FOLLOWED
-            or sum(len(callee.leaves) for callee in callees) > room
+            or sum(len(callee.leaves) for callee in callees) > most_leaves
         ):
             return False
         followed.update(destination.start for destination in destinations)

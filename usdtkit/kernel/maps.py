@@ -48,7 +48,7 @@ class Map:
         made = lib.usdtkit_map_create(*sizes, flags, self.name.encode())
         if made in (-errno.ENOMEM, -errno.E2BIG):
             raise UsdtkitError(
-                f"the kernel has no memory for the BPF map {self.name} with room for {self.max_entries:,} entries",
+                f"the kernel has no memory for the BPF map {self.name} of {self.max_entries:,} entries",
                 hint="use a smaller capacity",
             )
         self.fd = check(made, f"creating the BPF map {self.name}")

@@ -146,7 +146,7 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
     target = MACHINES[machine]
     stub = target.fast if nop == "fast" else target.code
     at, rejected = REJECTED[machine]
-    room = stub + target.filler * ((at - len(stub)) // len(target.filler)) + rejected
+    content = stub + target.filler * ((at - len(stub)) // len(target.filler)) + rejected
     symbols = [
         Symbol(symbol_name(provider, probe.name), ".text", index * STRIDE, len(stub))
         for index, probe in enumerate(probes)
@@ -174,7 +174,7 @@ def build(provider: str, probes: Sequence[ProbeSpec], *, machine: str = "x86_64"
         dynsym,
         dynstr,
         Section(constants.STAPSDT_BASE_SECTION, constants.SHT_PROGBITS, b"\0", alloc),
-        Section(".text", constants.SHT_PROGBITS, room * len(probes), code, STRIDE),
+        Section(".text", constants.SHT_PROGBITS, content * len(probes), code, STRIDE),
         dynamic,
         Section(constants.STAPSDT_SECTION, constants.SHT_NOTE, notes, 0, 4),
         Section(metadata.SECTION, constants.SHT_NOTE, metadata_note(provider, probes), 0, 4),
