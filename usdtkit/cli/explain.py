@@ -87,7 +87,7 @@ def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
             if returns == "sites"
             else "the kernel's return probes"
         )
-        note(f"usdtkit: {number} sites of returns, by {way}: {why}")
+        note(f"usdtkit: {number} return {'site' if number == 1 else 'sites'}, by {way}: {why}")
     warn_of_cost(plan)
     warn_of_owners(owners)
 

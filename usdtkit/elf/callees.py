@@ -63,8 +63,8 @@ class Callees:
     def fragment(self, address: int, conditional: bool) -> tuple[int, int] | None:
         """Return (start, size) of the part of a function that a jump leads to, None if it leads to another function.
 
-        Compilers move code that seldom runs to another place. There it has a symbol whose name says so, or no symbol
-        but call frame information of its own, by which the stack is often not as at an entry.
+        Compilers move code that seldom runs to another place. Such a part has a symbol whose name says what it is, or
+        only call frame information of its own. That information often says that the stack is not as at an entry.
         """
         if _within(self._stubs, address) is not None:
             return None

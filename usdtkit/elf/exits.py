@@ -188,7 +188,9 @@ class ExitFinder:
                 sites[offset] = Exit(offset, leave.kind, leave.condition, shared, to is None, name)
         return sites, list(ends)
 
-    def _follow(self, to: Destination, into: Sequence[int], followed: set[int], queue: list[_Body], most_leaves: int) -> bool:
+    def _follow(
+        self, to: Destination, into: Sequence[int], followed: set[int], queue: list[_Body], most_leaves: int
+    ) -> bool:
         """Whether a jump can be followed. The exits of its destination, which joins the queue, then count as well."""
         destinations = [to] if to.start else [Destination(to.name, start) for start in into if to.name in _COMPUTED]
         destinations = [destination for destination in destinations if destination.start not in followed]

@@ -157,8 +157,8 @@ class Definition:
     def narrow(self, condition: ex.Expression) -> None:
         """Limit every source and pair that is made from now on to the hits for which `condition` is true.
 
-        A pair is decided upon at its end, so that the condition may ask for `latency`; its start as a source is
-        narrowed too, but still begins every pair. Entries are deleted from maps at every hit, whether or not the
+        For a pair, the condition is decided at its end, so it may ask for `latency`. Every start begins a pair, even
+        one whose own actions the condition excludes. Entries are deleted from maps at every hit, whether or not the
         condition holds, because otherwise they would stay.
         """
         self._narrowed = both(self._narrowed, condition)

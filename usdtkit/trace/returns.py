@@ -160,7 +160,7 @@ class Returns:
             why = f"it continues in {exit.to}, which can only end by returning"
             return replace(place, file_offset=exit.file_offset, returns="tail", why=why, flags=flags)
         if not exit.final:
-            why += f"; its time ends where it continues in {exit.to}, and its return value is not known there"
+            why += f"; its time is measured until it jumps to {exit.to}, and its return value is not known there"
         flags |= exit.condition | (exit.kind == "branch") * EXIT_IS_BRANCH | (not exit.final) * EXIT_LACKS_VALUE
         return replace(place, file_offset=exit.file_offset, returns="sites", why=why, flags=flags)
 

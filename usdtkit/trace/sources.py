@@ -62,8 +62,8 @@ class Source(Summarising):
     def derive(self: Self, *names: str, **values: ex.Expression) -> Self:
         """The same source, in which `values` can be asked for by their names, as arguments can.
 
-        `emit` without names then sends `names` and these values, and a pair's latency. A name is given to one value
-        only; the name of an argument, or of what a pair keeps, cannot be given again. UsageError.
+        `emit` without names then sends `names` and these values, and a pair's latency. Each name stands
+        for one value. UsageError for a name that an argument, or something that a pair keeps, already has.
         """
         used = {*self._names(), *ex.BUILTINS, *self._hook.derived}
         for name in values:
