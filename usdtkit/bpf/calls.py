@@ -18,8 +18,8 @@ from usdtkit.bpf.cookie import EXIT_BIT, EXIT_CONDITION, EXIT_IS_BRANCH, EXIT_IS
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.statements import Counter
 
-# The beginning of an entry. `thread` is the thread that called. `back` is the address that the call will return to, or 0
-# if it need not be compared.
+# The beginning of an entry. `thread` is the thread that called. `back` is the address that the call will return to, or
+# 0 if it need not be compared.
 CALL_HEADER = (("start", "u64"), ("thread", "u64"), ("back", "u64"))
 LARGEST_ON_STACK = 256  # bytes of an entry that is put together on the program's stack, which has 512
 

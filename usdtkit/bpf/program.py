@@ -42,7 +42,8 @@ class Hook:
     A pair is two hooks: `start` says what the first keeps, and the second (`after` the first) can read it. `matching`
     says how a start and its end find each other; for a match by key, `key` is the value. A return that does not end its
     function's pair has, in `entered`, the hook of the function's entry. Calls of other functions may leave by the same
-    exits, and only a call that was entered counts. The first `ahead` blocks were added later, but run before the others.
+    exits, and only a call that was entered counts. The first `ahead` blocks were added later, but run before the
+    others.
     """
 
     index: int
