@@ -113,3 +113,15 @@ def test_a_string_table_that_does_not_exist_is_damage(image):
 def test_a_string_table_without_any_end_is_searched_in_linear_time(image):
     data = library(*((f"{'aHeap' * 2000}{number}", number) for number in range(97)))
     assert len(functions(image(data.replace(b"\0aHeap", b"aaHeap")), "*Heap*b*c*d*")) == 0
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_functions_beyond_the_end_of_the_file_are_damage(image, machine):
+    data = library(("read", 0))
+    machine_at, offset_of_first_segment = 18, 64 + 8
+    number = {"x86_64": 62, "aarch64": 183}[machine]
+    data = data[:machine_at] + struct.pack("<H", number) + data[machine_at + 2 :]
+    assert names(functions(image(data), "read")) == ["read"]
+    moved = struct.pack("<Q", len(data) + 4096)
+    with pytest.raises(ElfError, match="truncated: read lies beyond the end of the file"):
+        functions(image(data[:offset_of_first_segment] + moved + data[offset_of_first_segment + 8 :]), "read")

@@ -17,6 +17,7 @@ from usdtkit.elf.instructions import LONGEST, is_safe
 from usdtkit.elf.matching import Pattern as Pattern
 from usdtkit.elf.matching import is_demangled, is_name, matches, offsets_of
 from usdtkit.elf.tables import Table, all_tables, dynamic_table
+from usdtkit.errors import ElfError
 from usdtkit.model import Function
 from usdtkit.records import replace
 
@@ -126,6 +127,8 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
             )
             if symbol.type != kind or not symbol.is_defined or offset is None:
                 continue
+            if offset >= image.size:
+                raise ElfError(f"{image.path}: truncated: {table.name(symbol.at)} lies beyond the end of the file")
             if has_vectors and not is_safe(image.read(offset, min(LONGEST, image.size - offset)), image.machine):
                 continue
             name = table.name(symbol.at)
