@@ -346,7 +346,7 @@ def test_where_there_are_no_objects_to_see(makes_objects):
     done = usdtkit("uobjnew", makes_objects(version).pid)
     assert (done.returncode, done.stdout) == (4, "")
     assert "has no python:object__new" in done.stderr
-    assert "usdtkit run --objects PROGRAM.py …, by CPython 3.13 or later" in done.stderr
+    assert "usdtkit run --objects PROGRAM.py …, with CPython 3.13 or later" in done.stderr
     if tuple(map(int, version.split(".")))[:2] < (3, 13):
         done = usdtkit("run", "--objects", "-c", "print('is not run')")
         assert (done.returncode, done.stdout) == (5, "")

@@ -57,7 +57,7 @@ def test_content_when_it_is_asked_for(form, tls, spawn):
         assert written["content"] == start
         assert "\n  HTTP/1.1 200 OK\n  Content-Length: 997\n" in table
         assert "…" in table
-    assert comma[-1]["content"] == written["content"].replace("\r", "\\x0d").replace("\n", "\\x0a")
+    assert comma[-1]["content"] == written["content"].replace("\r", "\\x0d").replace("\n", "\\x0a") + "…"
 
 
 def test_nothing_of_what_is_said_is_shown_unasked(tls, spawn):

@@ -174,5 +174,8 @@ class ToolOptions:
 
     @classmethod
     def of(cls, parsed: argparse.Namespace) -> Any:
-        """The record of what a parser has parsed."""
-        return cls(**{name: declared.value_in(parsed, name) for name, declared in cls.__options__.items()})
+        """The record of what a parser has parsed and checked. `parsed` may hold defaults that are no choice of a user,
+        such as the language in the name of a tool."""
+        record = cls.__new__(cls)
+        record.__dict__.update({name: option.value_in(parsed, name) for name, option in cls.__options__.items()})
+        return record
