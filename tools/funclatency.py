@@ -52,4 +52,4 @@ def trace(session: Session, options: Options) -> Summaries:
             labels = dict(zip(("function", "pid"), key, strict=False))
             yield Histogram(distribution, options.unit_name, labels, percentiles=True)
 
-    return Summaries(session, COLUMNS, summarise)
+    return Summaries(session, COLUMNS if options.function else COLUMNS[2:], summarise)

@@ -81,4 +81,4 @@ def trace(session: Session, options: Options) -> Summaries:
             after = [f"    {values['comm'] or '?'} [{values['pid']}]"] if values else []
             yield StackSum(frames_of, count, {**values, "count": count}, [""], [*after, f"    {count}"], owner)
 
-    return Summaries(session, COLUMNS, summarise)
+    return Summaries(session, COLUMNS if options.perpid else COLUMNS[2:], summarise)

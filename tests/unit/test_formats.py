@@ -19,7 +19,7 @@ from usdtkit.output.formats.table import clock
 from usdtkit.output.sink import format_names, open_sink
 from usdtkit.output.text import printable
 from usdtkit.records import replace
-from usdtkit.results import LATENCY_MS, PID, TIME, Column, Histogram, Schema, StackSum, Table
+from usdtkit.results import BUCKETS, LATENCY_MS, PERCENTILES, PID, TIME, Column, Histogram, Schema, StackSum, Table
 from usdtkit.results.account import Account, account
 from usdtkit.results.schemas import of_rows
 from usdtkit.trace import Session, Summary
@@ -106,6 +106,18 @@ def test_a_string_is_no_formula_in_a_spreadsheet(formula):
 
 def test_a_negative_number_stays_a_number_in_csv():
     assert next(csv.DictReader(io.StringIO(written("csv", {**ROW, "query": -1}))))["query"] == "-1"
+
+
+def test_csv_of_rows_of_several_shapes():
+    columns = (Column("spec"), Column("key", optional=True), *BUCKETS, *PERCENTILES)
+    blocks = [Table([{"spec": "a", "key": "x", "count": 2}]), Histogram(LATENCIES, "size", {"spec": "b"})]
+    first, *others = csv.DictReader(io.StringIO(written("csv", blocks=blocks, columns=columns)))
+    assert list(first) == ["time", "time_ns", "spec", "key", "count", "value", "low", "high"]
+    assert (first["key"], first["count"], first["low"]) == ("x", "2", "")
+    assert [(row["spec"], row["key"], row["value"], row["low"], row["count"]) for row in others] == [
+        ("b", "", "size", "0", "1"),
+        ("b", "", "size", "512", "3"),
+    ]
 
 
 def test_csv_without_rows_is_empty():

@@ -17,13 +17,17 @@ from usdtkit.output.formats.json import flatten
 from usdtkit.output.sink import Sink, buckets
 from usdtkit.output.text import is_cut, printable, show
 from usdtkit.results.blocks import Histogram, Row
-from usdtkit.results.columns import Schema
+from usdtkit.results.columns import PERCENTILES, Schema
 
+_OF_HISTOGRAMS = {"sum", "buckets", *(column.name for column in PERCENTILES)}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class CsvSink(Sink):
-    """Writes a heading with the names of the first row's values, then one line for each row."""
+    """Writes a heading, then one line for each row.
+
+    The heading has the names of the first row's values, and then those that only other rows of the tool may have.
+    """
 
     def begin(self, schema: Schema) -> None:
         super().begin(schema)
@@ -46,10 +50,16 @@ class CsvSink(Sink):
 
     def _write(self, values: Mapping[str, Any]) -> None:
         if not self._names:
-            self._names = tuple(values)
+            self._names = (*values, *(name for name in self._optional_names() if name not in values))
             self._writer.writerow(self._names)
         self._writer.writerow([_cell(values.get(name)) for name in self._names])
         self.stream.flush()
+
+    def _optional_names(self) -> list[str]:
+        """The names of values that some rows lack. Of a histogram, only a bucket's bounds and count are written."""
+        has_histograms = bool(self.schema.of_type("buckets"))
+        names = [column.name for column in self.visible() if column.optional and column.name not in _OF_HISTOGRAMS]
+        return [*names, *(("low", "high") if has_histograms else ())]
 
 
 def _cell(value: Any) -> Any:
