@@ -94,7 +94,7 @@ def test_ctrl_c(tracer, stepper, original, method, wait_for_line):
     wait_for_line(process, "seen")
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == -signal.SIGINT
-    assert is_untouched(target, original)
+    assert eventually_untouched(target, original)  # the kernel frees a perf event after the process has ended
 
 
 def test_sigterm_that_stops_the_session(tracer, stepper, original, wait_for_line):
