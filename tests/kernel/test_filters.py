@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from commandline import go, json_lines, start_tracing, stop_tracing, usdtkit
 
+from usdtkit.cli import main
+
 # Two threads, "first" and "second", fire 997 and 97 times; their numbers come before.
 SOURCE = """
 #define _GNU_SOURCE
@@ -147,3 +149,11 @@ def test_values_that_are_none(option, said):
     done = usdtkit("trace", "c:open", *option)
     assert (done.returncode, done.stdout) == (4 if "cgroup" in said else 2, "")
     assert said in done.stderr
+
+
+def test_a_cgroup_that_does_not_exist_starts_no_command(capfd):
+    children = Path("/proc/thread-self/children")
+    before = children.read_text()
+    assert main(["trace", "c:open", "--cgroup", "no such cgroup", "-c", "sleep 1000"]) == 4
+    assert children.read_text() == before
+    assert "no cgroup or container" in capfd.readouterr().err

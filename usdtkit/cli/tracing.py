@@ -94,8 +94,8 @@ def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namesp
     named_pids, found_pids = pids_of(options, parsed), None
     if not named_pids and not parsed.command and not offline and hasattr(tool, "processes"):
         found_pids = tool.processes(options)
+    condition = narrowing(parsed)  # before the session, which starts the command
     session = _session(named_pids or None, found_pids, session_arguments(tool, options, parsed) | offline)
-    condition = narrowing(parsed)
     if condition is not None:
         session.narrow(condition)
     return session
