@@ -34,6 +34,7 @@ SPELLING = Spelling(
     shows_program=True,
     filters={"tid": "-t"},
     ignored_with_value={"-I --include": "types are known, or not needed"},
+    timestamps=True,
 )
 
 
@@ -94,7 +95,6 @@ class Options(ToolOptions):
     top: int | None = option(
         "-T", "--top", type=positive, default=None, metavar="N", help="show only the N highest counts"
     )
-    timestamp: bool = option(default=True)
 
 
 def trace(session: Session, options: Options) -> Summaries:

@@ -45,11 +45,14 @@ class Option:
         """Whether the value is a tuple, because the option can be given several times or with several words."""
         return self.arguments.get("action") in ("append", "extend") or self.arguments.get("nargs") in ("+", "*")
 
+    @property
+    def is_choice(self) -> bool:
+        """Whether the field says that its flag, and no other of the same `dest`, was given."""
+        return "const" in self.arguments and "nargs" not in self.arguments
+
     def add_to(self, parser: Any, name: str) -> None:
         """Add the argument for the field `name`, unless the field takes its value from another option."""
         if not self.flags and not self.arguments:
-            if not self.dest:
-                parser.set_defaults(**{name: self.default})
             return
         arguments = dict(self.arguments)
         default = None if self.is_sequence and not self.default else self.default
@@ -59,7 +62,7 @@ class Option:
                 arguments["required"] = True
             elif "const" not in arguments:
                 arguments["default"] = default
-            if "const" in arguments and "nargs" not in arguments:
+            if self.is_choice:
                 arguments["action"] = "store_const"
             elif self.default is False and "action" not in arguments:
                 arguments["action"] = "store_true"
@@ -72,7 +75,7 @@ class Option:
     def value_in(self, parsed: argparse.Namespace, name: str) -> Any:
         """The value of the field `name` in the parsed command line."""
         value = getattr(parsed, self.dest or name)
-        if "const" in self.arguments and "nargs" not in self.arguments:
+        if self.is_choice:
             return value == self.arguments["const"]
         if self.is_sequence:
             return tuple(value or ())
