@@ -134,9 +134,10 @@ BUCKETS = (
     Column("buckets", type="buckets", optional=True, meaning="how many values each bucket has"),
 )
 """The columns of a histogram."""
+PERCENTS = (50, 90, 99)
 PERCENTILES = tuple(
     Column(f"p{percent}", type="integer", optional=True, meaning=f"an upper bound of {percent} % of the values")
-    for percent in (50, 90, 99)
+    for percent in PERCENTS
 )
 """What a histogram with percentiles has besides `BUCKETS`."""
 

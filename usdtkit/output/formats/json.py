@@ -14,7 +14,7 @@ from usdtkit.output.sink import Sink, buckets, event_time, iso_time
 from usdtkit.output.text import is_cut, jsonable
 from usdtkit.results.account import SUMMARY, Account
 from usdtkit.results.blocks import Histogram, Row
-from usdtkit.results.columns import PERCENTILES, Column, Schema
+from usdtkit.results.columns import PERCENTS, Column, Schema
 
 
 class JsonSink(Sink):
@@ -38,7 +38,7 @@ class JsonSink(Sink):
         values = self.stamped({**histogram.labels, "value": histogram.value})
         totals: dict[str, Any] = {"count": distribution.count, "sum": distribution.sum}
         if histogram.percentiles:
-            totals |= {column.name: distribution.percentile(int(column.name[1:])) for column in PERCENTILES}
+            totals |= {f"p{percent}": distribution.percentile(percent) for percent in PERCENTS}
         self._object({**self.plain(values), **totals, "buckets": list(buckets(histogram))})
 
     def end(self, account: Account) -> None:

@@ -14,10 +14,9 @@ from usdtkit.output import frames, histogram
 from usdtkit.output.sink import Sink
 from usdtkit.output.text import printable, show
 from usdtkit.results.blocks import Histogram, Row, StackSum, Table
-from usdtkit.results.columns import Column, Schema
+from usdtkit.results.columns import PERCENTS, Column, Schema
 from usdtkit.trace import wall_time
 
-PERCENTILES = (50, 90, 99)
 UNITS = {"s": 1e9, "ms": 1e6, "us": 1e3}
 INDENT = "\n        "
 
@@ -68,7 +67,7 @@ class TableSink(Sink):
         for line in histogram.render(distribution, histogram_.value.removesuffix("_ns"), bound):
             self._line(line)
         if histogram_.percentiles and distribution.buckets:
-            self._line(histogram.statistics(distribution, PERCENTILES, bound))
+            self._line(histogram.statistics(distribution, PERCENTS, bound))
 
     def stack(self, stack: StackSum) -> None:
         column = self.schema.of_type("stack")[0]
