@@ -26,11 +26,12 @@ SPELLING = Spelling(
     filters={},
     ignored_with_value={"-l --level": "nested calls are measured right, however deep"},
 )
-COLUMNS = (
+LABELS = (
     Column("function", optional=True, meaning="the function, with -F"),
     Column("pid", type="integer", optional=True, meaning="the process, with -F"),
-    *(*BUCKETS, *PERCENTILES),
 )
+HISTOGRAM = (*BUCKETS, *PERCENTILES)
+COLUMNS = (*LABELS, *HISTOGRAM)
 
 
 class Options(UnitOptions, IntervalOptions):
@@ -52,4 +53,4 @@ def trace(session: Session, options: Options) -> Summaries:
             labels = dict(zip(("function", "pid"), key, strict=False))
             yield Histogram(distribution, options.unit_name, labels, percentiles=True)
 
-    return Summaries(session, COLUMNS if options.function else COLUMNS[2:], summarise)
+    return Summaries(session, COLUMNS if options.function else HISTOGRAM, summarise)

@@ -28,12 +28,15 @@ from usdtkit.trace import Session, comm, pid, ustack
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc", "c:malloc -P")
 SPELLING = Spelling(chosen=True, verbose="show addresses", filters={})
-COLUMNS = (
+THREAD = (
     replace(PID, heading="", optional=True, meaning="the process, with -P"),
     replace(COMM, heading="", optional=True, meaning="the name of the thread, with -P"),
+)
+COUNTED = (
     Column("count", type="count", meaning="hits with this stack; with -i in this interval", role="weight"),
     Column("stack", type="stack", meaning="the frames, innermost first"),
 )
+COLUMNS = (*THREAD, *COUNTED)
 
 
 class Options(IntervalOptions):
@@ -81,4 +84,4 @@ def trace(session: Session, options: Options) -> Summaries:
             after = [f"    {values['comm'] or '?'} [{values['pid']}]"] if values else []
             yield StackSum(frames_of, count, {**values, "count": count}, [""], [*after, f"    {count}"], owner)
 
-    return Summaries(session, COLUMNS if options.perpid else COLUMNS[2:], summarise)
+    return Summaries(session, COLUMNS if options.perpid else COUNTED, summarise)
