@@ -58,7 +58,7 @@ class Options(runtimeoptions.MethodOptions):
     process: int | None = runtimeoptions.process_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
     chrome: str | None = option(
-        *("--chrome",),
+        "--chrome",
         dest="output",
         action=ToChromeTrace,
         default=None,

@@ -133,7 +133,7 @@ def add_session_options(parser: argparse.ArgumentParser, spelling: Spelling) -> 
     capacity = spelling.capacity or "how many entries each table in the kernel can hold (10,240)"
     parser.add_argument("--capacity", type=positive, metavar="N", help=capacity)
     parser.add_argument(
-        *("--drop",),
+        "--drop",
         action="store_true",
         help="give up all privileges once attached: become the user who called sudo, or nobody",
     )

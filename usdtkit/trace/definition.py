@@ -128,9 +128,10 @@ class Definition:
             first, second = blueprint.returns.of(first)
         else:
             second = self.resolve(end)
-        for clock in (side for side in (first, second) if side.kind == "clock"):
+        if "clock" in (first.kind, second.kind):
+            side = first if first.kind == "clock" else second
             raise UsageError(
-                f"{clock.what}: a sample of a clock neither begins nor ends anything",
+                f"{side.what}: a sample of a clock neither begins nor ends anything",
                 hint="session.source(clock(…)), with actions of its own",
             )
         matching: Matching = "key" if key is not None else "frame" if is_call else "nesting"

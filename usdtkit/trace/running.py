@@ -293,7 +293,8 @@ class Running:
 
 def _require_any(refused: Sequence[Refusal]) -> None:
     """Raise UnsupportedError where sites were refused, and so none is left."""
-    for first in refused[:1]:
+    if refused:
+        first = refused[0]
         raise UnsupportedError(
             f"the kernel accepts none of the {len(refused)} sites; {first.path}+{first.file_offset:#x}: {first.reason}",
             hint="start the trace again"
