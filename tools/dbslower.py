@@ -12,9 +12,8 @@ examples:
 
 from typing import Any
 
-from usdtkit.cli.arguments import StatementOptions
+from usdtkit.cli.arguments import StatementOptions, min_ms_option
 from usdtkit.cli.options import option
-from usdtkit.cli.values import milliseconds
 from usdtkit.providers import databases
 from usdtkit.providers.databases import DATABASES
 from usdtkit.records import replace
@@ -34,13 +33,7 @@ class Options(StatementOptions):
     """Options of `usdtkit dbslower`."""
 
     engine: str = option(choices=tuple(DATABASES), help="the kind of server")
-    min_ms: float = option(
-        *("-m", "--min-ms", "--threshold"),
-        type=milliseconds,
-        default=1.0,
-        metavar="MS",
-        help="show queries of MS ms or more (1)",
-    )
+    min_ms: float = min_ms_option("show queries of MS ms or more (1)", default=1.0, threshold=True)
 
 
 def processes(options: Options) -> list[int] | None:

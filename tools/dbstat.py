@@ -14,9 +14,9 @@ examples:
 
 from collections.abc import Iterable
 
-from usdtkit.cli.arguments import IntervalOptions, StatementOptions
+from usdtkit.cli.arguments import IntervalOptions, StatementOptions, min_ms_option
 from usdtkit.cli.options import option
-from usdtkit.cli.values import milliseconds, positive
+from usdtkit.cli.values import positive
 from usdtkit.providers import databases
 from usdtkit.providers.databases import DATABASES
 from usdtkit.providers.statements import Label
@@ -55,13 +55,7 @@ class Options(StatementOptions, IntervalOptions):
     microseconds: bool = option(
         "-u", "--microseconds", default=False, help="accepted for compatibility with bcc; buckets show their units"
     )
-    min_ms: float = option(
-        *("-m", "--min-ms", "--threshold"),
-        type=milliseconds,
-        default=0.0,
-        metavar="MS",
-        help="count only queries of MS ms or more",
-    )
+    min_ms: float = min_ms_option("count only queries of MS ms or more", threshold=True)
 
 
 def processes(options: Options) -> list[int] | None:

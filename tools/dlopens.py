@@ -13,9 +13,8 @@ examples:
 
 from typing import Any
 
-from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.arguments import Spelling, min_ms_option
 from usdtkit.cli.options import ToolOptions, option
-from usdtkit.cli.values import milliseconds
 from usdtkit.providers.alternatives import first_found
 from usdtkit.records import replace
 from usdtkit.results import COMM, LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows
@@ -54,9 +53,7 @@ COLUMNS = (
 class Options(ToolOptions):
     """Options of `usdtkit dlopens`."""
 
-    min_ms: float = option(
-        *("-m", "--min-ms"), type=milliseconds, default=0.0, metavar="MS", help="show calls of MS ms or more"
-    )
+    min_ms: float = min_ms_option("show calls of MS ms or more")
     failed: bool = option("-x", "--failed", default=False, help="show only calls that returned NULL")
 
 

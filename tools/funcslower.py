@@ -13,7 +13,7 @@ examples:
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.arguments import Spelling, min_ms_option
 from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import milliseconds
 from usdtkit.language.select import calls
@@ -54,9 +54,7 @@ class Options(ToolOptions):
 
     exclusive = (("min_ms", "min_us"),)
     functions: tuple[str, ...] = option(dest="function", nargs="+", metavar="FUNCTION", help="functions")
-    min_ms: float = option(
-        *("-m", "--min-ms"), type=milliseconds, default=1.0, metavar="MS", help="show calls of MS ms or more (1)"
-    )
+    min_ms: float = min_ms_option("show calls of MS ms or more (1)", default=1.0)
     min_us: float | None = option(
         *("-u", "--min-us"), type=milliseconds, default=None, metavar="US", help="show calls of US us or more"
     )

@@ -11,8 +11,8 @@ examples:
   usdtkit gethostlatency --json
 """
 
-from usdtkit.cli.options import ToolOptions, option
-from usdtkit.cli.values import milliseconds
+from usdtkit.cli.arguments import min_ms_option
+from usdtkit.cli.options import ToolOptions
 from usdtkit.providers import resolver
 from usdtkit.records import replace
 from usdtkit.results import COMM, LATENCY_MS, PID, TID, TIME, Column, Rows
@@ -32,13 +32,7 @@ COLUMNS = (
 class Options(ToolOptions):
     """Options of `usdtkit gethostlatency`."""
 
-    min_ms: float = option(
-        *("-m", "--min-ms"),
-        type=milliseconds,
-        default=0.0,
-        metavar="MS",
-        help="show look-ups of MS ms or more",
-    )
+    min_ms: float = min_ms_option("show look-ups of MS ms or more")
 
 
 def trace(session: Session, options: Options) -> Rows:

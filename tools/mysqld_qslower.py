@@ -13,7 +13,7 @@ examples:
 
 from typing import Any
 
-from usdtkit.cli.arguments import StatementOptions
+from usdtkit.cli.arguments import StatementOptions, min_ms_option
 from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds, pid
 from usdtkit.providers import mysql
@@ -36,13 +36,7 @@ class Options(StatementOptions):
         default=None, type=pid, metavar="PID", session="pid", help="the server (all that run here)"
     )
     threshold: float = option(default=1.0, type=milliseconds, metavar="MIN_MS", help="the same as -m (1)")
-    min_ms: float | None = option(
-        *("-m", "--min-ms", "--threshold"),
-        type=milliseconds,
-        default=None,
-        metavar="MS",
-        help="show queries of MS ms or more",
-    )
+    min_ms: float | None = min_ms_option("show queries of MS ms or more", default=None, threshold=True)
 
 
 def processes(options: Options) -> list[int] | None:

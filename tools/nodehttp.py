@@ -13,8 +13,8 @@ examples:
 
 from collections.abc import Iterator
 
+from usdtkit.cli.arguments import min_ms_option
 from usdtkit.cli.options import ToolOptions, option
-from usdtkit.cli.values import milliseconds
 from usdtkit.providers import node
 from usdtkit.records import replace
 from usdtkit.results import LATENCY_MS, PID, TID, TIME, Column, Rows
@@ -34,13 +34,7 @@ COLUMNS = (
 class Options(ToolOptions):
     """Options of `usdtkit nodehttp`."""
 
-    min_ms: float = option(
-        *("-m", "--min-ms"),
-        type=milliseconds,
-        default=0.0,
-        metavar="MS",
-        help="show requests that were answered after MS ms or later",
-    )
+    min_ms: float = min_ms_option("show requests that were answered after MS ms or later")
     raw_text: bool = option("--raw-text", default=False, help="show URLs with their query (?name=value)")
 
 

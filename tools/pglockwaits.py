@@ -11,9 +11,8 @@ examples:
   usdtkit pglockwaits --lwlocks -i 5        show the lightweight locks by the time waited, every five seconds
 """
 
-from usdtkit.cli.arguments import IntervalOptions, StatementOptions
+from usdtkit.cli.arguments import IntervalOptions, StatementOptions, min_ms_option
 from usdtkit.cli.options import option
-from usdtkit.cli.values import milliseconds
 from usdtkit.providers import postgresql
 from usdtkit.records import replace
 from usdtkit.results import LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows, Summaries, Table
@@ -44,13 +43,7 @@ class Options(StatementOptions, IntervalOptions):
     """Options of `usdtkit pglockwaits`."""
 
     lwlocks: bool = option("--lwlocks", default=False, help="print a table of the lightweight locks instead")
-    min_ms: float = option(
-        *("-m", "--min-ms", "--threshold"),
-        type=milliseconds,
-        default=0.0,
-        metavar="MS",
-        help="show waits of MS ms or more",
-    )
+    min_ms: float = min_ms_option("show waits of MS ms or more", threshold=True)
 
 
 def trace(session: Session, options: Options) -> Rows | Summaries:

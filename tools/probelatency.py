@@ -13,9 +13,8 @@ examples:
 
 from collections.abc import Iterator
 
-from usdtkit.cli.arguments import IntervalOptions, Spelling, UnitOptions
+from usdtkit.cli.arguments import IntervalOptions, Spelling, UnitOptions, min_ms_option
 from usdtkit.cli.options import option
-from usdtkit.cli.values import milliseconds
 from usdtkit.language.keys import resolve_with_key
 from usdtkit.records import replace
 from usdtkit.results import (
@@ -44,9 +43,7 @@ COLUMNS = (TIME, *(replace(column, optional=True) for column in ROWS[1:]), *BUCK
 class Options(UnitOptions, IntervalOptions):
     """Options of `usdtkit probelatency`."""
 
-    min_ms: float | None = option(
-        *("-m", "--min-ms"), type=milliseconds, default=None, metavar="MS", help="show each pair of MS ms or more"
-    )
+    min_ms: float | None = min_ms_option("show each pair of MS ms or more", default=None)
     milliseconds: bool = option("--milliseconds", dest="unit", const="ms", default=None, help="buckets in ms")
     start: str = option(metavar="START", help="where the time begins")
     end: str = option(metavar="END", help="where the time ends")

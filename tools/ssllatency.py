@@ -15,10 +15,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from usdtkit.cli.arguments import IntervalOptions, Spelling
+from usdtkit.cli.arguments import IntervalOptions, Spelling, min_ms_option
 from usdtkit.cli.options import option
 from usdtkit.cli.tlsoptions import TlsLibraries
-from usdtkit.cli.values import milliseconds
 from usdtkit.providers import tls
 from usdtkit.records import replace
 from usdtkit.results import BUCKETS, COMM, LATENCY_MS, PID, TID, TIME, UID, Column, Histogram, Row, Rows, Summaries
@@ -44,13 +43,7 @@ COLUMNS = (
 class Options(IntervalOptions, TlsLibraries):
     """Options of `usdtkit ssllatency`."""
 
-    min_ms: float = option(
-        *("-m", "--min-ms"),
-        type=milliseconds,
-        default=0.0,
-        metavar="MS",
-        help="show handshakes of MS ms or more",
-    )
+    min_ms: float = min_ms_option("show handshakes of MS ms or more")
     histogram: bool = option(
         "-H", "--histogram", default=False, help="show a histogram for each result instead of a line for each handshake"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions, option
-from usdtkit.cli.values import count, pid, pids, positive, seconds, user, words
+from usdtkit.cli.values import count, milliseconds, pid, pids, positive, seconds, user, words
 from usdtkit.model import RETURN_POLICIES
 from usdtkit.records import dataclass, field
 
@@ -42,6 +42,12 @@ class Spelling:
     ignored_with_value: Mapping[str, str] = field(default_factory=dict)
     ring_size: int = 0
     timestamps: bool = False
+
+
+def min_ms_option(text: str, *, default: float | None = 0.0, threshold: bool = False) -> Any:
+    """The field of a tool that shows only what took so many milliseconds; with `threshold` it also has that flag."""
+    flags = ("-m", "--min-ms", *(["--threshold"] if threshold else []))
+    return option(*flags, type=milliseconds, default=default, metavar="MS", help=text)
 
 
 class IntervalOptions(ToolOptions):
