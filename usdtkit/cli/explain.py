@@ -41,13 +41,10 @@ COLUMNS = (
     Column("file_offset", "OFFSET", "count", 12, "where in the file; 0 for a clock", show=_hex, left=True),
     Column("semaphore_offset", "SEMAPHORE", "count", 12, "0 if there is none", show=_hex, left=True),
     Column(
-        *(
-            "cost",
-            "COST",
-            "string",
-            8,
-            "what a hit makes the kernel do: emulated costs 0.5 µs, stepped 7 to 17, interrupt 1 to 2",
-        ),
+        "cost",
+        "COST",
+        width=8,
+        meaning="what a hit makes the kernel do: emulated costs 0.5 µs, stepped 7 to 17, interrupt 1 to 2",
         values=("emulated", "stepped", "refused", "mistaken", "held", "unknown", "interrupt"),
     ),
     Column("name", "NAME", width=28, meaning="the probe, function or clock"),
