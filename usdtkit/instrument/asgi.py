@@ -32,7 +32,7 @@ _WRAPPED = "__usdtkit_asgi__"
 def install() -> None:
     """Wrap each application that uvicorn loads in this process from now on. A second call does nothing."""
     _provider.load()
-    when_imported("uvicorn.config", _wrap_loading)
+    when_imported("asgi", "uvicorn.config", _wrap_loading)
 
 
 def wrap(application: Application) -> Application:
@@ -75,7 +75,7 @@ def _route(scope: Scope) -> str:
     return str(declared or getattr(scope.get("endpoint"), "__name__", ""))
 
 
-def _wrap_loading(module: ModuleType) -> None:
+def _wrap_loading(module: ModuleType) -> list[str]:
     original = module.Config.load
 
     @wraps(original)
@@ -84,3 +84,4 @@ def _wrap_loading(module: ModuleType) -> None:
         self.loaded_app = wrap(self.loaded_app)
 
     module.Config.load = load
+    return ["Config.load"]

@@ -42,10 +42,10 @@ def install() -> None:
     With sqlite3 only connections that are made from then on have probes.
     """
     _provider.load()
-    when_imported("sqlite3", _sqlite)
-    when_imported("psycopg", lambda module: _patch("postgresql", module.Cursor, _traced))
-    when_imported("psycopg", lambda module: _patch("postgresql", module.AsyncCursor, _traced_async))
-    when_imported("pymysql.cursors", lambda module: _patch("mysql", module.Cursor, _traced))
+    when_imported("dbapi", "sqlite3", _sqlite)
+    when_imported("dbapi", "psycopg", lambda module: _patch("postgresql", module.Cursor, _traced))
+    when_imported("dbapi", "psycopg", lambda module: _patch("postgresql", module.AsyncCursor, _traced_async))
+    when_imported("dbapi", "pymysql.cursors", lambda module: _patch("mysql", module.Cursor, _traced))
 
 
 def cursor_class(base: type, system: str) -> type:
@@ -54,10 +54,11 @@ def cursor_class(base: type, system: str) -> type:
     return type(base.__name__, (base,), {"__slots__": (), **methods})
 
 
-def _patch(system: str, cls: type, traced: Callable[[str], Callable[[Any], Any]]) -> None:
-    """Replace the methods of a cursor class that is written in Python, while somebody traces."""
+def _patch(system: str, cls: type, traced: Callable[[str], Callable[[Any], Any]]) -> Iterator[str]:
+    """Replace the methods of a cursor class that is written in Python, while somebody traces. Returns their names."""
     for name in _METHODS:
         watcher.watch(watcher.replaced(cls, name, traced(system)), _start, _done)
+        yield f"{cls.__name__}.{name}"
 
 
 def _traced(system: str) -> Callable[[Any], Any]:
@@ -111,7 +112,7 @@ def _rows(cursor: Any) -> int:
     return rows if isinstance(rows, int) else -1
 
 
-def _sqlite(module: ModuleType) -> None:
+def _sqlite(module: ModuleType) -> list[str]:
     """Make connections of a subclass, because the classes are written in C, unless the caller gives a factory."""
     traced_cursor = cursor_class(module.Cursor, "sqlite")
 
@@ -136,3 +137,4 @@ def _sqlite(module: ModuleType) -> None:
 
     for place in (module, module.dbapi2):
         setattr(place, "connect", connect)  # noqa: B010 mypy does not know the module's attribute
+    return ["connect"]

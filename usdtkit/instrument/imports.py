@@ -1,32 +1,50 @@
 """Calls a function when a module has been imported: at once if it is there already, else after its import.
 
-Input: the name of a module, and a function that instruments it. Used for libraries that a service may import later, or
-not at all.
+Input: the name of a module, and a function that wraps what is to have probes in it and returns the names of that. Used
+for libraries that a service may import later, or not at all. Output: `engagement` knows what was wrapped, or why not.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from usdtkit.instrument.engagement import engaged, not_engaged, waits
 from usdtkit.probes.drops import describe, warn
 
-Callback = Callable[[ModuleType], object]
+Wrap = Callable[[ModuleType], Iterable[str]]
 
-_waiting: dict[str, list[Callback]] = {}
+_waiting: dict[str, list[tuple[str, Wrap]]] = {}
 
 
-def when_imported(name: str, callback: Callback) -> None:
-    """Call callback(module) as soon as the module has been imported."""
+def when_imported(integration: str, name: str, wrap: Wrap) -> None:
+    """Call wrap(module) as soon as the module has been imported, and record the names that it returns as wrapped.
+
+    What `wrap` raises is recorded and written to the application's log, and nobody else sees it: an unknown version of
+    a library must stay usable.
+    """
     module = sys.modules.get(name)
     if module is not None:
-        callback(module)
+        _apply(integration, name, wrap, module)
         return
     if not _waiting:
         sys.meta_path.insert(0, _Finder())
-    _waiting.setdefault(name, []).append(callback)
+    _waiting.setdefault(name, []).append((integration, wrap))
+    waits(integration, name)
+
+
+def _apply(integration: str, name: str, wrap: Wrap, module: ModuleType) -> None:
+    try:
+        engaged(integration, name, wrap(module))
+    except Exception as error:  # noqa: BLE001 an unknown version of the library must still be importable
+        _refuse(integration, name, error)
+
+
+def _refuse(integration: str, name: str, error: BaseException) -> None:
+    not_engaged(integration, name, describe(error))
+    warn(f"not instrumented: {name}: {describe(error)}")
 
 
 class _Finder:
@@ -58,13 +76,11 @@ def _announce(name: str, spec: ModuleSpec) -> None:
         execute(module)
         if module.__name__ != name:
             return  # several modules may share one loader
-        for callback in _waiting.pop(name, ()):
-            try:
-                callback(module)
-            except Exception as error:  # noqa: BLE001 an unknown version of the library must still be importable
-                warn(f"not instrumented: {name}: {describe(error)}")
+        for integration, wrap in _waiting.pop(name, ()):
+            _apply(integration, name, wrap, module)
 
     try:
         loader.exec_module = exec_module  # type: ignore[method-assign]
     except (AttributeError, TypeError) as error:  # its attributes cannot be set
-        warn(f"not instrumented: {name}: {describe(error)}")
+        for integration, _ in _waiting.get(name, ()):
+            _refuse(integration, name, error)

@@ -30,10 +30,12 @@ _WRAPPED = "__usdtkit_wsgi__"
 def install() -> None:
     """Wrap the applications of all servers that this process has imported or will import."""
     _provider.load()
-    when_imported("gunicorn.util", lambda module: _wrap_result(module, "import_app"))
-    when_imported("werkzeug.serving", lambda module: _wrap_argument(module.BaseWSGIServer, "__init__", 3, "app"))
+    when_imported("wsgi", "gunicorn.util", lambda module: _wrap_result(module, "import_app"))
     when_imported(
-        "wsgiref.simple_server", lambda module: _wrap_argument(module.WSGIServer, "set_app", 1, "application")
+        "wsgi", "werkzeug.serving", lambda module: _wrap_argument(module.BaseWSGIServer, "__init__", 3, "app")
+    )
+    when_imported(
+        "wsgi", "wsgiref.simple_server", lambda module: _wrap_argument(module.WSGIServer, "set_app", 1, "application")
     )
 
 
@@ -123,7 +125,7 @@ def _request_of(environ: dict[str, Any]) -> tuple[str, str]:
     return method if isinstance(method, str) else "", path
 
 
-def _wrap_result(module: ModuleType, name: str) -> None:
+def _wrap_result(module: ModuleType, name: str) -> list[str]:
     original = getattr(module, name)
 
     @wraps(original)
@@ -131,9 +133,10 @@ def _wrap_result(module: ModuleType, name: str) -> None:
         return wrap(original(*args, **keywords))
 
     setattr(module, name, wrapped)
+    return [name]
 
 
-def _wrap_argument(place: Any, name: str, position: int, keyword: str) -> None:
+def _wrap_argument(place: Any, name: str, position: int, keyword: str) -> list[str]:
     original = getattr(place, name)
 
     @wraps(original)
@@ -145,3 +148,4 @@ def _wrap_argument(place: Any, name: str, position: int, keyword: str) -> None:
         return original(*args, **keywords)
 
     setattr(place, name, wrapped)
+    return [f"{place.__name__}.{name}"]
