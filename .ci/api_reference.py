@@ -30,7 +30,8 @@ This page has every public name of usdtkit with its docstring. `make docs/refere
 """
 # The public modules, as far as they exist, in the order of the page.
 MODULES = (
-    *("usdtkit", "usdtkit.testing", "usdtkit.instrument", "usdtkit.trace", "usdtkit.providers", "usdtkit.results"),
+    *("usdtkit", "usdtkit.testing", "usdtkit.instrument", "usdtkit.instrument.redaction", "usdtkit.trace"),
+    *("usdtkit.providers", "usdtkit.results"),
     *("usdtkit.output", "usdtkit.elf", "usdtkit.model", "usdtkit.errors"),
 )
 # Of these packages, the modules inside are public too; `NAMES` of a package says which of them.

@@ -22,6 +22,7 @@ from typing import Any
 
 from usdtkit import instrument
 from usdtkit.errors import UsageError
+from usdtkit.instrument import redaction
 
 SITE = Path(instrument.__file__).parent / "site"
 
@@ -40,6 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--skip", metavar="GLOB", action="append", help="do not trace Python code of these files (repeatable)"
     )
     parser.add_argument("--objects", action="store_true", help="publish object__new and object__delete (Python 3.13)")
+    parser.add_argument(
+        "--unredacted", action="store_true", help="let probes show query strings of URLs and parameters of queries"
+    )
     parser.add_argument("-X", "-W", dest="passed", metavar="OPTION", action=_Passed, help="Python's own options")
     parser.add_argument("--print-site", action="store_true", help="print the directory to put on PYTHONPATH, and exit")
     group = parser.add_mutually_exclusive_group()
@@ -77,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
     # Our directory comes first, so that no other sitecustomize hides ours, which runs the other one.
     paths = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "USDTKIT_INSTRUMENT": json.dumps(installed)}
+    if options.unredacted:
+        environment[redaction.VARIABLE] = "1"
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *(options.passed or ()), *command], environment)
 

@@ -13,8 +13,10 @@ from functools import cache, wraps
 from types import ModuleType
 from typing import Any
 
+from usdtkit.instrument import redaction
 from usdtkit.instrument.imports import when_imported
 from usdtkit.instrument.served import request_probes
+from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
 
 __all__ = ["install", "wrap"]
@@ -58,7 +60,7 @@ async def _handle(application: Application, scope: Scope, receive: Any, send: Se
             statuses.append(message.get("status", 0))
         await send(message)
 
-    request = scope.get("method", ""), scope.get("path", "")
+    request = scope.get("method", ""), _path(scope)
     _start(*request)
     began = time.monotonic_ns()
     try:
@@ -67,6 +69,10 @@ async def _handle(application: Application, scope: Scope, receive: Any, send: Se
         latency = time.monotonic_ns() - began
         # Routes and endpoints are the application's objects. `lazy` drops and counts the exceptions that they raise.
         _done.lazy(lambda: (*request, _route(scope), statuses[0] if statuses else 0, latency))
+
+
+def _path(scope: Scope) -> str:
+    return ask(lambda: redaction.path(scope.get("path", ""), scope.get("query_string", b"")), "")
 
 
 def _route(scope: Scope) -> str:

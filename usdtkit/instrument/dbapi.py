@@ -14,7 +14,7 @@ from functools import cache, wraps
 from types import ModuleType
 from typing import Any
 
-from usdtkit.instrument import watcher
+from usdtkit.instrument import redaction, watcher
 from usdtkit.instrument.imports import when_imported
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
@@ -90,8 +90,12 @@ def _traced_async(system: str) -> Callable[[Any], Any]:
 @contextmanager
 def _running(system: str, cursor: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Iterator[None]:
     """Trace a query from its start to its end. It is the first argument, whatever the driver calls that."""
-    query = args[0] if args else next(iter(keywords.values()), "")
-    _start.lazy(lambda: (system, _text(query)))
+    query, parameters, *_ = (*args, *keywords.values(), "", None)
+
+    def text() -> str:
+        return redaction.statement(query, parameters)
+
+    _start.lazy(lambda: (system, text()))
     began, error = time.monotonic_ns(), ""
     try:
         yield
@@ -100,11 +104,7 @@ def _running(system: str, cursor: Any, args: tuple[Any, ...], keywords: dict[str
         raise
     finally:
         latency = time.monotonic_ns() - began
-        _done.lazy(lambda: (system, _text(query), -1 if error else _rows(cursor), latency, error))
-
-
-def _text(query: Any) -> str:
-    return query.decode("utf-8", "replace") if isinstance(query, bytes) else str(query)
+        _done.lazy(lambda: (system, text(), -1 if error else _rows(cursor), latency, error))
 
 
 def _rows(cursor: Any) -> int:

@@ -12,7 +12,7 @@ import time
 from functools import cache, wraps
 from typing import Any
 
-from usdtkit.instrument import watcher
+from usdtkit.instrument import redaction, watcher
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
@@ -55,7 +55,7 @@ def _sending(putrequest: Any) -> Any:
     @wraps(putrequest)
     def traced(connection: Any, method: str, url: str, *args: Any, **keywords: Any) -> Any:
         # A subclass may have changed these attributes into anything.
-        request = ask(lambda: (method, str(connection.host), connection.port or 0, url), None)
+        request = ask(lambda: (method, str(connection.host), connection.port or 0, redaction.url(url)), None)
         if request is not None:
             _start(*request)
             # Not by setattr, which a subclass may have overridden too.

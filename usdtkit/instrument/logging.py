@@ -11,7 +11,7 @@ import threading
 from functools import cache, wraps
 from typing import Any
 
-from usdtkit.instrument import watcher
+from usdtkit.instrument import redaction, watcher
 from usdtkit.probes.provider import ready_made as Provider
 
 __all__ = ["install"]
@@ -59,6 +59,6 @@ def _values(record: logging.LogRecord) -> tuple[object, ...]:
 
 def _message(record: logging.LogRecord) -> str:
     try:
-        return record.getMessage()
+        return redaction.message(record.getMessage())
     except Exception:  # noqa: BLE001 the handler will report arguments that do not fit
         return str(record.msg)

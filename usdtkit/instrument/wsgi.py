@@ -12,6 +12,7 @@ from functools import cache, wraps
 from types import ModuleType
 from typing import Any
 
+from usdtkit.instrument import redaction
 from usdtkit.instrument.imports import when_imported
 from usdtkit.instrument.served import request_probes
 from usdtkit.probes.drops import ask
@@ -122,7 +123,8 @@ def _request_of(environ: dict[str, Any]) -> tuple[str, str]:
     """Return method and path. WSGI decodes the path as Latin-1; this decodes the same bytes as UTF-8."""
     method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")
     path = path.encode("latin-1", "replace").decode("utf-8", "replace") if isinstance(path, str) else ""
-    return method if isinstance(method, str) else "", path
+    shown = ask(lambda: redaction.path(path, environ.get("QUERY_STRING", "")), path)
+    return method if isinstance(method, str) else "", shown
 
 
 def _wrap_result(module: ModuleType, name: str) -> list[str]:
