@@ -22,7 +22,7 @@ from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import positive, seconds, steps
 from usdtkit.errors import UsageError
 from usdtkit.language.hooks import Setup, distribute
-from usdtkit.output.text import printable, show
+from usdtkit.output.text import printable, show_argument
 from usdtkit.results import BUCKETS, PERCENTILES, Column, Histogram, Summaries, Table
 from usdtkit.results.blocks import Block
 from usdtkit.trace import Session
@@ -40,7 +40,7 @@ SPELLING = Spelling(
 
 def event(key: Mapping[str, Any]) -> str:
     """The names and values of a key as text, such as "fd = 3, size = 16"."""
-    return ", ".join(f"{printable(name)} = {show(value)}" for name, value in key.items()) or "total calls"
+    return ", ".join(f"{printable(name)} = {show_argument(value)}" for name, value in key.items()) or "total calls"
 
 
 COLUMNS = (

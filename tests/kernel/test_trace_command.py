@@ -245,3 +245,16 @@ def test_a_semaphore_of_a_killed_tracer_goes_down(compile_c, spawn, wait_for_lin
     program.stdin.write("7\n")
     program.stdin.flush()
     assert wait_for_line(program, "fired").split()[3] == "0"
+
+
+def test_a_null_pointer_is_null_and_no_failure(spawn):
+    spec = 'p:c:getaddrinfo "%s|%s", arg1, arg2'
+    tracer = start_tracing(spawn, "trace", "p:c:getaddrinfo", spec, "-c", "getent ahosts localhost")
+    output, messages = end_of_tracing(tracer)
+    assert 'node="localhost" service=null\n' in output
+    assert "localhost|null\n" in output
+    assert "unreadable" not in messages
+    tracer = start_tracing(spawn, "trace", "--json", "p:c:getaddrinfo", "-c", "getent ahosts localhost")
+    _, (event,), summary = json_lines(end_of_tracing(tracer)[0])
+    assert (event["arguments"]["node"], event["arguments"]["service"]) == ("localhost", None)
+    assert (summary["received"], summary["unreadable"]) == (1, 0)

@@ -46,7 +46,7 @@ static __always_inline u64 glob_match(u32 number, u32 kind, u64 from, s64 length
   else if (kind == KERNEL_STRING) length = bpf_probe_read_kernel_str(scratch->data, size + 2, (void *)from);
   else if (kind != KERNEL_BYTES) length = read_buffer(scratch->data, size, from, length);
   bpf_probe_read_kernel(&length, sizeof(length), &length); /* makes the verifier forget where it is from */
-  if (length < 0) { count(unreadable); return 0; }
+  if (counted(length, unreadable) < 0) return 0;
   if (kind == USER_STRING || kind == KERNEL_STRING) length--;
 #pragma clang loop unroll(disable)
   for (u32 at = 0; at < size; at += GLOB_BLOCK) {

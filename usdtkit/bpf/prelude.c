@@ -21,9 +21,11 @@ BPF_ARRAY(operands, struct operand, 1);
 
 static __always_inline void count(u64 *counter) { __sync_fetch_and_add(counter, 1); }
 
+#define NO_TEXT (-1) /* the length of a text whose pointer is NULL; what could not be read has the kernel's error */
+
 /* Passes on what a read has returned, and counts an error. */
 static __always_inline long counted(long result, u64 *unreadable) {
-  if (result < 0) count(unreadable);
+  if (result < NO_TEXT) count(unreadable);
   return result;
 }
 
@@ -41,6 +43,7 @@ static __always_inline int bring_in(u64 address, u64 size) {
 }
 
 static __always_inline long read_string(void *into, u32 room, u64 address) {
+  if (!address) return NO_TEXT;
   long length = bpf_probe_read_user_str(into, room, (void *)address);
   if (length < 0 && !bring_in(address, room)) length = bpf_probe_read_user_str(into, room, (void *)address);
   return length;
@@ -86,9 +89,10 @@ static __always_inline u64 is_taken(u64 flags, u32 condition) {
 static __always_inline s32 at_most(u64 length, u32 most) { return length < most ? (s32)length : (s32)most; }
 
 static __always_inline s32 read_buffer(void *into, u64 room, u64 address, u64 length) {
+  if (!address) return NO_TEXT;
   u64 part = length < room ? length : room;
   asm volatile("" : "+r"(part)); /* keeps the compiler from removing the next line, which the verifier needs */
-  if (part > room) return -1;
+  if (part > room) return NO_TEXT; /* it never is */
   long error = bpf_probe_read_user(into, part, (void *)address);
   if (error && !bring_in(address, part)) error = bpf_probe_read_user(into, part, (void *)address);
   return error ? error : length > 0x7fffffff ? 0x7fffffff : (s32)length;

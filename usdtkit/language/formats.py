@@ -14,7 +14,7 @@ from usdtkit.errors import SpecError
 from usdtkit.language import nodes
 from usdtkit.language.lower import Lowering
 from usdtkit.language.typenames import STRING, U64
-from usdtkit.output.text import show
+from usdtkit.output.text import show_argument
 from usdtkit.records import dataclass
 from usdtkit.trace import Expression
 
@@ -76,7 +76,7 @@ class Format:
         self._pieces.append(data.decode("utf-8", "surrogateescape"))
 
     def fill(self, values: Sequence[Any], symbol: Callable[[int], str]) -> str:
-        """The text with these values. `symbol` names an address; a value that could not be read is shown as "?"."""
+        """The text with these values. `symbol` names an address; a string whose pointer is NULL is shown as "null"."""
         remaining = iter(values)
         return "".join(
             piece if isinstance(piece, str) else _written(piece, next(remaining), symbol) for piece in self._pieces
@@ -128,4 +128,4 @@ def _written(conversion: Conversion, value: Any, symbol: Callable[[int], str]) -
         return conversion.python % value
     width = conversion.python.rstrip("dxXosfFeEgG").replace("#", "").replace("+", "").partition(".")[0]
     precision = conversion.python[1:-1].partition(".")[2] if conversion.form == "text" else ""
-    return f"{width}s" % show(value)[: int(precision) if precision else None]
+    return f"{width}s" % show_argument(value)[: int(precision) if precision else None]

@@ -10,14 +10,14 @@ from typing import Any
 
 from usdtkit.language.hooks import Messages
 from usdtkit.output import frames
-from usdtkit.output.text import printable, show
+from usdtkit.output.text import printable, show, show_argument
 from usdtkit.records import dataclass, field
 
 
 def arguments_text(arguments: Mapping[str, Any]) -> str:
     """Values by name as text, such as `order_id=42 customer="ada"`."""
     return " ".join(
-        f'{printable(name)}="{show(value)}"' if isinstance(value, str) else f"{printable(name)}={show(value)}"
+        f'{printable(name)}="{show(value)}"' if isinstance(value, str) else f"{printable(name)}={show_argument(value)}"
         for name, value in arguments.items()
     )
 

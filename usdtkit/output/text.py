@@ -42,6 +42,11 @@ def show(value: Any) -> str:
             return str(value)
 
 
+def show_argument(value: Any) -> str:
+    """An argument as text, as `show` does, but "null" if the pointer was NULL, or what it points to was not read."""
+    return "null" if value is None else show(value)
+
+
 def jsonable(value: Any) -> Any:
     """A value for JSON: bytes become hexadecimal digits, and bytes in a string that are not UTF-8 become escapes."""
     if isinstance(value, bytes):

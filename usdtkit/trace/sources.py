@@ -89,8 +89,8 @@ class Source(Summarising):
 
         `into` is a class of your own, whose objects the events become: a dataclass, a NamedTuple or a class of attrs.
         Its fields say what is sent, `latency_ns` as well as `pid` or an argument's name; `fields` says what those mean
-        that are not known by name. UsageError names the fields that do not fit. A text that could not be read is None,
-        as is a stack that could not be taken: annotate these `str | None`.
+        that are not known by name. UsageError names the fields that do not fit. A text whose pointer is NULL
+        is None, as are a text that could not be read and a stack that could not be taken: annotate these `str | None`.
 
             class Query(NamedTuple):
                 pid: int

@@ -17,7 +17,7 @@ from usdtkit.output import frames
 from usdtkit.output.formats.table import cell_text
 from usdtkit.output.histogram import duration
 from usdtkit.output.sink import Sink, buckets
-from usdtkit.output.text import printable, show
+from usdtkit.output.text import printable, show_argument
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Histogram, Row, Table
 from usdtkit.results.columns import NUMBERS, Column, Schema
@@ -64,7 +64,7 @@ class MarkdownSink(Sink):
     def histogram(self, histogram: Histogram) -> None:
         self._flush()
         is_time = histogram.value.endswith("_ns")
-        labels = ", ".join(f"{name}={show(value)}" for name, value in histogram.labels.items())
+        labels = ", ".join(f"{name}={show_argument(value)}" for name, value in histogram.labels.items())
         if labels:
             self._paragraph(inline(labels))
         heading = [inline(histogram.value.removesuffix("_ns")), "count"]

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from usdtkit.output import frames, histogram
 from usdtkit.output.sink import Sink
-from usdtkit.output.text import printable, show
+from usdtkit.output.text import printable, show, show_argument
 from usdtkit.results.blocks import Histogram, Row, StackSum, Table
 from usdtkit.results.columns import PERCENTS, Column, Schema
 from usdtkit.trace import wall_time
@@ -62,7 +62,8 @@ class TableSink(Sink):
 
     def histogram(self, histogram_: Histogram) -> None:
         distribution = histogram_.distribution
-        self._line(f"\n{' '.join(f'{name}={show(value)}' for name, value in histogram_.labels.items())}".rstrip())
+        labels = " ".join(f"{name}={show_argument(value)}" for name, value in histogram_.labels.items())
+        self._line(f"\n{labels}".rstrip())
         bound = histogram.duration if histogram_.value.endswith("_ns") else str
         for line in histogram.render(distribution, histogram_.value.removesuffix("_ns"), bound):
             self._line(line)
