@@ -181,3 +181,59 @@ def test_an_offline_session_that_lacks_what_is_looked_for_first():
 def test_a_program_without_actions():
     with trace.Session(offline=True) as session, pytest.raises(UsageError, match="nothing to do"):
         session.program()
+
+
+@pytest.fixture
+def different(declare):
+    """Three probes of one provider: two with the same arguments, and one that shares one of them."""
+    from usdtkit import Provider
+
+    owner = Provider("different")
+    made = [owner.probe(name, n="u64", text="str") for name in ("one", "two")]
+    made.append(owner.probe("three", n="u64", price="f64"))
+    owner.load()
+    return made
+
+
+def everything_of(different, session):
+    """The fields of the events of a round of calls, and the hits that the session counted."""
+    one, two, three = different
+    session.start()
+    for n in range(5):
+        one(n, "one")
+        two(n, "two")
+        three(n, n / 2)
+    session.stop()
+    return [dict(zip(event._fields[3:], event[3:], strict=True)) for event in session], session.summary().hits
+
+
+def test_each_of_several_probes_sends_its_own_arguments(different):
+    with trace.Session(pid=os.getpid()) as session:
+        session.usdt("different:*").where(trace.arg("n") != 3).emit()
+        events, hits = everything_of(different, session)
+    expected = []
+    for n in (0, 1, 2, 4):
+        expected += [{"probe": f"different:{name}", "n": n, "text": name} for name in ("one", "two")]
+        expected += [{"probe": "different:three", "n": n, "price": n / 2}]
+    assert events == expected
+    assert hits == 15
+
+
+def test_what_all_of_several_probes_have_can_be_counted_besides(different):
+    with trace.Session(pid=os.getpid()) as session:
+        source = session.usdt("different:*")
+        source.emit()
+        counts = source.count("n")
+        assert len(session.plan()) == 6
+        events, _ = everything_of(different, session)
+        assert len(events) == 15
+        assert counts.read() == {(n,): 3 for n in range(5)}
+
+
+def test_a_pair_of_several_probes_sends_what_all_of_them_have(different):
+    with trace.Session(pid=os.getpid()) as session:
+        pair = session.pair(usdt("different:*"), usdt("different:three"))
+        pair.start.emit()
+        pair.emit()
+        events, _ = everything_of(different, session)
+    assert {tuple(event) for event in events} == {("probe", "n"), ("probe", "latency_ns", "n", "price")}

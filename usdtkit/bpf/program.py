@@ -43,7 +43,7 @@ class Hook:
     says how a start and its end find each other; for a match by key, `key` is the value. A return that does not end its
     function's pair has, in `entered`, the hook of the function's entry. Calls of other functions may leave by the same
     exits, and only a call that was entered counts. The first `ahead` blocks were added later, but run before the
-    others.
+    others. One that is `parted` shares its sites with hooks that each have the arguments of some of them.
     """
 
     index: int
@@ -63,11 +63,17 @@ class Hook:
     derived: dict[str, ex.Expression] = field(default_factory=dict)
     blocks: list[Block] = field(default_factory=list)
     ahead: int = 0
+    parted: bool = False
 
     @property
     def function(self) -> str:
         """The name of its function in the program."""
         return f"hook_{self.index}"
+
+    @property
+    def in_pair(self) -> bool:
+        """Whether it is the start or the end of a pair."""
+        return self.start is not None or self.after is not None
 
     @property
     def call(self) -> Hook | None:

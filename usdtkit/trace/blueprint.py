@@ -14,7 +14,7 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.actions import Block
 from usdtkit.bpf.statements import SIZES
 from usdtkit.errors import NotFoundError, UsageError
-from usdtkit.records import dataclass
+from usdtkit.records import dataclass, replace
 from usdtkit.trace.aggregations import Filled
 from usdtkit.trace.kernelmap import Store
 from usdtkit.trace.plan import Planned, planned
@@ -43,7 +43,7 @@ class Blueprint:
         """`returns` decides how the returns of functions are seen. `string_size`: bytes read of a string argument."""
         self.returns = returns
         self.hooks: list[programs.Hook] = []
-        self.places: list[Resolved] = []  # of each hook
+        self._places: list[Resolved] = []  # of each hook
         self.rows: list[RowType | None] = []  # of each event type, the class that its events become
         self.tables: list[Filled] = []
         self.stores: list[Store] = []
@@ -74,8 +74,21 @@ class Blueprint:
         if hook.convention == "go":
             hook.goid_offset = self.returns.goid_offset(resolved)
         self.hooks.append(hook)
-        self.places.append(resolved)
+        self._places.append(resolved)
         return hook
+
+    @property
+    def places(self) -> list[Resolved]:
+        """The places of each hook: none of a hook without actions whose parts are hooks of their own, because a hit
+        would count twice there."""
+        return [
+            replace(resolved, places=()) if hook.parted and not hook.blocks else resolved
+            for hook, resolved in zip(self.hooks, self._places, strict=True)
+        ]
+
+    def forget_places(self) -> None:
+        """Let the files of all places go, once nothing is attached any more."""
+        self._places = [replace(resolved, places=(), parts=()) for resolved in self._places]
 
     def add_event_type(self, row: RowType | None = None) -> int:
         """The number of a new type of events, which become rows of this class."""

@@ -224,7 +224,7 @@ class Session(Reading, Definition):
         self._blueprint.seal("the session is closed", hint="create a new session")
         if self._running is not None:
             self._running.close()
-        self._blueprint.places.clear()  # which lets the files go
+        self._blueprint.forget_places()
         self._waiter.close()
         self.presence.close()
 

@@ -6,7 +6,7 @@ Input: resolved places (`specs`) and expressions. Output: hooks with blocks, whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from usdtkit.bpf import expressions as ex
@@ -85,7 +85,8 @@ class Source(Summarising):
         return first
 
     def emit(self: Self, *names: str, into: type | ex.Expression | None = None, **fields: ex.Expression) -> Self:
-        """Send an event for each hit. Without names: what `derive` has named, or else everything that is known.
+        """Send an event for each hit. Without names: what `derive` has named, or else everything that is known, which
+        of several probes are the arguments of each.
 
         `into` is a class of your own, whose objects the events become: a dataclass, a NamedTuple or a class of attrs.
         Its fields say what is sent, `latency_ns` as well as `pid` or an argument's name; `fields` says what those mean
@@ -104,6 +105,11 @@ class Source(Summarising):
         if isinstance(into, ex.Expression):  # a field that is called so
             fields, into = {**fields, "into": into}, None
         if into is None and not names and not fields:
+            # What a pair measures is that of one hook.
+            if self.resolved.parts and not (self._fields or self._hook.in_pair):
+                for part in self._parts():
+                    part.emit()
+                return self
             names = (*self._measured, *self._fields) if self._fields else ()
             fields = {} if self._fields else self.everything()
         expressions = named(names, fields, self._names())
@@ -158,6 +164,14 @@ class Source(Summarising):
         builtins = {UNITS.get(name, name): ex.Name(name) for name in ex.BUILTINS if name not in HEADER}
         known_here = {free_name(name): ex.Name(name) for name in (*self._names(), *self._hook.derived)}
         return {**builtins, **known_here}
+
+    def _parts(self) -> Iterator[Source]:
+        """A source for all probes that have the same arguments, with the condition of this one."""
+        self._hook.parted = True
+        for resolved in self.resolved.parts:
+            part = Source(self._blueprint, resolved, self._blueprint.add_source(resolved), self._narrowed)
+            part._condition, part._is_ahead = self._condition, self._is_ahead
+            yield part
 
     def _copy(self: Self) -> Self:
         copy = object.__new__(type(self))

@@ -24,7 +24,8 @@ class Resolved:
     """The places of a source, and the arguments that all of them share.
 
     `what` is the source as a user writes it, for messages. `convention` says how the functions are called, as
-    `Function.convention` does; it is "mixed" where they differ.
+    `Function.convention` does; it is "mixed" where they differ. `parts` are the same places by their arguments, where
+    those of several probes differ, else empty.
     """
 
     what: str
@@ -32,6 +33,7 @@ class Resolved:
     arguments: tuple[Argument, ...]
     places: tuple[Place, ...]
     convention: str = ""
+    parts: tuple[Resolved, ...] = ()
 
     @property
     def user_places(self) -> tuple[UserPlace, ...]:
@@ -71,6 +73,14 @@ class UsdtSpec:
 
 def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
     """One source of several probes. Its arguments are those that all of them have."""
+    alike: dict[tuple[Argument, ...], list[Probe]] = {}
+    for probe in probes:
+        alike.setdefault(probe.arguments, []).append(probe)
+    parts = [_resolve(what, same) for same in alike.values()] if len(alike) > 1 else []
+    return replace(_resolve(what, probes), parts=tuple(parts))
+
+
+def _resolve(what: str, probes: Sequence[Probe]) -> Resolved:
     common = [argument for argument in probes[0].arguments if all(argument in probe.arguments for probe in probes)]
     sites = [site for probe in probes for site in probe.sites]
     for index, argument in enumerate(common):
