@@ -27,7 +27,10 @@ LENT = os.environ.get("USDTKIT_TEST_LENT")
 MACHINE = re.compile(r"^pytestmark = .*\bpytest\.mark\.machine\b", re.MULTILINE)
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 
-pytest_plugins = ["programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls", "unharmed"]
+pytest_plugins = [
+    *("programs.django", "programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls"),
+    "unharmed",
+]
 
 
 def pytest_configure(config):
