@@ -150,7 +150,8 @@ def test_what_the_kernel_refuses_is_named_and_the_rest_attached(method, compile_
         session.start()
         refused = sorted(refusal.file_offset for refusal in session.refused)
         assert refused == sorted([offsets["bad_first"], offsets["bad_second"]])
-        assert all(refusal.path == path and "not supported" in refusal.reason for refusal in session.refused)
+        assert all(refusal.path == path and "cannot probe" in refusal.reason for refusal in session.refused)
+        assert sorted(refusal.name for refusal in session.refused) == ["bad_first", "bad_second"]
         process.stdin.close()
         process.wait(20)
         assert [event.probe for event in session.drain()] == ["good_first", "good_second", "good_third"]

@@ -63,6 +63,21 @@ def test_more_than_a_thousand_functions(spawn, wait_for_line):
     assert len(rows) > 10
 
 
+def test_functions_that_the_kernel_refuses_are_named_in_one_line(compile_c):
+    functions = "".join(f'NAMED(bad_{n}, "lock incl (%rdi)");' for n in range(31))
+    path = compile_c(
+        '#define NAMED(name, code) __asm__(".globl " #name "; .type " #name ", @function; " #name ": " code "; ret; '
+        f'.size " #name ", . - " #name)\n{functions}\nvoid work(void) {{}}\nint main(void) {{ work(); return 0; }}',
+        "-O0",
+    )
+    for option, ends in ((), ", bad_8 and 1 more"), (["-v"], ", bad_9"):
+        done = usdtkit("funccount", f"{path}:[bw]*", *option, "-c", path)
+        (line,) = [line for line in done.stderr.splitlines() if "not attached" in line]
+        assert line.startswith(f"usdtkit: not attached: 31 in {path}, because the kernel cannot probe the instruction")
+        assert ": bad_0, bad_1, bad_10, " in line and line.endswith(ends)
+        assert done.stdout.split()[-2:] == ["work", "1"]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [

@@ -97,12 +97,18 @@ def warn_of_cost(plan: Sequence[Planned], *, stepped: bool = True) -> None:
     entries = {(site.path, site.file_offset): site for site in plan if site.kind != "return" and site.cost == "stepped"}
     slow = sorted({site.name for site in entries.values()})
     if slow and stepped:
-        names = ", ".join(slow[:MAX_NAMES]) + (", …" if len(slow) > MAX_NAMES else "")
         cost = "are single-stepped, 7 to 17 µs a hit instead of 0.5"
-        note(f"usdtkit: {len(entries)} of {len(sites)} sites {cost}: {names}")
+        note(f"usdtkit: {len(entries)} of {len(sites)} sites {cost}: {listed(slow)}")
     if len(sites) > MANY_SITES and not plan[0].pids:
         cost = "sites are probed in every process, which slows all of them down; -p PID traces only one"
         note(f"usdtkit: {len(sites):,} {cost}")
+
+
+def listed(names: Iterable[str], most: int | None = MAX_NAMES) -> str:
+    """The names in alphabetical order, each once, and how many more there are than `most` (None: all)."""
+    each = sorted(set(names))
+    left_out = len(each[most:]) if most is not None else 0
+    return ", ".join(each[:most]) + (f" and {left_out:,} more" if left_out else "")
 
 
 def strangers(plan: Sequence[Planned], named_pids: Iterable[int]) -> dict[str, int]:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usdtkit import processes
 from usdtkit.cgroups import cgroup_ids
@@ -30,6 +30,7 @@ from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions
 from usdtkit.errors import NotFoundError, UsdtkitError
 from usdtkit.output.sink import Sink, open_sink, sink_type
+from usdtkit.output.text import printable
 from usdtkit.records import replace
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Block
@@ -37,9 +38,13 @@ from usdtkit.results.columns import TIME, Schema
 from usdtkit.results.results import Results, Rows, Summaries
 from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
 
+if TYPE_CHECKING:
+    from usdtkit.kernel.attach.sites import Refusal
+
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
 SAME_SIGNAL_S = 0.2
+MAX_REFUSED = 30  # names in a message; -v tells them all
 COMM_LENGTH = 15  # the kernel keeps this many bytes of a thread's name
 
 
@@ -202,8 +207,7 @@ def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespa
     session = results.session
     sink.begin(schema)
     with _stop_on_signals(session):
-        for refusal in session.refused:
-            note(f"usdtkit: not attached: {refusal.path}+{refusal.file_offset:#x}: {refusal.reason}")
+        _tell_refused(session.refused, parsed.verbose)
         session.presence.tell(lambda line: note(f"usdtkit: {line}"))
         session.on_remark = lambda line: note(f"usdtkit: {line}")
         note("Tracing… Ctrl-C ends.")
@@ -219,6 +223,17 @@ def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespa
             session.detach()
     if isinstance(results, Rows):
         _write(results.rest(), sink)
+
+
+def _tell_refused(refused: Sequence[Refusal], verbose: bool) -> None:
+    """Name the probes and functions that the kernel did not take, in a line for each file and reason."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for refusal in refused:
+        name = printable(refusal.name) or f"+{refusal.file_offset:#x}"
+        alike.setdefault((refusal.path, refusal.reason), []).append(name)
+    for (path, reason), names in alike.items():
+        listed = explain.listed(names, None if verbose else MAX_REFUSED)
+        note(f"usdtkit: not attached: {len(names)} in {path}, because {reason}: {listed}")
 
 
 def _write(blocks: Iterable[Block], sink: Sink) -> None:

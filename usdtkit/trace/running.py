@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from itertools import starmap
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError
 from usdtkit.files import OpenFile
 from usdtkit.kernel import rejections
 from usdtkit.kernel.attach.links import Links
-from usdtkit.kernel.attach.sites import REWRITTEN, FileSites, KernelSite, Refusal, UprobeSite
+from usdtkit.kernel.attach.sites import NO_PROBE, REWRITTEN, FileSites, KernelSite, Refusal, UprobeSite
 from usdtkit.kernel.load import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.ring import RingBuffer
@@ -102,7 +102,7 @@ class Running:
         if self.stacks is not None:
             self.stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
         if announce is not None:
-            announce(self._blueprint.plan(self._pids))
+            announce(self._planned)
         self._presence.attaching(self._plan.sites)
         self._links = Links(self._loaded, self._settings.method)
         self.started_at = time.monotonic()
@@ -165,7 +165,20 @@ class Running:
     @property
     def refused(self) -> list[Refusal]:
         """Sites that the kernel did not take, each once, also where processes are attached to one by one."""
-        return [] if self._links is None else list(dict.fromkeys(self._links.refused))
+        if self._links is None:
+            return []
+        refused = {(each.path, each.file_offset): each for each in self._links.refused}
+        for site in self._planned:
+            at = site.path, site.file_offset
+            # In a file that nobody maps yet, the kernel takes every site, and leaves out what it cannot probe later.
+            if at in refused or site.cost == "refused":
+                reason = refused[at].reason if at in refused else NO_PROBE
+                refused[at] = Refusal(*at, reason, site.name)
+        return list(refused.values())
+
+    @cached_property
+    def _planned(self) -> list[Planned]:
+        return self._blueprint.plan(self._pids)
 
     def drop_privileges(self, user: User) -> None:
         """Become this user, after opening the files that need privileges."""

@@ -20,6 +20,7 @@ from usdtkit.records import NamedTuple, dataclass, field
 REFUSALS = (-errno.EINVAL, -errno.EILSEQ, -errno.EIO, -ENOTSUPP)
 """Answers of the kernel that concern one site, so that others can still be attached."""
 
+NO_PROBE = "the kernel cannot probe the instruction there"
 REWRITTEN = "the file was written to after it was read"
 
 
@@ -39,11 +40,12 @@ class UprobeSite:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A site that the kernel refused, and why."""
+    """A site that the kernel refused, and why. `name` is the name of its probe or function, once it is known."""
 
     path: str
     file_offset: int
     reason: str
+    name: str = ""
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Attached:
 
     def refuse(self, file: OpenFile, site: UprobeSite, result: int) -> None:
         """Note a site that the kernel refused with one of REFUSALS."""
-        reason = describe(-result)
+        reason = NO_PROBE if result == -ENOTSUPP else describe(-result)
         if result == -errno.EINVAL:
             # All tracers of a site must name the same semaphore. bcc's Python binding names any (its issue 5236).
             reason += "; does another tracer hold this site, with another semaphore?"
