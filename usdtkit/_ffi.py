@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Any
 
-from usdtkit.errors import PrivilegeError, UsdtkitError
+from usdtkit.errors import PrivilegeError, UsdtkitError, as_root
 
 try:
     import usdtkit._shim as _shim  # not `from usdtkit`, which mypy takes for the package's __getattr__
@@ -19,8 +19,6 @@ except ImportError as error:
 # cffi gives no types for what it compiles; the functions that call it are annotated instead.
 ffi: Any = _shim.ffi
 lib: Any = _shim.lib
-
-PRIVILEGE_HINT = "run as root (sudo usdtkit …), or grant CAP_BPF and CAP_PERFMON (kernel 6.6 or newer)"
 
 ENOTSUPP = 524  # it is defined in the kernel's own headers only, and still reaches us
 
@@ -37,8 +35,13 @@ def check(result: int, what: str) -> int:
     code = -result
     message = f"{what}: {describe(code)}"
     if code in (errno.EPERM, errno.EACCES):
-        raise PrivilegeError(message, hint=PRIVILEGE_HINT)
+        raise PrivilegeError(message, hint=privilege_hint())
     raise UsdtkitError(message)
+
+
+def privilege_hint() -> str:
+    """What to do where the kernel refuses to trace."""
+    return as_root("with CAP_BPF and CAP_PERFMON (kernel 6.6 or newer)")
 
 
 def describe(code: int) -> str:

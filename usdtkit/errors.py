@@ -5,7 +5,36 @@ Raised everywhere, caught only at the edge (`usdtkit.cli`), which prints the mes
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import ClassVar
+
+
+def as_root(*others: str) -> str:
+    """The hint where a privilege is missing: what helps, with a line that starts this program again as root.
+
+    `others`: what helps as well, such as "with CAP_BPF". The program is named by its path, because sudo searches for
+    commands elsewhere than the user's shell.
+    """
+    import shlex  # only where something has failed
+
+    if os.geteuid() == 0:
+        return ", or ".join(("run with all capabilities of root", *others))
+    # Every start imports this module, and importing pathlib takes long.
+    started = os.path.abspath(sys.argv[0])  # noqa: PTH100
+    command = [started, *sys.argv[1:]] if _is_command(started) else [sys.executable, *sys.orig_argv[1:]]
+    folders = os.environ.get("PATH", os.defpath).split(":")
+    has_sudo = any(os.path.exists(f"{folder}/sudo") for folder in folders)  # noqa: PTH110
+    line = shlex.join(["sudo", *command] if has_sudo else ["su", "-c", shlex.join(command)])
+    return f"{', or '.join(('run as root', *others))}: {line}"
+
+
+def _is_command(path: str) -> bool:
+    """Whether the file at this path is run by its name, and not by giving it to Python."""
+    try:
+        return os.stat(path).st_mode & 0o111 != 0  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
 
 
 class UsdtkitError(Exception):

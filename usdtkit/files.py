@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, as_root
 
 FileKey = tuple[int, int]
 """Device and inode, which are equal if two paths lead to one file."""
@@ -51,9 +51,7 @@ class OpenFile:
         except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
             raise NotFoundError(f"{path!r}: no such file") from None
         except PermissionError:
-            raise PrivilegeError(
-                f"{path}: permission denied", hint="run as root, or as the owner of the file"
-            ) from None
+            raise PrivilegeError(f"{path}: permission denied", hint=as_root("as the owner of the file")) from None
         except (OSError, ValueError) as error:
             raise ElfError(f"{path!r}: cannot open: {getattr(error, 'strerror', None) or error}") from None
 

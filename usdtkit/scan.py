@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 
-from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError
+from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, as_root
 from usdtkit.files import FileKey, OpenFile
 from usdtkit.maps import Mapping, executable_lines, executable_mappings, maps_of, parse
 from usdtkit.model import Target
@@ -91,7 +91,7 @@ def open_target(target: Target) -> list[OpenFile]:
     if is_denied:
         raise PrivilegeError(
             f"{target.name} was replaced, and the version that process {target.pids[0]} maps may not be opened",
-            hint="run as root, or with CAP_CHECKPOINT_RESTORE",
+            hint=as_root("with CAP_CHECKPOINT_RESTORE"),
         )
     raise NotFoundError(f"{target.name}: no process maps it any more", hint="start the trace again")
 
@@ -140,7 +140,7 @@ class Scan:
             raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the ID of a process") from None
         except PermissionError:
             raise PrivilegeError(
-                f"process {pid}: its memory map may not be read", hint="run as root, or with CAP_SYS_PTRACE"
+                f"process {pid}: its memory map may not be read", hint=as_root("with CAP_SYS_PTRACE")
             ) from None
         # maps spells a path as its reader sees it, or from the root of the mounts if these are not the reader's.
         prefix = "" if mounts == self._our_mounts else f"/proc/{pid}/root"

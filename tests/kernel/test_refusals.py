@@ -1,5 +1,9 @@
 """What a machine may lack: a compiler, privilege, BPF itself. Each is one error with a hint, and nothing stays."""
 
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +11,7 @@ from processes import among_own_mounts
 
 from usdtkit import trace
 from usdtkit.bpf import compiler, program
-from usdtkit.errors import NotFoundError, ProgramError, UsdtkitError
+from usdtkit.errors import NotFoundError, ProgramError, UsdtkitError, as_root
 from usdtkit.kernel.attach.uprobe_multi import UprobeMulti
 from usdtkit.kernel.load import Loaded
 
@@ -130,6 +134,34 @@ def test_an_unknown_user_without_a_home(answer):
     assert target.fire(97) == 97
 
 
+@pytest.mark.parametrize("as_module", [False, True])
+def test_the_hint_is_a_line_that_works(as_module, tmp_path):
+    """It is run as it was printed, by a sudo that searches for commands where none of ours is."""
+    sudo = tmp_path / "sudo"
+    sudo.write_text('#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin exec "$@"\n')
+    sudo.chmod(0o755)
+    bin_directory = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{tmp_path}:{bin_directory}:{os.environ['PATH']}"}
+    words = ["gethostlatency", "--json", "-d", "0.1", "-p", str(os.getpid())]
+    command = [sys.executable, "-m", "usdtkit"] if as_module else ["usdtkit"]
+    pipes = {"text": True, "capture_output": True, "env": environment}
+    done = subprocess.run([*without_tracing_rights(), *command, *words], **pipes)
+    assert done.returncode == 3
+    hint = done.stderr.splitlines()[-1]
+    line = hint[hint.index(": sudo /") + 2 :]
+    assert line.endswith(shlex.join(words)) and str(bin_directory) in line
+    done = subprocess.run(["sh", "-c", line], **pipes)
+    assert done.returncode == 0 and '"lost": 0' in done.stdout, done.stderr
+
+
+def test_the_hint_where_there_is_no_sudo_or_we_are_root(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("sys.argv", ["/bin/sh", "a b"])
+    assert as_root("with more") == "run with all capabilities of root, or with more"
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert as_root("with more") == """run as root, or with more: su -c '/bin/sh '"'"'a b'"'"''"""
+
+
 def test_what_clang_says_comes_with_its_line():
     with pytest.raises(UsdtkitError, match=r"undeclared.* in: return nonsense;"):
         compiler.compile_program(program.PRELUDE + "int hook_0(struct pt_regs *ctx) {\n  return nonsense;\n}\n")
@@ -152,10 +184,22 @@ def test_a_compiler_that_hangs_or_dies(monkeypatch, tmp_path):
     child.write_text("import os; os.kill(os.getpid(), 11)")
     with pytest.raises(UsdtkitError, match="the compiler died"):
         compiler.compile_program("int died;")
-    monkeypatch.setattr(compiler, "COMPILE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(compiler, "COMPILE_PATIENCE_S", 0.2)
     child.write_text("import signal; signal.pause()")
     with pytest.raises(UsdtkitError, match="took longer than"):
         compiler.compile_program("int hung;")
+
+
+def test_a_compiler_that_never_ends(monkeypatch, tmp_path):
+    """Its own limit ends it: here one second of the processor."""
+    bcc = tmp_path / "bcc.py"
+    bcc.write_text("while True:\n    pass\n")
+    child = tmp_path / "child.py"
+    child.write_text(Path(compiler.CHILD).read_text().replace("/usr/lib/python3/dist-packages", str(tmp_path)))
+    monkeypatch.setattr(compiler, "CHILD", child)
+    monkeypatch.setattr(compiler, "COMPILE_LIMIT_S", 1)
+    with pytest.raises(UsdtkitError, match="more than 1 s of the processor"):
+        compiler.compile_program("int endless;")
 
 
 def test_a_start_that_fails_half_way_detaches_what_was_attached(stepper, tmp_path, monkeypatch):

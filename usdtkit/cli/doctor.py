@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from usdtkit._ffi import PRIVILEGE_HINT
+from usdtkit._ffi import privilege_hint
 from usdtkit.bpf import bundle, cache, compiler
 from usdtkit.directories import application_directories
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
@@ -81,7 +81,7 @@ def examine() -> list[Row]:
     for feature in features.KERNEL:
         finding = feature.test()
         detail = finding.detail or f"{feature.purpose} (Linux {feature.since})"
-        fix = PRIVILEGE_HINT if "privilege" in detail else feature.fix
+        fix = privilege_hint() if "privilege" in detail else feature.fix
         rows.append(Row(feature.name, finding.state, feature.purpose, detail, fix))
     return [*rows, _compiler(), _provider_directory()]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Literal
 
-from usdtkit._ffi import PRIVILEGE_HINT, TRANSIENT, describe, ffi, lib
+from usdtkit._ffi import TRANSIENT, describe, ffi, lib
 from usdtkit.bpf.uapi import (
     ATTACH_TYPE_UPROBE_MULTI,
     ATTACH_TYPE_UPROBE_SESSION,
@@ -174,7 +174,7 @@ KERNEL = (
     Feature(
         "semaphores", "probes that know whether a tracer is attached", _semaphores, "4.20", "a kernel of 4.20 or newer"
     ),
-    Feature("bpf", "programs in the kernel", _bpf, "4.4", PRIVILEGE_HINT),
+    Feature("bpf", "programs in the kernel", _bpf, "4.4", "a kernel with CONFIG_BPF_SYSCALL"),
     Feature("ring buffer", "events", _ring_buffer, "5.8", "a kernel of 5.8 or newer"),
     Feature("cookies", "one program at several sites", _cookies, "5.15", "nothing: usdtkit loads a copy for each site"),
     Feature("sleepable", "strings in untouched pages", sleepable, "6.0", "nothing: such strings arrive as unreadable"),

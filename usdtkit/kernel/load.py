@@ -15,7 +15,7 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 
-from usdtkit._ffi import PRIVILEGE_HINT, TRANSIENT, check, describe, ffi, lib
+from usdtkit._ffi import TRANSIENT, check, describe, ffi, lib, privilege_hint
 from usdtkit.bpf.compiler import Bytecode
 from usdtkit.bpf.uapi import (
     ATTACH_TYPE_NONE,
@@ -181,7 +181,9 @@ def require_bpf() -> None:
     if result == 0:
         return
     if result in (-errno.EPERM, -errno.EACCES):
-        raise PrivilegeError("the kernel does not let us load BPF programs: not enough privilege", hint=PRIVILEGE_HINT)
+        raise PrivilegeError(
+            "the kernel does not let us load BPF programs: not enough privilege", hint=privilege_hint()
+        )
     if result in (-errno.ENOSYS, -errno.EINVAL):
         raise UnsupportedError(
             "this kernel has no bpf(2)", hint="usdtkit doctor lists what the kernel needs: CONFIG_BPF_SYSCALL first"
@@ -207,7 +209,7 @@ def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> in
     if again in TRANSIENT:
         check(again, f"loading the program {name}")
     if descriptor in (-errno.EPERM, -errno.EACCES) and not ffi.string(log):
-        raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=PRIVILEGE_HINT)
+        raise PrivilegeError(f"the kernel does not let us load the program {name}", hint=privilege_hint())
     words = ffi.string(log).decode(errors="backslashreplace").strip().splitlines()
     reason = next((line for line in reversed(words) if line and not re.match(_NO_REASON, line)), "")
     raise ProgramError(f"the kernel's verifier rejects the program: {reason or describe(-again)}", name)

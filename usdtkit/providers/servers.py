@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from usdtkit import processes, targets
-from usdtkit.errors import NotFoundError, PrivilegeError
+from usdtkit.errors import NotFoundError, PrivilegeError, as_root
 from usdtkit.model import Target
 from usdtkit.trace import Session
 
@@ -27,7 +27,7 @@ def running(*names: str) -> list[int]:
         return pids
     spelled = " or ".join(names[:2])
     if os.geteuid() != 0:
-        raise PrivilegeError(f"no {spelled} among the processes that you may inspect", hint="run as root")
+        raise PrivilegeError(f"no {spelled} among the processes that you may inspect", hint=as_root())
     raise NotFoundError(f"no {spelled} runs here", hint="start it first, give -p PID, or -c CMD to start it")
 
 
@@ -64,7 +64,7 @@ def _programs(pids: Sequence[int]) -> list[str]:
         except FileNotFoundError:  # it has ended: servers that fork end processes all the time
             continue
         except PermissionError as error:
-            raise PrivilegeError(f"{error.filename} may not be read", hint="run as root") from None
+            raise PrivilegeError(f"{error.filename} may not be read", hint=as_root()) from None
     if pids and not paths:
         raise NotFoundError(f"no process {pids[0]}", hint="pgrep -a NAME finds the ID of a process")
     return sorted(paths)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from usdtkit import targets
-from usdtkit.errors import NotFoundError, PrivilegeError, UsageError
+from usdtkit.errors import NotFoundError, PrivilegeError, UsageError, as_root
 from usdtkit.providers.runtimes import c, java, node, perl, php, python, ruby, tcl
 from usdtkit.providers.runtimes.language import Language
 
@@ -72,7 +72,7 @@ def speaking(name: str) -> list[int]:
     if pids:
         return sorted(pids)
     if os.geteuid() != 0:
-        raise PrivilegeError(f"no {name} among the processes that you may inspect", hint="run as root")
+        raise PrivilegeError(f"no {name} among the processes that you may inspect", hint=as_root())
     raise NotFoundError(f"no process here runs {name}", hint="start it first, or give a command that starts it")
 
 

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 
 from usdtkit import libraries, targets
-from usdtkit.errors import NotFoundError, PrivilegeError
+from usdtkit.errors import NotFoundError, PrivilegeError, as_root
 from usdtkit.model import Probe, Target
 from usdtkit.providers.runtimes.language import Language, StartCondition
 from usdtkit.trace import Session
@@ -148,6 +148,6 @@ def _strings(pid: int, name: str) -> list[str]:
         with open(f"/proc/{pid}/{name}", "rb") as file:
             return [os.fsdecode(part) for part in file.read().split(b"\0")]
     except PermissionError:
-        raise PrivilegeError(f"process {pid} may not be inspected", hint="run as root") from None
+        raise PrivilegeError(f"process {pid} may not be inspected", hint=as_root()) from None
     except OSError:
         raise NotFoundError(f"no process {pid}") from None
