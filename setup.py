@@ -22,10 +22,11 @@ def sources(name):
 
 
 class build_programs(Command):
-    """Compile the BPF programs of the tools into a bundle, which becomes part of the wheel.
+    """With USDTKIT_PROGRAMS=1, compile the BPF programs of the tools into a bundle, which becomes part of the wheel.
 
-    This needs bcc and the privilege to use it. Without them the wheel has no programs, which is an error if
-    USDTKIT_REQUIRE_PROGRAMS=1. An editable install has no bundle: a checkout compiles the programs that it needs.
+    This needs bcc, the privilege to use it, and minutes of the processor. An application that only fires its probes
+    needs no program, so a plain build compiles none. A program that does not compile is named and left out, and the
+    build fails if none compiles. An editable install has no bundle: a checkout compiles the programs that it needs.
     Programs that are in the cache that USDTKIT_CACHE names are not compiled again. Without that variable all are.
     """
 
@@ -39,30 +40,33 @@ class build_programs(Command):
         self.set_undefined_options("build", ("build_lib", "build_lib"))
 
     def run(self):
-        if self.editable_mode or sys.platform != "linux":
+        if self.editable_mode:
             return
         package = Path(self.build_lib).resolve()
         output = package / BUNDLE
         output.unlink(missing_ok=True)
+        if not self.wanted():
+            return
         # Not by PYTHONPATH, because the command ignores most of it when root builds.
         paths = [str(package), *filter(None, sys.path)]
         code = f"import sys; sys.path[:0] = {paths!r}; from usdtkit.cli import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-I", "-B", "-c", code, "bundle", "--all", "-o", str(output)]
         with tempfile.TemporaryDirectory() as cache:
+            # Its output is not captured: it says which program is being compiled, a line each.
             environment = {"USDTKIT_CACHE": cache, **os.environ}
-            done = subprocess.run(command, cwd=cache, env=environment, text=True, capture_output=True)
-        for line in (done.stdout + done.stderr).splitlines():
-            self.announce(line, level=3)
+            done = subprocess.run(command, cwd=cache, env=environment, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
-            if os.environ.get("USDTKIT_REQUIRE_PROGRAMS", "") not in ("", "0"):
-                raise SystemExit("the tools' programs cannot be compiled")
-            self.warn("the wheel has no compiled programs: its tools will need bcc on the machines that they run on")
+            raise SystemExit("USDTKIT_PROGRAMS=1, but the tools' programs cannot be compiled: see above")
+
+    @staticmethod
+    def wanted():
+        return os.environ.get("USDTKIT_PROGRAMS", "") not in ("", "0")
 
     def get_source_files(self):
         return []
 
     def get_outputs(self):
-        return [] if self.editable_mode else [str(Path(self.build_lib) / BUNDLE)]
+        return [str(Path(self.build_lib) / BUNDLE)] if self.wanted() and not self.editable_mode else []
 
     def get_output_mapping(self):
         return {}
@@ -78,6 +82,9 @@ class build_command(build_scripts):
             path.write_text(path.read_text().replace("@PYTHON@", python))
         return outputs, updated
 
+
+# The same files in another directory are to give the same modules, although debug information names the directory.
+os.environ["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} -ffile-prefix-map={Path.cwd()}=."
 
 # After build_py and build_ext, because what they have built runs the compiler.
 build.sub_commands = [*build.sub_commands, ("build_programs", None)]

@@ -24,8 +24,8 @@ WITHOUT_BCC = [*among_own_mounts('mount -t tmpfs tmpfs /usr/lib/python3/dist-pac
 def usdtkit(*arguments, prefix=(), **options):
     """Run the command to its end: a CompletedProcess with text."""
     command = [*prefix, *USDTKIT, *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    return subprocess.run(command, text=True, timeout=60, **pipes | options)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "timeout": 60}
+    return subprocess.run(command, text=True, **pipes | options)
 
 
 def start_tracing(spawn, *arguments, prefix=(), **popen):

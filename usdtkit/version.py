@@ -1,4 +1,4 @@
-"""The version of usdtkit: for the package and for the provider files it makes. pyproject.toml says the same."""
+"""The only place that says the version of usdtkit: of the package, of its provider files and of its bundles."""
 
 VERSION = "0.1.0"
 """The version of usdtkit, such as "1.2.0"."""

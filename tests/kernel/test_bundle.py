@@ -1,20 +1,23 @@
 """Compiled programs that travel: in a bundle to a machine without a compiler, and in the wheel to everybody."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 from commandline import WITHOUT_BCC, assert_explained, stop_tracing, usdtkit
 from processes import read_until
 
-from usdtkit.bpf import bundle
+from usdtkit.bpf import bundle, cache
 from usdtkit.bpf.compiler import _decode, _key, compile_afresh, compile_program
-from usdtkit.cli import command, tool_names
-from usdtkit.cli.bundle import programs_of
+from usdtkit.cli import command, main, tool_names
+from usdtkit.cli.bundle import programs_of, programs_of_tools
+from usdtkit.errors import UsdtkitError
 
 # Tools that have no program before they are told what to trace.
 OF_A_USER = {"argdist", "probelatency", "trace"}
@@ -113,6 +116,39 @@ def test_what_cannot_be_packed(line, code, word, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_all_tools_one_program_that_does_not_compile_is_left_out(tmp_path, monkeypatch, capsys):
+    def entry(text):
+        if names[text]:
+            raise UsdtkitError("clang says no")
+        return blake2b(text.encode(), digest_size=32).hexdigest(), b"{}"
+
+    names = {text: "gethostlatency" in used for text, used in programs_of_tools().items()}
+    capsys.readouterr()
+    monkeypatch.setattr("usdtkit.cli.bundle.cache_entry", entry)
+    assert main(["bundle", "--all", "-o", str(tmp_path / "file")]) == 0
+    said = capsys.readouterr().err
+    total = len(names)
+    assert len(re.findall(rf"^\[\d+/{total}\] .*: \d+\.\d s$", said, re.M)) == total - 1
+    assert re.search(rf"^\[\d+/{total}\] gethostlatency: left out: clang says no$", said, re.M)
+    assert len(bundle.read(tmp_path / "file").entries) == total - 1
+    monkeypatch.setattr("usdtkit.cli.bundle.cache_entry", lambda text: entry(next(t for t in names if names[t])))
+    assert main(["bundle", "--all", "-o", str(tmp_path / "file")]) == 1
+    assert "no program compiles" in capsys.readouterr().err
+
+
+def test_the_cache_is_filled_with_the_programs_of_all_tools(elsewhere, tmp_path):
+    done = elsewhere("cache", "--fill")
+    assert (done.returncode, done.stdout) == (5, "") and "compiler is missing" in done.stderr
+    done = usdtkit("cache", "--fill", timeout=600)
+    assert done.returncode == 0, done.stderr
+    total = len(programs_of_tools())
+    assert len(re.findall(rf"^\[\d+/{total}\] ", done.stderr, re.M)) == total
+    assert all(cache.load(_key(text)) for text in programs_of_tools())
+    (tmp_path / "elsewhere").mkdir(mode=0o777, exist_ok=True)
+    (tmp_path / "elsewhere").chmod(0o777)
+    assert_explained(elsewhere("cache", "--fill"), 1, "cannot store programs", "chmod 700")
+
+
 def test_where_it_cannot_be_written(tmp_path):
     assert_explained(usdtkit("bundle", "pamtrace", "-o", tmp_path / "missing" / "file"), 1, "missing")
 
@@ -147,7 +183,7 @@ def tree(tmp_path_factory):
     copy = tmp_path_factory.mktemp("built") / "usdtkit"
     shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
-    subprocess.run(command, cwd=copy, check=True, env=os.environ | {"USDTKIT_REQUIRE_PROGRAMS": "1"})
+    subprocess.run(command, cwd=copy, check=True, env=os.environ | {"USDTKIT_PROGRAMS": "1"})
     return copy
 
 
@@ -198,13 +234,17 @@ def test_what_is_shipped_is_what_the_compiler_gives_of_every_tool(installed):
     assert named == set(tool_names()) - OF_A_USER
 
 
-def test_a_wheel_that_is_built_without_bcc_says_so_and_has_none(tree, tmp_path):
+def test_a_build_compiles_programs_only_where_it_is_told_to(tree, tmp_path):
     bundles = list(tree.glob("build/lib*/usdtkit/bpf/shipped.bundle"))
     assert len(bundles) == 1
     environment = {**os.environ, "USDTKIT_CACHE": str(tmp_path / "cold")}
     command = [*WITHOUT_BCC, sys.executable, "setup.py", "build"]
-    done = subprocess.run(command, cwd=tree, text=True, capture_output=True, check=True, env=environment)
-    assert "has no compiled programs" in done.stderr
+    done = subprocess.run(command, cwd=tree, text=True, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert not bundles[0].exists()
+    environment["USDTKIT_PROGRAMS"] = "1"
+    done = subprocess.run(command, cwd=tree, text=True, capture_output=True, env=environment)
+    assert done.returncode != 0 and "its compiler is missing" in done.stderr and "python3-bpfcc" in done.stderr
     assert not bundles[0].exists()
 
 

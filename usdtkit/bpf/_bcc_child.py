@@ -1,8 +1,9 @@
 """The compiler's child process: C text on standard input → bytecode as JSON on standard output.
 
-This is the only file that imports bcc. It runs alone (`python -I -S _bcc_child.py`), so that LLVM's memory and a crash
-of clang end with it, and imports nothing of ours. Everything that bcc prints goes to standard error. The exit status is
-0, 1 where clang refused the text, or 5 where there is no usable bcc.
+This is the only file that imports bcc. It runs alone (`python -I -S _bcc_child.py SECONDS`), so that LLVM's memory and
+a crash of clang end with it, and imports nothing of ours. Everything that bcc prints goes to standard error. The exit
+status is 0, 1 where clang refused the text, or 5 where there is no usable bcc. SIGXCPU ends it when it has used that
+many seconds of the processor.
 
 Output: {"bcc": version, "maps": [{name, type, key, value, entries, flags}, …], "programs": {name: base64 of its
 instructions}}. A 64-bit constant with the source register 1 is an index into "maps".
@@ -12,6 +13,7 @@ import base64
 import ctypes
 import json
 import os
+import resource
 import struct
 import sys
 from typing import Any
@@ -21,6 +23,9 @@ PSEUDO_MAP_FD = 1
 
 
 def main() -> int:
+    seconds = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     # Distributions install bcc for their own Python. It is pure ctypes, so any interpreter can load it.

@@ -33,7 +33,9 @@ BCC_HINT = (
     "or compile elsewhere: usdtkit bundle"
 )
 FORMAT = 1  # to be raised when the child's answer, or what `usdtkit.kernel.load` patches, changes
-COMPILE_TIMEOUT_S = 120
+# Of the processor, because a build with many compilers on a busy machine only takes longer.
+COMPILE_LIMIT_S = 120
+COMPILE_PATIENCE_S = 15 * 60
 PASSED_ON = frozenset(("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LD_LIBRARY_PATH"))
 """The variables of the environment that the compiler's process gets; the last one because bcc may be installed
 apart."""
@@ -127,7 +129,8 @@ def _headers_hash() -> str:
 
 
 def _run_child(text: str) -> bytes:
-    import subprocess  # only needed when the program is not in the cache
+    import signal  # as the next, only needed when the program is not in the cache
+    import subprocess
 
     # clang searches for its headers below the current directory, and where variables such as CPATH say. Both may be
     # controlled by another user, and what is compiled runs in the kernel.
@@ -135,15 +138,17 @@ def _run_child(text: str) -> bytes:
     environment["BCC_KERNEL_SOURCE"] = HEADERS
     try:
         child = subprocess.run(
-            [sys.executable, "-I", "-S", CHILD],
+            [sys.executable, "-I", "-S", CHILD, str(COMPILE_LIMIT_S)],
             input=text.encode(),
             capture_output=True,
             env=environment,
             cwd="/",
-            timeout=COMPILE_TIMEOUT_S,
+            timeout=COMPILE_PATIENCE_S,
         )
     except subprocess.TimeoutExpired:
-        raise UsdtkitError(f"compiling the BPF program took longer than {COMPILE_TIMEOUT_S} s") from None
+        raise UsdtkitError(f"compiling the BPF program took longer than {COMPILE_PATIENCE_S} s") from None
+    if child.returncode == -signal.SIGXCPU:
+        raise UsdtkitError(f"compiling the BPF program took more than {COMPILE_LIMIT_S} s of the processor")
     if child.returncode == 0:
         return child.stdout
     errors = child.stderr.decode(errors="backslashreplace")

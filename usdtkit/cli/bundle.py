@@ -16,18 +16,22 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from usdtkit.bpf import bundle
 from usdtkit.bpf.compiler import cache_entry
 from usdtkit.cli import command, is_tool, tool_names, tracing
 from usdtkit.cli.messages import note
-from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
+from usdtkit.errors import NotFoundError, UnsupportedError, UsageError, UsdtkitError
 
 # A tool that looks for probes, then for one function, then for another, has at most this many programs.
 MOST_ALTERNATIVES = 8
+
+Programs = dict[str, dict[str, None]]
+"""By the text of a program, the command lines that load it, in the order in which they were named."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,25 +52,68 @@ def run(options: argparse.Namespace) -> int:
         raise UsdtkitError(
             f"{options.output} is not a regular file, and would be replaced by one", hint="choose another -o FILE"
         )
-    used_by: dict[str, dict[str, None]] = {}
-    lines = tool_names() if options.all else options.tool if options.line is None else [shlex.join(options.line)]
-    for line in lines:
-        try:
-            for variant, text in programs_of(line):
-                used_by.setdefault(text, {})[variant] = None
-        except UsdtkitError as error:
-            if not options.all:
-                raise
-            note(f"usdtkit: left out: {line}: {error.message}")
-    with ThreadPoolExecutor(os.cpu_count()) as compilers:  # processes, which the threads wait for
-        entries = dict(zip(used_by, compilers.map(cache_entry, used_by), strict=True))
+    used_by = programs_of_tools() if options.all else _programs_of_lines(options)
+    entries = compile_all(used_by) if options.all else dict(zip(used_by, map(cache_entry, used_by), strict=True))
     packed = bundle.Bundle(
-        os.uname().machine, dict(entries.values()), {entries[text][0]: list(lines) for text, lines in used_by.items()}
+        os.uname().machine,
+        dict(entries.values()),
+        {key: list(used_by[text]) for text, (key, _) in entries.items()},
     )
     bundle.write(options.output, packed)
     size = options.output.stat().st_size
     print(f"{options.output}: {len(packed.entries)} programs, {size / 1024:.0f} KiB")
     return 0
+
+
+def _programs_of_lines(options: argparse.Namespace) -> Programs:
+    lines = options.tool if options.line is None else [shlex.join(options.line)]
+    used_by: Programs = {}
+    for line in lines:
+        for variant, text in programs_of(line):
+            used_by.setdefault(text, {})[variant] = None
+    return used_by
+
+
+def programs_of_tools() -> Programs:
+    """The programs of all tools; those whose programs depend on a target are named on standard error."""
+    used_by: Programs = {}
+    for name in tool_names():
+        try:
+            for variant, text in programs_of(name):
+                used_by.setdefault(text, {})[variant] = None
+        except UsdtkitError as error:
+            note(f"usdtkit: left out: {name}: {error.message}")
+    return used_by
+
+
+def compile_all(used_by: Programs) -> dict[str, tuple[str, bytes]]:
+    """By text, the key and the entry of the cache of each program, which is compiled if it is in no cache.
+
+    Each is named on standard error as soon as it is there. A program that does not compile is named with the reason and
+    left out. Raises UnsupportedError where there is no compiler, and UsdtkitError where no program compiles.
+    """
+    entries: dict[str, tuple[str, bytes]] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as compilers:  # processes, which the threads wait for
+        pending = {compilers.submit(_timed_entry, text): text for text in used_by}
+        for number, done in enumerate(as_completed(pending), 1):
+            text = pending[done]
+            progress = f"[{number}/{len(pending)}] {', '.join(used_by[text])}"
+            try:
+                entries[text], took_s = done.result()
+                note(f"{progress}: {took_s:.1f} s")
+            except UnsupportedError:
+                compilers.shutdown(cancel_futures=True)
+                raise
+            except UsdtkitError as error:
+                note(f"{progress}: left out: {error.message}")
+    if not entries:
+        raise UsdtkitError("no program compiles", hint="usdtkit doctor says whether the compiler works")
+    return entries
+
+
+def _timed_entry(text: str) -> tuple[tuple[str, bytes], float]:
+    started = time.monotonic()
+    return cache_entry(text), time.monotonic() - started
 
 
 def programs_of(line: str) -> Iterator[tuple[str, str]]:

@@ -1,11 +1,13 @@
 """Show, fill or clear the cache of compiled programs.
 
 A tool whose program is in the cache starts without a compiler. Entries are private to the user; the least recently used
-are removed when the cache becomes too large. --add adds the programs of a bundle (see `usdtkit bundle`). They will
-run in the kernel, so only add bundles that you trust.
+are removed when the cache becomes too large. --fill compiles the programs of all tools whose programs do not depend on
+what they trace, which takes minutes. --add adds the programs of a bundle (see `usdtkit bundle`). They will run in the
+kernel, so only add bundles that you trust.
 
 examples:
   usdtkit cache
+  usdtkit cache --fill
   usdtkit cache --add tools.bundle
   usdtkit cache --clear
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from usdtkit.bpf import cache
@@ -24,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit cache`."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--clear", action="store_true", help="remove all entries")
+    what.add_argument("--fill", action="store_true", help="compile the programs of all tools, a line each")
     what.add_argument("--add", type=Path, metavar="FILE", help="add the programs of a bundle")
     parser.add_argument("--json", action="store_true", help="JSON Lines")
 
@@ -31,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show, fill or clear."""
     removed = cache.clear() if options.clear else 0
-    added = 0 if options.add is None else add(options.add)
+    added = fill() if options.fill else 0 if options.add is None else add(options.add)
     found = cache.entries()
     size = sum(status.st_size for _, status in found)
     if options.json:
@@ -54,13 +58,29 @@ def add(path: Path) -> int:
     entries = bundle.read(path).entries
     if not all(map(compiler.is_bytecode, entries.values())):
         raise UsdtkitError(f"{path} contains something other than a program", hint="make one with usdtkit bundle")
-    problem = cache.problem()
+    return _keep(entries)
+
+
+def fill() -> int:
+    """Compile the programs of all tools that are not there yet, and return how many there are."""
+    from usdtkit.cli.bundle import compile_all, programs_of_tools
+
+    _refuse(cache.problem())  # before minutes of compiling
+    return _keep(dict(compile_all(programs_of_tools()).values()))
+
+
+def _keep(entries: Mapping[str, bytes]) -> int:
     for key, content in entries.items():
-        if not problem:
+        if not (problem := cache.problem()):
             cache.store(key, content)
         if problem or cache.load(key) != content:
-            raise UsdtkitError(
-                f"{cache.directory()} cannot store programs{': ' if problem else ''}{problem}",
-                hint="make it yours alone (chmod 700), on a disk with free space; USDTKIT_CACHE names another",
-            )
+            _refuse(problem or "it is full, or cannot be written")
     return len(entries)
+
+
+def _refuse(problem: str) -> None:
+    if problem:
+        raise UsdtkitError(
+            f"{cache.directory()} cannot store programs: {problem}",
+            hint="make it yours alone (chmod 700), on a disk with free space; USDTKIT_CACHE names another",
+        )
