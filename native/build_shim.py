@@ -1,4 +1,4 @@
-"""cffi's build script: shim.h and decode.h → the compiled module `usdtkit._shim` (API mode). Run by setuptools, see
+"""cffi's build script: the headers below → the compiled module `usdtkit._shim` (API mode). Run by setuptools, see
 setup.py."""
 
 import re
@@ -7,7 +7,8 @@ from pathlib import Path
 from cffi import FFI
 
 here = Path(__file__).parent
-headers = ["shim.h", "decode.h"]
+names = ["shim", "mappings", "btf", "decode"]
+headers = [f"{name}.h" for name in names]
 declarations = "".join((here / name).read_text() for name in headers)
 
 ffi = FFI()
@@ -15,7 +16,7 @@ ffi.cdef(re.sub(r"^#.*$", "", declarations, flags=re.MULTILINE))
 ffi.set_source(
     "usdtkit._shim",
     "".join(f'#include "{name}"\n' for name in headers),
-    sources=["native/shim.c", "native/decode.c"],
+    sources=[f"native/{name}.c" for name in names],
     include_dirs=["native"],
     depends=[f"native/{name}" for name in [*headers, "records.h"]],
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-missing-field-initializers"],

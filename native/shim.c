@@ -32,13 +32,13 @@ enum {
   PROG_LOAD = 5,
   RAW_TRACEPOINT_OPEN = 17,
   MAP_LOOKUP_BATCH = 24,
-  LINK_CREATE = 28
+  LINK_CREATE = 28,
+  ITER_CREATE = 33
 };
-enum { ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
+enum { ATTACH_ITERATOR = 28, ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
 /* For the same reason: the system call open_tree (Linux 5.2), which has this number on all architectures, and a
  * flag. */
 enum { OPEN_TREE = 428, CLONE_TREE = 1 };
-enum { FORMAT_LOST = 1 << 4 }; /* of perf_event_attr's read_format, Linux 6.0 */
 enum { HANDLE_TO_COMPARE = 0x200 }; /* AT_HANDLE_FID, Linux 6.5 */
 
 struct map_create_attr {
@@ -66,7 +66,11 @@ struct prog_load_attr {
   uint64_t log_buf;
   uint32_t kern_version, prog_flags;
   char prog_name[16];
-  uint32_t prog_ifindex, expected_attach_type;
+  uint32_t prog_ifindex, expected_attach_type, prog_btf_fd, func_info_rec_size;
+  uint64_t func_info;
+  uint32_t func_info_cnt, line_info_rec_size;
+  uint64_t line_info;
+  uint32_t line_info_cnt, attach_btf_id;
 };
 
 struct raw_tracepoint_attr {
@@ -78,6 +82,16 @@ struct link_uprobe_multi_attr {
   uint32_t prog_fd, target_fd, attach_type, flags;
   uint64_t path, offsets, ref_ctr_offsets, cookies;
   uint32_t cnt, multi_flags, pid, padding;
+};
+
+struct link_iterator_attr {
+  uint32_t prog_fd, target_fd, attach_type, flags;
+  uint64_t info;
+  uint32_t info_size, padding;
+};
+
+struct iterator_attr {
+  uint32_t link_fd, flags;
 };
 
 struct link_perf_attr {
@@ -158,9 +172,14 @@ int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *
 }
 
 int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, uint32_t flags, uint32_t expected,
-                      const char *name, char *log, uint32_t log_size) {
-  struct prog_load_attr a = {
-      .prog_type = type, .insn_cnt = count, .prog_flags = flags, .expected_attach_type = expected};
+                      uint32_t kernel_type, const char *name, char *log, uint32_t log_size) {
+  struct prog_load_attr a;
+  memset(&a, 0, sizeof a); /* the padding too */
+  a.prog_type = type;
+  a.insn_cnt = count;
+  a.prog_flags = flags;
+  a.expected_attach_type = expected;
+  a.attach_btf_id = kernel_type;
   a.insns = address(instructions);
   a.license = address("GPL"); /* the kernel requires it of a program that reads user memory */
   if (log_size) {
@@ -187,6 +206,21 @@ int usdtkit_link_uprobe_multi(int program, uint32_t attach_type, const char *pat
   a.cookies = address(cookies);
   a.multi_flags = on_return ? UPROBE_MULTI_RETURN : 0;
   return bpf(LINK_CREATE, &a, sizeof a);
+}
+
+int usdtkit_iterator(int program, uint32_t pid) {
+  uint32_t info[] = {0, pid, 0}; /* a thread, a process, or its descriptor */
+  struct link_iterator_attr a = {.prog_fd = (uint32_t)program, .attach_type = ATTACH_ITERATOR};
+  if (pid) {
+    a.info = address(info);
+    a.info_size = sizeof info;
+  }
+  int link = bpf(LINK_CREATE, &a, sizeof a);
+  if (link < 0) return link;
+  struct iterator_attr b = {.link_fd = (uint32_t)link};
+  int iterator = bpf(ITER_CREATE, &b, sizeof b);
+  close(link); /* the iterator holds it */
+  return iterator;
 }
 
 int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, const char *path, uint64_t offset,
@@ -330,36 +364,6 @@ int usdtkit_record_next(const void *data, uint64_t end, uint64_t *at, const uint
     *length = record.length;
   }
   return result;
-}
-
-int usdtkit_perf_mappings(int cpu) {
-  struct perf_event_attr a = {
-      .size = sizeof a,
-      .type = PERF_TYPE_SOFTWARE,
-      .config = PERF_COUNT_SW_DUMMY,
-      .mmap = 1,
-      .mmap2 = 1,
-      .watermark = 1,
-      .wakeup_watermark = 1,
-  };
-  a.read_format = FORMAT_LOST;
-  long fd = syscall(SYS_perf_event_open, &a, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
-  if (fd < 0 && errno == EINVAL) { /* before Linux 6.0 */
-    a.read_format = 0;
-    fd = syscall(SYS_perf_event_open, &a, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
-  }
-  return fd < 0 ? -errno : (int)fd;
-}
-
-uint64_t usdtkit_perf_take(void *ring, uint64_t size, void *out) {
-  struct perf_event_mmap_page *positions = ring;
-  const uint8_t *data = (const uint8_t *)ring + sysconf(_SC_PAGESIZE);
-  uint64_t head = __atomic_load_n(&positions->data_head, __ATOMIC_ACQUIRE), tail = positions->data_tail;
-  uint64_t waiting = head - tail, at = tail & (size - 1), first = size - at < waiting ? size - at : waiting;
-  memcpy(out, data + at, first);
-  memcpy((uint8_t *)out + first, data, waiting - first);
-  __atomic_store_n(&positions->data_tail, head, __ATOMIC_RELEASE);
-  return waiting;
 }
 
 int usdtkit_parent_death_signal(int number) { return prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) < 0 ? -errno : 0; }

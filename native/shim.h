@@ -21,11 +21,13 @@ int usdtkit_map_next_key(int fd, const void *key, void *next);
  * the end. */
 int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count);
 
-/* Loads a program while signals are blocked. `type`, `flags` and `expected`, the attach type, are those of
- * linux/bpf.h. */
+/* Loads a program while signals are blocked. `type`, `flags` and `expected`, the attach type, are those of linux/bpf.h.
+ * `kernel_type` is the number of the kernel's type (btf.h) that a program for an iterator is about, else 0. */
 int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, uint32_t flags, uint32_t expected,
-                      const char *name, char *log, uint32_t log_size);
+                      uint32_t kernel_type, const char *name, char *log, uint32_t log_size);
 int usdtkit_raw_tracepoint_open(int program, const char *name);
+/* What an iterator's program writes for each item of this process, or with pid 0 of all: the descriptor is read. */
+int usdtkit_iterator(int program, uint32_t pid);
 
 /* One link for `count` offsets of one file. `refs` may be NULL. With pid 0 the link is for every process. */
 int usdtkit_link_uprobe_multi(int program, uint32_t attach_type, const char *path, const uint64_t *offsets,
@@ -63,16 +65,6 @@ uint64_t usdtkit_ring_reserved(const usdtkit_ring *ring);
 uint64_t usdtkit_ring_consumed(const usdtkit_ring *ring);
 /* The same as usdtkit_next_record of records.h, for callers that cannot include it. */
 int usdtkit_record_next(const void *data, uint64_t end, uint64_t *at, const uint8_t **payload, uint32_t *length);
-
-/* 
- * An event that counts nothing, and reports each executable mapping that a process makes on this CPU. The caller maps
- * its ring, which is a page of positions and 2^n pages of records. The descriptor is readable after each record.
- * Reading it gives two numbers, and since Linux 6.0 the second is the number of records that were lost so far.
- */
-int usdtkit_perf_mappings(int cpu);
-/* Moves the waiting records of such a ring to `out`. `size` is that of the ring without its first page, and of
- * `out`. */
-uint64_t usdtkit_perf_take(void *ring, uint64_t size, void *out);
 
 /* Sets the signal that this process gets when the thread that started it ends. */
 int usdtkit_parent_death_signal(int number);

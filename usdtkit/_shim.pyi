@@ -1,4 +1,4 @@
-"""The compiled shim, native/shim.h and native/decode.h, as cffi makes it; `usdtkit._ffi` is its one door."""
+"""The compiled shim: what the headers of native/build_shim.py declare, by cffi. `usdtkit._ffi` is its one door."""
 
 from typing import Any
 

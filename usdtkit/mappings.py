@@ -1,32 +1,66 @@
-"""How the kernel's lists of mappings show an open file, and a stream of the processes that map it from now on.
+"""What processes map from now on, and how the kernel's lists of mappings show an open file.
 
-Input: open descriptors of files. Output: `usdtkit.maps.Identity`s. Used by `usdtkit.trace`, which looks for breakpoints
-and semaphores in the processes that map a file. `usdtkit.scan` goes the other way, from a process to its files.
+Input: the kernel's stream of mappings (native/mappings.h), and open descriptors of files. Output: `News` of files,
+processes and mappings in the order of their time, and `usdtkit.maps.Identity`s. Used by `usdtkit.trace`, which attaches
+to files that come later, and corrects semaphores in processes that map a file. `usdtkit.kernel.taskmaps` reads what
+everybody has mapped already, and `usdtkit.scan` goes from a process to its files.
 """
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
-import select
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.maps import Identity, all_mappings, maps_of
 from usdtkit.processes import online_cpus
+from usdtkit.records import NamedTuple
 
 PAGE = mmap.PAGESIZE
-# Room for the executable mappings of about 300 processes that start between two reads. A busy machine starts some
+# Room for the records of some 400 processes that start on one processor between two reads. A busy machine starts some
 # hundred a second.
-RING_PAGES = 32
-_MMAP2 = 10
-_HEADER = struct.Struct("=IHH")
-_VALUE, _LOSSES = 8, struct.Struct("=QQ")  # of a read of the event itself, which gives its count and its losses
-# After a record's header: pid, tid, start, length, offset; then what makes an Identity.
-_PLACE, _IDENTITY = struct.Struct("=IIQQQ"), struct.Struct("=IIQ")
-_LONGEST = 8192  # bytes, more than a record with the longest path has
+RING_PAGES = 64
+
+NEW_FILE, MAPPED, FORK, EXEC, EXIT, EVERY_MAPPING = (
+    lib.USDTKIT_NEW_FILE,
+    lib.USDTKIT_MAPPED,
+    lib.USDTKIT_FORK,
+    lib.USDTKIT_EXEC,
+    lib.USDTKIT_EXIT,
+    lib.USDTKIT_EVERY_MAPPING,
+)
+_NEWS = struct.Struct("=4I4Q2I2Q")
+
+
+class News(NamedTuple):
+    """One thing that has happened in the process `pid`, at `time_ns` (CLOCK_MONOTONIC).
+
+    `kind` is the sum of some of these bits:
+
+    - NEW_FILE: a file was mapped to execute that no process had mapped since the stream began
+    - MAPPED: a file was mapped to execute that is watched
+    - FORK: it was started, by `parent`
+    - EXEC: it began another program, which is called `name`
+    - EXIT: it ended
+    - EVERY_MAPPING: a file was mapped to execute; who keeps a model of processes asks for this
+
+    Of a mapping, `start` to `end` are its addresses, `offset` is that of `start` in the file, `identity` and
+    `generation` say which file it is, and `name` is the file's path as the process sees it. What does not belong to the
+    kind is 0 or "".
+    """
+
+    kind: int
+    pid: int
+    parent: int
+    time_ns: int
+    start: int
+    end: int
+    offset: int
+    identity: Identity
+    generation: int
+    name: str
 
 
 def identities(descriptors: Sequence[int]) -> list[Identity | None]:
@@ -59,69 +93,55 @@ def identities(descriptors: Sequence[int]) -> list[Identity | None]:
 
 
 class MappingStream:
-    """Yields which processes map a file executable from now on, by perf's records of mappings.
+    """What processes map to execute, start and end from now on, by perf's records.
 
-    Needs CAP_PERFMON, without which it raises PrivilegeError. `fileno` is readable when there are records.
+    Nobody is woken for it: the caller reads with `take` when it likes, and `fileno` is readable when the room for
+    records is half used. Needs CAP_PERFMON, without which it raises PrivilegeError.
     """
 
-    def __init__(self) -> None:
-        self._events: list[int] = []
-        self._rings: list[mmap.mmap] = []
-        self._poller = select.epoll()
-        self._buffer = bytearray(RING_PAGES * PAGE)
-        self._lost: dict[int, bytes] = {}  # the losses of each event when they were last read
-        self.lost = False
-        try:
-            for cpu in online_cpus():
-                event = lib.usdtkit_perf_mappings(cpu)
-                if event == -errno.ENODEV:  # the processor was taken offline meanwhile
-                    continue
-                self._events.append(check(event, "listening for what processes map"))
-                self._rings.append(mmap.mmap(event, (1 + RING_PAGES) * PAGE))
-                self._poller.register(event, select.EPOLLIN)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, kinds: int = 0, *, wakes: bool = False) -> None:
+        """`kinds`: the bits of the news that are wanted, besides MAPPED. `wakes`: `fileno` is readable after each
+        record, which costs some microseconds for each mapping of any process."""
+        cpus, stream = online_cpus(), ffi.new("usdtkit_mappings **")
+        wakeup = 1 if wakes else RING_PAGES * PAGE // 2
+        opened = lib.usdtkit_mappings_open(cpus, len(cpus), kinds, RING_PAGES, wakeup, stream)
+        check(opened, "listening for what processes map")
+        self._stream = stream[0]
+        self.lost = 0
+        """How many records did not fit since the call of `take` before the last one. The caller then has to look at
+        all processes."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable when there are records."""
-        return self._poller.fileno()
+        """A descriptor that is readable when records should be read."""
+        return int(lib.usdtkit_mappings_descriptor(self._stream))
 
-    def take(self, identities: Collection[Identity]) -> Iterator[tuple[int, Identity]]:
-        """Yield the processes that have mapped one of the wanted files since the last call, once for each mapping.
+    def watch(self, identity: Identity) -> None:
+        """Tell each mapping of this file from now on."""
+        check(lib.usdtkit_mappings_watch(self._stream, [(*identity, 0)]), "watching a file")
 
-        `lost` is true afterwards where some records did not fit into the ring. The caller then has to look at all
-        processes.
-        """
-        self.lost = False
-        needles = [_IDENTITY.pack(*identity) for identity in identities]
-        for event, ring in zip(self._events, self._rings, strict=True):
-            with ffi.from_buffer(ring) as start, ffi.from_buffer(self._buffer) as buffer:
-                size = lib.usdtkit_perf_take(start, len(self._buffer), buffer)
-            if size + _LONGEST > len(self._buffer):  # else everything has fitted into the ring
-                # The kernel writes a record of the loss together with the next record that fits, which may never come.
-                losses = os.read(event, _LOSSES.size)[_VALUE:]
-                self.lost |= losses != self._lost.get(event, bytes(len(losses)))
-                self._lost[event] = losses
-            data = bytes(self._buffer[:size])
-            if any(needle in data for needle in needles):  # there are many records, and few are of wanted files
-                yield from (mapped for mapped in self._records(data) if mapped[1] in identities)
+    def know(self, identity: Identity, generation: int) -> None:
+        """This file is not new."""
+        check(lib.usdtkit_mappings_know(self._stream, [(*identity, generation)]), "remembering a file")
 
-    def _records(self, data: bytes) -> Iterator[tuple[int, Identity]]:
-        at = 0
-        while at < len(data):
-            kind, _, size = _HEADER.unpack_from(data, at)
-            if kind == _MMAP2:
-                place = at + _HEADER.size
-                pid = _PLACE.unpack_from(data, place)[0]
-                yield pid, Identity(*_IDENTITY.unpack_from(data, place + _PLACE.size))
-            at += size
+    def forget(self, news: News) -> None:
+        """The file of this news is new again the next time that it is mapped."""
+        lib.usdtkit_mappings_forget(self._stream, [(*news.identity, news.generation)])
+
+    def take(self) -> list[News]:
+        """What has happened since the last call, in the order of time."""
+        data, lost = ffi.new("uint8_t **"), ffi.new("uint64_t *")
+        size = check(lib.usdtkit_mappings_take(self._stream, data, lost), "reading what processes map")
+        self.lost = lost[0]
+        news, at, all_news = ffi.buffer(data[0], size), 0, []
+        while at < size:
+            length, kind, pid, parent, time, start, end, offset, *file = _NEWS.unpack_from(news, at)
+            name = os.fsdecode(news[at + _NEWS.size : at + length].partition(b"\0")[0])
+            all_news.append(News(kind, pid, parent, time, start, end, offset, Identity(*file[:3]), file[3], name))
+            at += length
+        return all_news
 
     def close(self) -> None:
-        """Stop listening."""
-        for ring in self._rings:
-            ring.close()
-        for event in self._events:
-            os.close(event)
-        self._rings, self._events = [], []
-        self._poller.close()
+        """Stop listening; a second time does nothing."""
+        if self._stream is not None:
+            lib.usdtkit_mappings_close(self._stream)
+            self._stream = None

@@ -1,12 +1,81 @@
-"""What processes map, as it happens, and what they have mapped."""
+"""What processes map and do, as it happens, against what they did and /proc shows; and what they have mapped."""
 
 import mmap
 import os
 import subprocess
 import tempfile
+from pathlib import Path
 
-from usdtkit.mappings import PAGE, RING_PAGES, MappingStream, identities
-from usdtkit.maps import mapping_at, mappings_in, maps_of
+import pytest
+
+from usdtkit.errors import UsdtkitError
+from usdtkit.kernel import taskmaps
+from usdtkit.kernel.taskmaps import TaskMappings
+from usdtkit.mappings import (
+    EVERY_MAPPING,
+    EXEC,
+    EXIT,
+    FORK,
+    MAPPED,
+    NEW_FILE,
+    PAGE,
+    RING_PAGES,
+    MappingStream,
+    identities,
+)
+from usdtkit.maps import executable_mappings, mapping_at, mappings_in, maps_of
+from usdtkit.processes import below
+
+KINDS = NEW_FILE | FORK | EXEC | EXIT
+
+# Maps a page of each of the files NAME0, NAME1, … to execute, as often as it is told.
+MAPS = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+  char name[4096];
+  int files = atoi(argv[2]), times = atoi(argv[3]);
+  for (int n = 0; n < files; n++) {
+    snprintf(name, sizeof name, "%s%d", argv[1], n);
+    int file = open(name, O_RDWR | O_CREAT, 0700);
+    if (file < 0 || write(file, "\177ELF", 4) != 4) return 1;
+    for (int m = 0; m < times; m++) if (mmap(0, 4096, PROT_EXEC, MAP_PRIVATE, file, 0) == MAP_FAILED) return 2;
+    close(file);
+  }
+  puts("mapped");
+  fflush(stdout);
+  getchar();
+}
+"""
+
+
+@pytest.fixture
+def stream():
+    """A stream of all kinds of news."""
+    stream = MappingStream(KINDS)
+    yield stream
+    stream.close()
+
+
+@pytest.fixture
+def maps(compile_c, spawn, wait_for_line):
+    """maps(name, files, times) -> a process that has mapped each of the files so often."""
+    program = compile_c(MAPS)
+
+    def run(name, files, times):
+        process = spawn([program, name, str(files), str(times)])
+        wait_for_line(process, "mapped")
+        return process
+
+    return run
+
+
+def identity_of(path):
+    with path.open("rb") as file:
+        return identities([file.fileno()])[0]
 
 
 def test_files_as_maps_shows_them(tmp_path):
@@ -27,31 +96,146 @@ def test_files_as_maps_shows_them(tmp_path):
             assert mapping_at(maps_of("self"), mapping.end - 1) == mapping
 
 
-def test_a_program_that_starts(compile_c):
+def test_a_watched_program_that_starts(compile_c):
     path = compile_c("int main(void) { return 0; }")
     stream = MappingStream()
     try:
-        with path.open("rb") as file:
-            (identity,) = identities([file.fileno()])
+        stream.watch(identity_of(path))
         programs = [subprocess.Popen([path]) for _ in range(7)]
         assert [program.wait() for program in programs] == [0] * 7
-        assert sorted(stream.take([identity])) == sorted((program.pid, identity) for program in programs)
-        assert list(stream.take([identity])) == []
+        news = stream.take()
+        assert sorted((each.pid, each.kind) for each in news) == sorted((program.pid, MAPPED) for program in programs)
+        assert {each.name for each in news} == {str(path)}
+        assert stream.take() == []
     finally:
         stream.close()
 
 
-def test_what_does_not_fit_is_known_to_be_lost(compile_c):
-    path = compile_c("int main(void) { return 0; }")
-    stream = MappingStream()
+def test_a_file_is_new_once(stream, maps, tmp_path):
+    name = f"{tmp_path}/of_many_bytes_"
+    first, second = maps(name, 97, 3), maps(name, 98, 1)
+    news = [each for each in stream.take() if each.kind & NEW_FILE and each.name.startswith(name)]
+    assert [each.name for each in news] == [f"{name}{n}" for n in range(98)]
+    assert [each.pid for each in news] == [first.pid] * 97 + [second.pid]
+    assert (stream.lost, sorted(news, key=lambda each: each.time_ns)) == (0, news)
+    shown = {(mapping.identity, mapping.name) for mapping in executable_mappings(maps_of(second.pid))}
+    assert {(each.identity, each.name) for each in news} <= shown
+    stream.forget(news[5])
+    maps(name, 7, 1)
+    assert [each.name for each in stream.take() if each.name.startswith(name)] == [f"{name}5"]
+    stream.forget(news[6])
+    stream.know(news[6].identity, news[6].generation)
+    maps(name, 7, 1)
+    assert not [each for each in stream.take() if each.name.startswith(name)]
+
+
+def test_processes_that_start_and_end(stream):
+    programs = [subprocess.Popen(["sh", "-c", "exec env true"]) for _ in range(13)]
+    assert [program.wait() for program in programs] == [0] * 13
+    news = stream.take()
+    for program in programs:
+        own = [each for each in news if each.pid == program.pid and each.kind & (FORK | EXEC | EXIT)]
+        assert [each.kind for each in own] == [FORK, EXEC, EXEC, EXEC, EXIT]
+        assert own[0].parent == os.getpid()
+        assert [each.name for each in own[1:4]] == ["sh", "env", "true"]
+
+
+def test_what_did_not_fit_is_said(stream, maps, tmp_path):
+    name = f"{tmp_path}/too_many_"
+    # Each record has a header of 8 bytes, the place of 32, the file of 24, 8 more, the name, and a trailer of 16.
+    size = 88 + len(name) + 1
+    times = RING_PAGES * PAGE // size * 3
+    maps(name, 1, times)
+    news = stream.take()
+    assert [each.name for each in news if each.kind & NEW_FILE and each.name.startswith(name)] == [f"{name}0"]
+    assert stream.lost >= times - RING_PAGES * PAGE // (size - 8)
+    assert stream.take() is not None
+    assert stream.lost == 0
+
+
+def test_the_kernels_own_lists_are_those_of_proc(maps, tmp_path):
+    process = maps(f"{tmp_path}/own_", 17, 1)
+    mappings = TaskMappings()
     try:
-        with path.open("rb") as file:
-            (identity,) = identities([file.fileno()])
-            for _ in range(RING_PAGES * PAGE // 64):  # no record is smaller
-                mmap.mmap(file.fileno(), PAGE, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC).close()
-        assert (os.getpid(), identity) in list(stream.take([identity]))
-        assert stream.lost
-        assert list(stream.take([identity])) == []
-        assert not stream.lost
+        own = list(mappings.of(process.pid))
+        shown = [each for each in executable_mappings(maps_of(process.pid)) if each.identity.inode]
+        assert {each.pid for each in own} == {process.pid}
+        # The kernel shows one device and inode number in both, where no file system is stacked on another.
+        assert [((each.major, each.minor, each.inode), each.start, each.end, each.offset) for each in own] == [
+            (each.identity, each.start, each.end, each.offset) for each in shown
+        ]
+        assert set(own) <= set(mappings.of())
+    finally:
+        mappings.close()
+
+
+def test_each_file_is_fresh_once(maps, tmp_path):
+    mappings = TaskMappings()
+    try:
+        first = list(mappings.fresh())
+        assert len({each.key for each in first}) == len(first) > 0
+        assert Path("/proc/self/exe").stat().st_ino in {each.inode for each in first}
+        process = maps(f"{tmp_path}/fresh_", 31, 2)
+        inodes = {path.stat().st_ino for path in tmp_path.iterdir()}
+        again = [each for each in mappings.fresh() if each.pid == process.pid and each.inode in inodes]
+        assert {each.inode for each in again} == inodes
+        assert len(again) == 31
+        assert not {each.inode for each in mappings.fresh()} & inodes
+    finally:
+        mappings.close()
+
+
+WAITS = r"""
+#include <stdio.h>
+#include <unistd.h>
+int main(void) {
+  int child = fork();
+  if (!child) {
+    puts("runs");
+    fflush(stdout);
+  }
+  pause();
+}
+"""
+
+
+def test_a_model_of_the_stream_is_what_proc_shows(compile_c, spawn, wait_for_line):
+    """First the stream begins, then the kernel's lists are read, then the news is applied, as a tracer does."""
+    stream, mappings = MappingStream(EVERY_MAPPING | FORK | EXEC | EXIT), TaskMappings()
+    try:
+        model = {}
+        for each in mappings.of():
+            model.setdefault(each.pid, set()).add((each.major, each.minor, each.inode))
+        processes = [spawn([compile_c(WAITS)]) for _ in range(17)]
+        for process in processes:
+            wait_for_line(process, "runs")
+        for each in stream.take():
+            if each.kind & FORK:
+                model[each.pid] = set(model.get(each.parent, ()))
+            elif each.kind & EXEC:
+                model[each.pid] = set()
+            elif each.kind & EXIT:
+                model.pop(each.pid, None)
+            else:
+                model.setdefault(each.pid, set()).add(each.identity)
+        assert stream.lost == 0
+        everybody = [process.pid for process in processes]
+        everybody += [child for pid in everybody for child in below(pid)]
+        assert len(everybody) == 2 * 17
+        for pid in (os.getpid(), *everybody):
+            shown = {each.identity for each in executable_mappings(maps_of(pid)) if each.identity.inode}
+            assert model[pid] == shown or pid == os.getpid()
+            assert model[pid] >= shown
     finally:
         stream.close()
+        mappings.close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x9f\xeb\x01\x00" + bytes(60), os.urandom(997)])
+def test_without_the_kernels_types(content, monkeypatch, tmp_path):
+    path = tmp_path / "btf"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(taskmaps, "BTF", str(path))
+    with pytest.raises(UsdtkitError, match=r"btf|no func"):
+        TaskMappings()

@@ -112,7 +112,7 @@ def _load_nothing(flags: int, attach_type: int) -> int:
 
 def _load(code: bytes, flags: int, attach_type: int) -> int:
     count = len(code) // 8
-    return int(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, count, flags, attach_type, b"usdtkit_try", ffi.NULL, 0))
+    return int(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, count, flags, attach_type, 0, b"usdtkit_try", ffi.NULL, 0))
 
 
 def _from_descriptor(result: int) -> Finding:

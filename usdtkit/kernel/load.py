@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from usdtkit._ffi import TRANSIENT, check, describe, ffi, lib, privilege_hint
 from usdtkit.bpf.compiler import Bytecode
 from usdtkit.bpf.uapi import (
+    ATTACH_TYPE_ITERATOR,
     ATTACH_TYPE_NONE,
     ATTACH_TYPE_UPROBE_MULTI,
     ATTACH_TYPE_UPROBE_SESSION,
@@ -35,6 +36,7 @@ from usdtkit.bpf.uapi import (
     MOVE32_IMMEDIATE,
     MOVE_IMMEDIATE,
     PROG_TYPE_KPROBE,
+    PROG_TYPE_TRACING,
     PSEUDO_MAP_FD,
     SLEEPABLE,
 )
@@ -96,6 +98,17 @@ class Loaded:
             code = self._code(name, cookie, sleepable=sleepable)
             self._programs[key] = _load(type, name, code, SLEEPABLE if sleepable else 0, attach_type)
         return self._programs[key]
+
+    def iterator(self, name: str, kernel_type: int) -> int:
+        """Load a program that an iterator runs, and return its descriptor, which this object keeps.
+
+        `kernel_type`: the number of the kernel's type that says over what it iterates.
+        """
+        code = self._code(name, sleepable=True)
+        self._programs[(name, kernel_type)] = descriptor = _load(
+            PROG_TYPE_TRACING, name, code, 0, ATTACH_TYPE_ITERATOR, kernel_type
+        )
+        return descriptor
 
     def joined(self, cookies: Mapping[str, set[int]], returns: Mapping[str, str] | None = None) -> int | None:
         """One program for a uprobe_multi link, which continues with the one whose `cookies` hold the site's.
@@ -191,19 +204,27 @@ def require_bpf() -> None:
     raise UsdtkitError(f"the kernel refuses to create a BPF map: {describe(-result)}")
 
 
-def _try_load(type: int, name: str, code: bytes, flags: int, attach_type: int, log: object = ffi.NULL) -> int:
+def _try_load(
+    type: int,
+    name: str,
+    code: bytes,
+    flags: int,
+    attach_type: int,
+    kernel_type: int = 0,
+    log: object = ffi.NULL,
+) -> int:
     """A program's descriptor, or a negative errno; with `log`, the verifier writes to its LOG_SIZE bytes."""
-    log_size = LOG_SIZE if log else 0
-    return int(lib.usdtkit_prog_load(type, code, len(code) // 8, flags, attach_type, name.encode(), log, log_size))
+    what = (type, code, len(code) // 8, flags, attach_type, kernel_type)
+    return int(lib.usdtkit_prog_load(*what, name.encode(), log, LOG_SIZE if log else 0))
 
 
-def _load(type: int, name: str, code: bytes, flags: int, attach_type: int) -> int:
-    descriptor = _try_load(type, name, code, flags, attach_type)
+def _load(type: int, name: str, code: bytes, flags: int, attach_type: int, kernel_type: int = 0) -> int:
+    descriptor = _try_load(type, name, code, flags, attach_type, kernel_type)
     if descriptor >= 0:
         return descriptor
     # A second time for the verifier's words, which cost time and memory and are needed only now.
     log = ffi.new("char[]", LOG_SIZE)
-    again = _try_load(type, name, code, flags, attach_type, log)
+    again = _try_load(type, name, code, flags, attach_type, kernel_type, log)
     if again >= 0:
         return again
     if again in TRANSIENT:

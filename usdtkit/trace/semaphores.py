@@ -23,7 +23,7 @@ from usdtkit.elf.loading import address_of, first_instructions, misleads_kernel,
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.sites import SitesByFile
-from usdtkit.mappings import PAGE, MappingStream, identities
+from usdtkit.mappings import MAPPED, PAGE, MappingStream, identities
 from usdtkit.maps import Identity, Mapping, mappings_in, maps_of
 from usdtkit.processes import running_pids
 from usdtkit.records import dataclass
@@ -161,17 +161,19 @@ class Semaphores:
         """`pids`: the processes; none means all. `is_command`: the process in `pids` is a child of ours that has not
         begun yet and may be stopped. `method`: as `usdtkit.kernel.attach.links.Links` has it."""
         self._files = {file.identity: file for file in files}
+        self._unwatched = list(files)
         self._pids = frozenset(pids)
         self._denied: set[str] = set()
         self._early: dict[tuple[int, Identity], float] = {}  # until when to try again
         self._stream: MappingStream | None = None
         self._stops: Stops | None = None
-        self._stop, self._over = os.eventfd(0, os.EFD_CLOEXEC), _thread.allocate_lock()
+        self._wake, self._over = os.eventfd(0, os.EFD_CLOEXEC), _thread.allocate_lock()
+        self._stopping = False
         self.lines: list[str] = []
         self._tell: Callable[[str], object] = lambda line: None
         try:
             try:
-                self._stream = MappingStream()
+                self._stream = MappingStream(wakes=True)
             except UsdtkitError as error:
                 self._say(f"processes that start from now on may not be seen: {files[0].path}: {error.message}")
             places = {file.file: file.beginnings for file in files if file.beginnings}
@@ -190,8 +192,10 @@ class Semaphores:
             _thread.start_new_thread(self._run, (self._stream,))
 
     def add(self, files: Sequence[Misleading]) -> None:
-        """Look after more files, to which a session was extended."""
+        """Look after more files, to which the session has attached since."""
         self._files = self._files | {file.identity: file for file in files}
+        self._unwatched += files
+        os.eventfd_write(self._wake, 1)
 
     def tell(self, tell: Callable[[str], object]) -> None:
         """Call `tell` with each of `lines`, which say what cannot be done, perhaps from another thread."""
@@ -207,11 +211,12 @@ class Semaphores:
         """Correct what has come until now, and nothing after that."""
         if self._stops is not None:
             self._stops.detach()
-        if self._stop >= 0:
-            os.eventfd_write(self._stop, 1)
+        if self._wake >= 0:
+            self._stopping = True
+            os.eventfd_write(self._wake, 1)
             with self._over:
-                os.close(self._stop)
-                self._stop = -1
+                os.close(self._wake)
+                self._wake = -1
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -247,24 +252,29 @@ class Semaphores:
     def _run(self, stream: MappingStream) -> None:
         try:
             with select.epoll() as poller:
-                poller.register(self._stop, select.EPOLLIN)
+                poller.register(self._wake, select.EPOLLIN | select.EPOLLET)
                 poller.register(stream.fileno(), select.EPOLLIN)
-                unseen = self._everybody()
+                unseen: list[int] = []
                 stopping = False
                 while not stopping:
-                    if self._early and not unseen:
-                        time.sleep(PAUSE_S)
-                    ready = poller.poll(0 if unseen or self._early else None)
-                    stopping = any(descriptor == self._stop for descriptor, _ in ready)
-                    for pid, identity in stream.take(self._files):
-                        if not self._pids or pid in self._pids:
-                            self._put_right(pid, identity, is_known=True)
+                    stopping = self._stopping  # what has come by now is looked at
+                    if self._unwatched:
+                        while self._unwatched:
+                            stream.watch(self._unwatched.pop().identity)
+                        unseen = self._everybody()
+                    for news in stream.take():
+                        if news.kind & MAPPED and (not self._pids or news.pid in self._pids):
+                            self._put_right(news.pid, news.identity, is_known=True)
                     if stream.lost:
                         unseen = self._everybody()
                     self._try_again()
                     # Processes that ran before come last, a few at a time, because new ones cannot wait.
                     self.put_right(unseen[:AT_A_TIME])
                     del unseen[:AT_A_TIME]
+                    if self._early and not unseen:
+                        time.sleep(PAUSE_S)
+                    if not stopping:
+                        poller.poll(0 if unseen or self._early else None)
         finally:
             self._over.release()
 

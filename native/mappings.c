@@ -1,0 +1,370 @@
+/* The stream of mappings, which mappings.h describes: perf events that count nothing, their rings, and sets of files. */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/perf_event.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "mappings.h"
+
+enum { FORMAT_LOST = 1 << 4 }; /* of perf_event_attr's read_format, Linux 6.0 */
+enum { MOST_SEEN = 1 << 18 };  /* files; a process that makes files without end must not take all memory */
+enum { TRAILER = 16 };         /* u32 pid, tid, u64 time: at the end of each record, by sample_type */
+
+/* Records as the kernel writes them, behind struct perf_event_header. */
+struct mapped {
+  uint32_t pid, tid;
+  uint64_t start, length, offset;
+  struct usdtkit_file_key file;
+  uint32_t protection, flags;
+  char name[];
+};
+struct task {
+  uint32_t pid, parent, tid, parent_tid;
+};
+struct named {
+  uint32_t pid, tid;
+  char name[];
+};
+
+/* A hash table of files: linear probing, at most half full. An entry whose inode is 0 is free, as no file has that. */
+struct set {
+  struct usdtkit_file_key *entries;
+  size_t size, used; /* size is a power of two, or 0 */
+};
+
+struct cpu {
+  int event;
+  struct perf_event_mmap_page *ring;
+  uint64_t head, lost; /* lost: as the event counts it */
+};
+
+struct record {
+  uint64_t time;
+  const struct perf_event_header *header;
+};
+
+struct usdtkit_mappings {
+  int epoll;
+  uint32_t kinds, count;
+  size_t page, ring_size;
+  struct cpu *cpus;
+  struct set seen, watched;
+  uint8_t *copy; /* what was in the rings */
+  struct record *records;
+  size_t records_size;
+  uint8_t *news;
+  size_t news_size, news_used;
+};
+
+/* Sets */
+
+static size_t home(const struct set *set, const struct usdtkit_file_key *key) {
+  uint64_t hash = key->inode * 0x9e3779b97f4a7c15ULL ^ (key->generation << 32 | key->generation >> 32);
+  hash ^= ((uint64_t)key->major << 20 | key->minor) * 0xc2b2ae3d27d4eb4fULL;
+  return (size_t)(hash ^ hash >> 29) & (set->size - 1);
+}
+
+static int is_same(const struct usdtkit_file_key *a, const struct usdtkit_file_key *b) {
+  return a->inode == b->inode && a->generation == b->generation && a->major == b->major && a->minor == b->minor;
+}
+
+/* The entry of a key, or the free one where it would be. */
+static struct usdtkit_file_key *entry(const struct set *set, const struct usdtkit_file_key *key) {
+  size_t at = home(set, key);
+  while (set->entries[at].inode && !is_same(&set->entries[at], key)) at = (at + 1) & (set->size - 1);
+  return &set->entries[at];
+}
+
+static int has(const struct set *set, const struct usdtkit_file_key *key) {
+  return set->used && entry(set, key)->inode;
+}
+
+static int grow(struct set *set) {
+  struct set larger = {.size = set->size ? 2 * set->size : 1024, .used = set->used};
+  larger.entries = calloc(larger.size, sizeof *larger.entries);
+  if (!larger.entries) return -ENOMEM;
+  for (size_t at = 0; at < set->size; at++)
+    if (set->entries[at].inode) *entry(&larger, &set->entries[at]) = set->entries[at];
+  free(set->entries);
+  *set = larger;
+  return 0;
+}
+
+static int add(struct set *set, const struct usdtkit_file_key *key) {
+  if (!key->inode) return 0;
+  if (set->used >= MOST_SEEN) { /* all are new again, which costs a look at each */
+    memset(set->entries, 0, set->size * sizeof *set->entries);
+    set->used = 0;
+  }
+  if (2 * set->used >= set->size && grow(set)) return -ENOMEM;
+  struct usdtkit_file_key *place = entry(set, key);
+  set->used += !place->inode;
+  *place = *key;
+  return 0;
+}
+
+static void take_out(struct set *set, const struct usdtkit_file_key *key) {
+  if (!has(set, key)) return;
+  size_t mask = set->size - 1, hole = (size_t)(entry(set, key) - set->entries);
+  set->used--;
+  /* Entries that come behind it move up where it would stop the search for them. */
+  for (size_t at = (hole + 1) & mask; set->entries[at].inode; at = (at + 1) & mask) {
+    if (((at - home(set, &set->entries[at])) & mask) < ((at - hole) & mask)) continue;
+    set->entries[hole] = set->entries[at];
+    hole = at;
+  }
+  set->entries[hole].inode = 0;
+}
+
+/* Opening and closing */
+
+static int open_event(const usdtkit_mappings *stream, int cpu, uint32_t wakeup) {
+  struct perf_event_attr a = {
+      .size = sizeof a,
+      .type = PERF_TYPE_SOFTWARE,
+      .config = PERF_COUNT_SW_DUMMY,
+      .sample_type = PERF_SAMPLE_TID | PERF_SAMPLE_TIME,
+      .read_format = FORMAT_LOST,
+      .mmap = 1,
+      .mmap2 = 1,
+      .comm = (stream->kinds & USDTKIT_EXEC) != 0,
+      .comm_exec = (stream->kinds & USDTKIT_EXEC) != 0,
+      .task = (stream->kinds & (USDTKIT_FORK | USDTKIT_EXIT)) != 0,
+      .sample_id_all = 1,
+      .use_clockid = 1,
+      .clockid = 1, /* CLOCK_MONOTONIC */
+      .watermark = 1,
+      .wakeup_watermark = wakeup,
+  };
+  long event = syscall(SYS_perf_event_open, &a, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  if (event < 0 && errno == EINVAL) {
+    a.read_format = 0;
+    event = syscall(SYS_perf_event_open, &a, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  }
+  return event < 0 ? -errno : (int)event;
+}
+
+static int open_cpu(usdtkit_mappings *stream, int cpu, uint32_t wakeup) {
+  int event = open_event(stream, cpu, wakeup);
+  if (event == -ENODEV) return 0; /* the processor was taken offline meanwhile */
+  if (event < 0) return event;
+  struct cpu *own = &stream->cpus[stream->count++];
+  own->event = event;
+  own->ring = mmap(NULL, stream->page + stream->ring_size, PROT_READ | PROT_WRITE, MAP_SHARED, event, 0);
+  if (own->ring == MAP_FAILED) {
+    own->ring = NULL;
+    return -errno;
+  }
+  struct epoll_event interest = {.events = EPOLLIN};
+  return epoll_ctl(stream->epoll, EPOLL_CTL_ADD, event, &interest) ? -errno : 0;
+}
+
+int usdtkit_mappings_open(const int *cpus, uint32_t count, uint32_t kinds, uint32_t pages, uint32_t wakeup,
+                          usdtkit_mappings **out) {
+  usdtkit_mappings *stream = calloc(1, sizeof *stream);
+  if (!stream) return -ENOMEM;
+  stream->kinds = kinds;
+  stream->page = (size_t)sysconf(_SC_PAGESIZE);
+  stream->ring_size = pages * stream->page;
+  stream->epoll = epoll_create1(EPOLL_CLOEXEC);
+  int result = stream->epoll < 0 ? -errno : 0;
+  stream->cpus = calloc(count ? count : 1, sizeof *stream->cpus);
+  stream->copy = malloc(count * stream->ring_size + 1); /* pages of it that are never used take no memory */
+  if (!stream->cpus || !stream->copy) result = -ENOMEM;
+  for (uint32_t at = 0; at < count && result == 0; at++) result = open_cpu(stream, cpus[at], wakeup);
+  if (result) usdtkit_mappings_close(stream);
+  else *out = stream;
+  return result;
+}
+
+void usdtkit_mappings_close(usdtkit_mappings *stream) {
+  for (uint32_t at = 0; at < stream->count; at++) {
+    if (stream->cpus[at].ring) munmap(stream->cpus[at].ring, stream->page + stream->ring_size);
+    close(stream->cpus[at].event);
+  }
+  if (stream->epoll >= 0) close(stream->epoll);
+  free(stream->cpus);
+  free(stream->copy);
+  free(stream->records);
+  free(stream->news);
+  free(stream->seen.entries);
+  free(stream->watched.entries);
+  free(stream);
+}
+
+int usdtkit_mappings_descriptor(const usdtkit_mappings *stream) { return stream->epoll; }
+
+static struct usdtkit_file_key without_generation(const struct usdtkit_file_key *file) {
+  struct usdtkit_file_key key = *file;
+  key.generation = 0;
+  return key;
+}
+
+int usdtkit_mappings_know(usdtkit_mappings *stream, const struct usdtkit_file_key *file) {
+  return add(&stream->seen, file);
+}
+
+void usdtkit_mappings_forget(usdtkit_mappings *stream, const struct usdtkit_file_key *file) {
+  take_out(&stream->seen, file);
+}
+
+int usdtkit_mappings_watch(usdtkit_mappings *stream, const struct usdtkit_file_key *file) {
+  struct usdtkit_file_key key = without_generation(file);
+  return add(&stream->watched, &key);
+}
+
+/* Reading */
+
+/* Moves what waits in all rings to `copy`; the records in a ring may go round its end. */
+static size_t copy_rings(usdtkit_mappings *stream) {
+  size_t used = 0;
+  for (uint32_t at = 0; at < stream->count; at++) /* all positions first, so that few records overtake others */
+    stream->cpus[at].head = __atomic_load_n(&stream->cpus[at].ring->data_head, __ATOMIC_ACQUIRE);
+  for (uint32_t at = 0; at < stream->count; at++) {
+    struct cpu *cpu = &stream->cpus[at];
+    const uint8_t *data = (const uint8_t *)cpu->ring + stream->page;
+    uint64_t tail = cpu->ring->data_tail, waiting = cpu->head - tail;
+    if (waiting > stream->ring_size) waiting = stream->ring_size;
+    size_t from = tail & (stream->ring_size - 1);
+    size_t first = stream->ring_size - from < waiting ? stream->ring_size - from : waiting;
+    memcpy(stream->copy + used, data + from, first);
+    memcpy(stream->copy + used + first, data, waiting - first);
+    __atomic_store_n(&cpu->ring->data_tail, cpu->head, __ATOMIC_RELEASE);
+    used += waiting;
+  }
+  return used;
+}
+
+static int by_time(const void *a, const void *b) {
+  uint64_t first = ((const struct record *)a)->time, second = ((const struct record *)b)->time;
+  return first < second ? -1 : first > second;
+}
+
+/* The records of all rings in the order of their time: how many there are. */
+static int64_t sort_records(usdtkit_mappings *stream, size_t size) {
+  size_t count = 0, at = 0;
+  while (at + sizeof(struct perf_event_header) <= size) {
+    const struct perf_event_header *header = (const void *)(stream->copy + at);
+    if (header->size < sizeof *header || header->size > size - at) return -EINVAL;
+    if (count == stream->records_size) {
+      size_t larger = count ? 2 * count : 256;
+      struct record *records = realloc(stream->records, larger * sizeof *records);
+      if (!records) return -ENOMEM;
+      stream->records = records;
+      stream->records_size = larger;
+    }
+    if (header->size >= sizeof *header + TRAILER) {
+      uint64_t time;
+      memcpy(&time, stream->copy + at + header->size - sizeof time, sizeof time);
+      stream->records[count++] = (struct record){time, header};
+    }
+    at += header->size;
+  }
+  qsort(stream->records, count, sizeof *stream->records, by_time);
+  return (int64_t)count;
+}
+
+static int tell(usdtkit_mappings *stream, struct usdtkit_news news, const char *name, size_t most) {
+  size_t length = strnlen(name, most);
+  size_t size = (sizeof news + length + 8) / 8 * 8; /* with a NUL */
+  if (stream->news_used + size > stream->news_size) {
+    size_t larger = 2 * stream->news_size + size + 4096;
+    uint8_t *grown = realloc(stream->news, larger);
+    if (!grown) return -ENOMEM;
+    stream->news = grown;
+    stream->news_size = larger;
+  }
+  uint8_t *out = stream->news + stream->news_used;
+  news.size = (uint32_t)size;
+  memset(out, 0, size);
+  memcpy(out, &news, sizeof news);
+  memcpy(out + sizeof news, name, length);
+  stream->news_used += size;
+  return 0;
+}
+
+static int tell_mapped(usdtkit_mappings *stream, const struct record *record, size_t size) {
+  const struct mapped *mapped = (const void *)(record->header + 1);
+  if (size < sizeof *mapped || !mapped->pid || !mapped->file.inode) return 0;
+  struct usdtkit_file_key any_generation = without_generation(&mapped->file);
+  struct usdtkit_news news = {
+      .pid = mapped->pid,
+      .time = record->time,
+      .start = mapped->start,
+      .end = mapped->start + mapped->length,
+      .offset = mapped->offset,
+      .file = mapped->file,
+  };
+  int result = 0;
+  if (has(&stream->watched, &any_generation)) news.kind |= USDTKIT_MAPPED;
+  if (stream->kinds & USDTKIT_NEW_FILE && !has(&stream->seen, &mapped->file)) {
+    result = add(&stream->seen, &mapped->file);
+    news.kind |= USDTKIT_NEW_FILE;
+  }
+  news.kind |= stream->kinds & USDTKIT_EVERY_MAPPING;
+  return result || !news.kind ? result : tell(stream, news, mapped->name, size - sizeof *mapped);
+}
+
+static int tell_task(usdtkit_mappings *stream, const struct record *record, size_t size, uint32_t kind) {
+  const struct task *task = (const void *)(record->header + 1);
+  if (size < sizeof *task || !task->pid || !(stream->kinds & kind)) return 0;
+  /* A thread, which has the process of its parent; the end of a process is that of its first thread. */
+  if (kind == USDTKIT_FORK ? task->pid == task->parent : task->pid != task->tid) return 0;
+  return tell(stream, (struct usdtkit_news){.kind = kind, .pid = task->pid, .parent = task->parent, .time = record->time},
+              "", 0);
+}
+
+static int tell_record(usdtkit_mappings *stream, const struct record *record) {
+  const struct perf_event_header *header = record->header;
+  size_t size = header->size - sizeof *header - TRAILER;
+  switch (header->type) {
+  case PERF_RECORD_MMAP2: return tell_mapped(stream, record, size);
+  case PERF_RECORD_FORK: return tell_task(stream, record, size, USDTKIT_FORK);
+  case PERF_RECORD_EXIT: return tell_task(stream, record, size, USDTKIT_EXIT);
+  case PERF_RECORD_COMM: {
+    const struct named *named = (const void *)(header + 1);
+    if (size < sizeof *named || !named->pid || !(header->misc & PERF_RECORD_MISC_COMM_EXEC)) return 0;
+    struct usdtkit_news news = {.kind = USDTKIT_EXEC, .pid = named->pid, .time = record->time};
+    return tell(stream, news, named->name, size - sizeof *named);
+  }
+  default: return 0;
+  }
+}
+
+/* The kernel writes a record of a loss together with the next record that fits, which may never come. So the events are
+ * asked, which know since Linux 6.0; before, the records must do. */
+static uint64_t losses(usdtkit_mappings *stream, int64_t count) {
+  uint64_t lost = 0, told = 0, answer[2];
+  int knows = 0;
+  for (uint32_t at = 0; at < stream->count; at++) {
+    struct cpu *cpu = &stream->cpus[at];
+    if (read(cpu->event, answer, sizeof answer) != sizeof answer) continue;
+    knows = 1;
+    lost += answer[1] - cpu->lost;
+    cpu->lost = answer[1];
+  }
+  for (int64_t at = 0; at < count; at++) {
+    const struct perf_event_header *header = stream->records[at].header;
+    if (header->type == PERF_RECORD_LOST) told += ((const uint64_t *)(header + 1))[1];
+  }
+  return knows ? lost : told;
+}
+
+int64_t usdtkit_mappings_take(usdtkit_mappings *stream, const uint8_t **news, uint64_t *lost) {
+  stream->news_used = 0;
+  int64_t count = sort_records(stream, copy_rings(stream));
+  if (count < 0) return count;
+  *lost = losses(stream, count);
+  for (int64_t at = 0; at < count; at++) {
+    int result = tell_record(stream, &stream->records[at]);
+    if (result) return result;
+  }
+  *news = stream->news;
+  return (int64_t)stream->news_used;
+}
