@@ -8,7 +8,8 @@ from http.client import HTTPConnection
 
 import pytest
 
-from usdtkit.instrument import asgi, dbapi, http, redaction, wsgi
+from usdtkit.instrument import asgi, dbapi, redaction, wsgi
+from usdtkit.instrument.http import stdlib
 from usdtkit.testing import record_probes
 
 
@@ -65,7 +66,7 @@ def test_what_the_integrations_publish(shown):
         scope = {"type": "http", "method": "GET", "path": "/orders", "query_string": b"customer=7"}
         with pytest.raises(StopIteration):
             asgi.wrap(application)(scope, None, send).send(None)
-        http._sending(HTTPConnection.putrequest)(HTTPConnection("shop"), "GET", "/orders?customer=7")
+        stdlib._beginning(HTTPConnection.putrequest)(HTTPConnection("shop"), "GET", "/orders?customer=7")
         cursor = dbapi.cursor_class(sqlite3.Cursor, "sqlite")(sqlite3.connect(":memory:"))
         cursor.execute("SELECT ?", ("secret",))
     path = "/orders?customer=7" if shown else "/orders"
