@@ -2,7 +2,8 @@
  *
  * In: the sites that python.c has been given. Out: switch(bits), with one bit for each probe that is traced, after each
  * change. A thread compares one byte of each site 20 times a second, and takes the GIL only when something has changed:
- * so a program that nobody traces has no hooks and pays nothing for them.
+ * so a program that nobody traces has no hooks and pays nothing for them. A hook may ask to be called from this thread
+ * regularly, for what only another thread can see, such as what a thread does that is stuck.
  *
  * All state belongs to the process and serves the main interpreter.
  */
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #define POLL_INTERVAL_NS 50000000
+#define LOOK_INTERVAL_NS 10000000
 #define WATCHER_STACK (1 << 20)
 
 static struct {
@@ -27,6 +29,7 @@ static struct {
     int recheck;      /* switch at the next look, even if nothing has changed */
     uint64_t applied; /* the probes that the hooks are set for; only the watcher writes it */
     PyObject *switcher;
+    PyObject *looker; /* NULL if nothing is to be called regularly; changed with the GIL only */
 } watcher = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static uint64_t traced_probes(void) {
@@ -50,6 +53,20 @@ static void switch_hooks(uint64_t bits) {
     PyGILState_Release(state);
 }
 
+static void call_looker(void) {
+    PyGILState_STATE state = PyGILState_Ensure();
+    setting_hooks = 1;
+    PyObject *looker = Py_XNewRef(watcher.looker);
+    if (looker) {
+        PyObject *result = PyObject_CallNoArgs(looker);
+        if (!result) PyErr_WriteUnraisable(looker);
+        Py_XDECREF(result);
+        Py_DECREF(looker);
+    }
+    setting_hooks = 0;
+    PyGILState_Release(state);
+}
+
 static void *watch(void *Py_UNUSED(nothing)) {
     pthread_mutex_lock(&watcher.lock);
     while (!watcher.stopping) {
@@ -60,14 +77,20 @@ static void *watch(void *Py_UNUSED(nothing)) {
             pthread_mutex_lock(&watcher.lock);
             continue;
         }
+        int looks = __atomic_load_n(&watcher.looker, __ATOMIC_RELAXED) != NULL;
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += POLL_INTERVAL_NS;
+        until.tv_nsec += looks ? LOOK_INTERVAL_NS : POLL_INTERVAL_NS;
         if (until.tv_nsec >= 1000000000) {
             until.tv_nsec -= 1000000000;
             until.tv_sec++;
         }
         pthread_cond_timedwait(&watcher.wake, &watcher.lock, &until);
+        if (looks && !watcher.stopping) {
+            pthread_mutex_unlock(&watcher.lock);
+            call_looker();
+            pthread_mutex_lock(&watcher.lock);
+        }
     }
     pthread_mutex_unlock(&watcher.lock);
     return NULL;
@@ -147,6 +170,13 @@ static PyObject *recheck(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+static PyObject *look(PyObject *Py_UNUSED(module), PyObject *looker) {
+    PyObject *previous = watcher.looker;
+    __atomic_store_n(&watcher.looker, looker == Py_None ? NULL : Py_NewRef(looker), __ATOMIC_RELAXED);
+    Py_XDECREF(previous);
+    Py_RETURN_NONE;
+}
+
 /* fork() and the watcher.
  *
  * The watcher stops before a fork, because Python counts the threads of the process then, and warns if there is more
@@ -178,6 +208,7 @@ PyMethodDef watcher_methods[] = {
     {"start", start, METH_O, "start(switch): call switch(bits of the probes that are traced) at each change"},
     {"applied", applied, METH_NOARGS, "applied() -> bits of the probes that the hooks are set for"},
     {"recheck", recheck, METH_NOARGS, "recheck(): call switch at the next look, even if nothing has changed"},
+    {"look", look, METH_O, "look(function): call function() every 10 ms, until look(None)"},
     {"stop", stop, METH_NOARGS, "stop(): make no more changes"},
     {"after_fork_in_parent", after_fork_in_parent, METH_NOARGS, "undo stop() once the call of fork has returned"},
     {"after_fork_in_child", after_fork_in_child, METH_NOARGS, "undo stop()"},

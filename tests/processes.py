@@ -4,8 +4,10 @@ A process given to these functions was started with start_new_session=True and t
 """
 
 import contextlib
+import http.client
 import os
 import signal
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -67,6 +69,18 @@ def serving(argv, text, **options):
         yield process
     finally:
         end(process, patience=60)
+
+
+def unix_connection(path, timeout=60):
+    """An HTTP connection to a server that listens at a socket in the file system."""
+
+    class Connection(http.client.HTTPConnection):
+        def connect(self):
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(timeout)
+            self.sock.connect(str(path))
+
+    return Connection("localhost", timeout=timeout)
 
 
 def byte_in_memory(pid, path, file_offset):

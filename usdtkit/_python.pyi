@@ -39,6 +39,9 @@ def applied() -> int:
 def recheck() -> None:
     """Call `switch` within 50 ms, even if nothing has changed."""
 
+def look(function: Callable[[], object] | None, /) -> None:
+    """Call function() from the watcher's thread every 10 ms; None ends it."""
+
 def stop() -> None:
     """Call `switch` no more: before a fork, or for good."""
 

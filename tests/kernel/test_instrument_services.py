@@ -1,8 +1,6 @@
 """Ready-made probes in real services under load: counts, statuses and latencies agree with the client's own."""
 
-import http.client
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from processes import unix_connection
 
 from usdtkit import trace
 
@@ -60,23 +59,12 @@ app = Starlette(routes=[
 """
 
 
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, address):
-        super().__init__("localhost", timeout=60)
-        self.address = str(address)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
-        self.sock.connect(self.address)
-
-
 def request(address, number):
     """(method, path, status, nanoseconds) of one request, by its own connection."""
     method = "POST" if number % 10 == 3 else "GET"
     path = f"/fails/{number}" if number % 100 == 9 else f"/order/{number}"
     began = time.monotonic_ns()
-    connection = UnixConnection(address)
+    connection = unix_connection(address)
     connection.request(method if "order" in path else "GET", path)
     status = connection.getresponse().status
     latency = time.monotonic_ns() - began
@@ -336,4 +324,4 @@ def test_what_libraries_do(service, wait_for_line):
         assert sum(waited.values()) == 5 and all(acquired for _, acquired in waited), waited
     process.stdin.write("\n")
     process.stdin.flush()
-    assert process.wait(20) == 0
+    assert process.wait(20) == 0, process.stdout.read()
