@@ -1,9 +1,10 @@
-"""What a probe costs, each as a ratio to a baseline of the same run: not traced, asked, traced; imported.
+"""What probes and spans cost, each as a ratio to a baseline of the same run: not traced, asked, traced; imported.
 
 Medians over rounds in which baseline and measured take turns. `python benchmarks/bench_fire.py`; the traced lines need
 root, and are counted by one BPF program that stays attached.
 """
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -113,6 +114,61 @@ def untraced(probe, directory):
     show("probe.enabled, to the call", asked, fire, 1.2)
 
 
+def untraced_spans(shop):
+    """Spans and traced functions that nobody traces, to the same code without them."""
+
+    def function(number):
+        return number
+
+    def generator():
+        yield 1
+
+    async def coroutine():
+        return 1
+
+    def run(coroutine):
+        with contextlib.suppress(StopIteration):
+            coroutine.send(None)
+
+    wrapped = {f"traced_{each.__name__}": shop.traced(each) for each in (function, generator, coroutine)}
+    names = {
+        **locals(),
+        **wrapped,
+        "nullcontext": contextlib.nullcontext,
+        "payment": shop.define_span("payment", id="u64"),
+    }
+    shop.load()
+    costs = medians(
+        *[
+            lambda statement=statement: nanoseconds(statement, CALLS // 2, **names)
+            for statement in (
+                "pass",
+                "function(7)",
+                "traced_function(7)",
+                "for _ in generator(): pass",
+                "for _ in traced_generator(): pass",
+                "run(coroutine())",
+                "run(traced_coroutine())",
+                "with nullcontext(): pass",
+                "with payment(42): pass",
+                "with shop.span('payment', id=42): pass",
+            )
+        ]
+    )
+    loop, call, traced_call, started, traced_start, awaited, traced_await, block, declared, named = costs
+    call, traced_call = call - loop, traced_call - loop
+    print()
+    show("a call of a Python function", call, call)
+    show("the same with @shop.traced, not traced", traced_call, call, 1.6)
+    show("a generator from start to end", started, started)
+    show("the same with @shop.traced, not traced", traced_start, started, 1.5)
+    show("a coroutine from start to end", awaited, awaited)
+    show("the same with @shop.traced, not traced", traced_await, awaited, 1.5)
+    show("with contextlib.nullcontext()", block, block)
+    show("with a span of define_span, not traced", declared, block, 1.0)
+    show("with shop.span('payment', id=42), not traced", named, block, 1.3)
+
+
 class InC:
     """The C program above, on the same site."""
 
@@ -179,6 +235,7 @@ def main():
         shop.load()
         print(f"CPython {sys.version.split()[0]}, Linux {os.uname().release}, {os.uname().machine}; medians")
         untraced(probe, directory)
+        untraced_spans(shop)
         if os.geteuid() == 0 and shutil.which("gcc"):
             traced(directory)
         declared = "from usdtkit import Provider; s = Provider('shop'); s.probe('order', order_id='u64'); s.load()"

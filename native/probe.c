@@ -30,10 +30,7 @@ const volatile uint8_t recording = 0xff;
 typedef void stub12(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
                     uint64_t, uint64_t);
 
-/* Clears a RecursionError or a MemoryError and returns 0: the caller would not have met it without this probe.
- * Returns -1 with any other exception set, because the Python code that it comes from has decided that the caller
- * must see it. */
-static int clear_resource_error(void) {
+int clear_resource_error(void) {
     if (!PyErr_ExceptionMatches(PyExc_RecursionError) && !PyErr_ExceptionMatches(PyExc_MemoryError)) return -1;
     PyErr_Clear();
     return 0;
@@ -225,11 +222,13 @@ static PyObject *lazy(PyObject *object, PyObject *function) {
     return lazy_armed(self, site, function);
 }
 
-static PyObject *get_enabled(PyObject *object, void *Py_UNUSED(closure)) {
-    Probe *self = (Probe *)object;
+int is_enabled(Probe *self) {
     const volatile uint8_t *site = site_of(self);
-    if (!armed(self, site)) Py_RETURN_FALSE;
-    int traced = load_and_check(self, &site);
+    return armed(self, site) ? load_and_check(self, &site) : 0;
+}
+
+static PyObject *get_enabled(PyObject *object, void *Py_UNUSED(closure)) {
+    int traced = is_enabled((Probe *)object);
     return traced < 0 ? NULL : PyBool_FromLong(traced);
 }
 

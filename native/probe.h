@@ -4,6 +4,9 @@
  *   probe_values.c   a Python value → operands, and operands → what a tracer reads of them
  *   probe_declare.c  a checked declaration → a Probe object; the quick way to declare one
  *   probe_load.c     a provider file → mapped stubs, bound to probes; what a forked child has to renew
+ *   probe_live.c     one stretch of work: fires the two probes of a span, and knows the span around it
+ *   probe_span.c     a declared span, which makes stretches of work; the quick way to find one by its name
+ *   probe_traced.c   a function with a span around each call
  *   probe_module.c   the functions and the state of the module
  *
  * All names here are hidden, so that a call from one file to another is a direct one, without a procedure linkage
@@ -74,9 +77,12 @@ typedef struct {
 enum drops { RAISES, DROPS, DROPS_UNLESS_RECORDED };
 
 struct state {
-    PyTypeObject *probe_type, *declarer_type;
+    PyTypeObject *probe_type, *declarer_type, *live_type, *awaited_type, *span_type, *span_by_name_type, *traced_type;
     PyObject *report_drop;  /* report_drop(probe, exception) -> an exception to raise, or None; NULL until it is set */
     PyObject *package_path; /* code in files whose names begin so declares probes for others; NULL until it is set */
+    PyObject *untraced;     /* the LiveSpan of all spans that nobody traces: it does nothing */
+    PyObject *current;      /* a ContextVar: the innermost LiveSpan that has begun, or None; NULL in a module that ends */
+    PyObject *foreign;      /* foreign() -> (trace id, span id) of another SDK's span around us, or None; NULL until set */
 };
 
 /* A probe's site points to `unloaded` until the probe is loaded. `pristine` is 0 until then, so the first use of the
@@ -123,6 +129,13 @@ static inline const volatile uint8_t *unrecorded_site(Probe *self) {
 
 extern PyType_Spec probe_spec;
 PyObject *fire(PyObject *probe, PyObject *const *args, size_t nargsf, PyObject *kwnames);
+/* Clears a RecursionError or a MemoryError and returns 0: the caller would not have met it without this probe. Returns
+ * -1 with any other exception set, because the Python code that it comes from has decided that the caller must see
+ * it. */
+int clear_resource_error(void);
+/* Whether somebody traces or records the probe: 1 or 0, or -1 with an exception. Loads the probe if that has not been
+ * done. */
+int is_enabled(Probe *self);
 
 /* probe_values.c */
 
@@ -158,7 +171,64 @@ PyObject *probe_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 PyObject *load(PyObject *module, PyObject *args);
 PyObject *optimises(PyObject *module, PyObject *none);
 
+/* probe_live.c */
+
+/* One stretch of work. Without probes it is that of a span that nobody traces. It is kept by each context in which it
+ * was current, also after its end, so that what a task starts later still has a parent. */
+typedef struct LiveSpan {
+    PyObject_VAR_HEAD
+    Probe *start, *done;
+    struct LiveSpan *outer;  /* what was current before it */
+    PyObject *trace_id;      /* a str of 32 hexadecimal digits; NULL before it begins */
+    PyObject *names;         /* of the named values at the end of `values`, or NULL */
+    uint64_t number, began;  /* `began` in ns of CLOCK_MONOTONIC; 0 before and after */
+    uint8_t left;            /* it ended where it was not the current one; whoever finds it goes on to `outer` */
+    PyObject *values[];      /* of the start probe; cleared as soon as that was fired */
+} LiveSpan;
+
+/* The first arguments of a start probe: the span's number, its parent's number, the trace id. */
+enum { NUMBER, PARENT, TRACE_ID, OWN_VALUES };
+
+extern PyType_Spec live_spec, awaited_spec;
+/* A stretch of work that has not begun, with the values of a call. NULL with an exception if memory is short. */
+LiveSpan *new_live(struct state *state, Probe *start, Probe *done, PyObject *const *values, Py_ssize_t count,
+                   PyObject *names);
+/* Fires the start. Returns 0; or -1 with an exception, and then the end does nothing. */
+int begin_live(struct state *state, LiveSpan *self);
+/* Fires the end; `kind` is the type of the exception that leaves the work, or NULL. Returns 0, or -1 with an
+ * exception. */
+int end_live(struct state *state, LiveSpan *self, PyObject *kind);
+
+/* probe_span.c */
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject *name;
+    Probe *start, *done;
+    PyObject *untraced; /* that of the module's state */
+} Span;
+
+extern PyType_Spec span_spec, span_by_name_spec;
+
+/* Whether nobody traces either end, as far as two bytes tell. A span that is not loaded yet looks traced. */
+static inline int plainly_untraced(Span *self) {
+    return !armed(self->start, site_of(self->start)) && !armed(self->done, site_of(self->done));
+}
+
+/* The same for certain: 1 if somebody traces one of its ends, 0 if not, -1 with an exception. */
+static inline int is_traced(Span *self) {
+    int start = is_enabled(self->start);
+    return start ? start : is_enabled(self->done);
+}
+
+/* probe_traced.c */
+
+extern PyType_Spec traced_spec;
+
 /* probe_module.c */
+
+uint64_t next_span_number(void);
 
 static inline struct state *state_of(Probe *self) { return PyType_GetModuleState(Py_TYPE(self)); }
 /* `object` as a Probe of this module, or NULL with a TypeError. */

@@ -53,10 +53,19 @@ static PyObject *on_drop(PyObject *module, PyObject *args) {
 
 /* All threads and interpreters of a process share one count. A forked child goes on with its own copy and another
  * pid. */
-static PyObject *span_number(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+uint64_t next_span_number(void) {
     static uint32_t count;
     uint32_t number = __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED);
-    return PyLong_FromUnsignedLongLong((uint64_t)getpid() << 32 | number);
+    return (uint64_t)getpid() << 32 | number;
+}
+
+static PyObject *span_number(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+    return PyLong_FromUnsignedLongLong(next_span_number());
+}
+
+static PyObject *on_span(PyObject *module, PyObject *foreign) {
+    Py_XSETREF(((struct state *)PyModule_GetState(module))->foreign, Py_NewRef(foreign));
+    Py_RETURN_NONE;
 }
 
 static PyObject *columns(PyObject *module, PyObject *probes) {
@@ -86,6 +95,8 @@ static PyObject *columns(PyObject *module, PyObject *probes) {
 
 static PyMethodDef methods[] = {
     {"span_number", span_number, METH_NOARGS, "span_number() -> a number that no other span has now"},
+    {"on_span", on_span, METH_O,
+     "on_span(foreign): foreign() returns the trace id and the span id of another SDK's span, or None"},
     {"columns", columns, METH_O, "columns(probes) -> tuples of their names, docs, stabilities and canonical arguments"},
     {"load", load, METH_VARARGS,
      "load(path, probes, pristine, offset, stride, renewed=0): map a library for good and bind probes to its stubs"},
@@ -112,14 +123,32 @@ static PyObject *type_names(void) {
     return names;
 }
 
+/* The types that Python code makes objects of, and those that only C code does. */
+static int add_types(PyObject *module, struct state *state) {
+    const struct {
+        PyType_Spec *spec;
+        PyTypeObject **type;
+        int is_public;
+    } types[] = {
+        {&probe_spec, &state->probe_type, 1},   {&declarer_spec, &state->declarer_type, 1},
+        {&live_spec, &state->live_type, 1},     {&awaited_spec, &state->awaited_type, 0},
+        {&span_spec, &state->span_type, 1},     {&span_by_name_spec, &state->span_by_name_type, 1},
+        {&traced_spec, &state->traced_type, 1},
+    };
+    for (size_t at = 0; at < sizeof types / sizeof *types; at++) {
+        *types[at].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[at].spec, NULL);
+        if (!*types[at].type || (types[at].is_public && PyModule_AddType(module, *types[at].type) < 0)) return -1;
+    }
+    state->probe_type->tp_vectorcall = probe_vectorcall;
+    return 0;
+}
+
 static int module_exec(PyObject *module) {
     struct state *state = PyModule_GetState(module);
-    state->probe_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &probe_spec, NULL);
-    if (!state->probe_type) return -1;
-    state->probe_type->tp_vectorcall = probe_vectorcall;
-    state->declarer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &declarer_spec, NULL);
-    if (!state->declarer_type || PyModule_AddType(module, state->declarer_type) < 0) return -1;
-    if (PyModule_AddType(module, state->probe_type) < 0) return -1;
+    if (add_types(module, state) < 0) return -1;
+    state->current = PyContextVar_New("usdtkit_span", NULL);
+    state->untraced = state->current ? state->live_type->tp_alloc(state->live_type, 0) : NULL;
+    if (!state->untraced || PyModule_AddObjectRef(module, "UNTRACED", state->untraced) < 0) return -1;
     PyObject *names = type_names();
     int result = names ? PyModule_AddObjectRef(module, "TYPES", names) : -1;
     Py_XDECREF(names);
@@ -130,7 +159,15 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct state *state = PyModule_GetState(module);
     Py_VISIT(state->probe_type);
     Py_VISIT(state->declarer_type);
+    Py_VISIT(state->live_type);
+    Py_VISIT(state->awaited_type);
+    Py_VISIT(state->span_type);
+    Py_VISIT(state->span_by_name_type);
+    Py_VISIT(state->traced_type);
     Py_VISIT(state->report_drop);
+    Py_VISIT(state->untraced);
+    Py_VISIT(state->current);
+    Py_VISIT(state->foreign);
     return 0;
 }
 
@@ -138,8 +175,16 @@ static int module_clear(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     Py_CLEAR(state->probe_type);
     Py_CLEAR(state->declarer_type);
+    Py_CLEAR(state->live_type);
+    Py_CLEAR(state->awaited_type);
+    Py_CLEAR(state->span_type);
+    Py_CLEAR(state->span_by_name_type);
+    Py_CLEAR(state->traced_type);
     Py_CLEAR(state->report_drop);
     Py_CLEAR(state->package_path);
+    Py_CLEAR(state->untraced);
+    Py_CLEAR(state->current);
+    Py_CLEAR(state->foreign);
     return 0;
 }
 

@@ -1,7 +1,8 @@
 """The compiled module behind `usdtkit.Probe`. Its source is native/probe.c and native/probe_*.c."""
 
-from collections.abc import Callable
-from typing import Generic, ParamSpec, final
+from collections.abc import Awaitable, Callable
+from types import FunctionType, TracebackType
+from typing import Any, Generic, ParamSpec, final
 
 from usdtkit.probes.declaration import Shape
 
@@ -94,6 +95,75 @@ class Declarer:
         drops: int,
     ) -> None: ...
     def __call__(self, name: str, /, *more: object, **named: object) -> Probe[...]: ...
+
+@final
+class LiveSpan:
+    """One stretch of work, for one `with` or `async with`. While nobody traces, all are one that does nothing."""
+
+    def __enter__(self) -> LiveSpan:
+        """Fire the start. What begins now in the same context is within this span."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Fire the end."""
+    def __aenter__(self) -> Awaitable[LiveSpan]: ...
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> Awaitable[None]: ...
+    def pause(self) -> None:
+        """Make the span around this one the current one, until `resume`; for a generator that yields."""
+    def resume(self) -> None:
+        """Undo `pause`, perhaps in another context."""
+
+UNTRACED: LiveSpan
+"""The stretch of work of every span that nobody traces."""
+
+@final
+class Span(Generic[_P]):
+    """A declared span. Called with its values it returns a `LiveSpan`. Made by `Provider.define_span`."""
+
+    def __init__(self, name: str, start: Probe[...], done: Probe[...]) -> None: ...
+    def __call__(self, /, *values: _P.args, **named: _P.kwargs) -> LiveSpan:
+        """Return a stretch of work with these values of the declared arguments."""
+    @property
+    def name(self) -> str:
+        """Its name: `payment` of payment__start and payment__done."""
+    @property
+    def start(self) -> Probe[...]:
+        """The probe that fires at its begin."""
+    @property
+    def done(self) -> Probe[...]:
+        """The probe that fires at its end."""
+    @property
+    def enabled(self) -> bool:
+        """Whether a tracer is attached to its start or its end."""
+
+@final
+class SpanByName:
+    """Calls the span of `spans` that its first value names, or else `general`, which is Provider.span."""
+
+    def __init__(self, general: Callable[..., LiveSpan], spans: dict[str, Span[...]]) -> None: ...
+    def __call__(self, name: str, /, **values: object) -> LiveSpan: ...
+
+@final
+class Traced:
+    """A function with a span around each call. While nobody traces, a call of it calls the function.
+
+    While somebody does, `values(args, kwargs)` returns the values of the span, unless it is None. A `wrapper`, if there
+    is one, is called in place of the function, and makes the span itself.
+    """
+
+    def __init__(
+        self,
+        function: FunctionType,
+        span: Span[...],
+        values: Callable[[tuple[Any, ...], dict[str, Any]], tuple[object, ...]] | None,
+        wrapper: Callable[..., Any] | None,
+    ) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+def on_span(foreign: Callable[[], tuple[str, int] | None], /) -> None:
+    """Ask foreign() for trace id and span id where a span begins, if the program has imported opentelemetry."""
 
 def span_number() -> int:
     """Return a number of 64 bits that no other span of this process has, nor one of another running process."""

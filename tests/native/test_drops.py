@@ -324,7 +324,7 @@ def test_two_declarations_that_differ_are_told_with_what_differs_and_where():
         assert f"{__file__}:{line}," in str(caught.value)
         assert str(caught.value).endswith(f"{__file__}:{caught.traceback[0].lineno + 1}")
     shop.define_span("work", id="u64")
-    with pytest.raises(UsageError, match=r"\(span: u64, id: u64\) at .*test_drops") as caught:
+    with pytest.raises(UsageError, match=r"trace_id: str, id: u64\) at .*test_drops") as caught:
         shop.define_span("work", id="u32")
 
 

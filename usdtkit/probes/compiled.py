@@ -14,10 +14,21 @@ except ImportError:
         from usdtkit.probes import silent as native
 
 if TYPE_CHECKING:
+    from usdtkit._probe import UNTRACED as UNTRACED
     from usdtkit._probe import Declarer as Declarer
+    from usdtkit._probe import LiveSpan as LiveSpan
     from usdtkit._probe import Probe as Probe
-    from usdtkit._probe import span_number as span_number
+    from usdtkit._probe import Span as Span
+    from usdtkit._probe import SpanByName as SpanByName
+    from usdtkit._probe import Traced as Traced
 else:
-    Declarer, Probe, span_number = native.Declarer, native.Probe, native.span_number
+    Declarer, Probe = native.Declarer, native.Probe
+    LiveSpan, Span, SpanByName, Traced, UNTRACED = (
+        native.LiveSpan,
+        native.Span,
+        native.SpanByName,
+        native.Traced,
+        native.UNTRACED,
+    )
 
-__all__ = ["Declarer", "Probe", "native", "span_number"]
+__all__ = ["UNTRACED", "Declarer", "LiveSpan", "Probe", "Span", "SpanByName", "Traced", "native"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final, overload
 
 from usdtkit.errors import UsageError
 from usdtkit.probes import registry
-from usdtkit.probes.compiled import Declarer, Probe, native
+from usdtkit.probes.compiled import Declarer, LiveSpan, Probe, Span, SpanByName, native
 from usdtkit.probes.declaration import (
     MAX_DOC,
     NOPS,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from usdtkit.probes.spans import LiveSpan, Span
     from usdtkit.probes.traced import Decorator
 
 __all__ = ["Probe", "Provider"]
@@ -114,7 +113,9 @@ class Provider:
         self._declare = Declarer(self.probe, name, self._load_on_use, self._declared, known_shapes, self._drops)
         self._renew_quick()
         self.__dict__["probe"] = self._declare
-        self._spans: dict[str, Span] = {}
+        # In the same way `span` is replaced, which finds the spans that are declared already.
+        self._spans: dict[str, Span[...]] = {}
+        self.__dict__["span"] = SpanByName(self.span, self._spans)
         self._decorator: Decorator | None = None
 
     def _renew_quick(self) -> None:
@@ -213,8 +214,8 @@ class Provider:
 
     def define_span(
         self, name: str, arguments: Mapping[str, object] | None = None, /, *, doc: str = "", **more: object
-    ) -> Span:
-        """Declare NAME__start and NAME__done for a stretch of work. Types are those of `probe`, at most 11 operands.
+    ) -> Span[...]:
+        """Declare NAME__start and NAME__done for a stretch of work. Types are those of `probe`, at most 9 operands.
 
         Start has `span` (u64, the same at both ends) before the arguments. Done has `span`, `latency_ns` and `error`,
         the name of the exception that left the block, or "".

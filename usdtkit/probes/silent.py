@@ -62,6 +62,65 @@ class Declarer:
         return self.__wrapped__(*values, **named)
 
 
+class LiveSpan:
+    """A stretch of work that nobody traces, for `with` or `async with`."""
+
+    def __enter__(self) -> LiveSpan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    async def __aenter__(self) -> LiveSpan:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    def pause(self) -> None:
+        """Do nothing: no other span is ever within this one."""
+
+    resume = pause
+
+
+UNTRACED = LiveSpan()
+
+
+class Span:
+    """A span that is never enabled."""
+
+    enabled = False
+
+    def __init__(self, name: str, start: Probe, done: Probe) -> None:
+        self.name, self.start, self.done = name, start, done
+
+    def __call__(self, /, *values: object, **named: object) -> LiveSpan:
+        self.start()
+        return UNTRACED
+
+    def __repr__(self) -> str:
+        return f"<Span {self.start.provider}:{self.name}>"
+
+    @classmethod
+    def __class_getitem__(cls, parameters: object) -> GenericAlias:
+        return GenericAlias(cls, parameters)
+
+
+class SpanByName:
+    """Always calls Provider.span, because there is no compiled way to find a span."""
+
+    def __init__(self, general: Callable[..., LiveSpan], spans: object) -> None:
+        self.__wrapped__ = general
+
+    def __call__(self, /, *values: Any, **named: Any) -> LiveSpan:
+        return self.__wrapped__(*values, **named)
+
+
+def Traced(function: Any, span: Span, values: object, wrapper: object) -> Any:
+    """Return the function itself, because no call of it is ever traced."""
+    return function
+
+
 def on_drop(report_drop: object, package_path: str) -> None:
     """Do nothing: no call is ever fired, so none is dropped."""
 
@@ -69,6 +128,10 @@ def on_drop(report_drop: object, package_path: str) -> None:
 def span_number() -> int:
     """Return 0: no span is ever traced, so numbers are not used."""
     return 0
+
+
+def on_span(foreign: object) -> None:
+    """Do nothing: no span ever has a parent."""
 
 
 def columns(probes: tuple[Probe, ...]) -> tuple[tuple[Any, ...], ...]:

@@ -1,20 +1,27 @@
 """Spans: a stretch of work as two probes, NAME__start and NAME__done. Done fires even if an exception ends the work.
 
-Input: declarations and values from `provider` and `traced`. Output: context managers, sync and async, that fire. While
-neither probe is traced, all spans are one shared object that does nothing.
+Input: declarations from `provider` and `traced`. Output: a `Span`, which makes a context manager for each stretch of
+work; both are written in C (native/probe_span.c, native/probe_live.c). Each start says which span is around it, so that
+a tracer can put the spans of a request into a tree.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
-from time import perf_counter_ns
-from types import TracebackType
 
 from usdtkit.errors import UsageError
-from usdtkit.probes.compiled import Probe, span_number
+from usdtkit.probes.compiled import Probe, Span, native
 from usdtkit.probes.declaration import MAX_DOC, argument, check_arguments, check_name, check_text
+from usdtkit.probes.drops import ask
 
 _ID = argument("u64", doc="the number of the span, the same at its start and its end")
+# The first arguments of every start probe, as native/probe_live.c fires them.
+_START = {
+    "span": _ID,
+    "parent_span": argument("u64", doc="the number of the span around it, or 0"),
+    "trace_id": argument("str", doc="32 hexadecimal digits, the same for all spans of one trace"),
+}
 _DONE = {
     "span": _ID,
     "latency_ns": argument("u64", unit="ns"),
@@ -24,94 +31,16 @@ _DONE = {
 _TYPES: dict[type, str] = {bool: "bool", int: "i64", float: "f64", str: "str", bytes: "bytes"}
 
 
-class LiveSpan:
-    """One stretch of work, for one `with` or `async with`. This class is for an untraced one and does nothing."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> LiveSpan:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        return None
-
-    async def __aenter__(self) -> LiveSpan:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, traceback)
-
-
-class _TracedSpan(LiveSpan):
-    __slots__ = ("_done", "_id", "_named", "_start", "_started_at", "_values")
-
-    def __init__(
-        self, start: Probe[...], done: Probe[...], values: tuple[object, ...], named: Mapping[str, object]
-    ) -> None:
-        self._start, self._done, self._values, self._named = start, done, values, named
-        self._started_at: int | None = None
-
-    def __enter__(self) -> LiveSpan:
-        self._id = span_number()
-        self._start(self._id, *self._values, **self._named)
-        self._started_at = perf_counter_ns()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        started_at = self._started_at
-        if started_at is None:
-            return  # it was never entered, which an ExitStack allows: then neither end fires
-        latency = perf_counter_ns() - started_at
-        # A metaclass of the program's may compute the name. `lazy` drops and counts what that raises.
-        self._done.lazy(lambda: (self._id, latency, kind.__name__ if kind else ""))
-
-
-UNTRACED = LiveSpan()
-
-
-class Span:
-    """A declared span. Called with its values it returns a `LiveSpan`. Made by `Provider.define_span`."""
-
-    def __init__(self, name: str, start: Probe[...], done: Probe[...]) -> None:
-        self.name, self.start, self.done = name, start, done
-
-    def __repr__(self) -> str:
-        return f"<Span {self.start.provider}:{self.name}>"
-
-    @property
-    def enabled(self) -> bool:
-        """Whether a tracer is attached to its start or its end."""
-        return self.start.enabled or self.done.enabled
-
-    def __call__(self, /, *values: object, **named: object) -> LiveSpan:
-        """Return a stretch of work with these values of the declared arguments."""
-        if self.start.enabled or self.done.enabled:
-            try:
-                return _TracedSpan(self.start, self.done, values, named)
-            except RecursionError:
-                return UNTRACED  # the caller has used up the stack, and must go on as if nobody traced
-        return UNTRACED
-
-
 def declare_span(
     declare: Callable[..., Probe[...]], provider: str, name: str, arguments: Mapping[str, object], doc: str
-) -> Span:
+) -> Span[...]:
     """Declare the two probes of a span by `declare`, which is `Provider.probe` of this provider. Raises UsageError."""
     what = f"span {provider}:{name}"
     check_name("a span", name)
     check_text(f"the doc of {what}", doc, MAX_DOC)
-    if "span" in arguments:
-        raise UsageError(
-            f"an argument of {what} cannot be called 'span'",
-            hint="each span has it already, as its number",
-        )
-    declared = {"span": _ID, **arguments}
+    for taken in _START.keys() & arguments.keys():
+        raise UsageError(f"an argument of {what} cannot be called {taken!r}", hint="each span has it already")
+    declared = {**_START, **arguments}
     # Arguments and names are checked before the first probe is declared, so that a mistake leaves no half of a span.
     check_arguments(what, declared)
     check_name("the end of a span", f"{name}__done")
@@ -125,3 +54,19 @@ def declare_span(
 def types_of(values: Mapping[str, object]) -> dict[str, object]:
     """Return the types of a span's arguments by the first values that it gets."""
     return {name: _TYPES.get(type(value), "json") for name, value in values.items()}
+
+
+def _foreign() -> tuple[str, int] | None:
+    """Return trace id and span id of the span of OpenTelemetry that is current, or None.
+
+    It is called only if the application has imported opentelemetry. What that raises must not reach the caller.
+    """
+
+    def context() -> tuple[str, int] | None:
+        found = sys.modules["opentelemetry.trace"].get_current_span().get_span_context()
+        return (f"{found.trace_id:032x}", int(found.span_id)) if found.is_valid else None
+
+    return ask(context, None)
+
+
+native.on_span(_foreign)

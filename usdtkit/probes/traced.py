@@ -1,7 +1,8 @@
 """Functions, classes and modules → the same ones with a span around each call.
 
 Input: the thing that `Provider.traced` decorates. Output: wrappers that keep its kind and signature (a coroutine
-function stays one, and so does a generator). While nobody traces, they cost one more call. They fire through `spans`.
+function stays one, and so does a generator). They are `Traced` objects, written in C (native/probe_traced.c), and call
+the function itself while nobody traces.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from usdtkit.errors import UsageError
-from usdtkit.probes.spans import UNTRACED, LiveSpan, Span
+from usdtkit.probes.compiled import UNTRACED, LiveSpan, Span, Traced
 
 # The longest name of a span: __start is appended to it.
 _MAX_NAME = 56
@@ -29,7 +30,7 @@ Values = Callable[[tuple[Any, ...], dict[str, Any]], tuple[object, ...]]
 class Decorator:
     """Traces functions as spans of one provider. `define_span` is that method of the provider."""
 
-    def __init__(self, define_span: Callable[..., Span]) -> None:
+    def __init__(self, define_span: Callable[..., Span[...]]) -> None:
         self._define_span = define_span
         self._origins: dict[str, str] = {}  # name of a span → module and qualified name of its function
 
@@ -117,14 +118,22 @@ def _values_of(function: FunctionType, arguments: Mapping[str, object]) -> Value
     return values
 
 
-def _wrap(span: Span, function: FunctionType, values: Values | None) -> Any:
-    start, done = span.start, span.done
+def _wrap(span: Span[...], function: FunctionType, values: Values | None) -> Any:
+    wrapper = _wrapper(span, function, values)
+    traced = functools.update_wrapper(Traced(function, span, values, wrapper), function)
+    # A class makes these class methods by itself only if they are functions written in Python.
+    return classmethod(traced) if function.__name__ in ("__init_subclass__", "__class_getitem__") else traced
+
+
+def _wrapper(span: Span[...], function: FunctionType, values: Values | None) -> Callable[..., Any] | None:
+    """Return what is called in place of the function while somebody traces, if the work goes on after a call returns.
+
+    It is of the same kind as the function, so that what it returns is too.
+    """
 
     def live(args: tuple[Any, ...], kwargs: dict[str, Any]) -> LiveSpan:
         try:
-            if values is None or not (start.enabled or done.enabled):
-                return span()
-            return span(*values(args, kwargs))
+            return span() if values is None else span(*values(args, kwargs))
         except (TypeError, RecursionError, MemoryError):
             # Either the function does not take these arguments, and raises that itself; or stack or memory is short.
             return UNTRACED
@@ -134,30 +143,35 @@ def _wrap(span: Span, function: FunctionType, values: Values | None) -> Any:
 
         @functools.wraps(function)
         async def traced_coroutine(*args: Any, **kwargs: Any) -> Any:
-            if not (start.enabled or done.enabled):
-                return await function(*args, **kwargs)
             with live(args, kwargs):
                 return await function(*args, **kwargs)
 
         return traced_coroutine
+    # What uses a generator is not within its span, which is therefore paused while the generator is not running. Values
+    # and exceptions on their way are in `given` and nowhere else, so that they live no longer than without the wrapper,
+    # and no exception is being handled while the generator runs.
     if flags & _ASYNC_GENERATOR:
 
         @functools.wraps(function)
         async def traced_async_generator(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             generator = function(*args, **kwargs)
-            with live(args, kwargs):
+            given: list[Any] = [None]
+            step = generator.asend
+            with live(args, kwargs) as work:
                 try:
-                    value = await generator.asend(None)
                     while True:
+                        given.append(await step(given.pop()))
+                        work.pause()
                         try:
-                            sent = yield value
-                        except GeneratorExit:
-                            await generator.aclose()
-                            raise
+                            given.append((yield given.pop()))
+                            step = generator.asend
                         except BaseException as error:  # noqa: BLE001 what is thrown in is for the generator
-                            value = await generator.athrow(error)
-                        else:
-                            value = await generator.asend(sent)
+                            given.append(error)
+                            step = generator.athrow
+                        work.resume()
+                        if step == generator.athrow and isinstance(given[-1], GeneratorExit):
+                            await generator.aclose()
+                            raise given.pop()
                 except StopAsyncIteration:
                     return
 
@@ -166,16 +180,26 @@ def _wrap(span: Span, function: FunctionType, values: Values | None) -> Any:
 
         @functools.wraps(function)
         def traced_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with live(args, kwargs):
-                return (yield from function(*args, **kwargs))
+            generator = function(*args, **kwargs)
+            given: list[Any] = [None]
+            step: Callable[[Any], Any] = generator.send
+            with live(args, kwargs) as work:
+                try:
+                    while True:
+                        given.append(step(given.pop()))
+                        work.pause()
+                        try:
+                            given.append((yield given.pop()))
+                            step = generator.send
+                        except BaseException as error:  # noqa: BLE001 what is thrown in is for the generator
+                            given.append(error)
+                            step = generator.throw
+                        work.resume()
+                        if step == generator.throw and isinstance(given[-1], GeneratorExit):
+                            generator.close()
+                            raise given.pop()
+                except StopIteration as stop:
+                    return stop.value
 
         return traced_generator
-
-    @functools.wraps(function)
-    def traced_function(*args: Any, **kwargs: Any) -> Any:
-        if not (start.enabled or done.enabled):
-            return function(*args, **kwargs)
-        with live(args, kwargs):
-            return function(*args, **kwargs)
-
-    return traced_function
+    return None
