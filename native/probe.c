@@ -94,6 +94,11 @@ static void call_stub(const volatile uint8_t *site, const uint64_t *v) {
     ((stub12 *)(uintptr_t)site)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11]);
 }
 
+static void call_counted_stub(Probe *self, const volatile uint8_t *site, const uint64_t *operands) {
+    __atomic_fetch_add(&self->counts->fired, 1, __ATOMIC_RELAXED);
+    call_stub(site, operands);
+}
+
 /* Calls the recorder with the values as a tracer would read them, and fires the stub too if somebody also traces it. */
 static int record(Probe *self, const uint64_t *operands) {
     PyObject *recorder;
@@ -102,7 +107,7 @@ static int record(Probe *self, const uint64_t *operands) {
     recorder = Py_XNewRef(self->recorder);
     stub = self->silenced ? NULL : self->stub;
     Py_END_CRITICAL_SECTION();
-    if (stub && armed(self, stub)) call_stub(stub, operands);
+    if (stub && armed(self, stub)) call_counted_stub(self, stub, operands);
     if (!recorder) return 0; /* another thread has ended the recording meanwhile */
     PyObject *values = PyTuple_New(self->count), *result = NULL;
     int operand = 0;
@@ -132,7 +137,7 @@ static int reject(Probe *self, const volatile uint8_t *site) {
     PyErr_Fetch(&type, &reason, &traceback);
     PyErr_NormalizeException(&type, &reason, &traceback);
     if (traceback) PyException_SetTraceback(reason, traceback);
-    __atomic_fetch_add(&self->dropped, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&self->counts->dropped, 1, __ATOMIC_RELAXED);
     const volatile uint8_t *stub = site == &recording ? (self->silenced ? NULL : self->stub) : site;
     if (stub) {
         static const uint64_t zeros[MAX_OPERANDS];
@@ -145,7 +150,7 @@ static int reject(Probe *self, const volatile uint8_t *site) {
     if (!raised) {
         result = clear_resource_error();
     } else if (PyExceptionInstance_Check(raised)) {
-        __atomic_fetch_sub(&self->dropped, 1, __ATOMIC_RELAXED);
+        __atomic_fetch_sub(&self->counts->dropped, 1, __ATOMIC_RELAXED);
         /* Restored with its own traceback, because to raise it anew would change its context. */
         PyErr_Restore(Py_NewRef(Py_TYPE(raised)), Py_NewRef(raised), PyException_GetTraceback(raised));
         result = -1;
@@ -162,7 +167,7 @@ static int fire_values(Probe *self, const volatile uint8_t *site, PyObject *cons
     int result = 0;
     if (convert_values(self, values, &operands) < 0) result = reject(self, site);
     else if (site == &recording) result = record(self, operands.values);
-    else call_stub(site, operands.values);
+    else call_counted_stub(self, site, operands.values);
     /* Not before `reject`: an exception may refer to a value that only `operands` still owns. */
     release_operands(&operands);
     return result;
@@ -232,8 +237,12 @@ static PyObject *get_enabled(PyObject *object, void *Py_UNUSED(closure)) {
     return traced < 0 ? NULL : PyBool_FromLong(traced);
 }
 
+static PyObject *get_fired(PyObject *object, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(&((Probe *)object)->counts->fired, __ATOMIC_RELAXED));
+}
+
 static PyObject *get_dropped(PyObject *object, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(__atomic_load_n(&((Probe *)object)->dropped, __ATOMIC_RELAXED));
+    return PyLong_FromUnsignedLongLong(__atomic_load_n(&((Probe *)object)->counts->dropped, __ATOMIC_RELAXED));
 }
 
 static PyObject *get_arguments(PyObject *object, void *Py_UNUSED(closure)) {
@@ -318,6 +327,7 @@ static PyMemberDef probe_members[] = {
 
 static PyGetSetDef probe_getset[] = {
     {"enabled", get_enabled, NULL, "whether a tracer is attached to this probe now", NULL},
+    {"fired", get_fired, NULL, "number of calls that this process has fired while somebody traced the probe", NULL},
     {"dropped", get_dropped, NULL, "number of calls that could not be fired while somebody traced the probe", NULL},
     {"arguments", get_arguments, NULL, "(name, type) of each argument, in order", NULL},
     {"path", get_path, NULL, "the file that carries the probe; None before it is loaded", NULL},

@@ -7,6 +7,7 @@
  *   probe_live.c     one stretch of work: fires the two probes of a span, and knows the span around it
  *   probe_span.c     a declared span, which makes stretches of work; the quick way to find one by its name
  *   probe_traced.c   a function with a span around each call
+ *   probe_report.c   the counters of all probes, where other processes can read them
  *   probe_module.c   the functions and the state of the module
  *
  * All names here are hidden, so that a call from one file to another is a direct one, without a procedure linkage
@@ -51,6 +52,11 @@ static inline int operands_of(const struct type *type) { return type->kind == BY
 
 /* The Probe object */
 
+/* Calls that reached a tracer, and calls that could not be fired. */
+struct counts {
+    uint64_t fired, dropped;
+};
+
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
@@ -63,7 +69,8 @@ typedef struct {
     uint8_t silenced;
     uint8_t types[MAX_OPERANDS];   /* of each argument, its number in `argument_types` */
     const volatile uint8_t *stub;  /* NULL until the probe is loaded */
-    uint64_t dropped;
+    struct counts *counts;         /* in the report of this process; `own` if it has no entry there */
+    struct counts own;
     PyObject *provider, *name, *doc, *stability;
     PyObject *shape;               /* a tuple that probes with the same arguments share */
     PyObject *loader;
@@ -225,6 +232,12 @@ static inline int is_traced(Span *self) {
 /* probe_traced.c */
 
 extern PyType_Spec traced_spec;
+
+/* probe_report.c */
+
+/* The counters of the probe at this site in the report of this process, or NULL. */
+struct counts *report_probe(PyObject *provider, PyObject *name, const volatile uint8_t *site, uint8_t pristine);
+PyObject *report(PyObject *module, PyObject *content);
 
 /* probe_module.c */
 

@@ -90,6 +90,7 @@ static PyObject *make_probe(PyTypeObject *type, PyObject *const *values, int dro
     self->place = place;
     self->vectorcall = fire;
     self->site = &unloaded;
+    self->counts = &self->own;
     self->drops = (uint8_t)drops;
     self->provider = Py_NewRef(values[0]);
     self->name = Py_NewRef(values[1]);

@@ -31,6 +31,12 @@ static void bind(Probe *self, const volatile uint8_t *stub, uint8_t pristine, Py
         PyObject *previous = self->path;
         self->path = Py_NewRef(path);
         Py_DECREF(previous);
+        struct counts *counts = report_probe(self->provider, self->name, stub, pristine);
+        if (counts) {
+            /* What has been dropped while the probe was recorded, before it was loaded. */
+            __atomic_fetch_add(&counts->dropped, self->own.dropped, __ATOMIC_RELAXED);
+            __atomic_store_n(&self->counts, counts, __ATOMIC_RELEASE);
+        }
         __atomic_store_n(&self->pristine, pristine, __ATOMIC_RELAXED);
         self->stub = stub;
     }

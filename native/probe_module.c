@@ -42,6 +42,12 @@ static PyObject *set_recorder(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* For usdtkit._python, which fires probes by itself. */
+static PyObject *counters(PyObject *module, PyObject *object) {
+    Probe *self = as_probe(module, object);
+    return self ? PyLong_FromVoidPtr(self->counts) : NULL;
+}
+
 static PyObject *on_drop(PyObject *module, PyObject *args) {
     struct state *state = PyModule_GetState(module);
     PyObject *report_drop, *package_path;
@@ -100,6 +106,8 @@ static PyMethodDef methods[] = {
     {"columns", columns, METH_O, "columns(probes) -> tuples of their names, docs, stabilities and canonical arguments"},
     {"load", load, METH_VARARGS,
      "load(path, probes, pristine, offset, stride, renewed=0): map a library for good and bind probes to its stubs"},
+    {"report", report, METH_O, "report(text) -> whether there was room for it in what other processes can read"},
+    {"counters", counters, METH_O, "counters(probe) -> the address of two numbers of 64 bits: fired and dropped"},
     {"silence", silence, METH_O, "silence(probe): it is not enabled any more, even if somebody traces it"},
     {"unsilence", unsilence, METH_O, "unsilence(probe): undo silence"},
     {"set_recorder", set_recorder, METH_VARARGS,

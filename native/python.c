@@ -48,10 +48,13 @@ static PyObject *bind(PyObject *Py_UNUSED(module), PyObject *args) {
     const char *name, *symbol;
     PyObject *path;
     unsigned char pristine;
-    if (!PyArg_ParseTuple(args, "sO&sb:bind", &name, PyUnicode_FSConverter, &path, &symbol, &pristine)) return NULL;
+    unsigned long long counters;
+    if (!PyArg_ParseTuple(args, "sO&sbK:bind", &name, PyUnicode_FSConverter, &path, &symbol, &pristine, &counters))
+        return NULL;
     void *site = find_site(path, symbol);
     int number = site ? number_of(name) : -1;
     if (number < 0) return NULL;
+    language_probes[number].fired = (uint64_t *)(uintptr_t)counters;
     language_probes[number].stub = (stub6 *)(uintptr_t)site;
     set_site(&language_probes[number].site, site, pristine);
     Py_RETURN_NONE;
@@ -102,7 +105,7 @@ static PyObject *interpreter(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(no
 }
 
 static PyMethodDef methods[] = {
-    {"bind", bind, METH_VARARGS, "bind(name, path, symbol, pristine): the site of a probe in a provider file"},
+    {"bind", bind, METH_VARARGS, "bind(name, path, symbol, pristine, counters): the site of a probe in a provider file"},
     {"bind_interpreter", bind_interpreter, METH_VARARGS,
      "bind_interpreter(name, address, pristine): a site in the interpreter's file, which the interpreter fires"},
     {"watch", watch_site, METH_VARARGS, "watch(path, symbol, pristine) -> the bit of another probe"},

@@ -47,10 +47,11 @@ struct site {
 };
 
 /* The probes of the provider `python`. A probe that the interpreter fires itself has a site and no stub, and one that
- * is not published has neither. */
+ * is not published has neither. `fired` is the counter of usdtkit._probe for it, which is there before the stub is. */
 struct language_probe {
     struct site site;
     stub6 *stub;
+    uint64_t *fired;
 };
 extern struct language_probe language_probes[COUNT];
 
@@ -73,7 +74,9 @@ static inline int armed(enum probe probe) { return is_traced(&language_probes[pr
 /* All six registers are set, because those that a probe does not use must not leak pointers of ours. */
 static inline void fire(enum probe probe, const void *a, const void *b, int64_t c, const void *d) {
     stub6 *stub = language_probes[probe].stub;
-    if (stub) stub((uintptr_t)a, (uintptr_t)b, (uint64_t)c, (uintptr_t)d, 0, 0);
+    if (!stub) return;
+    __atomic_fetch_add(language_probes[probe].fired, 1, __ATOMIC_RELAXED);
+    stub((uintptr_t)a, (uintptr_t)b, (uint64_t)c, (uintptr_t)d, 0, 0);
 }
 
 /* The UTF-8 of a text without a copy: that of an ASCII string is the string itself, others keep theirs. */

@@ -30,11 +30,16 @@ enum {
   MAP_DELETE = 3,
   MAP_NEXT_KEY = 4,
   PROG_LOAD = 5,
+  OBJECT_INFO = 15,
   RAW_TRACEPOINT_OPEN = 17,
+  TASK_FD_QUERY = 20,
   MAP_LOOKUP_BATCH = 24,
   LINK_CREATE = 28,
+  LINK_BY_ID = 30,
+  LINK_NEXT_ID = 31,
   ITER_CREATE = 33
 };
+enum { LINK_TYPE_UPROBE_MULTI = 12, FD_TYPE_UPROBE = 4, FD_TYPE_URETPROBE = 5 };
 enum { ATTACH_ITERATOR = 28, ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
 /* For the same reason: the system call open_tree (Linux 5.2), which has this number on all architectures, and a
  * flag. */
@@ -97,6 +102,29 @@ struct iterator_attr {
 struct link_perf_attr {
   uint32_t prog_fd, target_fd, attach_type, flags;
   uint64_t cookie;
+};
+
+struct id_attr {
+  uint32_t id, next_id, open_flags;
+};
+
+struct info_attr {
+  uint32_t bpf_fd, info_len;
+  uint64_t info;
+};
+
+/* The part of bpf_link_info that links of any type have, and that of uprobe_multi links (Linux 6.8). */
+struct link_info {
+  uint32_t type, id, prog_id, padding;
+  uint64_t path, offsets, ref_ctr_offsets, cookies;
+  uint32_t path_size, count, flags, pid;
+};
+
+struct task_fd_attr {
+  uint32_t pid, fd, flags, buf_len;
+  uint64_t buf;
+  uint32_t prog_id, fd_type;
+  uint64_t probe_offset, probe_addr;
 };
 
 static uint64_t address(const void *pointer) { return (uint64_t)(uintptr_t)pointer; }
@@ -221,6 +249,44 @@ int usdtkit_iterator(int program, uint32_t pid) {
   int iterator = bpf(ITER_CREATE, &b, sizeof b);
   close(link); /* the iterator holds it */
   return iterator;
+}
+
+int usdtkit_link_next(uint32_t number) {
+  struct id_attr a = {.id = number};
+  int result = bpf(LINK_NEXT_ID, &a, sizeof a);
+  return result < 0 ? result : (int)a.next_id;
+}
+
+static int link_info(int link, struct link_info *info) {
+  struct info_attr a = {.bpf_fd = (uint32_t)link, .info_len = sizeof *info, .info = address(info)};
+  return bpf(OBJECT_INFO, &a, sizeof a);
+}
+
+int usdtkit_link_uprobes(uint32_t number, char *path, uint32_t size, uint64_t *offsets, uint32_t *count,
+                         uint32_t *pid) {
+  struct id_attr a = {.id = number};
+  int link = bpf(LINK_BY_ID, &a, sizeof a);
+  if (link < 0) return link;
+  struct link_info info = {0};
+  int result = link_info(link, &info);
+  if (result == 0 && info.type == LINK_TYPE_UPROBE_MULTI) {
+    info = (struct link_info){.path = address(path), .path_size = size, .offsets = address(offsets), .count = *count};
+    result = link_info(link, &info);
+    if (result == -ENOSPC) result = 0; /* there are more sites than room */
+    *count = info.count;
+    *pid = info.pid;
+    if (result == 0) result = 1;
+  }
+  close(link);
+  return result;
+}
+
+int usdtkit_perf_uprobe_of(int pid, int descriptor, char *path, uint32_t size, uint64_t *offset) {
+  struct task_fd_attr a = {.pid = (uint32_t)pid, .fd = (uint32_t)descriptor, .buf_len = size, .buf = address(path)};
+  int result = bpf(TASK_FD_QUERY, &a, sizeof a);
+  if (result < 0) return result;
+  *offset = a.probe_offset;
+  return a.fd_type == FD_TYPE_UPROBE || a.fd_type == FD_TYPE_URETPROBE;
 }
 
 int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, const char *path, uint64_t offset,

@@ -33,6 +33,14 @@ int usdtkit_iterator(int program, uint32_t pid);
 int usdtkit_link_uprobe_multi(int program, uint32_t attach_type, const char *path, const uint64_t *offsets,
                               const uint64_t *refs, const uint64_t *cookies, uint32_t count, int on_return, int pid);
 
+/* The link whose number follows this one; -ENOENT after the last. */
+int usdtkit_link_next(uint32_t number);
+/* What a link of any process is attached to. Returns 1 for a uprobe_multi link, 0 for any other. `path` has room for
+ * `size` bytes. `count` has the room in `offsets` before the call, and the number of the link's sites after it. */
+int usdtkit_link_uprobes(uint32_t number, char *path, uint32_t size, uint64_t *offsets, uint32_t *count, uint32_t *pid);
+/* The same of a perf event with a program, which is a descriptor of another process: 1 for a uprobe, 0 for any other. */
+int usdtkit_perf_uprobe_of(int pid, int descriptor, char *path, uint32_t size, uint64_t *offset);
+
 /* One perf event for one offset. sysfs describes the uprobe PMU by `type`, `return_bit` and `ref_shift`. */
 int usdtkit_perf_uprobe(uint32_t type, uint32_t return_bit, uint32_t ref_shift, const char *path, uint64_t offset,
                         uint64_t ref, int on_return, int pid);

@@ -45,6 +45,9 @@ class Probe(Generic[_P]):
     def enabled(self) -> bool:
         """Whether a tracer is attached to this probe now."""
     @property
+    def fired(self) -> int:
+        """How many calls this process has fired while somebody traced. A forked child begins at 0."""
+    @property
     def dropped(self) -> int:
         """How many calls could not be fired while somebody traced, because of their values."""
     @property
@@ -179,6 +182,15 @@ def load(path: str, probes: tuple[Probe[...], ...], pristine: int, offset: int, 
     The first stub is at `offset` of the file, which is its virtual address too, and each further one `stride` bytes
     behind the one before. `pristine` is the first byte of each. In forked children `renewed` bytes of stubs are mapped
     anew. Raises OSError if the library cannot be loaded; then no probe is bound.
+    """
+
+def report(text: bytes) -> bool:
+    """Put what an integration says of itself where other processes can read it. Returns whether there was room."""
+
+def counters(probe: Probe[...]) -> int:
+    """Return the address of two numbers of 64 bits, how often a loaded probe has been fired and dropped.
+
+    They stay there as long as the process.
     """
 
 def silence(probe: Probe[...]) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 PROBES: tuple[str, ...]
 """The names of the probes, in the order of their numbers."""
 
-def bind(name: str, path: str, symbol: str, pristine: int, /) -> None:
+def bind(name: str, path: str, symbol: str, pristine: int, counters: int, /) -> None:
     """Say where the site of a probe is: at a symbol of a loaded provider file. Its first byte is `pristine`.
 
-    Raises OSError.
+    `counters` is what `usdtkit._probe.counters` returns for the probe. Raises OSError.
     """
 
 def bind_interpreter(name: str, address: int, pristine: int, /) -> None:

@@ -3,7 +3,7 @@
 Input: numbers or names of processes. Output: numbers. `usdtkit.scan` finds the files that processes run.
 """
 
-# ruff: noqa: PTH115, PTH123, PTH208 thousands of paths at a time, where pathlib's cost shows
+# ruff: noqa: PTH115, PTH119, PTH123, PTH208 thousands of paths at a time, where pathlib's cost shows
 
 from __future__ import annotations
 
@@ -70,6 +70,22 @@ def name_of(pid: int) -> str:
             return os.fsdecode(file.read().rstrip(b"\n"))
     except OSError:
         return "?"
+
+
+def title_of(pid: int) -> str:
+    """Return by what people know a process: of one that Python runs, the program and its first word; else its comm."""
+    name = name_of(pid)
+    if not name.startswith("python"):
+        return name
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(4096).split(b"\0")[1:]
+    except OSError:
+        return name
+    if b"-c" in words:
+        return name
+    program = [word for word in words if word and not word.startswith(b"-")][:2]
+    return os.fsdecode(b" ".join([os.path.basename(program[0]), *program[1:]])[:60]) if program else name
 
 
 def runs(tid: int) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 from usdtkit import instrument
 from usdtkit.errors import UsageError
 from usdtkit.instrument import redaction
+from usdtkit.instrument.engagement import VERBOSE
 
 SITE = Path(instrument.__file__).parent / "site"
 
@@ -44,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unredacted", action="store_true", help="let probes show query strings of URLs and parameters of queries"
     )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what has probes, on standard error")
     parser.add_argument("-X", "-W", dest="passed", metavar="OPTION", action=_Passed, help="Python's own options")
     parser.add_argument("--print-site", action="store_true", help="print the directory to put on PYTHONPATH, and exit")
     group = parser.add_mutually_exclusive_group()
@@ -81,6 +83,8 @@ def run(options: argparse.Namespace) -> int:
     # Our directory comes first, so that no other sitecustomize hides ours, which runs the other one.
     paths = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "USDTKIT_INSTRUMENT": json.dumps(installed)}
+    if options.verbose:
+        environment[VERBOSE] = "1"
     if options.unredacted:
         environment[redaction.VARIABLE] = "1"
     sys.stdout.flush()

@@ -1,5 +1,6 @@
 """What integrations record of the libraries that they wrap, in a process of its own."""
 
+import os
 import subprocess
 import sys
 
@@ -34,6 +35,27 @@ def test_a_library_of_which_nothing_is_wrapped(wrap, reason, imported):
     install = f"from usdtkit.instrument.imports import when_imported; when_imported('mine', 'colorsys', {wrap})"
     program = {"before": f"import colorsys\n{install}", "after": f"{install}\nimport colorsys"}[imported]
     assert engagements(program) == [f"mine colorsys  {reason}"]
+
+
+@pytest.mark.parametrize(("verbose", "says"), [("", False), ("0", False), ("1", True)])
+def test_what_standard_error_says(verbose, says):
+    """Without the variable, only of a library that is there and has nothing to wrap."""
+    program = (
+        "from usdtkit.instrument.imports import when_imported\n"
+        "when_imported('mine', 'colorsys', lambda module: ['rgb_to_hsv']); import colorsys\n"
+        "when_imported('mine', 'this_is_not_there', lambda module: [])\n"
+        "when_imported('mine', 'sys', lambda module: [])"
+    )
+    environment = os.environ | {"USDTKIT_VERBOSE": verbose}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    nothing = "usdtkit: mine: nothing of sys has probes: none of the functions that usdtkit knows is in it"
+    said = [
+        "usdtkit: mine: waits for the program to import colorsys",
+        "usdtkit: mine: colorsys: rgb_to_hsv",
+        "usdtkit: mine: waits for the program to import this_is_not_there",
+        nothing,
+    ]
+    assert ran.stderr.splitlines() == [*(said if says else ()), nothing]
 
 
 def test_functions_that_are_wrapped_one_after_the_other():

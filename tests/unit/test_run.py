@@ -59,6 +59,17 @@ def test_as_bare_python(arguments, environment, tmp_path):
     assert (run.returncode, run.stdout, run.stderr) == (bare.returncode, bare.stdout, bare.stderr)
 
 
+def test_what_has_probes_is_said_on_request(environment):
+    script = "import sqlite3; print('here')"
+    done = subprocess.run(
+        [*USDTKIT_RUN, "-v", "--with", "dbapi,gc", "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "here\n")
+    lines = done.stderr.splitlines()
+    assert "usdtkit: gc: gc: callbacks" in lines
+    assert lines[-1].startswith("usdtkit: dbapi: sqlite3: ")
+
+
 def test_a_signal_from_outside(environment, spawn, wait_for_line):
     script = "import time; print('ready', flush=True); time.sleep(60)"
     process = spawn([*USDTKIT_RUN, "-c", script], env=environment, stderr=subprocess.PIPE)

@@ -1,5 +1,12 @@
 """Show what this machine offers for tracing, and how to install what is missing.
 
+With the name of a provider: which processes have its probes, what is wrapped there, who traces, what has fired.
+
+examples:
+  usdtkit doctor
+  usdtkit doctor dbapi             every process that has these probes
+  usdtkit doctor dbapi -p 1234     why does this process say nothing?
+
 The exit code is 0 if everything that tracing needs is there, 5 if something is missing, and 3 if only privileges are
 missing.
 """
@@ -12,8 +19,10 @@ import sys
 
 from usdtkit._ffi import privilege_hint
 from usdtkit.bpf import bundle, cache, compiler
+from usdtkit.cli import doctor_provider
+from usdtkit.cli.activity import pids_of
 from usdtkit.directories import application_directories
-from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
+from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.kernel import features
 from usdtkit.output.sink import open_sink
 from usdtkit.records import asdict, dataclass
@@ -31,7 +40,7 @@ COLUMNS = (
     Column("detail", meaning="what was found"),
     Column("fix", meaning="what to do if the feature is not there"),
 )
-SCHEMAS = (Schema("doctor", COLUMNS),)
+SCHEMAS = (Schema("doctor", COLUMNS), doctor_provider.SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +56,24 @@ class Row:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit doctor`."""
+    parser.add_argument("provider", nargs="?", metavar="PROVIDER", help="show its probes in each process that has them")
+    parser.add_argument(
+        "-p",
+        "--pid",
+        action="append",
+        default=[],
+        help="with a PROVIDER, only this process; a PID or the name of a program (repeatable)",
+    )
     parser.add_argument("--json", action="store_true", help="JSON Lines, an object a feature")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Test everything and print it."""
+    """Test everything and print it, or show one provider."""
+    if options.provider is not None:
+        pids = [pid for name in options.pid for pid in pids_of(name)]
+        return doctor_provider.run(options.provider, pids, json=options.json)
+    if options.pid:
+        raise UsageError("-p needs a PROVIDER", hint="usdtkit doctor PROVIDER -p PID; usdtkit list -p PID names them")
     rows = examine()
     if options.json:
         sink = open_sink("json", sys.stdout)

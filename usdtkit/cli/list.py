@@ -24,6 +24,8 @@ from fnmatch import translate
 from itertools import groupby
 
 from usdtkit import processes, targets
+from usdtkit.cli.activity import ACTIVITY, Activities, pids_of, title
+from usdtkit.cli.messages import note
 from usdtkit.cli.progress import Progress
 from usdtkit.elf.image import Image
 from usdtkit.elf.sites import cost
@@ -65,6 +67,7 @@ PROBES = Schema(
             optional=True,
             meaning="the processes that map the file: the number of each here, and in its PID namespaces",
         ),
+        Column("activity", type="list", optional=True, meaning="with -v, what happens there", fields=ACTIVITY),
     ),
 )
 FUNCTIONS = Schema(
@@ -105,7 +108,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--verbose",
         action="count",
         default=0,
-        help="show arguments, processes, and the documentation of the probe if it has any; -vv also shows every site",
+        help="show arguments, documentation, and the processes: who traces there, what has fired; -vv also shows sites",
     )
     parser.add_argument("--functions", metavar="GLOB", help="list functions, by mangled or demangled (a::b) name")
     parser.add_argument("-r", "--regex", action="store_true", help="the GLOB of --functions is a regular expression")
@@ -114,7 +117,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """List the probes or functions that the options select."""
-    pids = [pid for name in options.pid for pid in _pids(name)]
+    pids = [pid for name in options.pid for pid in pids_of(name)]
     names = [*options.library, *(word for word in options.target if not _is_glob(word))]
     globs = [word for word in options.target if _is_glob(word)]
     if options.functions is not None:
@@ -133,16 +136,26 @@ def run(options: argparse.Namespace) -> int:
     pids_by_path = {target.path: target.pids for target in searched}
     foreign_owners = {path: stranger(path) for path in {probe.path for probe in selected}}
     sink = _json_sink(PROBES) if options.json else None
+    activities = Activities()
     for probe in selected:
         mapped_by, owner = pids_by_path.get(probe.path, ()), foreign_owners[probe.path]
         if sink is not None:
-            sink.row(_as_json(probe, mapped_by, owner))
+            row = _as_json(probe, mapped_by, owner)
+            if options.verbose and mapped_by:
+                row["activity"] = [activities.of(probe, pid).to_json() for pid in mapped_by]
+            sink.row(row)
             continue
         site_count = f" ({len(probe.sites)} sites)" if len(probe.sites) > 1 else ""
         belongs = "" if owner is None else f" (belongs to {user_name(owner)})"
         print(printable(f"{probe.spec} {probe.path}{site_count}{belongs}"))
-        for line in _details(probe, mapped_by, options.verbose):
+        for line in _details(probe, mapped_by, activities, options.verbose):
             print(printable(f"    {line}"))
+    if options.verbose:
+        for pid in [] if options.json else pids:
+            for engagement in activities.report(pid).engagements:
+                print(printable(f"{title(pid)} has wrapped for {engagement.integration}: {engagement}"))
+        for problem in activities.problems:
+            note(problem)
     return 0
 
 
@@ -156,16 +169,6 @@ def _is_glob(word: str) -> bool:
     if os.path.exists(word):  # noqa: PTH110
         return False
     return ":" in word or ("/" not in word and re.search(r"[*?\[]", word) is not None)
-
-
-def _pids(name: str) -> list[int]:
-    if name.isdecimal():
-        if not 0 < int(name[:20]) < 2**31:
-            raise UsageError(f"{name!r} is not a process ID")
-        return [int(name)]
-    if pids := processes.named(name):
-        return pids
-    raise NotFoundError(f"no process runs a program {name!r}", hint="pgrep -a NAME finds the ID of a process")
 
 
 def _targets(names: Sequence[str], pids: Sequence[int], progress: Progress) -> list[Target]:
@@ -202,15 +205,15 @@ def _as_json(probe: Probe, pids: Sequence[int], owner: int | None) -> dict[str, 
     return fields
 
 
-def _details(probe: Probe, pids: Sequence[int], verbose: int) -> Iterator[str]:
+def _details(probe: Probe, pids: Sequence[int], activities: Activities, verbose: int) -> Iterator[str]:
     """The lines below a probe; `verbose` is how often -v was given."""
     if verbose:
         yield from filter(None, (probe.doc, probe.stability))
         for argument in probe.arguments:
             yield f"{_explain(argument)}{_problem(probe, argument)}"
         for pid in pids:
-            inner_pids = processes.numbers(pid)[1:]
-            yield f"in process {pid}" + (f" ({inner_pids[-1]} in its container)" if inner_pids else "")
+            known = activities.of(probe, pid).line
+            yield f"in {title(pid)}" + (f": {known}" if known else "")
     if verbose > 1:
         for site in probe.sites:
             yield _describe(site)

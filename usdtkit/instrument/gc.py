@@ -11,6 +11,7 @@ import time
 from functools import cache
 
 from usdtkit.instrument import watcher
+from usdtkit.instrument.engagement import engaged
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
 
@@ -33,6 +34,7 @@ def install() -> None:
     """Publish the collections of this process. A second call does nothing."""
     _provider.load()
     watcher.watch(_turn, _collection)
+    engaged("gc", "gc", ["callbacks"])
 
 
 def _turn(on: bool) -> None:

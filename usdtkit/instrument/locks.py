@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from usdtkit.instrument.engagement import engaged
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
 
@@ -36,6 +37,7 @@ def install() -> None:
     _provider.load()
     for name in ("Lock", "RLock"):
         setattr(threading, name, _factory(getattr(threading, name)))
+    engaged("locks", "threading", ("Lock", "RLock"))
 
 
 def _place(depth: int) -> str:

@@ -12,6 +12,7 @@ from functools import cache, wraps
 from typing import Any
 
 from usdtkit.instrument import redaction, watcher
+from usdtkit.instrument.engagement import engaged
 from usdtkit.probes.provider import ready_made as Provider
 
 __all__ = ["install"]
@@ -35,6 +36,7 @@ def install() -> None:
     """Publish the records of all loggers. A second call does nothing."""
     _provider.load()
     watcher.watch(watcher.replaced(logging.Logger, "handle", _traced), _record)
+    engaged("logging", "logging", ["Logger.handle"])
 
 
 def _traced(handle: Any) -> Any:

@@ -17,7 +17,9 @@ from typing import Any
 
 from usdtkit.errors import UnsupportedError, UsageError, UsdtkitError
 from usdtkit.instrument import check_objects, watcher
+from usdtkit.instrument.engagement import engaged, not_engaged
 from usdtkit.instrument.watcher import Switch, native
+from usdtkit.probes.compiled import counters
 from usdtkit.probes.drops import warn
 from usdtkit.probes.image import symbol_name
 from usdtkit.probes.namesakes import has_given_way
@@ -116,6 +118,7 @@ def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool
         _bind(probes, implemented)
     except (OSError, ValueError) as error:
         raise UsdtkitError(f"the Python probes cannot be installed: {error}") from error
+    engaged(PROVIDER, "sys", ["monitoring"] if sys.version_info >= (3, 12) else ["setprofile", "settrace"])
     for switch in _all_switches(implemented.keys()):
         watcher.add(switch)
 
@@ -152,7 +155,7 @@ def _bind(probes: list[Probe[...]], implemented: dict[str, tuple[int, int]]) -> 
     for probe in probes:
         if probe.path is None:
             raise OSError("their file is not loaded")
-        native.bind(probe.name, probe.path, symbol_name(PROVIDER, probe.name), probe.pristine)
+        native.bind(probe.name, probe.path, symbol_name(PROVIDER, probe.name), probe.pristine, counters(probe))
     for name in implemented.keys() & _PROBES.keys():
         native.bind_interpreter(name, *implemented[name])
 
@@ -195,7 +198,9 @@ class _Monitoring:
                 monitoring.use_tool_id(number, _TOOL)
             except ValueError:
                 continue
+            engaged(PROVIDER, "sys", ["monitoring"])
             return number
+        not_engaged(PROVIDER, "sys", "sys.monitoring has no free tool id")
         warn("sys.monitoring has no free tool id: Python functions cannot be traced")
         return None
 

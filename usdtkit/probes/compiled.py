@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from usdtkit._probe import Span as Span
     from usdtkit._probe import SpanByName as SpanByName
     from usdtkit._probe import Traced as Traced
+    from usdtkit._probe import counters as counters
+    from usdtkit._probe import report as report
 else:
     Declarer, Probe = native.Declarer, native.Probe
+    counters, report = native.counters, native.report
     LiveSpan, Span, SpanByName, Traced, UNTRACED = (
         native.LiveSpan,
         native.Span,
@@ -31,4 +34,4 @@ else:
         native.UNTRACED,
     )
 
-__all__ = ["UNTRACED", "Declarer", "LiveSpan", "Probe", "Span", "SpanByName", "Traced", "native"]
+__all__ = ["UNTRACED", "Declarer", "LiveSpan", "Probe", "Span", "SpanByName", "Traced", "counters", "native", "report"]

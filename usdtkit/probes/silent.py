@@ -34,7 +34,8 @@ class Probe:
     ) -> None:
         self.provider, self.name, self.doc, self.stability, self.shape = provider, name, doc, stability, shape
         self.arguments = shape.pairs
-        self.enabled, self.dropped, self.path, self.place, self.pristine = False, 0, None, None, 0
+        self.enabled, self.fired, self.dropped, self.pristine = False, 0, 0, 0
+        self.path, self.place = None, None
         self._loader: Callable[[], object] | None = loader
 
     def __call__(self, *values: object, **named: object) -> None:
@@ -158,6 +159,16 @@ def set_recorder(probe: object, recorder: object) -> None:
     """Raise OSError unless this ends a recording: nothing can be recorded."""
     if recorder is not None:
         raise OSError(WHY)
+
+
+def report(text: bytes) -> bool:
+    """Return False: no other process looks."""
+    return False
+
+
+def counters(probe: object) -> int:
+    """Raise OSError: nothing is counted."""
+    raise OSError(WHY)
 
 
 def optimises() -> bool:
