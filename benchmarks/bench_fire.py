@@ -217,6 +217,60 @@ def traced(directory):
     show("probe(42, 7) with nop=fast, to the safe one", fast, numbers, 0.6 if fast_loop < 0.9 * loop else None)
 
 
+# Answers each line with the nanoseconds of one query and of one acquired lock. A process that has ever had a second
+# thread, as services have, pays for the locks of libc in each query; the one that watches for tracers is a thread too.
+LIBRARIES = """
+import sqlite3, sys, threading, time
+for _ in range(int(sys.argv[1])):
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+cursor, lock = sqlite3.connect(":memory:").cursor(), threading.Lock()
+def nanoseconds(calls):
+    began = time.thread_time_ns()
+    for _ in range(calls):
+        cursor.execute("SELECT 1")
+    executed = time.thread_time_ns()
+    for _ in range(calls):
+        with lock:
+            pass
+    return (executed - began) / calls, (time.thread_time_ns() - executed) / calls
+for line in sys.stdin:
+    print(*nanoseconds(int(line)), flush=True)
+"""
+
+
+def libraries():
+    """What the probes of two libraries cost a program that nobody traces, to the same program without them."""
+    from usdtkit import run as run_command
+
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("USDTKIT_INSTRUMENT")}
+    paths = [str(run_command.SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    probed = bare | {"USDTKIT_INSTRUMENT": "dbapi,locks", "PYTHONPATH": os.pathsep.join(paths)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    programs = (bare, "1"), (probed, "1"), (bare, "0"), (probed, "0")
+    commands = [([sys.executable, "-c", LIBRARIES, threads], environment) for environment, threads in programs]
+
+    def ask(worker):
+        worker.stdin.write(f"{TRACED_CALLS}\n")
+        worker.stdin.flush()
+        return [float(each) for each in worker.stdout.readline().split()]
+
+    rounds = []
+    for _ in range(STARTS):  # where a process has its memory makes a difference too
+        workers = [subprocess.Popen(command, env=environment, **pipes) for command, environment in commands]
+        rounds += [[ask(worker) for worker in workers] for _ in range(ROUNDS // STARTS)]
+        for worker in workers:
+            worker.communicate()
+    print()
+    for at, what, bound in ((0, "a query of sqlite3", 1.15), (1, "a Lock", 1.3)):
+        bare, probed, alone, joined = (statistics.median(each[worker][at] for each in rounds) for worker in range(4))
+        show(f"{what}, bare", bare, bare)
+        show(f"{what} under --with dbapi,locks", probed, bare, bound)
+        show(f"{what} of a program without threads, bare", alone, bare)
+        show(f"{what} of a program without threads, --with …", joined, alone)
+
+
 def milliseconds(script):
     """One start of this Python with the script."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -238,6 +292,7 @@ def main():
         untraced_spans(shop)
         if os.geteuid() == 0 and shutil.which("gcc"):
             traced(directory)
+        libraries()
         declared = "from usdtkit import Provider; s = Provider('shop'); s.probe('order', order_id='u64'); s.load()"
         nothing, imported, loaded = medians(
             lambda: milliseconds("pass"),

@@ -124,7 +124,8 @@ static int module_exec(PyObject *module) {
     int result = PyModule_AddObjectRef(module, "PROBES", all);
     Py_DECREF(all);
     if (result < 0 || PyModule_AddFunctions(module, watcher_methods) < 0 ||
-        PyModule_AddFunctions(module, hook_methods) < 0 || PyModule_AddFunctions(module, event_methods) < 0)
+        PyModule_AddFunctions(module, hook_methods) < 0 || PyModule_AddFunctions(module, event_methods) < 0 ||
+        PyModule_AddFunctions(module, wrap_methods) < 0 || init_wraps(module) < 0)
         return -1;
     return init_hooks();
 }

@@ -4,6 +4,7 @@
  *   python_watcher.c   a thread that sees tracers come and go, and has the hooks set for what is traced
  *   python_hooks.c     functions, lines, exceptions and calls of C functions → fires, by the interpreter's hooks
  *   python_events.c    imports, threads, collections, audited events and objects → fires, by callbacks and stand-ins
+ *   python_wraps.c     functions of libraries, also in types that are written in C → stand-ins that measure them
  *
  * All names here are hidden, so that a call from one file to another is a direct one, without a procedure linkage
  * table.
@@ -88,7 +89,7 @@ static inline const char *utf8(PyObject *text) {
 }
 
 /* Methods of the module that one of its files has; each table ends with an empty entry. */
-extern PyMethodDef watcher_methods[], hook_methods[], event_methods[];
+extern PyMethodDef watcher_methods[], hook_methods[], event_methods[], wrap_methods[];
 
 /* python_hooks.c */
 
@@ -96,6 +97,11 @@ extern PyMethodDef watcher_methods[], hook_methods[], event_methods[];
 int hook_thread(PyThreadState *thread);
 /* Prepares the callbacks of sys.monitoring. Returns 0, or -1 with an exception. */
 int init_hooks(void);
+
+/* python_wraps.c */
+
+/* Adds the type of the stand-ins. Returns 0, or -1 with an exception. */
+int init_wraps(PyObject *module);
 
 #pragma GCC visibility pop
 

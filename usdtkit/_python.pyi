@@ -65,3 +65,26 @@ def objects(on: bool, /) -> None:
 
 def hook(profile: bool, trace: bool, /) -> None:
     """Set our profile and trace functions in all threads, or remove them. Exists before CPython 3.12 only."""
+
+def set_attribute(owner: type, name: str, value: object, /) -> None:
+    """Set an attribute of a type as setattr does, also if the type is written in C. Raises what setattr raises."""
+
+def measured(function: Callable[..., Any], begin: Callable[..., Any], /) -> Callable[..., Any]:
+    """Return a function or method that stands in for another one, without a frame of its own.
+
+    It calls begin(…) with its arguments. If that returns a function `done`, done(result, error, nanoseconds) is called
+    after the original, with the name of the exception that it has raised, or "". The two must raise nothing but what
+    interrupts the program.
+    """
+
+def waiting(
+    method: Callable[..., Any],
+    acquire: Callable[..., Any],
+    release: Callable[..., Any],
+    waited: Callable[[Any, int, bool], object],
+    /,
+) -> Callable[..., Any]:
+    """Return a method in place of one that acquires a lock. It calls waited(lock, nanoseconds, acquired) after a wait.
+
+    It tries `acquire` without waiting before; `acquire` and `release` are methods of the same type.
+    """

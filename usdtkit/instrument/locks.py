@@ -1,19 +1,26 @@
 """Waits for locks: locks:wait, each time that a thread has waited for a threading.Lock or RLock.
 
-Input: threading.Lock and RLock, which `install` replaces. The replacement tries to acquire the lock without waiting
-first, so a free lock fires nothing and costs one more call. Locks that were created before `install` have no probe.
+Input: threading.Lock and RLock, which `install` replaces by functions that remember where each lock was created; the
+locks themselves are the interpreter's own. Their methods are replaced while somebody traces. They try to acquire the
+lock without waiting first, so a free lock fires nothing. Locks that were created before `install` have no probe.
 Output: where the lock was created, where it was waited for, nanoseconds, and whether it was acquired.
+
+Condition, Semaphore, Event and queue.Queue are seen by the lock that each of them has: a wait for that lock fires, a
+wait to be notified does not. The places are those of the code that uses them, not of their own modules.
 """
 
 from __future__ import annotations
 
+import queue
 import sys
 import threading
-import time
+import weakref
 from collections.abc import Callable
 from functools import cache
+from types import FrameType
 from typing import Any
 
+from usdtkit.instrument import watcher
 from usdtkit.instrument.engagement import engaged
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.provider import ready_made as Provider
@@ -30,71 +37,58 @@ _wait = _provider.probe(
     acquired="bool",
 )
 
+_METHODS = ("acquire", "acquire_lock", "__enter__")
+_LIBRARY = frozenset(module.__file__ for module in (threading, queue))
+
 
 @cache
 def install() -> None:
     """Publish the waits for locks that are created from now on. A second call does nothing."""
     _provider.load()
+    turns = []
     for name in ("Lock", "RLock"):
-        setattr(threading, name, _factory(getattr(threading, name)))
+        make = getattr(threading, name)
+        kind = type(make())
+        turns += [watcher.replaced(kind, method, _waiting(kind)) for method in _METHODS if method in vars(kind)]
+        setattr(threading, name, _factory(make))
+
+    def turn(on: bool) -> None:
+        for each in turns:
+            each(on)
+
+    watcher.watch(turn, _wait)
     engaged("locks", "threading", ("Lock", "RLock"))
 
 
-def _place(depth: int) -> str:
-    """Return FILE:LINE of a caller of the calling function; `depth` 1 is the nearest.
+def _waiting(kind: Any) -> Callable[[Any], Any]:
+    acquire, release = kind.acquire, kind.release
+    return lambda original: watcher.native.waiting(original, acquire, release, _waited)
+
+
+def _waited(lock: Any, latency: int, acquired: bool) -> None:
+    for reference in weakref.getweakrefs(lock):
+        if type(reference) is _Made:
+            _wait(reference.place, _place(sys._getframe(1)), latency, acquired)
+
+
+def _place(frame: FrameType | None) -> str:
+    """Return FILE:LINE of the frame, or of the first of its callers that is not of the library of locks.
 
     Returns an empty string if there is none, as in a thread whose function is written in C.
     """
-    try:
-        frame = sys._getframe(depth + 1)
-    except ValueError:
-        return ""
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    while frame is not None and frame.f_code.co_filename in _LIBRARY:
+        frame = frame.f_back
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-class _Lock:
-    """A lock with probes. All methods that do not wait are those of the original lock."""
+class _Made(weakref.ref[Any]):
+    """Where a lock was created. It lives as long as the lock does."""
 
-    __slots__ = ("__weakref__", "_lock", "_made", "release")
-
-    def __init__(self, lock: Any, made: str) -> None:
-        self._lock = lock
-        self._made = made
-        self.release = lock.release
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        # For any other timeout the original lock raises the right exception.
-        if (timeout == -1 or (blocking and 0 <= timeout <= threading.TIMEOUT_MAX)) and self._lock.acquire(False):
-            return True
-        if not blocking or not _wait.enabled:
-            return bool(self._lock.acquire(blocking, timeout))
-        began, acquired = time.monotonic_ns(), False
-        try:
-            acquired = bool(self._lock.acquire(blocking, timeout))
-            return acquired
-        finally:
-            latency = time.monotonic_ns() - began
-            depth = 2 if sys._getframe(1).f_code is _ENTER else 1
-            _wait(self._made, _place(depth), latency, acquired)
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *exception: object) -> None:
-        self.release()
-
-    def __getattr__(self, name: str) -> Any:
-        # Conditions and forks use these: locked, _is_owned, _release_save, _acquire_restore, _at_fork_reinit.
-        return getattr(self._lock, name)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self._lock.__reduce_ex__(protocol)  # raises the original's error, because locks cannot be copied
-
-    def __repr__(self) -> str:
-        return repr(self._lock)
+    __slots__ = ("place",)
+    place: str
 
 
-_ENTER = _Lock.__enter__.__code__
+_made: set[_Made] = set()
 
 
 class _Kind(type):
@@ -106,20 +100,25 @@ class _Kind(type):
     original: Any
 
     def __instancecheck__(cls, instance: object) -> bool:
-        return super().__instancecheck__(instance) or (
-            isinstance(cls.original, type) and isinstance(instance, cls.original)
-        )
+        return isinstance(cls.original, type) and isinstance(instance, cls.original)
 
 
-def _factory(make: Callable[..., Any]) -> type[_Lock]:
+def _factory(make: Callable[..., Any]) -> type:
     """Return a type, because a function would become a method if a class has it as an attribute."""
 
-    class Lock(_Lock, metaclass=_Kind):
+    class Lock(metaclass=_Kind):
         __slots__ = ()
         original = staticmethod(make)
 
-        def __init__(self, *args: Any, **keywords: Any) -> None:
-            super().__init__(make(*args, **keywords), _place(1))
+        def __new__(cls, *args: Any, **keywords: Any) -> Any:
+            lock = make(*args, **keywords)
+            reference = _Made(lock, _made.discard)
+            try:
+                reference.place = _place(sys._getframe(1))
+            except ValueError:
+                reference.place = ""
+            _made.add(reference)
+            return lock
 
     Lock.__name__ = Lock.__qualname__ = getattr(make, "__name__", "Lock")
     return Lock

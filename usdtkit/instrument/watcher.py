@@ -75,6 +75,7 @@ def add(switch: Settable) -> None:
 def watch(turn: Callable[[bool], object], *probes: Probe[...]) -> None:
     """Call turn(True) when somebody traces any of these loaded probes, and turn(False) when nobody does any more.
 
+    If somebody does already, as when a command is traced from its start, it is called before this returns.
     Probes whose file could not be loaded are silent, and never traced. Raises UsdtkitError.
     """
     names = {f"{probe.provider}:{probe.name}": probe for probe in probes if probe.path is not None}
@@ -86,7 +87,9 @@ def watch(turn: Callable[[bool], object], *probes: Probe[...]) -> None:
         except (OSError, ValueError) as error:
             raise UsdtkitError(f"{name} cannot be watched: {error}") from error
         _names.append(name)
-    add(Switch(names.keys(), turn))
+    switch = Switch(names.keys(), turn)
+    switch.set({name for name, probe in names.items() if probe.enabled and not has_given_way(probe.provider)})
+    add(switch)
 
 
 def traced(among: Iterable[str]) -> frozenset[str]:
@@ -97,21 +100,31 @@ def traced(among: Iterable[str]) -> frozenset[str]:
 def replaced(place: Any, name: str, make: Callable[[Any], Any]) -> Callable[[bool], None]:
     """Return a function `turn` that replaces an attribute by make(original), or restores the original.
 
+    `place` is a module, or the class that defines the attribute, which may be written in C. A class method stays one.
     An attribute that other code has replaced since then is not changed.
     """
     replacements: list[tuple[Any, Any]] = []
 
     def turn(on: bool) -> None:
         if on:
-            original = getattr(place, name)
-            replacements.append((original, make(original)))
-            setattr(place, name, replacements[-1][1])
+            original = vars(place)[name]
+            by_class = isinstance(original, classmethod)
+            replacement = classmethod(make(original.__func__)) if by_class else make(original)
+            replacements.append((original, replacement))
+            _set(place, name, replacement)
         elif replacements:
             original, replacement = replacements.pop()
-            if getattr(place, name, None) is replacement:
-                setattr(place, name, original)
+            if vars(place).get(name) is replacement:
+                _set(place, name, original)
 
     return turn
+
+
+def _set(place: Any, name: str, value: object) -> None:
+    if isinstance(place, type):
+        native.set_attribute(place, name, value)
+    else:
+        setattr(place, name, value)
 
 
 def _named(bits: int) -> frozenset[str]:
