@@ -136,74 +136,6 @@ def test_uvicorn_and_starlette(service, tmp_path):
     assert process.wait(30) in (0, -15)
 
 
-QUERIES = """
-import sys, time
-connect, placeholder = sys.argv[1:]
-if connect == "sqlite":
-    import sqlite3
-    connection = sqlite3.connect(":memory:")
-    error = sqlite3.OperationalError
-else:
-    import psycopg
-    connection = psycopg.connect(connect, autocommit=True)
-    error = psycopg.errors.UndefinedTable
-from usdtkit.instrument import watcher
-print("ready", flush=True)
-sys.stdin.readline()
-while connect != "sqlite" and not watcher.traced(["dbapi:query__start", "dbapi:query__done"]):
-    time.sleep(0.001)
-cursor = connection.cursor()
-cursor.execute("CREATE TEMPORARY TABLE orders (id integer, customer text)")
-insert = f"INSERT INTO orders VALUES ({placeholder}, {placeholder})"
-for number in range(2000):
-    cursor.execute(insert, (number, "ada"))
-connection.execute("SELECT id FROM orders").fetchall()
-cursor.executemany(insert, [(number, "grace") for number in range(7)])
-cursor.execute("UPDATE orders SET customer = 'eve' WHERE id < 997")
-try:
-    cursor.execute("SELECT * FROM nothing")
-except error as raised:
-    print("failed", type(raised).__name__)
-print("done", flush=True)
-sys.stdin.readline()
-"""
-
-
-def check_queries(process, wait_for_line, system, placeholder, rows_of_select, error):
-    with trace.Session(pid=process.pid, string_size=64) as session:
-        started = session.usdt("dbapi:query__start").count("system")
-        session.usdt("dbapi:query__done").emit("system", "query", "rows", "latency_ns", "error")
-        session.start()
-        process.stdin.write("\n")
-        process.stdin.flush()
-        wait_for_line(process, "done", timeout=120)
-        events = list(session.drain())
-        begun = started.read()
-    insert = f"INSERT INTO orders VALUES ({placeholder}, {placeholder})"
-    assert Counter((event.query, event.rows, event.error) for event in events) == {
-        ("CREATE TEMPORARY TABLE orders (id integer, customer text)", -1, ""): 1,
-        (insert, 1, ""): 2000,
-        ("SELECT id FROM orders", rows_of_select, ""): 1,
-        (insert, 7, ""): 1,
-        ("UPDATE orders SET customer = 'eve' WHERE id < 997", 997 + 7, ""): 1,
-        ("SELECT * FROM nothing", -1, error): 1,
-    }
-    assert begun == {(system,): len(events)}
-    assert all(0 < event.latency_ns < 60e9 and event.system == system for event in events)
-
-
-def test_sqlite(service, wait_for_line):
-    process = service("", "ready", "--with", "dbapi", "-c", QUERIES, "sqlite", "?")
-    check_queries(process, wait_for_line, "sqlite", "?", -1, "OperationalError")
-
-
-def test_psycopg_and_postgresql(service, wait_for_line, postgres):
-    place = postgres.environment
-    where = f"host={place['PGHOST']} user={place['PGUSER']} dbname={place['PGDATABASE']}"
-    process = service("", "ready", "--with", "dbapi", "-c", QUERIES, where, "%s")
-    check_queries(process, wait_for_line, "postgresql", "%s", 2000, "UndefinedTable")
-
-
 # Waits until somebody traces, does what it does, and prints what it counted itself.
 LIBRARIES = """
 import asyncio, gc, json, logging, sys, threading, time, urllib.request
@@ -299,7 +231,7 @@ def test_what_libraries_do(service, wait_for_line):
         collections = session.usdt("gc:collection").count("generation")
         waits = session.usdt("locks:wait").where(trace.arg("latency_ns") > trace.ms(5)).count("made", "acquired")
         session.start()
-        watched = "logging:record,http:request__done,asyncio:task__create,asyncio:lag,gc:collection"
+        watched = "locks:wait,logging:record,http:request__done,asyncio:task__create,asyncio:lag,gc:collection"
         process.stdin.write(f"{watched}\n")
         process.stdin.flush()
         wait_for_line(process, "done", timeout=120)
