@@ -137,7 +137,7 @@ typedef struct {
     char quick; /* whether a new probe needs nothing but to be declared */
 } Declarer;
 
-enum { MAX_NAME = 64, SHORT_DOC = 1024 };
+enum { MAX_NAME = 64, SHORT_DOC = 1024, LONGEST_TYPE = 8 };
 
 /* Whether this is plainly a valid name. Python code decides about all others. */
 static int is_plain_name(PyObject *name) {
@@ -145,9 +145,10 @@ static int is_plain_name(PyObject *name) {
     return PyUnicode_GET_LENGTH(name) <= MAX_NAME && PyUnicode_IsIdentifier(name) == 1;
 }
 
+/* Whether this is plainly a description. A short one may be the name of a type, and the declaration of an argument. */
 static int is_plain_doc(PyObject *doc) {
     return PyUnicode_CheckExact(doc) && PyUnicode_IS_READY(doc) && PyUnicode_IS_ASCII(doc) &&
-           PyUnicode_GET_LENGTH(doc) <= SHORT_DOC;
+           PyUnicode_GET_LENGTH(doc) >= LONGEST_TYPE + 1 && PyUnicode_GET_LENGTH(doc) <= SHORT_DOC;
 }
 
 /* A new reference to the value of a key, or NULL. */

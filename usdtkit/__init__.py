@@ -21,19 +21,22 @@ The tracer's side is `usdtkit.trace`, which applications do not import, and the 
 `usdtkit.testing` is for the tests of an application.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from usdtkit.errors import UsdtkitError
 from usdtkit.version import VERSION as __version__
 
+# Type checkers take it for true. Applications that only fire probes must not wait until typing is imported, which takes
+# longer than all of ours.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
-    from types import ModuleType
+    from typing import Any
 
     from usdtkit.probes.declaration import argument
     from usdtkit.probes.provider import Probe, Provider
-    from usdtkit.probes.types import f32, f64, i8, i16, i32, i64, json, u8, u16, u32, u64
+    from usdtkit.probes.types import ArgumentType, f32, f64, i8, i16, i32, i64, json, u8, u16, u32, u64
 
 __all__ = [
+    "ArgumentType",
     "Probe",
     "Provider",
     "UsdtkitError",
@@ -57,11 +60,14 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import the application's side when it is used, because a tracer starts without it."""
     if name not in __all__:
         raise AttributeError(f"module 'usdtkit' has no attribute {name!r}")
-    from usdtkit.probes import declaration, provider, types
+    if name in ("Probe", "Provider", "argument"):
+        from usdtkit.probes import provider
 
-    homes: dict[str, ModuleType] = {"Probe": provider, "Provider": provider, "argument": declaration}
-    return getattr(homes.get(name, types), name)
+        return getattr(provider, name)
+    from usdtkit.probes import types
+
+    return getattr(types, name)

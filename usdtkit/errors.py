@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import ClassVar
+
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 def as_root(*others: str) -> str:

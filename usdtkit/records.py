@@ -18,13 +18,14 @@ from __future__ import annotations
 from collections import namedtuple
 from operator import attrgetter
 from reprlib import recursive_repr
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from dataclasses import replace as replace
+    from typing import Any, TypeVar, overload
     from typing import NamedTuple as NamedTuple
-    from typing import TypeVar, overload
 
     from _typeshed import DataclassInstance
     from typing_extensions import dataclass_transform

@@ -3,14 +3,16 @@ import enum
 import pytest
 from stubs import forget_providers
 
-from usdtkit import Provider, argument
+from usdtkit import Provider, argument, u64
 from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.errors import UsageError
+from usdtkit.testing import record_probes
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
+def fresh(monkeypatch, tmp_path):
     forget_providers(monkeypatch)
+    monkeypatch.setenv("USDTKIT_DIR", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -155,3 +157,59 @@ def test_the_compiled_type_knows_every_declared_type():
         probe = shop.probe(f"with_{kind}", value=declared)
         assert probe.arguments == (("value", kind),)
         assert repr(probe) == f"<Probe shop:with_{kind}(value: {kind})>"  # by the compiled type's own table
+
+
+def test_an_argument_may_have_the_name_of_an_option():
+    shop = Provider("shop")
+    every = shop.probe("every", id="u64", doc="str", stability=argument("u8"), on_error="json", name="str", file="str")
+    assert [name for name, _ in every.arguments] == ["id", "name", "file", "doc", "stability", "on_error"]
+    assert (every.doc, every.stability) == ("", "")
+    both = shop.probe("both", {"doc": "str", "id": "u64"}, doc="Why.", stability="stable")
+    assert (both.arguments, both.doc, both.stability) == ((("doc", "str"), ("id", "u64")), "Why.", "stable")
+    span = shop.define_span("work", doc="str", name="str", arguments="json", self="u8")
+    assert [name for name, _ in span.start.arguments][3:] == ["name", "arguments", "self", "doc"]
+    with record_probes() as fired:
+        every(1, name="n", file="f", doc="d", stability=2, on_error=None)
+        with shop.span("work", doc="d", name="n", arguments=1, self=2):
+            pass
+
+        @shop.traced(name="str", arguments="u64", thing="u64", self="u8")
+        def work(self, name, arguments, thing):
+            return name
+
+        @shop.traced(arguments={"name": "str", "doc": "str"}, name="named")
+        def page(name, doc):
+            return name
+
+        assert work(1, "ada", 2, thing=3) == "ada"
+        assert page("index", doc="text") == "index"
+    assert fired.of("shop:every")[0] == {
+        "id": 1,
+        "name": "n",
+        "file": "f",
+        "doc": "d",
+        "stability": 2,
+        "on_error": None,
+    }
+    values = [{name: each[name] for name in list(each)[3:]} for each in fired.of("*__start")]
+    assert values == [
+        {"name": "n", "arguments": 1, "self": 2, "doc": "d"},
+        {"thing": 3, "self": 1, "name": "ada", "arguments": 2},
+        {"name": "index", "doc": "text"},
+    ]
+
+
+def test_a_span_by_a_signature():
+    shop = Provider("shop")
+
+    @shop.define_span
+    def payment(order_id: u64, customer: str):
+        "A payment."
+
+    assert payment.start.arguments[3:] == (("order_id", "u64"), ("customer", "str"))
+    assert payment.start.doc == "A payment. Begins."
+    with record_probes() as fired:
+        with payment(42, customer="ada"):
+            pass
+    (start,) = fired.of("shop:payment__start")
+    assert (start["order_id"], start["customer"]) == (42, "ada")

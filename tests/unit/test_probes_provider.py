@@ -365,3 +365,12 @@ except OSError as error:
         "<Probe shop:order__start(order_id: u64)> False 0 None usdtkit.probes.silent usdtkit.probes"
     )
     assert refused == "usdtkit's compiled module is not built for this system and interpreter"
+
+
+def test_an_import_is_not_made_slow_by_others():
+    """Typing and what it imports would take more than twice as long as all of ours."""
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from usdtkit import Provider; print(*sys.modules)"
+    command = [sys.executable, "-S", "-c", program, str(Path(usdtkit.__file__).parents[1])]
+    imported = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert "usdtkit.probes.provider" in imported
+    assert imported.isdisjoint({"typing", "re", "enum", "threading", "contextlib", "functools", "pathlib", "inspect"})

@@ -54,7 +54,7 @@ _DOCS = {
     "object__new": "An object is created; size is that of its type, in bytes.",
     "object__delete": "An object is deleted.",
 }
-_PROBES = {
+_PROBES: dict[str, tuple[dict[str, Any], str]] = {
     name: ({argument: "u64" if kind == "pointer" else kind for argument, kind in ARGUMENTS[name]}, doc)
     for name, doc in _DOCS.items()
 }

@@ -5,7 +5,7 @@ The other modules import it from here, so that only this module decides which of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
 
 try:
     from usdtkit import _probe as native

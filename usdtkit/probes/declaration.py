@@ -6,14 +6,20 @@ their shapes. The types are those of `usdtkit.argumenttypes`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
 
 from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.errors import UsageError
+from usdtkit.records import NamedTuple
+
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Literal
+
+    from usdtkit.probes.types import TypeName
 
 # Tracers read at most twelve: libbpf, sdt.h and bpftrace, with arg0 to arg11.
 MAX_OPERANDS = 12
@@ -27,11 +33,9 @@ DEFAULT_JSON_LIMIT = 4096
 MIN_JSON_LIMIT, MAX_JSON_LIMIT = 64, 1 << 20
 STABILITIES = ("", "private", "unstable", "evolving", "stable")
 ON_ERROR = ("raise", "drop")
+_DEFAULTS = {"doc": "", "stability": ""}  # those that are not None
 # How sites are made; see `Provider`.
 NOPS = ("safe", "fast")
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
-_ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 Converter = dict[object, int] | Callable[[object], bytes] | None
 
@@ -97,7 +101,7 @@ class Shape(NamedTuple):
 
 
 def argument(
-    type: str,
+    type: TypeName | Literal["enum"],
     *,
     unit: str = "",
     doc: str = "",
@@ -139,13 +143,17 @@ def check_name(what: str, name: object, *, hyphen: bool = True) -> str:
         raise UsageError(
             f"the name of {what} has {len(name)} characters, at most {MAX_NAME} are possible", hint="shorten it"
         )
-    if not (_NAME if hyphen else _ARGUMENT_NAME).match(name):
+    if not _is_name(name.replace("-", "_") if hyphen and not name.startswith("-") else name):
         extra = ", underscores and hyphens" if hyphen else " and underscores"
         raise UsageError(
             f"{name!r} cannot be the name of {what}",
             hint=f"use ASCII letters, digits{extra}, beginning with a letter or an underscore",
         )
     return name
+
+
+def _is_name(text: str) -> bool:
+    return text.isascii() and text.isidentifier()
 
 
 def check_text(what: str, text: object, maximum: int) -> str:
@@ -160,6 +168,23 @@ def check_text(what: str, text: object, maximum: int) -> str:
         except UnicodeEncodeError as error:
             raise UsageError(f"{what} is not valid Unicode: {error.reason}") from error
     return text
+
+
+def taken_back(arguments: dict[str, Any], /, **options: Any) -> list[Any]:
+    """Return the values of the options of a declaration, but the default for one whose value is a type.
+
+    Such a keyword declares an argument of that name: doc="str". It is added to the arguments.
+    """
+    meant = {name: value for name, value in options.items() if is_type(value)}
+    arguments.update(meant)
+    return [_DEFAULTS.get(name) if name in meant else value for name, value in options.items()]
+
+
+def is_type(kind: object) -> bool:
+    """Return whether an argument can be declared with this as its type."""
+    if isinstance(kind, str):
+        return kind in DECLARABLE
+    return isinstance(kind, ArgumentSpec) or (isinstance(kind, type) and hasattr(kind, "__members__"))
 
 
 def check_choice(what: str, value: object, choices: tuple[str, ...]) -> str:
@@ -178,15 +203,19 @@ _TYPE_NUMBERS = {name: number for number, name in enumerate(DECLARABLE)}
 def shape_of(what: str, arguments: Mapping[str, object]) -> Shape:
     """Return the shape of arguments that are given as `name: type`. Raises UsageError like `check_arguments`."""
     key = tuple(chain.from_iterable(arguments.items()))
-    with suppress(KeyError, TypeError):  # a spec of an enum is not hashable, and neither may be a mistake
-        return known_shapes[key]
+    try:
+        known = known_shapes.get(key)
+    except TypeError:  # a spec of an enum is not hashable, and neither may be a mistake
+        known, key = None, ()
+    if known is not None:
+        return known
     specs = check_arguments(what, arguments)
     pairs = tuple([spec[:2] for spec in specs])
     numbers = bytes([_TYPE_NUMBERS[spec.type] for spec in specs])
     shape = Shape(pairs, tuple(map(_converter, specs)), numbers, canonical_arguments(specs), specs)
     if len(known_shapes) >= _MAX_SHAPES:
         known_shapes.clear()
-    with suppress(TypeError):
+    if key or not arguments:
         known_shapes[key] = shape
     return shape
 
@@ -210,7 +239,7 @@ def check_arguments(what: str, arguments: Mapping[str, object]) -> tuple[Argumen
     operands = 0
     for name, kind in arguments.items():
         # Most names are right. `check_name` is called for the others, because it finds the reason.
-        if not isinstance(name, str) or len(name) > MAX_NAME or not _ARGUMENT_NAME.match(name):
+        if not isinstance(name, str) or len(name) > MAX_NAME or not _is_name(name):
             check_name(f"an argument of {what}", name, hyphen=False)
         spec = _spec(what, name, kind)
         operands += len(DECLARABLE[spec.type])

@@ -7,17 +7,20 @@ that interrupts the program itself. Nothing else is ever raised here, because th
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from usdtkit.errors import UsdtkitError
 
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import CodeType
+    from typing import Any, TypeVar
 
     from usdtkit.probes.compiled import Probe
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 LOGGER = "usdtkit"
 # As native/probe.h numbers them.
 _MODES = {"raise": 0, "drop": 1, None: 2}

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final, overload
 
 from usdtkit.errors import UsageError
 from usdtkit.probes import registry
@@ -21,28 +19,41 @@ from usdtkit.probes.declaration import (
     ON_ERROR,
     STABILITIES,
     ProbeSpec,
+    argument,
     check_choice,
     check_name,
     check_text,
     known_shapes,
     shape_of,
+    taken_back,
 )
 from usdtkit.probes.drops import drop_mode, report_drop, warn
 from usdtkit.probes.namesakes import differences, give_way, spec_of
 from usdtkit.probes.publishing import Publisher
 from usdtkit.probes.registry import all_providers, turn
 
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import ModuleType
+    from typing import Any, ParamSpec, TypeVar, final, overload
 
     from usdtkit.probes.traced import Decorator
+    from usdtkit.probes.types import ArgumentType, Nop, OnError, Stability
 
-__all__ = ["Probe", "Provider"]
+    _P = ParamSpec("_P")
+    _Traced = TypeVar("_Traced", bound="Callable[..., Any] | ModuleType")
+    Recorder = Callable[["Probe[...]", tuple[Any, ...]], None]
+else:
 
-_P = ParamSpec("_P")
-_Traced = TypeVar("_Traced", bound="Callable[..., Any] | ModuleType")
-Recorder = Callable[["Probe[...]", tuple[Any, ...]], None]
+    def final(cls):
+        """Return the class: only type checkers refuse to derive another one from it."""
+        return cls
+
+
+__all__ = ["Probe", "Provider", "argument"]
 
 _recorder: Recorder | None = None
 
@@ -71,8 +82,8 @@ class Provider:
         cls,
         name: str,
         *,
-        nop: str | None = None,
-        on_error: str | None = None,
+        nop: Nop | None = None,
+        on_error: OnError | None = None,
         file: str | os.PathLike[str] | None = None,
     ) -> Provider:
         check_name("a provider", name)
@@ -150,29 +161,36 @@ class Provider:
     def probe(
         self,
         name: str,
-        arguments: Mapping[str, object] | None = None,
+        arguments: Mapping[str, ArgumentType] | None = None,
         /,
         *,
-        doc: str = "",
-        stability: str = "",
-        on_error: str | None = None,
-        **more: object,
+        doc: str | ArgumentType = "",
+        stability: Stability | ArgumentType = "",
+        on_error: OnError | ArgumentType | None = None,
+        **more: ArgumentType,
     ) -> Probe[...]:
         """Declare a probe. Its arguments are given as `name="type"`, in order, with at most 12 operands in all.
 
         The types are u8 u16 u32 u64 i8 i16 i32 i64 bool; f32 f64 (tracers get the IEEE bits as an integer); str (they
         get a pointer to UTF-8 that ends with a NUL); bytes (any contiguous buffer; two operands, a pointer and a
         length); json (any object, which they get as a str); an `enum.Enum` (they get its number); or `argument(type,
-        unit=…, doc=…)`. Arguments that have the name of a keyword of this method are given in a mapping, `arguments`.
-        `stability` tells people whether the probe is private, unstable, evolving or stable.
+        unit=…, doc=…)`. `doc` is a text for people, and `stability` tells them whether the probe is private, unstable,
+        evolving or stable. `on_error` ("raise", "drop") is that of `Provider` for this probe.
+
+        An argument may have the name of one of these options: its value is a type. It comes after the others. A
+        mapping, `arguments`, puts it elsewhere, and is needed where the option is given too.
 
         The same declaration again returns the same probe. A different one under the same name raises UsageError. A
         probe that is declared after a load goes into a further file at the next load.
         """
+        declared: dict[str, Any] = {**(arguments or {}), **more}
+        probe: Probe[...] = self._probe(name, declared, doc=doc, stability=stability, on_error=on_error)
+        return probe
+
+    def _probe(self, name: str, arguments: dict[str, Any], **options: object) -> Any:
         check_name("a probe", name)
-        if arguments:
-            more = {**arguments, **more}
-        shape = shape_of(f"probe {self._name}:{name}", more)
+        doc, stability, on_error = taken_back(arguments, **options)
+        shape = shape_of(f"probe {self._name}:{name}", arguments)
         check_text(f"the doc of probe {self._name}:{name}", doc, MAX_DOC)
         check_choice(f"the stability of probe {self._name}:{name}", stability, STABILITIES)
         drops = self._drops
@@ -207,23 +225,54 @@ class Provider:
         from usdtkit.probes.signature import arguments_of
 
         name = check_name("a probe", getattr(function, "__name__", None))
-        probe = self.probe(name, arguments_of(function), doc=(function.__doc__ or "").strip())
-        return cast("Probe[_P]", probe)
+        options = {"doc": (function.__doc__ or "").strip(), "stability": "", "on_error": None}
+        probe: Probe[_P] = self._probe(name, arguments_of(function), **options)
+        return probe
 
     # Spans
 
+    if TYPE_CHECKING:
+
+        @overload
+        def define_span(self, function: Callable[_P, object], /) -> Span[_P]: ...
+        @overload
+        def define_span(
+            self,
+            name: str,
+            arguments: Mapping[str, ArgumentType] | None = None,
+            /,
+            *,
+            doc: str | ArgumentType = "",
+            **more: ArgumentType,
+        ) -> Span[...]: ...
+
     def define_span(
-        self, name: str, arguments: Mapping[str, object] | None = None, /, *, doc: str = "", **more: object
+        self,
+        name: Any,
+        arguments: Mapping[str, Any] | None = None,
+        /,
+        *,
+        doc: Any = "",
+        **more: Any,
     ) -> Span[...]:
         """Declare NAME__start and NAME__done for a stretch of work. Types are those of `probe`, at most 9 operands.
 
-        Start has `span` (u64, the same at both ends) before the arguments. Done has `span`, `latency_ns` and `error`,
-        the name of the exception that left the block, or "".
+        Start has `span` (u64, the same at both ends), `parent_span` (u64) and `trace_id` (str) before the arguments.
+        Done has `span`, `latency_ns` and `error`, the name of the exception that left the block, or "".
+
+        As a decorator, it declares the span by a function, as `define` does a probe, and type checkers know the values.
         """
         from usdtkit.probes.spans import declare_span
 
-        span = declare_span(self.probe, self._name, name, {**(arguments or {}), **more}, doc)
-        return self._spans.setdefault(name, span)
+        declared = {**(arguments or {}), **more}
+        if callable(name):
+            from usdtkit.probes.signature import arguments_of
+
+            declared, doc = arguments_of(name), (name.__doc__ or "").strip()
+            name = getattr(name, "__name__", None)
+        else:
+            (doc,) = taken_back(declared, doc=doc)
+        return self._spans.setdefault(name, declare_span(self._probe, self._name, name, declared, doc))
 
     def span(self, name: str, /, **values: object) -> LiveSpan:
         """Return a stretch of work for `with` or `async with`. NAME__start fires at its begin, NAME__done at its end.
@@ -241,31 +290,33 @@ class Provider:
                 span = self._spans.get(name) or self.define_span(name, types_of(values))
         return span(**values)
 
-    @overload
-    def traced(self, thing: _Traced, /) -> _Traced: ...
-    @overload
-    def traced(
-        self, /, *, name: str | None = None, arguments: Mapping[str, object] | None = None, **more: object
-    ) -> Callable[[_Traced], _Traced]: ...
-    def traced(
-        self,
-        thing: Any = None,
-        /,
-        *,
-        name: str | None = None,
-        arguments: Mapping[str, object] | None = None,
-        **more: object,
-    ) -> Any:
+    if TYPE_CHECKING:
+
+        @overload
+        def traced(self, thing: _Traced, /) -> _Traced: ...
+        @overload
+        def traced(
+            self,
+            /,
+            *,
+            name: str | ArgumentType | None = None,
+            arguments: Mapping[str, ArgumentType] | ArgumentType | None = None,
+            **more: ArgumentType,
+        ) -> Callable[[_Traced], _Traced]: ...
+
+    def traced(self, thing: Any = None, /, *, name: Any = None, arguments: Any = None, **more: Any) -> Any:
         """Make a span of each call of a function, coroutine or generator, or of all public ones of a class or module.
 
         Use it as a bare decorator, or as `@shop.traced(name="order", order_id="u64")`: the parameters that are named
         become arguments of NAME__start. The default name is the function's qualified one, with `_` in place of
-        characters that the name of a probe cannot contain.
+        characters that the name of a probe cannot contain. A mapping, `arguments`, names parameters too. A parameter
+        may be called `name` or `arguments`: its value is a type.
         """
         from usdtkit.probes.traced import Decorator
 
         with turn().lock:
             decorator = self._decorator = self._decorator or Decorator(self.define_span)
+        name, arguments = taken_back(more, name=name, arguments=arguments)
         declared = {**(arguments or {}), **more}
         if thing is None:
             return lambda thing: decorator.trace(thing, name, declared)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from usdtkit.errors import UsageError, UsdtkitError
 from usdtkit.probes.compiled import Probe, native
@@ -19,8 +17,11 @@ from usdtkit.probes.drops import ask, describe, of_the_program, warn
 from usdtkit.probes.namesakes import has_given_way, spec_of
 from usdtkit.probes.registry import turn
 
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
+
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
     from pathlib import Path
 
     from usdtkit.probes.loading import FileSpec

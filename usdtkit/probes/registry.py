@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
-import threading
-from typing import TYPE_CHECKING
+from _thread import RLock  # which threading passes on; to import that takes longer
 from weakref import WeakValueDictionary
+
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
 
 if TYPE_CHECKING:
     from usdtkit.probes.provider import Provider
@@ -23,7 +24,7 @@ class Turn:
     """Lets one thread of the process declare or load at a time."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.loading = False
         """Whether the thread that holds the lock is loading a file."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from usdtkit.errors import UsageError
 from usdtkit.probes.compiled import Probe, Span, native
@@ -34,7 +35,7 @@ _TYPES: dict[type, str] = {bool: "bool", int: "i64", float: "f64", str: "str", b
 def declare_span(
     declare: Callable[..., Probe[...]], provider: str, name: str, arguments: Mapping[str, object], doc: str
 ) -> Span[...]:
-    """Declare the two probes of a span by `declare`, which is `Provider.probe` of this provider. Raises UsageError."""
+    """Declare the two probes of a span by `declare`, a method of this provider. Raises UsageError."""
     what = f"span {provider}:{name}"
     check_name("a span", name)
     check_text(f"the doc of {what}", doc, MAX_DOC)
@@ -46,12 +47,13 @@ def declare_span(
     check_name("the end of a span", f"{name}__done")
     check_name("the start of a span", f"{name}__start")
     begins = f"{doc} Begins." if doc.endswith(".") else f"{doc or name} begins."
-    start = declare(f"{name}__start", declared, doc=begins[:MAX_DOC])
-    done = declare(f"{name}__done", _DONE, doc=f"{name} ends, or an exception leaves it.")
+    options = {"stability": "", "on_error": None}
+    start = declare(f"{name}__start", declared, doc=begins[:MAX_DOC], **options)
+    done = declare(f"{name}__done", {**_DONE}, doc=f"{name} ends, or an exception leaves it.", **options)
     return Span(name, start, done)
 
 
-def types_of(values: Mapping[str, object]) -> dict[str, object]:
+def types_of(values: Mapping[str, object]) -> dict[str, Any]:
     """Return the types of a span's arguments by the first values that it gets."""
     return {name: _TYPES.get(type(value), "json") for name, value in values.items()}
 

@@ -1,12 +1,22 @@
 """Names of the types of arguments, for the annotations of functions that declare probes.
 
 Type checkers read them as int, float or object. `signature` reads the annotations; the types themselves are listed in
-`usdtkit.argumenttypes`.
+`usdtkit.argumenttypes`. Here too are the types of the values that `provider` takes, so that checkers find a wrong one.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import Enum
+from typing import Annotated, Literal, Union
+
+from usdtkit.probes.declaration import ArgumentSpec
+
+TypeName = Literal["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f32", "f64", "str", "bytes", "json"]
+ArgumentType = Union[TypeName, ArgumentSpec, type[Enum]]  # noqa: UP007 to be evaluated by CPython 3.10 too
+"""What an argument can be declared with: the name of a type, an `enum.Enum`, or what `argument` returns."""
+Nop = Literal["safe", "fast"]
+OnError = Literal["raise", "drop"]
+Stability = Literal["", "private", "unstable", "evolving", "stable"]
 
 u8 = Annotated[int, "u8"]
 """An argument that is an integer of 8 bits without a sign."""
