@@ -7,8 +7,15 @@
             handle(order)
         assert fired.of("shop:order__start") == [{"order_id": 42, "customer": "ada"}]
 
-Input: the probes of `usdtkit.probes`, which convert and check their values as they do for a tracer. Output: plain data.
-Neither the kernel nor a tracer takes part.
+pytest has a fixture for the same, without an import, because usdtkit is a plugin of it:
+
+    def test_an_order(usdtkit_probes):
+        handle(order)
+        assert usdtkit_probes.of("shop:order__done") == [{"order_id": 42, "status": 0}]
+
+Input: the probes of `usdtkit.probes`, which convert and check their values as they do for a tracer; and those of the
+integrations of `usdtkit.instrument` that are installed (not `python`, whose probes fire without Python). Output: plain
+data. Neither the kernel nor a tracer takes part.
 """
 
 from __future__ import annotations
@@ -16,12 +23,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from usdtkit.probes import provider
 from usdtkit.probes.provider import Probe
+from usdtkit.probes.registry import all_providers
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["Fired", "Recording", "expect_probes", "record_probes"]
 
@@ -40,8 +51,15 @@ class Recording(list[Fired]):
     """All calls of probes, in their order."""
 
     def of(self, pattern: str) -> list[dict[str, Any]]:
-        """The arguments of each call of the probes that match `pattern`, which is PROVIDER:PROBE; globs are allowed."""
-        return [arguments for probe, arguments in self if fnmatchcase(probe, pattern)]
+        """The arguments of each call of the probes that match `pattern`, which is PROVIDER:PROBE; globs are allowed.
+
+        Raises AssertionError if none has fired and none is declared that matches.
+        """
+        __tracebackhide__ = True
+        arguments = [arguments for probe, arguments in self if fnmatchcase(probe, pattern)]
+        if not arguments and (problem := _unknown(pattern)):
+            raise AssertionError(problem)
+        return arguments
 
 
 _recordings: list[Recording] = []
@@ -62,28 +80,55 @@ def record_probes() -> Iterator[Recording]:
             provider.record(None)
 
 
-@contextmanager
-def expect_probes(*expected: str | Mapping[str, int]) -> Iterator[Recording]:
+# A class, because a traceback would show the frames of contextlib above a function's.
+class expect_probes(ContextDecorator):
     """Record as `record_probes` does, and raise AssertionError at the end if a probe did not fire as expected.
 
     A name (PROVIDER:PROBE, globs are allowed) expects one call or more. A mapping {name: count} expects exactly `count`
-    calls.
+    calls. A name that no probe has is an error even where 0 calls are expected.
     """
-    with record_probes() as recording:
-        yield recording
-    missing = []
-    for expectation in expected:
-        pairs = expectation.items() if isinstance(expectation, Mapping) else [(expectation, None)]
-        for pattern, count in pairs:
-            number = len(recording.of(pattern))
-            if count is None and not number:
-                missing.append(f"{pattern} did not fire")
-            elif count is not None and number != count:
-                missing.append(f"{pattern} fired {number} times, not {count}")
-    if missing:
-        counts = Counter(fired.probe for fired in recording)
-        seen = ", ".join(f"{probe} {count}" for probe, count in counts.items()) or "nothing"
-        raise AssertionError(f"{'; '.join(missing)} (fired: {seen})")
+
+    def __init__(self, *expected: str | Mapping[str, int]) -> None:
+        self._expected = expected
+
+    def __enter__(self) -> Recording:
+        self._recorder = record_probes()
+        self._recording = self._recorder.__enter__()
+        return self._recording
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        __tracebackhide__ = True
+        self._recorder.__exit__(None, None, None)
+        problems = [] if kind else list(self._problems())
+        if problems:
+            counts = Counter(fired.probe for fired in self._recording)
+            seen = ", ".join(f"{probe} {count}" for probe, count in counts.items()) or "nothing"
+            raise AssertionError(f"{'; '.join(problems)} (fired: {seen})")
+
+    def _problems(self) -> Iterator[str]:
+        for expectation in self._expected:
+            pairs = expectation.items() if isinstance(expectation, Mapping) else [(expectation, None)]
+            for pattern, count in pairs:
+                number = sum(fnmatchcase(fired.probe, pattern) for fired in self._recording)
+                if not number and (problem := _unknown(pattern)):
+                    yield problem
+                elif count is None and not number:
+                    yield f"{pattern} did not fire"
+                elif count is not None and number != count:
+                    yield f"{pattern} fired {number} times, not {count}"
+
+
+def _unknown(pattern: str) -> str:
+    """Say that no probe of this process has this name, and which have similar ones; "" if one has it."""
+    names = [f"{probe.provider}:{probe.name}" for each in all_providers() for probe in each.probes]
+    if any(fnmatchcase(name, pattern) for name in names):
+        return ""
+    from difflib import get_close_matches
+
+    near = get_close_matches(pattern, names, 3, 0.6)
+    return f"there is no such probe: {pattern}" + (f"; near: {', '.join(near)}" if near else "")
 
 
 def _record(probe: Probe[...], values: tuple[Any, ...]) -> None:

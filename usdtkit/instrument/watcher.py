@@ -2,20 +2,22 @@
 
 Input: the sites of loaded probes, which a thread of `usdtkit._python` compares every 50 ms without the GIL. Output:
 calls of the switches in that thread, when a change concerns them. So the modules cost nothing while nobody traces.
+While `usdtkit.testing` records, all of them are set but those of the language, whose probes fire without Python.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import threading
 from collections.abc import Callable, Iterable, Set
 from typing import Any, Protocol
 
 from usdtkit.errors import UnsupportedError, UsdtkitError
-from usdtkit.probes import image
+from usdtkit.probes import image, registry
 from usdtkit.probes.drops import describe, warn
 from usdtkit.probes.namesakes import has_given_way
-from usdtkit.probes.provider import Probe
+from usdtkit.probes.provider import Probe, is_recorded
 
 try:
     from usdtkit import _python as native
@@ -54,11 +56,18 @@ class Switch:
 LANGUAGE = "python"  # the provider of the probes in native.PROBES, which are named without it
 _names: list[str] = list(native.PROBES)
 _switches: list[Settable] = []
+# The probes that can be recorded, and whether they are now.
+_recordable: set[str] = set()
+_recording = False
+_lock = threading.RLock()  # one thread at a time calls switches
 
 
 def add(switch: Settable) -> None:
     """Call this switch from now on. The first one starts the watcher."""
-    _switches.append(switch)
+    with _lock:
+        _switches.append(switch)
+        if _recording:
+            switch.set(_recorded())
     if len(_switches) > 1:
         native.recheck()  # its probes may be traced already
         return
@@ -78,9 +87,10 @@ def watch(turn: Callable[[bool], object], *probes: Probe[...]) -> None:
     If somebody does already, as when a command is traced from its start, it is called before this returns.
     Probes whose file could not be loaded are silent, and never traced. Raises UsdtkitError.
     """
-    names = {f"{probe.provider}:{probe.name}": probe for probe in probes if probe.path is not None}
+    names = {f"{probe.provider}:{probe.name}": probe for probe in probes}
+    _recordable.update(names)
     for name, probe in names.items():
-        if name in _names:
+        if name in _names or probe.path is None:
             continue
         try:
             native.watch(str(probe.path), image.symbol_name(probe.provider, probe.name), probe.pristine)
@@ -140,9 +150,36 @@ def _provider_of(name: str) -> str:
 
 def _switch(traced_bits: int) -> None:
     """Call all switches. Runs in the watcher's thread when the traced probes have changed; each has one bit."""
-    names = _named(traced_bits)
-    for switch in _switches:
-        try:
-            switch.set(names)
-        except Exception as error:  # noqa: BLE001 a failure with one library must not affect the others
-            warn(f"some of {', '.join(sorted(names))} cannot be switched: {describe(error)}")
+    with _lock:
+        names = _named(traced_bits) | _recorded()
+        for switch in list(_switches):
+            try:
+                switch.set(names)
+            except Exception as error:  # noqa: BLE001 a failure with one library must not affect the others
+                warn(f"some of {', '.join(sorted(names))} cannot be switched: {describe(error)}")
+
+
+def _recorded() -> frozenset[str]:
+    if not _recording:
+        return frozenset()
+    return frozenset(name for name in _recordable if not has_given_way(_provider_of(name)))
+
+
+def _record(on: bool) -> None:
+    """Set the hooks at once, in the thread that begins or ends a recording."""
+    global _recording
+    with _lock:
+        _recording = on
+        if _switches:
+            _switch(native.applied())
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread, which the child does not have, may have held it
+
+
+registry.recording_listeners.append(_record)
+os.register_at_fork(after_in_child=_renew_lock)
+if is_recorded():
+    _record(True)

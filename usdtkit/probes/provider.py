@@ -369,7 +369,8 @@ def ready_made(name: str) -> Provider:
     with turn().lock:
         if name not in registry.ready_made_providers:
             provider = object.__new__(Provider)
-            provider._begin(name, {}, ready_made=True)
+            # Whatever a library gives them, and also in development and tests: the program has not called them.
+            provider._begin(name, {"on_error": "drop"}, ready_made=True)
             registry.ready_made_providers[name] = provider
             if (namesake := registry.providers.get(name)) is not None:
                 namesake._has_namesake, namesake._declare.quick = True, False
@@ -388,3 +389,10 @@ def record(recorder: Recorder | None) -> None:
             provider._renew_quick()
             for probe in provider.probes:
                 native.set_recorder(probe, recorder)
+    for listener in registry.recording_listeners:  # without the lock, because hooks of libraries are set
+        listener(recorder is not None)
+
+
+def is_recorded() -> bool:
+    """Return whether somebody records the probes of this process."""
+    return _recorder is not None

@@ -12,12 +12,19 @@ from weakref import WeakValueDictionary
 TYPE_CHECKING = False  # as in usdtkit/__init__.py
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from usdtkit.probes.provider import Provider
 
 # The providers of the program. Two modules that declare a provider of one name share it. Each interpreter has its own.
 providers: WeakValueDictionary[str, Provider] = WeakValueDictionary()
 # Those of `usdtkit.instrument`. The program that is instrumented need not know of them, and may use the same names.
 ready_made_providers: dict[str, Provider] = {}
+
+
+# Called with True when somebody begins to record the probes of this process, and with False at the end. The hooks of
+# `usdtkit.instrument`, which are set while somebody traces, are set then too.
+recording_listeners: list[Callable[[bool], object]] = []
 
 
 class Turn:
