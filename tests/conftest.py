@@ -28,8 +28,8 @@ MACHINE = re.compile(r"^pytestmark = .*\bpytest\.mark\.machine\b", re.MULTILINE)
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 
 pytest_plugins = [
-    *("programs.django", "programs.mariadb", "programs.pam", "programs.postgres", "programs.shop", "programs.tls"),
-    "unharmed",
+    *("programs.django", "programs.mariadb", "programs.pam", "programs.postgres", "programs.redis", "programs.shop"),
+    *("programs.tls", "unharmed"),
 ]
 
 
