@@ -1,22 +1,22 @@
 """ASGI applications: asgi:request__start and asgi:request__done, for every HTTP request.
 
-Input: an application that `wrap` wraps; after `install` uvicorn wraps each that it loads. Output: method, path, route
-(as declared for Starlette and FastAPI, else the name of the endpoint), status, and nanoseconds until the application
-returns.
+Input: an application that `wrap` wraps; after `install` uvicorn, hypercorn and gunicorn wrap each that they load.
+Output: `served` fires, when the last piece of the body has been sent. `routes` knows the frameworks. WebSockets are
+connections rather than requests, and have no probes.
 """
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Awaitable, Callable
-from functools import cache, wraps
-from types import ModuleType
+from functools import cache
 from typing import Any
 
-from usdtkit.instrument import redaction
+from usdtkit.errors import UsdtkitError
+from usdtkit.instrument import redaction, routes
 from usdtkit.instrument.imports import when_imported
-from usdtkit.instrument.served import request_probes
-from usdtkit.probes.drops import ask
+from usdtkit.instrument.served import Served, being_served, request_probes, wrap_argument, wrap_attribute
+from usdtkit.probes.drops import ask, describe, warn
 from usdtkit.probes.provider import ready_made as Provider
 
 __all__ = ["install", "wrap"]
@@ -26,24 +26,46 @@ Send = Callable[[Any], Awaitable[None]]
 Application = Callable[[Scope, Any, Send], Awaitable[None]]
 
 _provider = Provider("asgi")
-_start, _done = request_probes(_provider)
+_probes = request_probes(_provider)
 _WRAPPED = "__usdtkit_asgi__"
+# Messages after which nothing follows; the last two are extensions, which send a file.
+_LAST = ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
 
 
 @cache
 def install() -> None:
-    """Wrap each application that uvicorn loads in this process from now on. A second call does nothing."""
+    """Wrap each application that a server loads in this process from now on. A second call does nothing."""
     _provider.load()
-    when_imported("asgi", "uvicorn.config", _wrap_loading)
+    _follow()
+    when_imported("asgi", "uvicorn.config", lambda module: [wrap_attribute(module.Config, "load", "loaded_app", wrap)])
+    when_imported(
+        "asgi",
+        "hypercorn.app_wrappers",
+        lambda module: [wrap_argument(module.ASGIWrapper, "__init__", 1, "app", wrap)],
+    )
+    when_imported(
+        "asgi", "gunicorn.workers.gasgi", lambda module: [wrap_attribute(module.ASGIWorker, "load_wsgi", "asgi", wrap)]
+    )
+
+
+@cache
+def _follow() -> None:
+    """Note the routes of frameworks too. Applications may be wrapped without `install`."""
+    try:
+        _provider.load()
+        routes.follow("asgi", *_probes)
+    except UsdtkitError as error:
+        warn(f"not instrumented: asgi: {describe(error)}")
 
 
 def wrap(application: Application) -> Application:
     """Return the application with probes. They cost a request one comparison while nobody traces."""
     if hasattr(application, _WRAPPED):
         return application
+    _follow()
 
     async def traced(scope: Scope, receive: Any, send: Send) -> None:
-        if scope["type"] != "http" or not (_start.enabled or _done.enabled):
+        if scope["type"] != "http" or not _probes.enabled or being_served() is not None:
             await application(scope, receive, send)
         else:
             await _handle(application, scope, receive, send)
@@ -53,22 +75,30 @@ def wrap(application: Application) -> Application:
 
 
 async def _handle(application: Application, scope: Scope, receive: Any, send: Send) -> None:
-    statuses: list[Any] = []
+    served = Served(_probes, scope.get("method", ""), _path(scope))
+    served.prefix = scope.get("root_path", "")
+    begun = False
 
     async def sent(message: Any) -> None:
-        if isinstance(message, dict) and message.get("type") == "http.response.start":
-            statuses.append(message.get("status", 0))
+        nonlocal begun
+        kind = message.get("type") if isinstance(message, dict) else ""
+        if kind == "http.response.start" and not begun:
+            begun, served.status = True, message.get("status", 0)
         await send(message)
+        if kind in _LAST and not message.get("more_body"):
+            # Starlette sends the response to an exception while it handles that.
+            served.handled = served.handled or sys.exc_info()[1]
+            served.end(lambda: _route(scope))
 
-    request = scope.get("method", ""), _path(scope)
-    _start(*request)
-    began = time.monotonic_ns()
+    served.enter()
     try:
         await application(scope, receive, sent)
+    except BaseException as error:  # also the cancellation of the task
+        served.raised = error
+        raise
     finally:
-        latency = time.monotonic_ns() - began
-        # Routes and endpoints are the application's objects. `lazy` drops and counts the exceptions that they raise.
-        _done.lazy(lambda: (*request, _route(scope), statuses[0] if statuses else 0, latency))
+        served.leave()
+        served.end(lambda: _route(scope))
 
 
 def _path(scope: Scope) -> str:
@@ -77,17 +107,13 @@ def _path(scope: Scope) -> str:
 
 def _route(scope: Scope) -> str:
     """Return the route that the framework has left in the scope, or the name of the endpoint, or an empty string."""
-    declared = getattr(scope.get("route"), "path", None)
+    route = scope.get("route")
+    if route is not None and routes.is_mount(route):
+        return "/"
+    # FastAPI leaves the route as it was declared, and the path with the prefixes of its routers elsewhere.
+    fastapi = scope.get("fastapi")
+    context = fastapi.get("effective_route_context") if isinstance(fastapi, dict) else None
+    if context is not None and context.original_route is route:
+        route = context
+    declared = getattr(route, "path", None)
     return str(declared or getattr(scope.get("endpoint"), "__name__", ""))
-
-
-def _wrap_loading(module: ModuleType) -> list[str]:
-    original = module.Config.load
-
-    @wraps(original)
-    def load(self: Any) -> None:
-        original(self)
-        self.loaded_app = wrap(self.loaded_app)
-
-    module.Config.load = load
-    return ["Config.load"]
