@@ -8,7 +8,7 @@ import pytest
 from commandline import NOBODY, WITHOUT_BCC, assert_described, usdtkit
 
 FEATURES = {
-    *("uprobes", "semaphores", "bpf", "ring buffer", "cookies", "uprobe_multi", "compiler", "providers"),
+    *("uprobes", "semaphores", "bpf", "ring buffer", "cookies", "uprobe_multi", "compiler", "programs", "providers"),
 }
 
 
@@ -53,11 +53,23 @@ def test_a_directory_that_cannot_even_be_looked_at():
     assert found["providers"]["state"] == "found"
 
 
-def test_without_bcc():
-    found = rows(prefix=WITHOUT_BCC, code=5)
-    assert found["compiler"]["state"] == "missing"
+def test_without_bcc(tmp_path):
+    """Then only programs that are compiled already can trace; those of a bundle are counted once they are added."""
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    empty = os.environ | {"USDTKIT_CACHE": str(cache)}
+    found = rows(prefix=WITHOUT_BCC, code=5, env=empty)
+    assert (found["compiler"]["state"], found["programs"]["state"]) == ("missing", "missing")
     assert "apt install python3-bpfcc" in found["compiler"]["fix"]
-    assert {row["state"] for name, row in found.items() if name != "compiler"} == {"found"}
+    assert "usdtkit cache --add" in found["programs"]["fix"]
+    assert {row["state"] for name, row in found.items() if name not in ("compiler", "programs")} == {"found"}
+    bundle = tmp_path / "tools.bundle"
+    packed = usdtkit("bundle", "gethostlatency", "pamtrace", "-o", bundle)
+    count = int(packed.stdout.split()[1])
+    assert count > 1 and usdtkit("cache", "--add", bundle, env=empty).returncode == 0
+    found = rows(prefix=WITHOUT_BCC, code=0, env=empty)
+    assert (found["compiler"]["state"], found["programs"]["state"]) == ("missing", "found")
+    assert found["programs"]["detail"] == f"{count} in the cache {cache}"
 
 
 @pytest.mark.parametrize("prefix", [NOBODY, WITHOUT_BCC], ids=["nobody", "no bcc"])

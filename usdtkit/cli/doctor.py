@@ -28,7 +28,7 @@ from usdtkit.output.sink import open_sink
 from usdtkit.records import asdict, dataclass
 from usdtkit.results.columns import Column, Schema
 
-# Without these nothing can be traced; the others only make it better.
+# Without these nothing can be traced, but with programs that are compiled already; the others only make it better.
 NEEDED = ("uprobes", "bpf", "ring buffer", "compiler")
 TRIAL = "int usdtkit_trial(struct pt_regs *ctx) { return 0; }\n"
 
@@ -90,7 +90,10 @@ def run(options: argparse.Namespace) -> int:
 
 def exit_code(rows: list[Row]) -> int:
     """0, or the exit code that says what is missing."""
-    absent = [row for row in rows if row.name in NEEDED and row.state != "found"]
+    needed = set(NEEDED)
+    if any(row.name == "programs" and row.state == "found" for row in rows):
+        needed.remove("compiler")  # it is needed only for what these cannot trace
+    absent = [row for row in rows if row.name in needed and row.state != "found"]
     if not absent:
         return 0
     only_privilege = all("privilege" in row.detail for row in absent)
@@ -105,23 +108,30 @@ def examine() -> list[Row]:
         detail = finding.detail or f"{feature.purpose} (Linux {feature.since})"
         fix = privilege_hint() if "privilege" in detail else feature.fix
         rows.append(Row(feature.name, finding.state, feature.purpose, detail, fix))
-    return [*rows, _compiler(), _provider_directory()]
+    return [*rows, _compiler(), _programs(), _provider_directory()]
 
 
-def _came_compiled() -> str:
-    """Say as the end of a sentence which programs of this installation need no compiler; "" if all need one."""
-    if not bundle.SHIPPED.exists():
-        return ""
+def _programs() -> Row:
+    """What can be traced without a compiler: programs in the cache, and those that came with this installation."""
+    problem = cache.problem()
+    cached, tools = 0 if problem else len(cache.entries()), len(_tools_that_came_compiled())
+    counts = [f"{cached} in the cache {cache.directory()}", f"those of {tools} tools came with usdtkit"]
+    detail = " and ".join(text for text, count in zip(counts, (cached, tools), strict=True) if count)
+    fix = "usdtkit cache --fill compiles them, usdtkit cache --add FILE adds those of a bundle"
+    return Row("programs", "found" if detail else "missing", "compiled programs", detail or problem, fix)
+
+
+def _tools_that_came_compiled() -> set[str]:
     try:
-        lines = [line for lines in bundle.read(bundle.SHIPPED).used_by.values() for line in lines]
+        used_by = bundle.read(bundle.SHIPPED).used_by if bundle.SHIPPED.exists() else {}
     except UsdtkitError:  # damaged, or in a directory of others: it is as good as the rest of the installation
-        return ""
-    return f"; the programs of {len({line.partition(' ')[0] for line in lines})} tools came compiled"
+        return set()
+    return {line.partition(" ")[0] for lines in used_by.values() for line in lines}
 
 
 def _compiler() -> Row:
     def row(state: features.State, detail: str, fix: str = compiler.BCC_HINT) -> Row:
-        return Row("compiler", state, "new BPF programs", detail + _came_compiled(), fix)
+        return Row("compiler", state, "new BPF programs", detail, fix)
 
     try:
         bytecode = compiler.compile_afresh(TRIAL)
@@ -130,7 +140,7 @@ def _compiler() -> Row:
     except UsdtkitError as error:
         lacks_privilege = features.lacks_privilege()
         return row("unknown", "not enough privilege to try") if lacks_privilege else row("missing", error.message)
-    return row("found", f"bcc {bytecode.bcc_version}, without kernel headers; cache: {cache.directory()}")
+    return row("found", f"bcc {bytecode.bcc_version}, without kernel headers")
 
 
 def _provider_directory() -> Row:
