@@ -10,6 +10,7 @@ docs/language.md describes the whole language.
 examples:
   usdtkit trace shop:order__start
   usdtkit trace 'shop:*' -p 1234 --json
+  usdtkit trace 'shop:*' --tree
   usdtkit trace 'r:bash:readline "%s", retval'
   usdtkit trace 'p:c:open(char *path, int flags) (flags & 1) "%s", path' -U
   usdtkit trace 'r:c:read(int fd) ((int)retval < 0) "read %d: %d after %u ns", $entry(fd), retval, $latency'
@@ -21,6 +22,7 @@ from usdtkit.cli.arguments import Spelling
 from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import pages, positive
 from usdtkit.errors import UsageError
+from usdtkit.language import trees
 from usdtkit.language.hooks import Messages, Setup
 from usdtkit.language.rows import MessageRows
 from usdtkit.records import replace
@@ -41,16 +43,18 @@ SPELLING = Spelling(
 )
 CPU = Column("cpu", "CPU", "count", 3, "the processor, with -C", optional=True)
 STACK = Column("stack", "", "stack", 0, "the frames, innermost first, with -U", offsets="table", optional=True)
-COLUMNS = (
-    *(TIME, CPU, PID, COMM),
-    Column("probe", "PROBE", "string", 24, "PROVIDER:PROBE, or the function", role="name"),
-    Column("text", "ARGUMENTS", show=str, table_only=True, meaning="the message, or the arguments by name"),
-    STACK,
-    replace(TID, heading=""),
-    Column("arguments", type="object", meaning="the values by name; with a format, by their expressions"),
+PROBE = Column("probe", "PROBE", "string", 24, "PROVIDER:PROBE, or the function", role="name")
+ARGUMENTS = Column("arguments", type="object", meaning="the values by name; with a format, by their expressions")
+TEXT = Column("text", "ARGUMENTS", show=str, table_only=True, meaning="the message, or the arguments by name")
+THREAD = replace(TID, heading="")
+HITS = (
+    *(TIME, CPU, PID, COMM, PROBE),
+    *(TEXT, STACK, THREAD, ARGUMENTS),
     Column("message", meaning="the format with its values, where the spec has one", optional=True),
     Column("count", type="count", meaning="with -A: how many events were equal", optional=True),
 )
+SPANS = (TIME, PID, COMM, *trees.COLUMNS, replace(TEXT, heading="SPAN"), replace(PROBE, heading=""), THREAD, ARGUMENTS)
+COLUMNS = (*HITS, *trees.COLUMNS)
 
 
 class Options(ToolOptions):
@@ -84,6 +88,9 @@ class Options(ToolOptions):
     aggregate: bool = option(
         "-A", "--aggregate", default=False, help="with -M, show equal events once, with their count"
     )
+    tree: bool = option(
+        "--tree", default=False, help="show spans, with their latencies, as trees, each as soon as it is complete"
+    )
     include_self: bool = option("-S", "--include-self", default=False, help="also show what this tracer itself does")
     ring_size: int | None = option(
         *("-b", "--buffer-pages"),
@@ -99,6 +106,8 @@ def trace(session: Session, options: Options) -> Rows:
     """A row for each hit for which the condition of its spec holds."""
     if options.aggregate and not options.max_events:
         raise UsageError("-A needs a number of events", hint="-A -M 1000")
+    if options.tree and (options.aggregate or options.user_stack):
+        raise UsageError(f"--tree shows spans, which {'-A' if options.aggregate else '-U'} does not go with")
     if options.name is not None:
         session.narrow(comm.contains(options.name))
     if not options.include_self:
@@ -109,9 +118,13 @@ def trace(session: Session, options: Options) -> Rows:
     for spec in options.specs:
         messages.add(spec)
     rows = MessageRows(messages, options.containing, options.max_events, options.aggregate)
+    if options.tree and not messages.carry(trees.START):
+        raise UsageError("--tree needs the starts of spans", hint="usdtkit trace --tree 'PROVIDER:*', without a format")
     time = seconds_column(unix=options.unix) if options.timestamp else TIME
+    if options.tree:
+        return trees.TreeRows(Rows(session, (), rows.describe), [time, *SPANS[1:]])
     shown = {"cpu": options.cpu, "stack": options.user_stack}
-    columns = [time, *(column for column in COLUMNS[1:] if shown.get(column.name, True))]
+    columns = [time, *(column for column in HITS[1:] if shown.get(column.name, True))]
     if options.addresses:
         columns = [replace(column, addresses=True) if column is STACK else column for column in columns]
     return Rows(session, columns, rows.describe, rest=rows.rest)

@@ -118,6 +118,10 @@ class Messages:
         self._messages.append(Message(format, tuple(name for name, _ in values)))
         source.emit(**self._extra, **(fields or {prefix: lift(0)}))
 
+    def carry(self, names: Sequence[str]) -> bool:
+        """Whether a spec has values by all these names."""
+        return any(set(names) <= {*message.names} for message in self._messages)
+
     def stop(self) -> None:
         """Stop the session."""
         self._setup.session.stop()
