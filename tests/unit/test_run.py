@@ -105,7 +105,7 @@ def test_what_cannot_be_installed_does_not_stop_the_program(environment, tmp_pat
     [
         ([], ["no program"]),
         (["--nonsense", "app.py"], ["--nonsense"]),
-        (["--with", "django", "app.py"], ["django", "wsgi"]),
+        (["--with", "wigs", "app.py"], ["wigs", "wsgi"]),
     ],
     ids=["nothing", "option", "name"],
 )
