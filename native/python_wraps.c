@@ -47,10 +47,10 @@ static uint64_t now(void) {
 static void chain(PyObject *type, PyObject *value, PyObject *traceback) {
     PyObject *new_type, *new_value, *new_traceback;
     if (!type) return;
+    PyErr_Fetch(&new_type, &new_value, &new_traceback); /* an exception cannot be made while another one is set */
+    PyErr_NormalizeException(&new_type, &new_value, &new_traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
     if (traceback) PyException_SetTraceback(value, traceback);
-    PyErr_Fetch(&new_type, &new_value, &new_traceback);
-    PyErr_NormalizeException(&new_type, &new_value, &new_traceback);
     if (new_value == value) Py_DECREF(value);
     else PyException_SetContext(new_value, value); /* steals the reference */
     PyErr_Restore(new_type, new_value, new_traceback);
@@ -101,7 +101,10 @@ static int waits_so_long(PyObject *timeout) {
     double seconds = PyFloat_CheckExact(timeout)  ? PyFloat_AS_DOUBLE(timeout)
                      : PyLong_CheckExact(timeout) ? PyLong_AsDouble(timeout)
                                                   : -2;
-    if (PyErr_Occurred()) PyErr_Clear(); /* an integer that is too large */
+    if (PyErr_Occurred()) { /* an integer that is too large */
+        PyErr_Clear();
+        return 0;
+    }
     return seconds == -1 || (seconds >= 0 && seconds < (double)PY_TIMEOUT_MAX / 1e6);
 }
 
