@@ -18,6 +18,8 @@ NOBODY = [
     *(f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")),
 ]
 # bcc hidden from one process and its children.
+# With BY_BCC, nothing is translated, so that every program that is not in the cache needs bcc.
+BY_BCC = {"USDTKIT_COMPILER": "bcc"}
 WITHOUT_BCC = [*among_own_mounts('mount -t tmpfs tmpfs /usr/lib/python3/dist-packages/bcc; exec "$@"'), "sh"]
 
 

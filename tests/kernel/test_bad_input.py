@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commandline import NOBODY, USDTKIT, WITHOUT_BCC, assert_explained, end_of_tracing, start_tracing, usdtkit
+from commandline import BY_BCC, NOBODY, USDTKIT, WITHOUT_BCC, assert_explained, end_of_tracing, start_tracing, usdtkit
 from processes import among_own_mounts
 
 pytestmark = pytest.mark.machine
@@ -161,7 +161,7 @@ def test_without_privilege_to_look_into_a_process():
 
 
 def test_without_bcc_a_new_program_cannot_be_compiled(tmp_path):
-    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cold")}
+    environment = os.environ | BY_BCC | {"USDTKIT_CACHE": str(tmp_path / "cold")}
     done = usdtkit("gethostlatency", prefix=WITHOUT_BCC, env=environment)
     assert_explained(done, 5, "compiled", "/usr/lib/python3/dist-packages/bcc", "apt install python3-bpfcc")
 
@@ -169,7 +169,7 @@ def test_without_bcc_a_new_program_cannot_be_compiled(tmp_path):
 def test_with_another_bcc_on_the_path(tmp_path):
     """PyPI's project of that name, say."""
     (tmp_path / "bcc.py").write_text("import nothing_of_the_kind\n")
-    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cold"), "PYTHONPATH": str(tmp_path)}
+    environment = os.environ | BY_BCC | {"USDTKIT_CACHE": str(tmp_path / "cold"), "PYTHONPATH": str(tmp_path)}
     environment["PYTHONPATH"] += ":" + ":".join(filter(None, sys.path))
     assert usdtkit("gethostlatency", "-d", "0.1", env=environment).returncode == 0  # that one is not even looked at
 
@@ -180,7 +180,7 @@ def test_a_compiler_that_dies(tmp_path):
     command = among_own_mounts('mount --bind "$0" /usr/lib/python3/dist-packages/bcc; exec "$@"')
     (tmp_path / "bcc").mkdir()
     (tmp_path / "bcc" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-    environment = os.environ | {"USDTKIT_CACHE": str(cold)}
+    environment = os.environ | BY_BCC | {"USDTKIT_CACHE": str(cold)}
     done = usdtkit("gethostlatency", prefix=[*command, tmp_path / "bcc"], env=environment)
     assert_explained(done, 1, "compile")
     assert not cold.exists()
@@ -242,7 +242,7 @@ def test_ctrl_c_before_anything_is_attached(tmp_path, spawn):
         f"import pathlib, time\npathlib.Path({str(tmp_path / 'started')!r}).write_text('go')\ntime.sleep(997)\n"
     )
     command = among_own_mounts('mount --bind "$0" /usr/lib/python3/dist-packages/bcc; exec "$@"')
-    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cold")}
+    environment = os.environ | BY_BCC | {"USDTKIT_CACHE": str(tmp_path / "cold")}
     process = spawn([*command, slow, *USDTKIT, "gethostlatency"], stderr=subprocess.PIPE, env=environment)
     compiling = select.select([started], [], [], 60)[0]
     os.close(started)

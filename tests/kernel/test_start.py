@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commandline import USDTKIT, WITHOUT_BCC, start_tracing, stop_tracing, usdtkit
+from commandline import BY_BCC, USDTKIT, WITHOUT_BCC, start_tracing, stop_tracing, usdtkit
 
 TOOLS = ("gethostlatency", "pamtrace")
 
@@ -19,7 +19,7 @@ def resident_mib(pid):
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_warm_start_needs_no_bcc(tool, tmp_path, spawn):
-    environment = os.environ | {"USDTKIT_CACHE": str(tmp_path / "cache")}
+    environment = os.environ | BY_BCC | {"USDTKIT_CACHE": str(tmp_path / "cache")}
     assert usdtkit(tool, "-d", "0.1", env=environment).returncode == 0
     (entry,) = (tmp_path / "cache").iterdir()
     before = entry.stat().st_mtime_ns
@@ -39,7 +39,7 @@ def test_one_compilation_serves_all_thresholds(tmp_path):
 
 def test_a_cache_that_another_user_could_have_written_is_not_used(tmp_path):
     cache = tmp_path / "cache"
-    environment = os.environ | {"USDTKIT_CACHE": str(cache)}
+    environment = os.environ | BY_BCC | {"USDTKIT_CACHE": str(cache)}
     assert usdtkit("gethostlatency", "-d", "0.1", env=environment).returncode == 0
     cache.chmod(0o777)
     done = usdtkit("gethostlatency", "-d", "0.1", prefix=WITHOUT_BCC, env=environment)

@@ -1,8 +1,10 @@
-"""C text → `Bytecode`: from the cache, else from what was shipped, else by a child process around bcc.
+"""C text → `Bytecode`: from the cache, from what was shipped, by `translator`, or by bcc in a child process.
 
 Input: a whole program in bcc's C, which `program` writes. Output: bytecode, which `usdtkit.kernel.load` puts into the
-kernel. No kernel headers are needed: the child (`_bcc_child.py`) uses those in headers/, so that the kernel's version
-and configuration do not matter. A start whose program is in the cache reads one file and starts no process.
+kernel. A start whose program is in the cache reads one file. The translator knows all the C that `program` writes, and
+needs nothing; bcc is asked for what it does not know, which is C of a user's own. No kernel headers are needed for
+that either: the child (`_bcc_child.py`) uses those in headers/, so that the kernel's version and configuration do not
+matter.
 """
 
 # Every start imports this module, and importing pathlib takes long.
@@ -13,13 +15,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from binascii import a2b_base64  # importing base64 takes longer
 from functools import cache
-from typing import Any
 
 from usdtkit.bpf import cache as bytecode_cache
+from usdtkit.bpf.bytecode import Bytecode, decode, encode
 from usdtkit.errors import ProgramError, UnsupportedError, UsdtkitError
-from usdtkit.records import dataclass
 
 try:
     from _blake2 import blake2b  # the same as hashlib's, without loading OpenSSL for other hashes
@@ -32,7 +32,7 @@ BCC_HINT = (
     "install it: apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora); "
     "or compile elsewhere: usdtkit bundle"
 )
-FORMAT = 1  # to be raised when the child's answer, or what `usdtkit.kernel.load` patches, changes
+FORMAT = 2  # to be raised when what the child or the translator gives, or `usdtkit.kernel.load` patches, changes
 # Of the processor, because a build with many compilers on a busy machine only takes longer.
 COMPILE_LIMIT_S = 120
 COMPILE_PATIENCE_S = 15 * 60
@@ -41,29 +41,8 @@ PASSED_ON = frozenset(("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LD_LIBRARY_
 apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class MapDescription:
-    """A map as bpf(2) describes it: sizes in bytes, `type` and `flags` as in linux/bpf.h."""
-
-    name: str
-    type: int
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bytecode:
-    """Compiled programs by name, in 8-byte instructions. References to maps are indexes into `maps`."""
-
-    maps: tuple[MapDescription, ...]
-    programs: dict[str, bytes]
-    bcc_version: str
-
-
 def compile_program(text: str) -> Bytecode:
-    """The bytecode of `text`: from the cache, from what came with this installation, or compiled.
+    """The bytecode of `text`: from the cache, from what came with this installation, translated, or compiled.
 
     Raises UnsupportedError where it must be compiled and bcc is missing, and ProgramError with clang's first error and
     the line of the program that it is in.
@@ -78,21 +57,21 @@ def cache_entry(text: str) -> tuple[str, bytes]:
 
 
 def compile_afresh(text: str) -> Bytecode:
-    """The bytecode of `text`, compiled now: this shows whether the compiler works. Raises as `compile_program` does."""
-    return _compile(text)[0]
+    """The bytecode of `text`, compiled by bcc now: this shows whether it works. Raises as `compile_program` does."""
+    return _compile(text, "")[0]
 
 
 def is_bytecode(content: bytes) -> bool:
     """Whether an entry of the cache holds bytecode, which the kernel may still refuse."""
-    return _decode(content) is not None
+    return decode(content) is not None
 
 
 def _find(text: str) -> tuple[str, bytes, Bytecode]:
     key = _key(text)
-    if (content := bytecode_cache.load(key)) is not None and (bytecode := _decode(content)) is not None:
+    if (content := bytecode_cache.load(key)) is not None and (bytecode := decode(content)) is not None:
         return key, content, bytecode
-    if (content := _shipped(key)) is None or (bytecode := _decode(content)) is None:
-        bytecode, content = _compile(text)
+    if (content := _shipped(key)) is None or (bytecode := decode(content)) is None:
+        bytecode, content = _make(text)
     bytecode_cache.store(key, content)
     return key, content, bytecode
 
@@ -103,9 +82,31 @@ def _shipped(key: str) -> bytes | None:
     return bundle.shipped(key)
 
 
-def _compile(text: str) -> tuple[Bytecode, bytes]:
-    answer = _run_child(text)
-    bytecode = _decode(answer)
+def _make(text: str) -> tuple[Bytecode, bytes]:
+    if _always_bcc():
+        return _compile(text, "")
+    from usdtkit.bpf import translator  # most starts find their program in the cache
+
+    try:
+        bytecode = translator.translate(text)
+    except translator.UntranslatableError as error:
+        import logging  # its import takes long
+
+        logging.getLogger(__name__).info("bcc compiles the program, because of %s", error)
+        return _compile(text, str(error))
+    return bytecode, encode(bytecode)
+
+
+def _compile(text: str, reason: str) -> tuple[Bytecode, bytes]:
+    """What bcc makes of a text, and its answer as the cache keeps it; `reason` says what needs bcc, or is ""."""
+    try:
+        answer = _run_child(text)
+    except UnsupportedError as error:
+        because = f", because of {reason}" if reason else ""
+        raise UnsupportedError(
+            f"a BPF program must be compiled{because}, and {error.message}", hint=error.hint
+        ) from None
+    bytecode = decode(answer)
     if bytecode is None:
         raise UsdtkitError(
             "the output of the compiler cannot be read", hint="report this with the output of usdtkit doctor"
@@ -113,9 +114,14 @@ def _compile(text: str) -> tuple[Bytecode, bytes]:
     return bytecode, answer
 
 
+def _always_bcc() -> bool:
+    """Whether the user wants bcc to compile everything, to compare, or to get around a fault of the translator."""
+    return os.environ.get("USDTKIT_COMPILER") == "bcc"
+
+
 def _key(text: str) -> str:
     # bcc's version is in the entry and not in the key, so that a machine without bcc finds entries too.
-    whole = "\0".join([str(FORMAT), os.uname().machine, _headers_hash(), text])
+    whole = "\0".join([str(FORMAT), "bcc" * _always_bcc(), os.uname().machine, _headers_hash(), text])
     return blake2b(whole.encode(), digest_size=32).hexdigest()
 
 
@@ -153,10 +159,7 @@ def _run_child(text: str) -> bytes:
         return child.stdout
     errors = child.stderr.decode(errors="backslashreplace")
     if child.returncode == 5:
-        raise UnsupportedError(
-            f"a BPF program must be compiled, and its compiler is missing: {errors.strip().splitlines()[-1]}",
-            hint=BCC_HINT,
-        )
+        raise UnsupportedError(f"its compiler is missing: {errors.strip().splitlines()[-1]}", hint=BCC_HINT)
     raise _explain(errors, text)
 
 
@@ -174,33 +177,3 @@ def _explain(errors: str, text: str) -> ProgramError:
     functions = re.findall(r"^int (hook_\d+)\(", "\n".join(before), re.MULTILINE)
     message = f"the BPF program does not compile: {line[2]}, in: {before[-1].strip()}"
     return ProgramError(message, functions[-1] if functions else "")
-
-
-def _decode(stored: bytes) -> Bytecode | None:
-    """Bytecode from the child's JSON, or None where the JSON is something else."""
-    import json  # here, because it takes a millisecond, and neither help nor --explain decodes a program
-
-    try:
-        answer: dict[str, Any] = json.loads(stored)
-        return Bytecode(
-            maps=tuple(
-                MapDescription(_name(m["name"]), *(_u32(m[of]) for of in ("type", "key", "value", "entries", "flags")))
-                for m in answer["maps"]
-            ),
-            programs={_name(name): a2b_base64(code) for name, code in answer["programs"].items()},
-            bcc_version=str(answer["bcc"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _name(name: str) -> str:
-    if not name.isascii() or not name.isidentifier():
-        raise ValueError(name)
-    return name
-
-
-def _u32(number: int) -> int:
-    if not isinstance(number, int) or not 0 <= number < 2**32:
-        raise ValueError(number)
-    return number

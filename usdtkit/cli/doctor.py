@@ -28,8 +28,8 @@ from usdtkit.output.sink import open_sink
 from usdtkit.records import asdict, dataclass
 from usdtkit.results.columns import Column, Schema
 
-# Without these nothing can be traced, but with programs that are compiled already; the others only make it better.
-NEEDED = ("uprobes", "bpf", "ring buffer", "compiler")
+# Without these nothing can be traced; the others only make it better.
+NEEDED = ("uprobes", "bpf", "ring buffer")
 TRIAL = "int usdtkit_trial(struct pt_regs *ctx) { return 0; }\n"
 
 
@@ -90,10 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
 def exit_code(rows: list[Row]) -> int:
     """0, or the exit code that says what is missing."""
-    needed = set(NEEDED)
-    if any(row.name == "programs" and row.state == "found" for row in rows):
-        needed.remove("compiler")  # it is needed only for what these cannot trace
-    absent = [row for row in rows if row.name in needed and row.state != "found"]
+    absent = [row for row in rows if row.name in NEEDED and row.state != "found"]
     if not absent:
         return 0
     only_privilege = all("privilege" in row.detail for row in absent)
@@ -112,13 +109,19 @@ def examine() -> list[Row]:
 
 
 def _programs() -> Row:
-    """What can be traced without a compiler: programs in the cache, and those that came with this installation."""
+    """Where the programs of tools come from: the cache, this installation, and the translator."""
     problem = cache.problem()
     cached, tools = 0 if problem else len(cache.entries()), len(_tools_that_came_compiled())
     counts = [f"{cached} in the cache {cache.directory()}", f"those of {tools} tools came with usdtkit"]
-    detail = " and ".join(text for text, count in zip(counts, (cached, tools), strict=True) if count)
-    fix = "usdtkit cache --fill compiles them, usdtkit cache --add FILE adds those of a bundle"
-    return Row("programs", "found" if detail else "missing", "compiled programs", detail or problem, fix)
+    there = [text for text, count in zip(counts, (cached, tools), strict=True) if count]
+    detail = ", ".join(
+        [
+            *there,
+            f"{'others' if there else 'they'} are translated when they are needed",
+            *([problem] if problem else []),
+        ]
+    )
+    return Row("programs", "found", "the programs of the tools", detail, "")
 
 
 def _tools_that_came_compiled() -> set[str]:
@@ -131,12 +134,12 @@ def _tools_that_came_compiled() -> set[str]:
 
 def _compiler() -> Row:
     def row(state: features.State, detail: str, fix: str = compiler.BCC_HINT) -> Row:
-        return Row("compiler", state, "new BPF programs", detail, fix)
+        return Row("compiler", state, "programs with C of your own", detail, fix)
 
     try:
         bytecode = compiler.compile_afresh(TRIAL)
     except UnsupportedError as error:
-        return row("missing", error.message, error.hint or "")
+        return row("missing", f"only programs with C of your own need it; {error.message}", error.hint or "")
     except UsdtkitError as error:
         lacks_privilege = features.lacks_privilege()
         return row("unknown", "not enough privilege to try") if lacks_privilege else row("missing", error.message)

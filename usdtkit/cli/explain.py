@@ -87,6 +87,10 @@ def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
         note(f"usdtkit: {number} return {'site' if number == 1 else 'sites'}, by {way}: {why}")
     warn_of_cost(plan)
     warn_of_owners(owners)
+    from usdtkit.bpf import translator  # a trace that starts has no use for it: its program is in the cache
+
+    if reason := translator.obstacle(session.program().text):
+        note(f"usdtkit: bcc will compile the program, because of {reason}")
 
 
 def warn_of_cost(plan: Sequence[Planned], *, stepped: bool = True) -> None:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from usdtkit._ffi import TRANSIENT, check, describe, ffi, lib, privilege_hint
-from usdtkit.bpf.compiler import Bytecode
+from usdtkit.bpf.bytecode import Bytecode
 from usdtkit.bpf.uapi import (
     ATTACH_TYPE_ITERATOR,
     ATTACH_TYPE_NONE,

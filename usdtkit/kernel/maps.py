@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from usdtkit._ffi import ENOTSUPP, check, ffi, lib
-from usdtkit.bpf.compiler import MapDescription
+from usdtkit.bpf.bytecode import MapDescription
 from usdtkit.bpf.uapi import MAP_HASH, MAP_LRU_HASH, MAP_PERCPU_ARRAY, MAP_PERCPU_HASH, NO_PREALLOC
 from usdtkit.errors import UsdtkitError
 from usdtkit.kernel.features import has_uprobe_multi

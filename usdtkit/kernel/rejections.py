@@ -32,7 +32,7 @@ from usdtkit.bpf.uapi import (
 from usdtkit.records import replace
 
 if TYPE_CHECKING:
-    from usdtkit.bpf.compiler import Bytecode
+    from usdtkit.bpf.bytecode import Bytecode
     from usdtkit.kernel.maps import Map
 
 REJECTED = "rejected"
@@ -62,7 +62,7 @@ def counting(bytecode: Bytecode, numbers: Mapping[int, str]) -> Bytecode:
     """The bytecode with the program that counts for the probes of these numbers; the same bytecode without any."""
     if not numbers:
         return bytecode
-    from usdtkit.bpf.compiler import MapDescription  # lazy: every start imports this module, and few need a compiler
+    from usdtkit.bpf.bytecode import MapDescription
 
     description = MapDescription(REJECTED, MAP_ARRAY, 4, 8, max(numbers) + 1, 0)
     programs = {**bytecode.programs, REJECTED: _code(len(bytecode.maps))}

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator
 
 from usdtkit._ffi import check, ffi, lib
-from usdtkit.bpf.compiler import Bytecode, MapDescription
+from usdtkit.bpf.bytecode import Bytecode, MapDescription
 from usdtkit.bpf.uapi import (
     ADD_IMMEDIATE,
     CALL,

@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 
-from usdtkit.bpf.compiler import Bytecode, MapDescription
+from usdtkit.bpf.bytecode import Bytecode, MapDescription
 from usdtkit.bpf.uapi import (
     ADD_IMMEDIATE,
     ATOMIC_ADD,
