@@ -17,7 +17,7 @@ from usdtkit.probes.drops import describe, warn
 
 __all__ = ["NAMES", "install_named"]
 
-NAMES = ("asyncio", "dbapi", "django", "gc", "http", "locks", "logging", "python", "redis", "wsgi", "asgi", "web")
+NAMES = ("asgi", "asyncio", "dbapi", "django", "executors", "gc", "http", "locks", "logging", "python", "redis", "web", "wsgi")
 """The modules of this package that have `install()`."""
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from usdtkit.instrument.asyncio.blocked import Blocks
+from usdtkit.instrument.names import name_of
 from usdtkit.probes.declaration import argument
 from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import ready_made as Provider
@@ -58,7 +59,7 @@ def creating(create_task: Any) -> Any:
         latency = time.monotonic_ns() - began
         coroutine = args[0] if args else keywords.get("coro")
         # Now, because a coroutine that is written in C may have no name any more when it has ended.
-        named = ask(lambda: _name_of(coroutine), "")
+        named = ask(lambda: name_of(coroutine), "")
         create.lazy(lambda: (id(task), task.get_name(), named))
         # A task factory of the program may return something that is no task of asyncio.
         if isinstance(task, asyncio.Task):
@@ -78,7 +79,7 @@ def run(called: Any, call: Callable[[], Any]) -> Any:
     """Return call(), and fire for it. `called` is the callback of the program that it is about."""
     # The callback may be any object of the program, which runs code when it is asked for its name.
     task = ask(lambda: _task_of(called), None)
-    named = ask(lambda: _name_of_callback(called) if task is None else _name_of(task.get_coro()), "")
+    named = ask(lambda: _name_of_callback(called) if task is None else name_of(task.get_coro()), "")
     thread = threading.get_ident()
     running = blocks.begin(thread)
     try:
@@ -119,15 +120,9 @@ def _error_of(task: Any) -> str:
     return "" if raised is None else type(raised).__name__
 
 
-def _name_of(coroutine_or_callback: Any) -> str:
-    return str(getattr(coroutine_or_callback, "__qualname__", None) or type(coroutine_or_callback).__qualname__)
-
-
 def _name_of_callback(called: Any) -> str:
-    while isinstance(called, functools.partial):
-        called = called.func
     owner = getattr(called, "__self__", None)
     if isinstance(owner, asyncio.BaseTransport):
         # What a transport does when its socket is ready is to call its protocol.
-        return f"{_name_of(called)} ({_name_of(type(owner.get_protocol()))})"
-    return _name_of(called)
+        return f"{name_of(called)} ({name_of(type(owner.get_protocol()))})"
+    return name_of(called)

@@ -41,6 +41,15 @@ def _say(message: str) -> None:
             return  # there is nowhere to report it
 
 
-if names := os.environ.get("USDTKIT_INSTRUMENT"):
+def _is_main_interpreter() -> bool:
+    """Return whether this is not a subinterpreter, such as those of an InterpreterPoolExecutor."""
+    try:
+        import _interpreters  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return True  # before CPython 3.13 nothing in the standard library makes any
+    return bool(_interpreters.get_current() == _interpreters.get_main())
+
+
+if (names := os.environ.get("USDTKIT_INSTRUMENT")) and _is_main_interpreter():
     _install(names)
 _load("sitecustomize", [place for place in sys.path if os.path.realpath(place) != HERE])
