@@ -302,7 +302,7 @@ def test_everything_that_a_loop_calls(loop, version, trees, spawn, wait_for_line
         tasks = {name: count for (name,), count in created.read().items()}
         counted = {name: count for (name,), count in steps.read().items()}
         ends, stuck = ended.read(), slow.read()
-        assert blocked.read() == {("slow",): sum(stuck.values())}
+        functions = blocked.read()
         assert sum(lags.read().values()) >= 3
     new = {"step": (997, 3), "fails": (1, 1), "blocks": (1, 1), "cancelled": (1, 2)}
     new |= {"eager": (97, 2), "quick": (31, 1)} if version_of(version) >= (3, 12) else {}
@@ -310,15 +310,17 @@ def test_everything_that_a_loop_calls(loop, version, trees, spawn, wait_for_line
     assert {name: tasks[name] for name in new} == {name: count for name, (count, _) in new.items()}
     assert {name: counted.get(name, 0) for name in new} == {name: count * each for name, (count, each) in new.items()}
     assert (ends["fails", "ValueError"], ends["cancelled", "CancelledError"], ends["step", ""]) == (1, 1, 997)
-    received = {"uvloop": ["Echo", "Quicker"], "asyncio": ["Echo", "Quicker"]}[loop]
     name = "{}.data_received" if loop == "uvloop" else "_SelectorSocketTransport._read_ready ({})"
-    assert stuck == {
+    expected = {
         ("blocks",): 1,
         ("slow",): 5,
         ("main.<locals>.reads",): 1,
-        (name.format(received[0]),): 6,
-        (name.format(received[1]),): 5,
+        (name.format("Echo"),): 6,
+        (name.format("Quicker"),): 5,
     }
+    # On a busy machine others are slow too, such as the step that creates a thousand tasks.
+    assert {each: stuck.get(each) for each in expected} == expected
+    assert functions[("slow",)] == sum(expected.values())
     process.stdin.write("\n")
     process.stdin.flush()
     assert process.wait(20) == 0

@@ -17,7 +17,22 @@ from usdtkit.probes.drops import describe, warn
 
 __all__ = ["NAMES", "install_named"]
 
-NAMES = ("asgi", "asyncio", "dbapi", "django", "executors", "gc", "http", "locks", "logging", "python", "redis", "web", "wsgi")
+NAMES = (
+    "asgi",
+    "asyncio",
+    "celery",
+    "dbapi",
+    "django",
+    "executors",
+    "gc",
+    "http",
+    "locks",
+    "logging",
+    "python",
+    "redis",
+    "web",
+    "wsgi",
+)
 """The modules of this package that have `install()`."""
 
 

@@ -49,6 +49,9 @@ _measures = False
 def wrap(module: ModuleType) -> Iterator[str]:
     """Let the tasks and callbacks of this loop fire. Returns the names of the methods that are replaced."""
     loop = module.Loop
+    # Its base has these methods, which is written in C; what is replaced is the class that programs see.
+    for name in ("create_task", "call_soon", "call_soon_threadsafe", "call_later"):
+        setattr(loop, name, getattr(loop, name))
     watcher.watch(watcher.replaced(loop, "create_task", tasks.creating), tasks.create, tasks.done)
     for name in ("call_soon", "call_soon_threadsafe"):
         watcher.watch(watcher.replaced(loop, name, _calling_soon), *tasks.measured)
