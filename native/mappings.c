@@ -54,7 +54,7 @@ struct usdtkit_mappings {
   uint32_t kinds, count;
   size_t page, ring_size;
   struct cpu *cpus;
-  struct set seen, watched;
+  struct set seen, watched, only; /* in `only`, a process is the inode */
   uint8_t *copy; /* what was in the rings */
   struct record *records;
   size_t records_size;
@@ -195,6 +195,7 @@ void usdtkit_mappings_close(usdtkit_mappings *stream) {
   free(stream->news);
   free(stream->seen.entries);
   free(stream->watched.entries);
+  free(stream->only.entries);
   free(stream);
 }
 
@@ -217,6 +218,18 @@ void usdtkit_mappings_forget(usdtkit_mappings *stream, const struct usdtkit_file
 int usdtkit_mappings_watch(usdtkit_mappings *stream, const struct usdtkit_file_key *file) {
   struct usdtkit_file_key key = without_generation(file);
   return add(&stream->watched, &key);
+}
+
+static struct usdtkit_file_key of_process(uint32_t pid) { return (struct usdtkit_file_key){.inode = pid}; }
+
+static int is_told_of(const usdtkit_mappings *stream, uint32_t pid) {
+  struct usdtkit_file_key key = of_process(pid);
+  return !stream->only.size || has(&stream->only, &key);
+}
+
+int usdtkit_mappings_only(usdtkit_mappings *stream, uint32_t pid) {
+  struct usdtkit_file_key key = of_process(pid);
+  return add(&stream->only, &key);
 }
 
 /* Reading */
@@ -291,7 +304,7 @@ static int tell(usdtkit_mappings *stream, struct usdtkit_news news, const char *
 
 static int tell_mapped(usdtkit_mappings *stream, const struct record *record, size_t size) {
   const struct mapped *mapped = (const void *)(record->header + 1);
-  if (size < sizeof *mapped || !mapped->pid || !mapped->file.inode) return 0;
+  if (size < sizeof *mapped || !mapped->pid || !mapped->file.inode || !is_told_of(stream, mapped->pid)) return 0;
   struct usdtkit_file_key any_generation = without_generation(&mapped->file);
   struct usdtkit_news news = {
       .pid = mapped->pid,
@@ -316,6 +329,10 @@ static int tell_task(usdtkit_mappings *stream, const struct record *record, size
   if (size < sizeof *task || !task->pid || !(stream->kinds & kind)) return 0;
   /* A thread, which has the process of its parent; the end of a process is that of its first thread. */
   if (kind == USDTKIT_FORK ? task->pid == task->parent : task->pid != task->tid) return 0;
+  if (!is_told_of(stream, kind == USDTKIT_FORK ? task->parent : task->pid)) return 0;
+  struct usdtkit_file_key process = of_process(task->pid);
+  if (kind == USDTKIT_EXIT) take_out(&stream->only, &process);
+  else if (stream->only.size && add(&stream->only, &process)) return -ENOMEM;
   return tell(stream, (struct usdtkit_news){.kind = kind, .pid = task->pid, .parent = task->parent, .time = record->time},
               "", 0);
 }
@@ -329,7 +346,8 @@ static int tell_record(usdtkit_mappings *stream, const struct record *record) {
   case PERF_RECORD_EXIT: return tell_task(stream, record, size, USDTKIT_EXIT);
   case PERF_RECORD_COMM: {
     const struct named *named = (const void *)(header + 1);
-    if (size < sizeof *named || !named->pid || !(header->misc & PERF_RECORD_MISC_COMM_EXEC)) return 0;
+    if (size < sizeof *named || !(header->misc & PERF_RECORD_MISC_COMM_EXEC)) return 0;
+    if (!named->pid || !is_told_of(stream, named->pid)) return 0;
     struct usdtkit_news news = {.kind = USDTKIT_EXEC, .pid = named->pid, .time = record->time};
     return tell(stream, news, named->name, size - sizeof *named);
   }

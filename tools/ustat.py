@@ -3,7 +3,7 @@
 All processes that run Java, Python, Ruby, PHP, Node, Perl or Tcl are shown, as far as their builds have probes and
 these are switched on. A process is recognised by its files, whatever it is called. Node has no probes, so only its
 collections are counted. The probes stay in place between the intervals, so that no event is missed. Runtimes that start
-later are found between two intervals.
+later are found as they start.
 
 examples:
   usdtkit ustat                  every second
@@ -91,6 +91,5 @@ def trace(session: Session, options: Options) -> Summaries:
             {"pid": process.pid, "command": process.command, **process.rates, "interval_s": process.interval_s}
             for process in busiest
         )
-        activity.look()
 
     return Summaries(session, COLUMNS, summarise)

@@ -119,6 +119,10 @@ class MappingStream:
         """Tell each mapping of this file from now on."""
         check(lib.usdtkit_mappings_watch(self._stream, [(*identity, 0)]), "watching a file")
 
+    def follow(self, pid: int) -> None:
+        """Tell only of this process, of those that were given before, and of those that they start from now on."""
+        check(lib.usdtkit_mappings_only(self._stream, pid), "following a process")
+
     def know(self, identity: Identity, generation: int) -> None:
         """This file is not new."""
         check(lib.usdtkit_mappings_know(self._stream, [(*identity, generation)]), "remembering a file")

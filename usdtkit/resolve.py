@@ -139,8 +139,8 @@ def _installed_as(name: str, progress: Progress | None) -> list[Target]:
         if matching := _distinct(sorted(glob.glob(name))):  # noqa: PTH207
             return matching
         raise NotFoundError(f"{name!r}: no such file")
-    if command := _command(name):
-        return [Target(command, command)]
+    if found := command(name):
+        return [Target(found, found)]
     if matching := _distinct(libraries.installed(name)):
         return matching
     if name and (pids := named(name)):
@@ -168,7 +168,7 @@ def _distinct(paths: Sequence[str]) -> list[Target]:
 
 def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
     mapped = mapped_by(pids)
-    key = file_key(name if "/" in name else _command(name))
+    key = file_key(name if "/" in name else command(name))
     matching = [
         target
         for target in mapped
@@ -185,8 +185,8 @@ def _mapped_as(name: str, pids: Sequence[int]) -> list[Target]:
     )
 
 
-def _command(name: str) -> str:
-    """The path of a command, "" if there is none. Importing shutil for this takes longer than the search."""
+def command(name: str) -> str:
+    """Return the path of a command, "" if there is none. Importing shutil for this takes longer than the search."""
     paths = (os.path.join(directory, name) for directory in os.get_exec_path())
     return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 

@@ -128,18 +128,13 @@ def test_what_a_clock_does_not_have(value, complaint):
             session.program()
 
 
-def test_a_clock_is_no_part_of_a_pair_and_is_in_no_file(stepper):
+def test_a_clock_is_no_part_of_a_pair(stepper):
     target = stepper()
     with trace.Session(pid=target.pid) as session:
         probe = trace.usdt("step:plain", target.path)
         for start, end in ((clock(), probe), (probe, clock()), (clock(), None)):
             with pytest.raises(UsageError, match="clock:99"):
                 session.pair(start, end)
-        source = session.source(clock())
-        source.count()
-        session.start()
-        with pytest.raises(UsageError, match="clock:99"):
-            session.extend(source, session.resolve(probe).places)
 
 
 @pytest.mark.parametrize("frequency_hz", [0, -1, 100_001])

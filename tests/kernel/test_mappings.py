@@ -24,7 +24,7 @@ from usdtkit.mappings import (
     identities,
 )
 from usdtkit.maps import executable_mappings, mapping_at, mappings_in, maps_of
-from usdtkit.processes import below
+from usdtkit.processes import below, online_cpus
 
 KINDS = NEW_FILE | FORK | EXEC | EXIT
 
@@ -143,12 +143,11 @@ def test_processes_that_start_and_end(stream):
 def test_what_did_not_fit_is_said(stream, maps, tmp_path):
     name = f"{tmp_path}/too_many_"
     # Each record has a header of 8 bytes, the place of 32, the file of 24, 8 more, the name, and a trailer of 16.
-    size = 88 + len(name) + 1
-    times = RING_PAGES * PAGE // size * 3
-    maps(name, 1, times)
+    most = len(online_cpus()) * RING_PAGES * PAGE // (88 + len(name))
+    maps(name, 1, 3 * most)
     news = stream.take()
     assert [each.name for each in news if each.kind & NEW_FILE and each.name.startswith(name)] == [f"{name}0"]
-    assert stream.lost >= times - RING_PAGES * PAGE // (size - 8)
+    assert stream.lost >= 2 * most
     assert stream.take() is not None
     assert stream.lost == 0
 

@@ -50,7 +50,7 @@ def test_long_and_odd_queries(mariadb, spawn):
         "select '\\u202etxt.\\x1b[2J'",
         "select\\x0a1",
     ]
-    assert messages == "received 3, lost 0\n"
+    assert messages == "received 3, lost 0, from 1 file in 1 process\n"
 
 
 def test_a_nul_does_not_end_a_statement(mariadb, spawn):

@@ -93,15 +93,3 @@ def test_in_python_too(program):
             with pytest.raises(SpecError, match=rf"calc\+{wrong} is in the middle"):
                 spec = parse_trace(f"p:{program}:calc+{wrong}")
                 resolve(session, spec.text, spec.target)
-
-
-def test_a_running_source_is_not_extended_to_one(program):
-    with Image.open(program) as image:
-        start = functions(image, "calc")[0].file_offset
-    with trace.Session() as session:
-        source = session.source(Resolved("calc", "entry", (), (UserPlace("calc", program, start),)))
-        source.count()
-        session.start()
-        session.extend(source, [UserPlace("calc", program, start + 10)])
-        with pytest.raises(UsageError, match="inside of calc, 1 bytes"):
-            session.extend(source, [UserPlace("calc", program, start + 1)])

@@ -85,7 +85,7 @@ def test_the_command_line_says_so(tmp_path):
     done = subprocess.run(run, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "served all 35" in done.stdout
-    assert "received 64, lost 0, 35 calls not fired, values do not fit" in done.stderr
+    assert "received 64, lost 0, from 1 file in 1 process, 35 calls not fired, values do not fit" in done.stderr
     assert "rejecting:request was called 35 times with values that do not fit" in done.stderr
     done = subprocess.run([*run, "--json"], capture_output=True, text=True, timeout=60)
     (summary,) = [json.loads(line)["summary"] for line in done.stdout.splitlines() if line.startswith('{"summary"')]

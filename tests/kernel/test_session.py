@@ -12,7 +12,6 @@ import pytest
 
 from usdtkit import trace
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
-from usdtkit.trace.specs import Resolved
 
 FIRING = Path(__file__).parents[1] / "programs" / "firing.py"
 
@@ -45,29 +44,6 @@ def test_a_python_service_with_an_integer_and_a_string(service, wait_for_line):
     assert {event.pid for event in events} == {process.pid}
     summary = session.summary()
     assert (summary.hits, summary.received, summary.lost) == (997, 997, 0)
-
-
-def test_a_source_that_comes_to_more_files_while_it_runs(stepper):
-    with trace.Session() as session:
-        source = session.source(Resolved("step", "usdt", (), ()))
-        counts = source.count(process=trace.pid)
-        with pytest.raises(UsageError, match="not running"):
-            session.extend(source, ())
-        session.start()
-        target = stepper()
-        session.extend(source, session.resolve(trace.usdt("step:plain", target.path)).places)
-        target.fire(997)
-        assert counts.read() == {(target.pid,): 997}
-
-
-def test_only_a_source_without_arguments_is_extended(stepper):
-    target = stepper()
-    with trace.Session(pid=target.pid) as session:
-        source = session.usdt("step:plain")
-        source.emit(number=trace.arg(1))
-        session.start()
-        with pytest.raises(UsageError, match="without arguments"):
-            session.extend(source, source.resolved.places)
 
 
 def test_a_c_program(stepper):

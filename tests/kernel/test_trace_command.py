@@ -52,7 +52,7 @@ def test_a_name_alone_finds_the_running_service(shop, spawn):
     assert all(row.split()[1] == str(shop.pid) for row in rows)
     assert {int(row.partition(" order_id=")[2].split()[0]) for row in rows} == set(range(1, 98))
     assert all(' customer="' in row for row in rows)
-    assert messages.endswith("received 97, lost 0\n")
+    assert messages.endswith("received 97, lost 0, from 1 file in 1 process\n")
 
 
 def test_a_name_alone_finds_the_service_that_starts_later(spawn, wait_for_line):
@@ -170,7 +170,7 @@ def test_a_signal_ends_it_and_detaches_all(number, service, spawn):
     service("fire 997", "fired")
     output, messages = stop_tracing(tracer, number)
     assert len(output.splitlines()) == 998
-    assert messages == "received 997, lost 0\n"
+    assert messages == "received 997, lost 0, from 1 file in 1 process\n"
     assert service("enabled", "enabled") == "enabled False"
 
 
@@ -180,7 +180,7 @@ def test_nohup_lets_it_go_on(service, spawn):
     service("fire 997", "fired")
     output, messages = stop_tracing(tracer)
     assert len(output.splitlines()) == 998
-    assert messages == "received 997, lost 0\n"
+    assert messages == "received 997, lost 0, from 1 file in 1 process\n"
 
 
 def test_a_reader_that_has_seen_enough(service, spawn, wait_for_line):

@@ -334,6 +334,9 @@ def test_schemas_as_files(tmp_path, capsys):
     [
         ({}, "received 0, lost 0"),
         ({"received": 1234567, "lost": 1000}, "received 1,234,567, lost 1,000"),
+        ({"received": 9, "files": 1, "processes": 1}, "received 9, lost 0, from 1 file in 1 process"),
+        ({"received": 9, "files": 2, "processes": 1000}, "received 9, lost 0, from 2 files in 1,000 processes"),
+        ({"processes": 2}, "received 0, lost 0, from 2 processes"),
         ({"received": 1, "full": 2}, "received 1, lost 0, 2 not counted, table full"),
         ({"overflow": 3, "unreadable": 4}, "received 0, lost 0, 3 abandoned, nested too deep, 4 arguments unreadable"),
         ({"unmatched": 5, "abandoned": 6}, "received 0, lost 0, 5 ends without a start, 6 starts without an end"),

@@ -8,7 +8,8 @@ to the kernel together with the site, and the C with which a program takes it ap
     bits 0-11     of a USDT site: AT_ENTRY_BIT, and its list of operands in the map `operands`
                   of a function's entry or exit: EXIT_…, and which of the functions of its name it is in
 
-A cookie has 32 bits because a kernel whose links carry none is given it as the constant of one instruction.
+A cookie has 32 bits because a kernel whose links carry none is given it as the constant of one instruction. Where links
+carry 64 bits, the number of the site's file is above them.
 """
 
 from __future__ import annotations

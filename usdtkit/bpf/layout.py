@@ -8,11 +8,11 @@ multiple of 8 bytes, so that there is no padding.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from usdtkit.model import Truncated, TruncatedBytes
-from usdtkit.records import dataclass, replace
+from usdtkit.records import dataclass
 
 Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack", "probe"]
 _NUMBERS: dict[str, tuple[str, str]] = {
@@ -56,15 +56,21 @@ class Layout:
     """
 
     def __init__(
-        self, fields: Sequence[Field], header: Sequence[tuple[str, str]] = (), longest: int | None = None
+        self,
+        fields: Sequence[Field],
+        header: Sequence[tuple[str, str]] = (),
+        longest: int | None = None,
+        probes: dict[int, str] | None = None,
     ) -> None:
         self.fields = tuple(fields)
+        self.probes = probes
+        self.longest = longest
         self.header = tuple(header)
         self.capacities = tuple(min(field.capacity, longest or field.capacity) for field in fields)
         codes = ["I" if type == "u32" else "Q" for _, type in header]
         self._texts: list[tuple[int, Field]] = []  # where a text's length and data are in the unpacked tuple
         self._booleans: list[int] = []
-        self._named: list[tuple[int, dict[int, str]]] = []
+        self._named: list[tuple[int, Mapping[int, str]]] = []
         for field, capacity in zip(fields, self.capacities, strict=True):
             position = len(codes)
             if field.is_text:
@@ -73,7 +79,9 @@ class Layout:
             else:
                 if field.kind == "bool":
                     self._booleans.append(position)
-                if field.names:
+                if field.kind == "probe" and probes is not None:
+                    self._named.append((position, probes))
+                elif field.names:
                     self._named.append((position, {number: name for name, number in reversed(field.names)}))
                 codes.append(_NUMBERS[field.kind][1])
         self._struct = struct.Struct("<" + "".join(codes))
@@ -103,11 +111,11 @@ class Layout:
                 members.append(f"{_NUMBERS[field.kind][0]} {member};")
         return f"struct {name} {{ {' '.join(members)} }};"
 
-    def with_probes(self, probes: Sequence[str]) -> Layout:
-        """The same layout, whose numbers of probes are decoded as their names."""
-        names = tuple((name, number) for number, name in enumerate(probes))
-        fields = [replace(field, names=names) if field.kind == "probe" else field for field in self.fields]
-        return self if fields == list(self.fields) else Layout(fields, self.header)
+    def with_probes(self, probes: dict[int, str]) -> Layout:
+        """The same layout, whose numbers of probes are decoded as their names; more may be added to `probes` later."""
+        if not any(field.kind == "probe" for field in self.fields):
+            return self
+        return Layout(self.fields, self.header, self.longest, probes)
 
     def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
         """The values of the header and of the fields, in order. A text that could not be read is None."""

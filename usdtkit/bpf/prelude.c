@@ -18,10 +18,17 @@ struct operand { s64 value; s16 base, index; u8 scale, memory, size, is_signed; 
 BPF_RINGBUF_OUTPUT(events, 64);
 BPF_PERCPU_ARRAY(stats, struct counters, 1);
 BPF_ARRAY(operands, struct operand, 1);
+BPF_HASH(origins, u64, u64, 1); /* the keys are the files and processes from which hits came */
 
 static __always_inline void count(u64 *counter) { __sync_fetch_and_add(counter, 1); }
 
 #define NO_TEXT (-1) /* the length of a text whose pointer is NULL; what could not be read has the kernel's error */
+
+/* The upper half of the cookie is the number of the file, that of the id is the process. */
+static __always_inline void note_origin(u64 cookie, u64 id) {
+  u64 key = (cookie >> 32 << 32) | id >> 32, once = 1;
+  if (!origins.lookup(&key)) origins.update(&key, &once);
+}
 
 /* Passes on what a read has returned, and counts an error. */
 static __always_inline long counted(long result, u64 *unreadable) {

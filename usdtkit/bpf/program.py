@@ -171,6 +171,9 @@ class _Builder:
             opening, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, _count)
             body += opening
         body.append(_count("hits"))
+        if hook.start is None:  # the hits of a pair are those of its end
+            access.uses |= {"cookie", "id"}
+            body.append("note_origin(cookie, id);")
         actions = [self._block(block, renderer) for block in hook.blocks]
         # A walk of the stack takes long, so there is one for each hit: within the condition of the only action that
         # needs it, or before all actions where several do.

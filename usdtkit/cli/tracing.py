@@ -121,6 +121,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
         "capacity": None if spelling_of(tool).capacity else parsed.capacity,
         "returns": parsed.returns,
         "ordered": True,
+        "discover": True,
     }
     if parsed.format != "table":
         # The output of a command must not stand among data for programs.

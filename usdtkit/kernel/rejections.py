@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from usdtkit.bpf.cookie import COOKIE_LIST_BITS
+from usdtkit.bpf.cookie import COOKIE_LIST_BITS, MAX_PROBES
 from usdtkit.bpf.uapi import (
     ADD_IMMEDIATE,
     ATOMIC_ADD,
@@ -23,6 +23,7 @@ from usdtkit.bpf.uapi import (
     MAP_ARRAY,
     MAP_LOOKUP,
     MOVE,
+    MOVE32,
     MOVE_IMMEDIATE,
     PSEUDO_MAP_FD,
     SHIFT_RIGHT,
@@ -38,12 +39,18 @@ if TYPE_CHECKING:
 REJECTED = "rejected"
 """The name of the map, and of the program."""
 
+FIRST_NUMBER = MAX_PROBES // 2
+"""The number of a probe in the cookies of such sites is this and its number here. So no hook has the same cookies."""
+
 
 def _code(map_index: int) -> bytes:
-    """rejected[cookie >> COOKIE_LIST_BITS] += 1, with the index of the map where `load` puts its descriptor."""
+    """rejected[(cookie >> COOKIE_LIST_BITS) - FIRST_NUMBER] += 1, with the map's index where `load` puts its
+    descriptor."""
     return assemble(
         (CALL, 0x00, 0, GET_ATTACH_COOKIE),
+        (MOVE32, 0x00, 0, 0),  # r0 = (u32)r0, without the number of the file
         (SHIFT_RIGHT, 0x00, 0, COOKIE_LIST_BITS),  # r0 >>= …
+        (ADD_IMMEDIATE, 0x00, 0, -FIRST_NUMBER),
         (STORE32, 0x0A, -4, 0),  # *(u32 *)(r10 - 4) = r0
         (LOAD_IMMEDIATE, PSEUDO_MAP_FD << 4 | 1, 0, map_index),  # r1 = the map
         (0, 0, 0, 0),
@@ -58,13 +65,13 @@ def _code(map_index: int) -> bytes:
     )
 
 
-def counting(bytecode: Bytecode, numbers: Mapping[int, str]) -> Bytecode:
-    """The bytecode with the program that counts for the probes of these numbers; the same bytecode without any."""
-    if not numbers:
+def counting(bytecode: Bytecode, probes: int) -> Bytecode:
+    """The bytecode with the program that counts for so many probes; the same bytecode for none."""
+    if not probes:
         return bytecode
     from usdtkit.bpf.bytecode import MapDescription
 
-    description = MapDescription(REJECTED, MAP_ARRAY, 4, 8, max(numbers) + 1, 0)
+    description = MapDescription(REJECTED, MAP_ARRAY, 4, 8, probes, 0)
     programs = {**bytecode.programs, REJECTED: _code(len(bytecode.maps))}
     return replace(bytecode, maps=(*bytecode.maps, description), programs=programs)
 

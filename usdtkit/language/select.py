@@ -19,7 +19,7 @@ from usdtkit.language.parser import parse_pattern, parse_target
 from usdtkit.model import Probe
 from usdtkit.records import replace
 from usdtkit.trace import FunctionSpec, Resolved, Session
-from usdtkit.trace.specs import resolve_probes
+from usdtkit.trace.specs import Sought, UsdtSpec, resolve_probes, sought_probes
 
 
 def resolve(session: Session, text: str, target: nodes.Target, *, regexp: bool = False) -> list[Resolved]:
@@ -30,7 +30,7 @@ def resolve(session: Session, text: str, target: nodes.Target, *, regexp: bool =
     if target.kind == "named" and not regexp:
         return _named(session, text, target)
     if target.kind == "usdt":
-        return list(_by_probe(find_probes(session, target, regexp=regexp)))
+        return list(_by_probe(find_probes(session, target, regexp=regexp), _sought(target, regexp)))
     return [_functions(session, text, target, regexp)]
 
 
@@ -63,7 +63,7 @@ def _named(session: Session, text: str, target: nodes.Target) -> list[Resolved]:
         except NotFoundError as error:
             missing = error
     try:
-        return list(_by_probe(session.find_probes(spec)))
+        return list(_by_probe(session.find_probes(spec), Sought([UsdtSpec(spec)])))
     except NotFoundError as error:
         if is_glob:
             with contextlib.suppress(NotFoundError):
@@ -77,14 +77,15 @@ def matching(session: Session, text: str, *, regexp: bool = False) -> Resolved:
     """All places of a pattern together, for tools that read no arguments. SpecError, NotFoundError."""
     target = parse_target(text, 0, len(text))
     if target.kind == "usdt":
-        return resolve_probes(text, find_probes(session, target, regexp=regexp))
+        return resolve_probes(text, find_probes(session, target, regexp=regexp), _sought(target, regexp))
     try:
         return _functions(session, text, target, regexp)
     except NotFoundError as missing:
         if target.kind != "named" or regexp:
             raise
         try:
-            return resolve_probes(text, session.find_probes(f"{target.library}:{target.name}"))
+            spec = f"{target.library}:{target.name}"
+            return resolve_probes(text, session.find_probes(spec), Sought([UsdtSpec(spec)]))
         except NotFoundError:
             raise missing from None
 
@@ -134,15 +135,24 @@ def _functions(session: Session, text: str, target: nodes.Target, regexp: bool) 
     moved = (
         replace(place, file_offset=place.file_offset + target.offset, function=None) for place in resolved.user_places
     )
-    return replace(resolved, places=tuple(moved), arguments=())
+    return replace(resolved, places=tuple(moved), arguments=(), sought=None)
 
 
-def _by_probe(probes: Sequence[Probe]) -> Iterator[Resolved]:
+def _sought(target: nodes.Target, regexp: bool) -> Sought | None:
+    """What a target of probes is about; None for a regular expression, which is about the names that it has found."""
+    name = f"{target.provider or '*'}:{target.name}"
+    return None if regexp else Sought([UsdtSpec(name, target.library or None)])
+
+
+def _by_probe(probes: Sequence[Probe], sought: Sought | None) -> Iterator[Resolved]:
+    """Each probe by itself. They are alternatives to each other for probes in later files."""
+    sought = sought or sought_probes(probes)
+
     def order(probe: Probe) -> tuple[str, str]:
         return probe.spec, repr(probe.arguments)
 
     for (spec, _), same in groupby(sorted(probes, key=order), order):
-        yield resolve_probes(spec, list(same))
+        yield resolve_probes(spec, list(same), sought)
 
 
 def _expression(text: str) -> re.Pattern[str]:

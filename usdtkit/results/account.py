@@ -33,6 +33,13 @@ SUMMARY = (
     Column(
         "rejected", type="count", meaning="calls of probes that usdtkit did not fire, because their values did not fit"
     ),
+    Column("files", type="count", meaning="files from which hits came"),
+    Column("processes", type="count", meaning="processes from which hits came"),
+    Column(
+        "unlooked",
+        type="count",
+        meaning="files and processes that started meanwhile and could not be looked at; standard error says why",
+    ),
     Column(
         "unarmed",
         type="count",
@@ -54,6 +61,7 @@ _SHOWN = {
     "unreadable": "arguments unreadable",
     "no_stack": "stacks not taken",
     "rejected": "calls not fired, values do not fit",
+    "unlooked": "files or processes not looked at",
     "unarmed": "processes not armed",
 }
 
@@ -83,5 +91,17 @@ class Account:
 def account(summary: Summary) -> str:
     """One line that says what became of every hit."""
     counts = {phrase: getattr(summary, name) for name, phrase in _SHOWN.items()}
-    line = f"received {summary.received:,}, lost {summary.lost:,}"
+    line = f"received {summary.received:,}, lost {summary.lost:,}{_origin(summary)}"
     return ", ".join([line, *(f"{count:,} {phrase}" for phrase, count in counts.items() if count)])
+
+
+def _origin(summary: Summary) -> str:
+    """From how many files and processes hits came; "" where none came."""
+    if not summary.processes:
+        return ""
+    files = f"{_number(summary.files, 'file')} in " if summary.files else ""  # a clock is in no file
+    return f", from {files}{_number(summary.processes, 'process')}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun if count == 1 else f'{noun}es' if noun.endswith('s') else f'{noun}s'}"

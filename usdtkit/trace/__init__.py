@@ -49,7 +49,7 @@ from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
-from usdtkit.trace.specs import FunctionSpec, Resolved, UsdtSpec, clock, uprobe, uretprobe, usdt
+from usdtkit.trace.specs import FunctionSpec, Resolved, Sought, UsdtSpec, clock, uprobe, uretprobe, usdt
 from usdtkit.trace.together import Sources
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Clock", "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram",
-    "KernelMap", "Pair", "Planned", "Resolved", "Session", "Source", "Sources", "Stack", "Statistics",
+    "KernelMap", "Pair", "Planned", "Resolved", "Session", "Sought", "Source", "Sources", "Stack", "Statistics",
     "StatisticsTable", "Summary", "Sums", "Texts", "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer",
     "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goroutine", "ip", "latency", "ms", "now",
     "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",

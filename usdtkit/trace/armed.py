@@ -70,27 +70,23 @@ class Armed:
         self._reported: set[str] = set()
         self._stop = self._is_final = False
         self._over = _thread.allocate_lock()
-        for file, file_sites in islice(sites.items(), MOST_FILES):
+        self._paths: list[str] = []
+        self._knows_all = True
+        self.add(sites, refused)
+
+    def add(self, sites: SitesByFile, refused: Collection[tuple[str, int]] = ()) -> None:
+        """Check these sites as well, from the next look on."""
+        files = []
+        for file, file_sites in islice(sites.items(), MOST_FILES - len(self._files)):
             offsets = {site.file_offset for site in file_sites.sites}
             if offsets := {offset for offset in offsets if (file.path, offset) not in refused}:
-                self._files.append(AttachedFile(file, offsets))
-        known = identities([file.descriptor for file in self._files])
-        for attached, identity in zip(self._files, known, strict=True):
+                files.append(AttachedFile(file, offsets))
+        for attached, identity in zip(files, identities([file.descriptor for file in files]), strict=True):
             attached.identity = identity
-        self._find_shown()
-        self._paths = [attached.path for attached in self._files]
-        self._knows_all = len(self._files) == len(sites) and all(attached.identity for attached in self._files)
-
-    def _find_shown(self) -> None:
-        """Find out what processes show that they map, where an overlay file system shows a file of its own.
-
-        The kernel attaches to the file below the overlay, which is another inode.
-        """
-        for attached in self._files:
-            with suppress(UsdtkitError):  # the path has gone, so nothing but the file itself can be mapped
-                overlaid = OpenFile.open(attached.path)
-                if overlaid != attached.file:
-                    (attached.shown,) = identities([overlaid.descriptor])
+        _find_shown(files)
+        self._paths += [attached.path for attached in files]
+        self._knows_all &= len(files) == len(sites) and all(attached.identity for attached in files)
+        self._files += files
 
     def begin(self) -> None:
         """Look at a few processes at once, and at many in a thread, so that the start does not wait for them."""
@@ -206,3 +202,15 @@ class Armed:
         if maps and not states and self._pids and self._files:
             states[self._files[0].path] = NOT_MAPPED
         return states
+
+
+def _find_shown(files: Sequence[AttachedFile]) -> None:
+    """Find out what processes show that they map, where an overlay file system shows a file of its own.
+
+    The kernel attaches to the file below the overlay, which is another inode.
+    """
+    for attached in files:
+        with suppress(UsdtkitError):  # the path has gone, so nothing but the file itself can be mapped
+            overlaid = OpenFile.open(attached.path)
+            if overlaid != attached.file:
+                (attached.shown,) = identities([overlaid.descriptor])

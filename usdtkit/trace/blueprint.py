@@ -17,6 +17,7 @@ from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.records import dataclass, replace
 from usdtkit.trace.aggregations import Filled
 from usdtkit.trace.kernelmap import Store
+from usdtkit.trace.later import Later, Role
 from usdtkit.trace.plan import Planned, planned
 from usdtkit.trace.returns import Returns
 from usdtkit.trace.specs import Resolved
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Settings:
     """How a program runs: the bytes of its ring buffer, the entries of its tables (None: what suits most), how it is
-    attached (None: the best way that the kernel has), and whether its events come in the order of their time."""
+    attached (None: the best way that the kernel has), whether its events come in the order of their time, and whether
+    files are attached to that come later (`discovers`), and children of the processes (`follows`)."""
 
     ring_size: int
     capacity: int | None
     method: str | None
     ordered: bool
+    discovers: bool
+    follows: bool
 
 
 class Blueprint:
@@ -48,6 +52,7 @@ class Blueprint:
         self.tables: list[Filled] = []
         self.stores: list[Store] = []
         self.absent: list[NotFoundError] = []  # of what is optional
+        self._followed: list[tuple[Role, ...]] = []
         self._string_size = string_size
         self._sealed = ""
         self._hint: str | None = None
@@ -77,12 +82,22 @@ class Blueprint:
         self._places.append(resolved)
         return hook
 
+    def follow(self, *roles: Role) -> None:
+        """Search later files for more places of these hooks, which are one source or pair."""
+        self._followed.append(roles)
+
+    def later(self) -> Later:
+        """What later files are searched for."""
+        # A hook whose parts are hooks of their own has no places; see `places`.
+        roles = [roles for roles in self._followed if not any(_is_empty(role.hook) for role in roles)]
+        return Later(roles, self.returns)
+
     @property
     def places(self) -> list[Resolved]:
         """The places of each hook: none of a hook without actions whose parts are hooks of their own, because a hit
         would count twice there."""
         return [
-            replace(resolved, places=()) if hook.parted and not hook.blocks else resolved
+            replace(resolved, places=()) if _is_empty(hook) else resolved
             for hook, resolved in zip(self.hooks, self._places, strict=True)
         ]
 
@@ -140,3 +155,8 @@ class Blueprint:
     def _check_open(self) -> None:
         if self._sealed:
             raise UsageError(self._sealed, hint=self._hint)
+
+
+def _is_empty(hook: programs.Hook) -> bool:
+    """Whether a hook has no actions, and its parts are hooks of their own."""
+    return hook.parted and not hook.blocks

@@ -20,12 +20,14 @@ from usdtkit.trace.blueprint import Blueprint
 from usdtkit.trace.fields import as_value, both
 from usdtkit.trace.finding import Finder, Signatures, ThisMachine
 from usdtkit.trace.kernelmap import MAX_CAPACITY, USUAL_CAPACITY, KernelMap, Kind, Store
+from usdtkit.trace.later import Role
 from usdtkit.trace.plan import Planned
 from usdtkit.trace.returns import Returns
 from usdtkit.trace.sources import Keep, Key, Pair, Source, kept_fields
 from usdtkit.trace.specs import (
     FunctionSpec,
     Resolved,
+    Sought,
     Spec,
     StrPath,
     UsdtSpec,
@@ -98,7 +100,9 @@ class Definition:
     def source(self, spec: Spec | Resolved) -> Source:
         """Hits of a spec, or of places that are already found."""
         resolved = self.resolve(spec)
-        return Source(self._blueprint, resolved, self._blueprint.add_source(resolved), self._narrowed)
+        hook = self._blueprint.add_source(resolved)
+        self._blueprint.follow(Role.of(resolved, hook, hook.call))
+        return Source(self._blueprint, resolved, hook, self._narrowed)
 
     def pair(
         self,
@@ -124,6 +128,7 @@ class Definition:
         is_call = end is None or (isinstance(start, FunctionSpec) and not start.on_return and end == start.returning())
         if is_call and first.kind != "entry":
             raise UsageError(f"a pair that starts with {first.what} needs its end", hint="session.pair(start, end)")
+        asked = first
         if end is None or is_call:
             first, second = blueprint.returns.of(first)
         else:
@@ -143,6 +148,10 @@ class Definition:
             hook.matching, hook.key = matching, None if value is None else as_value(value)
         start_hook.start = kept_fields(keep)
         end_hook.after = start_hook
+        if is_call:
+            blueprint.follow(Role.of(asked, end_hook, start_hook))
+        else:
+            blueprint.follow(Role.of(first, start_hook, start_hook.call), Role.of(second, end_hook, end_hook.call))
         start_source = Source(blueprint, first, start_hook, self._narrowed)
         return Pair(blueprint, second, start_source, end_hook, self._narrowed)
 
@@ -184,7 +193,7 @@ class Definition:
         if isinstance(spec, Clock):
             return resolve_clock(spec)
         if isinstance(spec, UsdtSpec):
-            return resolve_probes(spec.name, self.find_probes(spec.name, spec.path))
+            return resolve_probes(spec.name, self.find_probes(spec.name, spec.path), Sought([spec]))
         return self._finder.places(spec)
 
     def optional(self, spec: FunctionSpec) -> Resolved:
@@ -197,7 +206,7 @@ class Definition:
         except NotFoundError as error:
             self._blueprint.absent.append(error)
             kind: HookKind = "return" if spec.on_return else "entry"
-            return Resolved(spec.what, kind, spec.arguments_of(spec.functions), ())
+            return Resolved(spec.what, kind, spec.arguments_of(spec.functions), (), sought=Sought([spec]))
 
     def remark(self, text: str) -> None:
         """Add a sentence for the user of the trace. The command line shows it when the trace starts."""

@@ -8,7 +8,7 @@ is done in C (native/events.c), many events at a time. `rows` turns them into ob
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit import _events
@@ -54,7 +54,7 @@ class Columns:
 
 class Decoders:
     """Reads the events that one program sends. `rows` has an entry for each type of event: the class that its events
-    become, or None. `probes` are the names of the probes by their numbers.
+    become, or None. `probes` are the names of the probes by their numbers; `name` adds those that are found later.
 
     `stack` knows the stacks by their ids, which is what the program sends; only a program that has some needs it.
     """
@@ -63,10 +63,10 @@ class Decoders:
         self,
         program: Program,
         rows: Sequence[RowType | None],
-        probes: Sequence[str],
+        probes: dict[int, str],
         stack: Callable[[int], Any] | None = None,
     ) -> None:
-        self._probes = tuple(probes)
+        self.name(probes)
         types = len(rows)
         records = {kind: layout.with_probes(probes) for kind, layout in program.records.items()}
         self._fields = [records[number * SIZES].fields for number in range(types)]
@@ -78,6 +78,10 @@ class Decoders:
             for kind in range(types * SIZES)
         )
         self._groups = bytes(kind // SIZES for kind in range(types * SIZES))
+
+    def name(self, probes: Mapping[int, str]) -> None:
+        """From now on the probes have these names, by number from 0."""
+        self._probes = tuple(probes.values())
 
     def events(self, data: Any, enough: int) -> tuple[list[Event], int]:
         """The events in a ring's memory, until `enough` bytes of it, and how many bytes they were."""
@@ -137,11 +141,15 @@ def _row_field(name: str, number: int) -> str:
 def _decoder(layout: Layout, stack: Callable[[int], Any] | None, row: RowType | None, number: int) -> _events.Decoder:
     fields = zip(layout.fields, layout.offsets, layout.capacities, strict=True)
     described = tuple(
-        (_CODES[field.kind], offset, field.size, size, {number: name for name, number in field.names} or None)
-        for field, offset, size in fields
+        (_CODES[field.kind], offset, field.size, size, _names(field, layout)) for field, offset, size in fields
     )
     names = [field.name if row is None else _row_field(field.name, number) for field in layout.fields]
     return _events.Decoder((*HEADER, *names), described, Truncated, TruncatedBytes, stack)
+
+
+def _names(field: Field, layout: Layout) -> dict[int, str] | None:
+    """The names of a field's numbers. Those of probes are not copied, because more may come."""
+    return layout.probes if field.kind == "probe" else {number: name for name, number in field.names} or None
 
 
 def wall_time(time_ns: int) -> float:

@@ -13,7 +13,7 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.cookie import NAMESAKE_SHIFT, NAMESAKES, function_cookie, usdt_cookie
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.errors import UsdtkitError
-from usdtkit.files import OpenFile
+from usdtkit.files import FileKey, OpenFile
 from usdtkit.model import UserPlace
 from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Resolved
@@ -41,6 +41,8 @@ class Summary:
     - `open`: calls of functions that had not ended when this was read
     - `rejected`: calls of probes that were not fired because their values did not fit; programs that use usdtkit count
       them
+    - `files`, `processes`: from how many of them hits came, each up to 16,384 pairs of the two
+    - `unlooked`: files and processes that started meanwhile and could not be looked at
     - `unarmed`: processes that run what is traced but have no breakpoints there; `Session.presence.unarmed` lists them
     - `command_status`: how the session's command ended by itself, as an exit status or the negative number of a signal.
       None while the command runs, and where there is none
@@ -58,6 +60,9 @@ class Summary:
     no_stack: int
     open: int
     rejected: int
+    files: int
+    processes: int
+    unlooked: int
     unarmed: int
     command_status: int | None
     duration_s: float
@@ -96,24 +101,116 @@ class Planned:
         return {**asdict(self), "arguments": arguments}
 
 
-@dataclass
 class Plan:
-    """What is given to the kernel.
+    """What is given to the kernel, for the places of a session's hooks. More places can be added while it runs.
 
-    - `sites`: by file
     - `kernel_sites`: those of sources that are in no file
     - `operands`: the entries of the map `operands`
     - `probe_names`: the names of probes, by number
-    - `numbers`: of each hook, the number of the probe that its sites get if they are found only later
-    - `rejected`: the name of a probe by the number of its sites for calls that could not be fired
+    - `rejected`: by number of its sites, the name of a probe whose calls that could not be fired are counted
+    - `file_numbers`: by device and inode, the numbers by which the program says from which file a hit came; 0 is none
     """
 
-    sites: dict[OpenFile, FileSites]
-    kernel_sites: list[KernelSite]
-    operands: list[bytes]
-    probe_names: list[str]
-    numbers: list[int]
-    rejected: dict[int, str]
+    def __init__(self, stacks: Stacks | None) -> None:
+        """With `stacks`, USDT sites that begin a function are marked."""
+        self.kernel_sites: list[KernelSite] = []
+        self.probe_names: dict[int, str] = {}
+        self.rejected: dict[int, str] = {}
+        self.file_numbers: dict[FileKey, int] = {}
+        self._stacks = stacks
+        self._lists: dict[tuple[bytes, ...], int] = {}
+        # A hook has numbers that no other has, in a row as far as its places are known at the start, so that a cookie
+        # says which hook is meant. Only a call's return has the numbers of its entry, because they meet by these.
+        self._names: dict[tuple[int, str], int] = {}
+        # Two paths may lead to one file, and a place that a hook is attached to twice would count twice.
+        self._placed: set[tuple[int, FileKey, int, str, int]] = set()
+        self._namesakes: dict[tuple[int, FileKey, str], dict[int, int]] = {}
+
+    @property
+    def operands(self) -> list[bytes]:
+        """The entries of the map `operands`, in the order of their numbers."""
+        return [entry for entries in self._lists for entry in entries]
+
+    def add(self, places: Iterable[tuple[programs.Hook, Resolved]]) -> dict[OpenFile, FileSites]:
+        """The sites of hooks that were not added before, by file."""
+        # lazy: 1 ms with the compiled shim, and help has no sites
+        from usdtkit.kernel.attach.sites import FileSites, KernelSite
+
+        sites: dict[OpenFile, FileSites] = {}
+        places = list(places)
+        for hook, resolved in places:
+            for place in resolved.places:
+                if not isinstance(place, UserPlace):
+                    self.kernel_sites.append(
+                        KernelSite(hook.function, place, function_cookie(self._number(hook, place.name)))
+                    )
+                    continue
+                opened = place.opened
+                file = sites.get(opened) or FileSites()
+                if self._add(hook, place, opened, file):
+                    sites[opened] = file
+                if place.file is not None:
+                    file.handles.append(place.file)
+        self._count_rejected(places, sites)
+        return sites
+
+    def _number(self, hook: programs.Hook, name: str) -> int:
+        number = self._names.setdefault(((hook.call or hook).index, name), len(self._names))
+        self.probe_names.setdefault(number, name)
+        return number
+
+    def _add(self, hook: programs.Hook, place: UserPlace, opened: OpenFile, file: FileSites) -> bool:
+        """Whether the place was not added before."""
+        from usdtkit.kernel.attach.sites import UprobeSite
+
+        flags = place.flags
+        if place.function is not None:
+            owner = (hook.call or hook).index
+            numbered = self._namesakes.setdefault((owner, opened.key, place.name), {})
+            flags |= numbered.setdefault(place.function.file_offset, len(numbered)) % NAMESAKES << NAMESAKE_SHIFT
+        where = hook.index, opened.key, place.file_offset, place.name, flags
+        if where in self._placed:
+            return False
+        self._placed.add(where)
+        name = self._number(hook, place.name)
+        if hook.kind == "usdt":
+            packed = tuple(pack_operands(place.operands, hook.machine))
+            at_entry = self._stacks is not None and self._stacks.begins_function(place)
+            cookie = usdt_cookie(name, self._lists.setdefault(packed, len(self._lists)), at_entry)
+        else:
+            is_exit = hook.kind == "return" and place.returns == "sites"
+            cookie = function_cookie(name, flags, is_exit=is_exit)
+        number = self.file_numbers.setdefault(opened.key, len(self.file_numbers) + 1)
+        site = UprobeSite(place.file_offset, place.semaphore_offset, cookie, number)
+        if place.returns == "tail":
+            file.add_tail(hook.function, site)
+        elif place.returns != "probes":
+            file.add(hook.function, site)
+        elif hook.call is not None:  # the entry's places are the same ones
+            file.add_call(hook.call.function, hook.function, site)
+        return True
+
+    def _count_rejected(
+        self, places: Sequence[tuple[programs.Hook, Resolved]], sites: dict[OpenFile, FileSites]
+    ) -> None:
+        """Add the sites for calls that could not be fired: each once, however many sources have its probe."""
+        from usdtkit.kernel.attach.sites import UprobeSite
+        from usdtkit.kernel.rejections import FIRST_NUMBER, REJECTED
+
+        rejected: dict[tuple[OpenFile, int], str] = {}
+        for _, resolved in places:
+            for place in resolved.user_places if resolved.kind == "usdt" else ():
+                if place.rejected_offset and place.opened in sites:
+                    rejected.setdefault((place.opened, place.rejected_offset), place.name)
+        counting: dict[OpenFile, list[UprobeSite]] = {}
+        numbers = {name: number for number, name in self.rejected.items()}
+        for (opened, offset), name in rejected.items():
+            number = numbers.setdefault(name, len(numbers))
+            self.rejected[number] = name
+            counting.setdefault(opened, []).append(UprobeSite(offset, 0, usdt_cookie(FIRST_NUMBER + number, 0)))
+        for opened, counted in counting.items():
+            # Before all others, because a program may call a probe as soon as it sees that it is traced.
+            sites[opened].plain = {REJECTED: counted, **sites[opened].plain}
 
 
 def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int, ...]) -> list[Planned]:
@@ -142,75 +239,6 @@ def planned(hooks: list[programs.Hook], places: list[Resolved], pids: tuple[int,
         for hook, resolved in zip(hooks, places, strict=True)
         for place in resolved.places
     ]
-
-
-def make_plan(hooks: list[programs.Hook], places: list[Resolved], stacks: Stacks | None) -> Plan:
-    """The plan of a session's hooks, each with its places. With `stacks`, USDT sites that begin a function are
-    marked."""
-    # lazy: 1 ms with the compiled shim, and help has no sites
-    from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
-    from usdtkit.kernel.rejections import REJECTED
-
-    sites: dict[OpenFile, FileSites] = {}
-    kernel_sites: list[KernelSite] = []
-    lists: dict[tuple[bytes, ...], int] = {}
-    # A hook has numbers that no other has, in a row, so that a cookie says which hook is meant. Only a call's return
-    # has the numbers of its entry, because they meet by these.
-    names: dict[tuple[int, str], int] = {}
-    numbers: list[int] = []
-    # Two paths may lead to one file, and a place that a hook is attached to twice would count twice.
-    placed: set[tuple[int, OpenFile, int, str, int]] = set()
-    namesakes: dict[tuple[int, OpenFile, str], dict[int, int]] = {}
-    for hook, resolved in zip(hooks, places, strict=True):
-        owner = hook.call or hook
-        first = resolved.places[0].name if resolved.places else resolved.what
-        numbers.append(names.setdefault((owner.index, first), len(names)))
-        for place in resolved.places:
-            if not isinstance(place, UserPlace):
-                number = names.setdefault((owner.index, place.name), len(names))
-                kernel_sites.append(KernelSite(hook.function, place, function_cookie(number)))
-                continue
-            opened = place.opened
-            file = sites.setdefault(opened, FileSites())
-            if place.file is not None:
-                file.handles.append(place.file)
-            flags = place.flags
-            if place.function is not None:
-                numbered = namesakes.setdefault((owner.index, opened, place.name), {})
-                flags |= numbered.setdefault(place.function.file_offset, len(numbered)) % NAMESAKES << NAMESAKE_SHIFT
-            where = hook.index, opened, place.file_offset, place.name, flags
-            if where in placed:
-                continue
-            placed.add(where)
-            name = names.setdefault((owner.index, place.name), len(names))
-            if hook.kind == "usdt":
-                packed = tuple(pack_operands(place.operands, hook.machine))
-                at_entry = stacks is not None and stacks.begins_function(place)
-                cookie = usdt_cookie(name, lists.setdefault(packed, len(lists)), at_entry)
-            else:
-                is_exit = hook.kind == "return" and place.returns == "sites"
-                cookie = function_cookie(name, flags, is_exit=is_exit)
-            site = UprobeSite(place.file_offset, place.semaphore_offset, cookie)
-            if place.returns == "tail":
-                file.add_tail(hook.function, site)
-            elif place.returns != "probes":
-                file.add(hook.function, site)
-            elif hook.call is not None:  # the entry's places are the same ones
-                file.add_call(hook.call.function, hook.function, site)
-    rejected: dict[tuple[OpenFile, int], str] = {}  # each once, however many sources have its probe
-    for resolved in places:
-        for place in resolved.user_places if resolved.kind == "usdt" else ():
-            if place.rejected_offset:
-                rejected.setdefault((place.opened, place.rejected_offset), place.name)
-    by_number = dict(enumerate(rejected.values(), len(names)))
-    counting: dict[OpenFile, list[UprobeSite]] = {}
-    for number, (opened, offset) in zip(by_number, rejected, strict=True):
-        counting.setdefault(opened, []).append(UprobeSite(offset, 0, usdt_cookie(number, 0)))
-    for opened, counted in counting.items():
-        # Before all others, because a program may call a probe as soon as it sees that it is traced.
-        sites[opened].plain = {REJECTED: counted, **sites[opened].plain}
-    operands = [entry for entries in lists for entry in entries]
-    return Plan(sites, kernel_sites, operands, [name for _, name in names], numbers, by_number)
 
 
 def totals(

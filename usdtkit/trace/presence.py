@@ -45,10 +45,16 @@ class Presence:
         from usdtkit.trace.armed import Armed  # lazy: 0.8 ms, and neither help nor --explain attaches
 
         self._armed = Armed(sites, {(refusal.path, refusal.file_offset) for refusal in refused}, self._pids)
-        self.extended(sites)
+        self._correct(sites)
 
     def extended(self, sites: SitesByFile) -> None:
-        """To be called when the session has attached to these sites."""
+        """To be called when the session has attached to these sites as well."""
+        if self._armed is not None:
+            self._armed.add(sites)
+        self._correct(sites)
+
+    def _correct(self, sites: SitesByFile) -> None:
+        """Look after the semaphores of these sites, where that is needed."""
         if not any(site.semaphore_offset for file_sites in sites.values() for site in file_sites.sites):
             return
         from usdtkit.trace.semaphores import Semaphores, misleading_files  # functions have no semaphores

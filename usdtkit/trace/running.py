@@ -17,32 +17,36 @@ from typing import TYPE_CHECKING, Any
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.calls import caller_of
 from usdtkit.bpf.compiler import compile_program
-from usdtkit.bpf.cookie import function_cookie
+from usdtkit.bpf.cookie import MAX_LISTS
 from usdtkit.bpf.layout import Layout
+from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.bpf.statements import table_name
 from usdtkit.bpf.texts import GLOBS
-from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError
-from usdtkit.files import OpenFile
+from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
 from usdtkit.kernel import rejections
 from usdtkit.kernel.attach.links import Links
-from usdtkit.kernel.attach.sites import NO_PROBE, REWRITTEN, FileSites, KernelSite, Refusal, UprobeSite
+from usdtkit.kernel.attach.sites import NO_PROBE, REWRITTEN, KernelSite, Refusal
 from usdtkit.kernel.load import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.ring import RingBuffer
-from usdtkit.model import UserPlace
 from usdtkit.processes import runs, threads
 from usdtkit.records import replace
 from usdtkit.trace.blueprint import Blueprint, Settings
 from usdtkit.trace.events import Columns, Decoders
-from usdtkit.trace.plan import Plan, Planned, Summary, make_plan, totals
+from usdtkit.trace.later import Found
+from usdtkit.trace.plan import Plan, Planned, Summary, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.remedies import remedies  # not later: who has given up privileges may not read our files
-from usdtkit.trace.specs import check_places
 from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
+    from usdtkit.trace.discovery import Discovery
     from usdtkit.trace.privileges import User
     from usdtkit.trace.stacks import Stacks
+
+
+ORIGINS = 16_384  # pairs of a file and a process that are told from each other
+MORE_REJECTED = 1024  # probes of later files whose calls that could not be fired are counted
 
 
 class Running:
@@ -55,9 +59,12 @@ class Running:
         pids: tuple[int, ...],
         presence: Presence,
         make_stacks: Callable[[], Stacks],
+        remark: Callable[[str], object],
     ) -> None:
         """Compile the program, or take it from the cache, and make its maps. `make_stacks` is called if it takes
-        stacks. PrivilegeError, UnsupportedError."""
+        stacks, and `remark` with what the user should know of files that come later. PrivilegeError,
+        UnsupportedError."""
+        self._remark = remark
         self._blueprint = blueprint
         self._settings = settings
         self._pids = pids
@@ -66,17 +73,21 @@ class Running:
         require_bpf()
         bytecode = compile_program(self._program.text)
         self.stacks = make_stacks() if self._program.has_stacks else None
-        self._plan = make_plan(blueprint.hooks, blueprint.places, self.stacks)
+        self._plan = Plan(self.stacks)
+        self._sites = self._plan.add(zip(blueprint.hooks, blueprint.places, strict=True))
+        has_probes = any(hook.kind == "usdt" for hook in blueprint.hooks)
+        grows = settings.discovers and has_probes  # then there is room for what other files have
         sizes = {
             "events": settings.ring_size,
             "stats": len(blueprint.hooks),
-            "operands": len(self._plan.operands) or 1,
+            "origins": ORIGINS,
+            "operands": MAX_LISTS * MAX_OPERANDS if grows else len(self._plan.operands) or 1,
             GLOBS: len(self._program.globs),
             **{store.name: store.capacity for store in blueprint.stores},
         }
         if settings.capacity is not None:
             sizes = {**{map.name: settings.capacity for map in bytecode.maps if map.type in TABLES}, **sizes}
-        counting = rejections.counting(bytecode, self._plan.rejected)
+        counting = rejections.counting(bytecode, len(self._plan.rejected) + (MORE_REJECTED if grows else 0))
         self._loaded = Loaded(counting, self._program.parameters, sizes)
         self._stream: Stream | None = None
         self._links: Links | None = None
@@ -87,15 +98,17 @@ class Running:
         self._decoders: Decoders | None = None
         self.started_at = self._ended_at = 0.0
         self.received = 0
-        self._is_privileged = True
+        self._discovery: Discovery | None = None
 
     def attach(self, announce: Callable[[list[Planned]], None] | None) -> None:
         """Fill the maps that the program reads, load it, and attach it. `announce` gets the plan just before.
 
         ProgramError where the kernel refuses the program; UnsupportedError where it takes none of the sites.
         """
-        self._fill_maps(self._plan)
         maps = self._loaded.maps
+        for index, packed in enumerate(self._program.globs):
+            maps[GLOBS][index.to_bytes(4, "little")] = packed
+        self._write_operands(self._plan.operands)
         self._decoders = self._connect_readers(self._plan)
         ring = RingBuffer(maps["events"])
         self._stream = Stream(ring, self._settings.ring_size, self._decoders, ordered=self._settings.ordered)
@@ -103,19 +116,20 @@ class Running:
             self.stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
         if announce is not None:
             announce(self._planned)
-        self._presence.attaching(self._plan.sites)
+        self._presence.attaching(self._sites)
         self._links = Links(self._loaded, self._settings.method)
         self.started_at = time.monotonic()
         kernel_sites = [*starmap(KernelSite, self._program.tracepoints), *self._plan.kernel_sites]
-        if not self._links.attach(self._plan.sites, self._pids or (0,), kernel_sites):
+        if self._settings.discovers:
+            self._discovery = self._open_discovery()
+        if not self._links.attach(self._sites, self._pids or (0,), kernel_sites):
             _require_any(self._links.refused)
-        self._presence.attached(self._plan.sites, self.refused)
+        self._presence.attached(self._sites, self.refused)
         self._threads = threads(self._pids)
 
-    def _fill_maps(self, plan: Plan) -> None:
-        for name, entries in (("operands", plan.operands), (GLOBS, self._program.globs)):
-            for index, packed in enumerate(entries):
-                self._loaded.maps[name][index.to_bytes(4, "little")] = packed
+    def _write_operands(self, entries: Sequence[bytes], first: int = 0) -> None:
+        for index, packed in enumerate(entries, first):
+            self._loaded.maps["operands"][index.to_bytes(4, "little")] = packed
 
     def _connect_readers(self, plan: Plan) -> Decoders:
         """Give the tables and maps of the blueprint what they read; return what reads the events."""
@@ -138,29 +152,41 @@ class Running:
         assert self._stream is not None
         return [self._stream.fd, *([] if self.stacks is None else [self.stacks.fd])]
 
-    def extend(self, hook: programs.Hook, what: str, places: Sequence[UserPlace]) -> None:
-        """Attach a hook to more places; `what` names its source in errors."""
-        if self._links is None or not self.can_extend:
-            raise UsageError(
-                "the session is not running, or has given up its privileges",
-                hint="session.start(), and extend it before session.drop_privileges()",
-            )
-        if hook.arguments or hook.start is not None or hook.after is not None or hook.kind in ("return", "clock"):
-            raise UsageError(f"{what}: only a source of entries or probes without arguments can be extended")
-        if hook.kind != "usdt":
-            check_places(places)
-        cookie = function_cookie(self._plan.numbers[hook.index])
-        sites: dict[OpenFile, FileSites] = {}
-        for place in places:
-            site = UprobeSite(place.file_offset, place.semaphore_offset, cookie)
-            sites.setdefault(place.opened, FileSites()).add(hook.function, site)
-        self._links.attach(sites, self._pids or (0,))
-        self._presence.extended(sites)
+    def _open_discovery(self) -> Discovery | None:
+        """What follows files and processes that come later, listening from now on."""
+        from usdtkit.trace.discovery import Discovery  # lazy: sessions of given processes discover nothing
 
-    @property
-    def can_extend(self) -> bool:
-        """Whether it is attached, and this process has not given up the privileges that attaching takes."""
-        return self._links is not None and not self.ended and self._is_privileged
+        pids = self._pids if self._settings.follows else ()
+        try:
+            return Discovery(self, self._blueprint.later(), self._sites, pids, self._remark)
+        except UsdtkitError as error:
+            self._remark(f"what starts from now on is not traced: {error.message}")
+            return None
+
+    def discover(self) -> None:
+        """Follow what comes later, if the session does. To be called when privileges are what they will be."""
+        if self._discovery is not None:
+            self._discovery.begin()
+
+    def extend(self, found: Found) -> int:
+        """Attach to more places; how many sites that were. UsdtkitError."""
+        assert self._links is not None and self._decoders is not None
+        operands, names = len(self._plan.operands), len(self._plan.probe_names)
+        sites = self._plan.add(found.places)
+        self._write_operands(self._plan.operands[operands:], operands)
+        if len(self._plan.probe_names) > names:
+            self._decoders.name(self._plan.probe_names)
+        attached = self._links.attach(sites, self._pids or (0,)) if sites else 0
+        self._presence.extended(sites)
+        return attached
+
+    def follow(self, pid: int) -> None:
+        """Attach everything in one more process."""
+        raise NotImplementedError
+
+    def leave(self, pid: int) -> None:
+        """Let go of a process that has ended."""
+        raise NotImplementedError
 
     @property
     def refused(self) -> list[Refusal]:
@@ -187,7 +213,7 @@ class Running:
         if self.stacks is not None:
             self.stacks.prepare()
         self._presence.before_drop()
-        self._is_privileged = False
+        self._end_discovery()
         drop(user)
         try:
             self._loaded.maps["stats"][bytes(4)]
@@ -232,6 +258,7 @@ class Running:
 
     def detach(self) -> None:
         """Take all probes off; what was counted and sent stays readable until `close`."""
+        self._end_discovery()
         if not self.ended:
             self._presence.detach(nothing_came=self.received == 0 and self._totals()["hits"] == 0)
         if self._links is not None:
@@ -243,7 +270,7 @@ class Running:
         self.detach()
         self._final = self.summary()
         self._loaded.close()
-        self._plan.sites.clear()  # which lets the files go
+        self._sites.clear()  # which lets the files go
         if self.stacks is not None:
             self.stacks.close()
         if self._stream is not None:
@@ -259,11 +286,22 @@ class Running:
         duration = (self._ended_at or time.monotonic()) - self.started_at if self.started_at else 0.0
         return Summary(
             **self._totals(),
+            **self._origins(),
+            unlooked=0 if self._discovery is None else self._discovery.not_looked_at,
             **self._presence.account(),
             received=self.received,
             rejected=sum(self._rejections().values()),
             duration_s=duration,
         )
+
+    def _end_discovery(self) -> None:
+        if self._discovery is not None:
+            self._discovery.end()
+
+    def _origins(self) -> dict[str, int]:
+        """From how many files and processes hits came."""
+        keys = [int.from_bytes(key, "little") for key, _ in self._loaded.maps["origins"].items()]
+        return {"files": len({key >> 32 for key in keys} - {0}), "processes": len({key & 0xFFFF_FFFF for key in keys})}
 
     def unexplained_ends(self) -> int:
         """As `Session.unexplained_ends`."""
@@ -278,7 +316,9 @@ class Running:
             f"{name} was called {count:,} times with values that do not fit, and not fired: the program's log says why"
             for name, count in self._rejections().items()
         ]
-        return [*wrong, *remedies(self.summary(), larger), *([] if self.stacks is None else self.stacks.advice())]
+        missed = [] if self._discovery is None else self._discovery.lines()
+        named = [] if self.stacks is None else self.stacks.advice()
+        return [*wrong, *missed, *remedies(self.summary(), larger), *named]
 
     def _totals(self) -> dict[str, int]:
         if self._final_totals is not None:

@@ -13,13 +13,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from usdtkit.errors import ProgramError, UsageError
-from usdtkit.model import UserPlace
 from usdtkit.trace.blueprint import Settings
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.plan import Planned, Summary, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.reading import Reading
-from usdtkit.trace.sources import Source
 from usdtkit.trace.waiting import Waiter
 
 if TYPE_CHECKING:
@@ -51,6 +49,9 @@ class Session(Reading, Definition):
     seen. "auto" uses the kernel's return probes where these cannot harm the program, and else probes on the
     instructions that leave the function; "sites" always uses the latter, "probes" always return probes.
 
+    `discover`: attach also to what starts while the session runs, within a fifth of a second: files of other versions,
+    copies in other containers, files that are made later. The summary says from how many files and processes hits came.
+
     `offline`: nothing on this machine is inspected or started. Sources come from `usdtkit.signatures`, and the first
     `lacking` searches find nothing. Such a session is only good for its `program().text`.
     """
@@ -71,6 +72,7 @@ class Session(Reading, Definition):
         returns: str = "auto",
         offline: bool = False,
         lacking: int = 0,
+        discover: bool = False,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer cannot have {ring_size} bytes", hint=f"use a power of two, {PAGE} or more")
@@ -83,7 +85,8 @@ class Session(Reading, Definition):
             offline=offline,
             lacking=lacking,
         )
-        self._settings = Settings(ring_size, capacity, method, ordered)
+        discovers = discover and pid is None and command is None and drop_privileges is False
+        self._settings = Settings(ring_size, capacity, method, ordered, discovers, follows=False)
         self._new_user = None
         if drop_privileges is not False:
             self._new_user = _user(None if drop_privileges is True else drop_privileges)
@@ -119,13 +122,16 @@ class Session(Reading, Definition):
             raise UsageError("an offline session cannot start", hint="session.program().text is its program")
         from usdtkit.trace.running import Running  # lazy: 3 ms, and neither help nor --explain runs a program
 
-        self._running = Running(self._blueprint, self._settings, self.pids, self.presence, self._make_stacks)
+        self._running = Running(
+            self._blueprint, self._settings, self.pids, self.presence, self._make_stacks, self.remark
+        )
         self._blueprint.seal("the session has started: add sources and actions before that")
         try:
             self._running.attach(announce)
             self._waiter.watch(*self._running.descriptors, since=self._running.started_at)
             if self._new_user is not None:
                 self._running.drop_privileges(self._new_user)
+            self._running.discover()
             self.presence.begin()
         except BaseException:
             self.close()
@@ -152,21 +158,6 @@ class Session(Reading, Definition):
                 hint="Session(command=…, drop_privileges=True)",
             )
         self._running.drop_privileges(_user(user))
-
-    def extend(self, source: Source, places: Sequence[UserPlace]) -> None:
-        """Attach a source of the running session to more places, such as those in files that came after the start.
-
-        Their hits have the name of the source. UsageError for a pair, and for a source with arguments, because the
-        places of arguments are fixed at the start. Places that the kernel does not accept are in `refused`.
-        """
-        if self._running is None:
-            raise UsageError("the session is not running", hint="session.start()")
-        self._running.extend(source._hook, source.resolved.what, places)
-
-    @property
-    def can_extend(self) -> bool:
-        """Whether the session runs, and has not given up the privileges that attaching takes."""
-        return self._running is not None and self._running.can_extend
 
     def symbol(self, pid: int, address: int) -> Frame:
         """The function that a process has at an address of code (`ip`, `caller`, a pointer to a function).
@@ -195,7 +186,8 @@ class Session(Reading, Definition):
         if self._running is not None:
             return self._running.summary()
         nothing = totals(self._blueprint.hooks, (), {})
-        return Summary(**nothing, **self.presence.account(), received=0, rejected=0, duration_s=0.0)
+        zero = dict.fromkeys(("files", "processes", "unlooked", "received", "rejected"), 0)
+        return Summary(**nothing, **zero, **self.presence.account(), duration_s=0.0)
 
     def unexplained_ends(self) -> int:
         """How many ends came without a start, where they are more than the calls that were open when the trace began.

@@ -13,10 +13,12 @@ from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.actions import Action, Block, Delete, Emit, Put, Raw
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
+from usdtkit.records import replace
 from usdtkit.trace.blueprint import Blueprint
 from usdtkit.trace.fields import HEADER, UNITS, as_value, both, free_name, is_free, named, raw_field
 from usdtkit.trace.kernelmap import KernelMap
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace.later import Role
+from usdtkit.trace.specs import Resolved, Sought
 from usdtkit.trace.summarising import Summarising
 
 Self = TypeVar("Self", bound="Source")
@@ -168,8 +170,11 @@ class Source(Summarising):
     def _parts(self) -> Iterator[Source]:
         """A source for all probes that have the same arguments, with the condition of this one."""
         self._hook.parted = True
+        sought = None if self.resolved.sought is None else Sought(self.resolved.sought.specs)
         for resolved in self.resolved.parts:
-            part = Source(self._blueprint, resolved, self._blueprint.add_source(resolved), self._narrowed)
+            hook = self._blueprint.add_source(resolved)
+            self._blueprint.follow(Role.of(replace(resolved, sought=sought), hook))
+            part = Source(self._blueprint, resolved, hook, self._narrowed)
             part._condition, part._is_ahead = self._condition, self._is_ahead
             yield part
 

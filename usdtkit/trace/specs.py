@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from usdtkit import targets
 from usdtkit.errors import UsageError
 from usdtkit.files import OpenFile
-from usdtkit.model import Argument, Clock, Function, HookKind, Operand, Place, Probe, UserPlace
-from usdtkit.records import dataclass, replace
+from usdtkit.model import Argument, Clock, Function, HookKind, Operand, Place, Probe, Site, UserPlace
+from usdtkit.records import dataclass, field, replace
 from usdtkit.signatures import known_function
 
 MAX_FREQUENCY_HZ = 100_000  # the kernel's timers for samples run no faster
@@ -25,7 +25,8 @@ class Resolved:
 
     `what` is the source as a user writes it, for messages. `convention` says how the functions are called, as
     `Function.convention` does; it is "mixed" where they differ. `parts` are the same places by their arguments, where
-    those of several probes differ, else empty.
+    those of several probes differ, else empty. `sought` says what was asked for, so that it can be found in other files
+    later; None where that cannot be said.
     """
 
     what: str
@@ -34,6 +35,7 @@ class Resolved:
     places: tuple[Place, ...]
     convention: str = ""
     parts: tuple[Resolved, ...] = ()
+    sought: Sought | None = field(default=None, compare=False, repr=False)
 
     @property
     def user_places(self) -> tuple[UserPlace, ...]:
@@ -71,13 +73,32 @@ class UsdtSpec:
     path: str | None = None
 
 
-def resolve_probes(what: str, probes: Sequence[Probe]) -> Resolved:
-    """One source of several probes. Its arguments are those that all of them have."""
+class Sought:
+    """What a source is about, by which files that come later are searched.
+
+    Sources that have the same object are alternatives, of which a probe gets the one whose arguments it has. Two
+    objects are therefore never equal.
+    """
+
+    def __init__(self, specs: Iterable[UsdtSpec | FunctionSpec]) -> None:
+        self.specs = tuple(specs)
+
+
+def sought_probes(probes: Iterable[Probe], path: str | None = None) -> Sought:
+    """Probes of these names: everywhere, or in the files that `path` means."""
+    return Sought(UsdtSpec(spec, path) for spec in dict.fromkeys(probe.spec for probe in probes))
+
+
+def resolve_probes(what: str, probes: Sequence[Probe], sought: Sought | None = None) -> Resolved:
+    """One source of several probes. Its arguments are those that all of them have.
+
+    `sought` is what they were found by; without it, later files are searched for probes of the same names.
+    """
     alike: dict[tuple[Argument, ...], list[Probe]] = {}
     for probe in probes:
         alike.setdefault(probe.arguments, []).append(probe)
     parts = [_resolve(what, same) for same in alike.values()] if len(alike) > 1 else []
-    return replace(_resolve(what, probes), parts=tuple(parts))
+    return replace(_resolve(what, probes), parts=tuple(parts), sought=sought or sought_probes(probes))
 
 
 def _resolve(what: str, probes: Sequence[Probe]) -> Resolved:
@@ -86,15 +107,16 @@ def _resolve(what: str, probes: Sequence[Probe]) -> Resolved:
     for index, argument in enumerate(common):
         if not all(_readable(site.operands, argument) for site in sites):
             common[index] = replace(argument, type="unreadable")
-    places = tuple(
-        UserPlace(
-            *(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands, probe.file),
-            rejected_offset=site.rejected_offset,
-        )
-        for probe in probes
-        for site in probe.sites
-    )
+    places = tuple(place_of(probe, site) for probe in probes for site in probe.sites)
     return Resolved(what, "usdt", tuple(common), places)
+
+
+def place_of(probe: Probe, site: Site) -> UserPlace:
+    """The place of one site of a probe."""
+    return UserPlace(
+        *(probe.spec, probe.path, site.file_offset, site.semaphore_offset, site.operands, probe.file),
+        rejected_offset=site.rejected_offset,
+    )
 
 
 def _readable(operands: Sequence[Operand], argument: Argument) -> bool:
@@ -143,6 +165,7 @@ class FunctionSpec:
                 for function in chosen
             ),
             conventions.pop() if len(conventions) == 1 else "mixed",
+            sought=Sought([self]),
         )
 
     @property

@@ -186,7 +186,7 @@ class Stacks:
 
 class _StackLayout(Layout):
     def __init__(self, layout: Layout, stacks: Stacks) -> None:
-        super().__init__(layout.fields, layout.header)
+        super().__init__(layout.fields, layout.header, layout.longest, layout.probes)
         self._stacks = stacks
         self._places = [len(layout.header) + n for n, field in enumerate(layout.fields) if field.kind == "stack"]
 

@@ -26,11 +26,20 @@ REWRITTEN = "the file was written to after it was read"
 
 @dataclass(frozen=True, slots=True)
 class UprobeSite:
-    """Where to put a breakpoint: offsets in the file. `semaphore_offset` is 0 where the site has no semaphore."""
+    """Where to put a breakpoint: offsets in the file. `semaphore_offset` is 0 where the site has no semaphore.
+
+    A link carries 64 bits: above the `cookie` the number of the file, by which the program says where hits came from.
+    """
 
     file_offset: int
     semaphore_offset: int
     cookie: int
+    file_number: int = 0
+
+    @property
+    def link_cookie(self) -> int:
+        """What a link carries."""
+        return self.file_number << 32 | self.cookie
 
     @property
     def is_exit(self) -> bool:

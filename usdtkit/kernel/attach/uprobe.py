@@ -50,7 +50,7 @@ class UprobeEvents:
                 fail(event, file, pid)
             self._attached.descriptors.append(event)
             if self.method == "perf_link":
-                link = lib.usdtkit_link_perf(self._loaded.program(program), event, site.cookie)
+                link = lib.usdtkit_link_perf(self._loaded.program(program), event, site.link_cookie)
                 if link >= 0:
                     self._attached.descriptors.append(link)
                 elif link == -errno.EINVAL:

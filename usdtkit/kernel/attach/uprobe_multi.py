@@ -93,7 +93,7 @@ class UprobeMulti:
             ffi.new("uint64_t[]", [site.semaphore_offset for site in sites])
             if any(site.semaphore_offset for site in sites)
             else ffi.NULL,
-            ffi.new("uint64_t[]", [site.cookie for site in sites]),
+            ffi.new("uint64_t[]", [site.link_cookie for site in sites]),
             count,
             link.on_return,
             pid,

@@ -1,13 +1,12 @@
 """The activity of all runtimes of a machine: calls, collections, objects, loaded classes, exceptions, threads a second.
 
 Input: a session of some processes, of a command, or of everything. Output: `ProcessActivity` of each process, from
-counters in the kernel. The probes stay in place between two looks at the counters, so no event is missed. Files of
-runtimes that start later are found by `look`, and attached to from then on.
+counters in the kernel. The probes stay in place between two looks at the counters, so no event is missed. A session
+that discovers also counts in the files of runtimes that start later.
 """
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,13 +14,12 @@ from contextlib import suppress
 from usdtkit import libraries, targets
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.model import Target, UserPlace
-from usdtkit.privatedirs import stranger, user_name
 from usdtkit.providers.runtimes.language import Language
 from usdtkit.providers.runtimes.languages import RUNTIMES, language_called
 from usdtkit.providers.runtimes.places import ProbePlaces
 from usdtkit.records import dataclass
 from usdtkit.scan import file_key
-from usdtkit.trace import Resolved, Session, pid
+from usdtkit.trace import FunctionSpec, Resolved, Session, Sought, UsdtSpec, pid
 
 # What is counted, and the probes or functions of a language that are counted for it.
 CATEGORIES: dict[str, Callable[[Language], list[str]]] = {
@@ -32,11 +30,6 @@ CATEGORIES: dict[str, Callable[[Language], list[str]]] = {
     "excp": lambda language: list(language.exceptions),
     "thread": lambda language: [thread.probe for thread in language.threads if thread.kind.endswith("start")],
 }
-# To look for new files costs more the more processes there are. It may take this share of one processor's time.
-SHARE_OF_LOOKS = 0.05
-
-PlacesByFile = dict[tuple[str, str], list[UserPlace]]
-"""Where to count, by the category and the path of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +52,11 @@ class Activity:
         """`languages` are names; without any, all languages are meant."""
         self._session = session
         chosen = [language_called(name) for name in languages] or list(RUNTIMES)
-        self._files = _Files(chosen)
-        places = {} if session.offline else self._files.new([*_of_command(session, chosen), *_in_use(session)])
+        places = {} if session.offline else _places(chosen, [*_of_command(session, chosen), *_in_use(session)])
         self._sources = {
-            category: session.source(Resolved(category, "usdt", (), tuple(_of_category(places, category))))
+            category: session.source(
+                Resolved(category, "usdt", (), tuple(places[category]), sought=Sought(_specs(chosen, category)))
+            )
             for category in CATEGORIES
         }
         self._tables = {category: source.count(process=pid) for category, source in self._sources.items()}
@@ -70,7 +64,7 @@ class Activity:
             what = " or ".join(languages) or "runtime"
             session.remark(f"no {what} with probes runs here yet; usdtkit run adds probes to Python")
         self._commands = {pid: " ".join(session.command) or command_of(pid) for pid in session.pids}
-        self._before_s = self._look_again_s = 0.0
+        self._before_s = 0.0
 
     def rates(self) -> list[ProcessActivity]:
         """The activity of each process since the last call; processes that did nothing are left out."""
@@ -87,56 +81,35 @@ class Activity:
             for process, of_process in rates.items()
         ]
 
-    def look(self) -> list[str]:
-        """Count in the files of runtimes that have started since the last look, and return their paths.
 
-        The session's remarks mention each of them. Nothing is done if it is too early for another look, or if the
-        session cannot attach to anything any more.
-        """
-        if time.monotonic() < self._look_again_s or not self._session.can_extend:
-            return []
-        began_s = time.process_time()
-        paths: dict[str, None] = {}
-        with suppress(NotFoundError):  # one of the processes that were asked for has ended
-            for (category, path), places in self._files.new(_in_use(self._session, quiet=True)).items():
-                paths[path] = None
-                with suppress(NotFoundError):  # the file was in a container that has ended
-                    self._session.extend(self._sources[category], places)
-        for path in paths:
-            owner = stranger(path)
-            self._session.remark(f"found {path}" + ("" if owner is None else f" (belongs to {user_name(owner)})"))
-        self._look_again_s = time.monotonic() + (time.process_time() - began_s) / SHARE_OF_LOOKS
-        return list(paths)
+def _places(languages: Sequence[Language], mapped: Iterable[Target]) -> dict[str, list[UserPlace]]:
+    """Where to count in these files, by category."""
+    files = list({target.key or file_key(target.path): target for target in mapped}.values())
+    probes = targets.probes_of(files)
+    places: dict[str, list[UserPlace]] = defaultdict(list)
+    for category, names_of in CATEGORIES.items():
+        for language in languages:
+            names = names_of(language)
+            for probe in probes:
+                if probe.spec in names:
+                    places[category] += [
+                        UserPlace(probe.spec, probe.path, site.file_offset, site.semaphore_offset, file=probe.file)
+                        for site in probe.sites
+                    ]
+            functions = [name for name in names if ":" not in name]
+            for target in files if functions else ():
+                if any(libraries.is_called(target.name, name) for name in language.code):
+                    places[category] += _entries(target, functions)
+    return places
 
 
-class _Files:
-    """The files that have been looked into for the probes and functions of some languages."""
-
-    def __init__(self, languages: Sequence[Language]) -> None:
-        self._languages = languages
-        self._known: set[object] = set()
-
-    def new(self, mapped: Iterable[Target]) -> PlacesByFile:
-        """Where to count in those of the files that were not looked into before."""
-        by_key = {target.key or file_key(target.path): target for target in mapped}
-        fresh = [target for key, target in by_key.items() if key is not None and key not in self._known]
-        self._known |= by_key.keys()
-        probes = targets.probes_of(fresh)
-        places: PlacesByFile = defaultdict(list)
-        for category, names_of in CATEGORIES.items():
-            for language in self._languages:
-                names = names_of(language)
-                for probe in probes:
-                    if probe.spec in names:
-                        places[category, probe.path] += [
-                            UserPlace(probe.spec, probe.path, site.file_offset, site.semaphore_offset, file=probe.file)
-                            for site in probe.sites
-                        ]
-                functions = [name for name in names if ":" not in name]
-                for target in fresh if functions else ():
-                    if any(libraries.is_called(target.name, name) for name in language.code):
-                        places[category, target.path] += _entries(target, functions)
-        return {key: found for key, found in places.items() if found}
+def _specs(languages: Sequence[Language], category: str) -> Iterator[UsdtSpec | FunctionSpec]:
+    """What is counted in files that come later."""
+    for language in languages:
+        names = CATEGORIES[category](language)
+        yield from (UsdtSpec(name) for name in names if ":" in name)
+        if functions := tuple(name for name in names if ":" not in name):
+            yield from (FunctionSpec(code, functions) for code in language.code)
 
 
 def _entries(target: Target, functions: Sequence[str]) -> list[UserPlace]:
@@ -149,18 +122,12 @@ def _entries(target: Target, functions: Sequence[str]) -> list[UserPlace]:
     return []
 
 
-def _of_category(places: PlacesByFile, category: str) -> Iterator[UserPlace]:
-    for (own, _), found in places.items():
-        if own == category:
-            yield from found
-
-
-def _in_use(session: Session, *, quiet: bool = False) -> list[Target]:
+def _in_use(session: Session) -> list[Target]:
     """What the processes of the session map; of a session without any, what all processes map, and provider files.
 
     NotFoundError if one of the processes has ended.
     """
-    return targets.mapped_by(session.search_pids) if session.search_pids else targets.everything(quiet=quiet)
+    return targets.mapped_by(session.search_pids) if session.search_pids else targets.everything()
 
 
 def _of_command(session: Session, languages: Sequence[Language]) -> Iterator[Target]:

@@ -20,7 +20,7 @@ from usdtkit.model import Probe, Target
 from usdtkit.providers.runtimes.language import Language, StartCondition
 from usdtkit.trace import Session
 from usdtkit.trace.command import find_program
-from usdtkit.trace.specs import Resolved, resolve_probes
+from usdtkit.trace.specs import Resolved, resolve_probes, sought_probes
 
 
 class ProbePlaces:
@@ -65,7 +65,8 @@ class ProbePlaces:
         for condition in self.language.conditions:
             if probe in condition.probes and not all(_is_met(condition, *start) for start in self._starts()):
                 raise NotFoundError(f"{self.what} has {probe}, but it is switched off", hint=condition.hint)
-        return {path: resolve_probes(probe, by_file[path]) for path in firing}
+        sought = sought_probes(by_file[firing[0]])  # one for all files, which are alternatives for later ones
+        return {path: resolve_probes(probe, by_file[path], sought) for path in firing}
 
     def files_of_program(self) -> list[str]:
         """The files that may have the probes of the command, as far as they are known before it runs."""

@@ -1,0 +1,377 @@
+"""What starts while a trace runs: other versions, containers, files of other users, files made at first use."""
+
+import os
+import shutil
+import time
+from collections import Counter
+
+import pytest
+from conftest import Stepper
+from processes import among_own_mounts
+
+from usdtkit import trace
+from usdtkit.trace import usdt
+
+# Fires a probe so often as its standard input says, as soon as somebody traces it.
+FIRES = r"""
+import sys
+from usdtkit import Provider
+provider = Provider("{provider}")
+probe = provider.probe("order", {declaration})
+provider.load()
+print("loaded", flush=True)
+for line in sys.stdin:
+    while not probe.enabled:
+        pass
+    for number in range(int(line)):
+        probe({values})
+    print("fired", flush=True)
+"""
+OLD = {"declaration": 'number="u64", customer="str"', "values": 'number, "ada"'}
+NEW = {"declaration": 'region="str", customer="str", number="u32"', "values": '"north", "bob", number'}
+
+
+@pytest.fixture
+def service(run_python, wait_for_line):
+    """service(provider, version, prefix=(), **popen) -> fire(times) of a process that has loaded its provider."""
+
+    def start(provider, version=OLD, prefix=(), **popen):
+        process = run_python(FIRES.format(provider=provider, **version), prefix=prefix, **popen)
+        wait_for_line(process, "loaded")
+
+        def fire(times):
+            process.stdin.write(f"{times}\n")
+            process.stdin.flush()
+
+            def wait():
+                wait_for_line(process, "fired")
+
+            return wait
+
+        fire.pid = process.pid
+        return fire
+
+    return start
+
+
+@pytest.fixture
+def follow():
+    """follow(session) -> found(pid), which waits until something was found in this process."""
+
+    def start(session):
+        remarks = []
+        session.on_remark = remarks.append
+        session.start()
+
+        def found(pid):
+            deadline = time.monotonic() + 20
+            while not any(f"process {pid} maps" in remark for remark in remarks):
+                assert time.monotonic() < deadline, remarks
+                time.sleep(0.005)
+            return remarks
+
+        return found
+
+    return start
+
+
+def until(session, events, count):
+    """Iterate until there are so many events."""
+    deadline = time.monotonic() + 20
+    while len(events) < count and time.monotonic() < deadline:
+        session.poll(events.append, timeout=0.1)
+    session.poll(events.append, timeout=0.1)
+
+
+def test_a_redeploy_with_another_declaration(service, follow):
+    old = service("redeployed")
+    events = []
+    with trace.Session(discover=True) as session:
+        session.usdt("redeployed:order").emit("number", "customer")
+        found = follow(session)
+        old(997)()
+        new = service("redeployed", NEW)
+        new(997)()
+        until(session, events, 2 * 997)
+        summary = session.summary()
+    assert Counter((event.pid, event.customer) for event in events) == {(old.pid, "ada"): 997, (new.pid, "bob"): 997}
+    assert [event.number for event in events] == [*range(997)] * 2
+    assert (summary.hits, summary.received, summary.lost, summary.unreadable) == (2 * 997, 2 * 997, 0, 0)
+    assert (summary.files, summary.processes, summary.unlooked) == (2, 2, 0)
+    assert len(found(new.pid)) == 1
+
+
+def test_a_declaration_without_an_argument_that_is_shown(service, follow):
+    service("shortened")
+    events = []
+    with trace.Session(discover=True) as session:
+        session.usdt("shortened:order").emit("number", "customer")
+        found = follow(session)
+        new = service("shortened", {"declaration": 'number="u64"', "values": "number"})
+        new(97)()
+        until(session, events, 97)
+        assert [remark.rpartition(": ")[2] for remark in found(new.pid)[1:]] == [
+            "shortened:order has no such customer, which cannot be read there"
+        ]
+        summary = session.summary()
+    assert [(event.number, event.customer) for event in events] == [(number, None) for number in range(97)]
+    assert summary.hits == 97 <= summary.unreadable
+
+
+CONTAINER = 'mount -t tmpfs none "$0"; exec "$@"'
+
+
+def test_two_containers_of_which_one_starts_later(service, tmp_path):
+    inside = {"prefix": [*among_own_mounts(CONTAINER), str(tmp_path)], "env": {"USDTKIT_DIR": str(tmp_path)}}
+    first, events = service("contained", **inside), []
+    with trace.Session(discover=True) as session:
+        session.usdt("contained:order").emit("number")
+        session.start()
+        first(997)()
+        second = service("contained", **inside)
+        second(997)()
+        until(session, events, 2 * 997)
+        summary = session.summary()
+    assert Counter(event.pid for event in events) == {first.pid: 997, second.pid: 997}
+    assert (summary.hits, summary.lost, summary.files, summary.processes) == (2 * 997, 0, 2, 2)
+
+
+def test_another_users_copy(service, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    for parent in theirs.parents[:3]:
+        parent.chmod(0o755)
+    ours, events = service("shared"), []
+    with trace.Session(discover=True) as session:
+        session.usdt("shared:order").emit("number")
+        session.start()
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        other = service("shared", prefix=user, env={"USDTKIT_DIR": str(theirs)})
+        other(997)()
+        ours(499)()
+        until(session, events, 997 + 499)
+    assert Counter(event.pid for event in events) == {other.pid: 997, ours.pid: 499}
+
+
+SPANS = """
+import sys
+from usdtkit import Provider
+provider = Provider("spanned")
+order = provider.probe("order", number="u64")
+provider.load()
+print("loaded", flush=True)
+sys.stdin.readline()
+{makes}
+print("made", flush=True)
+for line in sys.stdin:
+    for number in range(int(line)):
+        with provider.span("pay", number=number):
+            pass
+    print("fired", flush=True)
+"""
+
+
+def test_a_span_that_makes_its_file_at_first_use(run_python, wait_for_line, follow):
+    process = run_python(SPANS.format(makes='with provider.span("pay", number=0): pass'))
+    wait_for_line(process, "loaded")
+    events = []
+    with trace.Session(discover=True) as session:
+        session.usdt("spanned:*").emit("number")
+        found = follow(session)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        found(process.pid)
+        process.stdin.write("997\n")
+        process.stdin.flush()
+        wait_for_line(process, "fired")
+        until(session, events, 2 * 997)
+    assert Counter(event.probe for event in events if event.number is not None)["spanned:pay__start"] == 997
+    assert Counter(event.probe for event in events) == {"spanned:pay__start": 997, "spanned:pay__done": 997}
+
+
+def test_pairs_counts_and_histograms(compile_c, stepper, follow, tmp_path):
+    """A program with semaphores and a function, and a copy of it, which is another file."""
+    copy = tmp_path / "stepper"
+    shutil.copy(compile_c("stepper.c", "-O2"), copy)
+    old, events = stepper(), []
+    with trace.Session(discover=True) as session:
+        mine = (trace.pid == old.pid) | (trace.comm == "stepper")
+        session.narrow(mine)
+        pair = session.pair(usdt("step:plain"), usdt("step:guarded"))
+        pair.emit("latency")
+        counts = session.usdt("step:guarded").count("pid")
+        values = session.usdt("step:plain").hist(trace.arg(1))
+        found = follow(session)
+        old.fire(97)
+        new = stepper(copy)
+        found(new.pid)
+        assert new.fire(997) == 997
+        until(session, events, 97 + 997)
+        summary = session.summary()
+        assert counts.read() == {(old.pid,): 97, (new.pid,): 997}
+        assert values.read()[()].count == 97 + 997
+    assert Counter(event.pid for event in events) == {old.pid: 97, new.pid: 997}
+    assert {event.latency_ns > 0 for event in events} == {True}
+    assert (summary.lost, summary.files, summary.processes) == (0, 2, 2)
+
+
+LIBRARY = """
+import ctypes, sys
+work = ctypes.CDLL(sys.argv[1]).work
+print("loaded", flush=True)
+for line in sys.stdin:
+    for number in range(int(line)):
+        work(number)
+    print("fired", flush=True)
+"""
+
+
+def test_calls_of_another_copy_of_a_library(compile_c, run_python, wait_for_line, follow, tmp_path):
+    built = compile_c(
+        '__attribute__((noinline)) int work(int i) { __asm__ volatile(""); return -i; }', "-shared", "-O1"
+    )
+
+    def start(name):
+        (tmp_path / name).mkdir()
+        shutil.copy(built, library := tmp_path / name / "libdiscovered.so.1")
+        process = run_python(LIBRARY, str(library))
+        wait_for_line(process, "loaded")
+        return process
+
+    def call(process, times):
+        process.stdin.write(f"{times}\n")
+        process.stdin.flush()
+        wait_for_line(process, "fired")
+
+    old = start("one")
+    with trace.Session(discover=True) as session:
+        calls = session.pair(trace.uprobe("discovered", "work"))
+        hist = calls.hist("latency", "pid")
+        returned = session.uretprobe("discovered", "work").count("pid")
+        found = follow(session)
+        call(old, 97)
+        new = start("two")
+        found(new.pid)
+        call(new, 997)
+        assert {pid: values.count for (pid,), values in hist.read().items()} == {old.pid: 97, new.pid: 997}
+        assert returned.read() == {(old.pid,): 97, (new.pid,): 997}
+        summary = session.summary()
+    assert (summary.unmatched, summary.abandoned, summary.files, summary.processes) == (0, 0, 2, 2)
+
+
+OVERLAY = """
+mkdir -p "$0/lower" "$0/upper$1" "$0/work$1" "$0/merged$1"
+[ -e "$0/lower/program" ] || cp "$2" "$0/lower/program"
+mount -t overlay overlay -o "lowerdir=$0/lower,upperdir=$0/upper$1,workdir=$0/work$1" "$0/merged$1"
+exec "$0/merged$1/program"
+"""
+
+
+def test_containers_of_one_image_are_one_attachment(compile_c, spawn, wait_for_line, tmp_path):
+    program = compile_c("stepper.c", "-O2", "-DOF_AN_IMAGE")
+
+    def start(number):
+        command = [*among_own_mounts(OVERLAY), tmp_path, str(number), program]
+        return Stepper(spawn(command), tmp_path / f"merged{number}/program", wait_for_line)
+
+    one, events = start(1), []
+    with trace.Session(discover=True) as session:
+        session.usdt("step:*", f"/proc/{one.pid}/root{one.path}").emit("pid")
+        remarks = []
+        session.on_remark = remarks.append
+        session.start()
+        one.fire(97)
+        two = start(2)
+        assert (two.fire(997), one.fire(97)) == (997, 97)  # without a pause: the inode is attached to
+        until(session, events, 2 * 997 + 4 * 97)
+        summary = session.summary()
+    assert Counter((event.pid, event.probe) for event in events) == {
+        (process.pid, probe): count
+        for process, count in ((one, 2 * 97), (two, 997))
+        for probe in ("step:plain", "step:guarded")
+    }
+    assert remarks == []
+    assert (summary.lost, summary.files, summary.processes) == (0, 1, 2)
+
+
+def test_after_a_loss_everything_is_looked_at(service, follow, monkeypatch):
+    from usdtkit.trace import discovery
+
+    class Forgetful(discovery.MappingStream):
+        """Loses all that comes, and says so."""
+
+        def take(self):
+            self.lost = len(super().take())
+            return []
+
+    monkeypatch.setattr(discovery, "MappingStream", Forgetful)
+    service("overlooked")
+    events = []
+    with trace.Session(discover=True) as session:
+        session.usdt("overlooked:order").emit()
+        found = follow(session)
+        new = service("overlooked", NEW)
+        found(new.pid)
+        new(97)()
+        until(session, events, 97)
+    assert [event.pid for event in events] == [new.pid] * 97
+
+
+def test_a_flood_of_files_does_not_hide_another_users(service, compile_c, spawn, wait_for_line, follow, tmp_path):
+    flood = spawn(
+        ["setpriv", "--reuid=65534", "--clear-groups", compile_c(FLOOD)],
+    )
+    try:
+        wait_for_line(flood, "flooding")
+        service("flooded")
+        events = []
+        with trace.Session(discover=True) as session:
+            session.usdt("flooded:order").emit()
+            found = follow(session)
+            new = service("flooded", NEW)
+            found(new.pid)
+            new(97)()
+            until(session, events, 97)
+            summary = session.summary()
+            advice = session.advice()
+        assert len(events) == 97
+        assert summary.unlooked == 0 or advice
+    finally:
+        flood.kill()
+
+
+FLOOD = r"""
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(void) {
+  puts("flooding");
+  fflush(stdout);
+  for (;;) {
+    int file = memfd_create("flood", 0);
+    if (file < 0 || write(file, "\177ELF", 4) != 4) return 1;
+    void *at = mmap(0, 4096, PROT_EXEC, MAP_PRIVATE, file, 0);
+    munmap(at, 4096);
+    close(file);
+  }
+}
+"""
+
+
+def test_within_a_fifth_of_a_second(service, follow):
+    """From the moment that the file is mapped, until its first fire is seen; the best of a few, as others run too."""
+    service("quick")
+    taken = []
+    with trace.Session(discover=True) as session:
+        session.usdt("quick:order").emit("time")
+        session.start()
+        for number in range(5):
+            new = service("quick", {"declaration": f'number="u64", other{number}="u64"', "values": "number, 7"})
+            mapped = time.monotonic_ns()
+            new(1)()
+            events = []
+            until(session, events, 1)
+            taken.append(events[0].time_ns - mapped)
+    assert min(taken) < 200e6
