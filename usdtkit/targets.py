@@ -175,11 +175,14 @@ def _modified(path: str) -> float:
 def no_probe(spec: str, where: str, probes: Sequence[Probe], path: str | None, pids: Sequence[int]) -> NotFoundError:
     """Return the error for a search in `where` that found only `probes`. It names the nearest of them."""
     look = "usdtkit list " + (path if path is not None else f"-p {pids[0]}" if pids else "PATH")
+    hint = f"{look} shows all"
+    if path is None and not pids:  # a provider file is made when its service starts for the first time
+        hint += "; if its service never ran here, `usdtkit provider build` makes its file, and --wait waits for it"
     if not probes:
-        hint = "functions can be traced without probes" if path or pids else "give -p PID or a path"
+        hint = "functions can be traced without probes" if path or pids else hint
         return NotFoundError(f"no probe {spec}: there are no USDT probes in {where}", hint=hint)
     near = nearest(spec, sorted({probe.spec for probe in probes}))
-    return NotFoundError(f"no probe {spec} in {where}{near}", hint=f"{look} shows all")
+    return NotFoundError(f"no probe {spec} in {where}{near}", hint=hint)
 
 
 def find_functions(

@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import subprocess
+import threading
 import time
 from collections import Counter
 
 import pytest
+from commandline import USDTKIT, json_lines, start_tracing, stop_tracing, usdtkit
 from conftest import Stepper
-from processes import among_own_mounts
+from processes import among_own_mounts, read_until
 
 from usdtkit import trace
 from usdtkit.trace import usdt
@@ -375,3 +378,57 @@ def test_within_a_fifth_of_a_second(service, follow):
             until(session, events, 1)
             taken.append(events[0].time_ns - mapped)
     assert min(taken) < 200e6
+
+
+def test_the_last_line_says_from_where_events_came(service, spawn):
+    old = service("lastline")
+    tracer = start_tracing(spawn, "trace", "lastline:order")
+    found = threading.Thread(target=read_until, args=(tracer, "found ", "stderr"))
+    found.start()
+    new = service("lastline", NEW)
+    new(499)()
+    old(97)()
+    found.join()
+    output, messages = stop_tracing(tracer)
+    assert len(output.splitlines()) == 1 + 499 + 97
+    assert messages == "received 596, lost 0, from 2 files in 2 processes\n"
+
+
+def test_waiting_for_the_first_start(service, spawn):
+    words = ("trace", "firststart:order", "--json", "--wait")
+    tracer = spawn([*USDTKIT, *words], stderr=subprocess.PIPE)
+    assert "no probe firststart:order" in read_until(tracer, "waiting, because", "stderr")
+    first = service("firststart")
+    first(997)()
+    read_until(tracer, "Tracing", "stderr")
+    header, events, summary = json_lines(stop_tracing(tracer)[0])
+    assert header["schema"] == "usdtkit.trace/1"
+    assert [event["arguments"] for event in events] == [{"number": n, "customer": "ada"} for n in range(997)]
+    assert {event["pid"] for event in events} == {first.pid}
+    assert (summary["received"], summary["lost"], summary["files"], summary["processes"]) == (997, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["-d", "0.3"], 4, "--wait waits for it"),
+        (["-c", "true"], 2, "leave out -c"),
+    ],
+)
+def test_a_wait_that_ends_without(words, code, message):
+    done = usdtkit("trace", "neverstarted:order", "--wait", *words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert message in done.stderr
+
+
+def test_a_wait_that_is_interrupted(spawn):
+    tracer = spawn([*USDTKIT, "funccount", "neverstarted:order", "--wait"], stderr=subprocess.PIPE)
+    read_until(tracer, "waiting, because", "stderr")
+    assert stop_tracing(tracer)[0] == ""
+
+
+def test_without_waiting_the_hint_says_what_can_be_done():
+    done = usdtkit("trace", "neverstarted:order")
+    assert done.returncode == 4
+    assert "usdtkit provider build" in done.stderr
+    assert "--wait" in done.stderr

@@ -194,7 +194,7 @@ def test_it_ends_with_the_process(compile_c, spawn, wait_for_line):
     heading, *rows = tracer.stdout.read().splitlines()
     assert heading.split() == ["TIME", "PID", "COMM", "LAT(ms)", "FUNCTION", "RESULT", "HOST"]
     assert rows[0].split()[-3:] == ["getaddrinfo", "ok", "localhost"]
-    assert tracer.stderr.read() == f"received {len(rows)}, lost 0\n"
+    assert tracer.stderr.read() == f"received {len(rows)}, lost 0, from 1 file in 1 process\n"
 
 
 @pytest.mark.parametrize(("threshold", "seen"), [("0.0001", 1), ("60000", 0)])

@@ -132,6 +132,9 @@ def add_session_options(parser: argparse.ArgumentParser, spelling: Spelling) -> 
     parser.add_argument(
         *spelling.command, dest="command", type=words, metavar="CMD", help="start CMD and trace it from its beginning"
     )
+    parser.add_argument(
+        "--wait", action="store_true", help="if what is to be traced is not there yet, wait until it is mapped first"
+    )
     parser.add_argument("-d", "--duration", type=seconds, metavar="SEC", help="stop after SEC seconds")
     parser.add_argument(
         "--max-lost", type=count, metavar="N", help=f"exit with code {LOST_EVENTS} if more than N events were lost"

@@ -17,7 +17,7 @@ import io
 import operator
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from usdtkit.cli import explain
 from usdtkit.cli.arguments import LOST_EVENTS, Spelling, add_tool_options
 from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions
-from usdtkit.errors import NotFoundError, UsdtkitError
+from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.output.sink import Sink, open_sink, sink_type
 from usdtkit.output.text import printable
 from usdtkit.records import replace
@@ -40,6 +40,8 @@ from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
 
 if TYPE_CHECKING:
     from usdtkit.kernel.attach.sites import Refusal
+    from usdtkit.trace import FunctionSpec, UsdtSpec
+    from usdtkit.trace.arrival import Arrival
 
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
@@ -79,8 +81,10 @@ def tool_schema(tool: ModuleType) -> Schema:
 def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
     """Trace until Ctrl-C, SIGTERM, SIGHUP, the duration, or the end of the traced processes. Returns the exit code."""
     options: ToolOptions = tool.Options.of(parsed)
-    with open_session(tool, options, parsed) as session, _sink(parsed) as sink:
-        results: Results = tool.trace(session, options)
+    results = _set_up(tool, options, parsed)
+    if results is None:
+        return 0
+    with results.session as session, _sink(parsed) as sink:
         named_pids = pids_of(options, parsed)
         if parsed.explain:
             explain.explain(session, sink, named_pids)
@@ -92,6 +96,42 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
         _show(results, schema, sink, parsed)
         return _end(results, sink, parsed)
+
+
+def _set_up(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace) -> Results | None:
+    """The results of a tool, whose session has not started yet; None if a signal ended the wait for what it traces."""
+    if parsed.wait and parsed.command:
+        raise UsageError("--wait waits for processes that others start", hint="leave out -c, or --wait")
+    until = None if parsed.duration is None else time.monotonic() + parsed.duration
+    arrival: Arrival | None = None
+    try:
+        while True:
+            if parsed.wait and arrival is None:
+                from usdtkit.trace.arrival import Arrival  # lazy: few wait
+
+                arrival = Arrival(pids_of(options, parsed))
+            missing: list[UsdtSpec | FunctionSpec] = []
+            try:
+                session = open_session(tool, options, parsed)
+                try:
+                    results: Results = tool.trace(session, options)
+                except BaseException:
+                    missing = session.missing
+                    session.close()
+                    raise
+                return results
+            except NotFoundError as error:
+                if arrival is None:
+                    raise
+                note(f"usdtkit: waiting, because there is {error.message}")
+                with _stop_on_signals(arrival.stop) as signals:
+                    if not arrival.wait(missing, until):
+                        if signals:
+                            return None
+                        raise
+    finally:
+        if arrival is not None:
+            arrival.close()
 
 
 def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace, **offline: Any) -> Session:
@@ -207,7 +247,7 @@ def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespa
     """Write the results as they come, until the trace ends."""
     session = results.session
     sink.begin(schema)
-    with _stop_on_signals(session):
+    with _stop_on_signals(session.stop):
         _tell_refused(session.refused, parsed.verbose)
         session.presence.tell(lambda line: note(f"usdtkit: {line}"))
         session.on_remark = lambda line: note(f"usdtkit: {line}")
@@ -262,16 +302,19 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _stop_on_signals(session: Session) -> Iterator[None]:
+def _stop_on_signals(stop_it: Callable[[], object]) -> Iterator[list[int]]:
+    """Call `stop_it` at the first signal that asks to end. Gives the signals that have come."""
     import signal  # lazy: it takes 0.4 ms, and only a trace that runs catches signals
 
     asked_at: float | None = None
+    come: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal asked_at
+        come.append(number)
         if asked_at is None:
             asked_at = time.monotonic()
-            session.stop()
+            stop_it()
         elif time.monotonic() - asked_at > SAME_SIGNAL_S:  # end at once, even if nobody reads the output
             signal.signal(number, before[number])
             signal.raise_signal(number)
@@ -281,7 +324,7 @@ def _stop_on_signals(session: Session) -> Iterator[None]:
         numbers.append(signal.SIGHUP)
     before: dict[int, Any] = {number: signal.signal(number, stop) for number in numbers}
     try:
-        yield
+        yield come
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -81,6 +81,8 @@ class Definition:
         self._finder: Finder = Signatures(lacking) if offline else ThisMachine(self.search_pids, self._program)
         self._blueprint = Blueprint(Returns(returns, self.pids), string_size)
         self._narrowed: ex.Expression | None = None  # for all sources that are made from now on
+        self.missing: list[UsdtSpec | FunctionSpec] = []
+        """What was looked for in vain."""
         self._remarks: list[str] = []
         self.on_remark: Callable[[str], object] | None = None
         """Called with each sentence that `remark` adds from now on: a trace that runs may find something out."""
@@ -175,14 +177,23 @@ class Definition:
 
     def find_probes(self, name: str, path: str | None = None) -> list[Probe]:
         """The probes of that name (globs allowed) in `path`, else in what the session traces. NotFoundError."""
-        return self._finder.probes(name, path)
+        try:
+            return self._finder.probes(name, path)
+        except NotFoundError:
+            self.missing.append(UsdtSpec(name, path))
+            raise
 
     def find_functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
         """The functions of a library that match any of the patterns, in what the session traces. NotFoundError.
 
         Where they are in the program itself, or in several files, `remarks` says so.
         """
-        return self._finder.functions(library, patterns)
+        try:
+            return self._finder.functions(library, patterns)
+        except NotFoundError:
+            names = tuple(pattern for pattern in patterns if isinstance(pattern, str))
+            self.missing += [FunctionSpec(library, names or ("*",))]
+            raise
 
     def resolve(self, spec: Spec | Resolved) -> Resolved:
         """Where a spec leads in what the session traces. NotFoundError; UsageError of a place within an instruction."""
@@ -194,7 +205,11 @@ class Definition:
             return resolve_clock(spec)
         if isinstance(spec, UsdtSpec):
             return resolve_probes(spec.name, self.find_probes(spec.name, spec.path), Sought([spec]))
-        return self._finder.places(spec)
+        try:
+            return self._finder.places(spec)
+        except NotFoundError:
+            self.missing.append(spec)
+            raise
 
     def optional(self, spec: FunctionSpec) -> Resolved:
         """As `resolve`, for functions that some builds of a library have: no places where there are none.

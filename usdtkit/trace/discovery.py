@@ -39,7 +39,7 @@ LOOK_S = 0.01
 MOST_WAITING = 4096
 LOOK_AROUND_S = 1.0  # at least, between two looks at everything
 AGAIN = 3  # times that a file is tried that could not be opened
-NAMED = 20  # files that are named when they are found
+NAMED = 100  # files that are named when they are found
 
 
 class Attaching(Protocol):

@@ -84,7 +84,9 @@ def may_be(word: str, name: str, *, key: object = None) -> bool:
 def may_have(spec: UsdtSpec | FunctionSpec, name: str) -> bool:
     """Whether a file of this name is worth to be opened for what was asked for."""
     word = spec.library if isinstance(spec, FunctionSpec) else spec.path
-    return word is None or may_be(word, name) or "/" in word
+    if word is None or may_be(word, name):
+        return True
+    return "/" in word and not set(word) & set("*?[")  # a path may lead there by links
 
 
 class Wanted:
@@ -112,6 +114,10 @@ class Wanted:
             return None
         functions = symbols.functions(self.image, *spec.functions, copies=True)
         return spec.of(functions) if functions else None
+
+    def has(self, spec: UsdtSpec | FunctionSpec) -> bool:
+        """Whether the file has anything that a spec names."""
+        return bool(self.probes(spec)) if isinstance(spec, UsdtSpec) else self.functions(spec) is not None
 
 
 class Later:

@@ -55,7 +55,7 @@ class Activity:
         places = {} if session.offline else _places(chosen, [*_of_command(session, chosen), *_in_use(session)])
         self._sources = {
             category: session.source(
-                Resolved(category, "usdt", (), tuple(places[category]), sought=Sought(_specs(chosen, category)))
+                Resolved(category, "usdt", (), tuple(places.get(category, ())), sought=Sought(_specs(chosen, category)))
             )
             for category in CATEGORIES
         }
@@ -109,7 +109,8 @@ def _specs(languages: Sequence[Language], category: str) -> Iterator[UsdtSpec | 
         names = CATEGORIES[category](language)
         yield from (UsdtSpec(name) for name in names if ":" in name)
         if functions := tuple(name for name in names if ":" not in name):
-            yield from (FunctionSpec(code, functions) for code in language.code)
+            # A program of that name counts wherever it is, not only the one in PATH.
+            yield from (FunctionSpec(name, functions) for code in language.code for name in (code, f"*/{code}"))
 
 
 def _entries(target: Target, functions: Sequence[str]) -> list[UserPlace]:
