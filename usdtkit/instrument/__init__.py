@@ -25,6 +25,7 @@ NAMES = (
     "django",
     "executors",
     "gc",
+    "grpc",
     "http",
     "locks",
     "logging",
