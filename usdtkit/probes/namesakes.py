@@ -7,7 +7,7 @@ are silenced, because the program has declared some of the same names.
 from __future__ import annotations
 
 from usdtkit.probes import registry
-from usdtkit.probes.compiled import Probe, native
+from usdtkit.probes.compiled import Probe, native, report
 from usdtkit.probes.declaration import ProbeSpec
 
 # Names of the ready-made providers that are silent for good.
@@ -54,4 +54,6 @@ def give_way(name: str) -> str:
     _given_way.add(name)
     for probe in ours.probes:
         native.silence(probe)
-    return f"the program has its own probes {name}:{min(common)}, so the ready-made probes of {name} are switched off"
+    why = f"the program has its own probes {name}:{min(common)}"
+    report(f"{name}\0the ready-made probes\0{why}".encode("utf-8", "replace"))
+    return f"{why}, so the ready-made probes of {name} are switched off"
