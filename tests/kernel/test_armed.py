@@ -87,7 +87,7 @@ if BIG_NODE:  # Debian's has its functions in a library, which it does not copy
         assert done.returncode == 5
         assert "--use-largepages=on" in done.stderr
         done = usdtkit("funccount", "node:uv_run", "-c", "node -e 0")
-        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "received 0, lost 0")
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "received 0, lost 0, from 1 file in 1 process")
 
 
 def test_a_command_that_copied_its_breakpoints(compile_c):
@@ -206,12 +206,17 @@ def test_processes_that_come_and_go(stepper):
         assert looks > 1
 
 
-def test_what_a_command_starts_is_not_traced_and_that_is_said(compile_c):
+@pytest.mark.parametrize(
+    ("words", "which"),
+    [
+        ([], "which are traced from some milliseconds after their start"),
+        (["--drop"], "but only the process of the command is traced"),
+    ],
+)
+def test_what_children_of_a_command_do_at_once_is_missed_and_that_is_said(words, which, compile_c):
     path = compile_c("mysql_usdt.c")
-    done = usdtkit("trace", f"u:{path}:mysql:query__start", "-c", f"sh -c '{path} 3; :'")
-    assert done.stderr.splitlines()[-1] == (
-        "received 0, lost 0: the command has started other processes, but only the process of the command is traced"
-    )
+    done = usdtkit("trace", f"u:{path}:mysql:query__start", *words, "-c", f"sh -c '{path} 0; :'")
+    assert done.stderr.splitlines()[-1] == f"received 0, lost 0: the command has started other processes, {which}"
 
 
 def test_without_the_privilege_to_look(remapped):

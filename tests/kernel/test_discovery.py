@@ -2,10 +2,14 @@
 
 import os
 import shutil
+import socket
 import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from commandline import USDTKIT, json_lines, start_tracing, stop_tracing, usdtkit
@@ -13,6 +17,7 @@ from conftest import Stepper
 from processes import among_own_mounts, read_until
 
 from usdtkit import trace
+from usdtkit.processes import below
 from usdtkit.trace import usdt
 
 # Fires a probe so often as its standard input says, as soon as somebody traces it.
@@ -51,7 +56,7 @@ def service(run_python, wait_for_line):
 
             return wait
 
-        fire.pid = process.pid
+        fire.pid, fire.process = process.pid, process
         return fire
 
     return start
@@ -432,3 +437,240 @@ def test_without_waiting_the_hint_says_what_can_be_done():
     assert done.returncode == 4
     assert "usdtkit provider build" in done.stderr
     assert "--wait" in done.stderr
+
+
+PARENT = r"""
+import os, subprocess, sys, time
+from usdtkit import Provider
+provider = Provider("{provider}")
+probe = provider.probe("order", number="u64")
+provider.load()
+CHILD = '''
+from usdtkit import Provider
+import time
+import urllib.request
+probe = Provider("{provider}").probe("order", number="u64", more="u64")
+while not probe.enabled:
+    time.sleep(0.001)
+for number in range(997):
+    probe(number, 7)
+'''
+print("loaded", flush=True)
+for line in sys.stdin:
+    if line == "fork\n":
+        if not os.fork():
+            time.sleep(0.3)
+            for number in range(997):
+                probe(number)
+            os._exit(0)
+        os.wait()
+    else:
+        subprocess.run([sys.executable, "-c", CHILD])
+    for number in range(97):
+        probe(number)
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def parent(run_python, wait_for_line):
+    """parent(provider) -> a process that starts children, `fork` or `start`, as its standard input says."""
+
+    def start(provider):
+        process = run_python(PARENT.format(provider=provider))
+        wait_for_line(process, "loaded")
+
+        def tell(word):
+            process.stdin.write(f"{word}\n")
+            process.stdin.flush()
+            wait_for_line(process, "done")
+
+        return process, tell
+
+    return start
+
+
+def test_children_of_a_process(parent, service):
+    """A fork of it, and a program that it starts, whose file is another."""
+    process, tell = parent("followed")
+    stranger = service("followed")
+    events = []
+    with trace.Session(pid=process.pid, follow=True) as session:
+        session.usdt("followed:order").emit("number")
+        session.start()
+        tell("fork")
+        tell("start")
+        stranger.process.stdin.write("97\n")
+        until(session, events, 2 * 997 + 2 * 97)
+        summary = session.summary()
+    counts = Counter(event.pid for event in events)
+    assert counts.pop(process.pid) == 2 * 97
+    assert sorted(counts.values()) == [997, 997]
+    assert stranger.pid not in counts
+    assert (summary.lost, summary.files, summary.processes) == (0, 2, 3)
+
+
+def test_a_process_alone_without_following(parent):
+    process, tell = parent("alone")
+    with trace.Session(pid=process.pid) as session:
+        counts = session.usdt("alone:order").count("pid")
+        session.start()
+        tell("fork")
+        assert counts.read() == {(process.pid,): 97}
+
+
+def test_children_that_run_already(run_python, wait_for_line):
+    source = PARENT.format(provider="already").replace("time.sleep(0.3)", "print('forked', os.getpid()); time.sleep(3)")
+    process = run_python(source)
+    wait_for_line(process, "loaded")
+    process.stdin.write("fork\n")
+    process.stdin.flush()
+    child = int(wait_for_line(process, "forked").split()[1])
+    with trace.Session(pid=process.pid, follow=True) as session:
+        counts = session.usdt("already:order").count("pid")
+        session.start()
+        wait_for_line(process, "done")
+        assert counts.read() == {(child,): 997, (process.pid,): 97}
+
+
+def test_children_of_a_command(tmp_path):
+    """What a shell starts, and what that starts."""
+    script = tmp_path / "service.py"
+    body = PARENT.format(provider="commanded").split("CHILD = ")[0]
+    script.write_text(body + "time.sleep(0.3)\nfor number in range(997):\n    probe(number)\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, script], env=environment, check=True)  # makes the file
+    words = f"sh -c '{sys.executable} {script}; {sys.executable} {script}; exit 7'"
+    done = usdtkit("funccount", "commanded:order", "--json", "-c", words, env=environment)
+    assert done.returncode == 0, done.stderr
+    _, rows, summary = json_lines(done.stdout)
+    assert [row["count"] for row in rows] == [2 * 997]
+    assert (summary["files"], summary["processes"], summary["command_status"]) == (1, 2, 7)
+
+
+def test_many_children_leave_nothing_behind(compile_c, spawn, wait_for_line):
+    """More than descriptors are kept for; the check of leaks after each test sees the rest."""
+    program = compile_c(FORKS)
+    process = spawn([program])
+    wait_for_line(process, "ready")
+    with trace.Session(pid=process.pid, follow=True) as session:
+        calls = session.uprobe(program, "work").count("pid")
+        session.start()
+        before = len([*Path("/proc/self/fd").iterdir()])
+        process.stdin.write("\n")
+        process.stdin.flush()
+        wait_for_line(process, "over", timeout=60)
+        counts = calls.read()
+        assert len([*Path("/proc/self/fd").iterdir()]) - before < 120
+    assert set(counts.values()) <= {1}
+    assert len(counts) > 150
+
+
+FORKS = r"""
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+__attribute__((noinline)) void work(void) { __asm__ volatile(""); }
+int main(void) {
+  puts("ready");
+  fflush(stdout);
+  getchar();
+  for (int n = 0; n < 200; n++) {
+    if (!fork()) {
+      usleep(150000);
+      work();
+      _exit(0);
+    }
+    usleep(10000);
+  }
+  while (wait(NULL) > 0) continue;
+  puts("over");
+  fflush(stdout);
+  getchar();
+}
+"""
+
+
+def test_following_is_about_given_processes():
+    done = usdtkit("trace", "c:getppid", "--follow")
+    assert (done.returncode, "every process is traced" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("by_pid", [False, True])
+def test_djangos_reloader(by_pid, django_project, spawn, wait_for_line, follow):
+    """A file of the project is changed: the server starts anew, with another declaration of its probe."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "manage.py", "runserver", address]
+    server = spawn(command, cwd=django_project, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stderr=subprocess.STDOUT)
+
+    def fire(times):
+        assert urllib.request.urlopen(f"http://{address}/fires/{times}").read() == str(times).encode()
+
+    wait_for_line(server, "Starting development server", timeout=60)
+    fire(1)  # which loads the probe
+    with trace.Session(pid=server.pid if by_pid else None, discover=True, follow=by_pid) as session:
+        counts = session.usdt("djangoshop:order__placed").count("pid")
+        found = follow(session)
+        fire(997)
+        declaration = django_project / "shop" / "probes.py"
+        declaration.write_text(declaration.read_text().replace('number="u64"', 'number="u64", customer="str"'))
+        views = django_project / "shop" / "views.py"
+        views.write_text(views.read_text().replace("fired(number)", 'fired(number, "ada")'))
+        wait_for_line(server, "Starting development server", timeout=60)
+        fire(1)
+        found(max(below(server.pid)))
+        fire(997)
+        by_process = counts.read()
+        summary = session.summary()
+    assert [count for count in by_process.values() if count >= 997] in ([997, 997], [997, 998])
+    assert len(by_process) == 2
+    assert (summary.lost, summary.files, summary.processes) == (0, 2, 2)
+
+
+IMAGE = """
+mkdir -p "$0/upper$1" "$0/work$1" "$0/merged$1"
+mount -t overlay overlay -o "lowerdir=$0/lower,upperdir=$0/upper$1,workdir=$0/work$1" "$0/merged$1"
+cd "$0/merged$1/app"
+shift
+exec "$@"
+"""
+APPLICATION = {
+    "probes.py": """
+from usdtkit import Provider
+imaged = Provider("imaged", file="imaged.so")
+order = imaged.probe("order", number="u64")
+""",
+    "service.py": """
+from probes import imaged, order
+imaged.load()
+for number in range(997):
+    order(number)
+print("fired", flush=True)
+input()
+""",
+}
+
+
+def test_a_provider_that_was_built_into_an_image(run_python, spawn, wait_for_line, tmp_path):
+    """Attached once, before the first container of the image runs; no container is missed, nor its first fire."""
+    app = tmp_path / "lower/app"
+    app.mkdir(parents=True)
+    for name, text in APPLICATION.items():
+        (app / name).write_text(text)
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{app}"}
+    built = usdtkit("provider", "build", "probes:imaged", "-o", app / "imaged.so", cwd=app, env=environment)
+    assert built.returncode == 0, built.stderr
+    remarks = []
+    with trace.Session(discover=True) as session:
+        counts = session.usdt("imaged:order", app / "imaged.so").count("pid")
+        session.on_remark = remarks.append
+        session.start()
+        containers = []
+        for number in ("1", "2", "3"):
+            command = [*among_own_mounts(IMAGE), tmp_path, number, sys.executable, "service.py"]
+            containers.append(spawn(command, env=environment))
+            wait_for_line(containers[-1], "fired")
+        assert counts.read() == {(container.pid,): 997 for container in containers}
+        summary = session.summary()
+    assert (summary.lost, summary.files, summary.processes, remarks) == (0, 1, 3, [])

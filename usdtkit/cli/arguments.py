@@ -130,7 +130,16 @@ def add_session_options(parser: argparse.ArgumentParser, spelling: Spelling) -> 
         *("-p", "--pid"), type=pids, action="extend", help="trace only this process (repeatable; also 12,34)"
     )
     parser.add_argument(
-        *spelling.command, dest="command", type=words, metavar="CMD", help="start CMD and trace it from its beginning"
+        "--follow",
+        action="store_true",
+        help="with -p, trace also the processes that it has started, and those that it starts from now on",
+    )
+    parser.add_argument(
+        *spelling.command,
+        dest="command",
+        type=words,
+        metavar="CMD",
+        help="start CMD and trace it from its beginning, and what it starts",
     )
     parser.add_argument(
         "--wait", action="store_true", help="if what is to be traced is not there yet, wait until it is mapped first"

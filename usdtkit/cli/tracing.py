@@ -139,6 +139,8 @@ def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namesp
     named_pids, found_pids = pids_of(options, parsed), None
     if not named_pids and not parsed.command and not offline and hasattr(tool, "processes"):
         found_pids = tool.processes(options)
+    if parsed.follow and not (named_pids or found_pids):
+        raise UsageError("--follow is about the processes of -p", hint="without -p, every process is traced")
     condition = narrowing(parsed)  # before the session, which starts the command
     session = _session(named_pids or None, found_pids, session_arguments(tool, options, parsed) | offline)
     if condition is not None:
@@ -162,6 +164,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
         "returns": parsed.returns,
         "ordered": True,
         "discover": True,
+        "follow": parsed.follow,
     }
     if parsed.format != "table":
         # The output of a command must not stand among data for programs.

@@ -16,6 +16,7 @@ from usdtkit.bpf.pairs import MOST_NESTING, NESTING, Matching
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Clock, Function, HookKind, Probe
+from usdtkit.processes import below
 from usdtkit.trace.blueprint import Blueprint
 from usdtkit.trace.fields import as_value, both
 from usdtkit.trace.finding import Finder, Signatures, ThisMachine
@@ -46,7 +47,8 @@ class Definition:
     `string_size`: bytes read of a string argument. `capacity`: how many entries each of its tables can hold; None
     leaves each at its usual size. `returns`: how the returns of functions are seen, one of
     `usdtkit.model.RETURN_POLICIES`. `offline`: nothing on this machine is inspected; sources come from
-    `usdtkit.signatures`, and the first `lacking` searches find nothing.
+    `usdtkit.signatures`, and the first `lacking` searches find nothing. `follow`: the children of the processes are
+    traced as well.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Definition:
         returns: str = "auto",
         offline: bool = False,
         lacking: int = 0,
+        follow: bool = False,
     ) -> None:
         if not 1 <= string_size <= ex.MAX_STRING:
             raise UsageError(f"strings cannot be read with {string_size} bytes", hint=f"from 1 to {ex.MAX_STRING}")
@@ -70,6 +73,8 @@ class Definition:
         self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
         if pid is not None and not self.pids:
             raise UsageError("an empty list of processes to trace", hint="None traces all processes")
+        if follow:
+            self.pids = tuple(dict.fromkeys([*self.pids, *(child for own in self.pids for child in below(own))]))
         self.search_pids = self.pids
         """The processes whose files are searched: not that of a command, which maps none of its files yet."""
         self.command = () if command is None else tuple(command)
@@ -79,7 +84,8 @@ class Definition:
         self._program = None if command is None or offline else _program(command)
         self._capacity = capacity
         self._finder: Finder = Signatures(lacking) if offline else ThisMachine(self.search_pids, self._program)
-        self._blueprint = Blueprint(Returns(returns, self.pids), string_size)
+        # What a child does may differ from what is known of its parent.
+        self._blueprint = Blueprint(Returns(returns, () if follow else self.pids), string_size)
         self._narrowed: ex.Expression | None = None  # for all sources that are made from now on
         self.missing: list[UsdtSpec | FunctionSpec] = []
         """What was looked for in vain."""

@@ -32,8 +32,9 @@ from usdtkit.processes import running_pids, runs, user_of
 from usdtkit.scan import Scan, open_mapped, open_target
 from usdtkit.trace.later import Found, Later, Wanted
 
-# Between two looks at the stream: while something happens and in the first seconds, and else.
-BUSY_S, CALM_S, YOUNG_S = 0.02, 0.05, 5.0
+# Between two looks at the stream: for children, which cannot be attached to before they run; while something happens
+# and in the first seconds; and else.
+CHILDREN_S, BUSY_S, CALM_S, YOUNG_S = 0.005, 0.02, 0.05, 5.0
 # A flood of new files, or of processes, must not take the machine: so long a look takes, and so much may wait.
 LOOK_S = 0.01
 MOST_WAITING = 4096
@@ -127,12 +128,13 @@ class Discovery:
             with select.epoll() as poller:
                 poller.register(self._stop, select.EPOLLIN)
                 poller.register(self._stream.fileno(), select.EPOLLIN)
-                self._look_around()
-                pause = BUSY_S
+                if not self._pids:  # whose files were searched just now
+                    self._look_around()
+                pause = CHILDREN_S if self._pids else BUSY_S
                 while not any(descriptor == self._stop for descriptor, _ in poller.poll(pause)):
                     is_busy = self._tick()
                     is_young = time.monotonic() - began < YOUNG_S
-                    pause = BUSY_S if is_busy or is_young or self._pids else CALM_S
+                    pause = CHILDREN_S if self._pids else BUSY_S if is_busy or is_young else CALM_S
         except UsdtkitError as error:
             self._remark(f"what starts from now on is not traced: {error.message}")
         finally:

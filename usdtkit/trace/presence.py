@@ -25,9 +25,12 @@ COPYING = ("--use-largepages=on", "--use-largepages=silent", "opcache.huge_code_
 class Presence:
     """The breakpoint checks, semaphores and command of a session, from its attachment to its end."""
 
-    def __init__(self, pids: Sequence[int], command: Command | None, method: str | None) -> None:
+    def __init__(
+        self, pids: Sequence[int], command: Command | None, method: str | None, *, follows: bool = False
+    ) -> None:
         """`pids`: the processes that the session traces; none means all. `command`: the child that it has started, if
-        any. `method`: as `usdtkit.kernel.attach.links.Links` has it."""
+        any. `method`: as `usdtkit.kernel.attach.links.Links` has it. `follows`: whether children are traced too."""
+        self._follows = follows
         self._pids = pids
         self._command = command
         self._method = method
@@ -52,6 +55,11 @@ class Presence:
         if self._armed is not None:
             self._armed.add(sites)
         self._correct(sites)
+
+    def follow(self, pid: int) -> None:
+        """To be called when the session has attached in one more process."""
+        if self._semaphores is not None:
+            self._semaphores.follow(pid)
 
     def _correct(self, sites: SitesByFile) -> None:
         """Look after the semaphores of these sites, where that is needed."""
@@ -124,7 +132,12 @@ class Presence:
         if self._semaphores is not None:
             reasons += self._semaphores.lines
         if self._command is not None and self._command.has_started_others():
-            reasons.append("the command has started other processes, but only the process of the command is traced")
+            which = (
+                "which are traced from some milliseconds after their start"
+                if self._follows
+                else "but only the process of the command is traced"
+            )
+            reasons.append(f"the command has started other processes, {which}")
         return reasons
 
     @property

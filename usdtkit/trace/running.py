@@ -29,6 +29,7 @@ from usdtkit.kernel.attach.sites import NO_PROBE, REWRITTEN, KernelSite, Refusal
 from usdtkit.kernel.load import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.ring import RingBuffer
+from usdtkit.model import Clock
 from usdtkit.processes import runs, threads
 from usdtkit.records import replace
 from usdtkit.trace.blueprint import Blueprint, Settings
@@ -178,15 +179,24 @@ class Running:
             self._decoders.name(self._plan.probe_names)
         attached = self._links.attach(sites, self._pids or (0,)) if sites else 0
         self._presence.extended(sites)
+        if self._settings.follows:
+            for file, more in sites.items():
+                self._sites[file] = self._sites[file].with_more(more) if file in self._sites else more
         return attached
 
     def follow(self, pid: int) -> None:
         """Attach everything in one more process."""
-        raise NotImplementedError
+        assert self._links is not None
+        clocks = [site for site in self._plan.kernel_sites if isinstance(site.place, Clock)]
+        self._links.attach_in(pid, self._sites, clocks)
+        self._pids = (*self._pids, pid)
+        self._presence.follow(pid)
 
     def leave(self, pid: int) -> None:
         """Let go of a process that has ended."""
-        raise NotImplementedError
+        assert self._links is not None
+        self._pids = tuple(each for each in self._pids if each != pid)
+        self._links.leave(pid)
 
     @property
     def refused(self) -> list[Refusal]:

@@ -197,6 +197,10 @@ class Semaphores:
         self._unwatched += files
         os.eventfd_write(self._wake, 1)
 
+    def follow(self, pid: int) -> None:
+        """Look after one more process."""
+        self._pids |= {pid}
+
     def tell(self, tell: Callable[[str], object]) -> None:
         """Call `tell` with each of `lines`, which say what cannot be done, perhaps from another thread."""
         self._tell = tell

@@ -51,6 +51,8 @@ class Session(Reading, Definition):
 
     `discover`: attach also to what starts while the session runs, within a fifth of a second: files of other versions,
     copies in other containers, files that are made later. The summary says from how many files and processes hits came.
+    `follow`: with `pid`, trace also what these processes have started and will start. The children of a `command` are
+    always followed. A session ends with the processes that it was given.
 
     `offline`: nothing on this machine is inspected or started. Sources come from `usdtkit.signatures`, and the first
     `lacking` searches find nothing. Such a session is only good for its `program().text`.
@@ -73,6 +75,7 @@ class Session(Reading, Definition):
         offline: bool = False,
         lacking: int = 0,
         discover: bool = False,
+        follow: bool = False,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer cannot have {ring_size} bytes", hint=f"use a power of two, {PAGE} or more")
@@ -84,9 +87,12 @@ class Session(Reading, Definition):
             returns=returns,
             offline=offline,
             lacking=lacking,
+            follow=follow,
         )
-        discovers = discover and pid is None and command is None and drop_privileges is False
-        self._settings = Settings(ring_size, capacity, method, ordered, discovers, follows=False)
+        keeps = drop_privileges is False  # those that attaching takes
+        follows = keeps and ((follow and pid is not None) or command is not None)
+        discovers = follows or (keeps and discover and pid is None)
+        self._settings = Settings(ring_size, capacity, method, ordered, discovers, follows)
         self._new_user = None
         if drop_privileges is not False:
             self._new_user = _user(None if drop_privileges is True else drop_privileges)
@@ -100,7 +106,7 @@ class Session(Reading, Definition):
         self._names: Stacks | None = None  # what names addresses, where the program takes no stacks
         self._waiter = Waiter(() if offline else self.pids, duration)
         self._closed = False
-        self.presence = Presence(self.pids, self._child, method)
+        self.presence = Presence(self.pids, self._child, method, follows=follows)
 
     def start(self, announce: Callable[[list[Planned]], None] | None = None) -> None:
         """Compile (or take from the cache), load, attach. Iteration does it by itself; a second time does nothing.

@@ -25,6 +25,9 @@ METHODS = ("uprobe_multi", "perf_link", "perf_ioctl")
 """Ways to attach to sites, the best first: since Linux 6.6, 5.15 and 4.20."""
 
 
+MOST_LEFT = 64  # descriptors of processes that have ended
+
+
 class UprobeMethod(Protocol):
     """A way to attach programs to sites in files."""
 
@@ -74,6 +77,8 @@ class Links:
             )
         self._loaded = loaded
         self._attached = Attached()
+        self._of_process: dict[int, list[int]] = {}
+        self._left: list[int] = []
         self._uprobes = self._uprobe_method(method or ("uprobe_multi" if has_uprobe_multi() else "perf_link"))
 
     def _uprobe_method(self, method: str) -> UprobeMethod:
@@ -122,6 +127,25 @@ class Links:
                 leave_mount(handle)
         return self._attach_steps(sites, steps, pids)
 
+    def attach_in(self, pid: int, sites: SitesByFile, kernel_sites: Sequence[KernelSite] = ()) -> None:
+        """Attach in one more process to what is attached in others; nothing where it has ended. `leave` lets it go."""
+        before = len(self._attached.descriptors)
+        try:
+            self._attach_steps(sites, self._uprobes.prepare(sites), (pid,))
+            for site in kernel_sites:
+                attachment_to(self._loaded, site, (pid,)).attach(self._attached)
+        except NotFoundError:
+            pass
+        self._of_process[pid] = self._attached.descriptors[before:]
+
+    def leave(self, pid: int) -> None:
+        """Let go of a process that has ended, which costs nothing now: the kernel's waits are shared by many."""
+        self._left += self._of_process.pop(pid, ())
+        if len(self._left) >= MOST_LEFT:
+            left = set(self._left)
+            self._attached.descriptors = [each for each in self._attached.descriptors if each not in left]
+            _close(self._left)
+
     def _attach_steps(self, sites: SitesByFile, steps: Sequence[AttachStep], pids: Sequence[int]) -> int:
         counts = dict.fromkeys(sites, 0)
         held: dict[OpenFile, list[int]] = {file: [] for file in sites}
@@ -149,12 +173,15 @@ class Links:
 
     def close(self) -> None:
         """Detach. For each descriptor the kernel waits until no thread is in its probes; these waits overlap."""
-        descriptors = self._attached.descriptors
-        with ExitStack() as closing:
-            while len(descriptors) > 1:
-                closing.enter_context(_in_another_thread(partial(os.close, descriptors.pop())))
-            if descriptors:
-                os.close(descriptors.pop())
+        _close(self._attached.descriptors)
+
+
+def _close(descriptors: list[int]) -> None:
+    with ExitStack() as closing:
+        while len(descriptors) > 1:
+            closing.enter_context(_in_another_thread(partial(os.close, descriptors.pop())))
+        if descriptors:
+            os.close(descriptors.pop())
 
 
 @contextmanager

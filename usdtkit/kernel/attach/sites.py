@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from usdtkit._ffi import ENOTSUPP, check, describe
 from usdtkit.bpf.cookie import EXIT_BIT
@@ -22,6 +23,9 @@ REFUSALS = (-errno.EINVAL, -errno.EILSEQ, -errno.EIO, -ENOTSUPP)
 
 NO_PROBE = "the kernel cannot probe the instruction there"
 REWRITTEN = "the file was written to after it was read"
+
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,15 @@ class FileSites:
         groups = (self.plain, self.calls, self.tails)
         return [site for group in groups for sites in group.values() for site in sites]
 
+    def with_more(self, more: FileSites) -> FileSites:
+        """These sites and those of `more`, which are others."""
+        return FileSites(
+            _together(self.plain, more.plain),
+            _together(self.calls, more.calls),
+            _together(self.tails, more.tails),
+            [*self.handles, *more.handles],
+        )
+
     def add(self, program: str, site: UprobeSite) -> None:
         """Add a site to `plain`."""
         self.plain.setdefault(program, []).append(site)
@@ -103,6 +116,12 @@ class FileSites:
             at_site.setdefault(entry, []).extend(sites)
             on_return.setdefault(end, []).extend(sites)
         return at_site, on_return
+
+
+def _together(
+    some: Mapping[Key, list[UprobeSite]], others: Mapping[Key, list[UprobeSite]]
+) -> dict[Key, list[UprobeSite]]:
+    return {key: [*some.get(key, ()), *others.get(key, ())] for key in (*some, *others)}
 
 
 SitesByFile = Mapping[OpenFile, FileSites]
