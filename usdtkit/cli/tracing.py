@@ -123,8 +123,8 @@ def _set_up(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace) 
             except NotFoundError as error:
                 if arrival is None:
                     raise
-                note(f"usdtkit: waiting, because there is {error.message}")
                 with _stop_on_signals(arrival.stop) as signals:
+                    note(f"usdtkit: waiting, because there is {error.message}")
                     if not arrival.wait(missing, until):
                         if signals:
                             return None
