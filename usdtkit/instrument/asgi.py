@@ -59,13 +59,14 @@ def _follow() -> None:
 
 
 def wrap(application: Application) -> Application:
-    """Return the application with probes. They cost a request one comparison while nobody traces."""
+    """Return the application with probes. They cost a request two comparisons while nobody traces."""
     if hasattr(application, _WRAPPED):
         return application
     _follow()
+    start, done = _probes
 
     async def traced(scope: Scope, receive: Any, send: Send) -> None:
-        if scope["type"] != "http" or not _probes.enabled or being_served() is not None:
+        if scope["type"] != "http" or not (start.enabled or done.enabled) or being_served() is not None:
             await application(scope, receive, send)
         else:
             await _handle(application, scope, receive, send)

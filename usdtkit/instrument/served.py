@@ -24,11 +24,6 @@ class RequestProbes(NamedTuple):
     start: Probe[...]
     done: Probe[...]
 
-    @property
-    def enabled(self) -> bool:
-        """Whether a tracer is attached to one of them."""
-        return self.start.enabled or self.done.enabled
-
 
 def request_probes(provider: Provider) -> RequestProbes:
     """Declare and return request__start and request__done."""

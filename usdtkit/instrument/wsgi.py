@@ -70,9 +70,10 @@ def wrap(application: Application) -> Application:
     if hasattr(application, _WRAPPED):
         return application
     _follow()
+    start, done = _probes
 
     def traced(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not _probes.enabled or being_served() is not None:
+        if not (start.enabled or done.enabled) or being_served() is not None:
             return application(environ, start_response)
         return _handle(application, environ, start_response)
 

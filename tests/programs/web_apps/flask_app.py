@@ -2,7 +2,7 @@
 
 import time
 
-from flask import Flask, send_file
+from flask import Flask, request, send_file
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 inner = Flask("inner")
@@ -21,6 +21,7 @@ def order(number):
 
 @flask.post("/order/<int:number>")
 def placed(number):
+    request.get_data()  # a server may close the connection if nobody reads it
     return str(number), 201
 
 
