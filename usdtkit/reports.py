@@ -25,6 +25,8 @@ ENTRY = struct.Struct("<IIQQQQ")
 PROBE, ENGAGEMENT = 1, 2
 AREA_SIZE, MOST_AREAS = 1 << 16, 16
 
+_WAITS = "not imported yet"  # as usdtkit.instrument.engagement has it
+
 _LINE = b" /memfd:" + NAME.encode() + b" (deleted)\n"
 
 
@@ -57,6 +59,11 @@ class EngagementReport(NamedTuple):
     library: str
     wrapped: tuple[str, ...]
     reason: str
+
+    @property
+    def waits(self) -> bool:
+        """Whether the program has not imported the library so far."""
+        return self.reason == _WAITS and not self.wrapped
 
     def __str__(self) -> str:
         what = ", ".join(self.wrapped) or "nothing"

@@ -7,6 +7,7 @@ is asked of the kernel (`usdtkit.kernel.tracers`). Neither process is stopped.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.kernel.tracers import Tracer, tracers
 from usdtkit.model import Probe
 from usdtkit.records import NamedTuple
-from usdtkit.reports import Report, report_of
+from usdtkit.reports import EngagementReport, Report, report_of
 from usdtkit.results.columns import Column
 
 ACTIVITY = (
@@ -116,6 +117,13 @@ def title(pid: int) -> str:
     """How people know a process: its number, what it is called, and its number in its container."""
     inner = processes.numbers(pid)[1:]
     return f"process {pid} ({processes.title_of(pid)}" + (f", {inner[-1]} in its container)" if inner else ")")
+
+
+def wrapped_lines(engagements: Sequence[EngagementReport]) -> Iterator[str]:
+    """A line for each library of which something is wrapped or cannot be, and one for all that are waited for."""
+    yield from (f"wrapped  {engagement}" for engagement in engagements if not engagement.waits)
+    if waiting := [engagement.library for engagement in engagements if engagement.waits]:
+        yield f"waiting  for the program to import {', '.join(waiting)}"
 
 
 def pids_of(name: str) -> list[int]:

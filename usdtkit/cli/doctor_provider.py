@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from usdtkit import targets
-from usdtkit.cli.activity import ACTIVITY, Activities, title
+from usdtkit.cli.activity import ACTIVITY, Activities, title, wrapped_lines
 from usdtkit.cli.messages import note
 from usdtkit.errors import NotFoundError
 from usdtkit.model import Probe
@@ -70,8 +70,8 @@ def run(provider: str, pids: Sequence[int], *, json: bool) -> int:
         print(printable(title(pid)))
         for path in dict.fromkeys(probe.path for probe, _ in probes):
             print(printable(f"    file     {path}"))
-        for engagement in engaged[pid]:
-            print(printable(f"    wrapped  {engagement}"))
+        for line in wrapped_lines(engaged[pid]):
+            print(printable(f"    {line}"))
         for probe, activity in probes:
             print(printable(f"    probe    {probe.name}: {activity.line or 'not counted by its program'}"))
     for problem in activities.problems:

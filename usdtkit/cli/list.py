@@ -24,7 +24,7 @@ from fnmatch import translate
 from itertools import groupby
 
 from usdtkit import processes, targets
-from usdtkit.cli.activity import ACTIVITY, Activities, pids_of, title
+from usdtkit.cli.activity import ACTIVITY, Activities, pids_of, title, wrapped_lines
 from usdtkit.cli.messages import note
 from usdtkit.cli.progress import Progress
 from usdtkit.elf.image import Image
@@ -152,8 +152,11 @@ def run(options: argparse.Namespace) -> int:
             print(printable(f"    {line}"))
     if options.verbose:
         for pid in [] if options.json else pids:
-            for engagement in activities.report(pid).engagements:
-                print(printable(f"{title(pid)} has wrapped for {engagement.integration}: {engagement}"))
+            engagements = activities.report(pid).engagements
+            for integration in dict.fromkeys(each.integration for each in engagements):
+                print(printable(f"{title(pid)} with {integration}"))
+                for line in wrapped_lines([each for each in engagements if each.integration == integration]):
+                    print(printable(f"    {line}"))
         for problem in activities.problems:
             note(problem)
     return 0

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from usdtkit.errors import UnsupportedError, UsageError
+from usdtkit.instrument.engagement import not_engaged, say_waiting
 from usdtkit.probes.drops import describe, warn
 
 __all__ = ["NAMES", "install_named"]
@@ -55,7 +56,9 @@ def install_named(names: str) -> None:
         try:
             importlib.import_module(f"usdtkit.instrument.{name}").install(**keywords)
         except Exception as error:  # noqa: BLE001 the program must run, and the others must be installed
+            not_engaged(name, f"usdtkit.instrument.{name}", describe(error))
             warn(f"not instrumented: {name}: {describe(error)}")
+    say_waiting()
 
 
 def check_names(names: Any) -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from usdtkit.probes.compiled import report
 from usdtkit.probes.drops import warn
 
-__all__ = ["Engagement", "engaged", "engagements", "not_engaged", "waits"]
+__all__ = ["Engagement", "engaged", "engagements", "not_engaged", "say_waiting", "waits"]
 
 VERBOSE = "USDTKIT_VERBOSE"
 _LONGEST = 4096  # bytes of one engagement in the report
@@ -37,8 +37,6 @@ class Engagement(NamedTuple):
     """Why nothing has probes, or an empty string."""
 
     def __str__(self) -> str:
-        if self.reason == _WAITS and not self.wrapped:
-            return f"{self.integration}: waits for the program to import {self.library}"
         if not self.wrapped:
             return f"{self.integration}: nothing of {self.library} has probes: {self.reason}"
         more = f" ({self.reason})" if self.reason else ""
@@ -74,6 +72,16 @@ def waits(integration: str, library: str) -> None:
         not_engaged(integration, library, _WAITS)
 
 
+def say_waiting() -> None:
+    """With USDTKIT_VERBOSE=1, write a line for each integration that still waits for imports."""
+    waiting: dict[str, list[str]] = {}
+    for integration, library, wrapped, reason in _engagements.values():
+        if reason == _WAITS and not wrapped:
+            waiting.setdefault(integration, []).append(library)
+    for integration, libraries in waiting.items():
+        _say(f"{integration}: waits for the program to import {', '.join(libraries)}")
+
+
 def engagements() -> list[Engagement]:
     """Return the engagements of this process, in the order in which the libraries were first reported."""
     return list(_engagements.values())
@@ -85,8 +93,13 @@ def _record(engagement: Engagement) -> None:
         return
     _engagements[integration, library] = engagement
     report("\0".join((integration, library, reason, *wrapped)).encode("utf-8", "replace")[:_LONGEST])
+    if reason != _WAITS:
+        _say(str(engagement))
+
+
+def _say(line: str) -> None:
     if os.environ.get(VERBOSE, "") not in ("", "0") and sys.stderr is not None:
         try:
-            sys.stderr.write(f"usdtkit: {engagement}\n")
+            sys.stderr.write(f"usdtkit: {line}\n")
         except (OSError, ValueError):
             return  # there is nowhere to write it
