@@ -10,6 +10,7 @@ from commandline import WITHOUT_BCC, end_of_tracing, go, json_lines, start_traci
 
 from usdtkit import trace
 from usdtkit.bpf import translator
+from usdtkit.bpf.compiler import compile_afresh
 from usdtkit.bpf.uapi import PROG_TYPE_KPROBE, PROG_TYPE_RAW_TRACEPOINT
 from usdtkit.cli import main
 from usdtkit.cli.bundle import programs_of_tools
@@ -31,6 +32,20 @@ def test_every_program_of_every_tool():
                 loaded.program(name, type=PROG_TYPE_KPROBE if is_hook else PROG_TYPE_RAW_TRACEPOINT)
         finally:
             loaded.close()
+
+
+@pytest.mark.parametrize("line", ["trace", "funcinterval", "mutexstat --hold -H", "uobjnew -l c -p 1"])
+def test_maps_are_those_that_bcc_makes(line, everything):
+    """Of every kind that a program declares."""
+    if line == "trace":
+        with trace.Session(pid=os.getpid(), capacity=7) as session:
+            ACTIONS["statistics"](session.usdt("translated:everything", path=everything[0].path))
+            text = session.program().text
+    else:
+        text = next(text for text, lines in programs_of_tools().items() if any(name.startswith(line) for name in lines))
+    by_bcc, ours = compile_afresh(text), translator.translate(text)
+    assert ours.maps == by_bcc.maps
+    assert ours.programs.keys() == by_bcc.programs.keys()
 
 
 def plain(value):

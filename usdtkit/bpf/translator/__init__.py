@@ -4,13 +4,15 @@ Input: a program's text, as `usdtkit.bpf.program` writes it. Output: the same ma
 in milliseconds instead of seconds. What it does not know (C of a user's own, above all) raises UntranslatableError, and
 `compiler` then asks bcc.
 
-`tokens` → `parser` makes `syntax` → `lowering` makes `code` over virtual registers → `allocation` → `emission`. It
-optimises little: the verifier wants code that it can follow, and a hit costs many times what the program takes.
+`tokens` → `parser` (on `terms`, on `reader`) makes nodes of `syntax` → `lowering` (on `calls`, `expressions`, `scopes`,
+`arithmetic`) makes `code` over virtual registers → `allocation` → `emission`. It optimises little: the verifier wants
+code that it can follow, and a hit costs many times what the program takes.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from functools import cache
 
 from usdtkit.bpf.bytecode import Bytecode
@@ -18,21 +20,26 @@ from usdtkit.bpf.translator import kernel
 from usdtkit.bpf.translator.allocation import allocate
 from usdtkit.bpf.translator.emission import emit
 from usdtkit.bpf.translator.errors import UntranslatableError as UntranslatableError
-from usdtkit.bpf.translator.lowering import STACK_SIZE, Lowering
+from usdtkit.bpf.translator.lowering import Lowering
 from usdtkit.bpf.translator.parser import Parser
+from usdtkit.bpf.translator.scopes import STACK_SIZE
 from usdtkit.bpf.translator.tokens import tokens
 
 __all__ = ["UntranslatableError", "obstacle", "translate"]
 
 TRACEPOINT = "struct bpf_raw_tracepoint_args { u64 args[0]; };"  # which bcc knows
 HEADERS = f"{__file__.rpartition('/')[0]}/../headers/include"
+_NO_C_OF_OURS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError),
+    struct.error,
+)
 
 
 def translate(text: str) -> Bytecode:
     """The bytecode of a program's text. UntranslatableError, whose message says what is not understood."""
     try:
         return _translate(text)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except _NO_C_OF_OURS as error:
         # A text that is no C of ours, such as a call with too few arguments; bcc's compiler says better what is wrong.
         raise UntranslatableError(f"{type(error).__name__}: {error}") from error
 
