@@ -98,8 +98,9 @@ setup(
             sources(name),
             depends=sorted(map(str, Path("native").glob("*.h"))),
             extra_compile_args=["-O2", "-Wall", "-Wextra"],
-            # On other systems than Linux probes do nothing and nothing can be traced; both work without these modules.
-            optional=sys.platform != "linux",
+            # On other systems than Linux and other interpreters than CPython, probes do nothing and nothing can be
+            # traced; both work without these modules.
+            optional=sys.platform != "linux" or sys.implementation.name != "cpython",
         )
         for name in ("probe", "events", "python")
     ],

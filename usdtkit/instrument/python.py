@@ -174,6 +174,10 @@ class _Monitoring:
     def set(self, names: Set[str], /) -> None:
         monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         needed = [event for event, probes in _EVENTS.items() if not probes.isdisjoint(names - self._own)]
+        if "LINE" in needed and "PY_START" not in needed:
+            # From CPython 3.13 on, without it the lines that a function begins with are not reported: the only line of
+            # a function of one line, for example.
+            needed.append("PY_START")
         if needed and self._tool is None:
             self._tool = self._reserve_tool(monitoring)
         if self._tool is None:

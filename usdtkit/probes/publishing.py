@@ -159,6 +159,10 @@ class Publisher:
             for probe in pending:
                 native.silence(probe)
             return "probes do nothing on this machine: usdtkit loads them on Linux on x86-64 or aarch64"
+        if why := getattr(native, "WHY", ""):  # `silent`, which has no use for a file
+            for probe in pending:
+                native.silence(probe)
+            return f"the probes of {self._name} cannot be loaded: {why}"
         path, stubs, warning = spec.provide(None if self.paths else self._file)
         try:
             native.load(path, pending, *stubs)
