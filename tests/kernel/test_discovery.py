@@ -674,3 +674,35 @@ def test_a_provider_that_was_built_into_an_image(run_python, spawn, wait_for_lin
         assert counts.read() == {(container.pid,): 997 for container in containers}
         summary = session.summary()
     assert (summary.lost, summary.files, summary.processes, remarks) == (0, 1, 3, [])
+
+
+def test_a_file_of_another_user_that_strangers_map(service, run_python, wait_for_line, monkeypatch, tmp_path):
+    """It is in a directory of provider files, where its owner decides what it says; only the owner's process counts."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    for parent in theirs.parents[:3]:
+        parent.chmod(0o755)
+    owner = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    service("distrusted", NEW, prefix=owner, env={"USDTKIT_DIR": str(theirs)}).process.kill()
+    (file,) = theirs.glob("distrusted-*.so")
+    service("distrusted")
+    monkeypatch.setenv("USDTKIT_DIR", str(theirs))
+    maps = 'import ctypes, sys; ctypes.CDLL(sys.argv[1]); print("mapped", flush=True); input()'
+    remarks = []
+    with trace.Session(discover=True) as session:
+        session.usdt("distrusted:order").count()
+        session.on_remark = remarks.append
+        session.start()
+        for uid in (12345, 65534):
+            user = ["setpriv", f"--reuid={uid}", "--clear-groups"]
+            process = run_python(maps, str(file), prefix=user)
+            wait_for_line(process, "mapped")
+            deadline = time.monotonic() + (1 if uid == 12345 else 20)
+            while time.monotonic() < deadline and not any(str(file) in remark for remark in remarks):
+                time.sleep(0.01)
+            assert [remark for remark in remarks if str(file) in remark] == (
+                []
+                if uid == 12345
+                else [f"found {file} (belongs to nobody (uid 65534)), which process {process.pid} maps"]
+            )

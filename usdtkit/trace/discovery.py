@@ -212,14 +212,14 @@ class Discovery:
             self._known.add(file.version)
             try:
                 found = self._search(file, mapping.name)
-                if (
-                    found.places
-                    and _is_trusted(file, pid)
-                    and not (len(files) == 1 and self._is_attached(pid, mapping, file))
-                ):
-                    self._attach(found, file, pid)
             except (ElfError, NotFoundError, PrivilegeError):  # no ELF file, or damaged
                 continue
+            if found.places and not _is_trusted(file, pid):  # the next process that maps it may be its owner's
+                self._known.discard(file.version)
+                if news is not None:
+                    self._stream.forget(news)
+            elif found.places and not (len(files) == 1 and self._is_attached(pid, mapping, file)):
+                self._attach(found, file, pid)
 
     def _search(self, file: OpenFile, name: str) -> Found:
         with Image(file.path, file) as image:
