@@ -32,12 +32,19 @@ enum mark { WHOLE = 0, CUT = 1, UNREADABLE = 2 }; /* what became of a text in th
 struct field {
     char kind;         /* enum kind */
     uint32_t offset;   /* of the value in the record; for a text, of its length, which its data follows */
-    uint32_t size;     /* the most bytes of a text that were asked for */
+    uint32_t size;     /* the most bytes of a text that were asked for; 16 of a number that may be None, else 8 */
     uint32_t capacity; /* the bytes that the record has for the data of a text */
     PyObject *names;   /* of an enum: a dict, number → name; else NULL */
 };
 
 static inline int is_text(char kind) { return kind == STR || kind == BYTES; }
+
+/* Whether there is a number in the record; behind one that may be None stands whether it is there. */
+static inline int is_present(const struct field *field, const uint8_t *payload) {
+    uint64_t present = 1;
+    if (field->size == 16) memcpy(&present, payload + field->offset + 8, sizeof present);
+    return present != 0;
+}
 
 /* Events: one allocation for an object and its values. A type has a member for each value, which the interpreter reads
  * without a call. */

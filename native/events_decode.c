@@ -23,6 +23,7 @@ static PyObject *named_number(PyObject *names, PyObject *number) {
 
 static inline PyObject *value_of(Decoder *decoder, const struct field *field, const uint8_t *payload) {
     if (is_text(field->kind)) return text_object(decoder, field->kind, text_at(field, payload));
+    if (!is_present(field, payload)) Py_RETURN_NONE;
     uint64_t raw;
     double real;
     memcpy(&raw, payload + field->offset, sizeof raw);
@@ -131,7 +132,7 @@ static PyObject *Decoder_new(PyTypeObject *type, PyObject *args, PyObject *keywo
         if (kind == 0 || kind > 127 || !strchr("Qq?dsbS", kind) || field->offset > 1 << 20 ||
             field->capacity > 1 << 20 || (field->names && !PyDict_Check(field->names)))
             PyErr_SetString(PyExc_ValueError, "a field has no known kind, or is too large");
-        uint32_t end = field->offset + (is_text(field->kind) ? 4 + field->capacity : 8);
+        uint32_t end = field->offset + (is_text(field->kind) ? 4 + field->capacity : field->size == 16 ? 16 : 8);
         if (end > self->size) self->size = end;
     }
     if (!PyErr_Occurred()) self->event = event_type(module, event_fields, 0);

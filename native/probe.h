@@ -40,15 +40,21 @@ struct type {
     const char *name;
     enum kind kind;
     int bits;
+    int optional; /* whether None is a value */
 };
 
 /* A shape names a type by its number in this table, which has the order of DECLARABLE in usdtkit.argumenttypes; a test
  * compares the two. */
-enum { TYPE_COUNT = 15 };
+enum { TYPE_COUNT = 29 };
 extern const struct type argument_types[TYPE_COUNT];
 
+/* A pointer is NULL where the value is None. A number has another operand behind it, 1 if there is a value, else 0. */
+static inline int has_presence(const struct type *type) {
+    return type->optional && type->kind != STRING && type->kind != BYTES;
+}
+
 /* `bytes` travel as a pointer and a length. */
-static inline int operands_of(const struct type *type) { return type->kind == BYTES ? 2 : 1; }
+static inline int operands_of(const struct type *type) { return type->kind == BYTES || has_presence(type) ? 2 : 1; }
 
 /* The Probe object */
 

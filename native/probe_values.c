@@ -11,10 +11,14 @@
 #include <string.h>
 
 const struct type argument_types[TYPE_COUNT] = {
-    {"u8", UNSIGNED, 8}, {"u16", UNSIGNED, 16}, {"u32", UNSIGNED, 32}, {"u64", UNSIGNED, 64},
-    {"i8", SIGNED, 8},   {"i16", SIGNED, 16},   {"i32", SIGNED, 32},   {"i64", SIGNED, 64},
-    {"bool", BOOL, 8},   {"f32", FLOAT, 32},    {"f64", FLOAT, 64},    {"str", STRING, 64},
-    {"bytes", BYTES, 64}, {"enum", ENUM, 32},   {"json", JSON, 64},
+    {"u8", UNSIGNED, 8, 0},   {"u16", UNSIGNED, 16, 0},  {"u32", UNSIGNED, 32, 0},  {"u64", UNSIGNED, 64, 0},
+    {"i8", SIGNED, 8, 0},     {"i16", SIGNED, 16, 0},    {"i32", SIGNED, 32, 0},    {"i64", SIGNED, 64, 0},
+    {"bool", BOOL, 8, 0},     {"f32", FLOAT, 32, 0},     {"f64", FLOAT, 64, 0},     {"str", STRING, 64, 0},
+    {"bytes", BYTES, 64, 0},  {"enum", ENUM, 32, 0},     {"json", JSON, 64, 0},     {"u8?", UNSIGNED, 8, 1},
+    {"u16?", UNSIGNED, 16, 1}, {"u32?", UNSIGNED, 32, 1}, {"u64?", UNSIGNED, 64, 1}, {"i8?", SIGNED, 8, 1},
+    {"i16?", SIGNED, 16, 1},  {"i32?", SIGNED, 32, 1},   {"i64?", SIGNED, 64, 1},   {"bool?", BOOL, 8, 1},
+    {"f32?", FLOAT, 32, 1},   {"f64?", FLOAT, 64, 1},    {"str?", STRING, 64, 1},   {"bytes?", BYTES, 64, 1},
+    {"enum?", ENUM, 32, 1},
 };
 
 static int wrong_type(Probe *self, int index, PyObject *value) {
@@ -183,7 +187,8 @@ static int convert(Probe *self, int index, PyObject *value, struct operands *ope
         Py_buffer *buffer = &operands->buffers[operands->buffer_count];
         if (PyObject_GetBuffer(value, buffer, PyBUF_SIMPLE) < 0) return conversion_failed(self, index, value);
         operands->buffer_count++;
-        operands->values[operands->count++] = (uint64_t)(uintptr_t)buffer->buf;
+        /* An empty buffer may have no memory, but NULL is None. */
+        operands->values[operands->count++] = (uint64_t)(uintptr_t)(buffer->buf ? buffer->buf : "");
         operands->values[operands->count++] = (uint64_t)buffer->len;
         return 0;
     }
@@ -193,8 +198,15 @@ static int convert(Probe *self, int index, PyObject *value, struct operands *ope
 
 int convert_values(Probe *self, PyObject *const *values, struct operands *operands) {
     operands->count = operands->buffer_count = operands->owned_count = 0;
-    for (int index = 0; index < self->count; index++)
+    for (int index = 0; index < self->count; index++) {
+        const struct type *type = type_of(self, index);
+        if (type->optional && values[index] == Py_None) {
+            for (int zeros = operands_of(type); zeros > 0; zeros--) operands->values[operands->count++] = 0;
+            continue;
+        }
         if (convert(self, index, values[index], operands) < 0) return -1;
+        if (has_presence(type)) operands->values[operands->count++] = 1;
+    }
     /* A stub is always called with twelve operands. Those that the probe does not have must not leak our stack. */
     for (int unused = operands->count; unused < MAX_OPERANDS; unused++) operands->values[unused] = 0;
     return 0;
@@ -203,6 +215,7 @@ int convert_values(Probe *self, PyObject *const *values, struct operands *operan
 PyObject *traced_value(Probe *self, int index, const uint64_t *operands) {
     const struct type *type = type_of(self, index);
     const char *text = (const char *)(uintptr_t)operands[0];
+    if (type->optional && (has_presence(type) ? !operands[1] : !text)) Py_RETURN_NONE;
     switch (type->kind) {
     case UNSIGNED:
         return PyLong_FromUnsignedLongLong(operands[0]);

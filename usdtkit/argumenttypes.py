@@ -7,7 +7,7 @@ with it. native/probe_values.c converts Python values by the same list in the sa
 
 from __future__ import annotations
 
-DECLARABLE: dict[str, tuple[int, ...]] = {
+_PLAIN: dict[str, tuple[int, ...]] = {
     "u8": (1,),
     "u16": (2,),
     "u32": (4,),
@@ -24,10 +24,17 @@ DECLARABLE: dict[str, tuple[int, ...]] = {
     "enum": (-4,),
     "json": (8,),
 }
+# A pointer is NULL where the value is None. A number has one more operand, 1 if it is there, and 0 if it is None.
+_OPTIONAL = {
+    f"{name}?": sizes if name in ("str", "bytes") else (*sizes, 1) for name, sizes in _PLAIN.items() if name != "json"
+}
+
+DECLARABLE = {**_PLAIN, **_OPTIONAL}
 """The types that a probe can be declared with. Each has the sizes of its operands in bytes, negative where signed.
 
 f32 and f64 travel as their IEEE bits, an enum as its number, bytes as a pointer and a length, str and json as a pointer
-to text that ends with a NUL. native/probe_values.c numbers the types in this order.
+to text that ends with a NUL. One that ends with "?" may be None; a json always may. native/probe_values.c numbers the
+types in this order.
 """
 
 OPERANDS: dict[str, tuple[int, ...]] = {**DECLARABLE, "pointer": (8,), "text": (8, 8)}

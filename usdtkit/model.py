@@ -69,6 +69,8 @@ class Argument:
     - bytes, text: a pointer to bytes or to a string, with the length in the operand after it
     - enum: an i32 whose numbers have the names in `names`
 
+    An `optional` argument may be None. Then a pointer is NULL, and the operand after a number is 0, which else is 1.
+
     `operand` is the index, from 0, of its first operand. `unit` and `doc` are for people.
     """
 
@@ -78,11 +80,17 @@ class Argument:
     unit: str = field(default="", compare=False)
     doc: str = field(default="", compare=False)
     names: tuple[tuple[str, int], ...] = ()
+    optional: bool = False
+
+    @property
+    def declared(self) -> str:
+        """The type as it was declared, with a "?" if the value may be None."""
+        return f"{self.type}?" if self.optional else self.type
 
     @property
     def width(self) -> int:
         """The number of operands that it takes."""
-        return width_of(self.type)
+        return width_of(self.declared)
 
 
 class Site(NamedTuple):

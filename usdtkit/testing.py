@@ -134,7 +134,7 @@ def _unknown(pattern: str) -> str:
 def _record(probe: Probe[...], values: tuple[Any, ...]) -> None:
     arguments = {}
     for argument, value in zip(probe.shape.arguments, values, strict=True):
-        if argument.type == "enum":
+        if argument.type in ("enum", "enum?"):
             value = next((name for name, number in argument.names if number == value), value)
         elif argument.type == "json":
             value = _parse(value)

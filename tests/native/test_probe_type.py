@@ -666,10 +666,28 @@ class Interrupting:
         raise KeyboardInterrupt
 
 
+def test_values_that_may_be_none():
+    probe = declare(number="i8?", real="f64?", text="str?", body="bytes?", flag="bool?", plain="u8")
+    with recorded(probe) as seen:
+        probe(None, None, None, None, None, 9)
+        probe(0, 0.0, "", array.array("b"), False, 9)
+        probe(number=-1, real=None, text=None, body=None, flag=True, plain=9)
+        with pytest.raises(TypeError, match="'number' must be i8\\?, not str"):
+            probe("1", None, None, None, None, 9)
+        with pytest.raises(OverflowError, match="'number' is out of range for i8\\?"):
+            probe(128, None, None, None, None, 9)
+        with pytest.raises(TypeError, match="'plain' must be u8, not NoneType"):
+            probe(None, None, None, None, None, None)
+    nothing, zeros, some = seen
+    assert nothing == (0,) * 9 + (9, 0, 0)
+    assert zeros[:4] == (0, 1, 0, 1) and zeros[4] and zeros[5] and zeros[6:] == (0, 0, 1, 9, 0, 0)
+    assert some == (2**64 - 1, 1, 0, 0, 0, 0, 0, 1, 1, 9, 0, 0)
+
+
 def test_a_name_or_type_that_is_also_the_doc():
     quick, slow = both_ways(Provider("shop", on_error="raise"))
     slow("first", id="u64")
-    assert quick("second", id="u64", doc="u64").shape == quick("third", doc="id", id="u64").shape
+    assert quick("second", id="u64", doc="The u64.").shape == quick("third", doc="id", id="u64").shape
 
 
 def test_declared_by_threads_at_once_there_is_one_of_each():

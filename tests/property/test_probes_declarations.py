@@ -1,6 +1,7 @@
 """Any declaration and any values: refused in our words, or read back by a tracer as they were."""
 
 import ctypes
+import itertools
 import json
 import math
 import struct
@@ -22,7 +23,7 @@ from usdtkit.probes.declaration import STABILITIES, ProbeSpec, argument, check_a
 COUNTER = iter(range(10**9))
 ANY_TEXT = st.text(max_size=80)
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,63}", fullmatch=True)
-PLAIN = st.sampled_from([kind for kind in DECLARABLE if kind not in ("enum", "json")])
+PLAIN = st.sampled_from([kind for kind in DECLARABLE if kind not in ("enum", "enum?", "json")])
 ENUMS = st.dictionaries(st.text(min_size=1, max_size=20), st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=5)
 SETTINGS = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -65,6 +66,9 @@ VALUES = {
 }
 
 
+VALUES |= {kind: st.none() | VALUES[kind[:-1]] for kind in DECLARABLE if kind.endswith("?") and kind != "enum?"}
+
+
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
     monkeypatch.setenv("USDTKIT_DIR", str(tmp_path))
@@ -96,7 +100,7 @@ def test_what_was_declared_is_what_is_read(tmp_path, name, arguments, doc, stabi
     with Image.open(str(path)) as file:
         (probe,) = read_probes(file)
     assert (probe.provider, probe.name, probe.doc, probe.stability) == (shop.name, name, doc, stability)
-    assert [(each.name, each.type, each.unit, each.doc, each.names) for each in probe.arguments] == [
+    assert [(each.name, each.declared, each.unit, each.doc, each.names) for each in probe.arguments] == [
         (key, each.type, each.unit, each.doc, each.names) for key, each in arguments.items()
     ]
     assert len(probe.sites[0].operands) == operands(arguments)
@@ -136,7 +140,7 @@ def test_values_arrive_as_they_were_given(data, arguments):
     for each, value, got in zip(arguments.values(), values, seen[0], strict=True):
         if each.type == "enum":
             value = dict(each.names)[value]
-        elif each.type == "str":
+        elif each.type in ("str", "str?") and value is not None:
             value = value.partition("\0")[0]
         elif each.type == "json":
             assert len(got) <= each.limit
@@ -144,6 +148,7 @@ def test_values_arrive_as_they_were_given(data, arguments):
             assert content == value or content["$truncated"] > each.limit
             continue
         assert got == value or (math.isnan(got) and math.isnan(value))
+        assert (got is None) == (value is None)
 
 
 class read(dict):
@@ -155,7 +160,15 @@ class read(dict):
 
     def get(self, name, argument):
         word = next(self.words)
-        match argument.type:
+        kind = argument.type.removesuffix("?")
+        if kind != argument.type:
+            # What stands behind a number or bytes says for a number whether there is one.
+            behind = 1 if kind == "str" else next(self.words)
+            if not (word if kind in ("str", "bytes") else behind):
+                assert (word, behind if kind != "str" else 0) == (0, 0)
+                return None
+            self.words = itertools.chain([behind] if kind == "bytes" else [], self.words)
+        match kind:
             case "str":
                 return ctypes.string_at(word).decode()
             case "json":
@@ -166,7 +179,7 @@ class read(dict):
                 return struct.unpack("<f", struct.pack("<I", word & 0xFFFFFFFF))[0]
             case "f64":
                 return struct.unpack("<d", struct.pack("<Q", word))[0]
-        (size,) = DECLARABLE[argument.type]
+        (size,) = DECLARABLE[kind]
         raw = word.to_bytes(8, "little")[: abs(size)]
         return int.from_bytes(raw, "little", signed=size < 0)
 
@@ -180,5 +193,5 @@ def test_any_value_is_fired_right_or_refused(kind, value):
     with recorded(probe, lambda *words: read(words).get("value", argument(kind))) as seen:
         probe(value)
     assert len(seen) + probe.dropped == 1
-    if seen and kind not in ("str", "bytes", "f32"):
+    if seen and kind.removesuffix("?") not in ("str", "bytes", "f32"):
         assert seen[0] == value or math.isnan(seen[0])

@@ -153,10 +153,11 @@ def test_what_a_probe_says_of_itself():
 def test_the_compiled_type_knows_every_declared_type():
     shop = Provider("shop")
     for kind in DECLARABLE:
-        declared = argument("enum", names=["new"]) if kind == "enum" else kind
-        probe = shop.probe(f"with_{kind}", value=declared)
+        declared = argument(kind, names=["new"]) if kind.startswith("enum") else kind
+        name = f"with_{kind.replace('?', '_or_none')}"
+        probe = shop.probe(name, value=declared)
         assert probe.arguments == (("value", kind),)
-        assert repr(probe) == f"<Probe shop:with_{kind}(value: {kind})>"  # by the compiled type's own table
+        assert repr(probe) == f"<Probe shop:{name}(value: {kind})>"  # by the compiled type's own table
 
 
 def test_an_argument_may_have_the_name_of_an_option():

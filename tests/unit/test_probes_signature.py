@@ -1,5 +1,5 @@
 import enum
-from typing import Annotated
+from typing import Annotated, Optional
 
 import pytest
 from stubs import forget_providers
@@ -58,6 +58,35 @@ def test_units_in_annotations_and_annotations_in_strings(shop):
     assert (shop.specs[0].arguments[1].unit, shop.specs[0].doc) == ("ns", "")
 
 
+def test_values_that_may_be_none(shop):
+    @shop.define
+    def paid(
+        name: str | None,
+        order_id: "Optional[u64]",  # noqa: UP045 both are tried
+        cost: float | None,
+        count: "None | int",  # noqa: RUF036
+        state: Optional[State],  # noqa: UP045
+        share: Annotated[float, argument("f32", unit="EUR")] | None,
+        any: object | None,
+    ):
+        "Money comes."
+
+    kinds = ["str?", "u64?", "f64?", "i64?", "enum?", "f32?", "json"]
+    assert [kind for _, kind in paid.arguments] == kinds
+    other = Optional[State]  # noqa: UP045
+    probe = shop.probe("same", state=State | None, other=other, kind=argument("enum?", names=("a", "b")))
+    assert [kind for _, kind in probe.arguments] == ["enum?"] * 3
+    with record_probes() as fired:
+        paid(None, None, None, None, None, None, None)
+        paid("", 0, 0.0, 0, State.NEW, 0.5, 1)
+        probe(None, State.NEW, "b")
+    assert [list(each.arguments.values()) for each in fired] == [
+        [None] * 7,
+        ["", 0, 0.0, 0, "NEW", 0.5, 1],
+        [None, "NEW", "b"],
+    ]
+
+
 def test_every_public_type_is_one_that_can_be_declared(shop):
     names = [name for name in usdtkit.__all__ if name[0] in "uif" and name[1:].isdigit()]
     assert len(names) == 10
@@ -89,7 +118,8 @@ def with_default(value: u8 = 1): ...
 def unknown(value: "Nonsense"): ...  # noqa: F821
 def a_list(value: list): ...
 def a_list_of(value: list[int]): ...
-def optional(value: "u8 | None"): ...
+def either(value: "u8 | str | None"): ...
+def a_list_or_none(value: "list | None"): ...
 
 
 @pytest.mark.parametrize(
@@ -101,7 +131,8 @@ def optional(value: "u8 | None"): ...
         (unknown, "'Nonsense' cannot be evaluated"),
         (a_list, "unknown type <class 'list'>"),
         (a_list_of, "unknown type list"),
-        (optional, "unknown type"),
+        (either, "unknown type"),
+        (a_list_or_none, "unknown type"),
     ],
 )
 def test_signatures_that_are_none_of_a_probe(shop, function, why):

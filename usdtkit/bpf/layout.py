@@ -29,13 +29,15 @@ _NUMBERS: dict[str, tuple[str, str]] = {
 class Field:
     """One value of a record: a number, or at most `size` bytes of text or data.
 
-    With the `names` of an enum, a number is decoded as its name; a number without one stays a number.
+    With the `names` of an enum, a number is decoded as its name; a number without one stays a number. Behind an
+    `optional` number stands whether it is there; it is decoded as None if not.
     """
 
     name: str
     kind: Kind
     size: int = 8
     names: tuple[tuple[str, int], ...] = ()
+    optional: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -68,13 +70,14 @@ class Layout:
         self.header = tuple(header)
         self.capacities = tuple(min(field.capacity, longest or field.capacity) for field in fields)
         codes = ["I" if type == "u32" else "Q" for _, type in header]
-        self._texts: list[tuple[int, Field]] = []  # where a text's length and data are in the unpacked tuple
+        # Where the length and data of a text are in the unpacked tuple, or a number and whether it is there.
+        self._doubles: list[tuple[int, Field]] = []
         self._booleans: list[int] = []
         self._named: list[tuple[int, Mapping[int, str]]] = []
         for field, capacity in zip(fields, self.capacities, strict=True):
             position = len(codes)
             if field.is_text:
-                self._texts.append((position, field))
+                self._doubles.append((position, field))
                 codes += ["i", f"{capacity}s"]
             else:
                 if field.kind == "bool":
@@ -84,6 +87,9 @@ class Layout:
                 elif field.names:
                     self._named.append((position, {number: name for name, number in reversed(field.names)}))
                 codes.append(_NUMBERS[field.kind][1])
+                if field.optional:
+                    self._doubles.append((position, field))
+                    codes.append("Q")
         self._struct = struct.Struct("<" + "".join(codes))
 
     @property
@@ -96,7 +102,8 @@ class Layout:
         """The offset of each field in a record; a text begins with its length."""
         header = sum(4 if type == "u32" else 8 for _, type in self.header)
         sizes = [
-            4 + capacity if field.is_text else 8 for field, capacity in zip(self.fields, self.capacities, strict=True)
+            4 + capacity if field.is_text else 16 if field.optional else 8
+            for field, capacity in zip(self.fields, self.capacities, strict=True)
         ]
         return tuple(header + sum(sizes[:index]) for index in range(len(sizes)))
 
@@ -109,6 +116,8 @@ class Layout:
                 members += [f"s32 {member}_length;", f"char {member}[{capacity}];"]
             else:
                 members.append(f"{_NUMBERS[field.kind][0]} {member};")
+                if field.optional:
+                    members.append(f"u64 {member}_present;")
         return f"struct {name} {{ {' '.join(members)} }};"
 
     def with_probes(self, probes: dict[int, str]) -> Layout:
@@ -120,16 +129,18 @@ class Layout:
     def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
         """The values of the header and of the fields, in order. A text that could not be read is None."""
         values = self._struct.unpack_from(payload)
-        if not self._texts and not self._booleans and not self._named:
+        if not self._doubles and not self._booleans and not self._named:
             return values
         changed = list(values)
         for position in self._booleans:
             changed[position] = bool(changed[position])
         for position, names in self._named:
             changed[position] = names.get(changed[position], changed[position])
-        # From the end, because two values become one at each text.
-        for position, field in reversed(self._texts):
-            changed[position : position + 2] = [_text(field, values[position], values[position + 1])]
+        # From the end, because two values become one at each of these.
+        for position, field in reversed(self._doubles):
+            one, other = changed[position : position + 2]
+            value = _text(field, one, other) if field.is_text else one if other else None
+            changed[position : position + 2] = [value]
         return tuple(changed)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.access import Access
 from usdtkit.bpf.cookie import PROBE_NUMBER
-from usdtkit.bpf.values import CommandName, FloatBits, IntegerValue, Kept, StackId, cast
+from usdtkit.bpf.values import CommandName, FloatBits, IntegerValue, Kept, OptionalNumber, StackId, cast
 from usdtkit.errors import UsageError
 from usdtkit.model import Argument
 
@@ -40,6 +40,13 @@ def resolve_name(name: str, access: Access) -> ex.Expression:
 
 def resolve_argument(argument: Argument, access: Access) -> ex.Expression:
     """The value of an argument, by its type. UsageError where no program can read it."""
+    value = _value(argument, access)
+    if argument.optional and isinstance(value, (IntegerValue, FloatBits)):
+        return OptionalNumber(value, access.operand(argument.operand + 1).c)
+    return value
+
+
+def _value(argument: Argument, access: Access) -> ex.Expression:
     value = access.operand(argument.operand)
     match argument.type:
         case "str" | "json":

@@ -71,7 +71,7 @@ class Pairs:
         renderer.access.uses |= {"id", "cookie"}
         stores: list[str] = []
         for index, (expression, kept) in enumerate(zip(keep.values(), layout.fields, strict=True)):
-            stores += renderer.store(expression, f"s->f{index}", kept.capacity)
+            stores += renderer.store(expression, f"s->f{index}", kept.capacity, kept.optional)
         if matching == "frame":
             return calls.enter(number, layout, stores, renderer.access, count)
         renderer.access.uses.add("now")

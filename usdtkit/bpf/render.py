@@ -14,7 +14,18 @@ from usdtkit.bpf.access import Access
 from usdtkit.bpf.layout import Field
 from usdtkit.bpf.names import resolve_argument, resolve_name
 from usdtkit.bpf.texts import TextPlace, pack_glob, render_glob, render_test
-from usdtkit.bpf.values import COMPARISONS, CommandName, FloatBits, Integer, IntegerValue, Kept, StackId, binary, cast
+from usdtkit.bpf.values import (
+    COMPARISONS,
+    CommandName,
+    FloatBits,
+    Integer,
+    IntegerValue,
+    Kept,
+    OptionalNumber,
+    StackId,
+    binary,
+    cast,
+)
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass, replace
 
@@ -32,7 +43,9 @@ class Renderer:
 
     def field(self, name: str, expression: ex.Expression) -> Field:
         """The field of a record that holds the value of `expression`."""
-        resolved = self._resolve(expression)
+        resolved = self._found(expression)
+        if isinstance(resolved, OptionalNumber):
+            return replace(self.field(name, resolved.value), optional=True)
         if isinstance(resolved, (ex.Text, ex.Buffer)):
             is_text = isinstance(resolved, ex.Text) or resolved.text
             return Field(name, "str" if is_text else "bytes", resolved.size)
@@ -50,10 +63,15 @@ class Renderer:
             return Field(name, "bool")
         return Field(name, "i64" if self.integer(resolved)[1] else "u64")
 
-    def store(self, expression: ex.Expression, into: str, capacity: int) -> list[str]:
+    def store(self, expression: ex.Expression, into: str, capacity: int, optional: bool = False) -> list[str]:
         """Statements that write the value to `into` (`r->f0`), which `field` has described; a text takes `capacity`
-        bytes at most."""
-        resolved = self._resolve(expression)
+        bytes at most. For an `optional` field they write, too, whether there is a value."""
+        resolved = self._found(expression)
+        if isinstance(resolved, OptionalNumber):
+            presence = [f"{into}_present = {resolved.present};"] if optional else []
+            return [*presence, *self.store(resolved.value, into, capacity)]
+        if optional and isinstance(resolved, Kept):
+            return [f"{into}_present = {resolved.c}_present;", *self.store(expression, into, capacity)]
         if isinstance(resolved, ex.Text):
             most, pointer = min(capacity, resolved.size + 2), self.pointer(resolved.pointer)
             return [f"{into}_length = counted(read_string(&{into}, {most}, {pointer}), {self.access.unreadable});"]
@@ -184,10 +202,15 @@ class Renderer:
         )
 
     def _resolve(self, expression: ex.Expression) -> ex.Expression:
+        """What `_found` returns, but 0 for a number that is None."""
+        found = self._found(expression)
+        return found.value if isinstance(found, OptionalNumber) else found
+
+    def _found(self, expression: ex.Expression) -> ex.Expression:
         """The expression, or what it stands for here: a name, an argument, an entry of a map, a float in memory."""
         match expression:
             case ex.Name(str(name)) | ex.Arg(str(name)) if name in self.access.scope.derived:
-                return self._resolve(self.access.scope.derived[name])
+                return self._found(self.access.scope.derived[name])
             case ex.Name(name):
                 return resolve_name(name, self.access)
             case ex.Arg(which):

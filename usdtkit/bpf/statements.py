@@ -120,8 +120,9 @@ class ActionRenderer:
         self.records[kind] = layout
         self.declarations.append(layout.c_struct(f"record_{kind}"))
         lines = self._reserve(kind, "r", renderer, count)
-        for index, (expression, capacity) in enumerate(zip(fields.values(), layout.capacities, strict=True)):
-            lines += renderer.store(expression, f"r->f{index}", capacity)
+        stored = zip(fields.values(), layout.capacities, layout.fields, strict=True)
+        for index, (expression, capacity, field) in enumerate(stored):
+            lines += renderer.store(expression, f"r->f{index}", capacity, field.optional)
         return ["{", *lines, "events.ringbuf_submit(r, 0);", "}", "}"]
 
     def _raw(self, action: Raw, renderer: Renderer, count: Counter) -> list[str]:
@@ -172,7 +173,7 @@ class ActionRenderer:
         self.declarations.append(layout.c_struct(name))
         lines = [f"struct {name} key = {{}};"]
         for index, (expression, part) in enumerate(zip(keys.values(), layout.fields, strict=False)):
-            lines += renderer.store(expression, f"key.f{index}", part.capacity)
+            lines += renderer.store(expression, f"key.f{index}", part.capacity, part.optional)
         return layout, lines
 
     def _count(self, action: Count, renderer: Renderer, count: Counter) -> list[str]:

@@ -35,6 +35,14 @@ class FloatBits(ex.Expression):
 
 
 @dataclass(eq=False, repr=False)
+class OptionalNumber(ex.Expression):
+    """A number that may be None: `value` is 0 then, and so is the integer `present`, which is 1 otherwise."""
+
+    value: IntegerValue | FloatBits
+    present: str
+
+
+@dataclass(eq=False, repr=False)
 class StackId(ex.Expression):
     """The number of a stack, by which `usdtkit.trace.stacks` knows it."""
 

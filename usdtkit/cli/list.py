@@ -224,7 +224,7 @@ def _details(probe: Probe, pids: Sequence[int], activities: Activities, verbose:
 
 def _explain(argument: Argument) -> str:
     """`latency: u64 ns, how long it took`, `state: enum (0 new, 1 paid)`."""
-    text = f"{argument.name}: {argument.type}"
+    text = f"{argument.name}: {argument.declared}"
     if argument.names:
         text += f" ({', '.join(f'{number} {name}' for name, number in argument.names)})"
     if argument.unit:

@@ -253,4 +253,6 @@ def _literal(text: str) -> str:
 
 
 def _explained(argument: Argument) -> str:
-    return _plain(", ".join(filter(None, (f"{argument.name}: {argument.type} {argument.unit}".strip(), argument.doc))))
+    return _plain(
+        ", ".join(filter(None, (f"{argument.name}: {argument.declared} {argument.unit}".strip(), argument.doc)))
+    )

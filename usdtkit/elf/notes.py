@@ -90,7 +90,7 @@ def name_operands(count: int, pairs: tuple[tuple[str, str], ...]) -> tuple[Argum
     """Return the arguments that (name, type) pairs make of the operands; None if their numbers do not fit exactly."""
     arguments, position = [], 0
     for name, kind in pairs:
-        arguments.append(Argument(name, kind, position, "", "", ()))
+        arguments.append(Argument(name, kind.removesuffix("?"), position, "", "", (), kind.endswith("?")))
         position += width_of(kind)
     return tuple(arguments) if position == count else None
 

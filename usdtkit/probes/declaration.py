@@ -101,7 +101,7 @@ class Shape(NamedTuple):
 
 
 def argument(
-    type: TypeName | Literal["enum"],
+    type: TypeName | Literal["enum", "enum?"],
     *,
     unit: str = "",
     doc: str = "",
@@ -110,14 +110,15 @@ def argument(
 ) -> ArgumentSpec:
     """Return a type with more information for the declaration of an argument: `latency=argument("u64", unit="ns")`.
 
-    `unit` and `doc` are for people. An "enum" has `names`, which are numbered from 0 unless a mapping gives the
-    numbers; these must fit into 32 bits, signed. A call gives a name or a number. A "json" has at most `limit` bytes
-    (4096); in place of a longer one, tracers get {"$truncated": its length, "head": its beginning}. Raises UsageError.
+    `unit` and `doc` are for people. A type with a "?" takes None too. An "enum" has `names`, which are numbered from 0
+    unless a mapping gives the numbers; these must fit into 32 bits, signed. A call gives a name or a number. A "json"
+    has at most `limit` bytes (4096); in place of a longer one, tracers get {"$truncated": its length, "head": its
+    beginning}. Raises UsageError.
     """
     what = f"an argument of type {type!r}"
     if not isinstance(type, str) or type not in DECLARABLE:
         raise _unknown_type(what, type)
-    if (type == "enum") != bool(names):
+    if (type in ("enum", "enum?")) != bool(names):
         raise UsageError(
             f"{what} {'needs' if type == 'enum' else 'cannot have'} names",
             hint='argument("enum", names=("new", "paid"))',
@@ -184,7 +185,19 @@ def is_type(kind: object) -> bool:
     """Return whether an argument can be declared with this as its type."""
     if isinstance(kind, str):
         return kind in DECLARABLE
-    return isinstance(kind, ArgumentSpec) or (isinstance(kind, type) and hasattr(kind, "__members__"))
+    return isinstance(kind, ArgumentSpec) or hasattr(_without_none(kind), "__members__")
+
+
+def _without_none(kind: Any) -> Any:
+    """Return X of X | None, and anything else as it is."""
+    parts = getattr(kind, "__args__", ()) if not isinstance(kind, type) else ()
+    others = [part for part in parts if part is not type(None)] if isinstance(parts, tuple) else []
+    return others[0] if len(others) == 1 < len(parts) else kind
+
+
+def optional(spec: ArgumentSpec) -> ArgumentSpec:
+    """Return the same argument with a type that takes None too."""
+    return spec if spec.type.endswith("?") or spec.type == "json" else spec._replace(type=f"{spec.type}?")
 
 
 def check_choice(what: str, value: object, choices: tuple[str, ...]) -> str:
@@ -197,6 +210,7 @@ def check_choice(what: str, value: object, choices: tuple[str, ...]) -> str:
 # Many probes have the same arguments, which are checked once. The keys are (name, type, name, type…) as declared.
 known_shapes: dict[object, Shape] = {}
 _MAX_SHAPES = 1024
+_TYPES = f"one of {', '.join(name for name in DECLARABLE if not name.endswith('?'))}"
 _TYPE_NUMBERS = {name: number for number, name in enumerate(DECLARABLE)}
 
 
@@ -221,7 +235,7 @@ def shape_of(what: str, arguments: Mapping[str, object]) -> Shape:
 
 
 def _converter(argument: ArgumentSpec) -> Converter:
-    if argument.type == "enum":
+    if argument.type in ("enum", "enum?"):
         return dict(argument.numbers or {})
     if argument.type == "json":
         from usdtkit.probes.encoding import json_encoder
@@ -246,14 +260,15 @@ def check_arguments(what: str, arguments: Mapping[str, object]) -> tuple[Argumen
         checked.append(spec)
     if operands > MAX_OPERANDS:
         raise UsageError(
-            f"{what} needs {operands} operands, at most {MAX_OPERANDS} are possible (bytes counts as two)",
+            f"{what} needs {operands} operands, at most {MAX_OPERANDS} are possible (bytes counts as two, as does a "
+            "number that may be None)",
             hint="split it into two probes that share an id",
         )
     return tuple(checked)
 
 
 def _spec(what: str, name: str, kind: object) -> ArgumentSpec:
-    if isinstance(kind, str) and kind in DECLARABLE and kind not in ("enum", "json"):
+    if isinstance(kind, str) and kind in DECLARABLE and kind not in ("enum", "enum?", "json"):
         return ArgumentSpec(name, kind)
     if kind == "json":
         return ArgumentSpec(name, "json", limit=DEFAULT_JSON_LIMIT)
@@ -261,7 +276,9 @@ def _spec(what: str, name: str, kind: object) -> ArgumentSpec:
         return kind._replace(name=name)
     if isinstance(kind, type) and isinstance(members := getattr(kind, "__members__", None), Mapping):
         return _of_enum(f"argument {name!r} of {what}", name, members)
-    if kind == "enum":
+    if (present := _without_none(kind)) is not kind:
+        return optional(_spec(what, name, present))
+    if kind in ("enum", "enum?"):
         raise UsageError(
             f"argument {name!r} of {what} is an enum without names",
             hint='argument("enum", names=("new", "paid")), or a subclass of enum.Enum',
@@ -308,4 +325,6 @@ def _is_integer(value: object) -> bool:
 
 
 def _unknown_type(what: str, kind: object) -> UsageError:
-    return UsageError(f"{what} has the unknown type {kind!r}", hint=f"one of {', '.join(DECLARABLE)}, or an enum.Enum")
+    return UsageError(
+        f"{what} has the unknown type {kind!r}", hint=f"{_TYPES}, or an enum.Enum; with ? it takes None too"
+    )

@@ -5,6 +5,7 @@ Input: the function that `Provider.define` decorates. Output: the name and decla
 
 from __future__ import annotations
 
+import types
 import typing
 from collections.abc import Callable
 from types import FunctionType
@@ -12,7 +13,7 @@ from typing import Any
 
 from usdtkit.argumenttypes import DECLARABLE
 from usdtkit.errors import UsageError
-from usdtkit.probes.declaration import ArgumentSpec
+from usdtkit.probes.declaration import ArgumentSpec, optional
 
 # The types of arguments for Python's own types.
 _BUILTIN: dict[object, str] = {int: "i64", float: "f64", bool: "bool", str: "str", bytes: "bytes", object: "json"}
@@ -57,6 +58,15 @@ def _type(what: str, name: str, annotations: _Resolved) -> object:
         hint = annotations[name]
     except Exception as error:
         raise UsageError(f"{what}: its annotation {raw!r} cannot be evaluated: {error}") from error
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        present = [each for each in typing.get_args(hint) if each is not type(None)]
+        if len(present) == 1:
+            return _optional(_declared(present[0]))
+    return _declared(hint)
+
+
+def _declared(hint: Any) -> Any:
+    """Return what an annotation that is no union declares."""
     if typing.get_origin(hint) is typing.Annotated:
         base, *metadata = typing.get_args(hint)
         for item in reversed(metadata):
@@ -64,3 +74,11 @@ def _type(what: str, name: str, annotations: _Resolved) -> object:
                 return item
         hint = base
     return _BUILTIN.get(hint, hint) if isinstance(hint, type) else hint
+
+
+def _optional(declared: Any) -> Any:
+    if isinstance(declared, ArgumentSpec):
+        return optional(declared)
+    if isinstance(declared, str) and f"{declared}?" in DECLARABLE:
+        return f"{declared}?"
+    return typing.Union[declared, None] if isinstance(declared, type) else declared  # noqa: UP007 made of a value

@@ -7,13 +7,18 @@ Type checkers read them as int, float or object. `signature` reads the annotatio
 from __future__ import annotations
 
 from enum import Enum
+from types import UnionType
 from typing import Annotated, Literal, Union
 
 from usdtkit.probes.declaration import ArgumentSpec
 
-TypeName = Literal["u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f32", "f64", "str", "bytes", "json"]
-ArgumentType = Union[TypeName, ArgumentSpec, type[Enum]]  # noqa: UP007 to be evaluated by CPython 3.10 too
-"""What an argument can be declared with: the name of a type, an `enum.Enum`, or what `argument` returns."""
+TypeName = Literal[
+    "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "bool", "f32", "f64", "str", "bytes", "json",
+    "u8?", "u16?", "u32?", "u64?", "i8?", "i16?", "i32?", "i64?", "bool?", "f32?", "f64?", "str?", "bytes?",
+]  # fmt: skip
+ArgumentType = Union[TypeName, ArgumentSpec, type[Enum], UnionType]  # noqa: UP007 to be evaluated by CPython 3.10 too
+"""What an argument can be declared with: the name of a type, an `enum.Enum` or that and None, or what `argument`
+returns."""
 Nop = Literal["safe", "fast"]
 OnError = Literal["raise", "drop"]
 Stability = Literal["", "private", "unstable", "evolving", "stable"]

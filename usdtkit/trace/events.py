@@ -31,8 +31,8 @@ _ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d", "prob
 class Columns:
     """Many events of one type, a sequence for each field: `columns["latency_ns"]`.
 
-    Numbers are memoryviews of 8-byte items, which numpy.asarray takes without a copy; strings are `Texts`; stacks and
-    `probe` are lists.
+    Numbers are memoryviews of 8-byte items, which numpy.asarray takes without a copy, with 0 in place of None. Strings
+    are `Texts`; stacks and `probe` are lists.
     """
 
     def __init__(self, fields: dict[str, Any]) -> None:
@@ -141,7 +141,8 @@ def _row_field(name: str, number: int) -> str:
 def _decoder(layout: Layout, stack: Callable[[int], Any] | None, row: RowType | None, number: int) -> _events.Decoder:
     fields = zip(layout.fields, layout.offsets, layout.capacities, strict=True)
     described = tuple(
-        (_CODES[field.kind], offset, field.size, size, _names(field, layout)) for field, offset, size in fields
+        (_CODES[field.kind], offset, 16 if field.optional else field.size, size, _names(field, layout))
+        for field, offset, size in fields
     )
     names = [field.name if row is None else _row_field(field.name, number) for field in layout.fields]
     return _events.Decoder((*HEADER, *names), described, Truncated, TruncatedBytes, stack)

@@ -97,7 +97,7 @@ class Planned:
 
     def to_json(self) -> dict[str, object]:
         """The site as a JSON object."""
-        arguments = [{"name": argument.name, "type": argument.type} for argument in self.arguments]
+        arguments = [{"name": argument.name, "type": argument.declared} for argument in self.arguments]
         return {**asdict(self), "arguments": arguments}
 
 
