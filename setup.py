@@ -1,6 +1,7 @@
 """Builds the compiled modules and the programs of the tools. All else about the package is in pyproject.toml."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from setuptools.command.build import build
 from distutils.command.build_scripts import build_scripts  # isort: skip  part of setuptools, which has no such command of its own
 
 BUNDLE = "usdtkit/bpf/shipped.bundle"
+PAGES = "https://github.com/usdtkit/usdtkit/blob/main"
 
 
 def sources(name):
@@ -21,13 +23,18 @@ def sources(name):
     return [str(native / f"{name}.c"), *sorted(map(str, native.glob(f"{name}_*.c")))]
 
 
-class build_programs(Command):
-    """With USDTKIT_PROGRAMS=1, compile the BPF programs of the tools into a bundle, which becomes part of the wheel.
+def description():
+    """README for a page that is elsewhere than the files that it links to."""
+    return re.sub(r"\]\((?!https?://)([^)]+)\)", rf"]({PAGES}/\1)", Path("README.md").read_text(encoding="utf-8"))
 
-    This needs bcc, the privilege to use it, and minutes of the processor. An application that only fires its probes
-    needs no program, so a plain build compiles none. A program that does not compile is named and left out, and the
-    build fails if none compiles. An editable install has no bundle: a checkout compiles the programs that it needs.
-    Programs that are in the cache that USDTKIT_CACHE names are not compiled again. Without that variable all are.
+
+class build_programs(Command):
+    """With USDTKIT_PROGRAMS=1, make the BPF programs of the tools, as a bundle that becomes part of the wheel.
+
+    A plain build makes none, because an application that only fires its probes needs no program, and a tool makes the
+    program that it needs in milliseconds. A program that cannot be made is named and left out, and the build fails if
+    none can. An editable install has no bundle. Programs that are in the cache that USDTKIT_CACHE names are taken from
+    there. See docs/bundle.md for programs that bcc compiles.
     """
 
     user_options: ClassVar = []
@@ -52,11 +59,11 @@ class build_programs(Command):
         code = f"import sys; sys.path[:0] = {paths!r}; from usdtkit.cli import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, "-I", "-B", "-c", code, "bundle", "--all", "-o", str(output)]
         with tempfile.TemporaryDirectory() as cache:
-            # Its output is not captured: it says which program is being compiled, a line each.
+            # Its output is not captured: it names each program.
             environment = {"USDTKIT_CACHE": cache, **os.environ}
             done = subprocess.run(command, cwd=cache, env=environment, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
-            raise SystemExit("USDTKIT_PROGRAMS=1, but the tools' programs cannot be compiled: see above")
+            raise SystemExit("USDTKIT_PROGRAMS=1, but the tools' programs cannot be made: see above")
 
     @staticmethod
     def wanted():
@@ -86,10 +93,12 @@ class build_command(build_scripts):
 # The same files in another directory are to give the same modules, although debug information names the directory.
 os.environ["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} -ffile-prefix-map={Path.cwd()}=."
 
-# After build_py and build_ext, because what they have built runs the compiler.
+# After build_py and build_ext, because what they have built makes the programs.
 build.sub_commands = [*build.sub_commands, ("build_programs", None)]
 
 setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
     cmdclass={"build_programs": build_programs, "build_scripts": build_command},
     cffi_modules=["native/build_shim.py:ffi"],
     ext_modules=[
