@@ -8,7 +8,6 @@ the rows that it has returned; a step of an iteration is a call. So the sum of `
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from usdtkit.instrument import redaction
@@ -96,7 +95,13 @@ def query(
     """Fire the two ends of a query. text(self, …) finds it and its parameters, rows(self, result) counts its rows."""
 
     def begin(self: Any, *args: Any, **keywords: Any) -> Done:
-        statement = cache(lambda: redaction.statement(*text(self, *args, **keywords)))
+        found: list[str] = []
+
+        def statement() -> str:
+            if not found:
+                found.append(redaction.statement(*text(self, *args, **keywords)))
+            return found[0]
+
         _start.lazy(lambda: (system, statement()))
         return lambda result, error, latency: _done.lazy(
             lambda: (system, statement(), -1 if error else rows(self, result), latency, error)
