@@ -5,13 +5,15 @@ import subprocess
 import sys
 import threading
 import traceback
-from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 from stubs import forget_providers
 
 from usdtkit import Provider, argument
 from usdtkit.testing import expect_probes, record_probes
+
+ROOT = Path(__file__).parents[2]
 
 
 class State(enum.Enum):
@@ -204,9 +206,11 @@ def test_the_plugin_of_pytest(tmp_path):
         "def test_wrong(usdtkit_probes):\n"
         "    usdtkit_probes.of('shop:oder')\n"
     )
-    # Other plugins are left out, because they take seconds to load; that pytest finds this one is metadata.
-    (found,) = [each for each in entry_points(group="pytest11") if each.name == "usdtkit"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", found.value, f"--rootdir={tmp_path}", tmp_path]
+    # Other plugins are left out, because they take seconds to load. That pytest finds this one is in the metadata, but
+    # not of a tree that is not installed.
+    plugin = "usdtkit.pytest_plugin"
+    assert f'[project.entry-points.pytest11]\nusdtkit = "{plugin}"\n' in (ROOT / "pyproject.toml").read_text()
+    command = [sys.executable, "-m", "pytest", "-q", "-p", plugin, f"--rootdir={tmp_path}", tmp_path]
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert "1 failed, 2 passed" in ran.stdout

@@ -73,7 +73,7 @@ class _Held:
     def __init__(self) -> None:
         self.links: dict[int, list[int]] = {}
         self._events: dict[tuple[str, int], list[int]] = {}
-        self._unnamed: dict[int, list[tuple[int, int]]] = {}
+        self._unnamed: dict[int, list[str]] = {}
         self._look()
 
     def _look(self) -> None:
@@ -98,8 +98,8 @@ class _Held:
             site = _perf_event(pid, int(descriptor))
             if site is not None:
                 self._events.setdefault(site, []).append(pid)
-        elif name == "/" and (identity := _identity(f"/proc/{pid}/fd/{descriptor}")) is not None:
-            self._unnamed.setdefault(pid, []).append(identity)
+        elif name == "/":
+            self._unnamed.setdefault(pid, []).append(f"/proc/{pid}/fd/{descriptor}")
 
     def tracers(self) -> list[Tracer]:
         """The perf events, of which the kernel does not say which process they are for."""
@@ -109,8 +109,12 @@ class _Held:
         ]
 
     def unnamed(self, pids: Iterable[int]) -> frozenset[tuple[int, int]]:
-        """Device and inode of the files without a path that these processes have open."""
-        return frozenset(identity for pid in pids for identity in self._unnamed.get(pid, ()))
+        """Device and inode of the files without a path that these processes have open.
+
+        Only tracers are asked, because the file system of anybody else's file may let whoever asks wait for ever.
+        """
+        identities = (_identity(path) for pid in pids for path in self._unnamed.get(pid, ()))
+        return frozenset(identity for identity in identities if identity is not None)
 
 
 def _identity(path: str) -> tuple[int, int] | None:
