@@ -1,9 +1,9 @@
 """Pack the compiled programs of tools into a file, for machines without a compiler.
 
-Run `usdtkit cache --add FILE` on the other machine, which then needs neither bcc nor LLVM to run these tools. A
-TOOL by its name alone packs every program that it is known to load. A command line, in quotes or after --line, packs
-the one program that it would load here; nothing is attached. Thresholds and texts to compare with are not part of a
-program.
+usdtkit makes the programs of its tools without a compiler. With USDTKIT_COMPILER=bcc on both machines, bcc makes them
+here, and the other machine needs neither bcc nor LLVM after `usdtkit cache --add FILE`. A TOOL by its name alone packs
+every program that it is known to load. A command line, in quotes or after --line, packs the one program that it would
+load here; nothing is attached. Thresholds and texts to compare with are not part of a program.
 
 examples:
   usdtkit bundle gethostlatency pamtrace -o tools.bundle

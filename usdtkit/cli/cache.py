@@ -1,9 +1,9 @@
 """Show, fill or clear the cache of compiled programs.
 
-A tool whose program is in the cache starts without a compiler. Entries are private to the user; the least recently used
-are removed when the cache becomes too large. --fill compiles the programs of all tools whose programs do not depend on
-what they trace, which takes minutes. --add adds the programs of a bundle (see `usdtkit bundle`). They will run in the
-kernel, so only add bundles that you trust.
+A tool whose program is in the cache starts sooner, and without bcc even if only bcc could make the program. Entries are
+private to the user; the least recently used are removed when the cache becomes too large. --fill makes the programs of
+all tools whose programs do not depend on what they trace. --add adds the programs of a bundle (see `usdtkit bundle`).
+They will run in the kernel, so only add bundles that you trust.
 
 examples:
   usdtkit cache
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit cache`."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--clear", action="store_true", help="remove all entries")
-    what.add_argument("--fill", action="store_true", help="compile the programs of all tools, a line each")
+    what.add_argument("--fill", action="store_true", help="make the programs of all tools, a line each")
     what.add_argument("--add", type=Path, metavar="FILE", help="add the programs of a bundle")
     parser.add_argument("--json", action="store_true", help="JSON Lines")
 
@@ -62,10 +62,10 @@ def add(path: Path) -> int:
 
 
 def fill() -> int:
-    """Compile the programs of all tools that are not there yet, and return how many there are."""
+    """Make the programs of all tools that are not there yet, and return how many there are."""
     from usdtkit.cli.bundle import compile_all, programs_of_tools
 
-    _refuse(cache.problem())  # before minutes of compiling
+    _refuse(cache.problem())  # before they are made, which bcc may take minutes for
     return _keep(dict(compile_all(programs_of_tools()).values()))
 
 
