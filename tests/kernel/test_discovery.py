@@ -607,7 +607,7 @@ def test_djangos_reloader(by_pid, django_project, spawn, wait_for_line, follow):
     def fire(times):
         assert urllib.request.urlopen(f"http://{address}/fires/{times}").read() == str(times).encode()
 
-    wait_for_line(server, "Starting development server", timeout=60)
+    wait_for_line(server, "development server at", timeout=60)
     fire(1)  # which loads the probe
     with trace.Session(pid=server.pid if by_pid else None, discover=True, follow=by_pid) as session:
         counts = session.usdt("djangoshop:order__placed").count("pid")
@@ -617,7 +617,7 @@ def test_djangos_reloader(by_pid, django_project, spawn, wait_for_line, follow):
         declaration.write_text(declaration.read_text().replace('number="u64"', 'number="u64", customer="str"'))
         views = django_project / "shop" / "views.py"
         views.write_text(views.read_text().replace("fired(number)", 'fired(number, "ada")'))
-        wait_for_line(server, "Starting development server", timeout=60)
+        wait_for_line(server, "development server at", timeout=60)
         fire(1)
         found(max(below(server.pid)))
         fire(997)

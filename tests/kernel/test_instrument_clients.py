@@ -128,13 +128,13 @@ async def no_response():
     global base
     for path in ("/slow", "/slow", "/hangup"):
         try:
-            await asked("POST", path, timeout=0.3)
+            await asked("POST", path, timeout=0.6)
         except Exception as error:
             seen["POST", path, "raised"] += 1
     if inspect.iscoroutinefunction(ask):
         for _ in range(2):
             task = asyncio.create_task(asked("GET", "/slow"))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.5)  # until the server has it
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             seen["GET", "/slow", "raised"] += 1
@@ -262,9 +262,8 @@ def test_a_client(client, server, refused, spawn, wait_for_line):
         session.start()
         process.stdin.write("\n")
         process.stdin.flush()
-        seen = Counter(
-            {tuple(key): count for *key, count in json.loads(wait_for_line(process, "seen").split(" ", 1)[1])}
-        )
+        told = wait_for_line(process, "seen", timeout=120).removeprefix("seen ")
+        seen = Counter({tuple(key): count for *key, count in json.loads(told)})
         events = list(session.drain())
         starts = started.read()
         summary = session.summary()
@@ -344,7 +343,7 @@ def test_a_client_behind_a_proxy(client, server, spawn, wait_for_line):
         session.start()
         process.stdin.write("\n")
         process.stdin.flush()
-        wait_for_line(process, "done")
+        wait_for_line(process, "done", timeout=60)
         events = [(event.host, event.port, event.path, event.status) for event in session.drain()]
     assert process.wait(20) == 0
     # requests has a tunnel before it begins the request.

@@ -16,7 +16,7 @@ from usdtkit import trace
 pytestmark = pytest.mark.machine
 
 ROOT = Path(__file__).parents[2]
-STARTED = "Starting development server"
+STARTED = "development server at"
 
 
 @pytest.fixture

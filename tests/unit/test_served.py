@@ -5,7 +5,7 @@ from wsgiref.util import FileWrapper
 
 import pytest
 
-from usdtkit.instrument import asgi, wsgi
+from usdtkit.instrument import asgi, routes, watcher, wsgi
 from usdtkit.testing import record_probes
 
 ENVIRON = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/shop", "PATH_INFO": "/order"}
@@ -135,3 +135,20 @@ def test_a_request_that_is_cancelled():
         with pytest.raises(asyncio.CancelledError):
             ask(application)
     assert done_of(fired, "asgi") == [("/order", 0, "CancelledError")]
+
+
+def test_a_function_that_two_interfaces_replace_is_its_own_again():
+    class Framework:
+        def resolve(self):
+            return 1
+
+    original = Framework.resolve
+    for_both = routes.Shared(watcher.replaced(Framework, "resolve", lambda resolve: lambda self: resolve(self) + 1))
+    for _ in range(3):  # wsgi and asgi come, and go in the same order
+        for_both(True)
+        for_both(True)
+        assert Framework().resolve() == 2
+        for_both(False)
+        assert Framework().resolve() == 2
+        for_both(False)
+        assert Framework.resolve is original

@@ -20,11 +20,32 @@ from usdtkit.probes.drops import ask
 from usdtkit.probes.provider import Probe
 
 
+class Shared:
+    """Turns something on for the first of those who want it, and off after the last.
+
+    If each of them replaced the same function, the one that ends first could not be taken out below the other.
+    """
+
+    def __init__(self, turn: Callable[[bool], object]) -> None:
+        self._turn = turn
+        self._users = 0
+
+    def __call__(self, on: bool) -> None:
+        """Say that one more wants it, or one fewer."""
+        self._users += 1 if on else -1
+        if self._users == (1 if on else 0):
+            self._turn(on)
+
+
+_shared: dict[tuple[Any, str], Shared] = {}
+
+
 def follow(integration: str, *probes: Probe[...]) -> None:
     """Note the routes and exceptions of the frameworks that this process has or will have imported."""
 
     def replace(place: Any, name: str, make: Callable[[Any], Any]) -> Iterator[str]:
-        watcher.watch(watcher.replaced(place, name, make), *probes)
+        turn = _shared.setdefault((place, name), Shared(watcher.replaced(place, name, make)))
+        watcher.watch(turn, *probes)
         yield name
 
     def wrap(library: str, name: str, make: Callable[[Any], Any], cls: str = "") -> None:
