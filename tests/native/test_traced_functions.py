@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from compiled import run_sanitised
+from stubs import recorded
 
 from usdtkit import Provider
 from usdtkit.testing import record_probes
@@ -549,3 +550,44 @@ def test_under_address_and_undefined_behaviour_sanitisers(tmp_path):
     (tmp_path / "spans").mkdir()
     run_sanitised(tmp_path / "here", "probe", __file__, "not sanitisers and not recursion and not behave")
     run_sanitised(tmp_path / "spans", "probe", SPANS, "not references")
+
+
+def test_deep_in_a_recursion_it_goes_on_as_without_a_tracer():
+    """Where the caller has just enough room for itself, also with values that are read by Python code."""
+
+    def deepest(call):
+        def deep(left):
+            if left:
+                return deep(left - 1)
+            return call()
+
+        return next(depth for depth in range(sys.getrecursionlimit(), 0, -1) if _went_on(deep, depth))
+
+    @shop.traced(name="deep", arguments={"card": "u64"})
+    def pay(card):
+        return "went on"
+
+    def block():
+        with span(7), shop.span("deep_block", card=7):
+            return "went on"
+
+    span = shop.define_span("deep_block", card="u64")
+    calls = [lambda: pay(7), block]
+    shop.load()
+    untraced = [deepest(call) for call in calls]
+    ends = [probe for each in (span, pay.__usdtkit_span__) for probe in (each.start, each.done)]
+    with contextlib.ExitStack() as stack:
+        seen = [stack.enter_context(recorded(probe, lambda *operands: operands[0])) for probe in ends]
+        assert [deepest(call) for call in calls] == untraced
+        for numbers in seen:
+            numbers.clear()
+        assert [call() for call in calls] == ["went on"] * 2
+    assert len(seen[0]) == 2 and seen[0] == seen[1][::-1]
+    assert len(seen[2]) == 1 and seen[2] == seen[3]
+
+
+def _went_on(deep, depth):
+    try:
+        return deep(depth) == "went on"
+    except RecursionError:
+        return False
