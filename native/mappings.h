@@ -51,7 +51,8 @@ void usdtkit_mappings_forget(usdtkit_mappings *stream, const struct usdtkit_file
 /* A file each of whose mappings is told from now on, whatever its generation. */
 int usdtkit_mappings_watch(usdtkit_mappings *stream, const struct usdtkit_file_key *file);
 
-/* From now on tell only of this process and of those given before, and of the processes that they start. */
+/* From now on tell only of this process and of those given before; and of the processes that they start, if the kinds of
+ * news have USDTKIT_FORK or USDTKIT_EXIT. */
 int usdtkit_mappings_only(usdtkit_mappings *stream, uint32_t pid);
 
 /* What has come since the last call: the bytes of all news, which stay until the next call. `lost` is the number of

@@ -120,7 +120,8 @@ class MappingStream:
         check(lib.usdtkit_mappings_watch(self._stream, [(*identity, 0)]), "watching a file")
 
     def follow(self, pid: int) -> None:
-        """Tell only of this process, of those that were given before, and of those that they start from now on."""
+        """Tell only of this process and of those that were given before; where FORK or EXIT are among the kinds, also
+        of those that they start from now on."""
         check(lib.usdtkit_mappings_only(self._stream, pid), "following a process")
 
     def know(self, identity: Identity, generation: int) -> None:

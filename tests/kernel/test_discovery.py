@@ -180,11 +180,12 @@ for line in sys.stdin:
 """
 
 
-def test_a_span_that_makes_its_file_at_first_use(run_python, wait_for_line, follow):
+@pytest.mark.parametrize("by_pid", [False, True])
+def test_a_span_that_makes_its_file_at_first_use(by_pid, run_python, wait_for_line, follow):
     process = run_python(SPANS.format(makes='with provider.span("pay", number=0): pass'))
     wait_for_line(process, "loaded")
     events = []
-    with trace.Session(discover=True) as session:
+    with trace.Session(pid=process.pid if by_pid else None, discover=True) as session:
         session.usdt("spanned:*").emit("number")
         found = follow(session)
         process.stdin.write("\n")

@@ -66,9 +66,12 @@ class Discovery:
         attached: Iterable[OpenFile],
         pids: Sequence[int],
         remark: Callable[[str], object],
+        *,
+        follows: bool,
     ) -> None:
-        """`attached`: the files that are attached to already. `pids`: the processes whose files and children are
-        followed; none means everything. `remark` is told what is found, in the thread. PrivilegeError."""
+        """`attached`: the files that are attached to already. `pids`: the processes whose files are looked at, and if
+        it `follows` them, those of their children; none means everything. `remark` is told what is found, in the
+        thread. PrivilegeError."""
         self._attaching, self._later, self._remark = attaching, later, remark
         self._pids = tuple(pids)
         self._known = {file.version for file in attached}  # files that were looked at
@@ -86,7 +89,8 @@ class Discovery:
         """Records of mappings that were lost; everything was looked at once more then."""
         self._stop, self._over = os.eventfd(0, os.EFD_CLOEXEC), _thread.allocate_lock()
         self._closing = ExitStack()
-        kinds = NEW_FILE | (FORK | EXIT if pids else 0)
+        self._follows = follows
+        kinds = NEW_FILE | (FORK | EXIT if follows else 0)
         self._stream = MappingStream(kinds)
         self._closing.callback(self._stream.close)
         for pid in pids:
@@ -130,11 +134,11 @@ class Discovery:
                 poller.register(self._stream.fileno(), select.EPOLLIN)
                 if not self._pids:  # whose files were searched just now
                     self._look_around()
-                pause = CHILDREN_S if self._pids else BUSY_S
+                pause = CHILDREN_S if self._follows else BUSY_S
                 while not any(descriptor == self._stop for descriptor, _ in poller.poll(pause)):
                     is_busy = self._tick()
                     is_young = time.monotonic() - began < YOUNG_S
-                    pause = CHILDREN_S if self._pids else BUSY_S if is_busy or is_young else CALM_S
+                    pause = CHILDREN_S if self._follows else BUSY_S if is_busy or is_young else CALM_S
         except UsdtkitError as error:
             self._remark(f"what starts from now on is not traced: {error.message}")
         finally:

@@ -157,9 +157,9 @@ class Running:
         """What follows files and processes that come later, listening from now on."""
         from usdtkit.trace.discovery import Discovery  # lazy: sessions of given processes discover nothing
 
-        pids = self._pids if self._settings.follows else ()
+        later, follows = self._blueprint.later(), self._settings.follows
         try:
-            return Discovery(self, self._blueprint.later(), self._sites, pids, self._remark)
+            return Discovery(self, later, self._sites, self._pids, self._remark, follows=follows)
         except UsdtkitError as error:
             self._remark(f"what starts from now on is not traced: {error.message}")
             return None

@@ -50,9 +50,9 @@ class Session(Reading, Definition):
     instructions that leave the function; "sites" always uses the latter, "probes" always return probes.
 
     `discover`: attach also to what starts while the session runs, within a fifth of a second: files of other versions,
-    copies in other containers, files that are made later. The summary says from how many files and processes hits came.
-    `follow`: with `pid`, trace also what these processes have started and will start. The children of a `command` are
-    always followed. A session ends with the processes that it was given.
+    copies in other containers, files that are made later; with `pid`, what these processes map later. The summary says
+    from how many files and processes hits came. `follow`: with `pid`, trace also what these processes have started and
+    will start. The children of a `command` are always followed. A session ends with the processes that it was given.
 
     `offline`: nothing on this machine is inspected or started. Sources come from `usdtkit.signatures`, and the first
     `lacking` searches find nothing. Such a session is only good for its `program().text`.
@@ -91,7 +91,7 @@ class Session(Reading, Definition):
         )
         keeps = drop_privileges is False  # those that attaching takes
         follows = keeps and ((follow and pid is not None) or command is not None)
-        discovers = follows or (keeps and discover and pid is None)
+        discovers = follows or (keeps and discover)
         self._settings = Settings(ring_size, capacity, method, ordered, discovers, follows)
         self._new_user = None
         if drop_privileges is not False:
