@@ -69,19 +69,29 @@ def test_a_recipe(framework, directory, spawn, wait_for_line):
     pid = worker_of(service)
     for block in traces:
         command, expected = block.removeprefix("# ").split("\n", 1)
-        tracer = spawn(words_of(command, port, pid), stderr=subprocess.PIPE)
-        read_until(tracer, "Tracing", stream="stderr", timeout=60)
-        time.sleep(0.3)  # until the service has looked who traces it, which it does 20 times a second
-        for each in requests.splitlines():
-            subprocess.run(
-                ["curl", "-s", "-o", "/dev/null", *shlex.split(each.replace("8000", str(port)))[1:]], check=True
-            )
-        # An event arrives after its response. What it prints is complete once it is told to end.
-        time.sleep(0.2)
-        tracer.send_signal(signal.SIGINT)
-        output, messages = tracer.communicate(timeout=60)
-        assert tracer.returncode == 0, messages
-        assert sorted(shape_of(output)) == sorted(shape_of(expected)), command
+        shown = sorted(shape_of(expected))
+        for _ in range(
+            4
+        ):  # a busy machine is late with its hooks, or slow with a request that is none of the slow ones
+            output = traced(spawn, words_of(command, port, pid), requests.replace("8000", str(port)))
+            if (seen := sorted(shape_of(output))) == shown:
+                break
+        assert seen == shown, command
+
+
+def traced(spawn, command, requests):
+    """What the command prints of these requests."""
+    tracer = spawn(command, stderr=subprocess.PIPE)
+    read_until(tracer, "Tracing", stream="stderr", timeout=60)
+    time.sleep(0.3)  # until the service has looked who traces it, which it does 20 times a second
+    for each in requests.splitlines():
+        curl, *words = shlex.split(each)
+        subprocess.run([curl, "-s", "-o", "/dev/null", *words], check=True)
+    time.sleep(0.2)  # a request ends just after its response
+    tracer.send_signal(signal.SIGINT)
+    output, messages = tracer.communicate(timeout=60)
+    assert tracer.returncode == 0, messages
+    return output
 
 
 def wait_until_up(service, log, text, timeout=60):
