@@ -21,7 +21,6 @@ pytestmark = pytest.mark.machine
 ROOT = Path(__file__).parents[2]
 APPS = ROOT / "tests" / "programs" / "web_apps"
 REQUESTS, CLIENTS, GONE = 2000, 8, 3
-WARMS_UP = "/fails/0"
 # Of each framework: a request to a mounted application, and what is declared.
 FLASK = "/mounted/item/", "/{}/<int:number>", "/mounted/item/<int:number>"
 STARLETTE = "/mounted/item/", "/{}/{{number:int}}", "/mounted/item/{number:int}"
@@ -108,20 +107,23 @@ def go_away(address):
     connection.close()
 
 
-def wait_until_hooked(session, address, workers):
-    """Ask until every worker knows which exception is behind a 500, which it does as soon as its hooks are set."""
+def wait_until_hooked(session, address, workers, mounted, route):
+    """Ask until every worker knows the exception behind a 500, and a route that is mounted. Returns what was asked."""
+    paths = {"/fails/0", f"{mounted}0"}
     hooked = set()
 
     def note(event):
-        if event.error:
-            hooked.add(event.pid)
+        if event.error or event.route == route:
+            hooked.add((event.pid, event.path))
 
-    while len(hooked) < workers:
-        connection = unix_connection(address)
-        connection.request("GET", WARMS_UP)
-        connection.getresponse().read()
-        connection.close()
+    while len(hooked) < workers * len(paths):
+        for path in paths:
+            connection = unix_connection(address)
+            connection.request("GET", path)
+            connection.getresponse().read()
+            connection.close()
         session.poll(note, timeout=5)
+    return paths
 
 
 @pytest.fixture
@@ -162,18 +164,18 @@ def test_a_server_and_a_framework(server, serve):
         done = session.usdt(f"{provider}:request__done", path=path)
         done.emit("method", "path", "route", "status", "latency_ns", "error")
         session.start()
-        wait_until_hooked(session, address, times)
+        before = wait_until_hooked(session, address, times, mounted, route_of_mounted)
         asked = load(address, mounted, REQUESTS)
         for _ in range(GONE):
             go_away(address)
         events = []
         # A request ends on the server just after its client has the answer, or much later if that has gone away.
         for event in session:
-            if event.path != WARMS_UP:
+            if event.path not in before:
                 events.append(event)
             if len(events) == REQUESTS + GONE:
                 break
-        starts = {path: count for (path,), count in started.read().items() if path != WARMS_UP}
+        starts = {path: count for (path,), count in started.read().items() if path not in before}
         summary = session.summary()
     assert (summary.lost, summary.rejected) == (0, 0)
     gone = [event for event in events if event.path == "/slow/500"]

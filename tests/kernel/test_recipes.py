@@ -70,9 +70,7 @@ def test_a_recipe(framework, directory, spawn, wait_for_line):
     for block in traces:
         command, expected = block.removeprefix("# ").split("\n", 1)
         shown = sorted(shape_of(expected))
-        for _ in range(
-            4
-        ):  # a busy machine is late with its hooks, or slow with a request that is none of the slow ones
+        for _ in range(4):  # a busy machine is late with hooks, or slow with a request that should not be
             output = traced(spawn, words_of(command, port, pid), requests.replace("8000", str(port)))
             if (seen := sorted(shape_of(output))) == shown:
                 break
