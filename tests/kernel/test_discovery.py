@@ -707,3 +707,38 @@ def test_a_file_of_another_user_that_strangers_map(service, run_python, wait_for
                 if uid == 12345
                 else [f"found {file} (belongs to nobody (uid 65534)), which process {process.pid} maps"]
             )
+
+
+TLS = """
+#include <sys/types.h>
+__attribute__((noinline)) int SSL_read(void *ssl, char *to, int size) {
+  for (int n = 0; n < size; n++) to[n] = 'a';
+  __asm__ volatile("" : : "r"(ssl) : "memory");
+  return size;
+}
+"""
+READS = """
+import ctypes, sys
+library = ctypes.CDLL(sys.argv[1])
+print("loaded", flush=True)
+sys.stdin.readline()
+for _ in range(97):
+    library.SSL_read(None, ctypes.create_string_buffer(16), 13)
+print("read", flush=True)
+"""
+
+
+def test_a_tool_finds_another_copy_of_a_library(compile_c, run_python, spawn, wait_for_line, tmp_path):
+    built = compile_c(TLS, "-shared", "-fPIC", "-O1", "-Wl,-soname,libssl.so.3")
+    tracer = start_tracing(spawn, "sslsniff", "--json")
+    library = Path(shutil.copy(built, tmp_path / "libssl.so.3"))
+    process = run_python(READS, str(library))
+    wait_for_line(process, "loaded")
+    read_until(tracer, f"which process {process.pid} maps", "stderr")
+    process.stdin.write("\n")
+    process.stdin.flush()
+    wait_for_line(process, "read")
+    _, rows, summary = json_lines(stop_tracing(tracer)[0])
+    own = [row for row in rows if row["pid"] == process.pid]
+    assert [(row["library"], row["function"], row["length"]) for row in own] == [("openssl", "READ/RECV", 13)] * 97
+    assert summary["lost"] == 0

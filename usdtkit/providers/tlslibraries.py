@@ -14,7 +14,7 @@ from usdtkit import targets
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Function, UserPlace
 from usdtkit.records import NamedTuple
-from usdtkit.trace import Resolved, Session, uprobe
+from usdtkit.trace import Resolved, Session, Sought, uprobe
 
 Names = tuple[str, ...]
 
@@ -187,4 +187,11 @@ def together(files: Sequence[LibraryFile], choose: Callable[[Library, Set[str]],
         names = choose(library, {function.name for function in functions})
         if matching := [function for function in functions if function.name in names]:
             places += uprobe(matching[0].path, *names).of(matching).user_places
-    return Resolved("the functions of TLS libraries", "entry", (), tuple(places))
+    # In files that come later they are found by the libraries' names.
+    specs = [
+        uprobe(file, *names)
+        for library in dict.fromkeys(library for library, _ in files)
+        for file in dict.fromkeys((library.file, library.handshake_file))
+        if (names := choose(library, set()))
+    ]
+    return Resolved("the functions of TLS libraries", "entry", (), tuple(places), sought=Sought(specs))
