@@ -215,6 +215,10 @@ static PyGetSetDef traced_getset[] = {
     {"__closure__", of_function, NULL, NULL, "__closure__"},
     {"__globals__", of_function, NULL, NULL, "__globals__"},
     {"__builtins__", of_function, NULL, NULL, "__builtins__"},
+#if PY_VERSION_HEX >= 0x030e0000
+    /* Until then functools.update_wrapper sets it. Now it sets __annotate__, from which a function makes this. */
+    {"__annotations__", of_function, NULL, NULL, "__annotations__"},
+#endif
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -21,7 +21,7 @@ def build(folder, name, *flags):
     ignored = shutil.ignore_patterns(f"_{name}.*", "__pycache__", "tools")
     shutil.copytree(ROOT / "usdtkit", folder / "usdtkit", ignore=ignored)
     module = folder / "usdtkit" / f"_{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
-    include = sysconfig.get_config_var("INCLUDEPY")
+    include = sysconfig.get_path("include")
     command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-isystem", include, *flags]
     done = subprocess.run([*command, *sources(name), "-o", module], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

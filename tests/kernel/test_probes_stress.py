@@ -177,6 +177,9 @@ for thread in threads:
     thread.join()
 interpreters.destroy(each[0])
 exec(FIRE)
+if sys.version_info >= (3, 14):
+    for one in each[1:]:
+        interpreters.destroy(one)  # it warns of those that remain
 """
 
 
