@@ -16,15 +16,8 @@ SLEEPABLE = 1 << 4  # a program's flag: it may wait for a page
 ATTACH_TYPE_NONE, ATTACH_TYPE_ITERATOR, ATTACH_TYPE_UPROBE_MULTI, ATTACH_TYPE_UPROBE_SESSION = 0, 28, 48, 57
 
 # Helper functions that a program can call.
-MAP_LOOKUP, MAP_UPDATE, SEND_SIGNAL, SEQ_WRITE, COPY_FROM_USER, GET_FUNC_IP, GET_ATTACH_COOKIE = (
-    1,
-    2,
-    109,
-    127,
-    148,
-    173,
-    174,
-)
+MAP_LOOKUP, MAP_UPDATE, TAIL_CALL, SEND_SIGNAL, SEQ_WRITE = 1, 2, 12, 109, 127
+COPY_FROM_USER, GET_FUNC_IP, GET_ATTACH_COOKIE = 148, 173, 174
 
 # Opcodes, of 64-bit operations where the name does not say otherwise.
 LOAD_IMMEDIATE, LOAD, LOAD32, STORE, STORE32, STORE_IMMEDIATE, ATOMIC_ADD = 0x18, 0x79, 0x61, 0x7B, 0x63, 0x7A, 0xDB

@@ -24,8 +24,10 @@ from usdtkit.bpf.uapi import (
     ATTACH_TYPE_UPROBE_SESSION,
     CALL,
     COPY_FROM_USER,
+    EXIT,
     GET_ATTACH_COOKIE,
     INSTRUCTION,
+    JUMP_IF_ZERO,
     LOAD_IMMEDIATE,
     MAP_ARRAY,
     MAP_HASH,
@@ -39,6 +41,8 @@ from usdtkit.bpf.uapi import (
     PROG_TYPE_TRACING,
     PSEUDO_MAP_FD,
     SLEEPABLE,
+    TAIL_CALL,
+    assemble,
 )
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
 from usdtkit.kernel.dispatcher import dispatcher
@@ -46,6 +50,18 @@ from usdtkit.kernel.features import sleepable, try_map
 from usdtkit.kernel.maps import Map
 
 PARAMETER_MAGIC = 0x75736474
+# Since Linux 6.13, a program whose stack has 64 bytes or more gets one that belongs to the processor, and no longer a
+# part of the thread's. For uprobes this is a fault of the kernel: a thread can be preempted within a program, or wait
+# for a page there, and the next one that runs it on the same processor then overwrites its stack. A pointer that was
+# kept there leads anywhere, and the kernel ends the traced thread. Programs with a tail call get no such stack. So each
+# begins with one that is never reached, which the verifier sees, and removes when it has decided about the stack.
+ON_OWN_STACK = assemble(
+    (MOVE_IMMEDIATE, 0, 0, 0),
+    (JUMP_IF_ZERO, 0, 3, 0),
+    (CALL, 0, 0, TAIL_CALL),
+    (MOVE_IMMEDIATE, 0, 0, 0),
+    (EXIT, 0, 0, 0),
+)
 LOG_SIZE = (1 << 24) - 1  # the most that every kernel accepts; the reason is at the end, which a smaller log cuts off
 SLEEPABLE_MAPS = {MAP_HASH, MAP_LRU_HASH, MAP_ARRAY, MAP_PERCPU_HASH, MAP_PERCPU_ARRAY, MAP_RINGBUF}
 
@@ -214,6 +230,8 @@ def _try_load(
     log: object = ffi.NULL,
 ) -> int:
     """A program's descriptor, or a negative errno; with `log`, the verifier writes to its LOG_SIZE bytes."""
+    if type == PROG_TYPE_KPROBE:
+        code = ON_OWN_STACK + code
     what = (type, code, len(code) // 8, flags, attach_type, kernel_type)
     return int(lib.usdtkit_prog_load(*what, name.encode(), log, LOG_SIZE if log else 0))
 
