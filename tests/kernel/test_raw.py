@@ -159,4 +159,4 @@ def test_strings_that_lie_nowhere(declare):
         probe(0)
         probe(ctypes.addressof(content))
         assert [event[4:] for event in session.drain()] == [(None, 0), ("somewhere", ord("s"))]
-        assert session.summary().unreadable == 2
+        assert session.summary().unreadable == 1  # the number: a NULL pointer has no text, which is no failure

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Protocol
 
-from usdtkit.directories import provider_directories
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsdtkitError
 from usdtkit.files import OpenFile
@@ -317,6 +316,10 @@ def _is_trusted(file: OpenFile, pid: int) -> bool:
     process of that user, of root or of ours maps it; see `targets.everything`."""
     directory = file.path.rpartition("/")[0]
     owner = stranger(file.path) if stranger(directory) is None else stranger(directory)
-    if owner is None or directory not in map(str, provider_directories()):
+    if owner is None:
+        return True
+    from usdtkit.directories import provider_directories  # lazy: it imports pathlib, and strangers' files are rare
+
+    if directory not in map(str, provider_directories()):
         return True
     return user_of(pid) in (owner, 0, os.geteuid())
