@@ -7,16 +7,13 @@ import sys
 from functools import cache
 
 from jsonschema import Draft202012Validator
-from processes import among_own_mounts, read_until
+from processes import among_own_mounts, as_user, read_until
 
 from usdtkit.cli.schema import of_name, shared
 
 USDTKIT = [sys.executable, "-m", "usdtkit"]
 # A user without any privilege, except to read the tree under test wherever it is.
-NOBODY = [
-    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
-    *(f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")),
-]
+NOBODY = as_user(65534)
 # bcc hidden from one process and its children.
 # With BY_BCC, nothing is translated, so that every program that is not in the cache needs bcc.
 BY_BCC = {"USDTKIT_COMPILER": "bcc"}

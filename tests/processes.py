@@ -24,6 +24,14 @@ def among_own_mounts(script):
     return ["unshare", "--mount", "--propagation", "unchanged", "sh", "-ec", private + script]
 
 
+def as_user(uid):
+    """The beginning of a command that runs it as another user. It may read everything, because this checkout and its
+    Python may be closed to others."""
+    kept = "-all,+dac_read_search"
+    capabilities = [f"--inh-caps={kept}", f"--bounding-set={kept}", f"--ambient-caps={kept}"]
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *capabilities]
+
+
 def end(process, patience=10):
     """SIGTERM to a process that leads its own session, SIGKILL to what is left of its group, and its pipes closed."""
     if process.poll() is None:

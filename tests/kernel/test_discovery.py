@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from commandline import USDTKIT, json_lines, start_tracing, stop_tracing, usdtkit
 from conftest import Stepper
-from processes import among_own_mounts, read_until
+from processes import among_own_mounts, as_user, read_until
 
 from usdtkit import trace
 from usdtkit.processes import below
@@ -162,7 +162,7 @@ def test_another_users_copy(service, tmp_path):
     with trace.Session(discover=True) as session:
         session.usdt("shared:order").emit("number")
         session.start()
-        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        user = as_user(65534)
         other = service("shared", prefix=user, env={"USDTKIT_DIR": str(theirs)})
         other(997)()
         ours(499)()
@@ -691,7 +691,7 @@ def test_a_file_of_another_user_that_strangers_map(service, run_python, wait_for
     theirs.mkdir()
     os.chown(theirs, 65534, 65534)
     open_to_all(theirs)
-    owner = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    owner = as_user(65534)
     service("distrusted", NEW, prefix=owner, env={"USDTKIT_DIR": str(theirs)}).process.kill()
     (file,) = theirs.glob("distrusted-*.so")
     service("distrusted")
@@ -703,7 +703,7 @@ def test_a_file_of_another_user_that_strangers_map(service, run_python, wait_for
         session.on_remark = remarks.append
         session.start()
         for uid in (12345, 65534):
-            user = ["setpriv", f"--reuid={uid}", "--clear-groups"]
+            user = as_user(uid)
             process = run_python(maps, str(file), prefix=user)
             wait_for_line(process, "mapped")
             deadline = time.monotonic() + (1 if uid == 12345 else 20)

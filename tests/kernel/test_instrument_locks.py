@@ -70,8 +70,10 @@ def blocked():
         number, *arguments = file.read().split()
     return arguments[0] if number in ("202", "98") and int(arguments[3], 16) == 0 else ""
 def until_blocked(before=""):
-    deadline = time.monotonic() + (0.05 if before else 20)
-    while blocked() in ("", before) and time.monotonic() < deadline:
+    "For several looks, because the main thread may also wait for a moment for a lock of the interpreter's."
+    deadline, looks = time.monotonic() + (0.05 if before else 20), 0
+    while looks < 5 and time.monotonic() < deadline:
+        looks = 0 if blocked() in ("", before) else looks + 1
         time.sleep(0.001)
 def held(lock):
     "A thread that holds the lock until the main thread waits for it."

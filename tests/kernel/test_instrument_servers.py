@@ -126,6 +126,12 @@ def wait_until_hooked(session, address, workers, mounted, route):
     return paths
 
 
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path, monkeypatch):
+    """One for the files of probes: other tests leave other versions of these providers in the one that all share."""
+    monkeypatch.setenv("USDTKIT_DIR", str(tmp_path / "probes"))
+
+
 @pytest.fixture
 def serve(spawn, tmp_path, wait_for_line, request):
     """serve(command, up, times) -> the address of a server with probes, run in the directory of its app."""

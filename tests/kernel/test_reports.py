@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from commandline import NOBODY, assert_described, assert_explained, usdtkit
+from processes import among_own_mounts
 
 from usdtkit import trace
 from usdtkit.kernel.attach.links import METHODS
@@ -87,7 +88,7 @@ with trace.Session(method=sys.argv[1]) as session:
     print(found.path, found.holders == (os.getpid(),))
 """
     script = 'mount -t tmpfs none /mnt; USDTKIT_DIR=/mnt/probes exec "$@"'
-    command = ["unshare", "--mount", "sh", "-ec", script, "sh", sys.executable, "-c", source, method]
+    command = [*among_own_mounts(script), "sh", sys.executable, "-c", source, method]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "/ True\n"), done.stderr
 
@@ -161,7 +162,8 @@ def test_a_user_without_privileges_sees_the_own_processes(service, tmp_path):
 
 
 def test_a_container(spawn, wait_for_line, run_python):
-    prefix = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    own_mounts = among_own_mounts('mount -t proc proc /proc; exec "$@"')
+    prefix = [own_mounts[0], "--pid", "--fork", "--kill-child", *own_mounts[1:], "sh"]
     process = run_python(SERVICE, prefix=prefix, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     wait_for_line(process, "ready")
     (pid,) = below(process.pid)

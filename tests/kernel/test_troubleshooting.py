@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commandline import usdtkit
+from processes import among_own_mounts
 
 from usdtkit.processes import below
 
@@ -98,7 +99,7 @@ def test_a_program_with_its_own_probes_of_this_name(service):
 def test_a_file_in_memory_only(service):
     script = 'mount -t tmpfs -o noexec none /run; mount -t tmpfs -o noexec none /var; exec "$@"'
     environment = {"USDTKIT_DIR": "/run/own", "XDG_RUNTIME_DIR": "", "CACHE_DIRECTORY": "", "HOME": "/run/home"}
-    elsewhere = ["unshare", "--mount", "sh", "-ec", script, "sh"]
+    elsewhere = [*among_own_mounts(script), "sh"]
     process = service("trouble.load()", prefix=elsewhere, env=environment)
     listed = usdtkit("list", "-p", process.pid, "trouble:*")
     assert listed.stdout.startswith("trouble:order /proc/")

@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from commandline import NOBODY
 from stubs import forget_providers
 
 from usdtkit import Provider, argument
@@ -181,7 +182,7 @@ server.shutdown()
 def test_integrations_are_recorded(user, tmp_path):
     """Also without privileges, and where no directory can hold the files of the probes."""
     environment = os.environ | {"USDTKIT_DIR": str(tmp_path / "none" / "such"), "PYTHONWARNINGS": "ignore"}
-    prefix = ["setpriv", "--reuid=65534", "--clear-groups"] if user == "nobody" and os.geteuid() == 0 else []
+    prefix = NOBODY if user == "nobody" and os.geteuid() == 0 else []
     ran = subprocess.run(
         [*prefix, sys.executable, "-c", INTEGRATIONS], env=environment, capture_output=True, text=True, timeout=60
     )
