@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.errors import PrivilegeError, UsdtkitError
@@ -57,7 +58,7 @@ class Tracer(NamedTuple):
         if offset not in self.offsets or self.pid not in (0, pid):
             return False
         if self.path != "/":
-            return os.path.basename(path) == os.path.basename(self.path)  # noqa: PTH119
+            return _name(path) == os.path.basename(self.path)  # noqa: PTH119
         return _identity(path) in self.unnamed
 
 
@@ -115,6 +116,14 @@ class _Held:
         """
         identities = (_identity(path) for pid in pids for path in self._unnamed.get(pid, ()))
         return frozenset(identity for identity in identities if identity is not None)
+
+
+def _name(path: str) -> str:
+    """The name of a file, also of one that was opened by a link of /proc that a mapping is called by."""
+    if "/map_files/" in path:
+        with suppress(OSError):  # it has been unmapped
+            path = os.readlink(path)
+    return os.path.basename(path)  # noqa: PTH119
 
 
 def _identity(path: str) -> tuple[int, int] | None:
