@@ -63,8 +63,11 @@ def test_by_database_user_and_kind(postgres, spawn):
     postgres.query("create database shop", "create role ada superuser login")
 
     def work():
-        postgres.query(*["select 1"] * 31, database="shop")
-        postgres.query(*["create temp table a (b int)", "insert into a values (1)", "select b from a"], user="ada")
+        # The connections last a moment longer, because who is connected is asked of the process.
+        stay = r"\! sleep 0.5"
+        statements = ["create temp table a (b int)", "insert into a values (1)", "select b from a"]
+        postgres.query(*["select 1"] * 31, stay, database="shop")
+        postgres.query(*statements, stay, user="ada")
 
     expected = {
         "database": {"shop": 31, "postgres": 3},
