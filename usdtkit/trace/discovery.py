@@ -210,23 +210,31 @@ class Discovery:
         except UsdtkitError:
             return
         for file in files:
-            if file.version in self._known:
-                continue
-            self._known.add(file.version)
-            try:
-                found = self._search(file, mapping.name)
-            except (ElfError, NotFoundError, PrivilegeError):  # no ELF file, or damaged
-                continue
-            if found.places and not _is_trusted(file, pid):  # the next process that maps it may be its owner's
-                self._known.discard(file.version)
-                if news is not None:
-                    self._stream.forget(news)
-            elif found.places and not (len(files) == 1 and self._is_attached(pid, mapping, file)):
-                self._attach(found, file, pid)
+            if not self._look_into(file, mapping.name, pid, mapping if len(files) == 1 else None) and news is not None:
+                self._stream.forget(news)
 
-    def _search(self, file: OpenFile, name: str) -> Found:
-        with Image(file.path, file) as image:
-            return self._later.search(Wanted(image, name))
+    def _look_into(self, file: OpenFile, name: str, pid: int, mapping: Mapping | None = None) -> bool:
+        """Attach to what is sought in a file, unless it was looked into before.
+
+        With the only `mapping` that may be of the file, also unless that is attached to already. Returns False if the
+        file counts only for its owner's processes, of which this one is none: the next process that maps it may be.
+        """
+        if file.version in self._known:
+            return True
+        self._known.add(file.version)
+        try:
+            with Image(file.path, file) as image:
+                found = self._later.search(Wanted(image, name))
+        except (ElfError, NotFoundError, PrivilegeError):  # no ELF file, or damaged
+            return True
+        if not found.places:
+            return True
+        if not _is_trusted(file, pid):
+            self._known.discard(file.version)
+            return False
+        if mapping is None or not self._is_attached(pid, mapping, file):
+            self._attach(found, file, pid)
+        return True
 
     def _attach(self, found: Found, file: OpenFile, pid: int) -> None:
         try:
@@ -291,11 +299,7 @@ class Discovery:
                 continue
             with suppress(UsdtkitError):
                 for file in open_target(target):
-                    if file.version not in self._known:
-                        self._known.add(file.version)
-                        found = self._search(file, target.name)
-                        if found.places and _is_trusted(file, target.pids[0]):
-                            self._attach(found, file, target.pids[0])
+                    self._look_into(file, target.name, target.pids[0])
 
 
 def _mapping(task: TaskMapping) -> Mapping:
@@ -315,7 +319,9 @@ def _is_trusted(file: OpenFile, pid: int) -> bool:
     """Whether a file is what it says: one in a directory of provider files that belongs to another user only if a
     process of that user, of root or of ours maps it; see `targets.everything`."""
     directory = file.path.rpartition("/")[0]
-    owner = stranger(file.path) if stranger(directory) is None else stranger(directory)
+    owner = stranger(directory)
+    if owner is None:
+        owner = stranger(file.path)
     if owner is None:
         return True
     from usdtkit.directories import provider_directories  # lazy: it imports pathlib, and strangers' files are rare
