@@ -32,6 +32,21 @@ def as_user(uid):
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *capabilities]
 
 
+def let_work(process):
+    """Let a program go that waits for a line; what it says behind "done" when it has done its work."""
+    process.stdin.write("\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    assert line.startswith("done "), line + process.stderr.read()
+    return line[5:]
+
+
+def let_end(process):
+    """Let a program end that reads its standard input: with 0, and without a word on standard error."""
+    process.stdin.close()
+    assert (process.wait(20), process.stderr.read()) == (0, "")
+
+
 def end(process, patience=10):
     """SIGTERM to a process that leads its own session, SIGKILL to what is left of its group, and its pipes closed."""
     if process.poll() is None:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from processes import let_end, let_work
 from pythons import environment, tree_for, versions
 
 from usdtkit import trace
@@ -72,20 +73,16 @@ def check(spawn, wait_for_line):
                 latency = () if name == "query__start" else ("latency_ns",)
                 session.usdt(f"dbapi:{name}").emit("system", *fields, *latency)
             session.start()
-            process.stdin.write("\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-            assert line.startswith("done "), line + process.stderr.read()
+            said = let_work(process)
             events = list(session.drain())
             summary = session.summary()
-        process.stdin.close()
-        assert (process.wait(20), process.stderr.read()) == (0, "")
+        let_end(process)
         assert (summary.lost, summary.rejected) == (0, 0)
         seen = Counter()
         for event in events:
             name = event.probe.partition(":")[2]
             seen[(name, *(getattr(event, field) for field in FIELDS[name]))] += 1
-        expected = Counter({tuple(json.loads(key)): count for key, count in json.loads(line[5:])})
+        expected = Counter({tuple(json.loads(key)): count for key, count in json.loads(said)})
         missing, surplus = expected - seen, seen - expected
         assert (missing, surplus) == (Counter(), Counter())
         assert {event.system for event in events} == {system}

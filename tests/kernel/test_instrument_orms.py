@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from processes import let_end, let_work
 from pythons import environment
 
 from usdtkit import trace
@@ -110,17 +111,13 @@ def run(spawn, wait_for_line, program, *arguments, **more):
         session.usdt("dbapi:query__done").emit("query", "error")
         session.usdt("dbapi:transaction").emit("action", "error")
         session.start()
-        process.stdin.write("\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        assert line.startswith("done "), line + process.stderr.read()
+        said = let_work(process)
         events = list(session.drain())
         assert session.summary().lost == 0
-    process.stdin.close()
-    assert (process.wait(20), process.stderr.read()) == (0, "")
+    let_end(process)
     assert {event.error for event in events} == {""}
     queries = Counter(event.query for event in events if event.probe == "dbapi:query__done")
-    return json.loads(line[5:]), queries, sum(getattr(event, "action", "") == "commit" for event in events)
+    return json.loads(said), queries, sum(getattr(event, "action", "") == "commit" for event in events)
 
 
 @pytest.mark.parametrize("driver", ["sqlite", "psycopg", "psycopg2", "pymysql", "asyncpg", "aiosqlite"])

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from processes import let_end, let_work
 
 from usdtkit import trace
 
@@ -134,21 +135,17 @@ def test_redis(redis_server, spawn, wait_for_line, program):
             session.usdt(f"redis:{name}").emit(*fields)
         session.start()
         cli(redis_server, "config", "resetstat")
-        process.stdin.write("\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        assert line.startswith("done "), line + process.stderr.read()
+        said = let_work(process)
         served = cli(redis_server, "info", "commandstats")
         events = list(session.drain())
         summary = session.summary()
-    process.stdin.close()
-    assert (process.wait(20), process.stderr.read()) == (0, "")
+    let_end(process)
     assert (summary.lost, summary.rejected) == (0, 0)
     seen = Counter()
     for event in events:
         name = event.probe.partition(":")[2]
         seen[(name, *(getattr(event, field) for field in FIELDS[name]))] += 1
-    expected = Counter({tuple(json.loads(key)): count for key, count in json.loads(line[5:])})
+    expected = Counter({tuple(json.loads(key)): count for key, count in json.loads(said)})
     assert (expected - seen, seen - expected) == (Counter(), Counter())
 
     by_server = Counter()
