@@ -174,6 +174,16 @@ def test_a_signal_ends_it_and_detaches_all(number, service, spawn):
     assert service("enabled", "enabled") == "enabled False"
 
 
+def test_a_signal_while_the_results_are_written_costs_none_of_them(service, spawn):
+    tracer = start_tracing(spawn, "trace", "--json", "-A", "-M", "997", "-p", service.pid, "lab:hit")
+    service("fire 997 400", "fired")
+    begin = tracer.stdout.read(8192)  # the trace has ended by itself, and the pipe does not hold all that it writes
+    tracer.send_signal(signal.SIGINT)
+    output, messages = end_of_tracing(tracer)
+    _, events, summary = json_lines(begin + output)
+    assert (len(events), summary["received"], messages) == (997, 997, "")
+
+
 def test_nohup_lets_it_go_on(service, spawn):
     tracer = start_tracing(spawn, "trace", "-p", service.pid, "lab:hit", prefix=["nohup"])
     tracer.send_signal(signal.SIGHUP)

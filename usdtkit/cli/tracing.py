@@ -94,8 +94,11 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
         schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries), _schema_version(tool))
         sink.check(schema)
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
-        _show(results, schema, sink, parsed)
-        return _end(results, sink, parsed)
+        sink.begin(schema)
+        # Until the last line: a signal that comes while the trace ends by itself must not cost its results.
+        with _stop_on_signals(session.stop):
+            _show(results, sink, parsed)
+            return _end(results, sink, parsed)
 
 
 def _set_up(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace) -> Results | None:
@@ -246,27 +249,24 @@ def _announce(session: Session, plan: Sequence[Planned], parsed: argparse.Namesp
             note(f"usdtkit: {len(offsets)} {'site' if len(offsets) == 1 else 'sites'} in {path}")
 
 
-def _show(results: Results, schema: Schema, sink: Sink, parsed: argparse.Namespace) -> None:
+def _show(results: Results, sink: Sink, parsed: argparse.Namespace) -> None:
     """Write the results as they come, until the trace ends."""
     session = results.session
-    sink.begin(schema)
-    with _stop_on_signals(session.stop):
-        _tell_refused(session.refused, parsed.verbose)
-        session.presence.tell(lambda line: note(f"usdtkit: {line}"))
-        session.on_remark = lambda line: note(f"usdtkit: {line}")
-        note("Tracing… Ctrl-C ends.")
-        if isinstance(results, Rows):
-            for row in results:
-                sink.row(row)
-        elif isinstance(results, Summaries):
-            for number, blocks in enumerate(results.every(getattr(parsed, "interval", None)), 1):
-                sink.interval(timestamp=getattr(parsed, "timestamp", False))
-                _write(blocks, sink)
-                if number == getattr(parsed, "intervals", None):
-                    break
-            session.detach()
+    _tell_refused(session.refused, parsed.verbose)
+    session.presence.tell(lambda line: note(f"usdtkit: {line}"))
+    session.on_remark = lambda line: note(f"usdtkit: {line}")
+    note("Tracing… Ctrl-C ends.")
     if isinstance(results, Rows):
+        for row in results:
+            sink.row(row)
         _write(results.rest(), sink)
+    elif isinstance(results, Summaries):
+        for number, blocks in enumerate(results.every(getattr(parsed, "interval", None)), 1):
+            sink.interval(timestamp=getattr(parsed, "timestamp", False))
+            _write(blocks, sink)
+            if number == getattr(parsed, "intervals", None):
+                break
+        session.detach()
 
 
 def _tell_refused(refused: Sequence[Refusal], verbose: bool) -> None:
