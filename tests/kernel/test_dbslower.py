@@ -31,9 +31,8 @@ def test_every_query_of_postgresql(postgres, spawn):
 def test_every_query_of_mariadb(mariadb, spawn):
     tracer = start_tracing(spawn, "dbslower", "mysql", "-p", str(mariadb.pid), "-m", "0", "--json")
     mariadb.query(*(f"select {number}, 'ada' from dual" for number in range(997)))
-    mariadb.query("do 0")  # a server is still at a query for a moment when its client has the answer
     events = [event["query"] for event in queries_of(stop_tracing(tracer)[0])]
-    assert [query for query in events if query != "do ?"] == ["select ?, ? from dual"] * 997
+    assert events == ["select ?, ? from dual"] * 997
 
 
 @pytest.mark.parametrize("engine", ["mysql", "postgres"])

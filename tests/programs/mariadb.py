@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -19,16 +20,20 @@ class Server:
 
     def query(self, *statements):
         """Send the statements over one connection, each as one COM_QUERY, and return the rows as lines of text."""
-        command = [
-            "mariadb",
-            "--no-defaults",
-            f"--socket={self.socket}",
-            "--user=root",
-            "--batch",
-            "--skip-column-names",
-        ]
         text = "".join(f"{statement};\n" for statement in statements)
-        return subprocess.run(command, input=text, text=True, capture_output=True, check=True).stdout.splitlines()
+        rows = self._run("mariadb", "--batch", "--skip-column-names", input=text).splitlines()
+        self.settle()
+        return rows
+
+    def settle(self):
+        """Wait until the server has ended all connections: it is still at a query when the client has the answer."""
+        # Its status is no query.
+        while "Threads: 1 " not in self._run("mariadb-admin", "status"):
+            time.sleep(0.01)
+
+    def _run(self, client, *options, **more):
+        command = [client, "--no-defaults", f"--socket={self.socket}", "--user=root", *options]
+        return subprocess.run(command, text=True, capture_output=True, check=True, timeout=60, **more).stdout
 
 
 @pytest.fixture(scope="session")

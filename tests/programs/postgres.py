@@ -1,10 +1,11 @@
 """A real PostgreSQL server in a temporary directory, and its own client: pytest fixture `postgres`."""
 
+import contextlib
 import os
+import select
 import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ class Cluster:
         command = [self.psql, "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", *stop]
         environment = self.environment | {f"PG{name.upper()}": value for name, value in more.items()}
         done = subprocess.run(command, input=text, text=True, capture_output=True, check=check, env=environment)
+        self.settle()
         return done.stdout.splitlines()
 
     def bench(self, statement, times, protocol="prepared", clients=1):
@@ -37,9 +39,18 @@ class Cluster:
         options = ["--no-vacuum", *how, "--file=/dev/stdin"]
         pipes = {"input": script, "text": True, "capture_output": True}
         subprocess.run([BINARIES / "pgbench", *options], check=True, env=self.environment, **pipes)
+        self.settle()
+
+    def settle(self):
+        """Wait for the end of all connections: the server is still at a query when the client has the answer."""
+        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                if b" [local] " in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    select.select([descriptor := os.pidfd_open(int(pid))], [], [], 60)
+                    os.close(descriptor)
 
 
-@contextmanager
+@contextlib.contextmanager
 def cluster(*before):
     """A new cluster and its server, which the command `before` starts."""
     # Not under pytest's own directory: that is closed to the user postgres.
