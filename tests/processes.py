@@ -6,10 +6,12 @@ A process given to these functions was started with start_new_session=True and t
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,15 @@ def unix_connection(path, timeout=60):
             self.sock.connect(str(path))
 
     return Connection("localhost", timeout=timeout)
+
+
+def until_disconnected(path, timeout=60):
+    """Wait until the server that listens at a socket in the file system has closed all connections."""
+    connected = re.compile(rf" 03 +\d+ {re.escape(str(path))}$", re.MULTILINE)  # include/uapi/linux/net.h: SS_CONNECTED
+    deadline = time.monotonic() + timeout
+    while connected.search(Path("/proc/net/unix").read_text(errors="surrogateescape")):
+        assert time.monotonic() < deadline, f"{path} still has connections after {timeout} s"
+        time.sleep(0.005)  # the kernel tells nobody else
 
 
 def byte_in_memory(pid, path, file_offset):

@@ -3,11 +3,10 @@
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
-from processes import serving
+from processes import serving, until_disconnected
 
 
 class Server:
@@ -21,19 +20,15 @@ class Server:
     def query(self, *statements):
         """Send the statements over one connection, each as one COM_QUERY, and return the rows as lines of text."""
         text = "".join(f"{statement};\n" for statement in statements)
-        rows = self._run("mariadb", "--batch", "--skip-column-names", input=text).splitlines()
+        command = ["mariadb", "--no-defaults", f"--socket={self.socket}", "--user=root"]
+        options = ["--batch", "--skip-column-names"]
+        done = subprocess.run([*command, *options], input=text, text=True, capture_output=True, check=True)
         self.settle()
-        return rows
+        return done.stdout.splitlines()
 
     def settle(self):
         """Wait until the server has ended all connections: it is still at a query when the client has the answer."""
-        # Its status is no query.
-        while "Threads: 1 " not in self._run("mariadb-admin", "status"):
-            time.sleep(0.01)
-
-    def _run(self, client, *options, **more):
-        command = [client, "--no-defaults", f"--socket={self.socket}", "--user=root", *options]
-        return subprocess.run(command, text=True, capture_output=True, check=True, timeout=60, **more).stdout
+        until_disconnected(self.socket)
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,14 @@
 """A real PostgreSQL server in a temporary directory, and its own client: pytest fixture `postgres`."""
 
-import contextlib
 import os
-import select
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import serving
+from processes import serving, until_disconnected
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 
@@ -43,14 +42,10 @@ class Cluster:
 
     def settle(self):
         """Wait for the end of all connections: the server is still at a query when the client has the answer."""
-        for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-                if b" [local] " in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    select.select([descriptor := os.pidfd_open(int(pid))], [], [], 60)
-                    os.close(descriptor)
+        until_disconnected(f"{self.environment['PGHOST']}/.s.PGSQL.5432")
 
 
-@contextlib.contextmanager
+@contextmanager
 def cluster(*before):
     """A new cluster and its server, which the command `before` starts."""
     # Not under pytest's own directory: that is closed to the user postgres.
