@@ -102,3 +102,26 @@ def test_records_of_all_sizes_around_the_ring(declare):
             assert event.n == n
             assert event.text == text[: (1, 9, 70, 333)[n % 4]]
     assert session.summary().lost == 0
+
+
+def test_what_a_trace_does_not_show_is_counted(stepper):
+    target = stepper()
+    with trace.Session(pid=target.pid) as session:
+        source = session.usdt("step:plain")
+        source.where(trace.arg(1) % 7 == 0).emit(n=trace.arg(1))
+        rest = source.where(trace.arg(1) % 7 != 0)
+        rest.where(trace.arg(1) < 500).count_unseen("small number", "it is no multiple")
+        rest.where(trace.arg(1) >= 500).count_unseen("large number", "it is no multiple")
+        trace.Sources(source, source).where(trace.arg(1) == 996).count_unseen("last number", "it comes twice")
+        source.where(trace.arg(1) < 0).count_unseen("negative number", "there are none")
+        session.count_unseen("large number", "it is no multiple", lambda: 1_000)
+        assert [unseen.count for unseen in session.summary().unseen] == [1_000]
+        session.start()
+        target.fire(997)
+        session.detach()
+        assert sum(1 for _ in session.drain()) == 143
+    assert session.summary().unseen == (  # after the end as well
+        trace.Unseen("small number", "it is no multiple", 500 - 72),
+        trace.Unseen("large number", "it is no multiple", 497 - 71 + 1_000),
+        trace.Unseen("last number", "it comes twice", 2),
+    )

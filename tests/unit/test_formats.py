@@ -22,7 +22,7 @@ from usdtkit.records import replace
 from usdtkit.results import BUCKETS, LATENCY_MS, PERCENTILES, PID, TIME, Column, Histogram, Schema, StackSum, Table
 from usdtkit.results.account import Account, account
 from usdtkit.results.schemas import of_rows
-from usdtkit.trace import Session, Summary
+from usdtkit.trace import Session, Summary, Unseen
 from usdtkit.trace.aggregations import Distribution
 from usdtkit.trace.memory import Frame
 
@@ -41,7 +41,7 @@ RFC_3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 
 
 def summary(**counts):
-    return Summary(**dict.fromkeys(Summary.__slots__, 0) | {"duration_s": 1.5} | counts)
+    return Summary(**dict.fromkeys(Summary.__slots__, 0) | {"duration_s": 1.5, "unseen": ()} | counts)
 
 
 def written(form, *rows, columns=COLUMNS, blocks=(), end=None, in_blocks=False, timestamp=False):
@@ -82,13 +82,16 @@ def test_what_is_too_long_moves_no_more_than_it_must():
 
 
 def test_json_lines():
-    text = written("json", {**ROW, "query": Truncated("sel")}, end=summary(hits=1, received=1))
+    unseen = Unseen("query", "postgres has no symbol", 3)
+    text = written("json", {**ROW, "query": Truncated("sel")}, end=summary(hits=1, received=1, unseen=(unseen,)))
     header, event, last = map(json.loads, text.splitlines())
     assert header["schema"] == "usdtkit.shop/1"
     assert re.fullmatch(RFC_3339, header["time"])
     assert re.fullmatch(RFC_3339, event.pop("time"))
     assert event == {**ROW, "query": "sel", "query_truncated": True}
-    assert last == {"summary": {**dict.fromkeys(Summary.__slots__, 0), "hits": 1, "received": 1, "duration_s": 1.5}}
+    said = {"what": "query", "why": "postgres has no symbol", "count": 3}
+    counts = {"hits": 1, "received": 1, "unseen": [said], "duration_s": 1.5}
+    assert last == {"summary": {**dict.fromkeys(Summary.__slots__, 0), **counts}}
 
 
 def test_csv():
@@ -344,6 +347,15 @@ def test_schemas_as_files(tmp_path, capsys):
 )
 def test_the_account_of_a_session(counts, line):
     assert account(summary(**counts)) == line
+
+
+def test_the_account_says_what_is_not_shown():
+    many = Unseen("prepared execution", "mariadbd has no symbol", 4800)
+    one = Unseen("query", "it began before the trace", 1)
+    assert account(summary(received=2, unreadable=1, unseen=(many, one, Unseen("entry", "none", 2)))) == (
+        "received 2, lost 0, 1 arguments unreadable; 4,800 prepared executions not shown: mariadbd has no symbol; "
+        "1 query not shown: it began before the trace; 2 entries not shown: none"
+    )
 
 
 def test_the_account_names_the_reasons():

@@ -6,9 +6,9 @@ Input: `trace.Summary`. Output: the columns of a summary object, and one line of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from usdtkit.records import dataclass, replace
+from usdtkit.records import asdict, dataclass, replace
 from usdtkit.results.columns import Column
 
 if TYPE_CHECKING:
@@ -51,6 +51,16 @@ SUMMARY = (
         nullable=True,
         meaning="how the command of -c ended by itself: its exit status, or the negative number of the signal",
     ),
+    Column(
+        "unseen",
+        type="list",
+        meaning="what there was that the trace does not show",
+        fields=(
+            Column("what", meaning="one of them, as a noun"),
+            Column("why", meaning="why they are not shown"),
+            Column("count", type="count", meaning="how many there were"),
+        ),
+    ),
     Column("duration_s", type="number", meaning="how long the trace took, in seconds"),
 )
 _SHOWN = {
@@ -87,12 +97,20 @@ class Account:
         # The reasons name the processes that the account would only count.
         return f"{account(replace(summary, unarmed=0))}: {'; '.join(self.reasons)}"
 
+    def values(self) -> dict[str, Any]:
+        """The account for programs: the values of the columns of SUMMARY."""
+        summary = self.summary
+        values = {column.name: getattr(summary, column.name) for column in SUMMARY}
+        return {**values, "unseen": [asdict(unseen) for unseen in summary.unseen]}
+
 
 def account(summary: Summary) -> str:
     """One line that says what became of every hit."""
     counts = {phrase: getattr(summary, name) for name, phrase in _SHOWN.items()}
     line = f"received {summary.received:,}, lost {summary.lost:,}{_origin(summary)}"
-    return ", ".join([line, *(f"{count:,} {phrase}" for phrase, count in counts.items() if count)])
+    line = ", ".join([line, *(f"{count:,} {phrase}" for phrase, count in counts.items() if count)])
+    unseen = (f"{_number(unseen.count, unseen.what)} not shown: {unseen.why}" for unseen in summary.unseen)
+    return "; ".join([line, *unseen])
 
 
 def _origin(summary: Summary) -> str:
@@ -104,4 +122,9 @@ def _origin(summary: Summary) -> str:
 
 
 def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun if count == 1 else f'{noun}es' if noun.endswith('s') else f'{noun}s'}"
+    """A count with its noun, which is given in the singular: "1 query", "4,800 queries"."""
+    if count == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and not noun.endswith(("ay", "ey", "oy", "uy")):
+        return f"{count:,} {noun[:-1]}ies"
+    return f"{count:,} {noun}es" if noun.endswith("s") else f"{count:,} {noun}s"

@@ -51,6 +51,7 @@ from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import FunctionSpec, Resolved, Sought, UsdtSpec, clock, uprobe, uretprobe, usdt
 from usdtkit.trace.together import Sources
+from usdtkit.trace.unseen import Unseen
 
 if TYPE_CHECKING:
     from usdtkit.trace.memory import Frame
@@ -59,9 +60,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Clock", "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram",
     "KernelMap", "Pair", "Planned", "Resolved", "Session", "Sought", "Source", "Sources", "Stack", "Statistics",
-    "StatisticsTable", "Summary", "Sums", "Texts", "Truncated", "TruncatedBytes", "UsdtSpec", "arg", "buffer",
-    "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goroutine", "ip", "latency", "ms", "now",
-    "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "StatisticsTable", "Summary", "Sums", "Texts", "Truncated", "TruncatedBytes", "Unseen", "UsdtSpec", "arg",
+    "buffer", "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goroutine", "ip", "latency", "ms",
+    "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from usdtkit.trace.later import Later, Role
 from usdtkit.trace.plan import Planned, planned
 from usdtkit.trace.returns import Returns
 from usdtkit.trace.specs import Resolved
+from usdtkit.trace.unseen import UnseenCounts
 
 if TYPE_CHECKING:
     from usdtkit.trace.rows import RowType
@@ -52,6 +53,7 @@ class Blueprint:
         self.tables: list[Filled] = []
         self.stores: list[Store] = []
         self.absent: list[NotFoundError] = []  # of what is optional
+        self.unseen = UnseenCounts()
         self._followed: list[tuple[Role, ...]] = []
         self._string_size = string_size
         self._sealed = ""

@@ -236,6 +236,11 @@ class Definition:
             if self.on_remark is not None:
                 self.on_remark(text)
 
+    def count_unseen(self, what: str, why: str, counter: Callable[[], int]) -> None:
+        """Say in the account how often there was something that the trace does not show, in the words of
+        `Source.count_unseen`. `counter` returns how many there were until now."""
+        self._blueprint.unseen.add(what, why, counter)
+
     @property
     def remarks(self) -> list[str]:
         """Sentences for the user of the trace: those that `remark` was given, and those that say where functions were

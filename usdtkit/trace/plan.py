@@ -17,6 +17,7 @@ from usdtkit.files import FileKey, OpenFile
 from usdtkit.model import UserPlace
 from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Resolved
+from usdtkit.trace.unseen import Unseen
 
 if TYPE_CHECKING:
     from usdtkit.elf.instructions import Cost
@@ -46,6 +47,7 @@ class Summary:
     - `unarmed`: processes that run what is traced but have no breakpoints there; `Session.presence.unarmed` lists them
     - `command_status`: how the session's command ended by itself, as an exit status or the negative number of a signal.
       None while the command runs, and where there is none
+    - `unseen`: what there was that the trace does not show, with how often and why
     - `duration_s`: seconds since the session was attached, until it was detached
     """
 
@@ -65,6 +67,7 @@ class Summary:
     unlooked: int
     unarmed: int
     command_status: int | None
+    unseen: tuple[Unseen, ...]
     duration_s: float
 
 

@@ -301,6 +301,7 @@ class Running:
             **self._presence.account(),
             received=self.received,
             rejected=sum(self._rejections().values()),
+            unseen=self._blueprint.unseen.read(),
             duration_s=duration,
         )
 

@@ -64,6 +64,16 @@ class Summarising:
         """Keep count, sum, minimum and maximum of `value` in the kernel, by the values of the keys."""
         return self._fill(StatisticsTable, names, keys, lambda number, keyed: Stats(number, as_value(value), keyed))
 
+    def count_unseen(self, what: str, why: str) -> None:
+        """Count hits in the kernel that the trace cannot show, so that its account says so.
+
+        `what` is one of them, as a singular noun ("prepared execution"), and `why` a part of a sentence ("mariadbd has
+        no symbol …"). Where there were any, they are in `Summary.unseen` and in the last line of a tool.
+        """
+        counts = self.count()
+        for blueprint in {member._blueprint for member in self._members()}:
+            blueprint.unseen.add(what, why, lambda: counts.read()[()])
+
     def _fill(
         self,
         make: Callable[[tuple[str, ...], Filled], AnyTable],

@@ -12,7 +12,7 @@ from typing import Any
 
 from usdtkit.output.sink import Sink, buckets, event_time, iso_time
 from usdtkit.output.text import is_cut, jsonable
-from usdtkit.results.account import SUMMARY, Account
+from usdtkit.results.account import Account
 from usdtkit.results.blocks import Histogram, Row
 from usdtkit.results.columns import PERCENTS, Column, Schema
 
@@ -42,7 +42,7 @@ class JsonSink(Sink):
         self._object({**self.plain(values), **totals, "buckets": list(buckets(histogram))})
 
     def end(self, account: Account) -> None:
-        self._object({"summary": {column.name: getattr(account.summary, column.name) for column in SUMMARY}})
+        self._object({"summary": account.values()})
 
     def plain(self, row: Row) -> dict[str, Any]:
         """A row for JSON: stacks become lists of labels, and columns that only a table shows are left out."""
