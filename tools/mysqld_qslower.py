@@ -15,7 +15,7 @@ from typing import Any
 
 from usdtkit.cli.arguments import StatementOptions, min_ms_option
 from usdtkit.cli.options import option
-from usdtkit.cli.values import milliseconds, pid
+from usdtkit.cli.values import milliseconds, process
 from usdtkit.providers import mysql
 from usdtkit.records import replace
 from usdtkit.results import LATENCY_MS, PID, PROBE, TID, TIME, Column, Row, Rows
@@ -32,8 +32,12 @@ COLUMNS = (
 class Options(StatementOptions):
     """Options of `usdtkit mysqld_qslower`."""
 
-    server: int | None = option(
-        default=None, type=pid, metavar="PID", session="pid", help="the server (all that run here)"
+    server: int | str | None = option(
+        default=None,
+        type=process,
+        metavar="PID",
+        session="pid",
+        help="the server: a number, or a program's name (all that run here)",
     )
     threshold: float = option(default=1.0, type=milliseconds, metavar="MIN_MS", help="the same as -m (1)")
     min_ms: float | None = min_ms_option("show queries of MS ms or more", default=None, threshold=True)

@@ -43,7 +43,7 @@ COLUMNS = (METHOD, CALLS, TIME_TOTAL, *BUCKETS, *PERCENTILES)
 class Options(runtimeoptions.MethodOptions):
     """Options of `usdtkit ucalls`."""
 
-    process: int | None = runtimeoptions.process_argument()
+    process: int | str | None = runtimeoptions.process_argument()
     interval: float | None = runtimeoptions.interval_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
     latency: bool = option("-L", "--latency", default=False, help="show how long the calls took, too")

@@ -55,7 +55,7 @@ class ToChromeTrace(argparse.Action):
 class Options(runtimeoptions.MethodOptions):
     """Options of `usdtkit uflow`."""
 
-    process: int | None = runtimeoptions.process_argument()
+    process: int | str | None = runtimeoptions.process_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
     chrome: str | None = option(
         "--chrome",

@@ -43,7 +43,7 @@ COLUMNS = (
 class Options(ToolOptions):
     """Options of `usdtkit ugc`."""
 
-    process: int | None = runtimeoptions.process_argument()
+    process: int | str | None = runtimeoptions.process_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
     minimum_ms: float = option(
         *("-M", "--minimum"), type=milliseconds, default=0.0, metavar="MS", help="only collections of MS ms or longer"

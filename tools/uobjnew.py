@@ -37,7 +37,7 @@ COLUMNS = (
 class Options(ToolOptions):
     """Options of `usdtkit uobjnew`."""
 
-    process: int | None = runtimeoptions.process_argument()
+    process: int | str | None = runtimeoptions.process_argument()
     interval: float | None = runtimeoptions.interval_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
     top_count: int = option(

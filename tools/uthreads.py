@@ -35,7 +35,7 @@ COLUMNS = (
 class Options(ToolOptions):
     """Options of `usdtkit uthreads`."""
 
-    process: int | None = runtimeoptions.process_argument()
+    process: int | str | None = runtimeoptions.process_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
 
 

@@ -3,7 +3,7 @@
 Input: numbers or names of processes. Output: numbers. `usdtkit.scan` finds the files that processes run.
 """
 
-# ruff: noqa: PTH115, PTH119, PTH123, PTH208 thousands of paths at a time, where pathlib's cost shows
+# ruff: noqa: PTH115, PTH123, PTH208 thousands of paths at a time, where pathlib's cost shows
 
 from __future__ import annotations
 
@@ -29,6 +29,29 @@ def named(*names: str) -> list[int]:
         if program.removesuffix(" (deleted)").rpartition("/")[2] in names:
             pids.append(pid)
     return pids
+
+
+def called(name: str) -> list[int]:
+    """Return the processes that `names_of` gives this name, except this one. A path means the program's file."""
+    own = os.getpid()
+    return [pid for pid in running_pids() if pid != own and name in names_of(pid, paths="/" in name)]
+
+
+def names_of(pid: int, *, paths: bool = False) -> set[str]:
+    """Return what people call a process: its program's file, its comm, and the script that Python runs in it. With
+    `paths`, also the path of the program. A process that has ended, and a thread of the kernel, are called nothing."""
+    try:
+        program = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+    except PermissionError:  # it is another user's, and its comm is all that may be seen
+        return {name_of(pid)}
+    except OSError:
+        return set()
+    names = {program.rpartition("/")[2], name_of(pid)}
+    if paths:
+        names.add(program)
+    if any(name.startswith("python") for name in names):
+        names.update(_program_of_python(pid)[:1])
+    return names
 
 
 def below(pid: int) -> list[int]:
@@ -75,17 +98,20 @@ def name_of(pid: int) -> str:
 def title_of(pid: int) -> str:
     """Return by what people know a process: of one that Python runs, the program and its first word; else its comm."""
     name = name_of(pid)
-    if not name.startswith("python"):
-        return name
+    return (" ".join(_program_of_python(pid))[:60] or name) if name.startswith("python") else name
+
+
+def _program_of_python(pid: int) -> list[str]:
+    """The name of the script or module that a Python runs, and the first word after it; [] if there is none."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             words = file.read(4096).split(b"\0")[1:]
     except OSError:
-        return name
+        return []
     if b"-c" in words:
-        return name
+        return []
     program = [word for word in words if word and not word.startswith(b"-")][:2]
-    return os.fsdecode(b" ".join([os.path.basename(program[0]), *program[1:]])[:60]) if program else name
+    return [os.fsdecode(part) for part in (*map(os.path.basename, program[:1]), *program[1:])]
 
 
 def runs(tid: int) -> bool:

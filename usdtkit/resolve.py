@@ -1,4 +1,5 @@
-"""Names that users type (of a path, directory, command, library or program) → the files that they mean, as `Target`s.
+"""Names that users type (of a path, directory, command, library or program) → the files that they mean, as `Target`s,
+and names of processes → their numbers.
 
 Used through `usdtkit.targets`. Uses `usdtkit.scan` (which files processes run) and `usdtkit.libraries` (what
 libraries are called). Every path that comes out can be opened from here, also where the file lives in a container.
@@ -15,10 +16,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from usdtkit import libraries
-from usdtkit.errors import NotFoundError
+from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Target
 from usdtkit.privatedirs import stranger
-from usdtkit.processes import named, user_of
+from usdtkit.processes import called, named, names_of, running_pids, user_of
 from usdtkit.scan import Scan, all_mapped, file_key
 
 if TYPE_CHECKING:
@@ -96,6 +97,22 @@ def everything(*, quiet: bool = False, idle: bool = False) -> list[Target]:
     for target in mapped.values():
         (own if stranger(target.path) is None else foreign).append(target)
     return own + foreign
+
+
+def processes_of(word: int | str) -> list[int]:
+    """Return the processes that a word means: the one of this number, or all that have this name (`names_of`).
+
+    UsageError of a number that no process can have; NotFoundError, with the nearest names, if none is called so.
+    """
+    if isinstance(word, int) or word.isdecimal():
+        number = int(str(word)[:20])
+        if not 0 < number < 1 << 31:
+            raise UsageError(f"{word!r} is not a process ID")
+        return [number]
+    if word and (pids := called(word)):
+        return pids
+    near = nearest(word, sorted({name for pid in running_pids() for name in names_of(pid)}))
+    raise NotFoundError(f"no process runs a program {word!r}{near}", hint="pgrep -a NAME finds the ID of a process")
 
 
 def describe(pids: Sequence[int]) -> str:

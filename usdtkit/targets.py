@@ -24,7 +24,7 @@ from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Function, Probe, Target
 from usdtkit.privatedirs import stranger
 from usdtkit.processes import below, running_pids
-from usdtkit.resolve import describe, everything, log, mapped_by, nearest, resolve, warn_left_out
+from usdtkit.resolve import describe, everything, log, mapped_by, nearest, processes_of, resolve, warn_left_out
 from usdtkit.scan import all_mapped, mapped_files, open_target
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "open_target",
     "probes_in",
     "probes_of",
+    "processes_of",
     "resolve",
     "running_pids",
 ]

@@ -411,7 +411,7 @@ def test_the_last_line_says_from_where_events_came(service, spawn):
 def test_waiting_for_the_first_start(service, spawn):
     words = ("trace", "firststart:order", "--json", "--wait")
     tracer = spawn([*USDTKIT, *words], stderr=subprocess.PIPE)
-    assert "no probe firststart:order" in read_until(tracer, "waiting, because", "stderr")
+    assert "no probe firststart:order" in read_until(tracer, "waiting: ", "stderr")
     first = service("firststart")
     first(997)()
     read_until(tracer, "Tracing", "stderr")
@@ -437,7 +437,7 @@ def test_a_wait_that_ends_without(words, code, message):
 
 def test_a_wait_that_is_interrupted(spawn):
     tracer = spawn([*USDTKIT, "funccount", "neverstarted:order", "--wait"], stderr=subprocess.PIPE)
-    read_until(tracer, "waiting, because", "stderr")
+    read_until(tracer, "waiting: ", "stderr")
     assert stop_tracing(tracer)[0] == ""
 
 

@@ -1,10 +1,12 @@
 """The options that narrow what is traced: threads, users, names of threads, several processes."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from commandline import go, json_lines, start_tracing, stop_tracing, usdtkit
+from commandline import USDTKIT, assert_explained, end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
 
 from usdtkit.cli import main
 
@@ -53,9 +55,11 @@ int main(int argc, char **argv) {
 @pytest.fixture
 def threads(compile_c, spawn, wait_for_line):
     """threads(*arguments) -> a process, with the numbers of its threads by name; `path`."""
-    path = compile_c(SOURCE, "-pthread")
+    program = compile_c(SOURCE, "-pthread")
 
-    def start(*arguments):
+    def start(*arguments, path=program):
+        if not path.exists():
+            shutil.copy(program, path)
         process = spawn([path, *arguments])
         lines = [process.stdout.readline().split() for _ in range(3)]
         assert lines[2] == ["ready"]
@@ -128,6 +132,40 @@ def test_a_cgroup_and_those_below_it(threads, spawn, wait_for_line):
         above.rmdir()
 
 
+def test_processes_by_name(threads, spawn, wait_for_line, tmp_path):
+    named = tmp_path / "two-named-997"
+    one, two, numbered = threads(path=named), threads(path=named), threads()
+    words = ("trace", "u::two:hit", "--comm", "first", "--json", "-p", f"{named.name},{numbered.pid}")
+    assert f"{named.name} means processes {one.pid}, {two.pid}" in usdtkit(*words, "--explain").stderr
+    tracer = start_tracing(spawn, *words)
+    for target in (one, two, numbered):
+        go(target)
+        wait_for_line(target, "done")
+    _, events, summary = json_lines(end_of_tracing(tracer)[0])
+    assert (summary["received"], summary["lost"]) == (3 * 997, 0)
+    assert {event["pid"] for event in events} == {one.pid, two.pid, numbered.pid}
+
+
+@pytest.mark.parametrize("words", [("trace", "c:malloc", "-p"), ("deadlock",), ("uthreads",), ("list", "-p")])
+def test_no_process_of_a_name(words, threads, tmp_path):
+    threads(path=tmp_path / "two-named-991")
+    assert_explained(
+        usdtkit(*words, "two-named-919"), 4, "no process runs a program 'two-named-919'; near: two-named-991"
+    )
+
+
+def test_waiting_for_a_process_of_a_name(threads, spawn, wait_for_line, tmp_path):
+    named = tmp_path / "two-named-983"
+    words = ("trace", "u::two:hit", "--comm", "second", "--json", "-p", named.name, "--wait")
+    tracer = spawn([*USDTKIT, *words], stderr=subprocess.PIPE)
+    wait_for_line(tracer, "waiting: no process runs a program", "stderr")
+    target = threads(path=named)
+    wait_for_line(tracer, "Tracing", "stderr")
+    go(target)
+    _, events, summary = json_lines(end_of_tracing(tracer)[0])
+    assert (len(events), summary["received"], summary["lost"]) == (97, 97, 0)
+
+
 @pytest.mark.parametrize("spelling", ["{},{}", "{} -p {}"])
 def test_several_processes(spelling, threads, spawn, wait_for_line):
     one, two, other = threads(), threads(), threads()
@@ -140,8 +178,8 @@ def test_several_processes(spelling, threads, spawn, wait_for_line):
     ("option", "said"),
     [
         (["--uid", "no such user"], "there is no user 'no such user'"),
-        (["--tid", "0"], "'0' is not a process ID"),
-        (["-p", "1,x"], "'x' is not a process ID"),
+        (["--tid", "0"], "'0' is not a thread ID"),
+        (["-p", "1,,2"], "'' is not a process ID"),
         (["--cgroup", "no such cgroup"], "no cgroup or container 'no such cgroup'"),
     ],
 )

@@ -98,7 +98,9 @@ def test_an_option_that_does_not_exist(capsys):
 @pytest.mark.parametrize(
     ("parse", "text", "value"),
     [
-        (values.pid, "42", 42),
+        (values.tid, "42", 42),
+        (values.process, "42", 42),
+        (values.processes, "42,postgres", [42, "postgres"]),
         (values.count, "0", 0),
         (values.seconds, "0.5", 0.5),
         (values.milliseconds, "0", 0.0),
@@ -109,11 +111,25 @@ def test_values_of_options(parse, text, value):
     assert parse(text) == value
 
 
-@pytest.mark.parametrize("parse", [values.pid, values.count, values.seconds, values.milliseconds])
+@pytest.mark.parametrize("parse", [values.tid, values.count, values.seconds, values.milliseconds])
 @pytest.mark.parametrize("text", ["", "x", "-1", "nan", "inf", "1e300", "²"])
 def test_values_that_are_none(parse, text):
     with pytest.raises(values.argparse.ArgumentTypeError, match=f"^{text!r} is not"):
         parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "42,", ",postgres", "1,-2", "9" * 20])
+def test_words_that_name_no_process(text):
+    with pytest.raises(values.argparse.ArgumentTypeError, match=r"^'.*' is not a process ID"):
+        values.processes(text)
+
+
+def test_a_language_before_a_pid_is_no_program(capsys):
+    """The manuals of bcc's tools have it there."""
+    assert cli.main(["ucalls", "java", "1234"]) == 2
+    assert "'java' is a language: write -l java before the PID" in capsys.readouterr().err
+    assert cli.main(["ucalls", "java", "5", "-p", "0"]) == 2
+    assert "'0' is not a process ID" in capsys.readouterr().err
 
 
 def test_tools_use_public_names_only():

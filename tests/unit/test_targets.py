@@ -301,6 +301,30 @@ def test_a_program_that_runs_by_its_name(waiting, compile_c, tmp_path):
     assert processes.named("waits-997") == [process.pid]
 
 
+def test_processes_by_what_people_call_them(spawn, wait_for_line, compile_c, tmp_path):
+    program, script = tmp_path / "waits-991", tmp_path / "shop-991.py"
+    shutil.copy(compile_c(WAITS), program)
+    script.write_text("print('ready', flush=True); input()")
+    rename = "open('/proc/self/comm', 'w').write('waits-comm'); print('ready', flush=True); input()"
+    commands = ([program], [program], [sys.executable, script], [sys.executable, "-c", rename])
+    first, second, python, renamed = map(spawn, commands)
+    for process in (first, second, python, renamed):
+        wait_for_line(process, "ready")
+    pids = sorted([first.pid, second.pid])
+    assert targets.processes_of("waits-991") == targets.processes_of(str(program)) == pids
+    assert targets.processes_of("shop-991.py") == [python.pid]
+    assert targets.processes_of("waits-comm") == [renamed.pid]
+    assert os.getpid() not in targets.processes_of(Path(sys.executable).resolve().name)
+    assert targets.processes_of(997) == targets.processes_of("997") == [997]
+    with pytest.raises(NotFoundError, match="no process runs a program 'waits-919'; near: waits-991"):
+        targets.processes_of("waits-919")
+    with pytest.raises(UsageError):
+        targets.processes_of("0")
+    for nothing in ("", "\0", "/", "*"):
+        with pytest.raises(NotFoundError):
+            targets.processes_of(nothing)
+
+
 @AS_ROOT
 def test_both_numbers_of_a_process_in_a_pid_namespace(spawn, wait_for_line, compile_c):
     program = compile_c(WAITS)

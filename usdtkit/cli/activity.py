@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from usdtkit import processes
-from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
+from usdtkit.errors import UsdtkitError
 from usdtkit.kernel.tracers import Tracer, tracers
 from usdtkit.model import Probe
 from usdtkit.records import NamedTuple
@@ -124,14 +124,3 @@ def wrapped_lines(engagements: Sequence[EngagementReport]) -> Iterator[str]:
     yield from (f"wrapped  {engagement}" for engagement in engagements if not engagement.waits)
     if waiting := [engagement.library for engagement in engagements if engagement.waits]:
         yield f"waiting  for the program to import {', '.join(waiting)}"
-
-
-def pids_of(name: str) -> list[int]:
-    """Return the processes that a word of a command line means: a PID, or the name of a program."""
-    if name.isdecimal():
-        if not 0 < int(name[:20]) < 2**31:
-            raise UsageError(f"{name!r} is not a process ID")
-        return [int(name)]
-    if pids := processes.named(name):
-        return pids
-    raise NotFoundError(f"no process runs a program {name!r}", hint="pgrep -a NAME finds the ID of a process")

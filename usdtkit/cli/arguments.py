@@ -11,7 +11,7 @@ from typing import Any
 
 from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions, option
-from usdtkit.cli.values import count, milliseconds, pid, pids, positive, seconds, user, words
+from usdtkit.cli.values import count, milliseconds, positive, processes, seconds, tid, user, words
 from usdtkit.model import RETURN_POLICIES
 from usdtkit.records import dataclass, field
 
@@ -127,7 +127,10 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def add_session_options(parser: argparse.ArgumentParser, spelling: Spelling) -> None:
     """-p, -d and the other options that all tools share. `usdtkit.cli.tracing` obeys them."""
     parser.add_argument(
-        *("-p", "--pid"), type=pids, action="extend", help="trace only this process (repeatable; also 12,34)"
+        *("-p", "--pid"),
+        type=processes,
+        action="extend",
+        help="trace only this process, or all that run a program of this name (repeatable; also 12,postgres)",
     )
     parser.add_argument(
         "--follow",
@@ -193,7 +196,7 @@ def add_filter_options(parser: argparse.ArgumentParser, flags: Mapping[str, str]
     """--tid, --uid, --comm and --cgroup, which narrow a trace. `flags` are additional ones, such as {"tid": "-t"}."""
     group = parser.add_argument_group("show only hits")
     for name, parse, metavar, text in (
-        ("tid", pid, "TID", "of this thread"),
+        ("tid", tid, "TID", "of this thread"),
         ("uid", user, "USER", "of processes of this user, a number or a name"),
         ("comm", str, "NAME", "of threads with this name, or with names that match it: 'java*'"),
         ("cgroup", str, "CGROUP", "in this cgroup and those below it: a path, a name, or the id of a container"),

@@ -19,14 +19,14 @@ import sys
 
 from usdtkit._ffi import privilege_hint
 from usdtkit.bpf import bundle, cache, compiler
-from usdtkit.cli import doctor_provider
-from usdtkit.cli.activity import pids_of
+from usdtkit.cli import doctor_provider, values
 from usdtkit.directories import application_directories
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError, UsdtkitError
 from usdtkit.kernel import features
 from usdtkit.output.sink import open_sink
 from usdtkit.records import asdict, dataclass
 from usdtkit.results.columns import Column, Schema
+from usdtkit.targets import processes_of
 
 # Without these nothing can be traced; the others only make it better.
 NEEDED = ("uprobes", "bpf", "ring buffer")
@@ -58,11 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `usdtkit doctor`."""
     parser.add_argument("provider", nargs="?", metavar="PROVIDER", help="show its probes in each process that has them")
     parser.add_argument(
-        "-p",
-        "--pid",
-        action="append",
+        *("-p", "--pid"),
+        type=values.processes,
+        action="extend",
         default=[],
-        help="with a PROVIDER, only this process; a PID or the name of a program (repeatable)",
+        help="with a PROVIDER, only this process: a PID or the name of a program (repeatable; also 12,postgres)",
     )
     parser.add_argument("--json", action="store_true", help="JSON Lines, an object a feature")
 
@@ -70,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Test everything and print it, or show one provider."""
     if options.provider is not None:
-        pids = [pid for name in options.pid for pid in pids_of(name)]
+        pids = [pid for word in options.pid for pid in processes_of(word)]
         return doctor_provider.run(options.provider, pids, json=options.json)
     if options.pid:
         raise UsageError("-p needs a PROVIDER", hint="usdtkit doctor PROVIDER -p PID; usdtkit list -p PID names them")

@@ -24,7 +24,8 @@ from fnmatch import translate
 from itertools import groupby
 
 from usdtkit import processes, targets
-from usdtkit.cli.activity import ACTIVITY, Activities, pids_of, title, wrapped_lines
+from usdtkit.cli import values
+from usdtkit.cli.activity import ACTIVITY, Activities, title, wrapped_lines
 from usdtkit.cli.messages import note
 from usdtkit.cli.progress import Progress
 from usdtkit.elf.image import Image
@@ -96,11 +97,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of `usdtkit list`."""
     parser.add_argument("target", nargs="*", metavar="TARGET | GLOB", help="where to look; which probes")
     parser.add_argument(
-        "-p",
-        "--pid",
-        action="append",
+        *("-p", "--pid"),
+        type=values.processes,
+        action="extend",
         default=[],
-        help="search the files that this process maps; a PID or the name of a program (repeatable)",
+        help="search the files that this process maps: a PID or the name of a program (repeatable; also 12,postgres)",
     )
     parser.add_argument("-l", "--library", action="append", default=[], metavar="LIB", help="the same as a TARGET")
     parser.add_argument(
@@ -117,7 +118,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """List the probes or functions that the options select."""
-    pids = [pid for name in options.pid for pid in pids_of(name)]
+    pids = [pid for word in options.pid for pid in targets.processes_of(word)]
     names = [*options.library, *(word for word in options.target if not _is_glob(word))]
     globs = [word for word in options.target if _is_glob(word)]
     if options.functions is not None:

@@ -10,14 +10,22 @@ import argparse
 from typing import Any, Protocol
 
 from usdtkit.cli.options import ToolOptions, option
-from usdtkit.cli.values import pid, seconds
+from usdtkit.cli.values import process, seconds
 from usdtkit.errors import UsageError
 from usdtkit.providers import runtimes
+
+FIRST_PID = 300  # the kernel gives the numbers below it only once, when the machine starts
 
 
 def process_argument() -> Any:
     """The field for PID, the process to trace."""
-    return option(type=_process, default=None, metavar="PID", session="pid", help="trace this process")
+    return option(
+        type=process,
+        default=None,
+        metavar="PID",
+        session="pid",
+        help="trace this process: a number, or a program's name",
+    )
 
 
 def language_option(*languages: str) -> Any:
@@ -35,6 +43,7 @@ def interval_argument() -> Any:
     """The field for INTERVAL behind PID, where bcc's tools for languages have it."""
     return option(
         type=seconds,
+        action=_Interval,
         default=None,
         metavar="INTERVAL",
         help="print and reset every INTERVAL seconds; without it, print once at the end",
@@ -72,12 +81,15 @@ def processes(options: HasLanguage) -> list[int]:
     return runtimes.speaking(str(options.language))
 
 
-def _process(text: str) -> int:
-    """For argparse: a process's number. The manuals of bcc's tools put a language before it; these tools do not accept
-    one there."""
-    if text in [language.name for language in runtimes.LANGUAGES]:
-        raise argparse.ArgumentTypeError(f"{text!r} is a language: write -l {text} before the PID")
-    return pid(text)
+class _Interval(argparse.Action):
+    """Keeps the interval. The manuals of bcc's tools put a language before a PID, which would be taken for the name of
+    a program here, and the PID for the interval."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, option_string: str | None = None) -> None:
+        first = getattr(namespace, "process", None)
+        if value is not None and value >= FIRST_PID and first in [language.name for language in runtimes.LANGUAGES]:
+            parser.error(f"{first!r} is a language: write -l {first} before the PID")
+        setattr(namespace, self.dest, value)
 
 
 def _language(text: str) -> str:

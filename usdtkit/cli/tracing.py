@@ -85,7 +85,7 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
     if results is None:
         return 0
     with results.session as session, _sink(parsed) as sink:
-        named_pids = pids_of(options, parsed)
+        named_pids = [word for word in words_of(options, parsed) if isinstance(word, int)]
         if parsed.explain:
             explain.explain(session, sink, named_pids)
             return 0
@@ -112,7 +112,7 @@ def _set_up(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace) 
             if parsed.wait and arrival is None:
                 from usdtkit.trace.arrival import Arrival  # lazy: few wait
 
-                arrival = Arrival(pids_of(options, parsed))
+                arrival = Arrival(words_of(options, parsed))
             missing: list[UsdtSpec | FunctionSpec] = []
             try:
                 session = open_session(tool, options, parsed)
@@ -127,7 +127,7 @@ def _set_up(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace) 
                 if arrival is None:
                     raise
                 with _stop_on_signals(arrival.stop) as signals:
-                    note(f"usdtkit: waiting, because there is {error.message}")
+                    note(f"usdtkit: waiting: {error.message}")
                     if not arrival.wait(missing, until):
                         if signals:
                             return None
@@ -139,20 +139,21 @@ def _set_up(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace) 
 
 def open_session(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace, **offline: Any) -> Session:
     """The session that a command line asks for. `offline` are the session's arguments of that kind."""
-    named_pids, found_pids = pids_of(options, parsed), None
-    if not named_pids and not parsed.command and not offline and hasattr(tool, "processes"):
+    words, found_pids = words_of(options, parsed), None
+    if not words and not parsed.command and not offline and hasattr(tool, "processes"):
         found_pids = tool.processes(options)
-    if parsed.follow and not (named_pids or found_pids):
+    if parsed.follow and not (words or found_pids):
         raise UsageError("--follow is about the processes of -p", hint="without -p, every process is traced")
     condition = narrowing(parsed)  # before the session, which starts the command
-    session = _session(named_pids or None, found_pids, session_arguments(tool, options, parsed) | offline)
+    session = _session(words or None, found_pids, session_arguments(tool, options, parsed) | offline)
     if condition is not None:
         session.narrow(condition)
     return session
 
 
-def pids_of(options: ToolOptions, parsed: argparse.Namespace) -> list[int]:
-    """The processes that the user named: those of -p, and of a tool's own arguments."""
+def words_of(options: ToolOptions, parsed: argparse.Namespace) -> list[int | str]:
+    """The numbers and names of the processes to trace that the user gave: those of -p, and of a tool's own
+    arguments."""
     from_options = [value for name, value in options.session_values() if name == "pid" and value is not None]
     return [*from_options, *(parsed.pid or ())]
 
@@ -196,10 +197,10 @@ def _is_named(name: str) -> Expression:
     return comm.matches(name) if set(name) & set("*?") else comm == name[:COMM_LENGTH]
 
 
-def _session(named_pids: Sequence[int] | None, found_pids: Sequence[int] | None, arguments: dict[str, Any]) -> Session:
+def _session(words: Sequence[int | str] | None, found_pids: Sequence[int] | None, arguments: dict[str, Any]) -> Session:
     """A session for the named processes, else for those that were found, of which some may have ended since."""
-    if named_pids or not found_pids:
-        return Session(pid=named_pids, **arguments)
+    if words or not found_pids:
+        return Session(pid=words, **arguments)
     try:
         return Session(pid=found_pids, **arguments)
     except NotFoundError:

@@ -8,14 +8,23 @@ from __future__ import annotations
 import argparse
 
 
-def pid(text: str) -> int:
-    """For argparse: a process's number."""
-    return _whole(text, "a process ID")
+def tid(text: str) -> int:
+    """For argparse: a thread's number."""
+    return _whole(text, "a thread ID")
 
 
-def pids(text: str) -> list[int]:
-    """For argparse: numbers of processes, with commas between them."""
-    return [pid(number) for number in text.split(",")]
+def process(text: str) -> int | str:
+    """For argparse: a process's number, or the name of a program, which `usdtkit.targets.processes_of` looks for."""
+    if text.isdecimal():
+        return _whole(text, "a process ID")
+    if not text or text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a process ID or the name of a program")
+    return text
+
+
+def processes(text: str) -> list[int | str]:
+    """For argparse: numbers and names of processes, with commas between them."""
+    return [process(word) for word in text.split(",")]
 
 
 def user(text: str) -> int:

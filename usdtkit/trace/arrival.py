@@ -1,7 +1,8 @@
 """Waits until something that a session did not find is mapped for the first time.
 
 Input: what was looked for in vain (`Definition.missing`), and the stream of mappings. Output: the moment to look again.
-Used by the command line's --wait, before there is a session; `discovery` does the same while one runs.
+Used by the command line's --wait, before there is a session; `discovery` does the same while one runs. A process that
+was named and does not run yet comes with a program that starts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 
 from usdtkit.elf.image import Image
 from usdtkit.errors import UsdtkitError
-from usdtkit.mappings import NEW_FILE, MappingStream
+from usdtkit.mappings import EXEC, NEW_FILE, MappingStream
 from usdtkit.maps import Mapping
 from usdtkit.scan import open_mapped
 from usdtkit.trace.later import Wanted, may_have
@@ -28,10 +29,13 @@ SHARE = 0.2
 class Arrival:
     """Hears of new files from the moment that it is made, so that none is missed between a search and `wait`."""
 
-    def __init__(self, pids: Sequence[int] = ()) -> None:
-        """`pids`: only what these processes map, and those that they start; none means all. PrivilegeError."""
-        self._stream = MappingStream(NEW_FILE)
-        for pid in pids:
+    def __init__(self, words: Sequence[int | str] = ()) -> None:
+        """`words`: only what these processes map, and those that they start; none means all. Where one is a name, a
+        program that starts anywhere counts as well. PrivilegeError."""
+        pids = [word for word in words if isinstance(word, int)]
+        self._awaits_programs = len(pids) < len(words)
+        self._stream = MappingStream(NEW_FILE | (EXEC if self._awaits_programs else 0))
+        for pid in () if self._awaits_programs else pids:
             self._stream.follow(pid)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._searched_at = time.monotonic()
@@ -42,12 +46,16 @@ class Arrival:
         Returns whether there is one, and not for `stop` or the end of the time.
         """
         specs = list(missing)
-        earliest = time.monotonic() + (time.monotonic() - self._searched_at) / SHARE if not specs else 0.0
+        is_often = not specs or self._awaits_programs
+        earliest = time.monotonic() + (time.monotonic() - self._searched_at) / SHARE if is_often else 0.0
         has_come = False
         with select.epoll() as poller:
             poller.register(self._stop, select.EPOLLIN)
             while until is None or time.monotonic() < until:
                 for news in self._stream.take():
+                    if news.kind & EXEC:
+                        has_come = True
+                        continue
                     mapping = Mapping(news.start, news.end, b"r-xp", news.offset, news.identity, news.name)
                     has_come = has_come or not specs or _has(specs, news.pid, mapping)
                 if has_come and time.monotonic() >= earliest:

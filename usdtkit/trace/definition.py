@@ -17,6 +17,7 @@ from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.model import Clock, Function, HookKind, Probe
 from usdtkit.processes import below
+from usdtkit.resolve import describe, processes_of
 from usdtkit.trace.blueprint import Blueprint
 from usdtkit.trace.fields import as_value, both
 from usdtkit.trace.finding import Finder, Signatures, ThisMachine
@@ -54,7 +55,7 @@ class Definition:
     def __init__(
         self,
         *,
-        pid: int | Iterable[int] | None = None,
+        pid: int | str | Iterable[int | str] | None = None,
         command: Sequence[str] | None = None,
         string_size: int = 128,
         capacity: int | None = None,
@@ -69,8 +70,10 @@ class Definition:
             raise UsageError("a session traces processes, or a command, not both")
         if capacity is not None and not 1 <= capacity <= MAX_CAPACITY:
             raise UsageError(f"tables cannot have a capacity of {capacity} entries", hint=f"from 1 to {MAX_CAPACITY}")
-        # Each once: a process that is attached to twice would be counted twice.
-        self.pids = () if pid is None else (pid,) if isinstance(pid, int) else tuple(dict.fromkeys(pid))
+        self.offline = offline
+        """Whether nothing on this machine is inspected."""
+        self._remarks: list[str] = []
+        self.pids = () if pid is None else self._pids((pid,) if isinstance(pid, (int, str)) else pid)
         if pid is not None and not self.pids:
             raise UsageError("an empty list of processes to trace", hint="None traces all processes")
         if follow:
@@ -79,8 +82,6 @@ class Definition:
         """The processes whose files are searched: not that of a command, which maps none of its files yet."""
         self.command = () if command is None else tuple(command)
         """The words of the command that will be started, or ()."""
-        self.offline = offline
-        """Whether nothing on this machine is inspected."""
         self._program = None if command is None or offline else _program(command)
         self._capacity = capacity
         self._finder: Finder = Signatures(lacking) if offline else ThisMachine(self.search_pids, self._program)
@@ -89,9 +90,21 @@ class Definition:
         self._narrowed: ex.Expression | None = None  # for all sources that are made from now on
         self.missing: list[UsdtSpec | FunctionSpec] = []
         """What was looked for in vain."""
-        self._remarks: list[str] = []
         self.on_remark: Callable[[str], object] | None = None
         """Called with each sentence that `remark` adds from now on: a trace that runs may find something out."""
+
+    def _pids(self, words: Iterable[int | str]) -> tuple[int, ...]:
+        """The processes of numbers and names, each once: one that is attached to twice would be counted twice."""
+        pids: dict[int, None] = {}
+        for word in words:
+            if isinstance(word, int) or self.offline:
+                pids[word if isinstance(word, int) else 1] = None
+                continue
+            found = processes_of(word)
+            pids |= dict.fromkeys(found)
+            if not word.isdecimal():
+                self._remarks.append(f"{word} means {describe(found)}")
+        return tuple(pids)
 
     def usdt(self, name: str, path: StrPath | None = None) -> Source:
         """Hits of a USDT probe. Raises NotFoundError where there is none of that name."""

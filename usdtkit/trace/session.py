@@ -32,8 +32,10 @@ PAGE = 4096
 
 
 class Session(Reading, Definition):
-    """Trace the processes `pid` (one or several); or `command`, which the session starts and traces from its first
-    instruction; or every process that maps a traced file, now or later.
+    """Trace the processes `pid`; or `command`, which the session starts and traces from its first instruction; or every
+    process that maps a traced file, now or later.
+
+    `pid`: one or several, by number, or by name (`usdtkit.targets.processes_of`): all that are called so now.
 
     Define sources and their actions, then iterate. Iteration attaches, and ends with `stop()`, after `duration`
     seconds, or when all of the processes have ended; the events that are still in the buffer are yielded first.
@@ -61,7 +63,7 @@ class Session(Reading, Definition):
     def __init__(
         self,
         *,
-        pid: int | Iterable[int] | None = None,
+        pid: int | str | Iterable[int | str] | None = None,
         command: Sequence[str] | None = None,
         duration: float | None = None,
         ring_size: int = 8 << 20,
