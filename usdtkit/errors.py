@@ -11,6 +11,7 @@ import sys
 TYPE_CHECKING = False  # as in usdtkit/__init__.py
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import ClassVar
 
 
@@ -31,6 +32,16 @@ def as_root(*others: str) -> str:
     has_sudo = any(os.path.exists(f"{folder}/sudo") for folder in folders)  # noqa: PTH110
     line = shlex.join(["sudo", *command] if has_sudo else ["su", "-c", shlex.join(command)])
     return f"{', or '.join(('run as root', *others))}: {line}"
+
+
+def one_of(word: object, choices: Iterable[object], otherwise: str = "") -> str:
+    """The hint where a word is none of the choices: those that are spelled like it, then all, or `otherwise`."""
+    import difflib  # only where something has failed
+
+    names = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(str(word), names, 3)
+    rest = otherwise or f"one of {', '.join(names)}"
+    return f"did you mean {' or '.join(near)}? {rest}" if near else rest
 
 
 def _is_command(path: str) -> bool:

@@ -4,6 +4,8 @@ import ast
 import errno
 import importlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from usdtkit import cli, errors
-from usdtkit.cli import values
+from usdtkit.cli import elsewhere, values
 from usdtkit.cli.schema import of_name
 from usdtkit.version import VERSION
 
@@ -93,6 +95,62 @@ def test_an_option_that_does_not_exist(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "usdtkit: unrecognized arguments: --nonsense\n  hint: usdtkit doctor -h shows the options\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "near"),
+    [
+        ("dbstat mysql --intervall 5", "unrecognized arguments: --intervall", "--interval or --intervals"),
+        ("dbslower --treshold=3 mysql", "unrecognized arguments: --treshold=3", "--threshold"),
+        ("dbslower --treshold 3 mysql", "unrecognized arguments: --treshold", "--threshold"),
+        ("provider build a --ouput b", "unrecognized arguments: --ouput b", "--output"),
+        ("dbslower mysq", "argument engine: invalid choice: 'mysq'", "mysql"),
+        ("memleak --sort siez", "argument --sort: invalid choice: 'siez'", "size"),
+        ("run --with djano app.py", "there are no ready-made probes for 'djano'", "django"),
+        ("ustat --sort methd", "argument -S/--sort: invalid choice: 'methd'", "method"),
+        ("dbslwer mysql", "no command or tool is called 'dbslwer'", "dbslower"),
+        ("docter", "no command or tool is called 'docter'", "doctor"),
+    ],
+)
+def test_what_is_mistyped_is_suggested(words, message, near, capsys):
+    assert cli.main(words.split()) == 2
+    first, hint = capsys.readouterr().err.splitlines()
+    assert first == f"usdtkit: {message}"
+    assert hint.startswith(f"  hint: did you mean {near}? ")
+
+
+def test_options_of_a_command_that_is_started_are_its_own():
+    parser = cli.command("trace")[1]
+    assert parser.parse_args(["c:open", "-c", "sh --version"]).command == ["sh", "--version"]
+    assert parser.parse_args(["--", "--nonsense"]).spec == ["--nonsense"]
+
+
+def test_tools_that_others_have_are_answered(capsys):
+    """Each tool of Debian's bcc and bpftrace is one here, or the error says what does that job."""
+    theirs = [path.name for path in Path("/usr/sbin").glob("*-bpfcc")] + [
+        path.name for path in Path("/usr/sbin").glob("*.bt")
+    ]
+    assert len(theirs) > 120
+    for name in theirs:
+        plain = name.removesuffix("-bpfcc").removesuffix(".bt")
+        try:
+            cli.command(plain)
+        except errors.UsageError as error:
+            assert error.message.startswith(f"usdtkit has no {plain}")
+            assert error.hint
+        else:
+            assert plain in NAMES or plain in cli.ALIASES or cli._language_of(plain)
+            with pytest.raises(errors.UsageError):
+                cli.command(name)
+
+
+def test_what_is_suggested_instead_of_them_works():
+    for hint in elsewhere.HERE.values():
+        for words in re.findall(r"usdtkit (\w+(?: '[^']*')*)", hint):
+            name, *specs = shlex.split(words)
+            assert name in NAMES
+            if specs:
+                assert cli.main([name, *specs, "-p", str(os.getpid()), "--explain"]) == 0
 
 
 @pytest.mark.parametrize(

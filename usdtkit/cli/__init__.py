@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, NoReturn, TextIO, cast
 
-from usdtkit.errors import UsageError, UsdtkitError
+from usdtkit.errors import UsageError, UsdtkitError, one_of
 from usdtkit.version import VERSION
 
 COMMANDS = ("bundle", "cache", "completion", "doctor", "list", "man", "provider", "run", "schema")
@@ -188,7 +188,46 @@ class _Parser(argparse.ArgumentParser):
     """Options, with errors like all others."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} -h shows the options")
+        raise UsageError(message, hint=self._hint)
+
+    @property
+    def _hint(self) -> str:
+        return f"{self.prog} -h shows the options"
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # Before argparse takes the value of an unknown option for an argument, about which the error would be.
+        self._require_known([word for word in _before_rest(self, args) if not self._knows(word)])
+        parsed, unknown = self.parse_known_args(args, namespace)
+        self._require_known(unknown)
+        return parsed
+
+    def _knows(self, word: str) -> bool:
+        is_option = word.startswith("--") and " " not in word
+        return not is_option or word.partition("=")[0] in self._option_string_actions
+
+    def _require_known(self, unknown: Sequence[str]) -> None:
+        if unknown:
+            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            hint = one_of(options[0], _flags(self), self._hint) if options else self._hint
+            raise UsageError(f"unrecognized arguments: {' '.join(unknown)}", hint=hint)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = "/".join(action.option_strings) or action.metavar or action.dest
+            raise UsageError(f"argument {what}: invalid choice: {value!r}", hint=one_of(value, action.choices))
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser and of those below it."""
+    below = [each for action in parser._actions if isinstance(action.choices, dict) for each in action.choices.values()]
+    return [*parser._option_string_actions, *(flag for each in below for flag in _flags(each))]
+
+
+def _before_rest(parser: argparse.ArgumentParser, words: Sequence[str]) -> Sequence[str]:
+    """The words that a parser reads itself, and none where a part of them is for another one."""
+    if any(action.nargs in (argparse.REMAINDER, argparse.PARSER) for action in parser._actions):
+        return ()
+    return words[: words.index("--")] if "--" in words else words
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -312,11 +351,9 @@ def _module(name: str) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name != f"usdtkit.tools.{name}":
                 raise
-    import difflib
+    from usdtkit.cli.elsewhere import unknown  # only where something has failed
 
-    near = difflib.get_close_matches(name, [*COMMANDS, *tool_names()], n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "usdtkit -h lists them"
-    raise UsageError(f"no command or tool is called {name!r}", hint=hint)
+    raise unknown(name, [*COMMANDS, *ALIASES, *tool_names()])
 
 
 def _overview() -> str:

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from usdtkit.errors import UsageError
+from usdtkit.errors import UsageError, one_of
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -91,7 +91,7 @@ class Option:
         if value is None and self.default is not None:
             raise UsageError(f"{name} cannot be None", hint="leave it out for its default")
         if choices is not None and value is not None and value not in choices:
-            raise UsageError(f"{name} cannot be {value!r}", hint=f"one of {', '.join(map(str, choices))}")
+            raise UsageError(f"{name} cannot be {value!r}", hint=one_of(value, choices))
         return value
 
 

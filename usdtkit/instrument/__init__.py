@@ -12,7 +12,7 @@ import importlib
 import sys
 from typing import Any
 
-from usdtkit.errors import UnsupportedError, UsageError
+from usdtkit.errors import UnsupportedError, UsageError, one_of
 from usdtkit.instrument.engagement import not_engaged, say_waiting
 from usdtkit.probes.drops import describe, warn
 
@@ -65,7 +65,7 @@ def check_names(names: Any) -> None:
     """Raise UsageError if a name is not one of NAMES."""
     for name in names:
         if name not in NAMES:
-            raise UsageError(f"there are no ready-made probes for {name!r}", hint=f"one of {', '.join(NAMES)}")
+            raise UsageError(f"there are no ready-made probes for {name!r}", hint=one_of(name, NAMES))
 
 
 def check_objects() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, TextIO
 
-from usdtkit.errors import UsageError, UsdtkitError
+from usdtkit.errors import UsageError, UsdtkitError, one_of
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Block, Histogram, Row, StackSum, Table
 from usdtkit.results.columns import Column, Schema
@@ -127,7 +127,7 @@ def sink_type(name: str) -> type[Sink]:
             raise UsdtkitError(f"--format {name} needs the module {error.name}") from None
         module = None
     if module is None:
-        raise UsageError(f"no output format is called {name!r}", hint=f"one of {', '.join(format_names())}")
+        raise UsageError(f"no output format is called {name!r}", hint=one_of(name, format_names()))
     kind: type[Sink] = module.SINK
     return kind
 

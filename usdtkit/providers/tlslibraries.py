@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 
 from usdtkit import targets
-from usdtkit.errors import NotFoundError, UsageError
+from usdtkit.errors import NotFoundError, UsageError, one_of
 from usdtkit.model import Function, UserPlace
 from usdtkit.records import NamedTuple
 from usdtkit.trace import Resolved, Session, Sought, uprobe
@@ -133,7 +133,7 @@ def find_files(
     """
     unknown = [name for name in (*libraries, *(name for name, _ in extra)) if name not in NAMES]
     if unknown:
-        raise UsageError(f"{unknown[0]!r} is not a known TLS library", hint=f"one of {', '.join(NAMES)}")
+        raise UsageError(f"{unknown[0]!r} is not a known TLS library", hint=one_of(unknown[0], NAMES))
     if session.offline:
         return []
     chosen = {

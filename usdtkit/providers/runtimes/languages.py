@@ -15,7 +15,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from usdtkit import targets
-from usdtkit.errors import NotFoundError, PrivilegeError, UsageError, as_root
+from usdtkit.errors import NotFoundError, PrivilegeError, UsageError, as_root, one_of
 from usdtkit.providers.runtimes import c, java, node, perl, php, python, ruby, tcl
 from usdtkit.providers.runtimes.language import Language
 
@@ -32,7 +32,7 @@ def language_called(name: str) -> Language:
     try:
         return BY_NAME[name]
     except KeyError:
-        raise UsageError(f"no language is called {name!r} here", hint=f"one of {', '.join(BY_NAME)}") from None
+        raise UsageError(f"no language is called {name!r} here", hint=one_of(name, BY_NAME)) from None
 
 
 def language_of_files(names: Sequence[str]) -> Language:
