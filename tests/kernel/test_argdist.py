@@ -21,7 +21,7 @@ def counted(compile_c, ready, spawn):
         tracer = start_tracing(spawn, "argdist", *options, "-p", program.pid, "-i", "60")
         go(program)
         output, messages = end_of_tracing(tracer)
-        assert "--json" in options or messages.endswith("received 0, lost 0, from 1 file in 1 process\n")
+        assert "--json" in options or messages.endswith(" hits, lost 0, from 1 file in 1 process\n")
         return output
 
     return run

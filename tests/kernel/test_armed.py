@@ -1,6 +1,7 @@
 """Where a process that runs what is traced has no breakpoints, the reason is told; where it has them, nothing is."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,7 +88,8 @@ if BIG_NODE:  # Debian's has its functions in a library, which it does not copy
         assert done.returncode == 5
         assert "--use-largepages=on" in done.stderr
         done = usdtkit("funccount", "node:uv_run", "-c", "node -e 0")
-        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "received 0, lost 0, from 1 file in 1 process")
+        assert done.returncode == 0
+        assert re.fullmatch(r"[\d,]+ hits?, lost 0, from 1 file in 1 process", done.stderr.splitlines()[-1])
 
 
 def test_a_command_that_copied_its_breakpoints(compile_c):

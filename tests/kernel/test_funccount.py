@@ -49,7 +49,7 @@ def test_patterns(pattern, options, names, counted):
 def test_the_table_and_csv(counted):
     output, messages = counted("{}:[bw]*", "-T")
     assert [line.split() for line in output.splitlines()[3:]] == [["FUNC", "COUNT"], ["begin", "996"], ["work", "997"]]
-    assert messages.endswith("received 0, lost 0, from 1 file in 1 process\n")
+    assert messages.endswith("1,993 hits, lost 0, from 1 file in 1 process\n")
     rows = csv.DictReader(io.StringIO(counted("{}:[bw]*", "--csv")[0]))
     assert {row["function"]: int(row["count"]) for row in rows} == {"begin": 996, "work": 997}
 

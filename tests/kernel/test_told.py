@@ -60,7 +60,7 @@ def latencies(compile_c, ready, spawn):
 
 def test_calls_that_were_under_way_are_not_announced(latencies):
     _, messages = latencies(7, 0)
-    assert messages.splitlines()[-1] == "received 0, lost 0, from 1 file in 1 process"
+    assert messages.splitlines()[-1] == "7 hits, lost 0, from 1 file in 1 process"
     _, _, summary = json_lines(latencies(7, 0, "--json")[0])
     assert (summary["hits"], summary["unmatched"]) == (7, 7)
 

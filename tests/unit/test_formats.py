@@ -340,6 +340,9 @@ def test_schemas_as_files(tmp_path, capsys):
         ({"received": 9, "files": 1, "processes": 1}, "received 9, lost 0, from 1 file in 1 process"),
         ({"received": 9, "files": 2, "processes": 1000}, "received 9, lost 0, from 2 files in 1,000 processes"),
         ({"processes": 2}, "received 0, lost 0, from 2 processes"),
+        ({"hits": 9, "received": 9}, "received 9, lost 0"),
+        ({"hits": 4800}, "received 0 of 4,800 hits, lost 0"),
+        ({"hits": 9, "lost": 9}, "received 0, lost 9"),
         ({"received": 1, "full": 2}, "received 1, lost 0, 2 not counted, table full"),
         ({"overflow": 3, "unreadable": 4}, "received 0, lost 0, 3 abandoned, nested too deep, 4 arguments unreadable"),
         ({"unmatched": 5, "abandoned": 6}, "received 0, lost 0, 5 ends without a start, 6 starts without an end"),
@@ -356,6 +359,19 @@ def test_the_account_says_what_is_not_shown():
         "received 2, lost 0, 1 arguments unreadable; 4,800 prepared executions not shown: mariadbd has no symbol; "
         "1 query not shown: it began before the trace; 2 entries not shown: none"
     )
+
+
+@pytest.mark.parametrize(
+    ("counts", "line"),
+    [
+        ({}, "0 hits, lost 0"),
+        ({"hits": 1, "files": 1, "processes": 1}, "1 hit, lost 0, from 1 file in 1 process"),
+        ({"hits": 1994, "full": 2}, "1,994 hits, lost 0, 2 not counted, table full"),
+        ({"hits": 3, "received": 2}, "received 2, lost 0"),
+    ],
+)
+def test_the_account_of_what_is_summed_up_in_the_kernel(counts, line):
+    assert Account(summary(**counts), in_kernel=True).line() == line
 
 
 def test_the_account_names_the_reasons():

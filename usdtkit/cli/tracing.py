@@ -296,7 +296,8 @@ def _end(results: Results, sink: Sink, parsed: argparse.Namespace) -> int:
 
         note(f"usdtkit: {ending(summary.command_status)}")
     reasons = [] if summary.hits or summary.received else session.presence.reasons()
-    account = Account(summary, reasons, session.unexplained_ends())
+    in_kernel = isinstance(results, Summaries) and results.take is None
+    account = Account(summary, reasons, session.unexplained_ends(), in_kernel=in_kernel)
     if sink.shows_account:
         sink.end(account)
     else:

@@ -80,12 +80,14 @@ _SHOWN = {
 class Account:
     """The account of a session: its `summary`, and the reasons why nothing came, if nothing did.
 
-    `unexplained_ends` are the ends without a start that tell the reader something; None means all of them.
+    `unexplained_ends` are the ends without a start that tell the reader something; None means all of them. `in_kernel`:
+    the hits were summed up there, and no events were sent.
     """
 
     summary: Summary
     reasons: Sequence[str] = ()
     unexplained_ends: int | None = None
+    in_kernel: bool = False
 
     def line(self) -> str:
         """The account for a person, in one line."""
@@ -93,9 +95,10 @@ class Account:
         if self.unexplained_ends is not None:
             summary = replace(summary, unmatched=self.unexplained_ends)
         if not self.reasons:
-            return account(summary)
+            return account(summary, in_kernel=self.in_kernel)
         # The reasons name the processes that the account would only count.
-        return f"{account(replace(summary, unarmed=0))}: {'; '.join(self.reasons)}"
+        line = account(replace(summary, unarmed=0), in_kernel=self.in_kernel)
+        return f"{line}: {'; '.join(self.reasons)}"
 
     def values(self) -> dict[str, Any]:
         """The account for programs: the values of the columns of SUMMARY."""
@@ -104,10 +107,17 @@ class Account:
         return {**values, "unseen": [asdict(unseen) for unseen in summary.unseen]}
 
 
-def account(summary: Summary) -> str:
-    """One line that says what became of every hit."""
+def account(summary: Summary, *, in_kernel: bool = False) -> str:
+    """One line that says what became of every hit. `in_kernel` is as `Account` has it."""
     counts = {phrase: getattr(summary, name) for name, phrase in _SHOWN.items()}
-    line = f"received {summary.received:,}, lost {summary.lost:,}{_origin(summary)}"
+    hits = _number(summary.hits, "hit")
+    if in_kernel and not summary.received:
+        line = hits
+    elif summary.hits and not summary.received + summary.lost:
+        line = f"received 0 of {hits}"  # because of a condition, or because what was awaited did not come
+    else:
+        line = f"received {summary.received:,}"
+    line += f", lost {summary.lost:,}{_origin(summary)}"
     line = ", ".join([line, *(f"{count:,} {phrase}" for phrase, count in counts.items() if count)])
     unseen = (f"{_number(unseen.count, unseen.what)} not shown: {unseen.why}" for unseen in summary.unseen)
     return "; ".join([line, *unseen])
