@@ -3,7 +3,8 @@
 The target calls getaddrinfo in a loop until the tracer has written the first of them; the time is from the tracer's
 start to that line. Medians, and ratios to usdtkit in the same run. bcc's own tool needs kernel headers: it is lent
 ours, and the one constant that it wants of linux/sched.h. bpftrace's own script traces three functions (ours eight);
-the other is the least that shows a look-up. Needs root; what is not installed is left out.
+the other is the least that shows a look-up. Needs root; what is not installed is left out. At the end, how long a shell
+waits for what completes a word.
 """
 
 import contextlib
@@ -100,6 +101,22 @@ def target():
         process.wait()
 
 
+def completion():
+    """Print how long a TAB takes, beside a start of Python that does nothing."""
+    words = {"": [], "-p mar": ["process", "mar"], "c:mal": ["place", "c:mal"], "mysql:": ["place", "mysql:"]}
+    command = [str(Path(sys.executable).with_name("usdtkit")), "completion", "--offer"]
+    times = {name: [] for name in words}
+    for _ in range(ROUNDS):
+        for name, asked in words.items():
+            began = time.perf_counter()
+            subprocess.run([*command, *asked] if asked else [sys.executable, "-I", "-c", ""], stdout=subprocess.PIPE)
+            times[name].append(time.perf_counter() - began)
+    baseline = statistics.median(times.pop(""))
+    for name, each in times.items():
+        middle = statistics.median(each)
+        print(f"{f'TAB after {name}':28}{middle * 1e3:9.0f} ms   x {middle / baseline:5.2f} of a start of Python")
+
+
 def main():
     if os.geteuid():
         raise SystemExit("bench_start: tracing needs root")
@@ -117,6 +134,7 @@ def main():
         cells = [(first * 1e3, "ms"), (resident, "MiB"), (leaving * 1e3, "ms")]
         units = [baseline[0] * 1e3, baseline[1], baseline[2] * 1e3]
         print(f"{name:28}" + "".join(f"{v:9.0f} {u:3}  x {v / b:5.2f}" for (v, u), b in zip(cells, units, strict=True)))
+    completion()
 
 
 if __name__ == "__main__":

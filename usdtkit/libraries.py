@@ -86,6 +86,12 @@ def installed(library: str) -> list[str]:
     return [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
 
 
+def beginning_with(text: str) -> set[str]:
+    """Return the short names, beginning so, of the libraries in the loader's cache."""
+    names = map(library_name, _cached((b"lib" + os.fsencode(text),)))
+    return {name for name in names if name.startswith(text)}
+
+
 @lru_cache(maxsize=64)
 def _cached_as(name: str, changed: int) -> list[str]:
     """The paths of that name in the loader's cache as of its change. A tool asks for one library again and again."""

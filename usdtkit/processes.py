@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 def running_pids() -> list[int]:
@@ -20,15 +20,18 @@ def running_pids() -> list[int]:
 
 def named(*names: str) -> list[int]:
     """Return the processes whose program's file has one of these names, except those that we may not look into."""
-    pids = []
+    return [pid for pid, name in _programs() if name in names]
+
+
+def programs() -> set[str]:
+    """Return the file names of the programs that run, except those that we may not look into."""
+    return {name for _, name in _programs()}
+
+
+def _programs() -> Iterator[tuple[int, str]]:
     for pid in running_pids():
-        try:
-            program = os.readlink(f"/proc/{pid}/exe")
-        except OSError:  # it has ended, is a kernel thread, or is not ours
-            continue
-        if program.removesuffix(" (deleted)").rpartition("/")[2] in names:
-            pids.append(pid)
-    return pids
+        with contextlib.suppress(OSError):  # it has ended, is a kernel thread, or is not ours
+            yield pid, os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)").rpartition("/")[2]
 
 
 def called(name: str) -> list[int]:

@@ -140,6 +140,11 @@ def sites_of(image: Image) -> set[int]:
     }
 
 
+def names_of_probes(image: Image) -> set[str]:
+    """Return PROVIDER:PROBE of all probes of the file, whose arguments are not read."""
+    return {f"{provider}:{name}" for provider, name, _, _ in _notes(image, [])}
+
+
 def _base_address(image: Image) -> int:
     """Where the section .stapsdt.base is now, 0 if there is none.
 
