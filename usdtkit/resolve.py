@@ -35,9 +35,9 @@ def resolve(name: str, pids: Sequence[int] = (), *, progress: Progress | None = 
 
     With `pids` these are the matching files that the processes map, all of them if there are several. A path or a
     command then also finds what the processes run by another name of the same file. Without `pids`, a name with a slash
-    is a path. Any other name is looked for in PATH, then as a library where the loader looks, then among the programs
-    that run, in containers too. NotFoundError says what there is instead. `progress` is called while a directory is
-    searched.
+    is a path: that of a file here, or else of the files that processes in containers map by this path. Any other name
+    is looked for in PATH, then as a library where the loader looks, then among the programs that run, in containers
+    too. NotFoundError says what there is instead. `progress` is called while a directory is searched.
     """
     return _mapped_as(name, pids) if pids else _installed_as(name, progress)
 
@@ -151,11 +151,15 @@ def _installed_as(name: str, progress: Progress | None) -> list[Target]:
             return _below(name, progress)
         if os.path.exists(name):
             return [Target(name, os.path.abspath(name))]
-        import glob  # lazy: few names have wildcards
+        import fnmatch  # lazy: few names have wildcards, and few files are not here
+        import glob
 
         if matching := _distinct(sorted(glob.glob(name))):  # noqa: PTH207
             return matching
-        raise NotFoundError(f"{name!r}: no such file")
+        matches = re.compile(fnmatch.translate(os.path.abspath(name))).match
+        if inside := [target for target in all_mapped(quiet=True) if matches(target.name.removesuffix(" (deleted)"))]:
+            return inside
+        raise NotFoundError(f"{name!r}: no such file, neither here nor in a container that runs it")
     if found := command(name):
         return [Target(found, found)]
     if matching := _distinct(libraries.installed(name)):

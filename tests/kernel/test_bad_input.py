@@ -126,7 +126,7 @@ def test_a_spec_that_is_none(spec):
 @pytest.mark.parametrize(
     "options",
     [
-        *(["-p", "0"], ["-p", "-1"], ["-p", "x"], ["-p", str(2**64)], ["-p"]),
+        *(["-p", "0"], ["-p", "-1"], ["-p", "1,"], ["-p", str(2**64)], ["-p"]),
         *(["-d", "0"], ["-d", "-1"], ["-d", "nan"], ["-d", "inf"], ["-d", "soon"]),
         *(["--max-lost", "-1"], ["--json", "--csv"], ["--no-such-option"]),
     ],

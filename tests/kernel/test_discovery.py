@@ -1,5 +1,6 @@
 """What starts while a trace runs: other versions, containers, files of other users, files made at first use."""
 
+import json
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commandline import USDTKIT, json_lines, start_tracing, stop_tracing, usdtkit
+from commandline import USDTKIT, assert_explained, json_lines, start_tracing, stop_tracing, usdtkit
 from conftest import Stepper
 from processes import among_own_mounts, as_user, read_until
 
@@ -310,6 +311,50 @@ def test_containers_of_one_image_are_one_attachment(compile_c, spawn, wait_for_l
     }
     assert remarks == []
     assert (summary.lost, summary.files, summary.processes) == (0, 1, 2)
+
+
+INSIDE = 'mount -t tmpfs none "$0"; cp "$1" "$0/program"; exec "$0/program"'
+
+
+@pytest.fixture
+def inside(compile_c, spawn, wait_for_line, tmp_path):
+    """inside() -> a program in a container of its own, where it is called tmp_path/inside/program."""
+    program, folder = compile_c("stepper.c", "-O2", "-DIN_A_CONTAINER"), tmp_path / "inside"
+    folder.mkdir()
+    command = [*among_own_mounts(INSIDE), folder, program]
+    return lambda: Stepper(spawn(command), folder / "program", wait_for_line)
+
+
+@pytest.mark.parametrize("spec", ["{}:work", "u:{}:step:plain", "p:{}:work", "{}*:work"])
+def test_a_path_that_is_in_containers_only(spec, inside, spawn):
+    one, two = inside(), inside()
+    words = ("trace", spec.format(one.path), "--json")
+    explained = usdtkit(*words, "--explain")
+    assert {json.loads(line)["path"] for line in explained.stdout.splitlines()[1:]} == {
+        f"/proc/{process.pid}/root{one.path}" for process in (one, two)
+    }
+    tracer = start_tracing(spawn, *words)
+    assert (one.fire(997), two.fire(97)) == (0, 0)
+    _, events, summary = json_lines(stop_tracing(tracer)[0])
+    assert Counter(event["pid"] for event in events) == {one.pid: 997, two.pid: 97}
+    assert (summary["received"], summary["lost"], summary["files"], summary["processes"]) == (997 + 97, 0, 2, 2)
+
+
+def test_a_path_that_is_here_and_in_a_container(inside, spawn, stepper):
+    one = inside()
+    shutil.copy(f"/proc/{one.pid}/root{one.path}", one.path)
+    here = stepper(one.path)
+    tracer = spawn([*USDTKIT, "trace", f"{one.path}:work", "--json"], stderr=subprocess.PIPE)
+    read_until(tracer, f"found /proc/{one.pid}/root{one.path}", "stderr")
+    assert (one.fire(997), here.fire(97)) == (0, 0)
+    _, events, summary = json_lines(stop_tracing(tracer)[0])
+    assert Counter(event["pid"] for event in events) == {one.pid: 997, here.pid: 97}
+    assert (summary["lost"], summary["files"]) == (0, 2)
+
+
+def test_a_path_that_is_nowhere(tmp_path):
+    missing = usdtkit("trace", f"{tmp_path}/inside/program:work")
+    assert_explained(missing, 4, "no such file, neither here nor in a container that runs it")
 
 
 def test_after_a_loss_everything_is_looked_at(service, follow, monkeypatch):

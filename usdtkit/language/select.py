@@ -52,8 +52,10 @@ def resolve_single(session: Session, spec: nodes.TraceSpec) -> Resolved:
 def _named(session: Session, text: str, target: nodes.Target) -> list[Resolved]:
     """The places of NAME:NAME. A function comes first, because one file shows whether it exists.
 
-    A glob such as mysql:* stands for probes if there are any, and for functions otherwise.
+    A glob such as mysql:* stands for probes if there are any, and for functions otherwise. A path is no provider.
     """
+    if "/" in target.library:
+        return [_functions(session, text, target, False)]
     spec = f"{target.library}:{target.name}"
     is_glob = bool(set(target.name) & set("*?["))
     missing: UsdtkitError | None = None
@@ -81,7 +83,7 @@ def matching(session: Session, text: str, *, regexp: bool = False) -> Resolved:
     try:
         return _functions(session, text, target, regexp)
     except NotFoundError as missing:
-        if target.kind != "named" or regexp:
+        if target.kind != "named" or regexp or "/" in target.library:
             raise
         try:
             spec = f"{target.library}:{target.name}"
