@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from usdtkit import processes
 from usdtkit.cli.messages import note
+from usdtkit.elf.instructions import EMULATED_COST, STEPPED_COST
 from usdtkit.output.sink import Sink
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import stranger, user_name
@@ -44,7 +45,8 @@ COLUMNS = (
         "cost",
         "COST",
         width=8,
-        meaning="what a hit makes the kernel do: emulated costs 0.5 µs, stepped 7 to 17, interrupt 1 to 2",
+        meaning=f"what a hit makes the kernel do: emulated costs {EMULATED_COST}, stepped {STEPPED_COST}, "
+        "interrupt 1 to 2 µs",
         values=("emulated", "stepped", "refused", "mistaken", "held", "unknown", "interrupt"),
     ),
     Column("name", "NAME", width=28, meaning="the probe, function or clock"),
@@ -101,7 +103,7 @@ def warn_of_cost(plan: Sequence[Planned], *, stepped: bool = True) -> None:
     entries = {(site.path, site.file_offset): site for site in plan if site.kind != "return" and site.cost == "stepped"}
     slow = sorted({site.name for site in entries.values()})
     if slow and stepped:
-        cost = "are single-stepped, 7 to 17 µs a hit instead of 0.5"
+        cost = f"are single-stepped: a hit costs {STEPPED_COST} as one that is emulated ({EMULATED_COST})"
         note(f"usdtkit: {len(entries)} of {len(sites)} sites {cost}: {listed(slow)}")
     if len(sites) > MANY_SITES and not plan[0].pids:
         cost = "sites are probed in every process, which slows all of them down; -p PID traces only one"

@@ -1,10 +1,9 @@
 """The first bytes of an instruction → what the kernel does when a uprobe there is hit.
 
 Used by `usdtkit.elf.symbols`, `usdtkit.elf.sites` and `usdtkit.kernel`. A uprobe replaces the first byte of an
-instruction by a breakpoint. The kernel emulates some instructions, which costs 0.5 µs a hit in all. It executes the
-others in another place as a single step, which takes a second trap and costs 7 to 17 µs. It refuses a few, some of them
-only when a process maps the file, and then without an error. The first bytes tell which is the case, without a
-disassembler.
+instruction by a breakpoint. The kernel emulates some instructions. It executes the others in another place as a single
+step, which takes a second trap and much longer. It refuses a few, some of them only when a process maps the file, and
+then without an error. The first bytes tell which is the case, without a disassembler.
 """
 
 from __future__ import annotations
@@ -12,6 +11,9 @@ from __future__ import annotations
 from typing import Literal
 
 Cost = Literal["emulated", "stepped", "refused", "mistaken", "held", "unknown"]
+
+EMULATED_COST, STEPPED_COST = "0.4 to 0.9 µs", "10 to 40 times as much"
+"""What a hit costs that is counted; docs/elf.md says how that was measured."""
 
 LONGEST = 15
 """The size of the longest instruction in bytes."""

@@ -80,10 +80,10 @@ class Planned:
     - `file_offset`, `semaphore_offset`: in the file; the latter is 0 where the site has no semaphore
     - `pids`: the processes; none means every process
     - `arguments`: those that the source can be asked for
-    - `cost`: what the kernel does at a hit. An instruction that is "emulated" costs half a microsecond, one that is
-      "stepped" 7 to 17. There must be no probe on one that is "refused", "mistaken" for another, or "held" (a system
-      call, which no signal could then interrupt). A clock has "interrupt": the timer interrupts the program for 1 to 2
-      microseconds, and no instruction is replaced.
+    - `cost`: what the kernel does at a hit. An instruction that is "stepped" costs 10 to 40 times as much as one that
+      is "emulated" (docs/elf.md). There must be no probe on one that is "refused", "mistaken" for another, or "held" (a
+      system call, which no signal could then interrupt). A clock has "interrupt": the timer interrupts the program for
+      1 to 2 microseconds, and no instruction is replaced.
     - `returns`, `why`: how the function's returns are observed, as `usdtkit.model.ReturnsBy` has it, and the reason
     """
 
