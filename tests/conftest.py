@@ -28,7 +28,15 @@ MACHINE = re.compile(r"^pytestmark = .*\bpytest\.mark\.machine\b", re.MULTILINE)
 IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 
 pytest_plugins = [
-    *("programs.django", "programs.mariadb", "programs.pam", "programs.postgres", "programs.redis", "programs.shop"),
+    *(
+        "programs.django",
+        "programs.golang",
+        "programs.mariadb",
+        "programs.pam",
+        "programs.postgres",
+        "programs.redis",
+        "programs.shop",
+    ),
     *("programs.tls", "unharmed"),
 ]
 

@@ -121,7 +121,7 @@ def test_a_clock_beside_probes(stepper):
         (trace.retval, "only a function's return"),
         (trace.latency, "only a pair"),
         (trace.caller, "was called from is not known"),
-        (trace.goroutine, "only functions of Go"),
+        (trace.goid, "only functions of Go"),
     ],
 )
 def test_what_a_clock_does_not_have(value, complaint):

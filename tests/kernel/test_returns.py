@@ -141,13 +141,13 @@ def test_returns_of_goroutines_by_their_numbers(tmp_path, ready):
     subprocess.run(["go", "build", "-o", path, PROGRAMS / "routines.go"], check=True, env=settings)
     process = ready([path])
     with trace.Session(pid=process.pid) as session:
-        counts = session.uretprobe(str(path), "main.work").count("goroutine")
+        counts = session.uretprobe(str(path), "main.work").count("goid")
         session.start()
         told = [line.split() for line in process.communicate("go\n", timeout=60)[0].splitlines()]
         assert {number: count for (number,), count in counts.read().items()} == {int(own): int(n) for own, n in told}
     assert len(told) == 3
     with trace.Session() as session, pytest.raises(UsageError, match="only functions of Go"):
-        session.uprobe("c", "malloc").count("goroutine")
+        session.uprobe("c", "malloc").count("goid")
         session.program()
 
 

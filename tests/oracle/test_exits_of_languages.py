@@ -103,10 +103,11 @@ def test_go_by_an_older_compiler_is_refused(go_program, tmp_path):
     with Image.open(go_program) as image:
         section = image.section(".go.buildinfo")
     data = bytearray(go_program.read_bytes())
-    data[section.offset + 15] = 0  # pointers to the version, as before Go 1.18
+    at = data.index(b"go1.", section.offset)
+    data[at : at + 6] = b"go1.16"
     path = tmp_path / "older"
     path.write_bytes(data)
-    with Image.open(path) as image, pytest.raises(UnsupportedError, match=r"Go before 1\.18"):
+    with Image.open(path) as image, pytest.raises(UnsupportedError, match=r"Go before 1\.17"):
         ExitFinder(image).find(functions(image, "main.leaf")[0])
 
 

@@ -90,13 +90,15 @@ _AARCH64 = (*(f"x{n}" for n in range(31)), "sp", "pc")
 # 32-bit programs run on the lower halves of the same registers.
 _I386 = {name: name.replace("e", "r", 1) for name in ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp", "eip")}
 
-# Go's convention is the one that it has had since 1.17.
+# Go's convention is the one that it has had since 1.17; before, and in assembler code, all arguments are on the stack.
 ABIS: dict[str, Abi] = {
     "x86_64": Abi(
         conventions={
             "": CallingConvention(("di", "si", "dx", "cx", "r8", "r9"), 8, return_slot=8),
             "i386": CallingConvention((), 4, word=4, return_slot=4),
             "go": CallingConvention(("ax", "bx", "cx", "di", "si", "r8", "r9", "r10", "r11"), 8, 8, 8, "r14"),
+            "go-stack": CallingConvention((), 8, return_slot=8),
+            "go-i386": CallingConvention((), 4, word=4, return_slot=4),
         },
         named_registers=(
             *("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip"),
@@ -120,6 +122,7 @@ ABIS: dict[str, Abi] = {
         conventions={
             "": CallingConvention(tuple(f"regs[{n}]" for n in range(8)), 0),
             "go": CallingConvention(tuple(f"regs[{n}]" for n in range(16)), 8, routine="regs[28]"),
+            "go-stack": CallingConvention((), 8),
         },
         named_registers=("sp", "pc"),
         instruction="pc",

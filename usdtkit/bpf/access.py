@@ -96,14 +96,19 @@ class Access:
         self.uses.add("cookie")
         return f"(cookie & {EXIT_BIT}u ? {self.return_address()} : {self.instruction()})"
 
-    def goroutine(self) -> IntegerValue:
+    def goid(self) -> IntegerValue:
         """The number of the goroutine that runs. UsageError where there is none, or where it is not known."""
+        if self.scope.convention in ("go-stack", "go-i386"):
+            raise UsageError(
+                f"{self.scope.what}: the goroutine is not in a register there",
+                hint="name functions that are not assembler code, of Go 1.17 or later (arm64: 1.18), or use tid",
+            )
         if self.scope.convention != "go":
             raise UsageError(f"{self.scope.what}: only functions of Go programs are run by goroutines", hint="use tid")
         if not self.scope.goid_offset:
             raise UsageError(
                 f"{self.scope.what}: the place of a goroutine's number is not known in this version of Go",
-                hint="Go 1.18 to 1.24",
+                hint="it is known for Go 1.17 to 1.27; tid is the number of the thread",
             )
         routine = self.register(self.scope.calls.routine)
         return IntegerValue(f"read_user({routine} + {self.parameter(self.scope.goid_offset)}, 8, {self.unreadable})")

@@ -30,7 +30,7 @@ MAX_PATTERN = 63
 # Names that mean something at every probe; "latency" only in pairs, "retval" only at returns.
 BUILTINS = (
     *("pid", "tid", "uid", "gid", "cgroup", "cpu", "time", "comm", "latency", "retval", "ustack", "ip", "caller"),
-    *("probe", "goroutine"),
+    *("probe", "goid"),
 )
 
 
@@ -238,8 +238,8 @@ now = Name("time")
 """When the probe was hit: CLOCK_MONOTONIC in nanoseconds."""
 cgroup = Name("cgroup")
 """The number of the thread's cgroup, which is the inode of its directory in version 2 of the file system."""
-goroutine = Name("goroutine")
-"""The number of the goroutine that runs, in functions of Go programs."""
+goid = Name("goid")
+"""The number of the goroutine that runs, in functions of Go programs: the one that Go's own tracebacks print."""
 ip = Name("ip")
 """The address of the probe; at a return probe, the address that the function returns to. `Session.symbol` names it."""
 caller = Name("caller")

@@ -89,8 +89,8 @@ def _builtin(name: str, access: Access) -> ex.Expression:
     if name == "probe":
         access.uses.add("cookie")
         return IntegerValue(PROBE_NUMBER, "probe")
-    if name == "goroutine":
-        return access.goroutine()
+    if name == "goid":
+        return access.goid()
     if name in ("ip", "caller") and scope.kind == "return":
         return IntegerValue(access.returned_to())
     if name == "ip":

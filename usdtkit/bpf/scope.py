@@ -47,7 +47,7 @@ class Scope:
         except KeyError:
             raise UsageError(
                 f"{self.what}: its functions are called in different ways, those of 32 bits, of Go and of C",
-                hint="trace each file separately, by its path",
+                hint="trace each file separately, by its path, and in a Go program without its assembler code (*.abi0)",
             ) from None
 
     def argument(self, which: int | str) -> Argument:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from usdtkit import processes
 from usdtkit.cli.messages import note
+from usdtkit.elf import golang
 from usdtkit.elf.instructions import EMULATED_COST, STEPPED_COST
 from usdtkit.output.sink import Sink
 from usdtkit.output.text import printable
@@ -78,6 +79,9 @@ def explain(session: Session, sink: Sink, named_pids: Iterable[int]) -> None:
     sink.begin(Schema("explain", COLUMNS if owners else [column for column in COLUMNS if column is not OWNER]))
     for remark in session.remarks:
         note(f"usdtkit: {remark}")
+    for path in dict.fromkeys(site.path for site in plan if site.path):
+        if build := golang.build_of(path):
+            note(f"usdtkit: {path} was built by {build}")
     for site in plan:
         sink.row(site.to_json() | ({"owner": owners.get(site.path)} if owners else {}))
     for (returns, why), number in Counter((site.returns, site.why) for site in plan if site.kind == "return").items():

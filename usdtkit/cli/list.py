@@ -28,6 +28,7 @@ from usdtkit.cli import values
 from usdtkit.cli.activity import ACTIVITY, Activities, title, wrapped_lines
 from usdtkit.cli.messages import note
 from usdtkit.cli.progress import Progress
+from usdtkit.elf import golang, pclntab
 from usdtkit.elf.image import Image
 from usdtkit.elf.sites import cost
 from usdtkit.elf.symbols import Pattern
@@ -37,6 +38,7 @@ from usdtkit.model import Argument, Function, Probe, Site, Target
 from usdtkit.output.sink import Sink, open_sink
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import stranger, user_name
+from usdtkit.records import NamedTuple
 from usdtkit.results.columns import Column, Schema
 
 _SITE = (
@@ -88,6 +90,8 @@ FUNCTIONS = Schema(
             meaning="what the kernel does with the first instruction when a probe there is hit",
             values=("emulated", "stepped", "refused", "mistaken", "held", "unknown"),
         ),
+        Column("source", meaning="of a Go program, the file and line of the source"),
+        Column("built_by", meaning="of a Go program, the version of Go, and its main module with its version"),
     ),
 )
 SCHEMAS = (PROBES, FUNCTIONS)
@@ -194,6 +198,8 @@ def _select(
     where = ", ".join(names) or (f"process {pids[0]}" if pids else "provider files and running processes")
     if globs or not names:
         raise targets.no_probe(globs[0] if globs else "*:*", where, probes, names[0] if names else None, pids)
+    for target in targets.resolve(names[0], pids)[:1]:
+        where += f", which was built by {build}" if (build := golang.build_of(target.path)) else ""
     raise NotFoundError(
         f"no USDT probes in {where}", hint=f"its functions can be traced: usdtkit trace p:{names[0]}:FUNCTION"
     )
@@ -264,24 +270,38 @@ def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int],
         for function in targets.find_functions(name, [pattern], pids=pids, aliases=with_details, hold=False)
     ]
     sink = _json_sink(FUNCTIONS) if options.json else None
-    costs = _costs(functions) if with_details else [""] * len(functions)
-    for function, probe_cost in zip(functions, costs, strict=True):
+    known = _known(functions) if with_details else [_Known()] * len(functions)
+    described = ""  # the file that was described last
+    for function, more in zip(functions, known, strict=True):
         if sink is not None:
-            sink.row({**function.to_json(), "cost": probe_cost})
+            sink.row({**function.to_json(), "cost": more.cost, "source": more.source, "built_by": more.built_by})
             continue
+        if more.built_by and function.path != described:
+            described = function.path
+            print(printable(f"{function.path}: built by {more.built_by}"))
         print(printable(f"p:{function.path}:{function.name} {function.demangled}".rstrip()))
         if with_details:
             version = f", version {function.version}" if function.version else ""
-            print(printable(f"    {function.size} bytes at {function.address:#x}, a probe is {probe_cost}{version}"))
+            source = f", {more.source}" if more.source else ""
+            place = f"{function.size} bytes at {function.address:#x}"
+            print(printable(f"    {place}, a probe is {more.cost}{version}{source}"))
             if function.aliases:
                 print(printable(f"    also {', '.join(function.aliases)}"))
 
 
-def _costs(functions: Sequence[Function]) -> Iterator[str]:
-    """For each function, whether the kernel emulates or steps its first instruction.
+class _Known(NamedTuple):
+    """What the file of a function says about it: what a probe there costs, and of a Go program where its source is and
+    what built it."""
 
-    The file is opened again, because the search has closed it. The answer is "unknown" if it has gone or been
-    replaced since.
+    cost: str = "unknown"
+    source: str = ""
+    built_by: str = ""
+
+
+def _known(functions: Sequence[Function]) -> Iterator[_Known]:
+    """What is known of each function.
+
+    The file is opened again, because the search has closed it. Nothing is known if it has gone or been replaced since.
     """
     for file_read, group in groupby(functions, lambda function: function.file):
         same_file = list(group)
@@ -290,6 +310,12 @@ def _costs(functions: Sequence[Function]) -> Iterator[str]:
             if file_read is None or file.version != file_read.version:
                 raise NotFoundError(f"{file.path} has been replaced")
             with Image(file.path, file) as image:
-                yield from [cost(image, function.file_offset) for function in same_file]
+                lines, build = pclntab.find(image), golang.build(image)
+                built_by = "" if build is None else str(build)
+                known = [
+                    _Known(cost(image, at.file_offset), "" if lines is None else lines.source(at.address), built_by)
+                    for at in same_file
+                ]
         except UsdtkitError:
-            yield from ["unknown"] * len(same_file)
+            known = [_Known()] * len(same_file)
+        yield from known

@@ -1,8 +1,8 @@
 """Where a jump out of a function leads: a part of it that was moved away, or a function that it ends in.
 
 Input `usdtkit.elf.image.Image` and its `CallFrames`; used by `usdtkit.elf.exits`. Symbols are found by address in an
-index that the shim makes, and relocations by the bytes of their address, because going through the 150,000 symbols of a
-large program in Python takes longer than a tool's start.
+index that the shim makes, because going through the 150,000 symbols of a large program in Python takes longer than a
+tool's start. `usdtkit.elf.relocations` finds what the loader writes into tables of pointers.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
+from functools import cached_property
 from itertools import pairwise
 
 from usdtkit._ffi import ffi, lib
 from usdtkit.elf.callframes import CallFrames
-from usdtkit.elf.constants import PT_LOAD, SHF_EXECINSTR, SHT_NOBITS, SHT_RELA
+from usdtkit.elf.constants import SHF_EXECINSTR, SHT_NOBITS
 from usdtkit.elf.flows import INDIRECT, SLOT
 from usdtkit.elf.golang import is_go
 from usdtkit.elf.image import Image, Section
+from usdtkit.elf.relocations import Relocations
 from usdtkit.elf.tables import Table, dynamic_table, fullest_table
 from usdtkit.errors import ElfError, UsdtkitError
 from usdtkit.records import NamedTuple
 
 _ENCLOSING = 16  # symbols before the nearest that are tried for one that contains an address
 _LONGEST_STUB = 32
-# Types of relocations by machine: for an entry with the address of a symbol, and for one with an address of the file.
+# Types of relocations by machine, for an entry with the address of a symbol.
 _SYMBOLIC = {"x86_64": (6, 7), "aarch64": (1025, 1026)}
-_RELATIVE = {"x86_64": 8, "aarch64": 1027}
 _INDIRECT_RELATIVE = {"x86_64": 37, "aarch64": 1032}  # the address that an indirect function's resolver gives
 # Other libraries replace these functions: a call of libc's may end in jemalloc.
 _REPLACED = frozenset(
@@ -55,8 +56,7 @@ class Callees:
         self._table: Table | None = None
         self._addresses: array[int] | None = None
         self._indexes: array[int] = array("I")
-        self._dynamic: Table | None = None
-        self._relocations: list[bytes] | None = None
+        self._relocations = Relocations(image)
         self._stubs = [s for s in image.sections if s.name.startswith((".plt", ".iplt")) and s.flags & SHF_EXECINSTR]
         self._offset_tables = [s for s in image.sections if s.name.startswith(".got")]
 
@@ -95,11 +95,11 @@ class Callees:
         """Return the function whose address the loader puts at `address`, if that is in a global offset table."""
         if _within(self._offset_tables, address) is None:
             return None
-        found = self._relocation(address)
+        found = self._relocations.of(address)
         if found is None:
             return None
         kind, index, addend = found
-        if kind == _RELATIVE.get(self._image.machine):
+        if kind == self._relocations.relative_type:
             return self.destination(addend)
         if kind == _INDIRECT_RELATIVE.get(self._image.machine):
             resolver = self._covering(addend)
@@ -129,13 +129,7 @@ class Callees:
 
     def pointer(self, address: int) -> int:
         """Return the address of a function that the file, or the loader, puts at this address of data; 0 for none."""
-        found = self._relocation(address)
-        if found is not None:
-            return found[2] if found[0] == _RELATIVE.get(self._image.machine) else 0
-        for segment in self._image.segments:
-            if segment.type == PT_LOAD and 0 <= address - segment.address <= segment.file_size - 8:
-                return int.from_bytes(self._image.read(address - segment.address + segment.offset, 8), "little")
-        return 0
+        return self._relocations.pointer(address)
 
     def _of_stub(self, address: int, section: Section) -> Destination | None:
         """The function that a stub of a procedure linkage table jumps to."""
@@ -192,25 +186,13 @@ class Callees:
                 self._addresses, self._indexes = addresses[: max(0, found)], indexes
         return self._addresses
 
-    def _relocation(self, address: int) -> tuple[int, int, int] | None:
-        """(type, index of the symbol, addend) of the relocation of the eight bytes at an address."""
-        if self._relocations is None:
-            self._relocations = []
-            try:
-                self._dynamic = dynamic_table(self._image)
-                if self._dynamic is not None:
-                    self._relocations = [self._image.data(s) for s in self._image.sections if s.type == SHT_RELA]
-            except UsdtkitError:  # damaged tables count as none
-                self._relocations = []
-        wanted = struct.pack("<Q", address)
-        for data in self._relocations:
-            at = data.find(wanted)
-            while at >= 0 and at % 24:
-                at = data.find(wanted, at + 1)
-            if 0 <= at <= len(data) - 24:
-                info, addend = struct.unpack_from("<QQ", data, at + 8)
-                return info & 0xFFFFFFFF, info >> 32, addend
-        return None
+    @cached_property
+    def _dynamic(self) -> Table | None:
+        """The table to which relocations refer; a damaged one counts as none."""
+        try:
+            return dynamic_table(self._image)
+        except UsdtkitError:
+            return None
 
 
 def _within(sections: list[Section], address: int) -> Section | None:

@@ -127,8 +127,8 @@ class ExitFinder:
                 "cannot be decoded",
                 hint="trace its entry instead",
             )
-        is_go = function.convention == "go"
-        problem = golang.refusal(self._image, function.name) if is_go else ""
+        is_go = function.is_go
+        problem = golang.refusal(function.convention, function.name) if is_go else ""
         if function.indirect:
             problem = "it is an indirect function, which is only called at start"
         elif function.name.startswith("Builtins_"):
@@ -209,7 +209,7 @@ class ExitFinder:
 
     def _callee(self, to: Destination) -> _Body:
         """The body of a jump's destination, or one with a problem if it must not be followed."""
-        if to.name.startswith(_THUNKS) or to.name.endswith(".abi0"):
+        if to.name.startswith(_THUNKS) or to.name.endswith(golang.ASSEMBLER):
             return _Body("its exits lead to other code")
         return self._body(to.start, to.size)
 

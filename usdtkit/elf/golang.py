@@ -1,5 +1,5 @@
-"""The peculiarities of Go programs: how to recognise them, which of their functions follow Go's calling convention,
-and at which instruction a call of one is counted.
+"""The peculiarities of Go programs: how to recognise them, what they say of their making, which of their functions
+follow Go's calling convention, and at which instruction a call of one is counted.
 
 Input: an `Image`, names, and decoded code; used by every module of `usdtkit.elf` that has to treat Go differently. A
 function of Go may have to grow its stack when it is entered: its first instructions compare the stack pointer with the
@@ -11,17 +11,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
-from usdtkit.elf.constants import PT_NOTE
+from usdtkit.elf.constants import PF_W, PT_LOAD, PT_NOTE
 from usdtkit.elf.flows import BRANCH, CALL, JUMP
-from usdtkit.elf.image import Image
-from usdtkit.errors import ElfError
+from usdtkit.elf.image import Image, Section
+from usdtkit.elf.relocations import Relocations
+from usdtkit.errors import ElfError, UsdtkitError
+from usdtkit.records import NamedTuple
 
-_SECTIONS = frozenset((".go.buildinfo", ".gopclntab", ".note.go.buildid", ".data.rel.ro.gopclntab"))
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+ASSEMBLER = ".abi0"
+"""What the linker appends to the name of a function with the older calling convention, if it has two of one name."""
+TABLE_FORMATS = {0xFFFFFFFB: 2, 0xFFFFFFFA: 16, 0xFFFFFFF0: 18, 0xFFFFFFF1: 20}
+"""The first four bytes of the table of functions → the minor version of Go that introduced the format."""
+TABLE_HEAD = 8
+"""Bytes: the number above, two of zero, the smallest size of an instruction, and the size of a pointer."""
+
+_TABLES = (".gopclntab", ".data.rel.ro.gopclntab")
+_SECTIONS = frozenset((".go.buildinfo", ".note.go.buildid", *_TABLES))
 _NOTE_OWNER = b"Go"
 _MAGIC = b"\xff Go buildinf:"
-_VERSION_AT = 32  # a byte of length, and the text
-_INLINE = 2  # a flag: the version is part of the data, as since Go 1.18
+_FLAGS_AT, _HEAD = 15, 32  # bytes
+_INLINE = 2  # a flag: the texts follow the head
+_MARK = 16  # bytes around the lines about modules
+_LONGEST = 1 << 20
+_NEWEST = 27  # the minor version up to which the descriptor of a goroutine is known
+# The minor version since which arguments, and the goroutine, are in registers.
+_FIRST_WITH_REGISTERS = {"x86_64": 17}
 # These functions switch stacks, or cross between Go's code and other code.
 _SWITCHING = frozenset(
     f"runtime.{name}"
@@ -48,12 +69,27 @@ def is_go(image: Image) -> bool:
     return False
 
 
-def refusal(image: Image, name: str) -> str:
+def convention(image: Image) -> str:
+    """How the functions of a file are called, as `Function.convention` has it; "" if it is not a Go program.
+
+    It depends on the version; if that is not stated, on the format of the table of functions, which says it roughly.
+    """
+    if not is_go(image):
+        return ""
+    if image.bits == 32:
+        return "go-i386"
+    minor = minor_version(image)
+    if not minor and (section := table_section(image)) is not None and section.size >= TABLE_HEAD:
+        minor = table_format(image.read(section.offset, TABLE_HEAD), image.little_endian)
+    return "go" if minor >= _FIRST_WITH_REGISTERS.get(image.machine, 18) else "go-stack"
+
+
+def refusal(convention: str, name: str) -> str:
     """Return why Go's own convention does not say where a function of a Go program returns; "" if it does."""
-    if not _is_recent(image):
-        return "it was built by Go before 1.18, or by an unknown version"
-    if name.endswith(".abi0"):
+    if name.endswith(ASSEMBLER):
         return "it is assembler code of Go (ABI0), which does not keep the goroutine in a register"
+    if convention != "go":
+        return "it was built by Go before 1.17, or by an unknown version"
     if "." not in name:
         return "it is C or assembler code in a Go program"
     if name in _SWITCHING:
@@ -80,27 +116,118 @@ def _calls_once(flows: Sequence[tuple[int, int, int, int]], low: int, high: int)
     return [kind for at, _, kind, _ in flows if low <= at < high] == [CALL]
 
 
+def table_section(image: Image) -> Section | None:
+    """The section with Go's table of functions, which `usdtkit.elf.pclntab` reads."""
+    return next((section for section in image.sections if section.name in _TABLES), None)
+
+
+def table_format(data: bytes, little_endian: bool) -> int:
+    """The minor version of Go that introduced the format of a table; 0 if it is none of those that are known."""
+    head = data[:TABLE_HEAD]
+    if len(head) < TABLE_HEAD or head[4:6] != b"\0\0" or head[6] not in (1, 2, 4) or head[7] not in (4, 8):
+        return 0
+    return TABLE_FORMATS.get(int.from_bytes(head[:4], "little" if little_endian else "big"), 0)
+
+
+class Build(NamedTuple):
+    """What a Go program says of its making: `version` of Go ("go1.19.8"), its main `module`, and that one's version.
+
+    What is not known is "".
+    """
+
+    version: str
+    module: str
+    module_version: str
+
+    def __str__(self) -> str:
+        module = f", module {self.module} {self.module_version}".rstrip() if self.module else ""
+        return (self.version or "an unknown version of Go") + module
+
+
+def build(image: Image) -> Build | None:
+    """What the file says of its making; None if it is not a Go program."""
+    if not is_go(image):
+        return None
+    version = text = b""
+    with suppress(ElfError, IndexError):  # damaged: then it is not known
+        version, text = _build_texts(image)
+    if len(text) > 2 * _MARK and text[-_MARK - 1 :][:1] == b"\n":  # it lies between two marks
+        text = text[_MARK:-_MARK]
+    module = module_version = ""
+    for line in text.decode("utf-8", "surrogateescape").splitlines():
+        key, *values = line.split("\t")
+        if values and (key == "mod" or (key == "path" and not module)):
+            module, module_version = (*values, "")[:2]
+    return Build(version.decode("utf-8", "surrogateescape"), module, module_version)
+
+
+def build_of(path: str) -> Build | None:
+    """What a file says of its making; None if it is not a Go program, or cannot be read by its path."""
+    try:
+        with Image.open(path) as image:
+            return build(image)
+    except UsdtkitError:
+        return None
+
+
+def minor_version(image: Image) -> int:
+    """19 for Go 1.19.8, 0 if it is not known."""
+    described = build(image)
+    version = re.search(r"\bgo1\.(\d{1,4})", described.version) if described is not None else None
+    return int(version[1]) if version else 0
+
+
 def goid_offset(image: Image) -> int:
     """Bytes from the start of a goroutine's descriptor (the runtime's struct g) to its number; 0 if unknown.
 
-    A member was added before it in Go 1.23.
+    A member was added before it in Go 1.23, and another one was removed in Go 1.25.
     """
-    version = re.match(rb"go1\.(\d+)", _version(image))
-    minor = int(version[1]) if version else 0
-    return 152 if 18 <= minor < 23 else 160 if minor in (23, 24) else 0
+    minor = minor_version(image)
+    return 160 if minor in (23, 24) else 152 if 17 <= minor <= _NEWEST else 0
 
 
-def _is_recent(image: Image) -> bool:
-    return bool(_version(image))
+def _build_texts(image: Image) -> tuple[bytes, bytes]:
+    """The version, and the lines about modules: behind the head since Go 1.18, before that where it says."""
+    data = _build_data(image)
+    order: Literal["little", "big"] = "little" if image.little_endian else "big"
+    if data[_FLAGS_AT] & _INLINE:
+        version, at = _counted(data, _HEAD)
+        return version, _counted(data, at)[0]
+    word, relocations = image.bits // 8, Relocations(image)
+    texts = []
+    for at in (16, 16 + word):
+        header = int.from_bytes(data[at : at + word], order)
+        size = int.from_bytes(image.loaded(header + word, word), order)
+        texts.append(image.loaded(relocations.pointer(header), min(size, _LONGEST)))
+    return texts[0], texts[1]
 
 
-def _version(image: Image) -> bytes:
-    """The version of Go that the file states, which files do since Go 1.18."""
+def _build_data(image: Image) -> bytes:
+    """What begins with the mark of the description: a section, or part of the data where there are no sections."""
     section = image.section(".go.buildinfo")
-    try:
-        data = image.read(section.offset, min(section.size, 64)) if section is not None else b""
-    except ElfError:
-        return b""
-    if not data.startswith(_MAGIC) or len(data) <= _VERSION_AT or not data[15] & _INLINE:
-        return b""
-    return data[_VERSION_AT + 1 :][: data[_VERSION_AT]] or b"?"
+    if section is not None:
+        return image.read(section.offset, min(section.size, _LONGEST))
+    for segment in image.segments if not image.sections else ():
+        if segment.type == PT_LOAD and segment.flags & PF_W:
+            data = image.read(segment.offset, segment.file_size)
+            if (at := data.find(_MAGIC)) >= 0:
+                return data[at : at + _LONGEST]
+    return b""
+
+
+def _counted(data: bytes, at: int) -> tuple[bytes, int]:
+    """A text after its size, and where it ends."""
+    size, at = varint(data, at)
+    return data[at : at + size], at + size
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number in groups of seven bits, the lowest first, and where it ends. IndexError beyond the end of the data."""
+    number = data[at] & 0x7F
+    shift = 0
+    while data[at] & 0x80:
+        at, shift = at + 1, shift + 7
+        if shift > 28:
+            raise IndexError
+        number |= (data[at] & 0x7F) << shift
+    return number, at + 1

@@ -150,6 +150,13 @@ class Image:
         """Return the bytes of a section; none if it occupies no space in the file."""
         return b"" if section.type == SHT_NOBITS else self.read(section.offset, section.size)
 
+    def loaded(self, address: int, size: int) -> bytes:
+        """Return `size` bytes of what is loaded at a virtual address. ElfError if the file does not have them all."""
+        for segment in self.segments:
+            if segment.type == PT_LOAD and 0 <= address - segment.address <= segment.file_size - size:
+                return self.read(address - segment.address + segment.offset, size)
+        raise ElfError(f"{self.path}: {size} bytes at address {address:#x} are not loaded from the file")
+
     def notes(self, offset: int, size: int, alignment: int = 4) -> Iterator[tuple[bytes, int, bytes]]:
         """Walk the notes in `size` bytes of the file from `offset`: (owner without its NUL, type, description)."""
         for kind, data, owner_at, owner_size, start, end in self.note_places(offset, size, alignment):

@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 
+from usdtkit.elf import pclntab
 from usdtkit.elf.constants import (
     PF_X,
     PT_LOAD,
@@ -20,7 +21,9 @@ from usdtkit.elf.constants import (
     STT_NOTYPE,
 )
 from usdtkit.elf.image import LONGEST_NAME, Image
+from usdtkit.elf.pclntab import PcTable
 from usdtkit.elf.tables import Table, fullest_table
+from usdtkit.errors import ElfError
 
 _IS_FUNCTION, _IS_LABEL = 1, 2
 _KIND_OF_TYPE = {STT_FUNC: _IS_FUNCTION, STT_GNU_IFUNC: _IS_FUNCTION, STT_NOTYPE: _IS_LABEL}
@@ -44,6 +47,7 @@ class SymbolTable:
         self._starts, self._ends, self._names = array("Q"), array("Q"), array("Q")
         self._tables = array("B")
         self._strings: list[bytes] = []
+        self._lines = _lines(image)
         for file in (image, *debug):
             table = fullest_table(file)
             if table is not None:
@@ -52,7 +56,8 @@ class SymbolTable:
     @property
     def size(self) -> int:
         """Bytes of memory."""
-        return 25 * len(self._starts) + sum(map(len, self._strings))
+        lines = 0 if self._lines is None else self._lines.size
+        return 25 * len(self._starts) + sum(map(len, self._strings)) + lines
 
     def address(self, file_offset: int) -> int | None:
         """The virtual address of an offset of the file that is mapped executable."""
@@ -75,6 +80,10 @@ class SymbolTable:
             if any(low <= start and address < high for low, high in self._code):
                 return self._found(nearest, address)
         return None
+
+    def source(self, address: int) -> str:
+        """`FILE:LINE` of the source at a virtual address of a Go program; "" if it is not known."""
+        return "" if self._lines is None else self._lines.source(address)
 
     def begins_function(self, address: int) -> bool:
         """Whether a call leads to exactly this address: not so in the cold parts that compilers split off."""
@@ -116,6 +125,14 @@ class SymbolTable:
             merged = sorted(range(len(starts)), key=starts.__getitem__)
             for column in (starts, ends, names, self._tables):
                 column[:] = array(column.typecode, [column[at] for at in merged])
+
+
+def _lines(image: Image) -> PcTable | None:
+    """Go's table of lines; a damaged one counts as none."""
+    try:
+        return pclntab.find(image)
+    except ElfError:
+        return None
 
 
 class _Candidates:

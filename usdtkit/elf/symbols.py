@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from usdtkit.elf import golang
 from usdtkit.elf.constants import PF_X, PT_LOAD, STT_FUNC, STT_GNU_IFUNC
-from usdtkit.elf.golang import is_go
 from usdtkit.elf.image import Image
 from usdtkit.elf.instructions import LONGEST, is_safe
 from usdtkit.elf.matching import Pattern as Pattern
@@ -117,7 +117,7 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
     names_at: dict[int, list[str]] = {}
     missing = {pattern for pattern in patterns if is_name(pattern)}
     has_vectors = image.machine in ("x86_64", "i386")
-    convention = "go" if is_go(image) else "i386" if image.machine == "i386" else ""
+    convention = golang.convention(image) or ("i386" if image.machine == "i386" else "")
     are_all_names = len(missing) == len(patterns)
     for table in all_tables(image):
         for index, demangled in matches(table, patterns):
@@ -144,7 +144,7 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
                 version=table.version(index),
                 demangled=demangled,
                 indirect=kind == STT_GNU_IFUNC,
-                convention=convention,
+                convention="go-stack" if convention == "go" and name.endswith(golang.ASSEMBLER) else convention,
                 file=image.file,
             )
             missing.discard(name)

@@ -1,9 +1,9 @@
 """An open ELF file → its symbol tables as columns, so that 150,000 symbols cost milliseconds.
 
-Input `usdtkit.elf.image.Image`, output `Table`; used by everything in `usdtkit.elf` that reads symbols. If a file
-was stripped, `usdtkit.elf.debugfiles` finds the rest. Making an object for each symbol would take seconds. So the
-fields of all symbols are cut out of the section as arrays when they are first asked for, and single symbols are
-unpacked one by one.
+Input `usdtkit.elf.image.Image`, output `Table`; used by everything in `usdtkit.elf` that reads symbols. If a file was
+stripped, `usdtkit.elf.debugfiles` finds the rest, and `usdtkit.elf.pclntab` what a Go program has in any case. Making
+an object for each symbol would take seconds. So the fields of all symbols are cut out of the section as arrays when
+they are first asked for, and single symbols are unpacked one by one.
 """
 
 from __future__ import annotations
@@ -11,19 +11,24 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import repeat
+from operator import sub
 
+from usdtkit.elf import pclntab
 from usdtkit.elf.constants import (
     SHN_UNDEF,
     SHT_DYNSYM,
     SHT_GNU_VERDEF,
     SHT_GNU_VERSYM,
     SHT_SYMTAB,
+    STB_GLOBAL,
     STB_WEAK,
     STT_FUNC,
 )
 from usdtkit.elf.image import LONGEST_NAME, Image, Section
+from usdtkit.elf.pclntab import PcTable
 from usdtkit.errors import ElfError
 from usdtkit.records import NamedTuple
 
@@ -66,20 +71,23 @@ class Table:
     `names` are the offsets of their names in `strings`. ElfError is raised if the table is damaged.
     """
 
-    def __init__(self, image: Image, section: Section) -> None:
+    def __init__(self, image: Image, data: bytes, strings: bytes, section: Section | None = None) -> None:
+        """A table of these entries, as those of the file lie in it; `section` is where they are from."""
+        self._wide = image.bits == 64
+        self._entry = _entry(image)
+        self.is_dynamic = section is not None and section.type == SHT_DYNSYM
+        self._image = image
+        self._index = image.sections.index(section) if section is not None else -1
+        self._versions: tuple[bytes, dict[int, str]] | None = None
+        self.strings = strings
+        self._data = data[: len(data) // self._entry.size * self._entry.size]
+
+    @classmethod
+    def of(cls, image: Image, section: Section) -> Table:
         """Read .symtab or .dynsym of a file."""
         if section.link >= len(image.sections):
             raise ElfError(f"{image.path}: damaged symbol table: string table {section.link}")
-        wide = image.bits == 64
-        self._entry = struct.Struct(image.byte_order + ("IBBHQQ" if wide else "IIIBBH"))
-        self.is_dynamic = section.type == SHT_DYNSYM
-        self._wide = wide
-        self._image = image
-        self._index = image.sections.index(section)
-        self._versions: tuple[bytes, dict[int, str]] | None = None
-        self.strings = image.data(image.sections[section.link])
-        data = image.data(section)
-        self._data = data[: len(data) // self._entry.size * self._entry.size]
+        return cls(image, image.data(section), image.data(image.sections[section.link]), section)
 
     @cached_property
     def names(self) -> array[int]:
@@ -171,33 +179,57 @@ class Table:
 
 
 def tables(image: Image) -> Iterator[Table]:
-    """The .symtab, then the .dynsym of a file, if it has them; of several of one kind, the first."""
-    for kind in (SHT_SYMTAB, SHT_DYNSYM):
-        section = next((section for section in image.sections if section.type == kind), None)
+    """The .symtab, then the .dynsym of a file, if it has them; of several of one kind, the first.
+
+    If a Go program was stripped, the table that its runtime uses comes first.
+    """
+    sections = [_section(image, SHT_SYMTAB), _section(image, SHT_DYNSYM)]
+    if sections[0] is None and (table := pclntab.find(image)) is not None:
+        yield _of_go(image, table)
+    for section in sections:
         if section is not None:
-            yield Table(image, section)
+            yield Table.of(image, section)
 
 
 def fullest_table(image: Image) -> Table | None:
-    """The .symtab of a file, which has all that its .dynsym has; else that one; None if it has neither."""
+    """The first of `tables`, which has all that the others have; None if there is none."""
     return next(tables(image), None)
 
 
 def dynamic_table(image: Image) -> Table | None:
     """The .dynsym of a file, to whose symbols relocations refer; None if it has none."""
-    section = next((section for section in image.sections if section.type == SHT_DYNSYM), None)
-    return None if section is None else Table(image, section)
+    section = _section(image, SHT_DYNSYM)
+    return None if section is None else Table.of(image, section)
 
 
 def all_tables(image: Image) -> Iterator[Table]:
     """The symbol tables of the file, then that of its debug data, if it was stripped."""
     yield from tables(image)
-    if not any(section.type == SHT_SYMTAB for section in image.sections):
+    if _section(image, SHT_SYMTAB) is None:
         from usdtkit.elf import debugfiles  # lazy: only stripped files need it
 
         for debug in debugfiles.debug_images(image):
             with debug:
                 yield from tables(debug)
+
+
+def _section(image: Image, kind: int) -> Section | None:
+    return next((section for section in image.sections if section.type == kind), None)
+
+
+def _entry(image: Image) -> struct.Struct:
+    return struct.Struct(image.byte_order + ("IBBHQQ" if image.bits == 64 else "IIIBBH"))
+
+
+def _of_go(image: Image, table: PcTable) -> Table:
+    """The symbols that Go's own table would be as a .symtab."""
+    table.tell_apart(image)
+    starts, info, zero, section = table.starts, repeat(STB_GLOBAL << 4 | STT_FUNC), repeat(0), repeat(1)
+    sizes = map(sub, starts[1:], starts)
+    wide: tuple[Iterable[int], ...] = (table.names, info, zero, section, starts, sizes)
+    narrow: tuple[Iterable[int], ...] = (table.names, starts, sizes, info, zero, section)
+    entries = map(_entry(image).pack, *(wide if image.bits == 64 else narrow))
+    return Table(image, b"".join(entries), table.strings)
 
 
 def _version_names(image: Image, data: bytes, strings: bytes) -> Iterator[tuple[int, str]]:

@@ -45,9 +45,12 @@ def of_column(column: Column, stack: Any, *, in_table: bool = False) -> list[str
 
 
 def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> str:
-    """A frame's label; `offsets` adds the offset in its function, `addresses` puts its address in front."""
+    """A frame's label; `offsets` adds the offset in its function, and the line of the source where that is known;
+    `addresses` puts its address in front."""
     name = demangled.plain(frame.name)
     text = f"{name}+{frame.offset:#x}" if offsets and name else name or frame.label
+    if offsets and frame.source:
+        text += f" ({frame.source})"
     return f"{frame.address:#018x} {text}" if addresses else text
 
 

@@ -29,7 +29,7 @@ from usdtkit.bpf.expressions import (
     cstr,
     deref,
     gid,
-    goroutine,
+    goid,
     ip,
     latency,
     ms,
@@ -61,7 +61,7 @@ __all__ = [
     "Clock", "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram",
     "KernelMap", "Pair", "Planned", "Resolved", "Session", "Sought", "Source", "Sources", "Stack", "Statistics",
     "StatisticsTable", "Summary", "Sums", "Texts", "Truncated", "TruncatedBytes", "Unseen", "UsdtSpec", "arg",
-    "buffer", "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goroutine", "ip", "latency", "ms",
+    "buffer", "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goid", "ip", "latency", "ms",
     "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 

@@ -26,13 +26,14 @@ class Frame(NamedTuple):
 
     Where the name is not known, `name` is "" and `offset` is the virtual address in `module`. Where the module is not
     known either, `module` is "" and `offset` is the address in the process. `module` is a path, or the kernel's name of
-    the mapping ("[vdso]").
+    the mapping ("[vdso]"). `source` is `FILE:LINE` in Go programs, "" in others.
     """
 
     address: int
     name: str
     offset: int
     module: str
+    source: str = ""
 
     @property
     def label(self) -> str:
@@ -114,9 +115,10 @@ class AddressSpace:
         shift = address - at
         file = self._files.vdso() if region.name == "[vdso]" else region.file
         if file is not None:
-            name, offset = file.find(at - region.start + region.offset)
+            file_offset = at - region.start + region.offset
+            name, offset = file.find(file_offset)
             if name or file.table() is not None:
-                return Frame(address, name, offset + shift, file.name)
+                return Frame(address, name, offset + shift, file.name, file.source(file_offset))
         symbol = self._perf_maps.find(at)
         if symbol is not None:
             return Frame(address, symbol[0], symbol[1] + shift, region.name)
@@ -146,7 +148,7 @@ class Remains:
             return Frame(address, "", file_offset, f"[build-id {build_id}]")
         shift = address - at
         name, offset = file.find(file_offset - shift)
-        return Frame(address, name, offset + shift, file.name)
+        return Frame(address, name, offset + shift, file.name, file.source(file_offset - shift))
 
     def _neighbour(self, address: int) -> tuple[str, int] | None:
         """Build-id and offset of the caller, which the kernel left out; None unless exactly one noted file fits."""

@@ -35,7 +35,7 @@ from usdtkit.files import OpenFile
 from usdtkit.model import RETURN_POLICIES, UserPlace
 from usdtkit.records import replace
 from usdtkit.signatures import returns_only
-from usdtkit.trace.specs import Resolved
+from usdtkit.trace.specs import Resolved, convention_of
 
 if TYPE_CHECKING:
     from usdtkit.elf.exits import Exit, ExitFinder, Exits
@@ -82,6 +82,9 @@ class Returns:
 
             others = f" (and {len(refused) - 1} more functions)" if len(refused) > 1 else ""
             logging.getLogger(__name__).warning("left out: %s%s", refused[0].message, others)
+        if refused:  # those that are left may all be called in one way
+            left = [place.function for place in entries if place.function is not None]
+            entered = replace(entered, convention=convention_of(left))
         return (
             replace(entered, kind="entry", places=tuple(entries)),
             replace(entered, kind="return", arguments=(), places=tuple(exits)),
@@ -120,7 +123,7 @@ class Returns:
                 f"{place.name} returns twice, and its second return cannot be told from others",
                 hint="trace its entry, and that of longjmp or setcontext",
             )
-        is_go = function.convention == "go"
+        is_go = function.is_go
         if self._policy == "probes":
             if is_go:
                 raise UnsupportedError(
@@ -212,7 +215,7 @@ class _FileExits:
 
 def _is_entry_of_go(place: UserPlace) -> bool:
     function = place.function
-    return function is not None and function.convention == "go" and place.file_offset == function.file_offset
+    return function is not None and function.is_go and place.file_offset == function.file_offset
 
 
 def _ends_safely(name: str) -> bool:

@@ -30,7 +30,7 @@ class Source(Summarising):
     """Hits of one spec. Made by a session's `usdt`, `uprobe`, `uretprobe` and `pair`.
 
     Fields and keys are given by name (an argument's, or pid, tid, uid, gid, cgroup, cpu, comm, time, ip, caller, probe;
-    in a pair also latency and what it keeps; in Go goroutine; what `derive` named), or as `name=expression`.
+    in a pair also latency and what it keeps; in Go goid; what `derive` named), or as `name=expression`.
     """
 
     _measured: tuple[str, ...] = ()  # what every hit has besides its arguments

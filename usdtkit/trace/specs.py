@@ -65,6 +65,12 @@ def check_places(places: Iterable[UserPlace]) -> None:
             check(image, *(image.address(offset) for offset in sorted(offsets)))
 
 
+def convention_of(functions: Iterable[Function]) -> str:
+    """How these functions are called, as `Resolved.convention` has it."""
+    conventions = {function.convention for function in functions}
+    return conventions.pop() if len(conventions) == 1 else "mixed"
+
+
 @dataclass(frozen=True, slots=True)
 class UsdtSpec:
     """A USDT probe by PROVIDER:PROBE, globs allowed: in `path`, or in the files that the session's processes map."""
@@ -149,7 +155,6 @@ class FunctionSpec:
     def of(self, functions: Sequence[Function]) -> Resolved:
         """The places of these functions."""
         chosen = self._one_name_each(functions)
-        conventions = {function.convention for function in chosen}
         return Resolved(
             self.what,
             "return" if self.on_return else "entry",
@@ -164,7 +169,7 @@ class FunctionSpec:
                 )
                 for function in chosen
             ),
-            conventions.pop() if len(conventions) == 1 else "mixed",
+            convention_of(chosen),
             sought=Sought([self]),
         )
 

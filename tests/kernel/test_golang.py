@@ -1,0 +1,159 @@
+"""Tracing Go programs as they are shipped, without symbols: every call counted, with its arguments, its goroutine, and
+the names and lines of its callers."""
+
+import re
+import subprocess
+from collections import Counter
+
+import pytest
+from commandline import json_lines, usdtkit
+from programs.golang import DEBIAN, MARKET, NEWEST, STRIPPED
+
+from usdtkit import trace
+from usdtkit.errors import UnsupportedError, UsageError
+from usdtkit.trace import arg, cstr, uprobe
+
+pytestmark = pytest.mark.kernel
+
+TIMES = 997
+COMPILERS = pytest.mark.parametrize("compiler", [DEBIAN, NEWEST], ids=["debian", "newest"])
+# How often each function is called, by its name without the types of generic ones.
+CALLS = {
+    "main.(*Shop).Sell": 2 * TIMES,
+    "main.(*Shop).Sell-fm": TIMES,
+    "main.Price.Rounded": TIMES,
+    "main.Map": 2 * TIMES,
+    "main.(*Pair).Swap": TIMES,
+    "main.many": TIMES,
+    "main.serve": 2,
+    "main.serve.func1": TIMES,
+    "main.serve.func2": TIMES,
+    "main.serve.func3": TIMES,
+    "main.serve.func3.1": TIMES,
+    "main.deep": 202,
+    "main.own": 2,
+    "main.main": 1,
+}
+
+
+def plain(name):
+    return re.sub(r"\[.*\]", "", name)
+
+
+@pytest.fixture(scope="module")
+def stripped(build_go):
+    """stripped(compiler): the program, at no fixed address, without symbols and DWARF."""
+    return lambda compiler: str(build_go("-buildmode=pie", STRIPPED, compiler=compiler))
+
+
+@COMPILERS
+def test_every_call_and_return_is_counted(stripped, ready, compiler):
+    path = stripped(compiler)
+    process = ready([path])
+    with trace.Session(pid=process.pid) as session:
+        entries = session.uprobe(path, "main.*").count("probe")
+        session.start()
+        assert len(process.communicate("go\n", timeout=60)[0].splitlines()) == 2
+        counts = Counter()
+        for (name,), count in entries.read().items():
+            counts[plain(name)] += count
+    assert {name: counts[name] for name in CALLS if name != "main.main"} == {
+        name: count for name, count in CALLS.items() if name != "main.main"
+    }
+
+
+@COMPILERS
+def test_arguments_results_and_goroutines(stripped, ready, compiler):
+    path = stripped(compiler)
+    process = ready([path])
+    with trace.Session(pid=process.pid, ordered=True) as session:
+        sold = session.pair(
+            uprobe(path, "main.?[*]Shop?.Sell"), keep={"what": cstr(arg(2), 64, length=arg(3)), "amount": arg(4)}
+        ).emit("what", "amount", "retval", "goid")
+        many = session.uprobe(path, "main.many").emit(first=arg(1), ninth=arg(9), tenth=arg(10), eleventh=arg(11))
+        triple = session.uprobe(path, "example.org/market/arith.Triple.abi0").emit(number=arg(1))
+        deep = session.pair(uprobe(path, "main.deep")).count("goid")
+        session.start()
+        told = dict(line.split()[:2] for line in process.communicate("go\n", timeout=60)[0].splitlines())
+        events = list(session)
+        summary = session.summary()
+        assert {number: count for (number,), count in deep.read().items()} == {int(own): 101 for own in told}
+    assert (summary.lost, summary.unmatched, summary.unreadable, summary.open) == (0, 0, 0, 0)
+    assert {sold, many, triple}
+    bought = [event for event in events if event.probe == "main.(*Shop).Sell" and event.what == "apples"]
+    assert sorted(event.amount for event in bought) == [n + 1 for n in range(TIMES)]
+    assert all(event.retval == (event.amount + 6 if event.amount != TIMES else 0) for event in bought)
+    assert Counter(str(event.goid) for event in bought) == {own: int(count) for own, count in told.items()}
+    others = [event for event in events if event.probe == "main.(*Shop).Sell" and event.what == "a pear"]
+    assert (len(others), {event.retval for event in others}) == (TIMES, {6})
+    rows = [event for event in events if event.probe == "main.many"]
+    assert {(event.first, event.ninth, event.tenth) for event in rows} == {(1, 9, 10)}
+    assert sorted(event.eleventh for event in rows) == list(range(TIMES))
+    numbers = [event.number for event in events if event.probe.endswith(".abi0")]
+    assert sorted(numbers) == list(range(TIMES))
+
+
+@COMPILERS
+def test_generic_functions_have_their_dictionary_first(stripped, ready, compiler):
+    path = stripped(compiler)
+    process = ready([path])
+    with trace.Session(pid=process.pid) as session:
+        sizes = session.uprobe(path, "main.Map[[]*").count(size=arg(3), room=arg(4))
+        session.start()
+        process.communicate("go\n", timeout=60)
+        assert dict(sizes.read()) == {(1, 1): 2 * TIMES}
+
+
+@COMPILERS
+def test_stacks_with_names_and_lines(stripped, ready, compiler):
+    path = stripped(compiler)
+    process = ready([path])
+    with trace.Session(pid=process.pid) as session:
+        stacks = session.uprobe(path, "main.Price.Rounded").count("ustack")
+        session.start()
+        process.communicate("go\n", timeout=60)
+        counted = {stack: count for (stack,), count in stacks.read().items()}
+        assert sum(counted.values()) == TIMES
+        frames = next(iter(counted)).frames
+    names = [frame.name for frame in frames]
+    assert names[:2] == ["main.Price.Rounded", "main.serve"]
+    assert names[-1].startswith("runtime.goexit")
+    lines = (MARKET / "main.go").read_text().splitlines()
+    file, _, line = frames[1].source.rpartition(":")
+    assert file == str(MARKET / "main.go")
+    assert "Rounded()" in lines[int(line) - 1]
+
+
+def test_stackcount_shows_lines(stripped):
+    path = stripped(DEBIAN)
+    done = usdtkit("stackcount", f"{path}:main.deep", "-s", "-c", path)
+    assert re.search(rf"main\.serve\+0x[0-9a-f]+ \({MARKET}/main\.go:\d+\)", done.stdout)
+    assert "lost 0" in done.stderr
+
+
+def test_the_command_line(stripped):
+    path = stripped(NEWEST)
+    spec = f'r:{path}:main.deep "%d %d", $goid, retval'
+    done = usdtkit("trace", spec, "-c", path, "--json")
+    _, events, summary = json_lines(done.stdout)
+    assert (len(events), summary["lost"]) == (202, 0)
+    listed = usdtkit("list", "--functions", "main.serve*", "-v", path).stdout
+    assert re.match(rf"{path}: built by go1\.\d+\.\d+, module example.org/market", listed)
+    assert f"{MARKET}/main.go:" in listed
+    assert "was built by go1." in usdtkit("trace", spec, "--explain").stderr
+    assert "was built by go1." in usdtkit("list", path).stderr
+
+
+def test_a_program_of_an_old_version(shipped):
+    """Arguments on the stack; where it returns, and which goroutine runs, is not known."""
+    path = str(shipped("esbuild-linux-64@0.3.0"))
+    code = subprocess.run([path, "--no-such-option"], capture_output=True).returncode
+    with trace.Session(command=[path, "--no-such-option"]) as session:
+        session.uprobe(path, "os.Exit").emit(code=arg(1))
+        assert [event.code for event in session] == [code]
+    assert code
+    with trace.Session() as session, pytest.raises(UnsupportedError, match=r"Go before 1\.17"):
+        session.uretprobe(path, "main.main")
+    with trace.Session() as session, pytest.raises(UsageError, match="not in a register"):
+        session.uprobe(path, "main.main").count("goid")
+        session.program()

@@ -1,0 +1,8 @@
+#include "textflag.h"
+
+// func Triple(n int) int
+TEXT ·Triple(SB), NOSPLIT, $0-16
+	MOVD n+0(FP), R0
+	ADD R0<<1, R0, R0
+	MOVD R0, ret+8(FP)
+	RET

@@ -1,0 +1,3 @@
+module example.org/market
+
+go 1.18
