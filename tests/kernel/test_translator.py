@@ -15,7 +15,7 @@ from usdtkit.bpf.uapi import PROG_TYPE_KPROBE, PROG_TYPE_RAW_TRACEPOINT
 from usdtkit.cli import main
 from usdtkit.cli.bundle import programs_of_tools
 from usdtkit.kernel.load import Loaded
-from usdtkit.trace import arg, buffer, comm, cstr, deref, uid
+from usdtkit.trace import arg, buffer, comm, cstr, deref, interned, uid
 from usdtkit.trace.aggregations import Distribution
 
 FIRED = 997
@@ -117,7 +117,8 @@ ACTIONS = {
     "unreadable": lambda s: s.emit(there=deref(POINTER), text=cstr(POINTER, 16), far=deref(deref(POINTER, 8), 1 << 40)),
     "counts": lambda s: [s.count(), s.count("small"), s.count("text", comm=comm), s.sum(NUMBER, "data")],
     "histograms": lambda s: [s.hist(NUMBER), s.hist(SMALL, "text"), s.hist(SMALL, linear=(-500, 500, 10))],
-    "statistics": lambda s: [s.stats(SMALL), s.stats(NUMBER, "text")],
+    "statistics": lambda s: [s.stats(SMALL), s.stats(NUMBER, "text"), s.stats(SMALL, "text", anew=True)],
+    "interned": lambda s: [s.count(text=interned(TEXT)), s.sum(NUMBER, data=interned("data"))],
     "stacks": lambda s: [s.count(stack=trace.ustack)],
 }
 

@@ -106,11 +106,13 @@ class Hist:
 
 @dataclass(eq=False, repr=False)
 class Stats:
-    """Keep count, sum, minimum and maximum of `value`, by the values of `keys`, in the table `number`."""
+    """Keep count, sum, minimum and maximum of `value`, by the values of `keys`, in the table `number`; with `anew`,
+    in entries of their own for each interval, whose number the map `interval_name` holds."""
 
     number: int
     value: ex.Expression
     keys: dict[str, ex.Expression]
+    anew: bool = False
 
 
 @dataclass(eq=False, repr=False)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from usdtkit.bpf.scanner import EXACT, Scanner
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass
 
@@ -191,6 +192,14 @@ class Buffer(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class Interned(Expression):
+    """A text by the number under which the program has sent it; `scanner` says which texts have the same number."""
+
+    text: Expression
+    scanner: Scanner
+
+
+@dataclass(eq=False, repr=False)
 class MapValue(Expression):
     """A value of an entry of the session's map `number`, or 0 where there is none. Of the kind bool, whether there
     is."""
@@ -274,6 +283,16 @@ def cstr(pointer: Expression | str | int, size: int = 256, *, length: Operand | 
 def buffer(pointer: Expression | str | int, length: Operand, size: int = 256) -> Buffer:
     """`length` bytes that a pointer points to, at most `size` (a constant) of them. They arrive as bytes."""
     return Buffer(_pointer(pointer), lift(length), _check_size(size))
+
+
+def interned(text: Expression | str, alike: Scanner = EXACT) -> Interned:
+    """A text, or bytes, as a key of tables, however long it is: what the kernel keeps is a number of 64 bits.
+
+    The text arrives once, when the program first meets it. `text` is an expression such as `cstr(…)`, or the name of
+    what a pair keeps. Texts that the scanner `alike` does not tell apart are one key, which shows the first of them.
+    The key is None where the text cannot be read, and OTHER_TEXTS for texts that came too fast to be kept.
+    """
+    return Interned(Name(text) if isinstance(text, str) else text, alike)
 
 
 def deref(address: Expression | str | int, offset: int = 0, type: NumberType = "u64") -> NumberInMemory:

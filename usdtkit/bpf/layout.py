@@ -8,19 +8,20 @@ multiple of 8 bytes, so that there is no padding.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from usdtkit.model import Truncated, TruncatedBytes
 from usdtkit.records import dataclass
 
-Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack", "probe"]
+Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack", "interned", "probe"]
 _NUMBERS: dict[str, tuple[str, str]] = {
     "u64": ("u64", "Q"),
     "i64": ("s64", "q"),
     "bool": ("u64", "Q"),
     "f64": ("u64", "d"),
     "stack": ("u64", "Q"),  # its number, by which `usdtkit.trace.stacks` knows it
+    "interned": ("u64", "Q"),  # its number, by which `usdtkit.trace.internedtexts` knows it
     "probe": ("u64", "Q"),  # its number, which `with_probes` turns into its name
 }
 
@@ -126,6 +127,10 @@ class Layout:
             return self
         return Layout(self.fields, self.header, self.longest, probes)
 
+    def with_known(self, kind: Kind, known: Callable[[int], Any]) -> Layout:
+        """The same layout, in which `known` gives what the numbers of this kind of fields stand for."""
+        return _Known(self, kind, known) if any(field.kind == kind for field in self.fields) else self
+
     def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
         """The values of the header and of the fields, in order. A text that could not be read is None."""
         values = self._struct.unpack_from(payload)
@@ -142,6 +147,19 @@ class Layout:
             value = _text(field, one, other) if field.is_text else one if other else None
             changed[position : position + 2] = [value]
         return tuple(changed)
+
+
+class _Known(Layout):
+    def __init__(self, layout: Layout, kind: Kind, known: Callable[[int], Any]) -> None:
+        super().__init__(layout.fields, layout.header, layout.longest, layout.probes)
+        self._whole, self._known = layout, known
+        self._at = [len(layout.header) + n for n, field in enumerate(layout.fields) if field.kind == kind]
+
+    def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
+        values = list(self._whole.decode(payload))
+        for at in self._at:
+            values[at] = self._known(values[at])
+        return tuple(values)
 
 
 def _text(field: Field, length: int, data: bytes) -> str | bytes | None:

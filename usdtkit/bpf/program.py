@@ -19,6 +19,7 @@ from usdtkit.bpf.abi import abi_of
 from usdtkit.bpf.access import Access
 from usdtkit.bpf.actions import Block
 from usdtkit.bpf.cookie import MAX_LISTS
+from usdtkit.bpf.interning import Interning
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
@@ -94,6 +95,8 @@ class Program:
     - `globs`: the entries of the map GLOBS
     - `records`: the layouts of its events, by kind
     - `tables`: how to read its aggregations, by number
+    - `scanners`: the entries of the map SCANNERS
+    - `texts`: the layouts of the records that send interned texts, by kind
     - `has_stacks`: whether it defines stacks, through the map STACK_RECORDS
     - `tracepoints`: those of its functions that belong at tracepoints of the kernel
     """
@@ -103,6 +106,8 @@ class Program:
     globs: tuple[bytes, ...]
     records: dict[int, Layout]
     tables: dict[int, TableLayout]
+    scanners: tuple[bytes, ...]
+    texts: tuple[Layout, ...]
     has_stacks: bool
     tracepoints: tuple[tuple[str, Tracepoint], ...]
 
@@ -120,6 +125,7 @@ class _Builder:
         self.functions: list[str] = []
         self.parameters: list[int] = []
         self.globs: list[bytes] = []
+        self.texts = Interning()
         self.actions = ActionRenderer()
         self.pairs = Pairs()
         self.has_stacks = False
@@ -132,8 +138,9 @@ class _Builder:
         for hook in hooks:
             self._function(hook)
         parts = [abi_of(hooks[0].machine).stack_macros, STACKS] if self.has_stacks else []
-        parts += [SCRATCH] if self.globs or self.actions.needs_scratch else []
+        parts += [SCRATCH] if self.globs or self.actions.needs_scratch or self.texts.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
+        parts += [INTERNED, *self.texts.declarations()] if self.texts.scanners else []
         tracepoints = TRACEPOINTS if self.pairs.at_thread_end or self.pairs.at_process_end else ()
         if tracepoints:
             self.functions += self.pairs.functions()
@@ -145,6 +152,8 @@ class _Builder:
             tuple(self.globs),
             self.actions.records,
             self.actions.tables,
+            tuple(self.texts.scanners),
+            tuple(self.texts.records),
             self.has_stacks,
             tracepoints,
         )
@@ -157,7 +166,7 @@ class _Builder:
         derived = {name: value for name, value in hook.derived.items() if name not in kept_names}
         scope = replace(scope, goid_offset=hook.goid_offset, derived=derived)
         access = Access(scope, _counter("unreadable"), _counter("no_stack"), self.parameters)
-        renderer = Renderer(access, self.globs)
+        renderer = Renderer(access, self.globs, self.texts)
 
         body: list[str] = []
         closing: list[str] = []
@@ -167,7 +176,7 @@ class _Builder:
             body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, _count)
         elif hook.after is not None:
             # The key cannot be one of the values that the start kept, because it is needed to find them.
-            keys = Renderer(replace(access, scope=replace(scope, kept=None)), self.globs)
+            keys = Renderer(replace(access, scope=replace(scope, kept=None)), self.globs, self.texts)
             opening, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, _count)
             body += opening
         body.append(_count("hits"))
@@ -238,6 +247,7 @@ def _text(name: str) -> str:
 PRELUDE = _text("prelude.c")
 STACKS = _text("stacks.c")
 GLOB_MATCHING = _text("globs.c")
+INTERNED = _text("interned.c")
 
 # What is computed once for each hit, in hooks that use it.
 OPENING = {

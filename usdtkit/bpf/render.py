@@ -11,6 +11,7 @@ from typing import Literal
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.access import Access
+from usdtkit.bpf.interning import Interning
 from usdtkit.bpf.layout import Field
 from usdtkit.bpf.names import resolve_argument, resolve_name
 from usdtkit.bpf.texts import TextPlace, pack_glob, render_glob, render_test
@@ -36,10 +37,11 @@ STORE_KEY = "struct store_key { u64 pid, key; };"
 
 @dataclass
 class Renderer:
-    """Renders for the hook of `access`; `globs` are the patterns of the whole program."""
+    """Renders for the hook of `access`; `globs` are the patterns, `texts` the interned texts of the whole program."""
 
     access: Access
     globs: list[bytes]
+    texts: Interning
 
     def field(self, name: str, expression: ex.Expression) -> Field:
         """The field of a record that holds the value of `expression`."""
@@ -57,6 +59,8 @@ class Renderer:
             return Field(name, "f64")
         if isinstance(resolved, StackId):
             return Field(name, "stack")
+        if isinstance(resolved, ex.Interned):
+            return Field(name, "interned")
         if isinstance(resolved, IntegerValue):
             return Field(name, resolved.kind, names=resolved.names)
         if self._is_condition(resolved):
@@ -87,6 +91,8 @@ class Renderer:
             ]
         if isinstance(resolved, CommandName):
             return [f"{into}_length = {COMM_SIZE};", f"bpf_get_current_comm(&{into}, {COMM_SIZE});"]
+        if isinstance(resolved, ex.Interned):
+            return [f"{into} = {self._interned(resolved)};"]
         if isinstance(resolved, (FloatBits, Kept, StackId)):
             return [f"{into} = {resolved.c};"]
         return [f"{into} = {self.integer(resolved)[0]};"]
@@ -128,7 +134,7 @@ class Renderer:
             case ex.Glob(text):
                 self.globs.append(pack_glob(resolved))
                 return render_glob(len(self.globs) - 1, self._text_place(text), self.access.unreadable), False
-            case Kept() if not resolved.field.is_text and resolved.field.kind not in ("f64", "stack"):
+            case Kept() if not resolved.field.is_text and resolved.field.kind not in ("f64", "stack", "interned"):
                 return resolved.c, resolved.field.kind == "i64"
             case IntegerValue(c, kind):
                 return c, kind == "i64"
@@ -200,6 +206,15 @@ class Renderer:
         raise UsageError(
             f"{what}: only a string can be compared with a string", hint="read one behind a pointer: cstr(arg(1))"
         )
+
+    def _interned(self, interned: ex.Interned) -> str:
+        """The C of the number of a text, which sends the text if it is new."""
+        field, place = self.field("text", interned.text), self._text_place(interned.text)
+        if isinstance(self._resolve(interned.text), CommandName):
+            place = replace(place, length=str(COMM_SIZE))
+        kind, layout = self.texts.record(field)
+        copy = self.store(interned.text, "t->f0", layout.fields[0].capacity)
+        return self.texts.render(kind, interned.scanner, place, copy, self.access.parameter, self.access.unreadable)
 
     def _resolve(self, expression: ex.Expression) -> ex.Expression:
         """What `_found` returns, but 0 for a number that is None."""

@@ -50,6 +50,11 @@ def table_name(number: int) -> str:
     return f"table_{number}"
 
 
+def interval_name(number: int) -> str:
+    """The name of the map that holds the number of an aggregation's interval."""
+    return f"interval_{number}"
+
+
 class ActionRenderer:
     """Renders the actions of all hooks. Declarations, records and tables collect in its attributes."""
 
@@ -86,6 +91,11 @@ class ActionRenderer:
 
     def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
         described = [renderer.field(name, value) for name, value in fields.items()]
+        if interned := [field.name for field in described if field.kind == "interned"]:
+            raise UsageError(
+                f"{renderer.access.scope.what}: {interned[0]} is interned, and only a key can be",
+                hint="events carry their texts: leave out interned()",
+            )
         full = Layout(described, RECORD_HEADER)
         if full.size > MAX_RECORD:
             raise UsageError(
@@ -212,8 +222,15 @@ class ActionRenderer:
         values = Layout([Field("count", "u64"), Field("sum", kind), Field("minimum", kind), Field("maximum", kind)])
         self.declarations.append(values.c_struct(f"{name}_value"))
         # Each CPU has values of its own, so that the minimum and the maximum need no lock.
-        if action.keys:
-            layout, lines = self._key(f"{name}_key", action.keys, (), renderer)
+        if action.keys or action.anew:
+            interval = [Field("interval", "u64")] if action.anew else []
+            layout, lines = self._key(f"{name}_key", action.keys, interval, renderer)
+            if action.anew:
+                self.declarations.append(f"BPF_ARRAY({interval_name(action.number)}, u64, 1);")
+                lines += [
+                    f"u32 first = 0; u64 *interval = {interval_name(action.number)}.lookup(&first);",
+                    f"if (interval) key.f{len(action.keys)} = *interval;",
+                ]
             entries = AGGREGATION_ENTRIES
             self.declarations.append(f"BPF_PERCPU_HASH({name}, struct {name}_key, struct {name}_value, {entries});")
             make = (

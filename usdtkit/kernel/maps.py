@@ -70,6 +70,13 @@ class Map:
         self._check_sizes(key, value)
         check(lib.usdtkit_map_update(self.fd, key, value), f"writing to the BPF map {self.name}")
 
+    def __delitem__(self, key: bytes) -> None:
+        """Delete a key, if it is there."""
+        self._check_sizes(key)
+        result = lib.usdtkit_map_delete(self.fd, key)
+        if result != -errno.ENOENT:
+            check(result, f"deleting from the BPF map {self.name}")
+
     def __getitem__(self, key: bytes) -> bytes:
         """The value of a key, `stride` bytes. KeyError where there is no such key."""
         self._check_sizes(key)

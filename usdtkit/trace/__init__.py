@@ -30,6 +30,7 @@ from usdtkit.bpf.expressions import (
     deref,
     gid,
     goid,
+    interned,
     ip,
     latency,
     ms,
@@ -42,9 +43,11 @@ from usdtkit.bpf.expressions import (
     us,
     ustack,
 )
+from usdtkit.bpf.scanner import Scanner
 from usdtkit.model import Clock, Truncated, TruncatedBytes
 from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable, Sums
 from usdtkit.trace.events import Columns, Event, Texts, wall_time
+from usdtkit.trace.internedtexts import OTHER_TEXTS
 from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
@@ -58,11 +61,12 @@ if TYPE_CHECKING:
     from usdtkit.trace.stacks import Stack
 
 __all__ = [
-    "Clock", "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec", "Histogram",
-    "KernelMap", "Pair", "Planned", "Resolved", "Session", "Sought", "Source", "Sources", "Stack", "Statistics",
-    "StatisticsTable", "Summary", "Sums", "Texts", "Truncated", "TruncatedBytes", "Unseen", "UsdtSpec", "arg",
-    "buffer", "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goid", "ip", "latency", "ms",
-    "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "OTHER_TEXTS", "Clock", "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec",
+    "Histogram", "KernelMap", "Pair", "Planned", "Resolved", "Scanner", "Session", "Sought", "Source", "Sources",
+    "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts", "Truncated", "TruncatedBytes", "Unseen",
+    "UsdtSpec", "arg", "buffer", "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goid",
+    "interned", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us",
+    "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

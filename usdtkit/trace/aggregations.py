@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from usdtkit.bpf.actions import Log2, Scale
 from usdtkit.bpf.statements import TableLayout
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from usdtkit.kernel.maps import Map
 
 Key = tuple[Any, ...]
-Filled = list[tuple["Map", TableLayout]]
-"""The maps in the kernel that make up one table, one for each source that fills it, and how to read each."""
+Entry = tuple[int, bytes]
+"""An entry in the kernel: the number of its map, and the bytes of its key."""
+AnyKey = TypeVar("AnyKey", Key, Entry)
+Filled = list[tuple["Map", TableLayout, "Map | None"]]
+"""The maps in the kernel that make up one table, one for each source that fills it; how to read each; and the map that
+has the number of its interval, where it begins anew in each."""
 
 
 @dataclass
@@ -101,7 +105,7 @@ class Aggregation:
 
     def _rows(self) -> Iterator[tuple[TableLayout, Key, bytes]]:
         """Keys, without keys the number of the slot, and what the kernel has there; nothing before the start."""
-        for map, table in self._filled:
+        for map, table, _ in self._filled:
             slots = not table.keys.fields
             for key, value in map.items():
                 yield table, ((int.from_bytes(key, "little"),) if slots else table.keys.decode(key)), value
@@ -115,7 +119,7 @@ class Aggregation:
 
     def _as_number(self, amount: int) -> int:
         """A sum of 64-bit values, with the sign that they have."""
-        signed = any(table.signed for _, table in self._filled)
+        signed = any(table.signed for _, table, _ in self._filled)
         return (amount + 2**63) % 2**64 - 2**63 if signed else amount % 2**64
 
     def _new_sums(self) -> dict[Key, int]:
@@ -185,31 +189,73 @@ class StatisticsTable(Aggregation):
 
     def __init__(self, keys: tuple[str, ...], filled: Filled) -> None:
         super().__init__(keys, filled)
-        self._before: dict[Key, Statistics] = {}
+        self._before: dict[Entry, Statistics] = {}
+        self._interval = 0
+        self._ended: dict[Key, Statistics] = {}  # of intervals whose entries were deleted
 
     def top(self, number: int, by: Literal["count", "sum", "average", "max"] = "sum") -> list[tuple[Key, Statistics]]:
         """The keys with the largest sum, or count, average or value, in descending order."""
         return sorted(self.read().items(), key=lambda item: (-getattr(item[1], by), repr(item[0])))[:number]
 
     def delta(self) -> dict[Key, Statistics]:
-        """As `read`, since the last call of this, or since the start; `min` and `max` always count from the start."""
-        now, before = self.read(), self._before
-        self._before = now
-        new = {
-            key: replace(row, count=row.count - old.count, sum=row.sum - old.sum) if (old := before.get(key)) else row
-            for key, row in now.items()
-        }
-        return {key: row for key, row in new.items() if row.count}
+        """As `read`, since the last call of this, or since the start. `min` and `max` count from the start, unless the
+        table begins `anew`: then all entries that have a new value count."""
+        begun = self._begin_interval()
+        now, before = self._entries(), self._before
+        new: dict[Key, Statistics] = {}
+        for entry, row in now.items():
+            old = before.get(entry)
+            grown = row if old is None else replace(row, count=row.count - old.count, sum=row.sum - old.sum)
+            if grown.count:
+                _add(new, self._key(entry), grown)
+        # Those of the interval that has just ended may still grow: a program may have asked for its number before.
+        self._before = {entry: row for entry, row in now.items() if not self._is_before(entry, begun - 1)}
+        for number, key in now.keys() - self._before.keys():
+            _add(self._ended, self._key((number, key)), now[number, key])
+            del self._filled[number][0][key]
+        return new
 
     def read(self) -> dict[Key, Statistics]:
         """Statistics by key; without keys, one entry with the key () once there was a value."""
-        total: dict[Key, Statistics] = {}
-        for table, decoded, row in self._rows():
-            key = decoded if self.keys else ()
+        total = dict(self._ended)
+        for entry, row in self._entries().items():
+            _add(total, self._key(entry), row)
+        return total
+
+    def _entries(self) -> dict[Entry, Statistics]:
+        """What the kernel has in each entry that has values, of all CPUs together."""
+        entries: dict[Entry, Statistics] = {}
+        for number, (map, table, _) in enumerate(self._filled):
             assert table.values is not None
             size = table.values.size
-            for start in range(0, len(row), size):  # of each CPU
-                part = Statistics(*table.values.decode(row[start : start + size]))
-                if part.count:
-                    total[key] = total[key] + part if key in total else part
-        return total
+            for key, row in map.items():
+                for start in range(0, len(row), size):  # of each CPU
+                    part = Statistics(*table.values.decode(row[start : start + size]))
+                    if part.count:
+                        _add(entries, (number, key), part)
+        return entries
+
+    def _key(self, entry: Entry) -> Key:
+        number, key = entry
+        _, table, interval = self._filled[number]
+        if not self.keys:
+            return ()
+        decoded = table.keys.decode(key)
+        return decoded if interval is None else decoded[:-1]
+
+    def _begin_interval(self) -> int:
+        """Let the kernel make new entries from now on, where the table begins anew; the number of the interval."""
+        self._interval += 1
+        for _, _, interval in self._filled:
+            if interval is not None:
+                interval[bytes(4)] = self._interval.to_bytes(8, "little")
+        return self._interval
+
+    def _is_before(self, entry: Entry, interval: int) -> bool:
+        """Whether an entry is of an earlier interval; those of tables that do not begin anew are not."""
+        number, key = entry
+        return self._filled[number][2] is not None and int.from_bytes(key[-8:], "little") < interval
+
+
+def _add(totals: dict[AnyKey, Statistics], key: AnyKey, row: Statistics) -> None:
+    totals[key] = totals[key] + row if key in totals else row

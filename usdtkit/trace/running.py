@@ -18,9 +18,10 @@ from usdtkit.bpf import program as programs
 from usdtkit.bpf.calls import caller_of
 from usdtkit.bpf.compiler import compile_program
 from usdtkit.bpf.cookie import MAX_LISTS
+from usdtkit.bpf.interning import SCANNERS, TEXT_RECORDS, TEXTS_SENT
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.operands import MAX_OPERANDS
-from usdtkit.bpf.statements import table_name
+from usdtkit.bpf.statements import interval_name, table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
 from usdtkit.kernel import rejections
@@ -42,6 +43,7 @@ from usdtkit.trace.stream import Stream
 
 if TYPE_CHECKING:
     from usdtkit.trace.discovery import Discovery
+    from usdtkit.trace.internedtexts import InternedTexts
     from usdtkit.trace.privileges import User
     from usdtkit.trace.stacks import Stacks
 
@@ -84,6 +86,7 @@ class Running:
             "origins": ORIGINS,
             "operands": MAX_LISTS * MAX_OPERANDS if grows else len(self._plan.operands) or 1,
             GLOBS: len(self._program.globs),
+            SCANNERS: len(self._program.scanners),
             **{store.name: store.capacity for store in blueprint.stores},
         }
         if settings.capacity is not None:
@@ -91,6 +94,7 @@ class Running:
         counting = rejections.counting(bytecode, len(self._plan.rejected) + (MORE_REJECTED if grows else 0))
         self._loaded = Loaded(counting, self._program.parameters, sizes)
         self._stream: Stream | None = None
+        self._texts: InternedTexts | None = None
         self._links: Links | None = None
         self._waiting: Iterator[Any] = iter(())
         self._threads = 0  # that there were when all was attached
@@ -109,7 +113,13 @@ class Running:
         maps = self._loaded.maps
         for index, packed in enumerate(self._program.globs):
             maps[GLOBS][index.to_bytes(4, "little")] = packed
+        for index, packed in enumerate(self._program.scanners):
+            maps[SCANNERS][index.to_bytes(4, "little")] = packed
         self._write_operands(self._plan.operands)
+        if self._program.scanners:
+            from usdtkit.trace.internedtexts import InternedTexts  # lazy: few sessions have interned texts
+
+            self._texts = InternedTexts(self._program.texts, RingBuffer(maps[TEXT_RECORDS]), maps[TEXTS_SENT])
         self._decoders = self._connect_readers(self._plan)
         ring = RingBuffer(maps["events"])
         self._stream = Stream(ring, self._settings.ring_size, self._decoders, ordered=self._settings.ordered)
@@ -139,19 +149,22 @@ class Running:
             store.map, store.values = maps[store.name], self._decoding(store.layout, plan)
         for number, filled in enumerate(self._blueprint.tables):
             table = self._program.tables[number]
-            filled.append((maps[table_name(number)], replace(table, keys=self._decoding(table.keys, plan))))
+            table = replace(table, keys=self._decoding(table.keys, plan))
+            filled.append((maps[table_name(number)], table, maps.get(interval_name(number))))
         stack = None if self.stacks is None else self.stacks.get
         return Decoders(self._program, self._blueprint.rows, plan.probe_names, stack)
 
     def _decoding(self, layout: Layout, plan: Plan) -> Layout:
         layout = layout.with_probes(plan.probe_names)
+        if self._texts is not None:
+            layout = layout.with_known("interned", self._texts.get)
         return layout if self.stacks is None else self.stacks.decoding(layout)
 
     @property
     def descriptors(self) -> list[int]:
         """Those that are readable when records wait."""
         assert self._stream is not None
-        return [self._stream.fd, *([] if self.stacks is None else [self.stacks.fd])]
+        return [self._stream.fd, *(each.fd for each in (self.stacks, self._texts) if each is not None)]
 
     def _open_discovery(self) -> Discovery | None:
         """What follows files and processes that come later, listening from now on."""
@@ -243,8 +256,7 @@ class Running:
         yield self._waiting
         if self._stream is None or self._decoders is None:
             return
-        if self.stacks is not None:
-            self.stacks.collect()
+        self._collect()
         for events in self._stream.events(last=self.ended):
             self.received += len(events)
             # Kept, for a reader that stops in the midst of them and comes back.
@@ -255,11 +267,16 @@ class Running:
         """As `events`, in columns of one type each."""
         if self._stream is None:
             return
-        if self.stacks is not None:
-            self.stacks.collect()
+        self._collect()
         for columns in self._stream.columns():
             self.received += len(columns)
             yield columns
+
+    def _collect(self) -> None:
+        """Read what events and tables refer to."""
+        for each in (self.stacks, self._texts):
+            if each is not None:
+                each.collect()
 
     @property
     def has_left_over(self) -> bool:
@@ -281,8 +298,9 @@ class Running:
         self._final = self.summary()
         self._loaded.close()
         self._sites.clear()  # which lets the files go
-        if self.stacks is not None:
-            self.stacks.close()
+        for each in (self.stacks, self._texts):
+            if each is not None:
+                each.close()
         if self._stream is not None:
             self._stream.close()
             self._stream = None

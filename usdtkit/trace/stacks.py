@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from usdtkit.bpf.layout import Layout
 from usdtkit.files import OpenFile
@@ -144,7 +143,7 @@ class Stacks:
 
     def decoding(self, layout: Layout) -> Layout:
         """The same layout, but with stacks in place of their ids."""
-        return _StackLayout(layout, self) if any(field.kind == "stack" for field in layout.fields) else layout
+        return layout.with_known("stack", self.get)
 
     def close(self) -> None:
         """Read what is still in the ring buffer, and free that. The stacks remain."""
@@ -182,16 +181,3 @@ class Stacks:
         if memory is not None:
             self._memories[pid] = memory
         return memory or self._memories.get(pid)
-
-
-class _StackLayout(Layout):
-    def __init__(self, layout: Layout, stacks: Stacks) -> None:
-        super().__init__(layout.fields, layout.header, layout.longest, layout.probes)
-        self._stacks = stacks
-        self._places = [len(layout.header) + n for n, field in enumerate(layout.fields) if field.kind == "stack"]
-
-    def decode(self, payload: bytes | memoryview) -> tuple[Any, ...]:
-        values = list(super().decode(payload))
-        for place in self._places:
-            values[place] = self._stacks.get(values[place])
-        return tuple(values)

@@ -60,9 +60,17 @@ class Summarising:
             lambda number, keyed: Hist(number, as_value(value), keyed, scale),
         )
 
-    def stats(self, value: ex.Expression | str, *names: str, **keys: ex.Expression) -> StatisticsTable:
-        """Keep count, sum, minimum and maximum of `value` in the kernel, by the values of the keys."""
-        return self._fill(StatisticsTable, names, keys, lambda number, keyed: Stats(number, as_value(value), keyed))
+    def stats(
+        self, value: ex.Expression | str, *names: str, anew: bool = False, **keys: ex.Expression
+    ) -> StatisticsTable:
+        """Keep count, sum, minimum and maximum of `value` in the kernel, by the values of the keys.
+
+        With `anew`, each `delta` of the table begins anew: minimum and maximum are then those since the last one, and
+        the table needs room only for the keys of the last two intervals.
+        """
+        return self._fill(
+            StatisticsTable, names, keys, lambda number, keyed: Stats(number, as_value(value), keyed, anew)
+        )
 
     def count_unseen(self, what: str, why: str) -> None:
         """Count hits in the kernel that the trace cannot show, so that its account says so.
