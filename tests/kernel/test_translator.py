@@ -178,6 +178,21 @@ def test_the_same_does_not_fit(everything, monkeypatch):
     assert_equal(sessions, read=lambda table: sorted(table.read().values()))
 
 
+def test_the_same_of_each_thread(everything, monkeypatch):
+    probe, fire = everything
+
+    def set_up(session):
+        source = session.usdt("translated:everything", path=probe.path)
+        values = session.thread_values(small="i64", sum="u64", text=16)
+        source.where(NUMBER % 3 == 0).assign(values, small=SMALL, text=TEXT, sum=values.get("sum") + NUMBER)
+        source.emit(**{name: values.get(name) for name in ("small", "sum", "text")})
+        return [source.count(has=values.has())]
+
+    sessions = by_two(monkeypatch, set_up, pid=os.getpid())
+    fire()
+    assert_equal(sessions)
+
+
 @pytest.mark.parametrize("program", ["recursive.c", "pairs.c", "work.c"])
 def test_the_same_pairs(program, compile_c, ready, monkeypatch):
     """Of calls that recur, of probes that nest in a thread, and of jobs that overlap."""

@@ -28,7 +28,8 @@ class Access:
     """Of one hook. `unreadable` and `no_stack` are the C of its counters of values, and of stacks, that it cannot read.
 
     `parameters` are the constants of the whole program. `uses` fills with names of `program.OPENING`, `registers` with
-    the registers that are read and the variables that hold them.
+    the registers that are read and the variables that hold them, `operands` with those of a probe, `threads` with the
+    numbers of the threads' values that are looked up.
     """
 
     scope: Scope
@@ -37,6 +38,8 @@ class Access:
     parameters: list[int]
     uses: set[str] = field(default_factory=set)
     registers: dict[str, str] = field(default_factory=dict)
+    operands: dict[int, str] = field(default_factory=dict)
+    threads: set[int] = field(default_factory=set)
 
     @property
     def stack(self) -> str:
@@ -68,7 +71,8 @@ class Access:
         """An operand of a probe, or an argument of a function, by its number from 0."""
         if self.scope.kind == "usdt":
             self.uses.add("layout")
-            return IntegerValue(f"usdt_operand(ctx, layout + {index}, {self.unreadable})")
+            self.operands[index] = f"usdt_operand(ctx, layout + {index}, {self.unreadable})"
+            return IntegerValue(self.operands[index])
         calls = self.scope.calls
         if index < len(calls.registers):
             return IntegerValue(self.register(calls.registers[index]))

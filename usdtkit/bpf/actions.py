@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.layout import Field
+from usdtkit.bpf.layout import Field, Layout
 from usdtkit.errors import UsageError
 from usdtkit.records import dataclass
 
@@ -153,7 +153,16 @@ class Delete:
     key: ex.Expression
 
 
-Action = Emit | Count | Hist | Stats | Raw | Put | Delete
+@dataclass(eq=False, repr=False)
+class Assign:
+    """Set these fields, by their index in `layout`, of the values `number` of the thread."""
+
+    number: int
+    layout: Layout
+    values: dict[int, ex.Expression]
+
+
+Action = Emit | Count | Hist | Stats | Raw | Put | Delete | Assign
 
 
 def describe(action: Action) -> str:
@@ -169,7 +178,7 @@ def describe(action: Action) -> str:
             return f"stats({', '.join(['…', *keys])})"
         case Raw():
             return "raw C"
-        case Put() | Delete():
+        case Put() | Delete() | Assign():
             return f"{type(action).__name__.lower()}(…)"
 
 

@@ -211,6 +211,17 @@ class MapValue(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class ThreadValue(Expression):
+    """A value that the session keeps of the thread, one of its `ThreadValues` `number`: 0 where nothing was assigned,
+    and a text is empty. Of the kind bool, whether there is an entry of the thread."""
+
+    number: int
+    index: int
+    kind: Literal["u64", "i64", "str", "bool"]
+    size: int = 8
+
+
+@dataclass(eq=False, repr=False)
 class TextTest(Expression):
     """Whether a string is `literal`, or without `whole`, whether it begins with it."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from usdtkit.bpf import calls
+from usdtkit.bpf import calls, threadvalues
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.abi import abi_of
 from usdtkit.bpf.access import Access
@@ -112,12 +112,13 @@ class Program:
     tracepoints: tuple[tuple[str, Tracepoint], ...]
 
 
-def build(hooks: Sequence[Hook], stores: Sequence[Layout] = ()) -> Program:
-    """Render hooks, in the order of their `index`, into one program. `stores` are the values of the session's maps.
+def build(hooks: Sequence[Hook], stores: Sequence[Layout] = (), threads: Sequence[Layout] = ()) -> Program:
+    """Render hooks, in the order of their `index`, into one program. `stores` are the values of the session's maps,
+    `threads` those that it keeps of each thread.
 
     UsageError where a hook asks for something that does not exist at its probe.
     """
-    return _Builder().build(hooks, stores)
+    return _Builder().build(hooks, stores, threads)
 
 
 class _Builder:
@@ -130,11 +131,14 @@ class _Builder:
         self.pairs = Pairs()
         self.has_stacks = False
 
-    def build(self, hooks: Sequence[Hook], stores: Sequence[Layout]) -> Program:
+    def build(self, hooks: Sequence[Hook], stores: Sequence[Layout], threads: Sequence[Layout]) -> Program:
         declarations = [STORE_KEY] if stores else []
         for number, layout in enumerate(stores):
             name = store_name(number)
             declarations += [layout.c_struct(name), f"BPF_HASH({name}, struct store_key, struct {name}, 64);"]
+        for number, layout in enumerate(threads):
+            declarations += threadvalues.declarations(number, layout)
+            self.pairs.at_thread_end.append(threadvalues.forget(number))
         for hook in hooks:
             self._function(hook)
         parts = [abi_of(hooks[0].machine).stack_macros, STACKS] if self.has_stacks else []
@@ -192,10 +196,17 @@ class _Builder:
         for condition, lines in actions:
             body += [f"if ({condition}) {{", *lines, "}"] if condition else lines
         body += closing
+        access.uses |= {"id"} if access.threads else set()
         self.has_stacks |= "stack" in access.uses
         lines = [line for name, line in OPENING.items() if name in access.uses]
         lines += [f"u64 {variable} = ctx->{name};" for name, variable in access.registers.items()]
+        lines += [line for number in sorted(access.threads) for line in threadvalues.look_up(number)]
         body = _walked_once(body, access.stack)
+        # An operand that decides about an action is read in any case, so it is read once.
+        for index, operand in access.operands.items():
+            if any(operand in condition for condition, _ in actions) and sum(line.count(operand) for line in body) > 1:
+                lines.append(f"u64 operand_{index} = {operand};")
+                body = [line.replace(operand, f"operand_{index}") for line in body]
         self.functions.append(
             "\n".join(
                 [

@@ -84,10 +84,9 @@ class Renderer:
             read = f"read_buffer(&{into}, {min(capacity, resolved.size + 1)}, {pointer}, {length})"
             return [f"{into}_length = counted({read}, {self.access.unreadable});"]
         if isinstance(resolved, Kept) and resolved.field.is_text:
-            source = f"s->f{resolved.index}"
             return [
-                f"{into}_length = {source}_length;",
-                f"bpf_probe_read_kernel(&{into}, {min(capacity, resolved.field.capacity)}, &{source});",
+                f"{into}_length = {resolved.c}_length;",
+                f"bpf_probe_read_kernel(&{into}, {min(capacity, resolved.field.capacity)}, &{resolved.c});",
             ]
         if isinstance(resolved, CommandName):
             return [f"{into}_length = {COMM_SIZE};", f"bpf_get_current_comm(&{into}, {COMM_SIZE});"]
@@ -105,8 +104,8 @@ class Renderer:
                 return f"read_string({scratch}, {size + 2}, {self.pointer(pointer)})"
             case ex.Buffer(_, length, size):
                 return f"at_most({self.integer(length)[0]}, {size + 1})"
-            case Kept(index, kept):
-                return f"at_most(s->f{index}_length, {kept.capacity})"
+            case Kept(_, kept):
+                return f"at_most({resolved.c}_length, {kept.capacity})"
             case _:
                 return str(COMM_SIZE)
 
@@ -202,7 +201,7 @@ class Renderer:
                 )
             copied: Literal["KERNEL_STRING", "KERNEL_BYTES"]
             copied = "KERNEL_STRING" if kept.kind == "str" else "KERNEL_BYTES"
-            return TextPlace(copied, f"&s->f{resolved.index}", kept.size, f"s->f{resolved.index}_length")
+            return TextPlace(copied, f"&{resolved.c}", kept.size, f"{resolved.c}_length")
         raise UsageError(
             f"{what}: only a string can be compared with a string", hint="read one behind a pointer: cstr(arg(1))"
         )
@@ -239,6 +238,11 @@ class Renderer:
                 return FloatBits(bits if type == "f64" else f"widen({bits})")
             case ex.MapValue():
                 return self._stored(expression)
+            case ex.ThreadValue(number, index, kind, size):
+                self.access.threads.add(number)
+                if kind == "bool":
+                    return IntegerValue(f"(u64)(v{number} != 0)", "bool")
+                return Kept(index, Field("", kind, size), f"r{number}")
         return expression
 
     def _stored(self, stored: ex.MapValue) -> ex.Expression:

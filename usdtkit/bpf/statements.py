@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Action, Count, Delete, Emit, Hist, Put, Raw, Stats
+from usdtkit.bpf import threadvalues
+from usdtkit.bpf.actions import Action, Assign, Count, Delete, Emit, Hist, Put, Raw, Stats
 from usdtkit.bpf.cookie import PROBE_NUMBER
 from usdtkit.bpf.layout import Field, Kind, Layout
 from usdtkit.bpf.render import Renderer, store_key, store_name
@@ -88,6 +89,8 @@ class ActionRenderer:
             case Delete(number, key):
                 renderer.access.uses.add("id")
                 return ["{", store_key(renderer.integer(key)[0]), f"{store_name(number)}.delete(&at); }}"]
+            case Assign():
+                return threadvalues.assign(action, renderer, count("full"))
 
     def _emit(self, number: int, fields: dict[str, ex.Expression], renderer: Renderer, count: Counter) -> list[str]:
         described = [renderer.field(name, value) for name, value in fields.items()]

@@ -56,15 +56,17 @@ class CommandName(ex.Expression):
 
 @dataclass(eq=False, repr=False)
 class Kept(ex.Expression):
-    """What the start of a pair has kept, in the field `index` of the entry `s`."""
+    """What is kept from an earlier hit, in the field `index` of a struct: of what the start of a pair has kept, or of
+    a thread's values."""
 
     index: int
     field: Field
+    struct: str = "s"
 
     @property
     def c(self) -> str:
-        """The C of a field that is no text."""
-        return f"s->f{self.index}"
+        """The C of the field."""
+        return f"{self.struct}->f{self.index}"
 
 
 def cast(c: str, type: str) -> Integer:

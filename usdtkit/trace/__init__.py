@@ -53,6 +53,7 @@ from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import FunctionSpec, Resolved, Sought, UsdtSpec, clock, uprobe, uretprobe, usdt
+from usdtkit.trace.threadvalues import ThreadKind, ThreadValues
 from usdtkit.trace.together import Sources
 from usdtkit.trace.unseen import Unseen
 
@@ -63,10 +64,10 @@ if TYPE_CHECKING:
 __all__ = [
     "OTHER_TEXTS", "Clock", "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec",
     "Histogram", "KernelMap", "Pair", "Planned", "Resolved", "Scanner", "Session", "Sought", "Source", "Sources",
-    "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts", "Truncated", "TruncatedBytes", "Unseen",
-    "UsdtSpec", "arg", "buffer", "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goid",
-    "interned", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us",
-    "usdt", "ustack", "wall_time",
+    "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts", "ThreadKind", "ThreadValues", "Truncated",
+    "TruncatedBytes", "Unseen", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "clock", "comm", "cpu", "cstr",
+    "deref", "gid", "goid", "interned", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe",
+    "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

@@ -40,6 +40,7 @@ from usdtkit.trace.specs import (
     uretprobe,
     usdt,
 )
+from usdtkit.trace.threadvalues import ThreadKind, ThreadValues, layout_of
 
 
 class Definition:
@@ -184,6 +185,12 @@ class Definition:
         store = Store(len(self._blueprint.stores), capacity, fields)
         self._blueprint.add_store(store)
         return KernelMap(store)
+
+    def thread_values(self, **fields: ThreadKind) -> ThreadValues:
+        """Values that each thread has: numbers ("u64" or "i64"), and texts of so many bytes. Sources `assign` them, at
+        hits of the thread, and actions at its later hits can ask for them. The values of a thread end with it."""
+        layout = layout_of(fields)
+        return ThreadValues(self._blueprint.add_thread_values(layout), layout)
 
     def narrow(self, condition: ex.Expression) -> None:
         """Limit every source and pair that is made from now on to the hits for which `condition` is true.

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Action, Block, Delete, Emit, Put, Raw
+from usdtkit.bpf.actions import Action, Assign, Block, Delete, Emit, Put, Raw
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
 from usdtkit.records import replace
@@ -20,6 +20,7 @@ from usdtkit.trace.kernelmap import KernelMap
 from usdtkit.trace.later import Role
 from usdtkit.trace.specs import Resolved, Sought
 from usdtkit.trace.summarising import Summarising
+from usdtkit.trace.threadvalues import ThreadValues
 
 Self = TypeVar("Self", bound="Source")
 Keep = Mapping[str, ex.Expression] | Sequence[str]
@@ -67,7 +68,8 @@ class Source(Summarising):
         `emit` without names then sends `names` and these values, and a pair's latency. Each name stands
         for one value. UsageError for a name that an argument, or something that a pair keeps, already has.
         """
-        used = {*self._names(), *ex.BUILTINS, *self._hook.derived}
+        builtins = {*ex.BUILTINS} - (set() if self._hook.in_pair else {"latency"})
+        used = {*self._names(), *builtins, *self._hook.derived}
         for name in values:
             if name in used or not is_free(name):
                 raise UsageError(f"{self.resolved.what}: a value cannot be called {name!r}", hint="another name")
@@ -153,6 +155,12 @@ class Source(Summarising):
     def delete(self: Self, from_: KernelMap, key: ex.Expression) -> Self:
         """Delete an entry from a map of the session; nothing happens where there is none."""
         self._act(Delete(from_._store.number, key), everywhere=True)
+        return self
+
+    def assign(self: Self, values: ThreadValues, **new: ex.Operand) -> Self:
+        """Set values of the thread; those that are left out keep what they hold. All new numbers are computed from what
+        the values were before."""
+        self._act(Assign(values.number, values.layout, values.by_index(new)), everywhere=True)
         return self
 
     def everything(self) -> dict[str, ex.Expression]:

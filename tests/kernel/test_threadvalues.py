@@ -1,0 +1,77 @@
+"""Values that a session keeps of each thread: assigned, asked for, sent, and gone with the thread."""
+
+import pytest
+
+from usdtkit.errors import UsageError
+from usdtkit.trace import Session, arg, cstr, deref, now, uprobe
+
+
+@pytest.fixture
+def calls(compile_c, ready):
+    """A process that calls work(thread, i), thread 0 to 9, i 0 to 996, each thread in its own; and its program."""
+    path = str(compile_c("threads.c", "-O2", "-fno-omit-frame-pointer", "-pthread"))
+    return ready([path, "10", "997"]), path
+
+
+def run(session, process):
+    session.start()
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return list(session)
+
+
+def test_each_thread_has_values_of_its_own(calls):
+    process, path = calls
+    with Session(pid=process.pid) as session:
+        last = session.thread_values(i="i64", sum="u64", since="u64")
+        work = session.uprobe(path, "work")
+        work.assign(last, i=arg(2), since=now, sum=last.get("sum") + arg(2))
+        first = work.ahead().where(~last.has()).count()
+        steps = work.ahead().where(last.has()).count(step=arg(2).cast("i64") - last.get("i"))
+        ends = work.where(arg(2) == 996).count(sum=last.get("sum"))
+        run(session, process)
+        assert first.read() == {(): 10}
+        assert steps.read() == {(1,): 9960}
+        assert ends.read() == {(sum(range(997)),): 10}
+        assert session.summary().full == 0
+
+
+def test_numbers_are_computed_from_what_was_before(calls):
+    process, path = calls
+    with Session(pid=process.pid) as session:
+        values = session.thread_values(a="u64", b="u64")
+        work = session.uprobe(path, "work")
+        work.assign(values, a=values.get("b") + 1, b=values.get("a") + 1)
+        ends = work.where(arg(2) == 996).count(a=values.get("a"), b=values.get("b"))
+        run(session, process)
+        assert ends.read() == {(997, 997): 10}
+
+
+def test_texts_are_kept_sent_and_compared(spawn, compile_c, ready):
+    path = str(compile_c("words.c"))
+    process = ready([path])
+    with Session(pid=process.pid) as session:
+        said = session.thread_values(word=8, times="u64")
+        say = session.uprobe(path, "say")
+        say.assign(said, word=cstr(1, 100), times=said.get("times") + 1)
+        again = session.uprobe(path, "again")
+        again.emit(word=said.get("word"), times=said.get("times"))
+        short = again.where(said.get("word") == "short").count()
+        events = run(session, process)
+        assert short.read() == {(): 1}
+    assert [(event.word, event.times) for event in events] == [
+        ("", 0), ("short", 1), ("12345678", 2), ("12345678", 3), (None, 4), ("", 5)
+    ]  # fmt: skip
+    assert [getattr(event.word, "__class__", None).__name__ for event in events][3] == "Truncated"
+
+
+def test_what_cannot_be_kept():
+    with Session(offline=True) as session:
+        for kinds in ({}, {"a": "u32"}, {"a": 0}, {"a": 5000}):
+            with pytest.raises(UsageError):
+                session.thread_values(**kinds)
+        values = session.thread_values(a="u64")
+        with pytest.raises(UsageError, match="no value 'b'"):
+            values.get("b")
+        with pytest.raises(UsageError, match="no value 'b'"):
+            session.source(uprobe("/bin/true", "main")).assign(values, b=1)
