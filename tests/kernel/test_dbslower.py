@@ -44,8 +44,9 @@ def test_raw_text_of_slow_queries_in_every_form(engine, mariadb, postgres, spawn
         server.query("select 1", sleep, "select 2")
         found.append(stop_tracing(tracer)[0])
     table, comma, (event,) = found[0].splitlines(), [*csv.DictReader(found[1].splitlines())], queries_of(found[2])
-    assert table[0].split() == ["TIME", "PID", "LAT(ms)", "QUERY"]
-    assert [line.split(maxsplit=3)[3] for line in table[1:]] == [event["query"]]
+    more = ["COMMAND", "ERROR"] if engine == "postgres" else []
+    assert table[0].split() == ["TIME", "PID", "LAT(ms)", *more, "QUERY"]
+    assert [line[table[0].index("QUERY") :] for line in table[1:]] == [event["query"]]
     assert [row["query"] for row in comma] == [event["query"]]
     assert event["query"].rstrip(";") == sleep  # psql sends the semicolon too
     assert 50_000_000 <= event["latency_ns"] < 5_000_000_000
@@ -55,7 +56,9 @@ def test_prepared_statements_of_postgresql(postgres, spawn):
     tracer = start_tracing(spawn, "dbslower", "postgres", "-m", "0", "--json")
     postgres.bench("select abalone + :number from generate_series(1, 3) as abalone", 997)
     events = queries_of(stop_tracing(tracer)[0])
-    assert [event["query"] for event in events].count("select abalone + $1 from generate_series(?) as abalone") == 997
+    text = "select abalone + $1 from generate_series(?) as abalone"
+    commands = [event["command"] for event in events if event["query"] == text]
+    assert (commands.count("prepare"), commands.count("execute"), len(commands)) == (1, 997, 998)
 
 
 def test_queries_of_postgresql_that_fail(postgres, spawn):

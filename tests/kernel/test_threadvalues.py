@@ -3,7 +3,7 @@
 import pytest
 
 from usdtkit.errors import UsageError
-from usdtkit.trace import Session, arg, cstr, deref, now, uprobe
+from usdtkit.trace import Session, arg, cstr, now, uprobe
 
 
 @pytest.fixture

@@ -31,13 +31,14 @@ class Cluster:
         self.settle()
         return done.stdout.splitlines()
 
-    def bench(self, statement, times, protocol="prepared", clients=1):
+    def bench(self, statement, times, protocol="prepared", clients=1, database="postgres"):
         """Send a statement so often over each connection, in one of pgbench's protocols; :number is a parameter."""
         how = f"--protocol={protocol}", f"--transactions={times}", f"--client={clients}"
         script = f"\\set number random(1, 9)\n{statement};\n"
         options = ["--no-vacuum", *how, "--file=/dev/stdin"]
         pipes = {"input": script, "text": True, "capture_output": True}
-        subprocess.run([BINARIES / "pgbench", *options], check=True, env=self.environment, **pipes)
+        environment = self.environment | {"PGDATABASE": database}
+        subprocess.run([BINARIES / "pgbench", *options], check=True, env=environment, **pipes)
         self.settle()
 
     def settle(self):
@@ -56,7 +57,9 @@ def cluster(*before):
         install = [*become, BINARIES / "initdb", "--no-sync", "--auth=trust", f"--pgdata={home / 'data'}"]
         made = subprocess.run(install, capture_output=True, text=True, cwd=home, env=os.environ | {"LC_ALL": "C.UTF-8"})
         assert made.returncode == 0, made.stdout + made.stderr
-        serve = [*before, *become, BINARIES / "postgres", "-D", home / "data", "-k", home, "-c", "listen_addresses="]
+        settings = ["listen_addresses=", "shared_preload_libraries=pg_stat_statements"]
+        options = ["-D", home / "data", "-k", home, *(word for setting in settings for word in ("-c", setting))]
+        serve = [*before, *become, BINARIES / "postgres", *options]
         with serving(serve, "ready to accept connections", cwd=home) as process:
             yield Cluster(process.pid, home)
     finally:

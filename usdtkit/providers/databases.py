@@ -6,15 +6,18 @@ Input: nothing. Output: modules that offer the same functions, such as `queries`
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from usdtkit.providers import mysql, postgresql
 from usdtkit.providers.statements import QUERY_SIZE, Label, LatencyGroups
-from usdtkit.trace import Pair, Session, Sources
+from usdtkit.trace import Session, Source, Sources
 
 
 class Database(Protocol):
     """What the module of each kind of server offers."""
+
+    FIELDS: tuple[str, ...]
 
     def servers(self) -> list[int]:
         """The processes of the servers that run here. NotFoundError, PrivilegeError if there are none."""
@@ -23,11 +26,22 @@ class Database(Protocol):
         """A query as it may be shown: its literals replaced, or with `raw` as the server got it."""
 
     def queries(
-        self, session: Session, program: str | os.PathLike[str] | None = None, *, size: int = QUERY_SIZE
-    ) -> Sources[Pair]:
-        """Pairs from the start of a query to its end, which keep up to `size` bytes of its text."""
+        self,
+        session: Session,
+        program: str | os.PathLike[str] | None = None,
+        *,
+        size: int = QUERY_SIZE,
+        steps: bool = False,
+    ) -> Sources[Source]:
+        """From the start of a query to its end, with up to `size` bytes of its text.
 
-    def latencies(self, queries: Sources[Pair], by: Label, *, raw: bool = False) -> LatencyGroups:
+        `steps` adds what executes no statement, but prepares one or fetches its rows.
+        """
+
+    def describe(self, event: Any, *, raw: bool = False) -> Mapping[str, Any]:
+        """The row of a query that was sent with FIELDS."""
+
+    def latencies(self, queries: Sources[Source], by: Label, *, raw: bool = False) -> LatencyGroups:
         """Latencies of the queries, grouped by a label."""
 
 

@@ -25,12 +25,14 @@ from usdtkit.providers import sql, statements
 from usdtkit.providers.servers import program_files, running
 from usdtkit.providers.statements import QUERY_SIZE, Label, LatencyGroups
 from usdtkit.records import NamedTuple
-from usdtkit.trace import Expression, Pair, Session, Sources, arg, buffer, cstr, deref, uprobe, usdt
+from usdtkit.trace import Expression, Pair, Session, Source, Sources, arg, buffer, cstr, deref, uprobe, usdt
 
 DIALECT: sql.Dialect = "mysql"
 """The dialect of SQL that the server speaks."""
 SERVERS: tuple[str, ...] = ("mysqld", "mariadbd", "mysqld-debug")
 """The file names of the server's program."""
+FIELDS: tuple[str, ...] = ("latency", "query")
+"""What `describe` needs of a query, as names for `emit`."""
 COM_QUERY = 3
 NAME_SIZE = 64
 
@@ -63,7 +65,7 @@ def servers() -> list[int]:
 
 
 def queries(
-    session: Session, program: str | os.PathLike[str] | None = None, *, size: int = QUERY_SIZE
+    session: Session, program: str | os.PathLike[str] | None = None, *, size: int = QUERY_SIZE, steps: bool = False
 ) -> Sources[Pair]:
     """The queries of the servers that a session traces, from their arrival to their end.
 
@@ -88,7 +90,12 @@ def shown(query: str | bytes | None, *, raw: bool = False) -> str | None:
     return sql.shown(query, DIALECT, raw=raw)
 
 
-def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> LatencyGroups:
+def describe(event: Any, *, raw: bool = False) -> dict[str, Any]:
+    """The row of a query: the fields of its event, with its text as `shown` gives it."""
+    return {**event._asdict(), "query": shown(event.query, raw=raw)}
+
+
+def latencies(queries: Sources[Source], by: Label, *, raw: bool = False) -> LatencyGroups:
     """Sum up the latencies of queries by statement (with `raw` as it was sent), kind, pid, user or database.
 
     The queries then send the events that the groups need: give each of them to `add`. UnsupportedError if `by` is
@@ -97,7 +104,7 @@ def latencies(queries: Sources[Pair], by: Label, *, raw: bool = False) -> Latenc
     if by != "user" and by != "database":
         queries.emit("latency", "query")
         return LatencyGroups(statements.labeller(by, DIALECT, raw=raw))
-    if any(by not in pair.keeps for pair in queries):
+    if any(isinstance(pair, Pair) and by not in pair.keeps for pair in queries):
         raise UnsupportedError(
             f"this server does not report the {by} of a query",
             hint="only builds with the probes of MySQL 5.7 do; try --by kind",
