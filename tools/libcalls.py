@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 
 from usdtkit.cli.arguments import IntervalOptions, Spelling
 from usdtkit.cli.options import option
+from usdtkit.language.parser import parse_name
 from usdtkit.providers.libc import LibraryCalls
 from usdtkit.records import asdict
 from usdtkit.results import Column, Summaries, Table
@@ -48,7 +49,7 @@ class Options(IntervalOptions):
 
 def trace(session: Session, options: Options) -> Summaries:
     """Count, and show the functions of each interval; the one that took the most time comes first."""
-    calls = LibraryCalls(session, options.function, options.library)
+    calls = LibraryCalls(session, [*map(parse_name, options.function)], options.library)
 
     def summarise() -> Iterator[Table]:
         yield Table(map(asdict, calls.summarise()))

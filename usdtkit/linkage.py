@@ -21,10 +21,10 @@ from usdtkit.elf import symbols
 from usdtkit.elf.constants import PT_INTERP
 from usdtkit.elf.golang import is_go
 from usdtkit.elf.image import Image
-from usdtkit.elf.matching import is_name
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError
 from usdtkit.files import FileKey
 from usdtkit.model import Function, Target
+from usdtkit.naming import name_of
 from usdtkit.records import NamedTuple
 from usdtkit.scan import file_key
 from usdtkit.signatures import knows_library
@@ -108,7 +108,7 @@ class _Search:
 
     def __init__(self, library: str, patterns: Sequence[symbols.Pattern]) -> None:
         self._library, self._patterns = library, patterns
-        self._names = tuple(pattern for pattern in patterns if isinstance(pattern, str) and is_name(pattern))
+        self._names = tuple(name for pattern in patterns if (name := name_of(pattern)) is not None)
         # A name that is no library's may be a provider's of probes. Then no function of a program is meant.
         self._is_known = is_c(library) or knows_library(library)
         self._functions: list[Function] = []
@@ -170,7 +170,7 @@ class _Search:
         for target in mapped:
             # A program of the library's name is left out: a command is the one that is in PATH.
             if self._is_called(target.name) and os.path.basename(target.name) != self._library:  # noqa: PTH119
-                self._in_file(target)
+                self._in_file(target, in_source=True)
         if self._is_known and len(self._names) == len(self._patterns):
             for target in alone:
                 self._in_file(target, go=False)
@@ -185,15 +185,16 @@ class _Search:
         """The files of the functions that were found."""
         return {function.file.key if function.file else file_key(function.path) for function in self._functions}
 
-    def _in_file(self, target: Target, *, go: bool = True) -> None:
-        """Add the functions of a file that was not searched yet; `go` says whether a Go program counts."""
+    def _in_file(self, target: Target, *, go: bool = True, in_source: bool = False) -> None:
+        """Add the functions of a file that was not searched yet; `go` says whether a Go program counts, `in_source`
+        whether names are those in the source."""
         key = target.key or file_key(target.path)
         if key is None or key in self._keys():
             return
         try:
             for image in targets.images(target):
                 if go or not is_go(image):
-                    self._functions += symbols.functions(image, *self._patterns)
+                    self._functions += symbols.functions(image, *self._patterns, in_source=in_source)
         except (ElfError, NotFoundError, PrivilegeError):  # it is damaged or gone, and one of many
             return
 

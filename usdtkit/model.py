@@ -173,9 +173,10 @@ class Function:
 
     `name` is the symbol's name without its `version` ("GLIBC_2.34"). `demangled` is the name in the source, and
     `aliases` are the other names at this address; both are filled in only by searches that ask for them. An `indirect`
-    function is a resolver that chooses the real one at run time. `convention` says how the function is called: "go"
-    with arguments in registers, "go-stack" and "go-i386" with arguments on the stack, "i386", or "" for the machine's C
-    ABI. `file` is the open file that it was read from, as in `Probe`.
+    function is a resolver that chooses the real one at run time. A `superseded` one has an old version, to which
+    programs are no longer linked. `convention` says how the function is called: "go" with arguments in registers,
+    "go-stack" and "go-i386" with arguments on the stack, "i386", or "" for the machine's C ABI. `file` is the open file
+    that it was read from, as in `Probe`.
     """
 
     path: str
@@ -188,6 +189,7 @@ class Function:
     aliases: tuple[str, ...] = ()
     indirect: bool = False
     convention: str = ""
+    superseded: bool = False
     file: OpenFile | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -216,7 +216,7 @@ def _functions_of(
     for target in targets:
         try:
             for image in images(target):
-                functions += symbols.functions(image, *patterns, aliases=aliases, copies=True)
+                functions += symbols.functions(image, *patterns, aliases=aliases, in_source=True)
                 if not hold:
                     image.file.close()
         except (ElfError, NotFoundError, PrivilegeError) as error:

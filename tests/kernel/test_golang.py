@@ -37,7 +37,8 @@ CALLS = {
 
 
 def plain(name):
-    return re.sub(r"\[.*\]", "", name)
+    """The name without type arguments, and without the address that tells instances apart."""
+    return re.sub(r"\[.*\](@0x[0-9a-f]+)?", "", name)
 
 
 @pytest.fixture(scope="module")

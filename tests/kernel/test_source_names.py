@@ -1,8 +1,11 @@
 """Functions of C++ and Rust by the names that stand in their source, with and without parameters."""
 
+import json
+import subprocess
 from collections import Counter
 
 import pytest
+from commandline import usdtkit
 
 from usdtkit import trace
 from usdtkit.errors import NotFoundError
@@ -106,3 +109,50 @@ def test_a_method_that_there_is_not(compile_c):
     with trace.Session() as session:
         with pytest.raises(NotFoundError, match="no function shop::Cart::remove"):
             session.uprobe(path, "shop::Cart::remove")
+
+
+@pytest.fixture(scope="module")
+def namesakes(request, tmp_path_factory):
+    """A program of two files, with a static function `helper` in each."""
+    sources = request.config.rootpath / "tests" / "programs"
+    path = tmp_path_factory.mktemp("namesakes") / "program"
+    subprocess.run(["gcc", "-O2", sources / "names.c", sources / "names_other.c", "-o", path], check=True)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("tool", "command", "column"),
+    [
+        (("funccount",), "-c", "function"),
+        (("funclatency", "-F"), "-c", "function"),
+        (("funcslower", "-u", "0"), "-c", "function"),
+        (("libcalls", "-l"), "-c", "function"),
+        (("trace",), "-c", "probe"),
+    ],
+)
+def test_every_tool_names_functions_of_one_name_apart(namesakes, tool, command, column):
+    target = (namesakes, "helper") if tool[-1] == "-l" else (f"{namesakes}:helper",)
+    done = usdtkit(*tool, *target, command, namesakes, "--json")
+    assert done.returncode == 0, done.stderr
+    hits = Counter()
+    for row in map(json.loads, done.stdout.splitlines()):
+        if column in row:
+            hits[row[column]] += row.get("count", 1)
+    assert sorted(hits.values()) == [97, 997]
+    # By the name of one of them, only that is traced.
+    for name, count in hits.items():
+        assert name.startswith("helper@0x")
+        done = usdtkit("funccount", f"p:{namesakes}:{name}", "-c", namesakes, "--json")
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [(row["function"], row["count"]) for row in rows if "function" in row] == [(name, count)]
+
+
+def test_a_name_in_quotes(compile_file, request):
+    path = str(compile_file(["go", "build"], request.config.rootpath / "tests" / "programs" / "names.go"))
+    for tool in ("trace", "funccount"):
+        done = usdtkit(tool, f'p:{path}:"main.(*Shop).Sell"', "-c", path, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["summary"]["hits"] == 997
+    done = usdtkit("trace", f"p:{path}:main.(*Shop).Sell")
+    assert done.returncode == 2
+    assert 'in quotes: p:app:"main.(*Shop).Sell"' in done.stderr

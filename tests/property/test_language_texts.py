@@ -1,5 +1,7 @@
 """The languages: any text becomes a tree or a typed error, and the printed text of a tree is read as the same tree."""
 
+import os
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +11,7 @@ from usdtkit.language.formats import Format
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import PRECEDENCE, parse_distribution, parse_expression, parse_pattern, parse_trace
 from usdtkit.model import Argument
+from usdtkit.naming import exact
 
 PIECES = (
     *("p:", "r:", "u:", "t:", "c:", "open", "::", ":", "(", ")", " ", '"', "%d", "%s", "%", "'a'", "\\", ",", "#", ";"),
@@ -86,11 +89,19 @@ def grown(inner):
 
 EXPRESSIONS = st.recursive(LEAVES, grown, max_leaves=12)
 PARAMETERS = st.lists(st.builds(nodes.Parameter, TYPES, st.sampled_from(("a", "b", ""))), max_size=3).map(tuple)
+# Names as they are, which are written in quotes, and globs.
+EXACT_NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20) | st.binary(
+    min_size=1, max_size=20
+).map(os.fsdecode)
+FUNCTION_NAMES = st.sampled_from(("f", "a::b", "a*", "<T*Trait>::run")) | EXACT_NAMES.map(exact)
+LIBRARIES = st.just("/bin/a") | EXACT_NAMES.filter(lambda name: name not in ("p", "r", "u", "t"))
 TARGETS = st.one_of(
-    st.builds(nodes.Target, st.just("named"), st.just("c"), st.just("open"), st.just(""), st.integers(0, 2**40)),
-    st.builds(nodes.Target, st.sampled_from(("entry", "return")), st.just("/bin/a"), st.sampled_from(("f", "a::b"))),
+    st.builds(nodes.Target, st.just("named"), LIBRARIES, FUNCTION_NAMES, st.just(""), st.integers(0, 2**40)),
+    st.builds(nodes.Target, st.sampled_from(("entry", "return")), LIBRARIES, FUNCTION_NAMES),
     st.builds(
-        nodes.Target, st.just("usdt"), st.sampled_from(("", "c")), st.just("probe"), st.sampled_from(("", "shop"))
+        nodes.Target,
+        *(st.just("usdt"), st.just("") | LIBRARIES),
+        *(st.just("probe") | EXACT_NAMES.map(exact), st.sampled_from(("", "shop")) | EXACT_NAMES.map(exact)),
     ),
 )
 
@@ -105,7 +116,7 @@ def test_expressions_survive_printing(expression):
     TARGETS, PARAMETERS, st.none() | EXPRESSIONS, st.none() | st.binary(max_size=9), st.lists(EXPRESSIONS, max_size=3)
 )
 def test_specs_of_trace_survive_printing(target, parameters, predicate, format, values):
-    if target.kind == "usdt" or "::" in target.name or parameters == (nodes.Parameter(nodes.CType("void"), ""),):
+    if target.kind == "usdt" or not any(parameter.name for parameter in parameters):
         parameters = ()
     text = None if format is None else nodes.Text(format)
     spec = nodes.TraceSpec("", target, parameters, predicate, text, tuple(values) if text else ())

@@ -108,7 +108,21 @@ def test_names(name, demangled):
         ("a::operator()(int) const", "a::operator()"),
         ("a::operator new(unsigned long)", "a::operator new"),
         ("a::operator<(a const&)", "a::operator<"),
-        ("auto a::f()::{lambda(int)#1}::operator()(int) const", "a::f"),
+        ("auto a::f()::{lambda(int)#1}::operator()(int) const", "a::f()::{lambda(int)#1}::operator()"),
+        ("a::f(int) const &::'lambda'()::operator()(g) const", "a::f(int) const &::'lambda'()::operator()"),
+        ("void (*a::f<int>(int))(char)", "a::f<int>"),
+        ("decltype(auto) f<int>(int)", "f<int>"),
+        ("decltype(x.f()) g<a>(a)", "g<a>"),
+        ("f<&a::operator()>(int)", "f<&a::operator()>"),
+        ("a& std::operator<< <b<char>>(a&, char const*)", "std::operator<< <b<char>>"),
+        ("a::operator std::function<void (int)>() const", "a::operator std::function<void (int)>"),
+        ("a::operator->() const", "a::operator->"),
+        ("operator delete[](void*)", "operator delete[]"),
+        ('a a::operator"" _km(unsigned long long)', 'a::operator"" _km'),
+        ("void a::operators::f<int>(int)", "a::operators::f<int>"),
+        ("f[abi:cxx11](int)", "f[abi:cxx11]"),
+        ("app::f::<dyn Fn(u32) -> u8>", "app::f::<dyn Fn(u32) -> u8>"),
+        ("core::ops::FnOnce::call_once{{vtable.shim}}", "core::ops::FnOnce::call_once{{vtable.shim}}"),
         ("non-virtual thunk to a::f()", "non-virtual thunk to a::f"),
         ("<alloc::string::String as core::fmt::Debug>::fmt", "<alloc::string::String as core::fmt::Debug>::fmt"),
         ("", ""),
@@ -116,6 +130,21 @@ def test_names(name, demangled):
 )
 def test_without_parameters(name, short):
     assert demangle.without_parameters(name) == short
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("a::b<c<d>>::e<f>", "a::b::e"),
+        ("app::f::<dyn Fn(u32) -> u8>", "app::f"),
+        ("<a::B<c> as d::E<f>>::g", "<a::B as d::E>::g"),
+        ("a::<impl b::C for u32>::d", "a::<impl b::C for u32>::d"),
+        ("a::operator<<b>", "a::operator<<b>"),
+        ("a<b", "a<b"),
+    ],
+)
+def test_without_arguments(name, plain):
+    assert demangle.without_arguments(name) == plain
 
 
 def bomb(levels):

@@ -87,6 +87,7 @@ def test_a_directory(listed, shop, tmp_path):
 def test_functions(listed, shop):
     assert listed("--functions", "order_*", shop) == [f"p:{shop}:order_alias", f"p:{shop}:order_take"]
     assert listed("-r", "--functions", "^order_t", shop) == [f"p:{shop}:order_take"]
+    assert listed("--functions", '"order_take"', shop) == [f"p:{shop}:order_take"]
     _, where, also = listed("-v", "--functions", "order_take", shop)
     assert re.fullmatch(r"    \d+ bytes at 0x\w+, a probe is (emulated|stepped)", where)
     assert also == "    also order_alias"
@@ -103,6 +104,11 @@ def test_functions_as_json(listed, shop):
 def test_versions_of_functions(listed):
     lines = listed("-v", "--functions", "pthread_create", "c")
     assert "version GLIBC_2." in lines[1]
+    path = lines[0].partition(" ")[0].removesuffix("pthread_create")
+    # Several versions at different addresses: the name with a version means one.
+    both = [line for line in listed("--functions", "realpath", "c") if line.startswith(path)]
+    assert sorted(both) == [f"{path}realpath@GLIBC_2.2.5", f"{path}realpath@GLIBC_2.3"]
+    assert listed("--functions", "realpath@GLIBC_2.3", "c") == [f"{path}realpath@GLIBC_2.3"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ examples:
   usdtkit list mariadbd            a command on PATH, or a library by its short name: list c
   usdtkit list                     provider files and everything that runs
   usdtkit list /usr                every file below
-  usdtkit list --functions 'v8::internal::Heap::*' node
+  usdtkit list --functions 'v8::internal::Heap::*' node      as trace and other tools take them
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ from usdtkit.elf.sites import cost
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
 from usdtkit.files import OpenFile
+from usdtkit.language.parser import parse_name
 from usdtkit.model import Argument, Function, Probe, Site, Target
+from usdtkit.naming import apart, exact, spelled, spelled_path
+from usdtkit.output import demangled
 from usdtkit.output.sink import Sink, open_sink
 from usdtkit.output.text import printable
 from usdtkit.privatedirs import stranger, user_name
@@ -79,6 +82,7 @@ FUNCTIONS = Schema(
         Column("path", meaning="the file"),
         Column("name", meaning="the name of the symbol"),
         Column("demangled", meaning="the name in the source"),
+        Column("spec", meaning="the function alone, as trace and other tools take it"),
         Column("version", meaning="the version of the symbol, such as GLIBC_2.34"),
         Column("aliases", type="list", meaning="the other names at this address"),
         Column("address", type="count", meaning="the virtual address"),
@@ -255,7 +259,7 @@ def _describe(site: Site) -> str:
 
 def _pattern(options: argparse.Namespace) -> Pattern:
     if not options.regex:
-        return str(options.functions)
+        return parse_name(options.functions)
     try:
         return re.compile(options.functions)
     except re.error as error:
@@ -269,17 +273,23 @@ def _list_functions(pattern: Pattern, names: Sequence[str], pids: Sequence[int],
         for name in names
         for function in targets.find_functions(name, [pattern], pids=pids, aliases=with_details, hold=False)
     ]
+    demangled.learn(function.name for function in functions)
     sink = _json_sink(FUNCTIONS) if options.json else None
     known = _known(functions) if with_details else [_Known()] * len(functions)
+    names_apart = apart(functions, [function.name for function in functions], [pattern])
     described = ""  # the file that was described last
-    for function, more in zip(functions, known, strict=True):
+    for function, name, more in zip(functions, names_apart, known, strict=True):
+        spec = f"p:{spelled_path(function.path)}:{spelled(exact(name))}"
+        plain = demangled.plain(function.name)
         if sink is not None:
-            sink.row({**function.to_json(), "cost": more.cost, "source": more.source, "built_by": more.built_by})
+            in_source = function.demangled or (plain if plain != function.name else "")
+            row = {**function.to_json(), "demangled": in_source, "spec": spec}
+            sink.row({**row, "cost": more.cost, "source": more.source, "built_by": more.built_by})
             continue
         if more.built_by and function.path != described:
             described = function.path
             print(printable(f"{function.path}: built by {more.built_by}"))
-        print(printable(f"p:{function.path}:{function.name} {function.demangled}".rstrip()))
+        print(spec if plain == function.name else f"{spec} {printable(plain)}")
         if with_details:
             version = f", version {function.version}" if function.version else ""
             source = f", {more.source}" if more.source else ""

@@ -1,6 +1,6 @@
 """Mangled names of C++ and Rust → names in the source; and patterns → the parts that mangled names contain.
 
-Used by `usdtkit.elf.matching` and `usdtkit.output`. LLVM's demangler (pycxxfilt) runs in a child process with little
+Used by `usdtkit.elf.sourcenames` and `usdtkit.output`. LLVM's demangler (pycxxfilt) runs in a child process with little
 memory and time. A name of 250 bytes can make it ask for gigabytes, and it ends its process if it does not get them.
 """
 
@@ -23,15 +23,24 @@ _MOST_STARTS = 4
 
 _CHILD = __file__.rpartition("/")[0] + "/_demangle_child.py"
 
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+# Words of ASCII alone, because both manglings spell others in their own way.
+_IDENTIFIER = re.compile(r"(?<!\w)[A-Za-z_][A-Za-z0-9_]*(?!\w)")
 _ANONYMOUS = "(anonymous namespace)"
+# What is in brackets may be a type, which a mangled name abbreviates.
+_IN_BRACKETS = re.compile(r"<[^<>]*>|\{[^{}]*\}|\[[^][]*\]")
 # Words that a mangled name abbreviates, or spells in another way.
 _NOT_IN_FULL = re.compile(
     "std|string|basic_string|allocator|char_traits|(basic_)?[io]{1,2}stream|anonymous|namespace|operator|new|delete|const|"
-    "volatile|unsigned|signed|char|short|int|long|bool|float|double|void|auto|decltype|wchar_t|lambda|unnamed|thunk|"
-    "virtual|non|clone|to|for|as|dyn|mut"
+    "volatile|unsigned|signed|char|short|int|long|bool|float|double|void|auto|decltype|wchar_t|(lambda|unnamed)[0-9]*|thunk|"
+    "virtual|non|covariant|return|clone|to|for|as|dyn|mut|impl|closure|str|[iu](8|16|32|64|128|size)|f32|f64|co_await|"
+    "char(8|16|32)_t|__int128"
 )
 _COPY = re.compile(r"(?: \(\.[\w.]{1,64}\)){1,8}$")
+_LANDMARK = re.compile(
+    r"(?P<operator>(?<![\w$])operator(?![\w$])(?: ?(?:\(\)|\[\]|<=>|->\*?|<<=?|>>=?|[<>]=?))?)|(?<!-)>|[ <(\[{)\]}]"
+)
+_ARGUMENTS = re.compile(r"(?<=\w)(?:::)?<(?!impl )[^<>]*>")
+_QUALIFIERS = re.compile(r"(?: (?:const|volatile|noexcept|&&?))*")
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _RUST_ESCAPE = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
 _RUST_CHARACTERS = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ","}
@@ -58,11 +67,16 @@ def demangle(names: Sequence[str]) -> list[str]:
 
 
 def words(pattern: str | re.Pattern[str]) -> list[str]:
-    """Return the parts of a glob for demangled names that mangled names of its matches contain; none for a regex."""
+    """Return the parts of a name, or a glob for demangled names, that mangled names of its matches contain.
+
+    There are none for a regex.
+    """
     if not isinstance(pattern, str):
         return []
-    text = re.sub(r"\[[^]]*\]", "*", pattern.replace(_ANONYMOUS, "")).partition("(")[0]
-    return [word for word in _IDENTIFIER.findall(text) if not _NOT_IN_FULL.fullmatch(word)]
+    text, count = pattern.replace(_ANONYMOUS, ""), 1
+    while count:
+        text, count = _IN_BRACKETS.subn("*", text)
+    return [word for word in _IDENTIFIER.findall(text.partition("(")[0]) if not _NOT_IN_FULL.fullmatch(word)]
 
 
 def without_copy(name: str) -> str:
@@ -71,28 +85,53 @@ def without_copy(name: str) -> str:
 
 
 def without_parameters(name: str) -> str:
-    """Return a demangled name without parameters and return type: `ns::f<int>` of `void ns::f<int>(int) const`."""
+    """Return a demangled name without its parameters and return type: `ns::f<int>` of `void ns::f<int>(int) const`.
+
+    A function inside of another one keeps the parameters of that one: `f(int)::'lambda'(long)::operator()`.
+    """
     depth, start, position = 0, 0, 0
-    is_thunk = name.startswith(("virtual thunk to ", "non-virtual thunk to ", "covariant return thunk to "))
-    while position < len(name):
-        character = name[position]
-        if character == "(" and depth == 0 and name.startswith(_ANONYMOUS, position):
-            position += len(_ANONYMOUS)
-            continue
-        if name.startswith("operator", position) and not name[position - 1 : position].isalnum():
-            # the name of an operator may contain brackets and spaces
-            end = name.find("(", position + 10 if name.startswith("operator()", position) else position)
-            return name[start : end if end >= 0 else len(name)]
-        if character == "(" and depth == 0:
-            return name[start:position]
-        if character in "<([{":
-            depth += 1
-        elif character in ">)]}":
-            depth -= name[position - 1 : position] != "-"
-        elif character == " " and depth == 0 and not is_thunk:
-            start = position + 1
-        position += 1
+    has_spaces = name.startswith(("virtual thunk to ", "non-virtual thunk to ", "covariant return thunk to "))
+    while landmark := _LANDMARK.search(name, position):
+        at, position = landmark.start(), landmark.end()
+        kind = landmark[0]
+        if landmark["operator"] is not None:
+            has_spaces = has_spaces or depth == 0  # `operator new` and `operator unsigned int`
+        elif kind == "(" and depth == 0:
+            if name.startswith(_ANONYMOUS, at):
+                position = at + len(_ANONYMOUS)
+            elif at and name[at - 1] == " " and name[at + 1 : at + 2] in ("*", "&"):
+                start = at + 2  # it returns a pointer to a function: void (*f<int>(int))(char)
+            else:
+                position = _after_parentheses(name, at)
+                if not name.startswith("::", position) and name[start:at] != "decltype":
+                    return name[start:at]
+        elif kind == " ":
+            start = start if depth or has_spaces else position
+        else:
+            depth += 1 if kind in "<([{" else -1
     return name[start:]
+
+
+def without_arguments(name: str) -> str:
+    """Return a name without the arguments of templates and generics: `ns::A::f` of `ns::A<int>::f<long>`."""
+    if "operator" in name:
+        return name
+    text, count = name.replace("->", "\0"), 1
+    while count:
+        text, count = _ARGUMENTS.subn("", text)
+    return text.replace("\0", "->")
+
+
+def _after_parentheses(name: str, at: int) -> int:
+    """Where the parameters that begin at `at` end, with what is said about the function behind them."""
+    depth, position = 0, at
+    while position < len(name):
+        depth += (name[position] == "(") - (name[position] == ")")
+        position += 1
+        if depth == 0:
+            qualifiers = _QUALIFIERS.match(name, position)
+            return qualifiers.end() if qualifiers else position
+    return position
 
 
 def _run(names: list[str], at_once: int) -> tuple[list[str], bool]:
@@ -102,9 +141,9 @@ def _run(names: list[str], at_once: int) -> tuple[list[str], bool]:
         raise UnsupportedError("demangled names need the package pycxxfilt", hint="pip install pycxxfilt")
     limits = _MEMORY, 1 + len(names) // _NAMES_A_SECOND, _LONGEST_RESULT, at_once
     packages = package.origin.rpartition("/")[0].rpartition("/")[0]
-    command = [sys.executable, "-I", "-S", _CHILD, *map(str, limits), packages]
+    command = [sys.executable, "-I", "-S", "-X", "utf8", _CHILD, *map(str, limits), packages]
     lines = "".join(f"{name}\n" for name in names)
-    done = subprocess.run(command, input=lines, capture_output=True, encoding="ascii", errors="replace")
+    done = subprocess.run(command, input=lines, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode > 0:
         problem = done.stderr.strip().rpartition("\n")[2]
         raise UnsupportedError(f"pycxxfilt does not run: {problem}", hint="pip install --force-reinstall pycxxfilt")

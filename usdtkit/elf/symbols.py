@@ -1,34 +1,37 @@
 """An open ELF file → the functions that uprobes can be put on, by name, glob or regex; symbol addresses for operands.
 
 Input `usdtkit.elf.image.Image`, output `usdtkit.model.Function`; used by `usdtkit.targets`, `usdtkit.linkage` and
-`usdtkit.elf.notes`. Uses `usdtkit.elf.tables` and `usdtkit.elf.matching`.
+`usdtkit.elf.notes`. Uses `usdtkit.elf.tables`, `usdtkit.elf.matching` and `usdtkit.elf.sourcenames`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
-from usdtkit.elf import golang
+from usdtkit.elf import golang, sourcenames
 from usdtkit.elf.constants import PF_X, PT_LOAD, STT_FUNC, STT_GNU_IFUNC
 from usdtkit.elf.image import Image
 from usdtkit.elf.instructions import LONGEST, is_safe
 from usdtkit.elf.matching import Pattern as Pattern
-from usdtkit.elf.matching import is_demangled, is_name, matches, offsets_of
+from usdtkit.elf.matching import matches, offsets_of
 from usdtkit.elf.tables import Table, all_tables, dynamic_table
 from usdtkit.errors import ElfError
 from usdtkit.model import Function
+from usdtkit.naming import exact, is_the_one, name_of, qualified
 from usdtkit.records import replace
 
 _MOST_NEAR, _LONGEST_NEAR = 200_000, 256
 _MOST_NAMESAKES, _MOST_EFFORT = 256, 1 << 30  # symbols; bytes that are searched
 # What compilers put behind the name of a function if they make a changed copy of it, whose arguments may be others,
 # or if they make one of several functions. Each is called like any other function, which a .cold part is not.
-_COPY = re.compile(rb"(?:\.(?:constprop|isra|part|lto_priv|llvm|specialized|__uniq)\.[0-9]+)+")
+_COPY = re.compile(r"(?:\.(?:constprop|isra|part|lto_priv|llvm|specialized|__uniq)\.[0-9]+)+$")
+_INSTANCE = re.compile(r"\[[^][]*\]")  # what Go puts behind the name of a generic function
+_OF_C = re.compile(r"[A-Za-z_]\w*\(.*\)", re.ASCII | re.DOTALL)  # a function of C with its parameters
 
 
-def functions(image: Image, *patterns: Pattern, aliases: bool = False, copies: bool = False) -> list[Function]:
+def functions(image: Image, *patterns: Pattern, aliases: bool = False, in_source: bool = False) -> list[Function]:
     """Return the functions whose symbol has one of these names, or matches one of these patterns, by address.
 
     The symbol tables are searched. If the file was stripped and does not answer by itself, the tables of its debug
@@ -41,29 +44,40 @@ def functions(image: Image, *patterns: Pattern, aliases: bool = False, copies: b
       the stack for their return address
     - functions whose first instruction the kernel mistakes for another (see `usdtkit.elf.instructions`)
 
-    With `copies`, a name without a symbol means the copies that the compiler has made of that function in its place:
-    `helper.lto_priv.0` and `helper.lto_priv.1` if two files have a `helper`, `helper.constprop.0` if the compiler
-    has put in an argument that is always the same. Their arguments may differ from those in the source.
+    NAME@VERSION and NAME@0xADDRESS mean one of several functions of a name.
+
+    A name that is no symbol's is one of C++ or Rust if it contains `::`, `(` or a space. With `in_source`, any name
+    without a symbol is looked for as the source has it:
+
+    - a global function of C++
+    - all copies that the compiler has made of a function: `helper.lto_priv.0` and `helper.lto_priv.1` if two files have
+      a `helper`, `helper.constprop.0` if the compiler has put in an argument that is always the same. Their arguments
+      may differ from those in the source.
+    - all instances of a generic function of Go: `main.Map[go.shape.int]`
+    - a function of C whose parameters are given, which its symbol does not have
     """
-    matching = _functions(image, patterns, STT_FUNC, aliases)
-    if copies and (names := _without_symbol(patterns, matching)) and (copied := _copies(image, names)):
-        return _functions(image, [*patterns, *copied], STT_FUNC, aliases)
-    return matching
+    chosen = {pattern: qualified(pattern) for pattern in patterns}
+    found = _in_source(image, [pattern for pattern in chosen if chosen[pattern] is None], aliases, in_source)
+    for name, qualifier in filter(None, chosen.values()):
+        namesakes = _in_source(image, [exact(name)], aliases, in_source)
+        found += [function for function in namesakes if is_the_one(function, qualifier)]
+    return sorted(dict.fromkeys(found), key=lambda function: (function.address, function.name))
 
 
 def exported(image: Image, *names: str) -> list[Function]:
     """Return those of `functions` that the dynamic loader sees. A program's exports go before those of libraries."""
-    defined = functions(image, *names)
+    patterns = [exact(name) for name in names]
+    defined = functions(image, *patterns)
     table = dynamic_table(image) if defined else None
     if table is None:
         return []
-    addresses = {table.values[index] for index, _ in matches(table, names) if table[index].is_defined}
+    addresses = {table.values[index] for index in matches(table, patterns) if table[index].is_defined}
     return [function for function in defined if function.address in addresses]
 
 
 def indirect_functions(image: Image, *patterns: Pattern) -> list[Function]:
     """Return the resolvers of indirect functions that match like `functions`. They are called once, at the start."""
-    return _functions(image, patterns, STT_GNU_IFUNC, False)
+    return _Search(image, patterns, kind=STT_GNU_IFUNC).found()
 
 
 def function_names(image: Image) -> set[str]:
@@ -111,31 +125,93 @@ class Addresses:
                     yield symbol.value
 
 
-def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bool) -> list[Function]:
-    code = [segment for segment in image.segments if segment.type == PT_LOAD and segment.flags & PF_X]
-    by_place: dict[tuple[int, str], Function] = {}
-    names_at: dict[int, list[str]] = {}
-    missing = {pattern for pattern in patterns if is_name(pattern)}
-    has_vectors = image.machine in ("x86_64", "i386")
-    convention = golang.convention(image) or ("i386" if image.machine == "i386" else "")
-    are_all_names = len(missing) == len(patterns)
-    for table in all_tables(image):
-        for index, demangled in matches(table, patterns):
-            symbol = table[index]
-            offset = next(
-                (symbol.value - s.address + s.offset for s in code if 0 <= symbol.value - s.address < s.file_size), None
-            )
-            if symbol.type != kind or not symbol.is_defined or offset is None:
-                continue
-            if offset >= image.size:
-                raise ElfError(f"{image.path}: truncated: {table.name(symbol.at)} lies beyond the end of the file")
-            if has_vectors and not is_safe(image.read(offset, min(LONGEST, image.size - offset)), image.machine):
-                continue
-            name = table.name(symbol.at)
-            key = symbol.value, name
-            if ".cold" in name or (key in by_place and by_place[key].version):
-                continue
-            by_place[key] = Function(
+def _in_source(image: Image, patterns: Sequence[Pattern], aliases: bool, in_source: bool) -> list[Function]:
+    """The functions that patterns without an @ mean."""
+    search = _Search(image, patterns, aliases=aliases, in_source=in_source)
+    if not search.missing or not in_source:
+        return search.found()
+    # C's parameters are not in the symbol.
+    names = search.missing | {name.partition("(")[0] for name in search.missing if _OF_C.fullmatch(name)}
+    instead = [exact(name) for name in names - search.missing]
+    instead += [exact(name) for name in _copies(image, names)]
+    return search.found() + (_Search(image, instead, aliases=aliases).found() if instead else [])
+
+
+class _Search:
+    """One search through the tables of a file. `missing` are the names of which it has found no function."""
+
+    def __init__(
+        self,
+        image: Image,
+        patterns: Sequence[Pattern],
+        *,
+        kind: int = STT_FUNC,
+        aliases: bool = False,
+        in_source: bool = False,
+    ) -> None:
+        self._image, self._kind = image, kind
+        self._code = [segment for segment in image.segments if segment.type == PT_LOAD and segment.flags & PF_X]
+        self._has_vectors = image.machine in ("x86_64", "i386")
+        self._convention = golang.convention(image) or ("i386" if image.machine == "i386" else "")
+        self._by_place: dict[tuple[int, str], Function] = {}
+        self._by_source: set[tuple[int, str]] = set()
+        self._names_at: dict[int, list[str]] | None = {} if aliases else None
+        globs = [pattern for pattern in patterns if name_of(pattern) is None]
+        names = {name for pattern in patterns if (name := name_of(pattern)) is not None}
+        found_in_source: set[str] = set()
+        for table in all_tables(image):
+            for index in matches(table, patterns):
+                if (key := self._add(table, index)) is not None:
+                    names.discard(key[1])
+            for index, demangled in sourcenames.matching(table, globs):
+                self._add(table, index, demangled)
+            # A symbol of this very name goes before functions that have the name in the source.
+            for index, demangled, name in sourcenames.named(table, names, globals=in_source):
+                if (key := self._add(table, index, demangled)) is not None:
+                    self._by_source.add(key)
+                    found_in_source.add(name)
+            if self._names_at is not None:
+                _add_names(table, {address for address, _ in self._by_place}, kind, self._names_at)
+            elif not globs and not names:
+                break
+        self.missing = names - found_in_source
+
+    def found(self) -> list[Function]:
+        """The functions, by address, without copies of functions that are there as well."""
+        symbols = {name for _, name in self._by_place}
+        ordered = [
+            self._by_place[key]
+            for key in sorted(self._by_place)
+            if key not in self._by_source or (whole := _without_copy(key[1])) == key[1] or whole not in symbols
+        ]
+        if self._names_at is None:
+            return ordered
+        names_at = self._names_at
+        return [
+            replace(f, aliases=tuple(sorted({name for name in names_at[f.address] if name != f.name}))) for f in ordered
+        ]
+
+    def _add(self, table: Table, index: int, demangled: str = "") -> tuple[int, str] | None:
+        """Add a symbol, if it is that of a function of the kind that a probe can be put on, and return its key."""
+        image, symbol = self._image, table[index]
+        offset = next(
+            (symbol.value - s.address + s.offset for s in self._code if 0 <= symbol.value - s.address < s.file_size),
+            None,
+        )
+        if symbol.type != self._kind or not symbol.is_defined or offset is None:
+            return None
+        name = table.name(symbol.at)
+        if offset >= image.size:
+            raise ElfError(f"{image.path}: truncated: {name} lies beyond the end of the file")
+        if self._has_vectors and not is_safe(image.read(offset, min(LONGEST, image.size - offset)), image.machine):
+            return None
+        if ".cold" in name:
+            return None
+        is_assembler = self._convention == "go" and name.endswith(golang.ASSEMBLER)
+        convention = "go-stack" if is_assembler else self._convention
+        key = symbol.value, name
+        if key not in self._by_place or not (self._by_place[key].version or demangled):
+            self._by_place[key] = Function(
                 image.path,
                 name,
                 symbol.value,
@@ -143,51 +219,34 @@ def _functions(image: Image, patterns: Sequence[Pattern], kind: int, aliases: bo
                 offset,
                 version=table.version(index),
                 demangled=demangled,
-                indirect=kind == STT_GNU_IFUNC,
-                convention="go-stack" if convention == "go" and name.endswith(golang.ASSEMBLER) else convention,
+                indirect=self._kind == STT_GNU_IFUNC,
+                convention=convention,
+                superseded=table.is_superseded(index),
                 file=image.file,
             )
-            missing.discard(name)
-        if aliases:
-            _add_names(table, {address for address, _ in by_place}, kind, names_at)
-        if are_all_names and not missing and not aliases:
-            break
-    ordered = [by_place[key] for key in sorted(by_place)]
-    if not aliases:
-        return ordered
-    return [
-        replace(f, aliases=tuple(sorted({name for name in names_at[f.address] if name != f.name}))) for f in ordered
-    ]
+        return key
 
 
-def _without_symbol(patterns: Sequence[Pattern], matching: Sequence[Function]) -> list[str]:
-    """The patterns that are names as a symbol table has them, except those that were found."""
-    names = {function.name for function in matching}
-    return [
-        pattern
-        for pattern in patterns
-        if isinstance(pattern, str)
-        and pattern not in names
-        and is_name(pattern)
-        and not is_demangled(pattern)
-        and ":" not in pattern
-    ]
+def _without_copy(name: str) -> str:
+    """The name of a symbol without what a compiler puts behind that of a copy."""
+    return _COPY.sub("", name)
 
 
-def _copies(image: Image, names: Sequence[str]) -> list[str]:
-    """The names of the copies that the compiler has made of functions."""
+def _copies(image: Image, names: Collection[str]) -> list[str]:
+    """The names of the copies that the compiler has made of functions, and of the instances of Go's generic ones."""
     copies: dict[str, None] = {}
     for table in all_tables(image):
         for name in names:
-            prefix = name.encode("utf-8", "surrogateescape") + b"."
-            at = table.strings.find(prefix)
-            for _ in range(_MOST_NAMESAKES):
-                if at < 0:
-                    break
-                copy = table.name(at)
-                if _COPY.fullmatch(copy.encode("utf-8", "surrogateescape")[len(prefix) - 1 :]):
-                    copies[copy] = None
-                at = table.strings.find(prefix, at + len(prefix))
+            for separator in (b".", b"["):
+                prefix = name.encode("utf-8", "surrogateescape") + separator
+                at = table.strings.find(prefix)
+                for _ in range(_MOST_NAMESAKES):
+                    if at < 0:
+                        break
+                    copy = table.name(at)
+                    if _COPY.fullmatch(copy, len(name)) or _INSTANCE.fullmatch(copy, len(name)):
+                        copies[copy] = None
+                    at = table.strings.find(prefix, at + len(prefix))
     return list(copies)
 
 

@@ -153,13 +153,23 @@ class Table:
         """The version of a symbol ("GLIBC_2.34"), "" if it has none."""
         if version := self._text(self.names[index]).partition(b"@")[2]:
             return version.lstrip(b"@").decode("utf-8", "surrogateescape")
+        number, versions = self._version_number(index)
+        return versions.get(number & 0x7FFF, "")
+
+    def is_superseded(self, index: int) -> bool:
+        """Whether a symbol has an old version, to which programs are no longer linked."""
+        if version := self._text(self.names[index]).partition(b"@")[2]:
+            return not version.startswith(b"@")
+        return self._version_number(index)[0] > 0x7FFF
+
+    def _version_number(self, index: int) -> tuple[int, dict[int, str]]:
+        """The number of a symbol's version, with the bit that hides an old one, and what numbers stand for."""
         if self._versions is None:
             self._versions = self._read_versions()
         numbers, versions = self._versions
         if 2 * index + 2 > len(numbers):
-            return ""
-        number: int = struct.unpack_from(self._image.byte_order + "H", numbers, 2 * index)[0]
-        return versions.get(number & 0x7FFF, "")
+            return 0, {}
+        return struct.unpack_from(self._image.byte_order + "H", numbers, 2 * index)[0], versions
 
     def _text(self, at: int) -> bytes:
         end = self.strings.find(b"\0", at, at + LONGEST_NAME)

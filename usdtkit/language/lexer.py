@@ -58,9 +58,9 @@ def tokens(text: str, start: int = 0) -> list[Token]:
         elif kind == "number":
             result.append(Token("number", spelled, at, end, number=_number(text, spelled, at)))
         elif kind == "string":
-            result.append(Token("string", spelled, at, end, data=_unquoted(text, spelled, at)))
+            result.append(Token("string", spelled, at, end, data=unquoted(text, spelled, at)))
         elif kind == "character":
-            data = _unquoted(text, spelled, at)
+            data = unquoted(text, spelled, at)
             if len(data) != 1:
                 raise SpecError("'…' holds exactly one character", text, at, hint='a string is written "…"')
             result.append(Token("number", spelled, at, end, number=data[0]))
@@ -85,8 +85,8 @@ def _number(text: str, spelled: str, at: int) -> int:
 _BASES = {"hex": 16, "bin": 2, "oct": 8, "dec": 10}
 
 
-def _unquoted(text: str, spelled: str, at: int) -> bytes:
-    """The bytes of a literal, which is given with its quotes."""
+def unquoted(text: str, spelled: str, at: int) -> bytes:
+    """The bytes of a literal, which is given with its quotes. SpecError."""
     if len(spelled) < 2 or spelled[-1] != spelled[0] or _ends_in_escape(spelled):
         raise SpecError(f"this has no {spelled[0]} at its end", text, at)
     data, last = b"", 1

@@ -5,7 +5,8 @@
     TARGET        [ "p:" | "r:" ] LIBRARY ":" FUNCTION [ "+" offset ]  |  "u:" [ LIBRARY ] ":" [ PROVIDER ":" ] PROBE
     expressions   C's, without assignments, ?: and commas
 
-Parameters follow the name without a space. Parentheses after a space hold the predicate.
+Each of the names in a target may be in quotes. Parameters follow the name without a space. Parentheses after a space
+hold the predicate.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import NoReturn, TypeVar
 
 from usdtkit.errors import SpecError
 from usdtkit.language import nodes
-from usdtkit.language.lexer import Token, tokens
+from usdtkit.language.lexer import Token, tokens, unquoted
 from usdtkit.language.typenames import QUALIFIERS, TAGS, is_type_word, may_continue
+from usdtkit.naming import exact
+from usdtkit.records import replace
 
 # C's binary operators by how tightly they bind; the loosest come first.
 _LEVELS = (("||",), ("&&",), ("|",), ("^",), ("&",), ("==", "!="), ("<", ">", "<=", ">="), ("<<", ">>"), ("+", "-"))
@@ -28,14 +31,16 @@ TARGETS = "LIBRARY:FUNCTION, r:LIBRARY:FUNCTION, PROVIDER:PROBE or u:LIBRARY:PRO
 _KERNEL = "usdtkit does not trace kernel functions and tracepoints"
 _Item = TypeVar("_Item")
 _OFFSET = re.compile(r"\+(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19})$")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+# Up to what follows a target: a space or a parenthesis, unless it is in quotes.
+_TARGET = re.compile(rf"(?:[^ \t(\"]|{_QUOTED.pattern})*", re.DOTALL)
 
 
 def parse_trace(text: str) -> nodes.TraceSpec:
     """A spec of `trace`. SpecError."""
-    end = re.match(r"[^ \t(]*", text).end()  # type: ignore[union-attr]  # it matches the empty text as well
+    end = _end_of_target(text)
     parser = _Parser(text, end)
-    declared: tuple[nodes.Parameter, ...] = parser.parameters() if text[end : end + 1] == "(" else ()
-    target, declared = _overload(parse_target(text, 0, end), declared, text[end : parser.token.at])
+    target, declared = parser.signature(parse_target(text, 0, end), end)
     if declared and target.kind == "usdt":
         raise SpecError("a USDT probe has no signature", text, end, hint="a condition begins after a space")
     predicate = None
@@ -60,13 +65,12 @@ def parse_distribution(text: str) -> nodes.DistributionSpec:
     body, label = text, ""
     if match := _LABEL.match(text):
         body, label = match[1], match[2]
-    end = body.find("(")
-    if end < 0:
+    end = _end_of_target(body)
+    if body[end : end + 1] != "(":
         hint = "parentheses follow the target, even if they are empty: p:c:malloc(size_t size):size_t:size"
         raise SpecError("expected (", text, len(body), hint=hint)
     parser = _Parser(body, end)
-    declared = parser.parameters()
-    target, declared = _overload(parse_target(text, 0, end), declared, body[end : parser.token.at])
+    target, declared = parser.signature(parse_target(text, 0, end), end)
     types: tuple[nodes.CType, ...] = ()
     values: tuple[nodes.Node, ...] = ()
     predicate = None
@@ -97,6 +101,15 @@ def parse_pattern(text: str) -> nodes.Target:
     return target
 
 
+def parse_name(text: str) -> str:
+    """A name or glob by itself, which may be in quotes, as a pattern. SpecError."""
+    if not text.startswith('"'):
+        return text
+    if not _QUOTED.fullmatch(text):
+        raise SpecError("quotes hold a whole name", text, 0)
+    return exact(unquoted(text, text, 0).decode("utf-8", "surrogateescape"))
+
+
 def parse_expression(text: str) -> nodes.ExpressionSpec:
     """An expression by itself. SpecError."""
     parser = _Parser(text, 0)
@@ -107,11 +120,30 @@ def parse_expression(text: str) -> nodes.ExpressionSpec:
 
 
 def parse_target(text: str, start: int, end: int) -> nodes.Target:
-    """The target that the text from `start` to `end` spells. Names in it may have `::` and wildcards. SpecError."""
+    """The target that the text from `start` to `end` spells. SpecError.
+
+    Names in it may have `::` and wildcards. What is in quotes is a name as it is.
+    """
     spelled = text[start:end]
-    if re.match(r":[^:]+:[^:]", spelled):  # in bcc's language, the p of an entry can be left out
-        spelled = f"p{spelled}"
-    kind, colon, rest = spelled.partition(":")
+    in_quotes: list[re.Match[str]] = []
+
+    def unquoted_name(part: str, *, is_pattern: bool = True) -> str:
+        if '"' not in part:
+            return part
+        at = start + in_quotes[int(part.split('"')[1])].start()
+        if part.count('"') != 2 or part[0] != '"' or part[-1] != '"':
+            raise SpecError("quotes hold a whole name", text, at, hint='p:app:"main.(*Shop).Sell"')
+        name = unquoted(text, in_quotes[int(part[1:-1])][0], at).decode("utf-8", "surrogateescape")
+        return exact(name) if is_pattern else name
+
+    def number(match: re.Match[str]) -> str:
+        in_quotes.append(match)
+        return f'"{len(in_quotes) - 1}"'
+
+    divided = _QUOTED.sub(number, spelled)  # at colons, of which those in quotes do not count
+    if re.match(r":[^:]+:[^:]", divided):  # in bcc's language, the p of an entry can be left out
+        divided = f"p{divided}"
+    kind, colon, rest = divided.partition(":")
     if not spelled or not colon:
         message = f"{spelled!r} does not name a library: {_KERNEL}" if spelled else "expected a target"
         raise SpecError(message, text, start, hint=TARGETS)
@@ -121,7 +153,8 @@ def parse_target(text: str, start: int, end: int) -> nodes.Target:
         library, *names = rest.split(":")
         if not 1 <= len(names) <= 2 or not all(names):
             raise SpecError(f"{spelled!r} does not name a USDT probe", text, start, hint="u:LIBRARY:PROVIDER:PROBE")
-        return nodes.Target("usdt", library, names[-1], "".join(names[:-1]), at=start)
+        provider, probe = "".join(map(unquoted_name, names[:-1])), unquoted_name(names[-1])
+        return nodes.Target("usdt", unquoted_name(library, is_pattern=False), probe, provider, at=start)
     if kind in ("p", "r"):
         library, colon, name = rest.partition(":")
     else:
@@ -136,16 +169,15 @@ def parse_target(text: str, start: int, end: int) -> nodes.Target:
             raise SpecError("a return cannot have an offset", text, end - len(match[0]))
         name, offset = name[: match.start()], int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10)
     kinds: dict[str, nodes.TargetKind] = {"p": "entry", "r": "return"}
+    library, name = unquoted_name(library, is_pattern=False), unquoted_name(name)
+    if not library or not name:
+        raise SpecError("there is no name in these quotes", text, start)
     return nodes.Target(kinds.get(kind, "named"), library, name, offset=offset, at=start)
 
 
-def _overload(
-    target: nodes.Target, declared: tuple[nodes.Parameter, ...], signature: str
-) -> tuple[nodes.Target, tuple[nodes.Parameter, ...]]:
-    """Take types without names after a C++ name as part of the name: they choose one of several functions."""
-    if "::" in target.name and declared and not any(parameter.name for parameter in declared):
-        return nodes.Target(target.kind, target.library, target.name + signature.strip(), at=target.at), ()
-    return target, declared
+def _end_of_target(text: str) -> int:
+    match = _TARGET.match(text)
+    return match.end() if match else 0
 
 
 class _Parser:
@@ -219,6 +251,22 @@ class _Parser:
                 self.next()
             else:
                 return count
+
+    def signature(self, target: nodes.Target, end: int) -> tuple[nodes.Target, tuple[nodes.Parameter, ...]]:
+        """The parameters at the end of a target. Types without names are a part of its name, and choose an overload."""
+        if self._text[end : end + 1] != "(":
+            return target, ()
+        try:
+            declared = self.parameters()
+        except SpecError as error:
+            if target.kind == "usdt":
+                raise
+            hint = f"{error.hint}; " if error.hint else ""
+            hint += 'a name with parentheses is written in quotes: p:app:"main.(*Shop).Sell"'
+            raise SpecError(error.message, error.text, error.at, hint=hint) from None
+        if target.kind != "usdt" and declared and not any(parameter.name for parameter in declared):
+            return replace(target, name=target.name + exact(self._text[end : self.token.at].strip())), ()
+        return target, declared
 
     def parameters(self) -> tuple[nodes.Parameter, ...]:
         """( type name, … )"""

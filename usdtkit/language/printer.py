@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from usdtkit.language import nodes
 from usdtkit.language.parser import PRECEDENCE
+from usdtkit.naming import spelled, spelled_path
 
 _UNARY = 11
 _ATOM = 12
@@ -58,12 +59,12 @@ def quoted(data: bytes) -> str:
 
 def target(node: nodes.Target) -> str:
     """The text of a target."""
-    offset = f"+{node.offset:#x}" if node.offset else ""
-    if node.kind == "named":
-        return f"{node.library}:{node.name}{offset}"
+    library = spelled_path(node.library) if node.library else ""
+    names = ":".join(spelled(name) for name in (node.provider, node.name) if name)
     if node.kind == "usdt":
-        return ":".join(["u", node.library, *([node.provider] if node.provider else []), node.name])
-    return f"{'p' if node.kind == 'entry' else 'r'}:{node.library}:{node.name}{offset}"
+        return f"u:{library}:{names}"
+    kinds = {"entry": "p:", "return": "r:", "named": ""}
+    return f"{kinds[node.kind]}{library}:{names}{f'+{node.offset:#x}' if node.offset else ''}"
 
 
 def trace(spec: nodes.TraceSpec) -> str:

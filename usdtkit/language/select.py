@@ -17,6 +17,7 @@ from usdtkit.errors import NotFoundError, SpecError, UsageError, UsdtkitError
 from usdtkit.language import nodes
 from usdtkit.language.parser import parse_pattern, parse_target
 from usdtkit.model import Probe
+from usdtkit.naming import exact, name_of
 from usdtkit.records import replace
 from usdtkit.trace import FunctionSpec, Resolved, Session
 from usdtkit.trace.specs import Sought, UsdtSpec, resolve_probes, sought_probes
@@ -57,7 +58,7 @@ def _named(session: Session, text: str, target: nodes.Target) -> list[Resolved]:
     if "/" in target.library:
         return [_functions(session, text, target, False)]
     spec = f"{target.library}:{target.name}"
-    is_glob = bool(set(target.name) & set("*?["))
+    is_glob = name_of(target.name) is None
     missing: UsdtkitError | None = None
     if not is_glob:
         try:
@@ -117,7 +118,7 @@ def function_spec(session: Session, target: nodes.Target, *, regexp: bool = Fals
     if not regexp:
         return FunctionSpec(target.library, (target.name,), target.kind == "return")
     functions = session.find_functions(target.library, [_expression(target.name)])
-    names = tuple(sorted({function.name for function in functions}))
+    names = tuple(sorted({exact(function.name) for function in functions}))
     return FunctionSpec(target.library, names, target.kind == "return")
 
 

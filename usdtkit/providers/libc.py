@@ -23,6 +23,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from usdtkit.naming import exact
 from usdtkit.providers.resolver import GAI_ERRORS
 from usdtkit.records import dataclass
 from usdtkit.trace import Pair, Session, deref, retval, uprobe, uretprobe
@@ -68,7 +69,7 @@ class LibraryCalls:
 
     def __init__(self, session: Session, functions: Sequence[str], library: str = "c") -> None:
         groups = by_failure(function.name for function in session.find_functions(library, functions))
-        calls = {way: session.pair(uprobe(library, *names)) for way, names in groups.items()}
+        calls = {way: session.pair(uprobe(library, *map(exact, names))) for way, names in groups.items()}
         self._latencies = [pair.hist("latency", "probe") for pair in calls.values()]
         self._failures = _Failures(session, calls)
 

@@ -16,6 +16,7 @@ from usdtkit.argumenttypes import width_of
 from usdtkit.elf.symbols import Pattern
 from usdtkit.errors import NotFoundError
 from usdtkit.model import Function, Probe
+from usdtkit.naming import name_of
 from usdtkit.signatures import known_arguments
 from usdtkit.trace.specs import FunctionSpec, Resolved
 
@@ -97,8 +98,8 @@ class Signatures:
 
     def functions(self, library: str, patterns: Sequence[Pattern]) -> list[Function]:
         self._search()
-        names = [pattern for pattern in patterns if isinstance(pattern, str) and not set(pattern) & set("*?[")]
-        return [Function(library, name, 0, 0, 0) for name in names]
+        names = map(name_of, patterns)
+        return [Function(library, name, 0, 0, 0) for name in names if name is not None]
 
     def places(self, spec: FunctionSpec) -> Resolved:
         self._search()

@@ -112,7 +112,7 @@ class Wanted:
         """The entries of the functions of the file that a spec names."""
         if not may_be(spec.library, self.name, key=self.image.file.key):
             return None
-        functions = symbols.functions(self.image, *spec.functions, copies=True)
+        functions = symbols.functions(self.image, *spec.functions, in_source=True)
         return spec.of(functions) if functions else None
 
     def has(self, spec: UsdtSpec | FunctionSpec) -> bool:

@@ -13,6 +13,7 @@ from usdtkit import targets
 from usdtkit.errors import UsageError
 from usdtkit.files import OpenFile
 from usdtkit.model import Argument, Clock, Function, HookKind, Operand, Place, Probe, Site, UserPlace
+from usdtkit.naming import apart, name_of, spelled, spelled_path
 from usdtkit.records import dataclass, field, replace
 from usdtkit.signatures import known_function
 
@@ -135,8 +136,10 @@ def _readable(operands: Sequence[Operand], argument: Argument) -> bool:
 class FunctionSpec:
     """The entries, or the returns, of functions of a program or library; globs are allowed.
 
-    `library` is a path, a command on PATH, or a library's short name such as "c". A function's name with `::`,
-    parentheses or a space is one of C++ or Rust as the source spells it, with or without parameters.
+    `library` is a path, a command on PATH, or a library's short name such as "c". Functions have the names of their
+    symbols, or those of the source in C++ and Rust, with or without parameters. A name that contains a wildcard, as
+    some of Go's do, is made with `glob.escape`. If several functions of a file have the name, it means all of them, and
+    each of their places has a name of its own; NAME@VERSION and NAME@0xADDRESS mean one.
     """
 
     library: str
@@ -155,19 +158,15 @@ class FunctionSpec:
     def of(self, functions: Sequence[Function]) -> Resolved:
         """The places of these functions."""
         chosen = self._one_name_each(functions)
+        names = [function.demangled or function.name for function in chosen]
+        names = apart(chosen, names, self.functions, current=True)
         return Resolved(
             self.what,
             "return" if self.on_return else "entry",
             self.arguments_of(function.name for function in chosen),
             tuple(
-                UserPlace(
-                    function.demangled or function.name,
-                    function.path,
-                    function.file_offset,
-                    file=function.file,
-                    function=function,
-                )
-                for function in chosen
+                UserPlace(name, function.path, function.file_offset, file=function.file, function=function)
+                for function, name in zip(chosen, names, strict=True)
             ),
             convention_of(chosen),
             sought=Sought([self]),
@@ -176,7 +175,7 @@ class FunctionSpec:
     @property
     def what(self) -> str:
         """The spec as a user writes it."""
-        return f"{self.library}:{','.join(self.functions)}"
+        return f"{spelled_path(self.library)}:{','.join(map(spelled, self.functions))}"
 
     def arguments_of(self, names: Iterable[str]) -> tuple[Argument, ...]:
         """The arguments of the functions with these names, where `usdtkit.signatures` knows the same ones for all."""
@@ -190,7 +189,8 @@ class FunctionSpec:
         A name that was asked for comes first, then one that looks public.
         """
         chosen: dict[tuple[OpenFile | str, int], Function] = {}
-        for function in sorted(functions, key=lambda f: (f.name not in self.functions, f.name.startswith("_"), f.name)):
+        asked = set(map(name_of, self.functions))
+        for function in sorted(functions, key=lambda f: (f.name not in asked, f.name.startswith("_"), f.name)):
             chosen.setdefault((function.file or function.path, function.file_offset), function)
         return list(chosen.values())
 

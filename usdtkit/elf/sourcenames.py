@@ -1,0 +1,131 @@
+"""A symbol table and names in the source of C++ and Rust → the symbols that they mean.
+
+Input `usdtkit.elf.tables.Table`, names and patterns, output indexes of symbols, with their names in the source; used by
+`usdtkit.elf.symbols`. Uses `usdtkit.elf.demangle` for those symbols alone that may be meant, because their names have
+a part of what is searched for.
+
+A name may be given with parameters or without, and without the arguments of templates. It then means all functions of
+that name. Of a global function, which has no `::` in its name, the mangled name shows the name by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from usdtkit.elf import demangle
+from usdtkit.elf.image import LONGEST_NAME
+from usdtkit.elf.matching import Pattern, indexes_of, likely_offsets, matcher
+from usdtkit.elf.tables import Table
+from usdtkit.errors import UnsupportedError
+
+# C++'s mangling, and Rust's older and newer one.
+_MANGLED = re.compile(rb"_[ZR]\w")
+_GLOBAL = re.compile(rb"_ZL?([1-9][0-9]{0,3})(?=[A-Za-z_])")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_IN_SOURCE = re.compile(r"::|[(< ]|^operator\W")
+_SPACE = re.compile(r"(?<!\w) +| +(?!\w)")
+
+
+def is_in_source(pattern: Pattern) -> bool:
+    """Return whether a pattern can be a name in the source that no symbol has. A regex can if it contains `::`."""
+    if not isinstance(pattern, str):
+        return "::" in pattern.pattern
+    return _IN_SOURCE.search(pattern) is not None
+
+
+def named(table: Table, names: Iterable[str], *, globals: bool = True) -> Iterator[tuple[int, str, str]]:
+    """Yield (index, demangled name, name) of the symbols that have one of the names in the source.
+
+    Names of global functions without parameters are only looked for with `globals`. UnsupportedError.
+    """
+    if not (b"_Z" in table.strings or b"_R" in table.strings):
+        return
+    of_globals = [name for name in names if globals and _IDENTIFIER.fullmatch(name)]
+    for index, demangled in _demangled(table, _global_names(table, of_globals), optional=True):
+        if (begin := _GLOBAL.match(table.strings, table.names[index])) is not None:
+            name = table.strings[begin.end() : begin.end() + int(begin[1])].decode()
+            yield index, demangled, name
+    wanted = {_without_spaces(name): name for name in names if is_in_source(name)}
+    offsets = {at for name in wanted.values() for at in _with_words(table, demangle.words(name))}
+    for index, demangled in _demangled(table, offsets):
+        for form in _forms(demangled):
+            if (spaceless := _without_spaces(form)) in wanted:
+                yield index, demangled, wanted[spaceless]
+                break
+
+
+def matching(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, str]]:
+    """Yield (index, demangled name) of the symbols whose names in the source match a glob or regex. UnsupportedError.
+
+    A glob without `::`, `(`, `<` and spaces is compared with the names of global functions, without parameters.
+    """
+    if not (b"_Z" in table.strings or b"_R" in table.strings):
+        return
+    for pattern in patterns:
+        if is_in_source(pattern):
+            match, match_anywhere = matcher([pattern]), matcher([pattern], anywhere=True)
+            for index, name in _demangled(table, _with_words(table, demangle.words(pattern))):
+                # A quick look first, because cutting off the parameters is slow.
+                if match_anywhere(name) and any(match(form) for form in _forms(name)):
+                    yield index, name
+        elif isinstance(pattern, str):
+            yield from _demangled(table, _matching_globals(table, pattern), optional=True)
+
+
+def _forms(name: str) -> Iterator[str]:
+    """The ways in which a demangled name can be given, the longest first."""
+    yield name
+    yield (plain := demangle.without_copy(name))
+    yield (short := demangle.without_parameters(plain))
+    yield demangle.without_arguments(short)
+
+
+def _without_spaces(name: str) -> str:
+    """The name without the spaces that mean nothing, such as that in `char *`."""
+    return _SPACE.sub("", name)
+
+
+def _global_names(table: Table, names: Iterable[str]) -> Iterator[int]:
+    """Where the mangled names of global functions of these names begin."""
+    for name in names:
+        for mangled in (f"_Z{len(name)}{name}".encode(), f"_ZL{len(name)}{name}".encode()):
+            at = table.strings.find(mangled)
+            while at >= 0:
+                yield at
+                at = table.strings.find(mangled, at + 1)
+
+
+def _matching_globals(table: Table, glob: str) -> Iterator[int]:
+    """Where the mangled names of global functions begin whose names without parameters match a glob."""
+    match = matcher([glob])
+    for begin in _GLOBAL.finditer(table.strings):
+        name = table.strings[begin.end() : begin.end() + int(begin[1])]
+        if match(name.decode("utf-8", "replace")):
+            yield begin.start()
+
+
+def _with_words(table: Table, words: Sequence[str]) -> Iterator[int]:
+    """Where the mangled names begin that contain all of these words."""
+    strings, encoded = table.strings, [word.encode() for word in words]
+    size, likely = len(strings), likely_offsets(strings, [min(encoded, key=strings.count, default=b"")])
+    for at in table.names:
+        if at < size and likely[at] and _MANGLED.match(strings, at):
+            end = strings.find(b"\0", at, at + LONGEST_NAME)
+            if all(strings.find(word, at, end) >= 0 for word in encoded):
+                yield at
+
+
+def _demangled(table: Table, offsets: Iterable[int], *, optional: bool = False) -> Iterator[tuple[int, str]]:
+    """The symbols whose names begin at these offsets, with their names in the source, if these can be read.
+
+    With `optional` the others come as well, without such names.
+    """
+    indexes = sorted(indexes_of(table, offsets))
+    try:
+        names = demangle.demangle([table.name(table.names[index]) for index in indexes])
+    except UnsupportedError:
+        if not optional:
+            raise
+        names = [""] * len(indexes)
+    yield from ((index, name) for index, name in zip(indexes, names, strict=True) if name or optional)
