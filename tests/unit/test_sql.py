@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from usdtkit.model import Truncated
-from usdtkit.providers.sql import kind, normalise
+from usdtkit.model import Truncated, TruncatedBytes
+from usdtkit.providers.sql import REMEMBERED, kind, normalise, shown
 
 BOTH = [
     ("select * from t where id = 42", "select * from t where id = ?"),
@@ -153,3 +153,21 @@ def test_any_statement_takes_time_proportional_to_its_length(part, dialect):
     before = time.process_time()
     normalise(text, dialect)
     assert time.process_time() - before < 5  # what is quadratic takes minutes
+
+
+def test_a_text_that_comes_again_is_not_read_again(monkeypatch):
+    read = []
+    monkeypatch.setattr("usdtkit.providers.sql.normalise", lambda text, dialect: read.append(text) or text)
+    shown.cache_clear()
+    texts = [b"select 1", "select 1", Truncated("select 1"), TruncatedBytes(b"select 1"), b"select 2", None]
+    for _ in range(97):
+        for dialect in ("mysql", "postgresql"):
+            for text in texts:
+                shown(text, dialect)
+    assert len(read) == 2 * 5  # text that was cut off is another, and so are bytes
+    assert isinstance(shown(TruncatedBytes(b"select 1"), "mysql"), Truncated)
+    for n in range(REMEMBERED):
+        shown(f"select {n}", "mysql")
+    shown(b"select 2", "mysql")
+    assert shown.cache_info().currsize == REMEMBERED and read[-1] == "select 2"
+    shown.cache_clear()

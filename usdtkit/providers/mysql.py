@@ -17,7 +17,6 @@ function that runs each command of a client. `postgresql` offers the same for Po
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 from usdtkit.errors import NotFoundError, UnsupportedError
@@ -98,23 +97,17 @@ def describe(event: Any, *, raw: bool = False) -> dict[str, Any]:
 def latencies(queries: Sources[Source], by: Label, *, raw: bool = False) -> LatencyGroups:
     """Sum up the latencies of queries by statement (with `raw` as it was sent), kind, pid, user or database.
 
-    The queries then send the events that the groups need: give each of them to `add`. UnsupportedError if `by` is
-    "user" or "database" and the server does not say it, as only the probes do.
+    The kernel sums up, and `flush` takes the groups. UnsupportedError if `by` is "user" or "database" and the server
+    does not say it, as only the probes do.
     """
     if by != "user" and by != "database":
-        queries.emit("latency", "query")
-        return LatencyGroups(statements.labeller(by, DIALECT, raw=raw))
+        return statements.summed(queries, by, DIALECT, raw=raw)
     if any(isinstance(pair, Pair) and by not in pair.keeps for pair in queries):
         raise UnsupportedError(
             f"this server does not report the {by} of a query",
             hint="only builds with the probes of MySQL 5.7 do; try --by kind",
         )
-    queries.emit("latency", by)
-    return LatencyGroups(_field(by))
-
-
-def _field(name: str) -> Callable[[Any], str]:
-    return lambda event: str(getattr(event, name))
+    return statements.summed(queries, by, DIALECT)
 
 
 def _queries_of(session: Session, program: str, size: int) -> list[Pair]:

@@ -18,12 +18,16 @@ end elsewhere.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from usdtkit.records import NamedTuple
 from usdtkit.trace import Truncated, TruncatedBytes
 
 Dialect = Literal["mysql", "postgresql"]
+
+REMEMBERED = 4096
+"""How many texts are remembered with what is shown of them, because servers get the same ones again and again."""
 
 # An unclosed quote reaches to the end of the text in all of them, because the text may have been cut within the quote.
 # No server accepts the quotes of a word processor, but somebody who has pasted them means a string.
@@ -58,6 +62,8 @@ _ROWS = re.compile(r"\(\?\)(?: ?, ?\(\?\))+")
 _KIND = re.compile(r"[\s(;]*([A-Za-z]+)")
 
 
+# Typed, because text that was cut off is equal to the same text that is whole, and shown in another way.
+@lru_cache(REMEMBERED, typed=True)
 def shown(text: str | bytes | None, dialect: Dialect, *, raw: bool = False) -> str | None:
     """A statement of a traced server as it may be shown: without its literals, or with `raw` as it was sent.
 

@@ -54,12 +54,12 @@ def describe(event: Any, *, raw: bool = False) -> dict[str, Any]:
 def latencies(queries: Sources[Source], by: Label, *, raw: bool = False) -> LatencyGroups:
     """Sum up the latencies of queries by statement (with `raw` as it was sent), kind, pid, user or database.
 
-    The queries then send the events that the groups need: give each of them to `add`. User and database are "?" if
-    a backend had ended before its first query was added.
+    The kernel sums up, and `flush` takes the groups. For user and database, the queries send events instead: give each
+    of them to `add`. They are "?" if a backend had ended before its first query was added.
     """
-    queries.emit("latency", "query")
     if by != "user" and by != "database":
-        return LatencyGroups(statements.labeller(by, DIALECT, raw=raw))
+        return statements.summed(queries, by, DIALECT, raw=raw)
+    queries.emit("latency")
     known: dict[int, Backend | None] = {}  # each is looked up once, when its first query arrives
 
     def label(event: Any) -> str:
