@@ -1,9 +1,11 @@
 """Tracing Go programs as they are shipped, without symbols: every call counted, with its arguments, its goroutine, and
 the names and lines of its callers."""
 
+import os
 import re
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from commandline import json_lines, usdtkit
@@ -130,6 +132,21 @@ def test_stackcount_shows_lines(stripped):
     done = usdtkit("stackcount", f"{path}:main.deep", "-s", "-c", path)
     assert re.search(rf"main\.serve\+0x[0-9a-f]+ \({MARKET}/main\.go:\d+\)", done.stdout)
     assert "lost 0" in done.stderr
+
+
+@COMPILERS
+def test_stacks_of_a_command_that_has_ended(build_go, compiler):
+    """Also where the file has no build-id, as before Go 1.24: it is loaded where it says."""
+    path = str(build_go(STRIPPED, compiler=compiler))
+    with (
+        Path(os.devnull).open("wb") as nowhere,
+        trace.Session(command=[path], command_stdout=nowhere.fileno()) as session,
+    ):
+        stacks = session.uprobe(path, "main.own").count("ustack")
+        session.start()
+        os.waitid(os.P_PID, session.pids[0], os.WEXITED | os.WNOWAIT)
+        named = [[frame.name for frame in stack] for (stack,) in stacks.read()]
+    assert {tuple(names[:2]) for names in named} == {("main.own", "main.serve")}
 
 
 def test_the_command_line(stripped):

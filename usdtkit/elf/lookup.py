@@ -43,6 +43,8 @@ class SymbolTable:
         """Read the symbols of `image` and of its `debug` files, which have the same addresses. ElfError."""
         self.build_id = image.build_id
         self._segments = [s for s in image.segments if s.type == PT_LOAD and s.flags & PF_X]
+        # A file that can be loaded anywhere begins at 0.
+        self._is_fixed = all(segment.address for segment in image.segments if segment.type == PT_LOAD)
         self._code = [(s.address, s.address + s.size) for s in image.sections if s.flags & SHF_EXECINSTR]
         self._starts, self._ends, self._names = array("Q"), array("Q"), array("Q")
         self._tables = array("B")
@@ -64,6 +66,13 @@ class SymbolTable:
         for segment in self._segments:
             if 0 <= file_offset - segment.offset < segment.file_size:
                 return segment.address + file_offset - segment.offset
+        return None
+
+    def fixed_offset(self, address: int) -> int | None:
+        """The offset in the file of an address in the memory of every process; None if it differs, or is not code."""
+        for segment in self._segments if self._is_fixed else ():
+            if 0 <= address - segment.address < segment.file_size:
+                return segment.offset + address - segment.address
         return None
 
     def find(self, address: int) -> tuple[str, int] | None:

@@ -139,16 +139,17 @@ class Remains:
 
     def frame(self, address: int, at: int) -> Frame:
         """As `AddressSpace.frame`, for an address of this stack."""
-        noted = self._built[address] or self._neighbour(address)
+        noted, shift = self._built[address] or self._neighbour(address), address - at
+        if noted is None:
+            file, file_offset = self._files.fixed_at(at)
+        else:
+            file, file_offset = self._files.with_build_id(noted[0]), noted[1] - shift
+        if file is not None:
+            name, offset = file.find(file_offset)
+            return Frame(address, name, offset + shift, file.name, file.source(file_offset))
         if noted is None:
             return Frame(address, "", address, "")
-        build_id, file_offset = noted
-        file = self._files.with_build_id(build_id)
-        if file is None:
-            return Frame(address, "", file_offset, f"[build-id {build_id}]")
-        shift = address - at
-        name, offset = file.find(file_offset - shift)
-        return Frame(address, name, offset + shift, file.name, file.source(file_offset - shift))
+        return Frame(address, "", noted[1], f"[build-id {noted[0]}]")
 
     def _neighbour(self, address: int) -> tuple[str, int] | None:
         """Build-id and offset of the caller, which the kernel left out; None unless exactly one noted file fits."""

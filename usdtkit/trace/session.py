@@ -245,7 +245,8 @@ class Session(Reading, Definition):
         from usdtkit.trace.stacks import Stacks  # lazy: most sessions take no stacks
 
         places = (place for resolved in self._blueprint.places for place in resolved.user_places)
-        return Stacks(self.pids, [place.opened for place in places])
+        pids = self.pids if self._child is None else ()  # a command maps its program when it begins
+        return Stacks(pids, [place.opened for place in places])
 
 
 def _user(name: str | None) -> User:

@@ -190,6 +190,16 @@ class Files:
                     break
         return self._by_build_id.setdefault(build_id, None)
 
+    def fixed_at(self, address: int) -> tuple[MappedFile | None, int]:
+        """The traced program that is always loaded at the same addresses and has code at this one, and the offset in
+        its file; (None, 0) unless it is exactly one."""
+        found = []
+        for file in map(self.traced, [*self._traced]):
+            table = file.table()
+            if table is not None and (offset := table.fixed_offset(address)) is not None:
+                found.append((file, offset))
+        return found[0] if len(found) == 1 else (None, 0)
+
     def _look_into(self, target: Target) -> MappedFile | None:
         try:
             return self._mapped(target.path, scan.open_target(target)[-1])
