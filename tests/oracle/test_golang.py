@@ -137,3 +137,28 @@ def test_what_strip_leaves(build_go, tmp_path):
     subprocess.run(["strip", "-o", path, build_go()], check=True)
     with Image.open(path) as image, Image.open(build_go(STRIPPED)) as other:
         assert functions(image, "main.serve")[0].address == functions(other, "main.serve")[0].address
+
+
+@pytest.mark.parametrize("compiler", [DEBIAN, NEWEST], ids=["debian", "newest"])
+@pytest.mark.parametrize("kind", ["static", "cgo", "packed in another way", "not packed"])
+def test_where_the_number_of_a_goroutine_lies(build_go, compiler, kind, tmp_path):
+    """By the version, and of a version that nobody knows by DWARF."""
+    path = build_go(*FLAGS.get(kind, []), compiler=compiler, cgo=kind == "cgo")
+    if kind == "packed in another way":
+        subprocess.run(["objcopy", "--compress-debug-sections=zlib-gnu", path, tmp_path / "packed"], check=True)
+        path = tmp_path / "packed"
+    elif kind == "not packed":
+        subprocess.run(["objcopy", "--decompress-debug-sections", path, tmp_path / "unpacked"], check=True)
+        path = tmp_path / "unpacked"
+    unknown = tmp_path / "unknown"
+    data = path.read_bytes()
+    with Image.open(path) as image:
+        expected = golang.goid_offset(image)
+        at = image.section(".go.buildinfo").offset
+    unknown.write_bytes(data[:at] + re.sub(rb"go1\.\d\d", b"go1.99", data[at:], count=1))
+    with Image.open(unknown) as image:
+        assert golang.minor_version(image) == 99
+        assert golang.goid_offset(image) == expected == 152
+    subprocess.run(["strip", unknown], check=True)
+    with Image.open(unknown) as image:
+        assert golang.goid_offset(image) == 0

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from usdtkit.elf.constants import PF_W, PT_LOAD, PT_NOTE
 from usdtkit.elf.flows import BRANCH, CALL, JUMP
+from usdtkit.elf.godwarf import member_offset
 from usdtkit.elf.image import Image, Section
 from usdtkit.elf.relocations import Relocations
 from usdtkit.errors import ElfError, UsdtkitError
@@ -39,7 +40,7 @@ _MAGIC = b"\xff Go buildinf:"
 _FLAGS_AT, _HEAD = 15, 32  # bytes
 _INLINE = 2  # a flag: the texts follow the head
 _MARK = 16  # bytes around the lines about modules
-_LONGEST = 1 << 20
+_LONGEST, _LONGEST_WORD = 1 << 20, 256
 _NEWEST = 27  # the minor version up to which the descriptor of a goroutine is known
 # The minor version since which arguments, and the goroutine, are in registers.
 _FIRST_WITH_REGISTERS = {"x86_64": 17}
@@ -157,8 +158,8 @@ def build(image: Image) -> Build | None:
     for line in text.decode("utf-8", "surrogateescape").splitlines():
         key, *values = line.split("\t")
         if values and (key == "mod" or (key == "path" and not module)):
-            module, module_version = (*values, "")[:2]
-    return Build(version.decode("utf-8", "surrogateescape"), module, module_version)
+            module, module_version = (value[:_LONGEST_WORD] for value in (*values, "")[:2])
+    return Build(version[:_LONGEST_WORD].decode("utf-8", "surrogateescape"), module, module_version)
 
 
 def build_of(path: str) -> Build | None:
@@ -180,10 +181,16 @@ def minor_version(image: Image) -> int:
 def goid_offset(image: Image) -> int:
     """Bytes from the start of a goroutine's descriptor (the runtime's struct g) to its number; 0 if unknown.
 
-    A member was added before it in Go 1.23, and another one was removed in Go 1.25.
+    A member was added before it in Go 1.23, and another one was removed in Go 1.25. Of versions that have not been
+    released yet, DWARF tells it, if the program has that.
     """
+    described = build(image)
+    if described is None:
+        return 0
     minor = minor_version(image)
-    return 160 if minor in (23, 24) else 152 if 17 <= minor <= _NEWEST else 0
+    if "devel" in described.version or not 17 <= minor <= _NEWEST:
+        return member_offset(image, b"runtime.g", b"stack", b"goid")
+    return 160 if minor in (23, 24) else 152
 
 
 def _build_texts(image: Image) -> tuple[bytes, bytes]:

@@ -18,6 +18,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from operator import le
 
 from usdtkit.elf.constants import PF_W, PF_X, PT_LOAD
@@ -34,9 +35,11 @@ _RUNTIME = re.compile(rb"runtime[./]|internal/|reflect\.|syscall\.")  # whose as
 _CLEARS_XMM15 = b"\x45\x0f\x57\xff"  # of which Go's convention on x86-64 expects that it is zero
 _CALL = re.compile(rb"(?=[\xe8\xe9](.{4}))", re.DOTALL)  # or a jump; and the distance
 _LONGEST_WRAPPER = 512
+_MOST_FUNCTIONS = 1 << 20  # large programs have about 100,000
 _MOST_STEPS = 1 << 15  # of a function's table of lines; the longest seen have a few thousand
 _LONGEST_PATH = 4096
-_MOST_BEGINNINGS = 256  # places that look like the beginning of a table, or that have its address
+_MOST_PLACES, _MOST_TRIES = 256, 4  # that look like the beginning of a table, or have its address; that are read
+_MOST_DATA = 1 << 27  # bytes that are searched
 
 
 class PcTable:
@@ -87,7 +90,7 @@ class PcTable:
         """Read the list of functions, and what each has; where they start."""
         width = self._word if self.version < 18 else 4
         end = at + (2 * count + 1) * width
-        if end > len(data):
+        if end > len(data) or count > _MOST_FUNCTIONS:
             raise self._damaged(f"it has no room for {count} functions")
         fields = self._column(width, data[at:end])
         starts, self._at = fields[0::2], fields[1::2]
@@ -164,8 +167,13 @@ class PcTable:
         strings, find = self.strings, self.strings.find
         appended, end = [strings], len(strings)
         seen: dict[bytes, list[int]] = {}
+        left = 4 * len(strings)  # names can overlap
         for index, at in enumerate(self.names):
-            seen.setdefault(strings[at : find(b"\0", at, at + LONGEST_NAME)], []).append(index)
+            name = strings[at : find(b"\0", at, at + LONGEST_NAME)]
+            seen.setdefault(name, []).append(index)
+            left -= len(name)
+            if left < 0:
+                return
         for name, same in seen.items():
             older = self._older(image, name, same)
             if older is not None:
@@ -233,24 +241,36 @@ def find(image: Image) -> PcTable | None:
         return None
     # A linker other than Go's puts it among other data, and the headers of sections can have been removed. Then it
     # begins at one of the places that look like its beginning.
-    for segment in image.segments:
-        if segment.type == PT_LOAD and not segment.flags & PF_X:
-            data = image.read(segment.offset, segment.file_size)
-            for start in _beginnings(data, image.little_endian):
-                with suppress(ElfError):
-                    return PcTable(image, data[start:], segment.address + start)
+    for start, data in _data(image):
+        for at in islice(_beginnings(data, image.little_endian), _MOST_TRIES):
+            with suppress(ElfError):
+                return PcTable(image, data[at:], start + at)
     return None
+
+
+def _data(image: Image, flag: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(address, bytes) of segments that are not code, and have the flag; as many as can be read in a moment."""
+    left = _MOST_DATA
+    for segment in image.segments:
+        if segment.type == PT_LOAD and not segment.flags & PF_X and segment.flags & flag == flag:
+            left -= segment.file_size
+            if left >= 0:
+                with suppress(ElfError):
+                    yield segment.address, image.read(segment.offset, segment.file_size)
+
+
+def _places(data: bytes, wanted: bytes) -> Iterator[int]:
+    at = data.find(wanted)
+    while at >= 0:
+        yield at
+        at = data.find(wanted, at + 1)
 
 
 def _beginnings(data: bytes, little_endian: bool) -> Iterator[int]:
     """Where in a segment a table may begin."""
     for magic in TABLE_FORMATS:
         wanted = magic.to_bytes(4, "little" if little_endian else "big") + b"\0\0"
-        at = -1
-        for _ in range(_MOST_BEGINNINGS):
-            at = data.find(wanted, at + 1)
-            if at < 0:
-                break
+        for at in islice(_places(data, wanted), _MOST_PLACES):
             if not at % 4 and table_format(data[at : at + TABLE_HEAD], little_endian):
                 yield at
 
@@ -271,14 +291,9 @@ def _text(image: Image, address: int, stated: int) -> int:
         return stated
     relocations, word = Relocations(image), image.bits // 8
     wanted = address.to_bytes(word, "little" if image.little_endian else "big")
-    places = [*relocations.pointing_to(address)]
-    for segment in image.segments:
-        if segment.type == PT_LOAD and segment.flags & PF_W:
-            data = image.read(segment.offset, segment.file_size)
-            at = data.find(wanted)
-            while at >= 0 and len(places) < _MOST_BEGINNINGS:
-                places.append(segment.address + at)
-                at = data.find(wanted, at + 1)
+    places = [*islice(relocations.pointing_to(address), _MOST_TRIES)]
+    for start, data in _data(image, PF_W):
+        places += [start + at for at in islice(_places(data, wanted), _MOST_TRIES)]
     for place in places:
         lowest = relocations.pointer(place + word * (_WORDS_BEFORE_TEXT - 2))
         text = relocations.pointer(place + word * _WORDS_BEFORE_TEXT)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 
 from usdtkit.elf.constants import SHT_RELA
@@ -18,6 +19,7 @@ from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError
 
 _ENTRY = 24
+_MOST_BYTES = 1 << 27  # of all sections
 _MOST_PLACES = 1 << 16  # where the bytes of a number are found, mostly not as that number
 # The type of a relocation whose addend is an address in the file, by machine.
 _RELATIVE = {"x86_64": 8, "aarch64": 1027}
@@ -34,10 +36,13 @@ class Relocations:
     def _sections(self) -> list[bytes]:
         if not self._image.little_endian or self._image.bits != 64:
             return []
-        try:
-            return [self._image.data(s) for s in self._image.sections if s.type == SHT_RELA]
-        except ElfError:
-            return []
+        found, left = [], _MOST_BYTES
+        for section in self._image.sections:
+            if section.type == SHT_RELA and section.size <= left:
+                with suppress(ElfError):
+                    found.append(self._image.data(section))
+                    left -= section.size
+        return found
 
     def of(self, address: int) -> tuple[int, int, int] | None:
         """(type, index of the symbol, addend) of the relocation of the eight bytes at an address."""

@@ -1,0 +1,84 @@
+"""Where a member of a structure of Go's runtime lies: an open ELF file with DWARF → an offset.
+
+Input `usdtkit.elf.image.Image`; used by `usdtkit.elf.golang` for versions of Go that it does not know. Reading DWARF
+from its beginning would take seconds. Go's linkers write names where they are used, so that a structure is found by its
+name, and its members by theirs, which follow it: each has a number of its kind before the name, and its offset as a
+varint behind it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from usdtkit.elf.constants import SHF_COMPRESSED
+from usdtkit.elf.image import Image
+from usdtkit.errors import ElfError
+
+_ZLIB = 1
+_HEAD = 64  # bytes between the name of a structure and that of its first member, at most
+_PIECE = 1 << 22  # bytes that are unpacked at once
+_MOST = 1 << 29  # bytes that are searched
+_MOST_TRIES = 256  # places that have the name of the structure
+_DESCRIPTION = 1 << 14  # a structure's, with room to spare
+
+
+def member_offset(image: Image, structure: bytes, first: bytes, member: bytes) -> int:
+    """Bytes from the start of a structure, whose `first` member is known, to a member; 0 if that cannot be found."""
+    before, tries = b"", 0
+    for piece in _pieces(image):
+        data = before + piece
+        at = data.find(structure + b"\0")
+        while 0 <= at <= len(data) - _DESCRIPTION and tries < _MOST_TRIES:
+            tries += 1
+            if offset := _offset(data[at : at + _DESCRIPTION], first, member):
+                return offset
+            at = data.find(structure + b"\0", at + 1)
+        before = data[-_DESCRIPTION:]
+    return 0
+
+
+def _offset(description: bytes, first: bytes, member: bytes) -> int:
+    """The offset of a member in what begins with the name of the structure; 0 if that is not its description."""
+    head = description.find(first + b"\0")
+    at = description.find(member + b"\0", head) if 0 < head <= _HEAD else -1
+    if at < 0 or description[at - 1 : at].isalnum():  # the end of another name
+        return 0
+    offset, at = 0, at + len(member) + 1
+    for shift in (0, 7, 14):
+        offset |= (description[at] & 0x7F) << shift
+        if not description[at] & 0x80:
+            return 0 if offset % 4 else offset
+        at += 1
+    return 0
+
+
+def _pieces(image: Image) -> Iterator[bytes]:
+    """The bytes of .debug_info, unpacked, and as many zeros as a description is long. Damage ends it."""
+    section = image.section(".debug_info") or image.section(".zdebug_info")
+    if section is None:
+        return
+    start, end = section.offset, section.offset + section.size
+    try:
+        packed = True
+        if section.name == ".zdebug_info":
+            start += 12  # ZLIB, and the size
+        elif section.flags & SHF_COMPRESSED:
+            kind = image.read(start, 4)
+            packed = int.from_bytes(kind, "little" if image.little_endian else "big") == _ZLIB
+            if not packed:
+                return
+            start += 24 if image.bits == 64 else 12
+        else:
+            packed = False
+        unpacker, left = zlib.decompressobj(), _MOST
+        for at in range(start, end, _PIECE):
+            data = image.read(at, min(_PIECE, end - at))
+            while data and left > 0:
+                piece = unpacker.decompress(data, _PIECE) if packed else data
+                data = unpacker.unconsumed_tail if packed else b""
+                left -= len(piece)
+                yield piece
+    except (ElfError, zlib.error):
+        pass
+    yield bytes(_DESCRIPTION)
