@@ -12,8 +12,10 @@ from commandline import json_lines, usdtkit
 from programs.golang import DEBIAN, MARKET, NEWEST, STRIPPED
 
 from usdtkit import trace
+from usdtkit.elf.image import Image
 from usdtkit.errors import UnsupportedError, UsageError
 from usdtkit.trace import arg, cstr, uprobe
+from usdtkit.trace.later import Wanted
 
 pytestmark = pytest.mark.kernel
 
@@ -147,6 +149,25 @@ def test_stacks_of_a_command_that_has_ended(build_go, compiler):
         os.waitid(os.P_PID, session.pids[0], os.WEXITED | os.WNOWAIT)
         named = [[frame.name for frame in stack] for (stack,) in stacks.read()]
     assert {tuple(names[:2]) for names in named} == {("main.own", "main.serve")}
+
+
+def test_another_version_that_starts_later(build_go, tmp_path):
+    """Where the number of a goroutine lies elsewhere, calls are counted, but not by what is read there."""
+    program = build_go(STRIPPED).read_bytes()
+    (tmp_path / "old").write_bytes(program)
+    with trace.Session() as session:
+        session.uprobe(f"{tmp_path}/*", "main.own").count()
+        session.pair(uprobe(f"{tmp_path}/*", "main.own")).count("goid")
+        session.program()
+        later = session._blueprint.later()
+        for version, hooks in ((b"go1.20.", {0, 1, 2}), (b"go1.23.", {0})):
+            path = tmp_path / "new"
+            path.write_bytes(program.replace(b"go1.19.", version))
+            with Image.open(path) as image:
+                found = later.search(Wanted(image, str(path)))
+            assert {hook.index for hook, _ in found.places} == hooks
+            assert len(found.remarks) == (1 if hooks == {0} else 0)
+        assert "goid is elsewhere in its version of Go" in found.remarks[0]
 
 
 def test_the_command_line(stripped):

@@ -1,4 +1,4 @@
-"""Go programs whose table of functions, or description, is damaged or made to be: an answer or an ElfError, in a moment."""
+"""Go programs whose table of functions, or description, is damaged: an answer or an ElfError, in a moment."""
 
 import random
 import time
@@ -64,7 +64,7 @@ def test_damaged_tables(seeds, tmp_path):
                 refused += 1
             assert time.process_time() - begun < SECONDS
     assert answered > TABLES / 4
-    assert refused > TABLES / 8
+    assert refused > TABLES / 16
 
 
 def test_damaged_descriptions(seeds, tmp_path):

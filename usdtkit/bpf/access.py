@@ -114,5 +114,6 @@ class Access:
                 f"{self.scope.what}: the place of a goroutine's number is not known in this version of Go",
                 hint="it is known for Go 1.17 to 1.27, and of programs with DWARF; tid is the number of the thread",
             )
+        self.uses.add("goid")
         routine = self.register(self.scope.calls.routine)
         return IntegerValue(f"read_user({routine} + {self.parameter(self.scope.goid_offset)}, 8, {self.unreadable})")

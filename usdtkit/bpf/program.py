@@ -44,7 +44,8 @@ class Hook:
     says how a start and its end find each other; for a match by key, `key` is the value. A return that does not end its
     function's pair has, in `entered`, the hook of the function's entry. Calls of other functions may leave by the same
     exits, and only a call that was entered counts. The first `ahead` blocks were added later, but run before the
-    others. One that is `parted` shares its sites with hooks that each have the arguments of some of them.
+    others. One that is `parted` shares its sites with hooks that each have the arguments of some of them. `build` says
+    whether it `reads_goid`.
     """
 
     index: int
@@ -65,6 +66,7 @@ class Hook:
     blocks: list[Block] = field(default_factory=list)
     ahead: int = 0
     parted: bool = False
+    reads_goid: bool = False
 
     @property
     def function(self) -> str:
@@ -198,6 +200,7 @@ class _Builder:
         body += closing
         access.uses |= {"id"} if access.threads else set()
         self.has_stacks |= "stack" in access.uses
+        hook.reads_goid = "goid" in access.uses
         lines = [line for name, line in OPENING.items() if name in access.uses]
         lines += [f"u64 {variable} = ctx->{name};" for name, variable in access.registers.items()]
         lines += [line for number in sorted(access.threads) for line in threadvalues.look_up(number)]

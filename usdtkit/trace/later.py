@@ -56,6 +56,11 @@ class Role(NamedTuple):
         names = frozenset(place.name for place in resolved.places)
         return cls(replace(resolved, places=(), parts=()), names, hook, call)
 
+    def knows_goid(self, offset: int) -> bool:
+        """Whether the program reads the number of a goroutine at this offset of its descriptor, or not at all."""
+        hooks = [self.hook] if self.call is None else [self.hook, self.call]
+        return all(hook.goid_offset == offset for hook in hooks if hook.reads_goid)
+
 
 @dataclass
 class Found:
@@ -194,6 +199,9 @@ class Later:
             return
         if entered.convention != role.hook.convention:
             found.remarks.append(f"{path}: the functions of {spec.what} are called in another way there: not traced")
+            return
+        if entered.convention == "go" and not role.knows_goid(self._returns.goid_offset(entered)):
+            found.remarks.append(f"{path}: goid is elsewhere in its version of Go: {spec.what} is not traced there")
             return
         try:
             if role.call is None:
