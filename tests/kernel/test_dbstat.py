@@ -4,6 +4,7 @@ import csv
 
 import pytest
 from commandline import assert_explained, go, json_lines, start_tracing, stop_tracing, usdtkit
+from programs.pgwire import Wire
 
 from usdtkit import trace
 from usdtkit.providers import postgresql
@@ -105,18 +106,20 @@ def test_by_database_user_and_kind(postgres, spawn):
     postgres.query("create database shop", "create role ada superuser login")
 
     def work():
-        # The connections last a moment longer, because who is connected is asked of the process.
-        stay = r"\! sleep 0.5"
+        old.query("select 2").send().read()
+        old.close()
+        # Each of them has ended when it is asked whose queries these were.
         statements = ["create temp table a (b int)", "insert into a values (1)", "select b from a"]
-        postgres.query(*["select 1"] * 31, stay, database="shop")
-        postgres.query(*statements, stay, user="ada")
+        postgres.query(*["select 1"] * 31, database="shop")
+        postgres.query(*statements, user="ada")
 
     expected = {
-        "database": {"shop": 31, "postgres": 3},
-        "user": {"postgres": 31, "ada": 3},
-        "kind": {"SELECT": 32, "INSERT": 1, "CREATE": 1},
+        "database": {"shop": 32, "postgres": 3},
+        "user": {"postgres": 31, "ada": 4},
+        "kind": {"SELECT": 33, "INSERT": 1, "CREATE": 1},
     }
     for by, counts in expected.items():
+        old = Wire(postgres, user="ada", database="shop")
         lines, _ = lines_of(spawn, work, "postgres", "--by", by)
         assert {line[by]: line["count"] for line in lines} == counts
 

@@ -65,6 +65,17 @@ def test_texts_are_kept_sent_and_compared(spawn, compile_c, ready):
     assert [getattr(event.word, "__class__", None).__name__ for event in events][3] == "Truncated"
 
 
+def test_what_threads_begin_with(calls):
+    process, _ = calls
+    with Session(pid=process.pid) as session:
+        named = session.thread_values(number="i64", name=8)
+        named.begin_with(lambda: {process.pid: {"name": "ada is too long", "number": -7}, 1: {}})
+        ends = session.uprobe("c", "pthread_create")
+        table = ends.where(named.has()).count(name=named.get("name"))
+        run(session, process)
+        assert table.read() == {("ada is t",): 10}
+
+
 def test_what_cannot_be_kept():
     with Session(offline=True) as session:
         for kinds in ({}, {"a": "u32"}, {"a": 0}, {"a": 5000}):

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 THREADS, MOST_BYTES = 10_240, 8 << 20
 
 
+def values_name(number: int) -> str:
+    """The name of the table."""
+    return f"values_{number}"
+
+
 def declarations(number: int, layout: Layout) -> list[str]:
     """The struct of the values, an entry of zeros, and the table."""
-    name = _name(number)
+    name = values_name(number)
     entries = max(1024, min(THREADS, MOST_BYTES // layout.size))
     return [
         layout.c_struct(name),
@@ -34,7 +39,7 @@ def declarations(number: int, layout: Layout) -> list[str]:
 
 def look_up(number: int) -> list[str]:
     """Statements of a hook that declare `v` and `r`."""
-    name = _name(number)
+    name = values_name(number)
     return [
         f"u32 first{number} = 0, thread{number} = id;",
         f"struct {name} *blank{number} = blank_{name}.lookup(&first{number});",
@@ -48,7 +53,7 @@ def assign(action: Assign, renderer: Renderer, full: str) -> list[str]:
     """Statements that set values of the thread, and make its entry where there is none; `full` counts where there is no
     room for it."""
     number, fields = action.number, action.layout.fields
-    name, v = _name(number), f"v{number}"
+    name, v = values_name(number), f"v{number}"
     renderer.access.threads.add(number)
     computed, stores = [], []
     for index, value in action.values.items():
@@ -69,8 +74,4 @@ def assign(action: Assign, renderer: Renderer, full: str) -> list[str]:
 
 def forget(number: int) -> str:
     """The statement that removes the entry of a thread that has ended, `thread`."""
-    return f"{_name(number)}.delete(&thread);"
-
-
-def _name(number: int) -> str:
-    return f"values_{number}"
+    return f"{values_name(number)}.delete(&thread);"

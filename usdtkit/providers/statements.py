@@ -111,4 +111,4 @@ def summed(queries: Sources[Source], by: str, dialect: Dialect, *, raw: bool = F
             queries.hist("latency", kind=interned("query", alike.same_kind(dialect))),
             lambda query: OTHERS if query is OTHER_TEXTS else kind(shown(query, dialect) or ""),
         )
-    return SummedGroups(queries.hist("latency", by), lambda key: "?" if key is None else str(key))
+    return SummedGroups(queries.hist("latency", by), lambda key: "?" if key in (None, "") else str(key))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from usdtkit.bpf import program as programs
 from usdtkit.bpf.actions import Block
-from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.statements import SIZES
 from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.records import dataclass, replace
@@ -22,6 +21,7 @@ from usdtkit.trace.later import Later, Role
 from usdtkit.trace.plan import Planned, planned
 from usdtkit.trace.returns import Returns
 from usdtkit.trace.specs import Resolved
+from usdtkit.trace.threadvalues import ThreadValues
 from usdtkit.trace.unseen import UnseenCounts
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Blueprint:
         self.rows: list[RowType | None] = []  # of each event type, the class that its events become
         self.tables: list[Filled] = []
         self.stores: list[Store] = []
-        self.threads: list[Layout] = []  # of the values of threads
+        self.threads: list[ThreadValues] = []
         self.absent: list[NotFoundError] = []  # of what is optional
         self.unseen = UnseenCounts()
         self._followed: list[tuple[Role, ...]] = []
@@ -126,11 +126,10 @@ class Blueprint:
         self._check_open()
         self.stores.append(store)
 
-    def add_thread_values(self, layout: Layout) -> int:
-        """The number of new values that are kept of each thread."""
+    def add_thread_values(self, values: ThreadValues) -> None:
+        """New values of threads, whose number is that of those before them."""
         self._check_open()
-        self.threads.append(layout)
-        return len(self.threads) - 1
+        self.threads.append(values)
 
     def add_block(self, hook: programs.Hook, block: Block, *, ahead: bool = False) -> None:
         """One more action of a hook: after all others, or after those that were put `ahead` as well."""
@@ -147,7 +146,8 @@ class Blueprint:
         if not any(hook.blocks for hook in self.hooks):
             raise UsageError("nothing to do: no source has an action", hint="source.emit(), .count() or .hist(…)")
         self._check_found()
-        program = programs.build(self.hooks, [store.layout for store in self.stores], self.threads)
+        stores, threads = [store.layout for store in self.stores], [values.layout for values in self.threads]
+        program = programs.build(self.hooks, stores, threads)
         for number, row in enumerate(self.rows):
             if row is not None:
                 row.check(program.records[number * SIZES].fields)

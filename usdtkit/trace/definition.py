@@ -189,8 +189,9 @@ class Definition:
     def thread_values(self, **fields: ThreadKind) -> ThreadValues:
         """Values that each thread has: numbers ("u64" or "i64"), and texts of so many bytes. Sources `assign` them, at
         hits of the thread, and actions at its later hits can ask for them. The values of a thread end with it."""
-        layout = layout_of(fields)
-        return ThreadValues(self._blueprint.add_thread_values(layout), layout)
+        values = ThreadValues(len(self._blueprint.threads), layout_of(fields))
+        self._blueprint.add_thread_values(values)
+        return values
 
     def narrow(self, condition: ex.Expression) -> None:
         """Limit every source and pair that is made from now on to the hits for which `condition` is true.

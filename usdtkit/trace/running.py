@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
-from itertools import starmap
+from itertools import islice, starmap
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.bpf.statements import interval_name, table_name
 from usdtkit.bpf.texts import GLOBS
+from usdtkit.bpf.threadvalues import values_name
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
 from usdtkit.kernel import rejections
 from usdtkit.kernel.attach.links import Links
@@ -135,6 +136,10 @@ class Running:
             self._discovery = self._open_discovery()
         if not self._links.attach(self._sites, self._pids or (0,), kernel_sites):
             _require_any(self._links.refused)
+        for values in self._blueprint.threads:
+            table = maps[values_name(values.number)]
+            for thread, entry in islice(values.initial(), table.max_entries):
+                table[thread] = entry
         self._presence.attached(self._sites, self.refused)
         self._threads = threads(self._pids)
 

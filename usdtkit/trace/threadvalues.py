@@ -6,7 +6,7 @@ same thread. They end with the thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from usdtkit.bpf import expressions as ex
@@ -23,6 +23,7 @@ class ThreadValues:
     def __init__(self, number: int, layout: Layout) -> None:
         self.number = number
         self.layout = layout
+        self._initial: Callable[[], Mapping[int, Mapping[str, int | str]]] = dict
 
     def get(self, name: str) -> ex.Expression:
         """What was assigned last in this thread; where nothing was, 0 or an empty text."""
@@ -33,6 +34,16 @@ class ThreadValues:
     def has(self) -> ex.Expression:
         """Whether anything was assigned in this thread, as a condition."""
         return ex.ThreadValue(self.number, 0, "bool")
+
+    def begin_with(self, initial: Callable[[], Mapping[int, Mapping[str, int | str]]]) -> None:
+        """What is known of threads that ran before the trace: `initial` is called when all is attached, and returns
+        values of threads by their number. What it leaves out is 0 or an empty text."""
+        self._initial = initial
+
+    def initial(self) -> Iterator[tuple[bytes, bytes]]:
+        """The entries with which the table begins."""
+        for thread, values in self._initial().items():
+            yield thread.to_bytes(4, "little"), b"".join(_packed(field, values) for field in self.layout.fields)
 
     def by_index(self, values: Mapping[str, ex.Operand]) -> dict[int, ex.Expression]:
         """New values by the index of their field. UsageError for one that is unknown."""
@@ -62,3 +73,12 @@ def layout_of(fields: Mapping[str, ThreadKind]) -> Layout:
                 f"{name!r}, a {kind!r}, cannot be kept of a thread", hint="u64, i64, or the bytes of a text"
             )
     return Layout(described)
+
+
+def _packed(field: Field, values: Mapping[str, int | str]) -> bytes:
+    value = values.get(field.name, "" if field.is_text else 0)
+    if isinstance(value, int):
+        return (value % 2**64).to_bytes(8, "little")
+    # As the program writes it: the length counts the NUL, and one byte more than the size shows that more was cut off.
+    text = value.encode(errors="surrogateescape")[: field.size + 1] + b"\0"
+    return len(text).to_bytes(4, "little") + text.ljust(field.capacity, b"\0")
