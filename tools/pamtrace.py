@@ -2,8 +2,9 @@
 
 Traces pam_start, pam_authenticate, pam_acct_mgmt, pam_setcred, pam_chauthtok, pam_open_session, pam_close_session and
 pam_end in the system's libpam; with -p, in the libpam that the process maps. Service and user are known from pam_start
-and from later changes of the user, and every call on the same handle shows them. They are "?" if the handle is older
-than the trace. Passwords, and everything else that PAM and the user say to each other, are never read.
+and from later changes of the user, and every call on the same handle shows them, also in forked processes. They are "?"
+if the handle is older than the trace. Passwords, and everything else that PAM and the user say to each other, are never
+read.
 
 examples:
   usdtkit pamtrace

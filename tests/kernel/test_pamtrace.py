@@ -1,6 +1,9 @@
 """pamtrace on pamtester and the real libpam: every call with its result, and never a password."""
 
 import re
+import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 from commandline import json_lines, start_tracing, stop_tracing
@@ -102,3 +105,49 @@ def test_a_user_that_changes_and_a_handle_that_is_older_than_the_trace(compile_c
         ("pam_end", "usdtkit-new", "grace"),
     ]
     assert (summary["received"], summary["lost"]) == (4, 0)  # the change of the user is no row
+
+
+def assert_known_in_children(output, service, user):
+    """That every call is of this service and user, in a process and in one that it has forked."""
+    _, events, summary = json_lines(output)
+    ours = [event for event in events if event["service"] == service and event["user"] == user]
+    begun = {event["pid"] for event in ours if event["call"] == "pam_start"}
+    assert len(begun) == 1
+    assert len({event["pid"] for event in ours}) > 1
+    assert [event for event in events if event["comm"] == service and event["service"] is None] == []
+    assert summary["lost"] == 0
+
+
+@pytest.mark.parametrize("command", ["su nobody -s /bin/sh -c true", "runuser -u nobody true"])
+def test_a_forked_child_has_the_names_of_the_handle(command, spawn):
+    tracer = start_tracing(spawn, "pamtrace", "--json")
+    subprocess.run(command.split(), check=True, timeout=60)
+    assert_known_in_children(stop_tracing(tracer)[0], command.split()[0], "nobody")
+
+
+def test_the_children_of_sshd(spawn, tmp_path, wait_for_line):
+    for name in ("host", "key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": tmp_path / "host",
+        "AuthorizedKeysFile": tmp_path / "key.pub",
+        "UsePAM": "yes",
+        "StrictModes": "no",
+        "PidFile": "none",
+        "PermitRootLogin": "yes",
+    }
+    (tmp_path / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    Path("/run/sshd").mkdir(exist_ok=True)
+    server = spawn(["/usr/sbin/sshd", "-D", "-e", "-f", tmp_path / "config"], stderr=subprocess.PIPE)
+    wait_for_line(server, "Server listening", stream="stderr")
+    tracer = start_tracing(spawn, "pamtrace", "--json")
+    trusting = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    login = ["ssh", "-q", "-p", str(port), "-i", tmp_path / "key", *trusting, "root@127.0.0.1", "echo", "done"]
+    assert subprocess.run(login, capture_output=True, text=True, check=True, timeout=60).stdout == "done\n"
+    wait_for_line(server, "Disconnected from user root", stream="stderr")
+    assert_known_in_children(stop_tracing(tracer)[0], "sshd", "root")

@@ -27,6 +27,7 @@ MAX_STRING = 4096
 # A pattern consists of bytes and of these two, which stand for ? and *.
 ANY_BYTE, ANY_BYTES = 256, 257
 MAX_PATTERN = 63
+MAX_GENERATIONS = 8
 
 # Names that mean something at every probe; "latency" only in pairs, "retval" only at returns.
 BUILTINS = (
@@ -200,6 +201,13 @@ class Interned(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class Ancestor(Expression):
+    """The process from which the one that runs was forked, so many generations ago."""
+
+    generations: int
+
+
+@dataclass(eq=False, repr=False)
 class MapValue(Expression):
     """A value of an entry of the session's map `number`, or 0 where there is none. Of the kind bool, whether there
     is."""
@@ -294,6 +302,17 @@ def cstr(pointer: Expression | str | int, size: int = 256, *, length: Operand | 
 def buffer(pointer: Expression | str | int, length: Operand, size: int = 256) -> Buffer:
     """`length` bytes that a pointer points to, at most `size` (a constant) of them. They arrive as bytes."""
     return Buffer(_pointer(pointer), lift(length), _check_size(size))
+
+
+def ancestor(generations: int) -> Ancestor:
+    """The number of the process from which the one that hit the probe was forked: 1 is its parent, 2 the parent's.
+
+    It is known, also of processes that have ended, where the fork was during the trace; else it is 0, as on kernels
+    without BTF.
+    """
+    if not 1 <= generations <= MAX_GENERATIONS:
+        raise UsageError(f"ancestors of {generations} generations ago", hint=f"from 1 to {MAX_GENERATIONS}")
+    return Ancestor(generations)
 
 
 def interned(text: Expression | str, alike: Scanner = EXACT) -> Interned:

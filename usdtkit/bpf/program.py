@@ -132,6 +132,7 @@ class _Builder:
         self.actions = ActionRenderer()
         self.pairs = Pairs()
         self.has_stacks = False
+        self.asks_for_ancestors = False
 
     def build(self, hooks: Sequence[Hook], stores: Sequence[Layout], threads: Sequence[Layout]) -> Program:
         declarations = [STORE_KEY] if stores else []
@@ -147,9 +148,14 @@ class _Builder:
         parts += [SCRATCH] if self.globs or self.actions.needs_scratch or self.texts.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         parts += [INTERNED, *self.texts.declarations()] if self.texts.scanners else []
-        tracepoints = TRACEPOINTS if self.pairs.at_thread_end or self.pairs.at_process_end else ()
-        if tracepoints:
+        tracepoints: tuple[tuple[str, Tracepoint], ...] = ()
+        if self.pairs.at_thread_end or self.pairs.at_process_end:
+            tracepoints += TRACEPOINTS
             self.functions += self.pairs.functions()
+        if self.asks_for_ancestors:
+            tracepoints += (FORKS,)
+            parts.append(FORKED)
+            self.functions.append(KEEP_PARENT)
         declarations += [*self.pairs.declarations, *self.actions.declarations]
         text = _numbered("\n".join([PRELUDE, *parts, *declarations, *self.functions, ""]))
         return Program(
@@ -200,6 +206,7 @@ class _Builder:
         body += closing
         access.uses |= {"id"} if access.threads else set()
         self.has_stacks |= "stack" in access.uses
+        self.asks_for_ancestors |= "ancestor" in access.uses
         hook.reads_goid = "goid" in access.uses
         lines = [line for name, line in OPENING.items() if name in access.uses]
         lines += [f"u64 {variable} = ctx->{name};" for name, variable in access.registers.items()]
@@ -262,6 +269,21 @@ PRELUDE = _text("prelude.c")
 STACKS = _text("stacks.c")
 GLOB_MATCHING = _text("globs.c")
 INTERNED = _text("interned.c")
+FORKED = _text("forks.c")
+FORKS = ("process_forks", Tracepoint("sched", "sched_process_fork"))
+TGID_OFFSET = "tgid_offset"
+"""The map of forks.c that the loader fills."""
+KEEP_PARENT = "\n".join(
+    [
+        f"int {FORKS[0]}(struct bpf_raw_tracepoint_args *ctx) {{",
+        "u32 zero = 0, child = 0, parent = bpf_get_current_pid_tgid() >> 32;",
+        f"u64 *offset = {TGID_OFFSET}.lookup(&zero);",
+        "if (!offset || !*offset) return 0;",
+        "bpf_probe_read_kernel(&child, 4, (void *)ctx->args[1] + *offset);",
+        "if (child != parent) parents.update(&child, &parent);",  # else it is a thread
+        *("return 0;", "}"),
+    ]
+)
 
 # What is computed once for each hit, in hooks that use it.
 OPENING = {

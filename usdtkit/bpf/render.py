@@ -238,6 +238,9 @@ class Renderer:
                 return FloatBits(bits if type == "f64" else f"widen({bits})")
             case ex.MapValue():
                 return self._stored(expression)
+            case ex.Ancestor(generations):
+                self.access.uses |= {"id", "ancestor"}
+                return IntegerValue(f"ancestor(id >> 32, {generations})")
             case ex.ThreadValue(number, index, kind, size):
                 self.access.threads.add(number)
                 if kind == "bool":

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.bpf.bytecode import Bytecode, MapDescription
@@ -94,7 +94,7 @@ class TaskMappings:
     PrivilegeError."""
 
     def __init__(self) -> None:
-        places = _places()
+        places = places_of(_NAMES)
         programs = {name: _program(places, fresh=name == FRESH) for name in (ALL, FRESH)}
         self._loaded = Loaded(
             Bytecode((MapDescription("seen", MAP_HASH, 16, 4, MOST_FILES, NO_PREALLOC),), programs, "")
@@ -133,16 +133,17 @@ class TaskMappings:
             os.close(iterator)
 
 
-def _places() -> dict[str, int]:
-    """Where the kernel's structures have what, and the number of the iterator's type. UnsupportedError."""
+def places_of(members: Sequence[str]) -> dict[str, int]:
+    """Where the kernel's structures have these members ("task_struct.tgid"), and the numbers of functions ("func:…").
+    UnsupportedError."""
     try:
         with open(BTF, "rb", buffering=0) as file:  # noqa: PTH123 importing pathlib takes long
             data = file.readall()
     except OSError as error:
         raise UnsupportedError(f"{BTF}: {error.strerror}", hint="a kernel with CONFIG_DEBUG_INFO_BTF") from None
-    names, found = [ffi.new("char[]", name.encode()) for name in _NAMES], ffi.new("int32_t[]", len(_NAMES))
+    names, found = [ffi.new("char[]", name.encode()) for name in members], ffi.new("int32_t[]", len(members))
     check(lib.usdtkit_btf_find(ffi.from_buffer(data), len(data), names, len(names), found), f"reading {BTF}")
-    places = dict(zip(_NAMES, found, strict=True))
+    places = dict(zip(members, found, strict=True))
     if missing := [name for name, place in places.items() if place < 0]:
         raise UnsupportedError(f"this kernel has no {missing[0]} to read", hint="Linux 5.12 or newer")
     return places

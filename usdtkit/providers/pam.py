@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from usdtkit.trace import Session, Source, Sources, arg, cstr, deref, retval, uprobe
+from usdtkit.trace import Session, Source, Sources, ancestor, arg, cstr, deref, retval, uprobe
 
 CALLS = (
     *("pam_authenticate", "pam_acct_mgmt", "pam_setcred", "pam_chauthtok"),
@@ -28,6 +28,7 @@ CALLS = (
 )
 NAME_SIZE = 64  # bytes that are read of the name of a service or a user
 MAX_HANDLES = 10_000
+GENERATIONS = 3  # of processes between the one that began a handle and one that uses it
 USER_ITEM = 2  # PAM_USER: the number of the item that pam_set_item changes
 # What the functions return, by number, as Linux-PAM's _pam_types.h defines it.
 RESULTS = (
@@ -46,18 +47,20 @@ def calls(session: Session) -> Sources[Source]:
 
     `emit()` sends what `Handles.describe` needs. The members of the result are, in this order: calls of pam_start,
     whose values are `service`, `user`, `handle`, `comm` and `returned`; calls of the functions in CALLS, with `handle`,
-    `comm` and `returned`; and entries of pam_set_item for the user's name, with `handle` and `user`. NotFoundError is
-    raised if there is no libpam.
+    `comm` and `returned`; and entries of pam_set_item for the user's name, with `handle` and `user`. The latter two
+    also have the processes from which theirs was forked, `parent_1` to `parent_3`, or 0. NotFoundError is raised if
+    there is no libpam.
     """
     names = {"service": cstr(arg(1), NAME_SIZE), "user": cstr(arg(2), NAME_SIZE)}
     starts = session.pair(uprobe("pam", "pam_start"), keep={**names, "result": arg(4)})
     others = session.pair(uprobe("pam", *CALLS), keep={"handle": arg(1)})
     changes = session.uprobe("pam", "pam_set_item").where(arg(2) == USER_ITEM)
     returned = retval.cast("i32")
+    parents = {f"parent_{number}": ancestor(number) for number in range(1, GENERATIONS + 1)}
     return Sources(
         starts.derive("service", "user", "comm", handle=deref(starts.kept("result")), returned=returned),
-        others.derive("handle", "comm", returned=returned),
-        changes.derive("handle", user=cstr(arg(3), NAME_SIZE)),
+        others.derive("handle", "comm", returned=returned, **parents),
+        changes.derive("handle", user=cstr(arg(3), NAME_SIZE), **parents),
     )
 
 
@@ -69,8 +72,8 @@ def result_name(code: int) -> str:
 class Handles:
     """Remembers the service and the user of each PAM handle, so that later calls on the handle can show them.
 
-    pam_start names both, and only for that call. Of handles that are never ended, the latest MAX_HANDLES are
-    remembered.
+    pam_start names both, and only for that call. A process that is forked has a copy of each handle at the same
+    address. Of handles that are never ended, the latest MAX_HANDLES are remembered.
     """
 
     def __init__(self) -> None:
@@ -82,8 +85,11 @@ class Handles:
         Service and user are None if the handle is older than the trace.
         """
         row: dict[str, Any] = event._asdict()
-        key = (event.pid, row.pop("handle"))
-        service, user = self._names.get(key, (None, None))
+        handle = row.pop("handle")
+        key = (event.pid, handle)
+        parents = [row.pop(f"parent_{number}", 0) for number in range(1, GENERATIONS + 1)]
+        known = (self._names[pid, handle] for pid in (event.pid, *parents) if (pid, handle) in self._names)
+        service, user = next(known, (None, None))
         row["call"] = call = row.pop("probe")
         if call == "pam_start":
             service, user = event.service, event.user

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from usdtkit.bpf.expressions import (
     Expression,
+    ancestor,
     arg,
     buffer,
     caller,
@@ -65,9 +66,9 @@ __all__ = [
     "OTHER_TEXTS", "Clock", "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec",
     "Histogram", "KernelMap", "Pair", "Planned", "Resolved", "Scanner", "Session", "Sought", "Source", "Sources",
     "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts", "ThreadKind", "ThreadValues", "Truncated",
-    "TruncatedBytes", "Unseen", "UsdtSpec", "arg", "buffer", "caller", "cgroup", "clock", "comm", "cpu", "cstr",
-    "deref", "gid", "goid", "interned", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid", "uprobe",
-    "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "TruncatedBytes", "Unseen", "UsdtSpec", "ancestor", "arg", "buffer", "caller", "cgroup", "clock", "comm", "cpu",
+    "cstr", "deref", "gid", "goid", "interned", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid",
+    "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

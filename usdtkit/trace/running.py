@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache, cached_property
 from itertools import islice, starmap
 from operator import length_hint
@@ -117,6 +118,8 @@ class Running:
         for index, packed in enumerate(self._program.scanners):
             maps[SCANNERS][index.to_bytes(4, "little")] = packed
         self._write_operands(self._plan.operands)
+        if programs.TGID_OFFSET in maps:
+            self._write_tgid_offset()
         if self._program.scanners:
             from usdtkit.trace.internedtexts import InternedTexts  # lazy: few sessions have interned texts
 
@@ -146,6 +149,13 @@ class Running:
     def _write_operands(self, entries: Sequence[bytes], first: int = 0) -> None:
         for index, packed in enumerate(entries, first):
             self._loaded.maps["operands"][index.to_bytes(4, "little")] = packed
+
+    def _write_tgid_offset(self) -> None:
+        from usdtkit.kernel.taskmaps import places_of  # lazy: few sessions ask for ancestors
+
+        name = "task_struct.tgid"
+        with suppress(UnsupportedError):
+            self._loaded.maps[programs.TGID_OFFSET][bytes(4)] = places_of([name])[name].to_bytes(8, "little")
 
     def _connect_readers(self, plan: Plan) -> Decoders:
         """Give the tables and maps of the blueprint what they read; return what reads the events."""
