@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/perf_event.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -41,7 +42,7 @@ struct set {
 struct cpu {
   int event;
   struct perf_event_mmap_page *ring;
-  uint64_t head, lost; /* lost: as the event counts it */
+  uint64_t head, waited, lost; /* waited: how much there was at the last look; lost: as the event counts it */
 };
 
 struct record {
@@ -244,6 +245,7 @@ static size_t copy_rings(usdtkit_mappings *stream) {
     const uint8_t *data = (const uint8_t *)cpu->ring + stream->page;
     uint64_t tail = cpu->ring->data_tail, waiting = cpu->head - tail;
     if (waiting > stream->ring_size) waiting = stream->ring_size;
+    cpu->waited = waiting;
     size_t from = tail & (stream->ring_size - 1);
     size_t first = stream->ring_size - from < waiting ? stream->ring_size - from : waiting;
     memcpy(stream->copy + used, data + from, first);
@@ -259,7 +261,17 @@ static int by_time(const void *a, const void *b) {
   return first < second ? -1 : first > second;
 }
 
-/* The records of all rings in the order of their time: how many there are. */
+/* Whether a record may be news. Nearly all are of files that were seen before, and those need not be sorted. */
+static int may_be_news(const usdtkit_mappings *stream, const struct perf_event_header *header) {
+  const struct mapped *mapped = (const void *)(header + 1);
+  if (header->type != PERF_RECORD_MMAP2 || header->size < sizeof *header + sizeof *mapped + TRAILER) return 1;
+  if (stream->kinds & USDTKIT_EVERY_MAPPING) return 1;
+  if (stream->kinds & USDTKIT_NEW_FILE && !has(&stream->seen, &mapped->file)) return 1;
+  struct usdtkit_file_key any_generation = without_generation(&mapped->file);
+  return has(&stream->watched, &any_generation);
+}
+
+/* The records of all rings that may be news, in the order of their time: how many there are. */
 static int64_t sort_records(usdtkit_mappings *stream, size_t size) {
   size_t count = 0, at = 0;
   while (at + sizeof(struct perf_event_header) <= size) {
@@ -272,7 +284,7 @@ static int64_t sort_records(usdtkit_mappings *stream, size_t size) {
       stream->records = records;
       stream->records_size = larger;
     }
-    if (header->size >= sizeof *header + TRAILER) {
+    if (header->size >= sizeof *header + TRAILER && may_be_news(stream, header)) {
       uint64_t time;
       memcpy(&time, stream->copy + at + header->size - sizeof time, sizeof time);
       stream->records[count++] = (struct record){time, header};
@@ -356,12 +368,13 @@ static int tell_record(usdtkit_mappings *stream, const struct record *record) {
 }
 
 /* The kernel writes a record of a loss together with the next record that fits, which may never come. So the events are
- * asked, which know since Linux 6.0; before, the records must do. */
+ * asked, which know since Linux 6.0; before, the records must do. Nothing is lost while a ring is far from full. */
 static uint64_t losses(usdtkit_mappings *stream, int64_t count) {
   uint64_t lost = 0, told = 0, answer[2];
   int knows = 0;
   for (uint32_t at = 0; at < stream->count; at++) {
     struct cpu *cpu = &stream->cpus[at];
+    if (cpu->waited < stream->ring_size / 4) continue;
     if (read(cpu->event, answer, sizeof answer) != sizeof answer) continue;
     knows = 1;
     lost += answer[1] - cpu->lost;
@@ -385,4 +398,15 @@ int64_t usdtkit_mappings_take(usdtkit_mappings *stream, const uint8_t **news, ui
   }
   *news = stream->news;
   return (int64_t)stream->news_used;
+}
+
+int64_t usdtkit_mappings_await(usdtkit_mappings *stream, int stop, uint32_t pause, uint32_t rounds,
+                               const uint8_t **news, uint64_t *lost) {
+  for (;;) {
+    struct pollfd awaited[] = {{.fd = stop, .events = POLLIN}, {.fd = stream->epoll, .events = POLLIN}};
+    if (poll(awaited, 2, (int)pause) < 0 && errno != EINTR) return -errno;
+    if (awaited[0].revents) return -ECANCELED;
+    int64_t size = usdtkit_mappings_take(stream, news, lost);
+    if (size || *lost || --rounds == 0) return size;
+  }
 }

@@ -58,3 +58,8 @@ int usdtkit_mappings_only(usdtkit_mappings *stream, uint32_t pid);
 /* What has come since the last call: the bytes of all news, which stay until the next call. `lost` is the number of
  * records that found no room in a ring since then; before Linux 6.0 it is known late, or not at all. */
 int64_t usdtkit_mappings_take(usdtkit_mappings *stream, const uint8_t **news, uint64_t *lost);
+
+/* As `take`, after `pause` milliseconds, or when half of a ring is used; again and again until there is news or a loss,
+ * but at most `rounds` times. -ECANCELED as soon as the descriptor `stop` is readable. */
+int64_t usdtkit_mappings_await(usdtkit_mappings *stream, int stop, uint32_t pause, uint32_t rounds,
+                               const uint8_t **news, uint64_t *lost);

@@ -8,10 +8,12 @@ everybody has mapped already, and `usdtkit.scan` goes from a process to its file
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.maps import Identity, all_mappings, maps_of
@@ -137,7 +139,20 @@ class MappingStream:
         data, lost = ffi.new("uint8_t **"), ffi.new("uint64_t *")
         size = check(lib.usdtkit_mappings_take(self._stream, data, lost), "reading what processes map")
         self.lost = lost[0]
-        news, at, all_news = ffi.buffer(data[0], size), 0, []
+        return self._news(data[0], size)
+
+    def wait(self, stop: int, seconds: float, rounds: int) -> list[News] | None:
+        """As `take`, but every `seconds` until there is something, `rounds` times at most; None as soon as the
+        descriptor `stop` is readable. The rounds are made without Python."""
+        data, lost = ffi.new("uint8_t **"), ffi.new("uint64_t *")
+        size = lib.usdtkit_mappings_await(self._stream, stop, int(seconds * 1000), rounds, data, lost)
+        if size == -errno.ECANCELED:
+            return None
+        self.lost = lost[0]
+        return self._news(data[0], check(size, "reading what processes map"))
+
+    def _news(self, data: Any, size: int) -> list[News]:
+        news, at, all_news = ffi.buffer(data, size), 0, []
         while at < size:
             length, kind, pid, parent, time, start, end, offset, *file = _NEWS.unpack_from(news, at)
             name = os.fsdecode(news[at + _NEWS.size : at + length].partition(b"\0")[0])

@@ -4,6 +4,7 @@ import mmap
 import os
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,25 @@ def test_a_file_is_new_once(stream, maps, tmp_path):
     stream.know(news[6].identity, news[6].generation)
     maps(name, 7, 1)
     assert not [each for each in stream.take() if each.name.startswith(name)]
+
+
+def test_waiting_for_what_is_new(maps, tmp_path):
+    """What is known ends no round, what is new does, and so does who waits no longer."""
+    name, stop = f"{tmp_path}/waited_for_", os.eventfd(0)
+    maps(name, 1, 1)
+    stream = MappingStream()
+    try:
+        stream.watch(identity_of(Path(f"{name}0")))
+        assert stream.wait(stop, 0.001, 7) == []
+        one = maps(name, 1, 1)
+        assert [each.pid for each in stream.wait(stop, 0.001, 1000)] == [one.pid]
+        timer = threading.Timer(0.1, os.eventfd_write, (stop, 1))
+        timer.start()
+        assert stream.wait(stop, 0.01, 1 << 31) is None
+        timer.join()
+    finally:
+        stream.close()
+        os.close(stop)
 
 
 def test_processes_that_start_and_end(stream):

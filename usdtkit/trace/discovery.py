@@ -4,15 +4,15 @@ Input: `mappings.MappingStream`, `kernel.taskmaps.TaskMappings`, and what `later
 `running`, which attaches, and an account of what could not be looked at. Used by `running`.
 
 The kernel arms a file for every process that maps it later, so only files that nobody mapped before need a look. There
-are few: a program that starts brings its libraries, which are known. A thread reads the stream some dozen times a
-second. First it looks at all files that are mapped, and again after the stream has lost something.
+are few: a program that starts brings its libraries, which are known. A thread waits for news of the stream, which is
+read some dozen times a second without Python. First it looks at all files that are mapped, and again after the stream
+has lost something.
 """
 
 from __future__ import annotations
 
 import _thread  # threading takes long to import
 import os
-import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -34,6 +34,7 @@ from usdtkit.trace.later import Found, Later, Wanted
 # Between two looks at the stream: for children, which cannot be attached to before they run; while something happens
 # and in the first seconds; and else.
 CHILDREN_S, BUSY_S, CALM_S, YOUNG_S = 0.005, 0.02, 0.05, 5.0
+CALM_FOR_S = 600.0  # the looks of so long are made without Python, if there is nothing new
 # A flood of new files, or of processes, must not take the machine: so long a look takes, and so much may wait.
 LOOK_S = 0.01
 MOST_WAITING = 4096
@@ -128,24 +129,21 @@ class Discovery:
     def _run(self) -> None:
         try:
             began = time.monotonic()
-            with select.epoll() as poller:
-                poller.register(self._stop, select.EPOLLIN)
-                poller.register(self._stream.fileno(), select.EPOLLIN)
-                if not self._pids:  # whose files were searched just now
-                    self._look_around()
-                pause = CHILDREN_S if self._follows else BUSY_S
-                while not any(descriptor == self._stop for descriptor, _ in poller.poll(pause)):
-                    is_busy = self._tick()
-                    is_young = time.monotonic() - began < YOUNG_S
-                    pause = CHILDREN_S if self._follows else BUSY_S if is_busy or is_young else CALM_S
+            if not self._pids:  # whose files were searched just now
+                self._look_around()
+            pause, rounds = CHILDREN_S if self._follows else BUSY_S, 1
+            while (all_news := self._stream.wait(self._stop, pause, rounds)) is not None:
+                is_busy = self._tick(all_news)
+                young = YOUNG_S - (time.monotonic() - began)
+                pause = CHILDREN_S if self._follows else BUSY_S if is_busy or young > 0 else CALM_S
+                rounds = 1 if is_busy else int((young if young > 0 else CALM_FOR_S) / pause) + 1
         except UsdtkitError as error:
             self._remark(f"what starts from now on is not traced: {error.message}")
         finally:
             self._over.release()
 
-    def _tick(self) -> bool:
-        """Look at what is new; whether there was anything."""
-        all_news = self._stream.take()
+    def _tick(self, all_news: Sequence[News]) -> bool:
+        """Look at what is new; whether there was anything, or more is to be done."""
         for news in all_news:
             if news.kind & NEW_FILE:
                 mapping = Mapping(news.start, news.end, b"r-xp", news.offset, news.identity, news.name)
@@ -164,7 +162,7 @@ class Discovery:
         until = time.monotonic() + LOOK_S
         self._follow(until)
         self._work(until)
-        return bool(all_news or self._waiting)
+        return bool(all_news or self._waiting or self._children or self._look_around_at)
 
     def _wait(self, pid: int, mapping: Mapping, news: News | None) -> None:
         if not self._later.may_have(mapping.name):
