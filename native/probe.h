@@ -58,10 +58,13 @@ static inline int operands_of(const struct type *type) { return type->kind == BY
 
 /* The Probe object */
 
-/* Calls that reached a tracer, and calls that could not be fired. */
+/* Calls that reached a tracer, and calls that could not be fired; and whether the hooks are set that call the probe
+ * (enum hooks), if it is called by hooks. */
 struct counts {
-    uint64_t fired, dropped;
+    uint64_t fired, dropped, hooks;
 };
+
+enum hooks { NO_HOOKS, HOOKS_NOT_SET, HOOKS_SET };
 
 typedef struct {
     PyObject_HEAD

@@ -48,6 +48,16 @@ static PyObject *counters(PyObject *module, PyObject *object) {
     return self ? PyLong_FromVoidPtr(self->counts) : NULL;
 }
 
+static PyObject *tell_hooks(PyObject *module, PyObject *args) {
+    PyObject *object;
+    int are_set;
+    if (!PyArg_ParseTuple(args, "Op:tell_hooks", &object, &are_set)) return NULL;
+    Probe *self = as_probe(module, object);
+    if (!self) return NULL;
+    __atomic_store_n(&self->counts->hooks, are_set ? HOOKS_SET : HOOKS_NOT_SET, __ATOMIC_RELEASE);
+    Py_RETURN_NONE;
+}
+
 static PyObject *on_drop(PyObject *module, PyObject *args) {
     struct state *state = PyModule_GetState(module);
     PyObject *report_drop, *package_path;
@@ -107,6 +117,7 @@ static PyMethodDef methods[] = {
     {"load", load, METH_VARARGS,
      "load(path, probes, pristine, offset, stride, renewed=0): map a library for good and bind probes to its stubs"},
     {"report", report, METH_O, "report(text) -> whether there was room for it in what other processes can read"},
+    {"tell_hooks", tell_hooks, METH_VARARGS, "tell_hooks(probe, are_set): say to other processes whether hooks are set"},
     {"counters", counters, METH_O, "counters(probe) -> the address of two numbers of 64 bits: fired and dropped"},
     {"silence", silence, METH_O, "silence(probe): it is not enabled any more, even if somebody traces it"},
     {"unsilence", unsilence, METH_O, "unsilence(probe): undo silence"},

@@ -23,7 +23,7 @@
 #endif
 
 #define REPORT_NAME "usdtkit-report"
-enum { VERSION = 1, AREA_SIZE = 1 << 16, MOST_AREAS = 16 };
+enum { VERSION = 2, AREA_SIZE = 1 << 16, MOST_AREAS = 16 };
 enum entry_kind { INCOMPLETE, PROBE, ENGAGEMENT };
 
 /* usdtkit.reports reads these structures. */
@@ -35,7 +35,7 @@ struct area {
 
 struct entry {
     uint32_t size, kind;
-    uint64_t site, pristine; /* of a probe; so are the counts */
+    uint64_t site, pristine; /* of a probe; so are the counts and the state of its hooks */
     struct counts counts;
     char text[]; /* parts that end with a NUL */
 };
@@ -58,7 +58,7 @@ static void reset_counts(void) {
     for (struct area *area = __atomic_load_n(&areas, __ATOMIC_ACQUIRE); area; area = area->next) {
         for (size_t at = sizeof *area; has_entry(area, at); at += size_of(entry_at(area, at))) {
             struct counts *counts = &entry_at(area, at)->counts;
-            if (counts->fired || counts->dropped) *counts = (struct counts){0, 0};
+            if (counts->fired || counts->dropped) counts->fired = counts->dropped = 0;
         }
     }
 }

@@ -4,12 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from functools import cache
 
 from jsonschema import Draft202012Validator
 from processes import among_own_mounts, as_user, read_until
 
 from usdtkit.cli.schema import of_name, shared
+from usdtkit.reports import report_of
 
 USDTKIT = [sys.executable, "-m", "usdtkit"]
 # A user without any privilege, except to read the tree under test wherever it is.
@@ -32,6 +34,29 @@ def start_tracing(spawn, *arguments, prefix=(), **popen):
     process = spawn([*prefix, *USDTKIT, *arguments], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **popen)
     read_until(process, "Tracing", stream="stderr", timeout=60)
     return process
+
+
+def until_hooked(pid, timeout=60):
+    """Wait until a process that runs ready-made probes has set the hooks for those that are traced."""
+    deadline = time.monotonic() + timeout
+    while not (told := [probe for probe in report_of(pid).probes if probe.armed]) or any(
+        probe.hooked is False for probe in told
+    ):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.005)
+
+
+def until_fired(pid, spec, count, timeout=60):
+    """Wait until a process has fired a probe so often since it started."""
+    deadline = time.monotonic() + timeout
+    while (fired := fired_by(pid, spec)) < count:
+        assert time.monotonic() < deadline, f"{spec} fired {fired}, not {count}"
+        time.sleep(0.005)
+
+
+def fired_by(pid, spec):
+    """How often a process that uses usdtkit says that it has fired a probe."""
+    return sum(probe.fired for probe in report_of(pid).probes if probe.spec == spec)
 
 
 def stop_tracing(process, signal_number=signal.SIGINT):

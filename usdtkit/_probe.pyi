@@ -193,6 +193,9 @@ def counters(probe: Probe[...]) -> int:
     They stay there as long as the process.
     """
 
+def tell_hooks(probe: Probe[...], are_set: bool, /) -> None:
+    """Say to other processes, of a loaded probe that hooks call, whether these are set."""
+
 def silence(probe: Probe[...]) -> None:
     """Have the probe not enabled, even while somebody traces it."""
 

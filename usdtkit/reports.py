@@ -19,10 +19,11 @@ from usdtkit.records import NamedTuple
 
 # As native/probe_report.c has them.
 NAME = "usdtkit-report"
-MAGIC, VERSION = b"usdtkit\0", 1
+MAGIC, VERSION = b"usdtkit\0", 2
 AREA = struct.Struct("<8sIIQ")
-ENTRY = struct.Struct("<IIQQQQ")
+ENTRY = struct.Struct("<IIQQQQQ")
 PROBE, ENGAGEMENT = 1, 2
+HOOKS = {1: False, 2: True}
 AREA_SIZE, MOST_AREAS = 1 << 16, 16
 
 _WAITS = "not imported yet"  # as usdtkit.instrument.engagement has it
@@ -34,7 +35,8 @@ class ProbeReport(NamedTuple):
     """One loaded probe of a process, and the calls of it that this process has fired, and could not fire, so far.
 
     `path`, `identity` and `offset` say which byte of which mapped file is its site; they are "", None and 0 where the
-    address is in none. `armed` says whether a breakpoint is there now.
+    address is in none. `armed` says whether a breakpoint is there now, and `hooked`, of a probe that is called by hooks
+    of an integration, whether these are set: that is so up to 50 ms after it was armed. It is None of all others.
     """
 
     provider: str
@@ -42,6 +44,7 @@ class ProbeReport(NamedTuple):
     fired: int
     dropped: int
     armed: bool
+    hooked: bool | None
     path: str
     identity: Identity | None
     offset: int
@@ -117,11 +120,11 @@ def _read(memory: int, address: int, size: int) -> bytes:
         return b""
 
 
-_Entry = tuple[int, int, int, int, int, list[str]]
+_Entry = tuple[int, int, int, int, int, int, list[str]]
 
 
 def _entries(area: bytes) -> Iterator[_Entry]:
-    """(kind, site, pristine, fired, dropped, texts) of each complete entry."""
+    """(kind, site, pristine, fired, dropped, hooks, texts) of each complete entry."""
     if len(area) < AREA.size:
         return
     magic, version, *_ = AREA.unpack_from(area)
@@ -136,7 +139,7 @@ def _entries(area: bytes) -> Iterator[_Entry]:
 
 
 def _probe(
-    memory: int, code: list[Mapping], site: int, pristine: int, fired: int, dropped: int, texts: list[str]
+    memory: int, code: list[Mapping], site: int, pristine: int, fired: int, dropped: int, hooks: int, texts: list[str]
 ) -> ProbeReport | None:
     if not all(texts[:2]) or len(texts) < 2:
         return None
@@ -144,9 +147,10 @@ def _probe(
     now = _read(memory, site, 1)
     armed = mapping is not None and len(now) == 1 and now[0] != pristine
     if mapping is None or not mapping.identity.inode:
-        return ProbeReport(texts[0], texts[1], fired, dropped, armed, "", None, 0)
+        return ProbeReport(texts[0], texts[1], fired, dropped, armed, HOOKS.get(hooks), "", None, 0)
     offset = site - mapping.start + mapping.offset
-    return ProbeReport(texts[0], texts[1], fired, dropped, armed, mapping.name, mapping.identity, offset)
+    where = mapping.name, mapping.identity, offset
+    return ProbeReport(texts[0], texts[1], fired, dropped, armed, HOOKS.get(hooks), *where)
 
 
 def _engagements(entries: list[_Entry]) -> list[EngagementReport]:

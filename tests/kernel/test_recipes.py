@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commandline import USDTKIT
+from commandline import USDTKIT, fired_by, until_fired, until_hooked
 from processes import read_until
 
 pytestmark = pytest.mark.machine
@@ -70,22 +70,25 @@ def test_a_recipe(framework, directory, spawn, wait_for_line):
     for block in traces:
         command, expected = block.removeprefix("# ").split("\n", 1)
         shown = sorted(shape_of(expected))
-        for _ in range(4):  # a busy machine is late with hooks, or slow with a request that should not be
-            output = traced(spawn, words_of(command, port, pid), requests.replace("8000", str(port)))
+        for _ in range(4):  # a busy machine may be slow with a request that should not be
+            output = traced(spawn, words_of(command, port, pid), requests.replace("8000", str(port)), pid)
             if (seen := sorted(shape_of(output))) == shown:
                 break
         assert seen == shown, command
 
 
-def traced(spawn, command, requests):
+def traced(spawn, command, requests, pid):
     """What the command prints of these requests."""
     tracer = spawn(command, stderr=subprocess.PIPE)
     read_until(tracer, "Tracing", stream="stderr", timeout=60)
-    time.sleep(0.3)  # until the service has looked who traces it, which it does 20 times a second
+    until_hooked(pid)
+    done = re.search(r"\w+:request__done", shlex.join(command))
+    before = done and fired_by(pid, done[0])
     for each in requests.splitlines():
         curl, *words = shlex.split(each)
         subprocess.run([curl, "-s", "-o", "/dev/null", *words], check=True)
-    time.sleep(0.2)  # a request ends just after its response
+    if done:  # just after the response
+        until_fired(pid, done[0], before + len(requests.splitlines()))
     tracer.send_signal(signal.SIGINT)
     output, messages = tracer.communicate(timeout=60)
     assert tracer.returncode == 0, messages

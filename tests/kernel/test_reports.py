@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
-from commandline import NOBODY, assert_described, assert_explained, usdtkit
+from commandline import NOBODY, assert_described, assert_explained, until_hooked, usdtkit
 from processes import among_own_mounts
 
 from usdtkit import trace
@@ -137,6 +138,27 @@ def test_what_people_see(service, wait_for_line):
     assert lines[-2].endswith(" with gc") and lines[-1] == "    wrapped  gc: callbacks"
 
 
+def test_hooks_are_told_when_they_are_set(service):
+    process = service()
+
+    def hooked():
+        return {told.spec: told.hooked for told in report_of(process.pid).probes}
+
+    assert hooked() == {"reporting:request": None, "reporting:other": None, "gc:collection": False}
+    with trace.Session(pid=process.pid) as session:
+        session.usdt("gc:collection").count()
+        session.usdt("reporting:request").count()
+        session.start()
+        until_hooked(process.pid)
+        assert hooked() == {"reporting:request": None, "reporting:other": None, "gc:collection": True}
+        (line,) = usdtkit("doctor", "gc", "-p", process.pid).stdout.splitlines()[3:]
+        assert "hooks" not in line
+    deadline = time.monotonic() + 20
+    while hooked()["gc:collection"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_another_tracer(service, spawn, wait_for_line):
     process = service()
     path = next(told.path for told in report_of(process.pid).probes if told.provider == "reporting")
@@ -193,7 +215,9 @@ def test_the_probes_of_the_language(run_python, wait_for_line):
         counts = session.usdt("python:thread__start").count()
         session.start()
         wait_for_line(process, "done")
-        fired = {told.name: told.fired for told in report_of(process.pid).probes}
+        told = {told.name: told for told in report_of(process.pid).probes}
+        assert (told["thread__start"].hooked, told["thread__stop"].hooked) == (True, False)
+        fired = {name: each.fired for name, each in told.items()}
         assert counts.read() == {(): fired["thread__start"]} == {(): 97}
         assert fired["thread__stop"] == 0
 
@@ -203,9 +227,9 @@ def test_a_process_that_lies(run_python, wait_for_line):
     source = (
         "import mmap, os, struct, sys\n"
         "texts = b'\\x1b[31mevil\\0pro\\nbe\\0' + b'x' * 40\n"
-        "area = struct.pack('<8sIIQ', b'usdtkit\\0', 1, 1 << 16, 0)\n"
-        "area += struct.pack('<IIQQQQ', 40 + 56, 1, 1 << 63, 144, 2**64 - 1, 5) + texts.ljust(56, b'\\0')[:56]\n"
-        "area += struct.pack('<IIQQQQ', 64, 2, 0, 0, 0, 0) + b'e\\x07vil\\0lib\\0why\\0\\0\\xff'.ljust(24, b'\\0')\n"
+        "area = struct.pack('<8sIIQ', b'usdtkit\\0', 2, 1 << 16, 0)\n"
+        "area += struct.pack('<IIQQQQQ', 48 + 56, 1, 1 << 63, 144, 2**64 - 1, 5, 9) + texts.ljust(56, b'\\0')[:56]\n"
+        "area += struct.pack('<IIQQQQQ', 72, 2, *[0] * 5) + b'e\\x07vil\\0lib\\0why\\0\\0\\xff'.ljust(24, b'\\0')\n"
         "area += struct.pack('<II', 2**32 - 8, 1)\n"
         "maps = []\n"
         "for content in [area, b'', os.urandom(1 << 16), area[:30], b'\\xff' * 4096] * 9:\n"

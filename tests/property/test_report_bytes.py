@@ -8,9 +8,9 @@ from usdtkit import reports
 numbers = st.integers(0, 2**64 - 1)
 entry = st.builds(
     lambda size, kind, values, text: reports.ENTRY.pack(size, kind, *values) + text,
-    st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([40, 48, 64, 96])),
+    st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([48, 56, 72, 104])),
     st.integers(0, 3),
-    st.tuples(numbers, numbers, numbers, numbers),
+    st.tuples(*[numbers] * 5),
     st.binary(max_size=56),
 )
 areas = st.builds(
@@ -24,6 +24,6 @@ areas = st.builds(
 def test_any_bytes(area):
     entries = list(reports._entries(area))
     assert sum(reports.ENTRY.size for _ in entries) <= len(area)
-    assert all(len(numbers) == 4 and texts for _, *numbers, texts in entries)
+    assert all(len(numbers) == 5 and texts for _, *numbers, texts in entries)
     for engagement in reports._engagements(entries):
         assert all(engagement.wrapped)

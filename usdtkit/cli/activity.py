@@ -25,6 +25,7 @@ ACTIVITY = (
     Column("tracers", type="list", nullable=True, meaning="who has attached; null if that may not be seen"),
     Column("fired", type="count", nullable=True, meaning="calls fired; null if the process does not count"),
     Column("dropped", type="count", nullable=True, meaning="calls not fired, because their values did not fit"),
+    Column("hooked", type="boolean", nullable=True, meaning="whether hooks are set that call it; null if none do"),
 )
 
 
@@ -32,7 +33,7 @@ class Activity(NamedTuple):
     """What is known of one probe in one process.
 
     `fired` and `dropped` are None if the process does not count: only programs that use usdtkit do. `armed` is None
-    where that cannot be seen, and `tracers` where who traces cannot be seen.
+    where that cannot be seen, and `tracers` where who traces cannot be seen. `hooked` is as `ProbeReport` has it.
     """
 
     pid: int
@@ -40,11 +41,14 @@ class Activity(NamedTuple):
     tracers: tuple[Tracer, ...] | None
     fired: int | None
     dropped: int | None
+    hooked: bool | None = None
 
     @property
     def line(self) -> str:
         """`traced by python3 (77) by BPF link 5; fired 997, not fired 3`."""
         parts = [self._who()]
+        if self.armed and self.hooked is False:
+            parts.append("hooks not set yet")
         if self.fired is not None:
             parts.append(f"fired {self.fired:,}" + (f", not fired {self.dropped:,}" if self.dropped else ""))
         return "; ".join(filter(None, parts))
@@ -102,7 +106,9 @@ class Activities:
         if not own:
             return Activity(pid, bool(who) or None, who, None, None)
         armed = any(told.armed for told in own)
-        return Activity(pid, armed, who, sum(told.fired for told in own), sum(told.dropped for told in own))
+        hooks = [told.hooked for told in own if told.hooked is not None]
+        counts = sum(told.fired for told in own), sum(told.dropped for told in own)
+        return Activity(pid, armed, who, *counts, all(hooks) if hooks else None)
 
     def _who(self, probe: Probe, pid: int) -> tuple[Tracer, ...] | None:
         if self.tracers is None:

@@ -119,6 +119,7 @@ def install(*, only: Iterable[str] = (), skip: Iterable[str] = (), objects: bool
     except (OSError, ValueError) as error:
         raise UsdtkitError(f"the Python probes cannot be installed: {error}") from error
     engaged(PROVIDER, "sys", ["monitoring"] if sys.version_info >= (3, 12) else ["setprofile", "settrace"])
+    watcher.tell({probe.name: probe for probe in probes}, set())
     for switch in _all_switches(implemented.keys()):
         watcher.add(switch)
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, Protocol
 
 from usdtkit.errors import UnsupportedError, UsdtkitError
 from usdtkit.probes import image, registry
+from usdtkit.probes.compiled import tell_hooks
 from usdtkit.probes.drops import describe, warn
 from usdtkit.probes.namesakes import has_given_way
 from usdtkit.probes.provider import Probe, is_recorded
@@ -27,7 +28,7 @@ except ImportError as error:
     ) from error
 
 
-__all__ = ["Settable", "Switch", "add", "native", "replaced", "traced", "watch"]
+__all__ = ["Settable", "Switch", "add", "native", "replaced", "tell", "traced", "watch"]
 
 
 class Settable(Protocol):
@@ -56,6 +57,7 @@ class Switch:
 LANGUAGE = "python"  # the provider of the probes in native.PROBES, which are named without it
 _names: list[str] = list(native.PROBES)
 _switches: list[Settable] = []
+_called: dict[str, Probe[...]] = {}  # by hooks, by the names that `_named` gives
 # The probes that can be recorded, and whether they are now.
 _recordable: set[str] = set()
 _recording = False
@@ -98,8 +100,18 @@ def watch(turn: Callable[[bool], object], *probes: Probe[...]) -> None:
             raise UsdtkitError(f"{name} cannot be watched: {error}") from error
         _names.append(name)
     switch = Switch(names.keys(), turn)
-    switch.set({name for name, probe in names.items() if probe.enabled and not has_given_way(probe.provider)})
+    enabled = {name for name, probe in names.items() if probe.enabled and not has_given_way(probe.provider)}
+    switch.set(enabled)
+    tell(names, enabled)
     add(switch)
+
+
+def tell(probes: Mapping[str, Probe[...]], hooked: Set[str]) -> None:
+    """Say in the report of this process that hooks are set for those of these probes that are in `hooked`, and keep it
+    up to date from now on. Their names are as in `traced`."""
+    _called.update(probes)
+    for name, probe in probes.items():
+        tell_hooks(probe, name in hooked)
 
 
 def traced(among: Iterable[str]) -> frozenset[str]:
@@ -157,6 +169,7 @@ def _switch(traced_bits: int) -> None:
                 switch.set(names)
             except Exception as error:  # noqa: BLE001 a failure with one library must not affect the others
                 warn(f"some of {', '.join(sorted(names))} cannot be switched: {describe(error)}")
+        tell(_called, names)
 
 
 def _recorded() -> frozenset[str]:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from usdtkit._probe import Traced as Traced
     from usdtkit._probe import counters as counters
     from usdtkit._probe import report as report
+    from usdtkit._probe import tell_hooks as tell_hooks
 else:
     Declarer, Probe = native.Declarer, native.Probe
-    counters, report = native.counters, native.report
+    counters, report, tell_hooks = native.counters, native.report, native.tell_hooks
     LiveSpan, Span, SpanByName, Traced, UNTRACED = (
         native.LiveSpan,
         native.Span,
@@ -34,4 +35,16 @@ else:
         native.UNTRACED,
     )
 
-__all__ = ["UNTRACED", "Declarer", "LiveSpan", "Probe", "Span", "SpanByName", "Traced", "counters", "native", "report"]
+__all__ = [
+    "UNTRACED",
+    "Declarer",
+    "LiveSpan",
+    "Probe",
+    "Span",
+    "SpanByName",
+    "Traced",
+    "counters",
+    "native",
+    "report",
+    "tell_hooks",
+]
