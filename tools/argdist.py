@@ -23,11 +23,12 @@ from usdtkit.cli.values import positive, seconds, steps
 from usdtkit.errors import UsageError
 from usdtkit.language.hooks import Setup, distribute
 from usdtkit.output.text import printable, show_argument
-from usdtkit.results import BUCKETS, PERCENTILES, Column, Histogram, Summaries, Table
+from usdtkit.results import BUCKETS, Column, Histogram, Summaries, Table
 from usdtkit.results.blocks import Block
 from usdtkit.trace import Session
 
 TOPIC = "any function or probe"
+SCHEMA_VERSION = 2
 SPELLING = Spelling(
     command=("--command",),
     chosen=True,
@@ -48,7 +49,6 @@ COLUMNS = (
     Column("key", "EVENT", "object", 0, "with -C: the values by their expressions", show=event, optional=True),
     Column("spec", meaning="the label, or the specification if it has none"),
     *(column for column in BUCKETS if column.name != "count"),
-    *PERCENTILES,
 )
 
 
@@ -111,7 +111,7 @@ def trace(session: Session, options: Options) -> Summaries:
         for spec, histogram in distributed:
             if histogram:
                 values = spec.distribution(cumulative=options.cumulative)
-                yield Histogram(values, spec.names[0], {"spec": spec.title}, percentiles=True)
+                yield Histogram(values, spec.names[0], {"spec": spec.title})
                 continue
             counts = spec.counts(cumulative=options.cumulative)[-(options.top or 0) :]
             yield Table(

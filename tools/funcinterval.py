@@ -15,13 +15,14 @@ from usdtkit.cli.arguments import IntervalOptions, Spelling, UnitOptions
 from usdtkit.cli.options import option
 from usdtkit.language.parser import parse_trace
 from usdtkit.language.select import resolve_single
-from usdtkit.results import BUCKETS, PERCENTILES, Histogram, Summaries
+from usdtkit.results import BUCKETS, Histogram, Summaries
 from usdtkit.trace import Session
 
 TOPIC = "any function or probe"
+SCHEMA_VERSION = 2
 VARIANTS = ("c:malloc",)
 SPELLING = Spelling(chosen=True, shows_program=True, filters={})
-COLUMNS = (*BUCKETS, *PERCENTILES)
+COLUMNS = BUCKETS
 
 
 class Options(UnitOptions, IntervalOptions):
@@ -40,6 +41,6 @@ def trace(session: Session, options: Options) -> Summaries:
 
     def summarise() -> Iterator[Histogram]:
         for distribution in intervals.delta().values():
-            yield Histogram(distribution, options.unit_name.replace("latency", "interval"), percentiles=True)
+            yield Histogram(distribution, options.unit_name.replace("latency", "interval"))
 
     return Summaries(session, COLUMNS, summarise)

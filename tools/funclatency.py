@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from usdtkit.cli.arguments import IntervalOptions, Spelling, UnitOptions
 from usdtkit.cli.options import option
 from usdtkit.language.select import calls
-from usdtkit.results import BUCKETS, PERCENTILES, Column, Histogram, Summaries
+from usdtkit.results import BUCKETS, Column, Histogram, Summaries
 from usdtkit.trace import Session
 
 TOPIC = "any function or probe"
+SCHEMA_VERSION = 2
 VARIANTS = ("c:malloc", "c:malloc -F")
 SPELLING = Spelling(
     chosen=True,
@@ -30,8 +31,7 @@ LABELS = (
     Column("function", optional=True, meaning="the function, with -F"),
     Column("pid", type="integer", optional=True, meaning="the process, with -F"),
 )
-HISTOGRAM = (*BUCKETS, *PERCENTILES)
-COLUMNS = (*LABELS, *HISTOGRAM)
+COLUMNS = (*LABELS, *BUCKETS)
 
 
 class Options(UnitOptions, IntervalOptions):
@@ -51,6 +51,6 @@ def trace(session: Session, options: Options) -> Summaries:
     def summarise() -> Iterator[Histogram]:
         for key, distribution in sorted(latencies.delta().items()):
             labels = dict(zip(("function", "pid"), key, strict=False))
-            yield Histogram(distribution, options.unit_name, labels, percentiles=True)
+            yield Histogram(distribution, options.unit_name, labels)
 
-    return Summaries(session, COLUMNS if options.function else HISTOGRAM, summarise)
+    return Summaries(session, COLUMNS if options.function else BUCKETS, summarise)

@@ -19,6 +19,7 @@ from usdtkit.results import LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows, Sum
 from usdtkit.trace import Session, latency, ms
 
 TOPIC = "databases"
+SCHEMA_VERSION = 2
 VARIANTS = ("", "--lwlocks")
 
 LOCK = Column("lock", "LOCK", width=13, meaning="the type of the lock; with --lwlocks the name of its tranche")
@@ -31,7 +32,7 @@ WAITS = (
 LWLOCK_WAITS = (
     Column("count", "COUNT", "count", 8, "how many waits there were"),
     Column("total_ns", "TOTAL(ms)", "duration", 11, "the time of all of them", unit="ms"),
-    Column("p99_ns", "P99(ms)", "duration", 9, "an upper bound of 99 % of the waits", unit="ms"),
+    Column("p99_ns", "P99(ms)", "duration", 9, "99 % of the waits were not longer", unit="ms"),
     *(replace(MODE, width=10), replace(LOCK, width=0)),
 )
 COLUMNS = tuple(

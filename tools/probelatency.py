@@ -21,7 +21,6 @@ from usdtkit.results import (
     BUCKETS,
     COMM,
     LATENCY_MS,
-    PERCENTILES,
     PID,
     TID,
     TIME,
@@ -34,10 +33,11 @@ from usdtkit.results import (
 from usdtkit.trace import Session, comm, ms
 
 TOPIC = "any function or probe"
+SCHEMA_VERSION = 2
 SPELLING = Spelling(chosen=True, filters={})
 END = Column("probe", "END", "string", 32, "the probe or function that ended it")
 ROWS = (TIME, PID, COMM, LATENCY_MS, END, replace(TID, heading=""))
-COLUMNS = (TIME, *(replace(column, optional=True) for column in ROWS[1:]), *BUCKETS, *PERCENTILES)
+COLUMNS = (TIME, *(replace(column, optional=True) for column in ROWS[1:]), *BUCKETS)
 
 
 class Options(UnitOptions, IntervalOptions):
@@ -63,6 +63,6 @@ def trace(session: Session, options: Options) -> Results:
 
     def summarise() -> Iterator[Histogram]:
         for distribution in latencies.delta().values():
-            yield Histogram(distribution, options.unit_name, percentiles=True)
+            yield Histogram(distribution, options.unit_name)
 
-    return Summaries(session, (*BUCKETS, *PERCENTILES), summarise)
+    return Summaries(session, BUCKETS, summarise)

@@ -22,10 +22,11 @@ from usdtkit.cli.values import positive
 from usdtkit.errors import UsageError
 from usdtkit.providers import runtimes
 from usdtkit.records import replace
-from usdtkit.results import BUCKETS, PERCENTILES, Column, Histogram, Summaries, Table
+from usdtkit.results import BUCKETS, Column, Histogram, Summaries, Table
 from usdtkit.trace import Session
 
 TOPIC = "languages"
+SCHEMA_VERSION = 2
 LANGUAGES = ("c", "java", "perl", "php", "python", "ruby", "tcl")
 # There are no calls of C to see: `trace` refuses it with a hint.
 VARIANTS = tuple(f"-l {language} -p 1{more}" for language in LANGUAGES[1:] for more in ("", " -L"))
@@ -37,7 +38,7 @@ TIME_TOTAL = Column(
     unit="us",
     optional=True,
 )
-COLUMNS = (METHOD, CALLS, TIME_TOTAL, *BUCKETS, *PERCENTILES)
+COLUMNS = (METHOD, CALLS, TIME_TOTAL, *BUCKETS)
 
 
 class Options(runtimeoptions.MethodOptions):
@@ -97,6 +98,6 @@ def latencies(runtime: runtimes.Runtime, options: Options) -> Summaries:
 
     def summarise() -> Iterator[Histogram]:
         for key, distribution in histograms.delta().items():
-            yield Histogram(distribution, labels={"method": runtimes.full_name(key)}, percentiles=True)
+            yield Histogram(distribution, labels={"method": runtimes.full_name(key)})
 
-    return Summaries(runtime.session, [METHOD, *BUCKETS, *PERCENTILES], summarise)
+    return Summaries(runtime.session, [METHOD, *BUCKETS], summarise)

@@ -1,5 +1,7 @@
 """What the kernel counts and sums is what Python counts and sums over the same values."""
 
+import math
+import random
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -104,7 +106,7 @@ def test_a_histogram(numbers, keyed):
         for at, value in enumerate(VALUES):
             key = ("even" if at % 2 == 0 else "odd",) if keyed else ()
             numbers(value, 0, *key or ("",), b"")
-            buckets[key][value.bit_length()] += 1
+            buckets[key][histogram.scale.bucket(value)] += 1
             sums[key] += value
         read = histogram.read()
     assert {key: distribution.buckets for key, distribution in read.items()} == buckets
@@ -125,7 +127,7 @@ def test_a_histogram_of_numbers_below_zero(numbers, keyed):
             numbers(0, value, "", b"")
         [distribution] = histogram.read().values()
     assert distribution.sum == sum(values)
-    assert distribution.buckets == {64: 3, 0: 1, 2: 1, 3: 1}
+    assert distribution.buckets == {0: 3, 1: 1, 4: 1, 8: 1}
 
 
 def test_a_histogram_of_latency(compile_c, ready):
@@ -138,8 +140,24 @@ def test_a_histogram_of_latency(compile_c, ready):
         process.stdin.close()
         latencies = [event.latency_ns for event in session]
         distribution = histogram.read()[()]
-    assert distribution.buckets == Counter(latency.bit_length() for latency in latencies)
+    assert distribution.buckets == Counter(map(histogram.scale.bucket, latencies))
     assert distribution.sum == sum(latencies)
+
+
+def test_percentiles_are_those_of_the_same_values_as_events(numbers):
+    values = [round(random.Random(seed).lognormvariate(11, 1.5)) for seed in range(997)]
+    with trace.Session() as session:
+        source = source_of(session, numbers).emit("n")
+        histogram = source.hist("n", "text")
+        session.start()
+        for value in values:
+            numbers(value, 0, "x", b"")
+        [distribution] = histogram.read().values()
+        received = sorted(event.n for event in session.drain())
+    assert received == sorted(values)
+    for percent in (1, 50, 90, 99, 100):
+        exact = received[math.ceil(percent * 997 / 100) - 1]
+        assert abs(distribution.percentile(percent) - exact) <= exact / 32
 
 
 def test_nothing_happened(numbers):
@@ -176,15 +194,16 @@ def test_what_a_full_table_does_not_take_is_counted(declare):
 
 def test_a_hit_that_a_full_histogram_does_not_take_is_counted_once(declare):
     probe = declare("own:full2", n="u64")
-    with trace.Session() as session:
+    with trace.Session(capacity=997) as session:
         histogram = source_of(session, probe).hist("n", "n")
         session.start()
-        for n in range(AGGREGATION_ENTRIES):
+        for n in range(997):
             probe(n)
         read = histogram.read()
         summary = session.summary()
     counted = sum(distribution.count for distribution in read.values())
-    assert counted + summary.full == AGGREGATION_ENTRIES
+    assert counted + summary.full == 997
+    assert summary.full > 400  # a key has an entry for its bucket and one for its sum
     assert all(distribution.sum in (0, key) for (key,), distribution in read.items())
 
 

@@ -71,11 +71,11 @@ def test_a_histogram(counted):
     spec = f"p:{{}}:work{WORK}:long:req->tv_nsec / 1000#microseconds"
     (row,) = json_lines(counted("-H", spec, "--json"))[1]
     assert (row["spec"], row["count"], row["sum"]) == ("microseconds", 997, sum(range(997)))
-    assert (row["p50"], row["p99"]) == (512, 1024)
+    assert (row["p50"], row["p90"], row["p99"]) == (504, 912, 976)  # 498, 897 and 987, within 1/32
     assert sum(bucket["count"] for bucket in row["buckets"] if bucket["low"] >= 512) == 997 - 512
     table = counted("-H", spec)
     assert "512 .. 1024     : 485" in table
-    assert "count 997, average 498, total 496506, p50 < 512, p90 < 1024, p99 < 1024\n" in table
+    assert "count 997, average 498, total 496506, p50 504, p90 912, p99 976\n" in table
 
 
 def test_a_histogram_of_equal_steps(counted):
@@ -91,7 +91,7 @@ def test_intervals_are_new_or_cumulative(compile_c, stepper, spawn):
             spawn, "argdist", "-C", spec, "-i", "1.5", "-n", "2", "-p", program.pid, "--json", *options
         )
         program.fire(7)
-        assert json.loads(tracer.stdout.readline())["schema"] == "usdtkit.argdist/1"
+        assert json.loads(tracer.stdout.readline())["schema"] == "usdtkit.argdist/2"
         first = json.loads(tracer.stdout.readline())
         program.fire(13)
         second = json.loads(tracer.stdout.readline())

@@ -88,7 +88,7 @@ def test_programs_that_are_known_by_heart_are_those_that_are_loaded(working, lan
 def test_calls(traced, language):
     argv, prefix = ORDERS[language]
     header, rows, summary = json_lines(traced(argv, "ucalls", "--json", "-C", prefix[:-1]))
-    assert header["schema"] == "usdtkit.ucalls/1"
+    assert header["schema"] == "usdtkit.ucalls/2"
     found = methods(rows)
     assert (found[f"{prefix}branch"], found[f"{prefix}leaf"]) == (997, 997)
     assert all(method.startswith(prefix[:-1]) for method in found)

@@ -38,7 +38,7 @@ def say(client, text):
 
 def waits(output):
     header, events, summary = json_lines(output)
-    assert header["schema"] == "usdtkit.pglockwaits/1"
+    assert header["schema"] == "usdtkit.pglockwaits/2"
     assert (summary["lost"], summary["overflow"], summary["abandoned"]) == (0, 0, 0)
     return events
 

@@ -85,7 +85,7 @@ def test_differences_add_up_under_load(hit):
         total = values.read()[()]
     assert counted == total.count == 2 * times
     assert summed == total.sum == times * (times - 1)
-    assert total.percentile(50) == 2**14
+    assert abs(total.percentile(50) - times // 2) <= times / 2 / 32
 
 
 def test_the_most_frequent_keys(hit):

@@ -6,7 +6,7 @@ import pytest
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import program
-from usdtkit.bpf.actions import Block, Count, Emit, Hist, Log2
+from usdtkit.bpf.actions import Block, Count, Emit, Hist, Logarithmic
 from usdtkit.bpf.cookie import MAX_LISTS, MAX_PROBES, function_cookie, usdt_cookie
 from usdtkit.bpf.operands import pack_operand, pack_operands
 from usdtkit.bpf.program import Hook
@@ -134,7 +134,7 @@ def test_records_and_keys_have_a_limit():
     with pytest.raises(UsageError, match="keys of"):
         text_of(Block(None, Count(0, {"text": ex.cstr(1, 255)})))
     with pytest.raises(UsageError, match="keys of"):
-        text_of(Block(None, Hist(0, ex.arg(1), {"text": ex.cstr(1, 245)}, Log2())))
+        text_of(Block(None, Hist(0, ex.arg(1), {"text": ex.cstr(1, 245)}, Logarithmic())))
 
 
 def test_cookies_hold_a_probe_and_its_list_of_operands():

@@ -19,7 +19,7 @@ from usdtkit.output.formats.table import clock
 from usdtkit.output.sink import format_names, open_sink
 from usdtkit.output.text import printable
 from usdtkit.records import replace
-from usdtkit.results import BUCKETS, LATENCY_MS, PERCENTILES, PID, TIME, Column, Histogram, Schema, StackSum, Table
+from usdtkit.results import BUCKETS, LATENCY_MS, PID, TIME, Column, Histogram, Schema, StackSum, Table
 from usdtkit.results.account import Account, account
 from usdtkit.results.schemas import of_rows
 from usdtkit.trace import Session, Summary, Unseen
@@ -112,14 +112,15 @@ def test_a_negative_number_stays_a_number_in_csv():
 
 
 def test_csv_of_rows_of_several_shapes():
-    columns = (Column("spec"), Column("key", optional=True), *BUCKETS, *PERCENTILES)
+    columns = (Column("spec"), Column("key", optional=True), *BUCKETS)
     blocks = [Table([{"spec": "a", "key": "x", "count": 2}]), Histogram(LATENCIES, "size", {"spec": "b"})]
     first, *others = csv.DictReader(io.StringIO(written("csv", blocks=blocks, columns=columns)))
     assert list(first) == ["time", "time_ns", "spec", "key", "count", "value", "low", "high"]
     assert (first["key"], first["count"], first["low"]) == ("x", "2", "")
     assert [(row["spec"], row["key"], row["value"], row["low"], row["count"]) for row in others] == [
         ("b", "", "size", "0", "1"),
-        ("b", "", "size", "512", "3"),
+        ("b", "", "size", "576", "2"),
+        ("b", "", "size", "768", "1"),
     ]
 
 
@@ -135,14 +136,17 @@ def test_what_only_a_table_shows():
     assert written("csv", row, columns=columns) == "pid\n42\n"
 
 
-LATENCIES = Distribution({0: 1, 10: 3}, sum=2000)
+LATENCIES = Distribution()
+for nanoseconds in (0, 600, 606, 794):
+    LATENCIES.add(nanoseconds)
 
 
 def test_a_histogram_in_the_table():
     table = written("table", blocks=[Histogram(LATENCIES, labels={"order": "a\x1b", "status": 201})], columns=())
     assert table.startswith("\norder=a\\x1b status=201\n")
     assert "latency : count" in table
-    assert "512 ns .. 1.02 us" in table
+    assert "512 ns .. 1.02 us  : 3 " in table
+    assert table.endswith("\ncount 4, average 500 ns, total 2 us, p50 592 ns, p90 784 ns, p99 784 ns\n")
 
 
 def test_a_histogram_of_something_else_than_a_duration():
@@ -159,7 +163,12 @@ def test_a_histogram_as_json():
         "value": "latency_ns",
         "count": 4,
         "sum": 2000,
-        "buckets": [{"low": 0, "high": 1, "count": 1}, {"low": 512, "high": 1024, "count": 3}],
+        **{"p50": 592, "p90": 784, "p99": 784},
+        "buckets": [
+            {"low": 0, "high": 1, "count": 1},
+            {"low": 576, "high": 608, "count": 2},
+            {"low": 768, "high": 800, "count": 1},
+        ],
     }
 
 
@@ -167,7 +176,8 @@ def test_a_histogram_as_csv():
     text = written("csv", blocks=[Histogram(LATENCIES, labels={"order": "a"})])
     assert [(row["order"], row["low"], row["high"], row["count"]) for row in csv.DictReader(io.StringIO(text))] == [
         ("a", "0", "1", "1"),
-        ("a", "512", "1024", "3"),
+        ("a", "576", "608", "2"),
+        ("a", "768", "800", "1"),
     ]
 
 
@@ -475,10 +485,14 @@ def test_histograms_in_markdown():
         "|      0 ns .. 1 ns |     1 |",
         "| 512 ns .. 1.02 us |     3 |",
         "",
+        "count 4, average 500 ns, total 2 us, p50 592 ns, p90 784 ns, p99 784 ns",
+        "",
         "|        size | count |",
         "| ----------: | ----: |",
         "|      0 .. 1 |     1 |",
         "| 512 .. 1024 |     3 |",
+        "",
+        "count 4, average 500, total 2000, p50 592, p90 784, p99 784",
         "",
         "received 0, lost 0",
     ]

@@ -16,26 +16,42 @@ from usdtkit.records import dataclass
 MAX_BUCKETS = 1000
 
 
-@dataclass(eq=False, repr=False)
-class Log2:
-    """Buckets of powers of two: bucket b holds the values with a bit_length() of b, the last one negative values."""
+@dataclass(frozen=True)
+class Logarithmic:
+    """Buckets that grow with their values: 2**`bits` of equal width for each power of two, as HdrHistogram has them.
+
+    Values below 2**(bits + 1) have a bucket each, and no other bucket is wider than its values divided by 2**bits.
+    Bucket 0 holds all values below 0.
+    """
+
+    bits: int = 4
 
     @property
     def buckets(self) -> int:
         """The number of buckets. The slot behind the last one holds the sum of the values."""
-        return 65
+        return ((65 - self.bits) << self.bits) + 1
 
     def bounds(self, bucket: int) -> tuple[int | None, int | None]:
         """The minimum of a bucket, and that of the next one; None where there is no bound."""
-        return (0 if bucket == 0 else 1 << bucket - 1), 1 << bucket
+        if bucket == 0:
+            return None, 0
+        parts, at = 1 << self.bits, bucket - 1
+        shift = max(at // parts - 1, 0)
+        low = (at - shift * parts) << shift
+        return low, low + (1 << shift)
 
-    def render(self, value: str, parameter: Callable[[int], str]) -> str:
+    def render(self, value: str, signed: bool, parameter: Callable[[int], str]) -> str:
         """The C that finds the bucket of a value."""
-        return f"bits({value})"
+        bucket = f"logarithmic({value}, {self.bits})"
+        return f"(s64){value} < 0 ? 0 : {bucket}" if signed else bucket
 
     def bucket(self, value: int) -> int:
         """The bucket of one value, as the program in the kernel finds it."""
-        return value.bit_length() if value >= 0 else 64
+        shift = max(value.bit_length() - self.bits - 1, 0)
+        return 0 if value < 0 else (shift << self.bits) + (value >> shift) + 1
+
+
+POWERS_OF_TWO = Logarithmic(0)
 
 
 @dataclass(eq=False, repr=False)
@@ -65,7 +81,7 @@ class Linear:
         start = self.low + (bucket - 1) * self.step
         return start, (None if bucket == self.buckets - 1 else start + self.step)
 
-    def render(self, value: str, parameter: Callable[[int], str]) -> str:
+    def render(self, value: str, signed: bool, parameter: Callable[[int], str]) -> str:
         """The C that finds the bucket of a value."""
         return f"linear({value}, {parameter(self.low)}, {parameter(self.step)}, {self.buckets - 2})"
 
@@ -74,7 +90,7 @@ class Linear:
         return max(0, min((value - self.low) // self.step + 1, self.buckets - 1))
 
 
-Scale = Log2 | Linear
+Scale = Logarithmic | Linear
 
 
 @dataclass(eq=False, repr=False)

@@ -141,6 +141,14 @@ static __always_inline u32 bits(u64 value) {
   return n + (u32)value;
 }
 
+/* Buckets as `actions.Logarithmic` describes them, of which the first is for values below 0. */
+static __always_inline u32 logarithmic(u64 value, u32 precision) {
+  u32 top = bits(value);
+  if (top <= precision) return (u32)value + 1;
+  u32 shift = top - precision - 1;
+  return (shift << precision) + (u32)(value >> shift) + 1;
+}
+
 static __always_inline u32 linear(s64 value, s64 low, u64 step, u32 steps) {
   if (value < low) return 0;
   u64 at = (u64)(value - low) / step;

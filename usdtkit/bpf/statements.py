@@ -28,6 +28,8 @@ SIZES = len(TEXT_CAPACITIES) + 1
 SCRATCH = f"struct scratch {{ char data[{ex.MAX_STRING + 8}]; }};\nBPF_PERCPU_ARRAY(scratches, struct scratch, 1);"
 MAX_KEY = 256
 AGGREGATION_ENTRIES = 10_240
+# Of histograms by key, which have an entry for each bucket of each key that has values.
+HISTOGRAM_ENTRIES = 65_536
 
 # The mark behind a user's text, from which on the compiler counts the program's lines again; `program` fills in which.
 BACK = '#line 0 "/virtual/main.c"'
@@ -199,24 +201,31 @@ class ActionRenderer:
         layout, lines = self._key(f"{name}_key", keys, (), renderer)
         self.tables[action.number] = TableLayout(layout, signed)
         self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
-        return ["{", f"u64 amount = {amount};", *lines, *_add_to_key(name, "amount", count("full")), "}"]
+        add = f"if (!sum) {{ {count('full')} }} else __sync_fetch_and_add(sum, amount);"
+        return ["{", f"u64 amount = {amount}, none = 0;", *lines, *_find(name, "sum"), add, "}"]
 
     def _hist(self, action: Hist, renderer: Renderer, count: Counter) -> list[str]:
         name, scale = table_name(action.number), action.scale
         measured, signed = renderer.integer(action.value)
         opening = ["{", f"u64 value = {measured};"]
-        bucket, sum_slot = scale.render("value", renderer.access.parameter), scale.buckets
+        bucket, sum_slot = scale.render("value", signed, renderer.access.parameter), scale.buckets
         if not action.keys:
             self.tables[action.number] = TableLayout(Layout([]), signed)
             self.declarations.append(f"BPF_PERCPU_ARRAY({name}, u64, {sum_slot + 1});")
             return [*opening, *_add_to_slot(name, bucket, "1"), *_add_to_slot(name, str(sum_slot), "value"), "}"]
         layout, lines = self._key(f"{name}_key", action.keys, [Field("bucket", "u64")], renderer)
         self.tables[action.number] = TableLayout(layout, signed)
-        self.declarations.append(f"BPF_HASH({name}, struct {name}_key, u64, {AGGREGATION_ENTRIES});")
-        slot, full = f"key.f{len(action.keys)}", count("full")
-        # A value for whose bucket there is no room is left out of the sum too, so that the average stays right.
-        add_to_sum = [f"{slot} = {sum_slot};", *_add_to_key(name, "value", full)]
-        return [*opening, *lines, f"{slot} = {bucket};", *_add_to_key(name, "1", full, add_to_sum), "}"]
+        kind = f'"hash", struct {name}_key, u64, {name}, {HISTOGRAM_ENTRIES}'
+        self.declarations.append(f"BPF_F_TABLE({kind}, BPF_F_NO_PREALLOC);")
+        slot = f"key.f{len(action.keys)}"
+        # A value is counted only where there is room for its bucket and for the sum, so that the average stays right.
+        return [
+            *(*opening, *lines, "u64 none = 0;"),
+            *(f"{slot} = {bucket};", *_find(name, "found")),
+            *(f"{slot} = {sum_slot};", *_find(name, "sum")),
+            f"if (!found || !sum) {{ {count('full')} }} else {{",
+            *("__sync_fetch_and_add(found, 1);", "__sync_fetch_and_add(sum, value);", "} }"),
+        ]
 
     def _stats(self, action: Stats, renderer: Renderer, count: Counter) -> list[str]:
         name = table_name(action.number)
@@ -263,11 +272,8 @@ def _add_to_slot(table: str, slot: str, amount: str) -> list[str]:
     ]
 
 
-def _add_to_key(table: str, amount: str, when_full: str, then: Sequence[str] = ()) -> list[str]:
+def _find(table: str, variable: str) -> list[str]:
     return [
-        f"{{ u64 none = 0, *sum = {table}.lookup(&key);",
-        f"if (!sum) {{ {table}.insert(&key, &none); sum = {table}.lookup(&key); }}",
-        f"if (!sum) {{ {when_full} }} else {{ __sync_fetch_and_add(sum, {amount});",
-        *then,
-        "} }",
+        f"u64 *{variable} = {table}.lookup(&key);",
+        f"if (!{variable}) {{ {table}.insert(&key, &none); {variable} = {table}.lookup(&key); }}",
     ]

@@ -1,7 +1,7 @@
 """A distribution → the histogram that people know from DTrace and bcc.
 
-Input: `trace.aggregations.Distribution`. Output: lines of text, one for each bucket from the smallest value to the
-largest.
+Input: `trace.aggregations.Distribution`. Output: lines of text, one for each power of two from the smallest value to
+the largest, or for each bucket of equal width.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def render(distribution: Distribution, label: str, bound: Callable[[int], str] =
     if not distribution.buckets:
         yield f"{label:>24} : no values"
         return
+    distribution = distribution.by_powers()
     most = max(distribution.buckets.values())
     yield f"{label:>24} : {'count':<9}distribution"
     for bucket in range(min(distribution.buckets), max(distribution.buckets) + 1):
@@ -38,7 +39,7 @@ def render(distribution: Distribution, label: str, bound: Callable[[int], str] =
 
 
 def statistics(distribution: Distribution, percentiles: Sequence[int], bound: Callable[[int], str] = duration) -> str:
-    """A line with the number of values, their average and sum, and the upper bounds of the percentiles."""
-    below = [f"p{percent} < {bound(distribution.percentile(percent))}" for percent in percentiles]
+    """A line with the number of values, their average, their sum and percentiles."""
+    below = [f"p{percent} {bound(distribution.percentile(percent))}" for percent in percentiles]
     average = bound(round(distribution.average))
     return ", ".join([f"count {distribution.count}", f"average {average}", f"total {bound(distribution.sum)}", *below])

@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from usdtkit.errors import UsageError, UsdtkitError, one_of
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Block, Histogram, Row, StackSum, Table
 from usdtkit.results.columns import Column, Schema
+
+if TYPE_CHECKING:
+    from usdtkit.trace import Distribution
 
 FORMATS = "usdtkit.output.formats"
 
@@ -92,10 +95,10 @@ class Sink:
         return [column for column in self.schema.columns if not column.table_only]
 
 
-def buckets(histogram: Histogram) -> Iterator[dict[str, Any]]:
+def buckets(distribution: Distribution) -> Iterator[dict[str, Any]]:
     """The buckets that have values. `low` belongs to its bucket, `high` does not; None means that there is no bound."""
-    for bucket, count in sorted(histogram.distribution.buckets.items()):
-        low, high = histogram.distribution.scale.bounds(bucket)
+    for bucket, count in sorted(distribution.buckets.items()):
+        low, high = distribution.scale.bounds(bucket)
         yield {"low": low, "high": high, "count": count}
 
 

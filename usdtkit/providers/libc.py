@@ -70,7 +70,7 @@ class LibraryCalls:
     def __init__(self, session: Session, functions: Sequence[str], library: str = "c") -> None:
         groups = by_failure(function.name for function in session.find_functions(library, functions))
         calls = {way: session.pair(uprobe(library, *map(exact, names))) for way, names in groups.items()}
-        self._latencies = [pair.hist("latency", "probe") for pair in calls.values()]
+        self._times = [pair.stats("latency", "probe") for pair in calls.values()]
         self._failures = _Failures(session, calls)
 
     def consume(self, event: Any) -> None:
@@ -79,7 +79,7 @@ class LibraryCalls:
 
     def summarise(self) -> list[CallSummary]:
         """The calls since the last summary, beginning with the function that took the most time."""
-        times = [(function, taken) for table in self._latencies for (function,), taken in table.delta().items()]
+        times = [(function, taken) for table in self._times for (function,), taken in table.delta().items()]
         errors = self._failures.flush()
         return [
             CallSummary(function, taken.count, taken.sum, round(taken.average), dict(errors[function].most_common()))

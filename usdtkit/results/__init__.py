@@ -20,7 +20,6 @@ from usdtkit.results.columns import (
     COMM,
     LATENCY_MS,
     LATENCY_US,
-    PERCENTILES,
     PID,
     PROBE,
     TID,
@@ -32,6 +31,6 @@ from usdtkit.results.columns import (
 from usdtkit.results.results import Results, Rows, Summaries
 
 __all__ = [
-    "BUCKETS", "COMM", "LATENCY_MS", "LATENCY_US", "PERCENTILES", "PID", "PROBE", "TID", "TIME", "UID", "Block",
+    "BUCKETS", "COMM", "LATENCY_MS", "LATENCY_US", "PID", "PROBE", "TID", "TIME", "UID", "Block",
     "Column", "Histogram", "Results", "Row", "Rows", "Schema", "StackSum", "Summaries", "Table",
 ]  # fmt: skip

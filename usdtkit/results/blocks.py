@@ -34,13 +34,12 @@ class Histogram:
     """The distribution of a value.
 
     `value` names what was measured and ends in its unit, such as `latency_ns`. `labels` say whose values these are.
-    With `percentiles`, a table adds a line of the average and of percentiles, and JSON has `p50`, `p90` and `p99`.
+    Formats for people draw it by powers of two, and others have all of its buckets.
     """
 
     distribution: Distribution
     value: str = "latency_ns"
     labels: Row = field(default_factory=dict)
-    percentiles: bool = False
 
 
 @dataclass(frozen=True)

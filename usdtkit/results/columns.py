@@ -127,19 +127,18 @@ LATENCY_US = Column(
     unit="us",
     role="weight",
 )
+PERCENTS = (50, 90, 99)
 BUCKETS = (
     Column("value", optional=True, meaning="the value that was measured, with its unit"),
     Column("count", type="count", optional=True, meaning="how many values there were"),
     Column("sum", type="integer", optional=True, meaning="the sum of all values"),
+    *(
+        Column(f"p{percent}", type="integer", optional=True, meaning=f"{percent} % of the values are not above this")
+        for percent in PERCENTS
+    ),
     Column("buckets", type="buckets", optional=True, meaning="how many values each bucket has"),
 )
 """The columns of a histogram."""
-PERCENTS = (50, 90, 99)
-PERCENTILES = tuple(
-    Column(f"p{percent}", type="integer", optional=True, meaning=f"an upper bound of {percent} % of the values")
-    for percent in PERCENTS
-)
-"""What a histogram with percentiles has besides `BUCKETS`."""
 
 
 def seconds_column(*, unix: bool = False) -> Column:

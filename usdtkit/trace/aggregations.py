@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from usdtkit.bpf.actions import Log2, Scale
+from usdtkit.bpf.actions import POWERS_OF_TWO, Logarithmic, Scale
 from usdtkit.bpf.statements import TableLayout
 from usdtkit.records import dataclass, field, replace
 
@@ -32,7 +32,7 @@ class Distribution:
 
     buckets: dict[int, int] = field(default_factory=dict)
     sum: int = 0
-    scale: Scale = field(default_factory=Log2)
+    scale: Scale = field(default_factory=Logarithmic)
 
     @property
     def count(self) -> int:
@@ -64,14 +64,35 @@ class Distribution:
                 whole.buckets[bucket] = whole.buckets.get(bucket, 0) + count
         return whole
 
+    def by_powers(self) -> Distribution:
+        """The same values in buckets of powers of two, which are few enough to be drawn.
+
+        Buckets of equal width stay as they are.
+        """
+        if not isinstance(self.scale, Logarithmic):
+            return self
+        drawn = Distribution(sum=self.sum, scale=POWERS_OF_TWO)
+        for bucket, count in self.buckets.items():
+            low, _ = self.scale.bounds(bucket)
+            power = POWERS_OF_TWO.bucket(-1 if low is None else low)
+            drawn.buckets[power] = drawn.buckets.get(power, 0) + count
+        return drawn
+
     def percentile(self, percent: float) -> int:
-        """An upper bound of `percent` % of the values: the end of the bucket that the last of them lies in."""
+        """The value that `percent` % of the values do not exceed: the middle of the bucket in which it lies.
+
+        It is exact for values from 0 to 31, and at most 1/32 away from others above 0. With buckets of equal width, it
+        is at most half of that width away. It is -1 for values below 0, and of values below or above all buckets of
+        equal width it is what lies next to them.
+        """
         rank, counted = self.count * percent / 100, 0
         for bucket in sorted(self.buckets):
             counted += self.buckets[bucket]
             if counted >= rank:
                 low, high = self.scale.bounds(bucket)
-                return high if high is not None else low or 0
+                if low is None:
+                    return (high or 0) - 1
+                return low if high is None else (low + high) // 2
         return 0
 
 

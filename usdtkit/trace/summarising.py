@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Action, Count, Hist, Linear, Log2, Stats
+from usdtkit.bpf.actions import Action, Count, Hist, Linear, Logarithmic, Stats
 from usdtkit.trace.aggregations import Aggregation, Counts, Filled, Histogram, StatisticsTable, Sums
 from usdtkit.trace.blueprint import Blueprint
 from usdtkit.trace.fields import UNITS, as_value, named
@@ -51,9 +51,9 @@ class Summarising:
     ) -> Histogram:
         """Count `value` in the kernel in buckets, by the values of the keys.
 
-        The buckets are powers of two, or with `linear`, (low, high, step), of equal width.
+        There are 16 buckets for each power of two, or with `linear`, (low, high, step), buckets of equal width.
         """
-        scale = Linear(*linear) if linear else Log2()
+        scale = Linear(*linear) if linear else Logarithmic()
         return self._fill(
             lambda labels, filled: Histogram(labels, filled, scale),
             *(names, keys),

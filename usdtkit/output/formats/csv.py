@@ -17,9 +17,9 @@ from usdtkit.output.formats.json import flatten
 from usdtkit.output.sink import Sink, buckets
 from usdtkit.output.text import is_cut, printable, show
 from usdtkit.results.blocks import Histogram, Row
-from usdtkit.results.columns import PERCENTILES, Schema
+from usdtkit.results.columns import BUCKETS, Schema
 
-_OF_HISTOGRAMS = {"sum", "buckets", *(column.name for column in PERCENTILES)}
+_OF_HISTOGRAMS = {column.name for column in BUCKETS} - {"value", "count"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -45,7 +45,7 @@ class CsvSink(Sink):
 
     def histogram(self, histogram: Histogram) -> None:
         values = flatten(self.stamped({**histogram.labels, "value": histogram.value}))
-        for bucket in buckets(histogram):
+        for bucket in buckets(histogram.distribution):
             self._write({**values, **bucket})
 
     def _write(self, values: Mapping[str, Any]) -> None:

@@ -37,9 +37,8 @@ class JsonSink(Sink):
         distribution = histogram.distribution
         values = self.stamped({**histogram.labels, "value": histogram.value})
         totals: dict[str, Any] = {"count": distribution.count, "sum": distribution.sum}
-        if histogram.percentiles:
-            totals |= {f"p{percent}": distribution.percentile(percent) for percent in PERCENTS}
-        self._object({**self.plain(values), **totals, "buckets": list(buckets(histogram))})
+        totals |= {f"p{percent}": distribution.percentile(percent) for percent in PERCENTS}
+        self._object({**self.plain(values), **totals, "buckets": list(buckets(distribution))})
 
     def end(self, account: Account) -> None:
         self._object({"summary": account.values()})

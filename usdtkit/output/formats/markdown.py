@@ -15,12 +15,12 @@ from typing import TextIO
 
 from usdtkit.output import frames
 from usdtkit.output.formats.table import cell_text
-from usdtkit.output.histogram import duration
+from usdtkit.output.histogram import duration, statistics
 from usdtkit.output.sink import Sink, buckets
 from usdtkit.output.text import printable, show_argument
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Histogram, Row, Table
-from usdtkit.results.columns import NUMBERS, Column, Schema
+from usdtkit.results.columns import NUMBERS, PERCENTS, Column, Schema
 
 # Text that no renderer takes for markup, for a link, or for the name of somebody.
 PLAIN = re.compile(r"(?!.*www\.)[A-Za-z0-9?][A-Za-z0-9?,.%()=: -]*", re.IGNORECASE)
@@ -63,17 +63,18 @@ class MarkdownSink(Sink):
 
     def histogram(self, histogram: Histogram) -> None:
         self._flush()
-        is_time = histogram.value.endswith("_ns")
+        bound = duration if histogram.value.endswith("_ns") else str
         labels = ", ".join(f"{name}={show_argument(value)}" for name, value in histogram.labels.items())
         if labels:
             self._paragraph(inline(labels))
         heading = [inline(histogram.value.removesuffix("_ns")), "count"]
         rows = []
-        for bucket in buckets(histogram):
-            bounds = (bucket["low"], bucket["high"])
-            low, high = ("" if bound is None else duration(bound) if is_time else str(bound) for bound in bounds)
+        for bucket in buckets(histogram.distribution.by_powers()):
+            low, high = ("" if edge is None else bound(edge) for edge in (bucket["low"], bucket["high"]))
             rows.append([inline(f"{low} .. {high}".strip()), str(bucket["count"])])
         self._table(heading, [True, True], rows)
+        if rows:
+            self._paragraph(inline(statistics(histogram.distribution, PERCENTS, bound)))
 
     def close(self) -> None:
         self._flush()

@@ -67,7 +67,7 @@ class TableSink(Sink):
         bound = histogram.duration if histogram_.value.endswith("_ns") else str
         for line in histogram.render(distribution, histogram_.value.removesuffix("_ns"), bound):
             self._line(line)
-        if histogram_.percentiles and distribution.buckets:
+        if distribution.buckets:
             self._line(histogram.statistics(distribution, PERCENTS, bound))
 
     def stack(self, stack: StackSum) -> None:

@@ -85,7 +85,7 @@ class LwlockWaits:
     def flush(self) -> list[dict[str, Any]]:
         """A row for each lock and mode since the last call, beginning with the one with the most time in all.
 
-        `count` waits took `total_ns`; `p99_ns` is an upper bound of 99 % of them, a power of two.
+        `count` waits took `total_ns`; 99 % of them took no longer than `p99_ns`, within 1/32.
         """
         waited = [item for item in self._table.delta().items() if item[1].count]
         waited.sort(key=lambda item: -item[1].sum)
