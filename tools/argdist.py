@@ -21,7 +21,8 @@ from usdtkit.cli.arguments import Spelling
 from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import positive, seconds, steps
 from usdtkit.errors import UsageError
-from usdtkit.language.hooks import Setup, distribute
+from usdtkit.language.distributions import distribute
+from usdtkit.language.hooks import Setup
 from usdtkit.output.text import printable, show_argument
 from usdtkit.results import BUCKETS, Column, Histogram, Summaries, Table
 from usdtkit.results.blocks import Block

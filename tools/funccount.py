@@ -4,12 +4,15 @@ A PATTERN is
   LIBRARY:FUNCTION           functions of a library ("c"), a command or a file; globs are allowed: 'c:str*'
   PROVIDER:PROBE             USDT probes of everything that runs, or of -p, if no LIBRARY has such a FUNCTION
   u:LIBRARY:PROVIDER:PROBE   USDT probes of a library, a command or a file; PROVIDER may be left out
-Any number of functions can match. Functions that were not called are not shown.
+Any number of functions can match. Functions that were not called are not shown. A condition in parentheses behind the
+PATTERN chooses among the hits, as in trace; docs/language.md describes it. r:LIBRARY:FUNCTION counts returns.
 
 examples:
   usdtkit funccount 'c:str*' -p 1234 -d 10
   usdtkit funccount -r 'c:^(read|write)$' -i 1 -T    every second, with the time
   usdtkit funccount 'shop:*'
+  usdtkit funccount 'p:c:mem* (arg3 > 100)'
+  usdtkit funccount 'r:c:read ((int)retval < 0)'
   usdtkit funccount 'u:mariadbd:mysql:query__*'
 """
 
@@ -17,9 +20,9 @@ from collections.abc import Iterator
 
 from usdtkit.cli.arguments import IntervalOptions, Spelling
 from usdtkit.cli.options import option
-from usdtkit.language.select import matching
+from usdtkit.language.hooks import Setup
 from usdtkit.results import Column, Summaries, Table
-from usdtkit.trace import Session
+from usdtkit.trace import Session, Sources
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc",)
@@ -40,7 +43,8 @@ class Options(IntervalOptions):
 
 def trace(session: Session, options: Options) -> Summaries:
     """Count, and show the counts of each interval, the highest last."""
-    counts = session.source(matching(session, options.pattern, regexp=options.regexp)).count("probe")
+    hooks = Setup(session).counting(options.pattern, regexp=options.regexp)
+    counts = Sources(*(hook.source() for hook in hooks)).count("probe")
 
     def summarise() -> Iterator[Table]:
         by_count = sorted(counts.delta().items(), key=lambda item: item[1])

@@ -1,20 +1,23 @@
 """Show how long functions take, as histograms.
 
 A PATTERN is LIBRARY:FUNCTION: functions of a library ("c"), a command or a file; globs are allowed. The time is
-measured from entry to return. Recursive and nested calls are measured one by one. To measure from one probe to
-another, use usdtkit probelatency.
+measured from entry to return. Recursive and nested calls are measured one by one. A condition in parentheses behind the
+PATTERN chooses among the calls, as in trace: by what they were given, or behind r:LIBRARY:FUNCTION by what they
+returned. To measure from one probe to another, use usdtkit probelatency.
 
 examples:
   usdtkit funclatency c:getaddrinfo
   usdtkit funclatency -u 'c:*printf' -F -p 1234    in microseconds, one histogram a function
   usdtkit funclatency -mTi 5 c:read                every 5 seconds, in milliseconds, with the time
+  usdtkit funclatency 'c:malloc(size_t size) (size > 4096)'
+  usdtkit funclatency 'r:c:read ((int)retval < 0)'
 """
 
 from collections.abc import Iterator
 
 from usdtkit.cli.arguments import IntervalOptions, Spelling, UnitOptions
 from usdtkit.cli.options import option
-from usdtkit.language.select import calls
+from usdtkit.language.hooks import Setup
 from usdtkit.results import BUCKETS, Column, Histogram, Summaries
 from usdtkit.trace import Session
 
@@ -44,7 +47,7 @@ class Options(UnitOptions, IntervalOptions):
 
 def trace(session: Session, options: Options) -> Summaries:
     """Measure, and show histograms of each interval."""
-    pair = session.pair(calls(session, options.pattern, regexp=options.regexp))
+    pair = Setup(session).calls(options.pattern, regexp=options.regexp)
     keys = ("probe", "pid") if options.function else ()
     latencies = pair.hist(pair.latency // options.unit_ns, *keys)
 

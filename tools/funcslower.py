@@ -2,12 +2,14 @@
 
 A FUNCTION is LIBRARY:FUNCTION: functions of a library ("c"), a command or a file; globs are allowed. A line appears
 when the function returns. It shows the value that the function returned and, with -a, its first arguments as they were
-at the entry, in hexadecimal.
+at the entry, in hexadecimal. A condition in parentheses behind a FUNCTION chooses among the calls, as in trace: by what
+they were given, or behind r:LIBRARY:FUNCTION by what they returned.
 
 examples:
   usdtkit funcslower c:open -u 10              10 microseconds or longer
   usdtkit funcslower c:getaddrinfo c:connect -m 100 -T
   usdtkit funcslower -a 2 -U 'c:fsync' -p 1234  with two arguments and the calls that led there
+  usdtkit funcslower 'c:write(int fd) (fd > 2)' 'r:c:read ((int)retval < 0)'
 """
 
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from typing import Any
 from usdtkit.cli.arguments import Spelling, min_ms_option
 from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import milliseconds
-from usdtkit.language.select import calls
+from usdtkit.language.hooks import Setup
 from usdtkit.records import replace
 from usdtkit.results import COMM, LATENCY_MS, LATENCY_US, PID, TID, TIME, Column, Rows
 from usdtkit.results.columns import seconds_column
@@ -76,7 +78,7 @@ def trace(session: Session, options: Options) -> Rows:
     stack: dict[str, Expression] = {"stack": ustack} if options.user_stack else {}
     for function in options.functions:
         keep = {name: arg(number).cast("u64") for number, name in enumerate(names, 1)}
-        pair = session.pair(calls(session, function), keep=keep)
+        pair = Setup(session).calls(function, keep)
         slow = pair.where(pair.latency >= threshold)
         slow.emit("latency", *names, comm=comm, retval=retval.cast("u64"), **stack)
 

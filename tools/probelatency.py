@@ -1,7 +1,8 @@
 """Show how long it takes from one probe to another, as a histogram or one by one.
 
 START and END are LIBRARY:FUNCTION, r:LIBRARY:FUNCTION, PROVIDER:PROBE or u:LIBRARY:PROVIDER:PROBE, in any combination.
-The name of a function may be followed by its signature, which names its parameters. A start and an end belong together
+The name of a function may be followed by its signature, which names its parameters, and each of the two by a condition
+in parentheses, as in trace, which chooses among the pairs. A start and an end belong together
 if they happen in the same thread, the innermost first. With --key they belong together if the value of an expression is
 equal, such as arg1, the number of a connection, or the address of an object; they may then happen in different threads.
 
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 
 from usdtkit.cli.arguments import IntervalOptions, Spelling, UnitOptions, min_ms_option
 from usdtkit.cli.options import option
-from usdtkit.language.keys import resolve_with_key
+from usdtkit.language.keys import side
 from usdtkit.records import replace
 from usdtkit.results import (
     BUCKETS,
@@ -53,9 +54,13 @@ class Options(UnitOptions, IntervalOptions):
 
 def trace(session: Session, options: Options) -> Results:
     """Measure, and show a histogram of each interval, or a row for each pair."""
-    start, start_key = resolve_with_key(session, options.start, options.key)
-    end, end_key = resolve_with_key(session, options.end, options.end_key or options.key)
-    pair = session.pair(start, end, key=None if start_key is None or end_key is None else (start_key, end_key))
+    start = side(session, options.start, options.key)
+    end = side(session, options.end, options.end_key or options.key)
+    keys = None if start.key is None or end.key is None else (start.key, end.key)
+    keep = {} if start.condition is None else {"is_wanted": start.condition}
+    pair = session.pair(start.places, end.places, key=keys, keep=keep)
+    for condition in (end.condition, *(map(pair.kept, keep))):
+        pair = pair if condition is None else pair.where(condition)
     if options.min_ms is not None:
         pair.where(pair.latency >= ms(options.min_ms)).emit("latency", comm=comm)
         return Rows(session, ROWS)

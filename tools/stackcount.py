@@ -4,6 +4,8 @@ A PATTERN is
   LIBRARY:FUNCTION           functions of a library ("c"), a command or a file; globs are allowed: c:pthread_*_lock
   PROVIDER:PROBE             USDT probes of everything that runs, or of -p, if no LIBRARY has such a FUNCTION
   u:LIBRARY:PROVIDER:PROBE   USDT probes of a library, a command or a file; PROVIDER may be left out
+A condition in parentheses behind the PATTERN chooses among the hits, as in trace; docs/language.md describes it.
+Instead of hits, --sum sums up a value, and --by-latency the time of calls from entry to return.
 Callers are found by frame pointers. Of code that was compiled without them (-fomit-frame-pointer, the default of many
 compilers) the stack shows the function, its caller, and then those callers that do have frame pointers.
 
@@ -11,19 +13,23 @@ examples:
   usdtkit stackcount c:malloc -p 1234
   usdtkit stackcount 'c:pthread_*_lock' -i 1 -T      every second, with the time
   usdtkit stackcount shop:order__start -f > stacks.folded
+  usdtkit stackcount 'c:malloc(size_t size) (size > 4096)' --sum size      stacks by bytes
+  usdtkit stackcount c:fsync --by-latency                                  stacks by time
 """
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from usdtkit.cli.arguments import IntervalOptions, Spelling
 from usdtkit.cli.options import option
 from usdtkit.cli.values import seconds
-from usdtkit.language.select import matching
+from usdtkit.language.hooks import Setup
 from usdtkit.output import frames
+from usdtkit.output.histogram import duration
 from usdtkit.records import replace
 from usdtkit.results import COMM, PID, Column, StackSum, Summaries
-from usdtkit.trace import Session, comm, pid, ustack
+from usdtkit.trace import Counts, Session, Sources, StatisticsTable, ustack
 
 TOPIC = "any function or probe"
 VARIANTS = ("c:malloc", "c:malloc -P")
@@ -32,17 +38,25 @@ THREAD = (
     replace(PID, heading="", optional=True, meaning="the process, with -P"),
     replace(COMM, heading="", optional=True, meaning="the name of the thread, with -P"),
 )
-COUNTED = (
-    Column("count", type="count", meaning="hits with this stack; with -i in this interval", role="weight"),
-    Column("stack", type="stack", meaning="the frames, innermost first"),
-)
-COLUMNS = (*THREAD, *COUNTED)
+COUNT = Column("count", type="count", meaning="hits with this stack; with -i in this interval", role="weight")
+HITS = replace(COUNT, role="")
+SUM = Column("sum", type="integer", meaning="with --sum: the sum of the values of these hits", role="weight")
+LATENCY = Column("total_ns", type="duration", meaning="with --by-latency: the time of these calls", role="weight")
+STACK = Column("stack", type="stack", meaning="the frames, innermost first")
+COLUMNS = (*THREAD, COUNT, replace(SUM, optional=True), replace(LATENCY, optional=True), STACK)
 
 
 class Options(IntervalOptions):
     """Options of `usdtkit stackcount`."""
 
-    pattern: str = option(metavar="PATTERN", help="functions or probes")
+    exclusive = (("sum", "by_latency"),)
+    pattern: str = option(metavar="PATTERN", help="functions or probes, perhaps with a condition")
+    sum: str | None = option(
+        "--sum", default=None, metavar="EXPR", help="sum up this value, such as arg1 or size, instead of counting"
+    )
+    by_latency: bool = option(
+        "--by-latency", default=False, help="sum up how long the functions take, from entry to return"
+    )
     duration: float | None = option("-D", type=seconds, default=None, metavar="SEC", help="bcc's spelling of -d")
     regexp: bool = option(
         *("-r", "--regexp"), default=False, help="read FUNCTION or PROVIDER:PROBE as a regular expression"
@@ -62,26 +76,47 @@ class Options(IntervalOptions):
 
 
 def trace(session: Session, options: Options) -> Summaries:
-    """Count, and show the stacks of each interval, the most frequent last."""
-    source = session.source(matching(session, options.pattern, regexp=options.regexp))
-    keys = {"process": pid, "command": comm} if options.perpid else {}
-    counts = source.count(stack=ustack, **keys)
-    before: Counter[tuple[object, ...]] = Counter()
+    """Sum up, and show the stacks of each interval, those with the most last."""
+    setup, who = Setup(session), ("pid", "comm") if options.perpid else ()
+    if options.by_latency:
+        calls = setup.calls(options.pattern, {"stack": ustack}, regexp=options.regexp)
+        table: Counts | StatisticsTable = calls.stats("latency", *who, "stack")
+    else:
+        hooks = setup.counting(options.pattern, regexp=options.regexp, valued=options.sum is not None)
+        if options.sum is None:
+            table = Sources(*(hook.source() for hook in hooks)).count(*who, stack=ustack)
+        else:
+            # Where several probes have other arguments, the expression means another value at each.
+            amounts = [hook.lowering.number_of(options.sum) for hook in hooks]
+            sources = [hook.source().derive(amount_=amount) for hook, amount in zip(hooks, amounts, strict=True)]
+            table = Sources(*sources).stats("amount_", *who, stack=ustack)
+    weight = LATENCY if options.by_latency else COUNT if options.sum is None else SUM
 
     def summarise() -> Iterator[StackSum]:
-        totals: Counter[tuple[object, ...]] = Counter()
-        stacks = counts.read()
-        frames.learn(stack for stack, *_ in stacks)
+        new = table.delta()
+        frames.learn(stack for *_, stack in new)
         # Stacks of several processes with the same names are one, unless each process is asked for.
-        for (stack, *process), count in stacks.items():
-            labels = frames.labels(stack, offsets=options.offset, addresses=options.addresses)
-            totals[(labels, *process)] += count
-        new = totals - before
-        before.update(new)
-        for (frames_of, *process), count in sorted(new.items(), key=lambda item: item[1]):
-            values = dict(zip(("pid", "comm"), process, strict=False))
+        hits: Counter[tuple[Any, ...]] = Counter()
+        weights: Counter[tuple[Any, ...]] = Counter()
+        for (*process, stack), measured in new.items():
+            key = (frames.labels(stack, offsets=options.offset, addresses=options.addresses), *process)
+            hits[key] += measured if isinstance(measured, int) else measured.count
+            weights[key] += measured if isinstance(measured, int) else measured.sum
+        for key, amount in sorted(weights.items(), key=lambda item: item[1]):
+            values = dict(zip(("pid", "comm"), key[1:], strict=False))
             owner = f"{values['comm'] or '?'}-{values['pid']}" if values else ""
             after = [f"    {values['comm'] or '?'} [{values['pid']}]"] if values else []
-            yield StackSum(frames_of, count, {**values, "count": count}, [""], [*after, f"    {count}"], owner)
+            after.append(f"    {weight_text(weight, amount, hits[key])}")
+            values |= {"count": hits[key], weight.name: amount}
+            yield StackSum(key[0], amount // 1000 if weight is LATENCY else amount, values, [""], after, owner)
 
-    return Summaries(session, COLUMNS if options.perpid else COUNTED, summarise)
+    columns = (*(THREAD if options.perpid else ()), *(() if weight is COUNT else (HITS,)), weight, STACK)
+    return Summaries(session, columns, summarise)
+
+
+def weight_text(weight: Column, amount: int, hits: int) -> str:
+    """The weight of a stack as a table shows it."""
+    if weight is COUNT:
+        return str(amount)
+    amounts = duration(amount) if weight is LATENCY else str(amount)
+    return f"{amounts} in {hits} {'hit' if hits == 1 else 'hits'}"

@@ -46,6 +46,27 @@ def test_patterns(pattern, options, names, counted):
     assert summary["lost"] == summary["full"] == 0
 
 
+@pytest.mark.parametrize(
+    ("pattern", "options", "counts"),
+    [
+        ("p:{}:work (arg1 < 97)", [], {"work": 97}),
+        ('{}:work(int n, char *name) (n % 3 == 0 && STRCMP("odd", name))', [], {"work": 166}),
+        ("p:{}:[fw]*(int n) (n == 0)", [], {"work": 1, "finish": 498}),
+        ("{}:^(work|finish)$ ((int)arg1 == 1)", ["-r"], {"work": 1, "finish": 498}),
+        ("r:{}:work ((int)retval < 0)", [], {"work": 498}),
+        ("r:{}:work(int n) ($latency > 0 && $entry(n) < 31)", [], {"work": 31}),
+        ("u:{}:jobs:* (arg1 < 13)", [], {"jobs:start": 13, "jobs:done": 13}),
+        ("jobs:done (arg1 < 13 && arg2)", [], {"jobs:done": 6}),
+        ("u:{}:^(jobs|work):. (arg1 == 3)", ["-r"], {"jobs:start": 1, "jobs:done": 1, "work:done": 1}),
+        ('work:done (contains(arg2, "v"))', [], {"work:done": 499}),
+    ],
+)
+def test_conditions(pattern, options, counts, counted):
+    _, rows, summary = json_lines(counted(pattern, "--json", *options)[0])
+    assert {row["function"]: row["count"] for row in rows} == counts
+    assert summary["lost"] == summary["full"] == summary["unreadable"] == 0
+
+
 def test_the_table_and_csv(counted):
     output, messages = counted("{}:[bw]*", "-T")
     assert [line.split() for line in output.splitlines()[3:]] == [["FUNC", "COUNT"], ["begin", "996"], ["work", "997"]]
@@ -86,6 +107,9 @@ def test_functions_that_the_kernel_refuses_are_named_in_one_line(compile_c):
         (["c:no_such_*"], 4, "no function no_such_* in c"),
         (["u:c:no:such"], 4, "no probe no:such"),
         (["c:(", "-r"], 2, "is not a regular expression"),
+        (["c:open (arg1 >)"], 2, "expected a value, not ')'"),
+        (["c:str* (length > 1)"], 2, "nothing here is called 'length'"),
+        (['c:open (arg1) "%d", arg1'], 2, "only a target and a condition are expected here"),
     ],
 )
 def test_errors(options, code, said):

@@ -11,9 +11,10 @@ def measured(compile_c, ready, spawn):
     """measured(*options) -> (output, the nanoseconds that the program measured); recursion of depth 7, 30 times."""
     path = compile_c("recursive.c")
 
-    def run(*options):
+    def run(*options, pattern="{}:desc*"):
         program = ready([path, 7, 30])
-        tracer = start_tracing(spawn, "funclatency", f"{path}:desc*", "-p", program.pid, *options)
+        pattern = pattern.replace("{}", str(path))
+        tracer = start_tracing(spawn, "funclatency", pattern, "-p", program.pid, *options)
         go(program)
         own = [int(line.split()[1]) for line in program.stdout.read().splitlines()]
         return end_of_tracing(tracer)[0], own
@@ -29,6 +30,22 @@ def test_every_call_of_a_recursion(measured):
     assert sum(own) < row["sum"] < 1.5 * sum(own) + 210 * 50_000
     assert sum(bucket["count"] for bucket in row["buckets"]) == 210
     assert row["p50"] <= row["p90"] <= row["p99"] <= max(bucket["high"] for bucket in row["buckets"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "condition", "calls"),
+    [
+        ("", "(int depth) (depth > 3)", 4 * 30),
+        ("p:", " (arg1 == 7)", 30),
+        ("r:", "(int depth) ((int)retval < 2 || $entry(depth) == 7)", 3 * 30),
+        ("r:", "", 210),
+    ],
+)
+def test_a_condition_on_the_entry_or_on_the_return(kind, condition, calls, measured):
+    output, own = measured("--json", pattern=f"{kind}{{}}:desc*{condition}")
+    _, (row,), summary = json_lines(output)
+    assert (row["count"], summary["hits"], len(own)) == (calls, 210, 210)
+    assert summary["unmatched"] == summary["abandoned"] == summary["unreadable"] == 0
 
 
 def test_by_function_in_microseconds(measured):
@@ -59,7 +76,10 @@ def test_csv(measured):
     [
         ("do_sys_open", 2, "kernel functions"),
         ("u:c:libc:setjmp", 2, "usdtkit probelatency measures between probes"),
-        ("r:c:open", 2, "this is not a function"),
+        ("c:open+4", 2, "this is not a function"),
+        ("c:open (length)", 2, "nothing here is called 'length'"),
+        ("c:open (arg1", 2, "expected )"),
+        ("r:c:open (arg1)", 2, "arg1"),
         ("c:no_such_function", 4, "no function no_such_function"),
     ],
 )

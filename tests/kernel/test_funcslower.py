@@ -13,9 +13,10 @@ def slow(compile_c, ready, spawn):
     """slow(*options) -> (output, (depth, nanoseconds) of every call); a recursion of depth 7, three times."""
     path = compile_c("recursive.c", "-O1", "-fno-omit-frame-pointer")
 
-    def run(*options):
+    def run(*options, pattern="{}:descend"):
         program = ready([path, 7, 3])
-        tracer = start_tracing(spawn, "funcslower", f"{path}:descend", "-p", program.pid, *options)
+        pattern = pattern.replace("{}", str(path))
+        tracer = start_tracing(spawn, "funcslower", pattern, "-p", program.pid, *options)
         go(program)
         own = [tuple(map(int, line.split())) for line in program.stdout.read().splitlines()]
         return end_of_tracing(tracer)[0], own
@@ -30,6 +31,17 @@ def test_all_calls_with_what_they_were_asked_and_returned(slow):
     assert [event["retval"] for event in events] == list(range(7)) * 3
     assert all(event["latency_ns"] > ns for event, (_, ns) in zip(events, own, strict=True))
     assert (summary["hits"], summary["lost"], summary["unmatched"]) == (21, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "condition", "depths"),
+    [("", "(int depth) (depth % 2)", [1, 3, 5, 7]), ("r:", " ((int)retval == 5)", [6])],
+)
+def test_a_condition(kind, condition, depths, slow):
+    output, own = slow("-u", "0", "-a", "2", "--json", pattern=f"{kind}{{}}:descend{condition}")
+    _, events, summary = json_lines(output)
+    assert [event["arguments"][0] for event in events] == depths * 3
+    assert (summary["hits"], summary["lost"], len(own)) == (21, 0, 21)
 
 
 def test_a_threshold(slow):

@@ -39,6 +39,22 @@ def test_pairs(arguments, between):
     assert (summary["unmatched"], summary["abandoned"], summary["lost"]) == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "pairs"),
+    [
+        (("u:{}:jobs:start (arg1 < 97)", "u:{}:jobs:done", "--key", "arg1"), 97),
+        (("u:{}:jobs:start", "u:{}:jobs:done (arg2 == 1)", "--key", "arg1"), 498),
+        (("u:{}:jobs:start (arg1 % 3 == 0)", "u:{}:jobs:done (arg2 == 0)", "--key", "arg1"), 166),
+        (("p:{}:begin(long *id) (*id < 31)", "r:{}:finish ((int)retval % 4 == 0)"), 16),
+    ],
+)
+def test_conditions_of_the_start_and_of_the_end(arguments, pairs, between):
+    """They choose among the pairs, and leave a start and its end together."""
+    _, (row,), summary = json_lines(between(*arguments, "--json"))
+    assert (row["count"], summary["hits"]) == (pairs, 996)
+    assert (summary["unmatched"], summary["abandoned"], summary["lost"]) == (0, 0, 0)
+
+
 def test_one_by_one(between):
     arguments = ("u:{}:jobs:start", "u:{}:jobs:done", "-k", "arg1", "-m", "0")
     _, events, _ = json_lines(between(*arguments, "--json"))

@@ -67,6 +67,53 @@ def test_folded(spelling, chains, stackcount):
     assert "lost 0" in errors
 
 
+EACH = sum(range(997))
+
+
+@pytest.mark.parametrize(
+    ("spelling", "expression", "amounts"),
+    [
+        ("{}:work", "arg1", dict.fromkeys(CHAINS, EACH)),
+        ("p:{}:work(long n)", "n * 2 + 1", dict.fromkeys(CHAINS, 2 * EACH + 997)),
+        ("{}:work(long n) (n < 31)", "0 - n", dict.fromkeys(CHAINS, -sum(range(31)))),
+        ("r:{}:bare", "1", None),
+        ("r:{}:bare(long n) ($latency > 0)", "$entry(n)", None),
+    ],
+)
+def test_sums_of_a_value(spelling, expression, amounts, chains, stackcount):
+    output, _ = stackcount(chains, spelling.format(chains[0]), "--sum", expression, "--json")
+    _, rows, summary = json_lines(output)
+    if amounts is None:
+        assert sum(row["sum"] for row in rows) == 3 * (997 if expression == "1" else EACH)
+    else:
+        assert {";".join(row["stack"][-2::-1]): row["sum"] for row in rows} == amounts
+        assert {row["count"] for row in rows} == {31 if expression == "0 - n" else 997}
+    assert summary["no_stack"] == summary["full"] == 0
+
+
+def test_folded_stacks_weigh_what_was_summed_up(chains, stackcount):
+    output, _ = stackcount(chains, f"{chains[0]}:work(long n) (n % 2)", "--sum", "n", "-f")
+    assert folded(output) == dict.fromkeys(CHAINS, sum(range(1, 997, 2)))
+    output, _ = stackcount(chains, f"{chains[0]}:work", "--sum", "arg1")
+    assert output.count(f"\n    {EACH} in 997 hits\n") == 3
+
+
+def test_stacks_by_latency(chains, stackcount):
+    """The time of the outer call is that of the inner ones and more, and each stack is that of the entry."""
+    output, _ = stackcount(chains, f"{chains[0]}:descend", "--by-latency", "--json")
+    _, rows, summary = json_lines(output)
+    times = {";".join(row["stack"][-2::-1]): row["total_ns"] for row in rows}
+    outer = [f"main{';descend' * depth}" for depth in (1, 2, 3)]
+    assert sorted(times) == outer
+    assert times[outer[0]] > times[outer[1]] > times[outer[2]] > 0
+    assert ({row["count"] for row in rows}, summary["hits"]) == ({997}, 3 * 997)
+    output, _ = stackcount(chains, f"p:{chains[0]}:descend(int depth, long n) (depth == 3 && n < 97)", "--by-latency")
+    assert re.search(r"^  descend\n  main\n(?:  .*\n)*    \S+ [um]s in 97 hits\n", output, re.M)
+    assert output.count(" hits\n") == 1
+    output, _ = stackcount(chains, f"{chains[0]}:descend", "--by-latency", "-f")
+    assert folded(output).keys() == set(outer)
+
+
 def test_a_regular_expression(chains, stackcount):
     output, _ = stackcount(chains, f"{chains[0]}:^(work|bare)$", "-r", "-f")
     bare = {chain.replace("work", "bare"): count for chain, count in CHAINS.items()}
@@ -145,6 +192,10 @@ def test_what_would_be_attached_to(chains):
         ("c:(", ["-r"], 2, "is not a regular expression"),
         ("c:^no_such_function$", ["-r"], 4, "no function ^no_such_function$"),
         ("u:c:no:probe", [], 4, "no probe"),
+        ("c:malloc (bytes > 1)", ["--sum", "arg1"], 2, "c:malloc (bytes > 1)\n            ^"),
+        ("c:malloc(size_t size)", ["--sum", "size + bytes"], 2, "size + bytes\n         ^"),
+        ("c:malloc", ["--sum", "arg1", "--by-latency"], 2, "not allowed with"),
+        ("u:c:libc:setjmp", ["--by-latency"], 2, "this is not a function"),
     ],
 )
 def test_errors(pattern, options, code, said):

@@ -7,7 +7,7 @@ from usdtkit.language import nodes, printer
 from usdtkit.language.formats import Format
 from usdtkit.language.lexer import tokens
 from usdtkit.language.lower import Lowering
-from usdtkit.language.parser import parse_distribution, parse_expression, parse_pattern, parse_trace
+from usdtkit.language.parser import parse_distribution, parse_expression, parse_pattern, parse_target, parse_trace
 from usdtkit.model import Argument
 
 
@@ -34,9 +34,54 @@ def test_targets(text, target):
     assert parse_trace(text).target == target
 
 
-def test_a_name_alone_is_a_function_where_nothing_else_can_be():
-    assert parse_pattern("c:open") == nodes.Target("entry", "c", "open")
-    assert parse_pattern("app:std::vector<int, std::allocator<int> >::*").name.endswith("> >::*")
+@pytest.mark.parametrize(
+    ("target", "regexp"),
+    [
+        ("p:c:malloc", False),
+        ("r:c:read", False),
+        ("c:mem*", False),
+        ("u:app:shop:order*", False),
+        ("app:ns::sell(int, long)", False),
+        ("app:std::vector<int, std::allocator<int> >::*", False),
+        ("app:(anonymous namespace)::sell(int) const", False),
+        ("app:std::function<void (int)>::call", False),
+        ("app:ns::operator<(ns::Shop const&)", False),
+        ("app:main.(*Shop).Sell", False),
+        ('app:"main.(*Shop).Sell (x\\""', False),
+        ('p:"/opt/my app":"operator new(unsigned long)"', False),
+        ("c:^(read|write)$", True),
+        ("c:^pthread_(mutex|cond)", True),
+    ],
+)
+@pytest.mark.parametrize("condition", ["", "arg1 > (2 + arg2)", 'STRCMP("a (b", arg1)'])
+def test_a_pattern_is_a_target_with_or_without_a_condition(target, regexp, condition):
+    spec = parse_pattern(f"{target} ({condition})" if condition else target, regexp=regexp)
+    assert spec.target == parse_target(target, 0, len(target))
+    assert spec.predicate == (parse_expression(condition).value if condition else None)
+
+
+def test_a_pattern_may_have_a_signature():
+    spec = parse_pattern("p:c:malloc(size_t size) (size > 40)")
+    assert [parameter.name for parameter in spec.parameters] == ["size"]
+    assert printer.expression(spec.predicate) == "size > 40"
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "message"),
+    [
+        ("c:malloc (arg1 >)", 16, "expected a value, not ')'"),
+        ("c:malloc (arg1", 14, "expected )"),
+        ("c:malloc (arg1) x", 16, "expected the end, not 'x'"),
+        ('c:open "%d", arg1', 7, "only a target and a condition are expected here"),
+        ("app:(a b)::c (arg1) x", 20, "expected the end, not 'x'"),
+        ("u:app:done(int n) (n)", 10, "a USDT probe has no signature"),
+    ],
+)
+def test_errors_of_patterns(text, at, message):
+    with pytest.raises(SpecError) as caught:
+        parse_pattern(text)
+    assert message in caught.value.message
+    assert caught.value.at == at
 
 
 @pytest.mark.parametrize(

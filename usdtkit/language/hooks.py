@@ -1,33 +1,30 @@
-"""Specs of `trace` and `argdist` in a session: finds their targets, lowers their expressions and sets up their actions.
+"""Specs in a session: finds their targets, lowers their expressions and conditions, and sets up what `trace` shows.
 
-Input: text from a user, and a session. Output: `Messages`, which describe events, and `Distributed`, the tables that
-count or collect values. It uses all other modules of the package, and the tools use it.
+Input: text from a user, and a session. Output: `SpecHook`s, from which tools and `distributions` make sources, and
+`Messages`, which describe events. It uses all other modules of the package.
 """
 
 from __future__ import annotations
 
 import functools
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from usdtkit.bpf.expressions import lift
+from usdtkit.bpf.expressions import Name, lift
 from usdtkit.errors import SpecError
 from usdtkit.language import nodes, printer, select
 from usdtkit.language.formats import Format
 from usdtkit.language.lower import Lowering
-from usdtkit.language.parser import parse_distribution, parse_trace
-from usdtkit.language.typenames import I32, integer_type, is_text
-from usdtkit.records import dataclass, field, replace
-from usdtkit.trace import Counts, Distribution, Expression, Histogram, Resolved, Session, Source, comm
+from usdtkit.language.parser import parse_pattern, parse_trace
+from usdtkit.records import dataclass, replace
+from usdtkit.trace import Expression, Pair, Resolved, Session, Source, comm
 
 HEADER = ("time_ns", "pid", "tid", "comm", "probe")
-NO_VALUES = "total calls"
 
 
 @dataclass
 class SpecHook:
-    """One probe of a spec, or all its functions.
+    """One probe of a spec, or all its functions, with the spec's condition.
 
     `lowering` lowers the expressions of the spec here. Only when it has lowered all of them can `source` be made,
     because they decide what a return needs from its entry.
@@ -37,12 +34,15 @@ class SpecHook:
     lowering: Lowering
     resolved: Resolved
     entry: Resolved | None = None
+    condition: Expression | None = None
 
     def source(self) -> Source:
-        """The hits; at a return, with what the lowered expressions keep from the entry."""
+        """The hits that meet the condition; at a return, with what the lowered expressions keep from the entry."""
         if self.lowering.is_pair and self.entry is not None:
-            return self.session.pair(self.entry, keep=self.lowering.kept)
-        return self.session.source(self.resolved)
+            source: Source = self.session.pair(self.entry, keep=self.lowering.kept)
+        else:
+            source = self.session.source(self.resolved)
+        return source if self.condition is None else source.where(self.condition)
 
 
 @dataclass
@@ -58,24 +58,66 @@ class Setup:
 
     def hooks(self, spec: nodes.TraceSpec | nodes.DistributionSpec) -> Iterator[SpecHook]:
         """The hooks of a spec: one for each USDT probe, or one for all functions. NotFoundError, SpecError."""
-        target = spec.target
-        if target.kind == "return":
-            function = select.function_spec(self.session, replace(target, kind="entry"))
-            entry = self.session.resolve(function)
-            at_entry = self._lowering(spec, entry)
-            at_return = Lowering(spec.text, "return", entry=at_entry, string_size=self.string_size, binary=self.binary)
-            yield SpecHook(self.session, at_return, entry.returning(), entry)
-            return
-        for resolved in select.resolve(self.session, spec.text, target):
+        if spec.target.kind == "return":
+            yield self._returns(spec)
+        else:
+            yield from self._hooks(spec, select.resolve(self.session, spec.text, spec.target))
+
+    def counting(self, text: str, *, regexp: bool = False, valued: bool = False) -> list[SpecHook]:
+        """The hooks of a pattern whose hits are counted or, with `valued`, have values. NotFoundError, SpecError.
+
+        They are one, unless several probes differ in their arguments and these are needed.
+        """
+        spec = parse_pattern(text, regexp=regexp)
+        if spec.target.kind == "return":
+            return [self._returns(spec, regexp=regexp)]
+        apart = valued or spec.predicate is not None
+        found = select.matching(self.session, text, spec.target, regexp=regexp, apart=apart)
+        return list(self._hooks(spec, found))
+
+    def calls(self, text: str, keep: Mapping[str, Expression] | None = None, *, regexp: bool = False) -> Pair:
+        """The calls of the functions of a pattern, with what to keep of their entries. NotFoundError, SpecError.
+
+        A condition is about the entry, or if the pattern begins with r:, about the return.
+        """
+        spec, kept = parse_pattern(text, regexp=regexp), dict(keep or {})
+        if spec.target.kind == "usdt" or spec.target.offset:
+            hint = "LIBRARY:FUNCTION; usdtkit probelatency measures between probes"
+            raise SpecError("this is not a function", text, 0, hint=hint)
+        if spec.target.kind == "return":
+            hook = self._returns(spec, regexp=regexp)
+            assert hook.entry is not None
+            pair = self.session.pair(hook.entry, keep=kept | hook.lowering.kept)
+            return pair if hook.condition is None else pair.where(hook.condition)
+        entry = self.session.resolve(select.function_spec(self.session, spec.target, regexp=regexp))
+        if spec.predicate is None:
+            return self.session.pair(entry, keep=kept)
+        wanted = self._lowering(spec, entry).condition(spec.predicate)
+        return self.session.pair(entry, keep={**kept, "is_wanted": wanted}).where(Name("is_wanted"))
+
+    def _hooks(self, spec: nodes.TraceSpec | nodes.DistributionSpec, found: Iterable[Resolved]) -> Iterator[SpecHook]:
+        for resolved in found:
             if resolved.kind == "usdt" and spec.parameters:
                 hint = "its arguments are arg1, arg2 and so on"
-                raise SpecError("a USDT probe has no signature", spec.text, target.at, hint=hint)
-            yield SpecHook(self.session, self._lowering(spec, resolved), resolved)
+                raise SpecError("a USDT probe has no signature", spec.text, spec.target.at, hint=hint)
+            lowering = self._lowering(spec, resolved)
+            yield SpecHook(self.session, lowering, resolved, condition=_condition(spec, lowering))
+
+    def _returns(self, spec: nodes.TraceSpec | nodes.DistributionSpec, *, regexp: bool = False) -> SpecHook:
+        function = select.function_spec(self.session, replace(spec.target, kind="entry"), regexp=regexp)
+        entry = self.session.resolve(function)
+        at_entry = self._lowering(spec, entry)
+        at_return = Lowering(spec.text, "return", entry=at_entry, string_size=self.string_size, binary=self.binary)
+        return SpecHook(self.session, at_return, entry.returning(), entry, _condition(spec, at_return))
 
     def _lowering(self, spec: nodes.TraceSpec | nodes.DistributionSpec, resolved: Resolved) -> Lowering:
         return Lowering(
             spec.text, resolved.kind, resolved.arguments, spec.parameters, self.string_size, binary=self.binary
         )
+
+
+def _condition(spec: nodes.TraceSpec | nodes.DistributionSpec, lowering: Lowering) -> Expression | None:
+    return None if spec.predicate is None else lowering.condition(spec.predicate)
 
 
 @dataclass
@@ -103,13 +145,9 @@ class Messages:
         spec = parse_trace(text)
         format = None if spec.format is None else Format(spec)
         for hook in self._setup.hooks(spec):
-            lowering = hook.lowering
-            condition = None if spec.predicate is None else lowering.condition(spec.predicate)
             values = _values(spec, format, hook)
             source = hook.source()
-            if values is None:
-                values = [*source.everything().items()]
-            self._emit(source if condition is None else source.where(condition), values, format)
+            self._emit(source, [*source.everything().items()] if values is None else values, format)
 
     def _emit(self, source: Source, values: Sequence[tuple[str, Expression]], format: Format | None) -> None:
         # The names of an event's fields say which spec it belongs to.
@@ -152,53 +190,3 @@ def _values(spec: nodes.TraceSpec, format: Format | None, hook: SpecHook) -> lis
     if hook.entry is None and names:
         return [(name, lowering.shown(nodes.Name(name))) for name in names]
     return None
-
-
-@dataclass
-class Distributed:
-    """One spec of `argdist`: its title, the names of its keys or of its value, and the tables that count for it."""
-
-    title: str
-    names: tuple[str, ...]
-    tables: list[Counts | Histogram] = field(default_factory=list)
-
-    def counts(self, *, cumulative: bool) -> list[tuple[tuple[Any, ...], int]]:
-        """Pairs of a key and its count since the start, or else since the last call; the rarest come first."""
-        total: Counter[tuple[Any, ...]] = Counter()
-        for table in self.tables:
-            if isinstance(table, Counts):
-                total.update(table.read() if cumulative else table.delta())
-        counted = [(key, count) for key, count in total.items() if count]
-        return sorted(counted, key=lambda item: (item[1], repr(item[0])))
-
-    def distribution(self, *, cumulative: bool) -> Distribution:
-        """All values since the start, or else since the last call."""
-        tables = [table for table in self.tables if isinstance(table, Histogram)]
-        return Distribution.total((table.read() if cumulative else table.delta())[()] for table in tables)
-
-
-def distribute(setup: Setup, text: str, *, histogram: bool, linear: tuple[int, int, int] | None = None) -> Distributed:
-    """Set up the counts, or the histogram, of an `argdist` spec. SpecError, NotFoundError."""
-    spec = parse_distribution(text)
-    values, types = spec.values, spec.types
-    if not values and spec.target.kind == "return":
-        values, types = (nodes.Name("retval"),), (I32,)
-    if histogram and (len(values) != 1 or is_text(types[0]) or integer_type(types[0]) is None):
-        raise SpecError(
-            "a histogram needs exactly one number",
-            text,
-            values[0].at if values else len(text),
-            hint="TARGET(parameters):size_t:size; -C counts by several values, and by strings",
-        )
-    names = tuple(printer.expression(value) for value in values)
-    distributed = Distributed(spec.label or text, names or (NO_VALUES,))
-    for hook in setup.hooks(spec):
-        keys = [hook.lowering.typed(value, type) for value, type in zip(values, types, strict=True)]
-        condition = None if spec.predicate is None else hook.lowering.condition(spec.predicate)
-        source = hook.source()
-        source = source if condition is None else source.where(condition)
-        if histogram:
-            distributed.tables.append(source.hist(keys[0], linear=linear))
-        else:
-            distributed.tables.append(source.count(**{f"key_{number}": key for number, key in enumerate(keys)}))
-    return distributed

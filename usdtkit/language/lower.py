@@ -17,9 +17,10 @@ from usdtkit.errors import SpecError, UsageError
 from usdtkit.language import nodes, printer
 from usdtkit.language.constants import DivisionByZero, constant
 from usdtkit.language.names import Names, Value
+from usdtkit.language.parser import parse_expression
 from usdtkit.language.typenames import I32, I64, POINTER, STRING, U64, integer_type, is_float, is_text
 from usdtkit.model import Argument, HookKind
-from usdtkit.records import dataclass, field
+from usdtkit.records import dataclass, field, replace
 from usdtkit.signatures.libc import STRUCTURES
 
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
@@ -64,6 +65,14 @@ class Lowering:
     def number(self, node: nodes.Node) -> Expression:
         """An integer, or the address of a string."""
         return self._guarded(node, self._number)
+
+    def number_of(self, text: str) -> Expression:
+        """The value of an expression that was given apart from the spec, as `number`."""
+        entry = None if self.entry is None else replace(self.entry, text=text)
+        apart = replace(self, text=text, entry=entry)
+        value = apart.number(parse_expression(text).value)
+        self.is_pair |= apart.is_pair
+        return value
 
     def string(self, node: nodes.Node) -> Expression:
         """A string: the value itself if it is one, and otherwise the string that it points to."""

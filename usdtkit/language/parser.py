@@ -1,6 +1,7 @@
 """Text → the syntax tree, by recursive descent. Input: text from a user. Output: `nodes`, or a `SpecError`.
 
-    trace         TARGET [ "(" parameters ")" ] [ "(" predicate ")" ] [ "format" { "," value } ]
+    trace         PATTERN [ "format" { "," value } ]
+    PATTERN       TARGET [ "(" parameters ")" ] [ "(" predicate ")" ]
     argdist       TARGET "(" parameters ")" [ ":" types ":" values [ ":" predicate ] ] [ "#" label ]
     TARGET        [ "p:" | "r:" ] LIBRARY ":" FUNCTION [ "+" offset ]  |  "u:" [ LIBRARY ] ":" [ PROVIDER ":" ] PROBE
     expressions   C's, without assignments, ?: and commas
@@ -43,12 +44,7 @@ def parse_trace(text: str) -> nodes.TraceSpec:
     target, declared = parser.signature(parse_target(text, 0, end), end)
     if declared and target.kind == "usdt":
         raise SpecError("a USDT probe has no signature", text, end, hint="a condition begins after a space")
-    predicate = None
-    if parser.take("("):
-        predicate = parser.expression()
-        if parser.token.kind == "name" and isinstance(predicate, nodes.Name):
-            parser.fail("expected )", hint="a signature follows the name without a space")
-        parser.expect(")")
+    predicate = parser.predicate()
     format: nodes.Text | None = None
     values: tuple[nodes.Node, ...] = ()
     if parser.token.kind == "string":
@@ -58,6 +54,41 @@ def parse_trace(text: str) -> nodes.TraceSpec:
     if parser.token.kind != "end":
         parser.fail("expected the end", hint='a spec is TARGET (condition) "format", values')
     return nodes.TraceSpec(text, target, declared, predicate, format, values)
+
+
+def parse_pattern(text: str, *, regexp: bool = False) -> nodes.TraceSpec:
+    """A target with or without a condition, for tools that measure its hits. SpecError.
+
+    With `regexp`, the names in the target are regular expressions, and there is no signature.
+    """
+    at = _condition(text if regexp else _QUOTED.sub(lambda name: "_" * len(name[0]), text))
+    spelled = text[:at].rstrip()
+    if not regexp and ('"' in spelled or re.fullmatch(r"[^ \t(]*(\(.*\))?", spelled)):
+        spec = parse_trace(text)
+        if spec.format is not None:
+            raise SpecError("only a target and a condition are expected here", text, spec.format.at)
+        return spec
+    # A name with parameters, or with spaces in its template, is one of C++, which the whole text spells.
+    parser = _Parser(text, at)
+    spec = nodes.TraceSpec(text, parse_target(text, 0, len(spelled)), (), parser.predicate())
+    if parser.token.kind != "end":
+        parser.fail("expected the end", hint="a pattern is TARGET (condition)")
+    return spec
+
+
+def _condition(text: str) -> int:
+    """Where the condition of a pattern begins: at a parenthesis behind a space, outside of others and of templates."""
+    depth = 0
+    for at, character in enumerate(text):
+        if character == "(":
+            name = text[:at]
+            is_complete = name.count("<") == name.count(">") or "operator" in name
+            if not depth and is_complete and name[-1:] in (" ", "\t"):
+                return at
+            depth += 1
+        elif character == ")":
+            depth -= 1
+    return len(text)
 
 
 def parse_distribution(text: str) -> nodes.DistributionSpec:
@@ -91,14 +122,6 @@ def parse_distribution(text: str) -> nodes.DistributionSpec:
 
 # A label begins at the first # outside of literals, or at a ; as in early versions of bcc.
 _LABEL = re.compile(r"""((?:[^"'#;]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')*)[#;](.*)""", re.DOTALL)
-
-
-def parse_pattern(text: str) -> nodes.Target:
-    """A target by itself, where NAME:NAME can only be a function. SpecError."""
-    target = parse_target(text, 0, len(text))
-    if target.kind == "named":
-        return nodes.Target("entry", target.library, target.name, "", target.offset)
-    return target
 
 
 def parse_name(text: str) -> str:
@@ -217,6 +240,16 @@ class _Parser:
         while self.take(","):
             items.append(parse())
         return tuple(items)
+
+    def predicate(self) -> nodes.Node | None:
+        """( condition ), if it comes next"""
+        if not self.take("("):
+            return None
+        predicate = self.expression()
+        if self.token.kind == "name" and isinstance(predicate, nodes.Name):
+            self.fail("expected )", hint="a signature follows the name without a space")
+        self.expect(")")
+        return predicate
 
     # Types and signatures
 

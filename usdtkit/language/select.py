@@ -15,7 +15,6 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.sites import check_offset
 from usdtkit.errors import NotFoundError, SpecError, UsageError, UsdtkitError
 from usdtkit.language import nodes
-from usdtkit.language.parser import parse_pattern, parse_target
 from usdtkit.model import Probe
 from usdtkit.naming import exact, name_of
 from usdtkit.records import replace
@@ -36,12 +35,7 @@ def resolve(session: Session, text: str, target: nodes.Target, *, regexp: bool =
 
 
 def resolve_single(session: Session, spec: nodes.TraceSpec) -> Resolved:
-    """The places of a spec without a condition or values, which must name one probe, or any number of functions.
-
-    SpecError, NotFoundError.
-    """
-    if superfluous := spec.predicate or spec.format:
-        raise SpecError("only a target is expected here", spec.text, superfluous.at)
+    """The places of a spec, which must name one probe, or any number of functions. SpecError, NotFoundError."""
     if spec.target.kind == "return":
         return session.resolve(function_spec(session, spec.target))
     first, *others = resolve(session, spec.text, spec.target)
@@ -76,21 +70,27 @@ def _named(session: Session, text: str, target: nodes.Target) -> list[Resolved]:
         raise NotFoundError(f"no probe {spec}, and {missing.message}", hint=error.hint) from None
 
 
-def matching(session: Session, text: str, *, regexp: bool = False) -> Resolved:
-    """All places of a pattern together, for tools that read no arguments. SpecError, NotFoundError."""
-    target = parse_target(text, 0, len(text))
+def matching(
+    session: Session, text: str, target: nodes.Target, *, regexp: bool = False, apart: bool = False
+) -> list[Resolved]:
+    """The places of a pattern that counts: functions if there are any, and otherwise probes. SpecError, NotFoundError.
+
+    Probes are one `Resolved`, or with `apart` each is one by itself, so that its arguments can be read.
+    """
     if target.kind == "usdt":
-        return resolve_probes(text, find_probes(session, target, regexp=regexp), _sought(target, regexp))
-    try:
-        return _functions(session, text, target, regexp)
-    except NotFoundError as missing:
-        if target.kind != "named" or regexp or "/" in target.library:
-            raise
+        probes, sought = find_probes(session, target, regexp=regexp), _sought(target, regexp)
+    else:
         try:
+            return [_functions(session, text, target, regexp)]
+        except NotFoundError as missing:
+            if target.kind != "named" or regexp or "/" in target.library:
+                raise
             spec = f"{target.library}:{target.name}"
-            return resolve_probes(text, session.find_probes(spec), Sought([UsdtSpec(spec)]))
-        except NotFoundError:
-            raise missing from None
+            try:
+                probes, sought = session.find_probes(spec), Sought([UsdtSpec(spec)])
+            except NotFoundError:
+                raise missing from None
+    return [*_by_probe(probes, sought)] if apart else [resolve_probes(text, probes, sought)]
 
 
 def find_probes(session: Session, target: nodes.Target, *, regexp: bool = False) -> list[Probe]:
@@ -102,15 +102,6 @@ def find_probes(session: Session, target: nodes.Target, *, regexp: bool = False)
     if not probes:
         raise NotFoundError(f"no probe matches {expression.pattern!r}", hint="usdtkit list shows probes")
     return probes
-
-
-def calls(session: Session, text: str, *, regexp: bool = False) -> FunctionSpec:
-    """The functions of a pattern, for tools that measure calls. SpecError, NotFoundError."""
-    target = parse_pattern(text)
-    if target.kind != "entry" or target.offset:
-        hint = "LIBRARY:FUNCTION; usdtkit probelatency measures between probes"
-        raise SpecError("this is not a function", text, 0, hint=hint)
-    return function_spec(session, target, regexp=regexp)
 
 
 def function_spec(session: Session, target: nodes.Target, *, regexp: bool = False) -> FunctionSpec:
