@@ -7,7 +7,6 @@ import sys
 import time
 from functools import cache
 
-from jsonschema import Draft202012Validator
 from processes import among_own_mounts, as_user, read_until
 
 from usdtkit.cli.schema import of_name, shared
@@ -90,6 +89,8 @@ def assert_described(kind, lines):
 
 @cache
 def _schema(kind):
+    from jsonschema import Draft202012Validator  # lazy: the SDK is also tested with interpreters that lack it
+
     name = kind.removeprefix("usdtkit.").partition("/")[0]
     schema = shared()["$defs"][kind] if kind == name else of_name(name)
     assert schema["title"] == kind

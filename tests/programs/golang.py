@@ -5,9 +5,9 @@ Input: flags of `go build`. Output: the path of the program in tests/programs/ma
 compilers make of the standard library is kept in a cache of the user's.
 """
 
-import importlib.util
 import os
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 MARKET = Path(__file__).parent / "market"
 CACHE = Path("~/.cache/usdtkit-test/go").expanduser()
 DEBIAN = "go"
-NEWEST = str(Path(importlib.util.find_spec("go").origin).parent / "bin" / "go")
+NEWEST = str(Path(sysconfig.get_path("purelib")) / "go" / "bin" / "go")
 SETTINGS = {
     **os.environ,
     "GOCACHE": str(CACHE),
