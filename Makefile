@@ -14,9 +14,9 @@ demo_packages := gcc libc6-dev python3-bpfcc python3-dev python3-venv
 cross_packages := $(foreach target,aarch64 arm i686 powerpc64le riscv64 s390x,gcc-$(target)-linux-gnu$(if $(filter arm,$(target)),eabihf)) \
 	$(foreach port,arm64 armhf i386 ppc64el riscv64 s390x,libc6-dev-$(port)-cross)
 test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) fish g++ gdb golang-go groff-base libcurl3-gnutls \
-	libcurl3-nss libjemalloc2 libreadline8 libtcmalloc-minimal4 linux-perf lld mariadb-server mold musl-tools nodejs \
-	openjdk-17-jre-headless openssh-client openssh-server openssl pamtester patchelf php8.2-cli postgresql-15 python3-gevent \
-	qemu-user redis-server ruby rustc systemtap-sdt-dev xz-utils zsh
+	libcurl3-nss libjemalloc2 libmariadb-dev libreadline8 libtcmalloc-minimal4 linux-perf lld mariadb-server mold musl-tools \
+	nodejs openjdk-17-jre-headless openssh-client openssh-server openssl pamtester patchelf php8.2-cli postgresql-15 python3-gevent \
+	qemu-user redis-server ruby rustc sysbench systemtap-sdt-dev xz-utils zsh
 distribution_packages := buildah debootstrap gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 kernel_packages := busybox-static cpio file kmod qemu-system-x86 zstd
 

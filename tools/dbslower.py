@@ -16,16 +16,16 @@ from functools import partial
 from usdtkit.cli.arguments import StatementOptions, min_ms_option
 from usdtkit.cli.options import option
 from usdtkit.errors import UsageError
-from usdtkit.providers import databases, postgresql
+from usdtkit.providers import mysql, postgresql
 from usdtkit.providers.databases import DATABASES
 from usdtkit.records import replace
-from usdtkit.results import LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows
-from usdtkit.trace import Session, latency, ms
+from usdtkit.results import COMMAND, ERROR, LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows
+from usdtkit.trace import Session, Source, Sources, latency, ms
 
 TOPIC = "databases"
 VARIANTS = ("mysql", "postgres", "postgres --phases")
 
-_COMMANDS = ", ".join(postgresql.COMMANDS)
+_COMMANDS = ", ".join(dict.fromkeys([*postgresql.COMMANDS, *mysql.COMMANDS.values()]))
 PHASES = tuple(
     Column(
         f"{name}_ns",
@@ -41,8 +41,7 @@ PHASES = tuple(
 COLUMNS = (
     *(TIME, PID, replace(TID, heading=""), PROBE, LATENCY_MS),
     *PHASES,
-    Column("command", "COMMAND", width=8, meaning=f"what the client asked for: {_COMMANDS}", optional=True),
-    Column("error", "ERROR", width=5, meaning="the SQLSTATE of the error that ended it", nullable=True, optional=True),
+    *(replace(COMMAND, meaning=f"what the client asked for: {_COMMANDS}"), ERROR),
     Column("query", "QUERY", "text", meaning="the text, without its literals unless --raw-text is given", role="name"),
 )
 
@@ -53,24 +52,26 @@ class Options(StatementOptions):
     engine: str = option(choices=tuple(DATABASES), help="the kind of server")
     min_ms: float = min_ms_option("show queries of MS ms or more (1)", default=1.0, threshold=True)
     phases: bool = option("--phases", default=False, help="PostgreSQL: show also the parts of the latency")
-
-
-def processes(options: Options) -> list[int] | None:
-    """The servers that run here."""
-    return databases.servers(options.engine, options.exe)
+    nested: bool = option(
+        "--nested", default=False, help="MySQL: show also the statements within procedures, functions and triggers"
+    )
 
 
 def trace(session: Session, options: Options) -> Rows:
     """Trace queries; a row when one ends."""
     database = DATABASES[options.engine]
     fields = database.FIELDS
-    if not options.phases:
-        queries = database.queries(session, options.exe, steps=True)
-    elif options.engine == "postgres":
-        queries = postgresql.queries(session, options.exe, steps=True, parts=True)
-        fields += tuple(column.name for column in PHASES)
-    else:
+    if options.phases and options.engine != "postgres":
         raise UsageError(f"--phases is not known for {options.engine}", hint="usdtkit dbslower postgres --phases")
+    if options.nested and options.engine != "mysql":
+        raise UsageError(f"--nested is not known for {options.engine}", hint="usdtkit dbslower mysql --nested")
+    if options.phases:
+        queries: Sources[Source] = postgresql.queries(session, options.exe, steps=True, parts=True)
+        fields += tuple(column.name for column in PHASES)
+    elif options.nested:
+        queries = mysql.queries(session, options.exe, steps=True, nested=True)
+    else:
+        queries = database.queries(session, options.exe, steps=True)
     queries.where(latency >= ms(options.min_ms)).emit(*fields)
     columns = [column for column in COLUMNS if not column.optional or column.name in fields]
     return Rows(session, columns, partial(database.describe, raw=options.raw_text))

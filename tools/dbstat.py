@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from usdtkit.cli.arguments import IntervalOptions, StatementOptions, min_ms_option
 from usdtkit.cli.options import option
 from usdtkit.cli.values import positive
-from usdtkit.providers import databases
 from usdtkit.providers.databases import DATABASES
 from usdtkit.providers.statements import Label
 from usdtkit.results import BUCKETS, Block, Column, Histogram, Summaries, Table
@@ -56,11 +55,6 @@ class Options(StatementOptions, IntervalOptions):
         "-u", "--microseconds", default=False, help="accepted for compatibility with bcc; buckets show their units"
     )
     min_ms: float = min_ms_option("count only queries of MS ms or more", threshold=True)
-
-
-def processes(options: Options) -> list[int] | None:
-    """The servers that run here."""
-    return databases.servers(options.engine, options.exe)
 
 
 def trace(session: Session, options: Options) -> Summaries:

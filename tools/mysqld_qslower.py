@@ -11,20 +11,21 @@ examples:
   usdtkit mysqld_qslower 1234 10      show queries of process 1234 of 10 ms or more
 """
 
-from typing import Any
+from functools import partial
 
 from usdtkit.cli.arguments import StatementOptions, min_ms_option
 from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds, process
 from usdtkit.providers import mysql
 from usdtkit.records import replace
-from usdtkit.results import LATENCY_MS, PID, PROBE, TID, TIME, Column, Row, Rows
+from usdtkit.results import COMMAND, ERROR, LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows
 from usdtkit.trace import Session, latency, ms
 
 TOPIC = "databases"
 
 COLUMNS = (
     *(TIME, PID, replace(TID, heading=""), PROBE, LATENCY_MS),
+    *(replace(COMMAND, values=tuple(mysql.COMMANDS.values())), ERROR),
     Column("query", "QUERY", "text", meaning="the text, without its literals unless --raw-text is given", role="name"),
 )
 
@@ -41,19 +42,14 @@ class Options(StatementOptions):
     )
     threshold: float = option(default=1.0, type=milliseconds, metavar="MIN_MS", help="the same as -m (1)")
     min_ms: float | None = min_ms_option("show queries of MS ms or more", default=None, threshold=True)
-
-
-def processes(options: Options) -> list[int] | None:
-    """The servers that run here, unless the user names the program of some that start later."""
-    return None if options.exe else mysql.servers()
+    nested: bool = option(
+        "--nested", default=False, help="show also the statements within procedures, functions and triggers"
+    )
 
 
 def trace(session: Session, options: Options) -> Rows:
     """Trace queries; a row when one ends."""
     min_ms = options.threshold if options.min_ms is None else options.min_ms
-    mysql.queries(session, options.exe).where(latency >= ms(min_ms)).emit("latency", "query")
-
-    def describe(event: Any) -> Row:
-        return {**event._asdict(), "query": mysql.shown(event.query, raw=options.raw_text)}
-
-    return Rows(session, COLUMNS, describe)
+    queries = mysql.queries(session, options.exe, steps=True, nested=options.nested)
+    queries.where(latency >= ms(min_ms)).emit(*mysql.FIELDS)
+    return Rows(session, COLUMNS, partial(mysql.describe, raw=options.raw_text))

@@ -38,11 +38,6 @@ class Options(ToolOptions):
     raw_text: bool = option("--raw-text", default=False, help="show URLs with their query (?name=value)")
 
 
-def processes(options: Options) -> list[int]:
-    """The Node programs that run here."""
-    return node.servers()
-
-
 def trace(session: Session, options: Options) -> Rows:
     """Trace requests; a row when one is answered."""
     node.requests(session).emit()

@@ -69,8 +69,7 @@ def test_an_offline_session_has_the_same_program_and_looks_at_nothing(mariadb, p
     here = [program_of(mysql, pid=mariadb.pid), program_of(postgresql)]
     for module in ("processes", "targets"):
         monkeypatch.setattr(f"usdtkit.providers.servers.{module}", None)
-    # The first thing that is looked for are the probes, which MariaDB does not have.
-    assert [program_of(mysql, offline=True, lacking=1), program_of(postgresql, offline=True)] == here
+    assert [program_of(mysql, offline=True), program_of(postgresql, offline=True)] == here
 
 
 def test_latencies_by_user_of_a_server_with_probes(compile_c, spawn, wait_for_line):

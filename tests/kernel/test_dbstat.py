@@ -1,6 +1,7 @@
 """dbstat on real servers: histograms and tables that add up to the number of queries that were sent."""
 
 import csv
+import subprocess
 
 import pytest
 from commandline import assert_explained, go, json_lines, start_tracing, stop_tracing, usdtkit
@@ -135,6 +136,22 @@ def test_users_of_a_server_with_the_probes_of_mysql(compile_c, spawn, wait_for_l
     assert (line["user"], line["count"]) == ("ada", 97)
 
 
+def test_by_database_and_user_of_mariadb(mariadb, spawn):
+    mariadb.query("create or replace database shop", "create or replace user ada", "grant all on *.* to ada")
+
+    def work():
+        mariadb.query(*["select 1"] * 31)
+        client = ["mariadb", "--no-defaults", f"--socket={mariadb.socket}", "--user=ada", "--database=shop"]
+        subprocess.run(client, input="select 1;" * 13, text=True, check=True, stdout=subprocess.DEVNULL)
+        mariadb.settle()
+
+    for by, counts in {"database": {"shop": 13, "?": 31}, "user": {"root": 31, "ada": 13}}.items():
+        lines, _ = lines_of(spawn, work, "mysql", "-p", str(mariadb.pid), "--by", by)
+        assert {line[by]: line["count"] for line in lines} == counts
+
+
 @pytest.mark.parametrize("by", ["user", "database"])
-def test_mariadb_does_not_say_whose_query_it_is(mariadb, by):
-    assert_explained(usdtkit("dbstat", "mysql", "-p", mariadb.pid, "--by", by), 5, by, "--by kind")
+def test_a_server_that_does_not_say_whose_query_it_is(by, compile_c, spawn, wait_for_line):
+    server = spawn([compile_c("mysqld.cc", "-O2", compiler="g++")])
+    wait_for_line(server, "ready")
+    assert_explained(usdtkit("dbstat", "mysql", "-p", server.pid, "--by", by), 5, by, "--by kind")

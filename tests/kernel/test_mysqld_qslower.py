@@ -44,12 +44,9 @@ def test_long_and_odd_queries(mariadb, spawn):
     mariadb.query(long, "select '\u202etxt.\x1b[2J'", "select\n1")
     output, messages = stop_tracing(tracer)
     heading, *lines = output.splitlines()
-    assert heading.split() == ["TIME", "PID", "LAT(ms)", "QUERY"]
-    assert [line.split(maxsplit=3)[3] for line in lines] == [
-        long[:256] + "…",
-        "select '\\u202etxt.\\x1b[2J'",
-        "select\\x0a1",
-    ]
+    assert heading.split() == ["TIME", "PID", "LAT(ms)", "COMMAND", "ERROR", "QUERY"]
+    shown = (long[:256] + "…", "select '\\u202etxt.\\x1b[2J'", "select\\x0a1")
+    assert [line.split(maxsplit=5)[3:] for line in lines] == [["query", "-", text] for text in shown]
     assert messages == "received 3, lost 0, from 1 file in 1 process\n"
 
 

@@ -497,3 +497,93 @@ def test_a_literal_longer_than_what_is_kept_is_an_error(compile_c):
         with pytest.raises(UsageError, match="keeps 4 bytes") as raised:
             session.start()
     assert "5" in raised.value.hint
+
+
+FILLED = """
+#include <pthread.h>
+#include <stdio.h>
+#include "program.h"
+
+NOINLINE long say(const char *text) { __asm__ volatile("" ::: "memory"); return text[0]; }
+
+NOINLINE long run(long depth, const char *text, long length)
+{
+    char own[12];
+    snprintf(own, sizeof own, "depth %5ld", depth);
+    long sum = depth ? run(depth - 1, "", 0) : 0;
+    sum += say(own) + say("too late...");
+    __asm__ volatile("" ::: "memory");
+    return sum;
+}
+
+static void *go(void *depth)
+{
+    for (int i = 0; i < 97; i++) {
+        run((long)depth, "", 0);
+        run((long)depth, "at once", 7);
+    }
+    return NULL;
+}
+
+int main(void)
+{
+    pthread_t threads[3];
+    await_go();
+    say("before.....");
+    for (long depth = 0; depth < 3; depth++)
+        pthread_create(&threads[depth], NULL, go, (void *)depth);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    say("after......");
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("key", [None, trace.tid])
+@pytest.mark.parametrize("returns", ["sites", "probes"])
+def test_texts_that_are_learnt_between_start_and_end(returns, key, compile_c, ready):
+    """The first text stays, and a call that has called itself is not found again; what fills is no result."""
+    path = str(compile_c(FILLED, "-O1", "-pthread"))
+    process = ready([path])
+    with trace.Session(pid=process.pid, returns=returns) as session:
+        keep = {"depth": trace.arg(1), "text": trace.buffer(2, trace.arg(3), 64)}
+        pair = session.pair(trace.uprobe(path, "run"), keep=keep, key=key)
+        pair.fill(session.uprobe(path, "say"), text=trace.buffer(1, 11, 64)).emit("depth", "text")
+        session.start()
+        go(process)
+        found = Counter((event.depth, event.text) for event in session)
+        summary = session.summary()
+    outer = {(1, b""): 3 * 97, (2, b""): 97, **{(depth, b"at once"): 97 for depth in (1, 2)}}
+    assert found == {
+        (0, b"depth     0"): 5 * 97,  # all but the calls of the first thread that have their text at once
+        (0, b"at once"): 97,
+        **(outer if key is None else {}),  # by thread, a call that is within another replaces it
+    }
+    assert summary.hits == summary.received == sum(found.values())
+    assert (summary.lost, summary.unreadable) == (0, 0)
+
+
+def test_texts_between_probes(compile_c, ready):
+    """The innermost of the pairs that nest is filled: the program formats a text before each start."""
+    path = str(compile_c("pairs.c", "-O2", "-pthread"))
+    process = ready([path, "(()(()))", 97, 2])
+    with trace.Session(pid=process.pid) as session:
+        nothing = {"text": trace.cstr(trace.tid * 0, 16)}
+        pair = session.pair(trace.usdt("nest:start"), trace.usdt("nest:end"), keep=nothing)
+        pair.fill(session.uprobe("c", "snprintf"), text=trace.cstr(3, 16)).emit("text")
+        session.start()
+        go(process)
+        texts = Counter(event.text for event in session)
+    assert texts == {"start %ld": 2 * 2 * 97, None: 2 * 2 * 97}
+
+
+def test_only_what_a_pair_keeps_as_a_text_can_be_filled(compile_c):
+    path = str(compile_c(FILLED, "-O1", "-pthread"))
+    with trace.Session(command=[path]) as session:
+        pair = session.pair(trace.uprobe(path, "run"), keep={"depth": trace.arg(1), "text": trace.cstr(2, 16)})
+        with pytest.raises(UsageError, match="keeps no 'other'"):
+            pair.fill(session.uprobe(path, "say"), other=trace.cstr(1))
+        pair.fill(session.uprobe(path, "say"), depth=trace.arg(1)).emit("text")
+        with pytest.raises(UsageError, match="is not what the pair keeps"):
+            session.program()

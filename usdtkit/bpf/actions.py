@@ -178,7 +178,15 @@ class Assign:
     values: dict[int, ex.Expression]
 
 
-Action = Emit | Count | Hist | Stats | Raw | Put | Delete | Assign
+@dataclass(eq=False, repr=False)
+class Fill:
+    """Keep `values` in the open pair that the hook `start` has begun: the texts of which it has none yet."""
+
+    start: int
+    values: dict[str, ex.Expression]
+
+
+Action = Emit | Count | Hist | Stats | Raw | Put | Delete | Assign | Fill
 
 
 def describe(action: Action) -> str:
@@ -194,7 +202,7 @@ def describe(action: Action) -> str:
             return f"stats({', '.join(['…', *keys])})"
         case Raw():
             return "raw C"
-        case Put() | Delete() | Assign():
+        case Put() | Delete() | Assign() | Fill():
             return f"{type(action).__name__.lower()}(…)"
 
 

@@ -17,6 +17,7 @@ from usdtkit.bpf.access import Access
 from usdtkit.bpf.cookie import EXIT_BIT, EXIT_CONDITION, EXIT_IS_BRANCH, EXIT_IS_SHARED, FUNCTION_NUMBER
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.statements import Counter
+from usdtkit.errors import UsageError
 
 # The beginning of an entry. `thread` is the thread that called. `back` is the address that the call will return to, or
 # 0 if it need not be compared.
@@ -24,11 +25,16 @@ CALL_HEADER = (("start", "u64"), ("thread", "u64"), ("back", "u64"))
 LARGEST_ON_STACK = 256  # bytes of an entry that is put together on the program's stack, which has 512
 
 
-def enter(number: int, layout: Layout, stores: list[str], access: Access, count: Counter) -> list[str]:
-    """Statements of a call's entry. An entry of the same frame that is still there was left, and is replaced."""
+def enter(
+    number: int, layout: Layout, stores: list[str], access: Access, count: Counter, *, is_filled: bool = False
+) -> list[str]:
+    """Statements of a call's entry. An entry of the same frame that is still there was left, and is replaced.
+
+    One that `is_filled` can be found while it is open: see `innermost`.
+    """
     name = f"pair_{number}"
     back = f"s->back = cookie & {EXIT_IS_SHARED} ? {access.return_address()} : 0;"
-    opening = [*_call_key(access), f"struct {name} *s = 0;"]
+    opening = [*_call_key(access), f"struct {name} *s = 0;", *(_note_innermost(number) if is_filled else ())]
     if fits_stack(layout):
         return [
             *opening,
@@ -60,6 +66,28 @@ def leave(number: int, access: Access, count: Counter) -> list[str]:
         f"if (!s && !(cookie & {EXIT_IS_SHARED})) {count('unmatched')}",
         "if (!s) return 0;",
         f"if (cookie & {EXIT_IS_SHARED} && is_another(s->back, {access.returned_to()})) return 0;",
+    ]
+
+
+def innermost(number: int, access: Access) -> list[str]:
+    """Statements that find the call that the thread has entered last, as `open`: 0 if that has ended."""
+    if _is_go(access):
+        raise UsageError(f"{access.scope.what}: what a call keeps cannot be filled in a Go program")
+    access.uses.add("id")
+    return [
+        "struct call_key key = {}; u32 thread = id;",
+        f"struct call_key *known = innermost_{number}.lookup(&thread);",
+        "if (known) { key.owner = known->owner; key.frame = known->frame; }",
+        f"struct pair_{number} *open = pair_{number}.lookup(&key);",
+    ]
+
+
+def _note_innermost(number: int) -> list[str]:
+    """Statements that note which call a thread has entered last. A loop enters the same frame again and again."""
+    name = f"innermost_{number}"
+    return [
+        f"u32 thread = id; struct call_key *known = {name}.lookup(&thread);",
+        f"if (!known || known->frame != key.frame || known->owner != key.owner) {name}.update(&thread, &key);",
     ]
 
 

@@ -20,9 +20,11 @@ from typing import Literal
 
 from usdtkit.bpf import calls
 from usdtkit.bpf import expressions as ex
+from usdtkit.bpf.actions import Fill
 from usdtkit.bpf.layout import Layout
 from usdtkit.bpf.render import Renderer
 from usdtkit.bpf.statements import Counter
+from usdtkit.errors import UsageError
 from usdtkit.model import Tracepoint
 from usdtkit.records import dataclass, field
 
@@ -51,6 +53,7 @@ class Pairs:
 
     declarations: list[str] = field(default_factory=list)
     kept: dict[int, Layout] = field(default_factory=dict)
+    keys: dict[int, tuple[Matching, ex.Expression | None]] = field(default_factory=dict)
     at_thread_end: list[str] = field(default_factory=list)
     at_process_end: list[str] = field(default_factory=list)
 
@@ -63,17 +66,27 @@ class Pairs:
         nesting: int,
         renderer: Renderer,
         count: Counter,
+        *,
+        is_filled: bool = False,
     ) -> list[str]:
-        """Statements for the start of a pair. After them, `s` points to the values that the pair keeps."""
+        """Statements for the start of a pair. After them, `s` points to the values that the pair keeps.
+
+        `is_filled`: some of them come later, by `fill`.
+        """
         fields = [renderer.field(name, expression) for name, expression in keep.items()]
         layout = self.kept[number] = Layout(fields, HEADERS[matching])
+        self.keys[number] = matching, key
         self._declare(number, matching, layout, FEW_NESTED if nesting <= FEW_NESTED else MOST_DROPPED, renderer, count)
         renderer.access.uses |= {"id", "cookie"}
         stores: list[str] = []
         for index, (expression, kept) in enumerate(zip(keep.values(), layout.fields, strict=True)):
             stores += renderer.store(expression, f"s->f{index}", kept.capacity, kept.optional)
         if matching == "frame":
-            return calls.enter(number, layout, stores, renderer.access, count)
+            if is_filled:
+                self.declarations.append(
+                    f'BPF_TABLE("lru_hash", u32, struct call_key, innermost_{number}, {PAIR_ENTRIES});'
+                )
+            return calls.enter(number, layout, stores, renderer.access, count, is_filled=is_filled)
         renderer.access.uses.add("now")
         if key is not None:
             opening = self._start_by_key(number, renderer.integer(key)[0], count)
@@ -119,6 +132,42 @@ class Pairs:
                 f"if (!s) {unmatched}",
             ]
         return [*opening, "u64 latency = now - s->start;"], closing
+
+    def fill(self, action: Fill, renderer: Renderer) -> list[str]:
+        """Statements that keep texts in the innermost open pair of this thread, or key, where it has none yet."""
+        number, layout = action.start, self.kept[action.start]
+        lines: list[str] = []
+        for name, value in action.values.items():
+            index = next(index for index, kept in enumerate(layout.fields) if kept.name == name)
+            into, kept = f"open->f{index}", layout.fields[index]
+            found = renderer.field(name, value)
+            if not kept.is_text or (found.kind, found.size) != (kept.kind, kept.size):
+                raise UsageError(
+                    f"{renderer.access.scope.what}: {name!r} is not what the pair keeps under this name",
+                    hint="only texts can be filled, with the function and size that keep= had",
+                )
+            lines += [f"if ({into}_length <= 0) {{", *renderer.store(value, into, kept.capacity), "}"]
+        return ["{", *self._open(number, renderer), "if (open) {", *lines, "} }"]
+
+    def _open(self, number: int, renderer: Renderer) -> list[str]:
+        """Statements that find the innermost open pair, as `open`."""
+        matching, key = self.keys[number]
+        if matching == "frame":
+            return calls.innermost(number, renderer.access)
+        renderer.access.uses.add("id")
+        if key is not None:
+            return [
+                *_key_of_process(renderer.integer(key)[0]),
+                f"struct process *p = processes_{number}.lookup(&process);",
+                "if (p) key.since = p->since;",
+                f"struct pair_{number} *open = pair_{number}.lookup(&key);",
+            ]
+        return [
+            f"u32 thread = id, *depth = (u32 *)threads_{number}.lookup(&thread);",
+            "struct pair_key key = { .thread = thread };",
+            "if (depth) key.depth = *depth - 1;",
+            f"struct pair_{number} *open = pair_{number}.lookup(&key);",
+        ]
 
     def functions(self) -> list[str]:
         """The text of the programs of TRACEPOINTS."""

@@ -17,7 +17,7 @@ from usdtkit.bpf import calls, threadvalues
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.abi import abi_of
 from usdtkit.bpf.access import Access
-from usdtkit.bpf.actions import Block
+from usdtkit.bpf.actions import Block, Fill
 from usdtkit.bpf.cookie import MAX_LISTS
 from usdtkit.bpf.interning import Interning
 from usdtkit.bpf.layout import Layout
@@ -45,7 +45,7 @@ class Hook:
     function's pair has, in `entered`, the hook of the function's entry. Calls of other functions may leave by the same
     exits, and only a call that was entered counts. The first `ahead` blocks were added later, but run before the
     others. One that is `parted` shares its sites with hooks that each have the arguments of some of them. `build` says
-    whether it `reads_goid`.
+    whether it `reads_goid`. What a start that `is_filled` keeps may come from hooks within the pair.
     """
 
     index: int
@@ -67,6 +67,7 @@ class Hook:
     ahead: int = 0
     parted: bool = False
     reads_goid: bool = False
+    is_filled: bool = False
 
     @property
     def function(self) -> str:
@@ -82,6 +83,11 @@ class Hook:
     def call(self) -> Hook | None:
         """The hook of the function's entry, if this one is of its return."""
         return (self.entered or self.after) if self.kind == "return" else None
+
+    @property
+    def is_for_pair(self) -> bool:
+        """Whether its hits are no results, because it only begins a pair or fills what one keeps."""
+        return self.start is not None or (bool(self.blocks) and all(isinstance(b.action, Fill) for b in self.blocks))
 
     @property
     def counts_calls(self) -> bool:
@@ -185,14 +191,17 @@ class _Builder:
         if hook.entered is not None:
             body += calls.guard(hook.entered.index, access, _count)
         if hook.start is not None:
-            body += self.pairs.start(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, _count)
+            body += self.pairs.start(
+                *(hook.index, hook.matching, hook.start, hook.key, hook.nesting, renderer, _count),
+                is_filled=hook.is_filled,
+            )
         elif hook.after is not None:
             # The key cannot be one of the values that the start kept, because it is needed to find them.
             keys = Renderer(replace(access, scope=replace(scope, kept=None)), self.globs, self.texts)
             opening, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, _count)
             body += opening
         body.append(_count("hits"))
-        if hook.start is None:  # the hits of a pair are those of its end
+        if not hook.is_for_pair:  # the hits of a pair are those of its end
             access.uses |= {"cookie", "id"}
             body.append("note_origin(cookie, id);")
         actions = [self._block(block, renderer) for block in hook.blocks]
@@ -231,7 +240,10 @@ class _Builder:
         )
 
     def _block(self, block: Block, renderer: Renderer) -> tuple[str, list[str]]:
-        lines = self.actions.render(block.action, renderer, _count)
+        if isinstance(block.action, Fill):
+            lines = self.pairs.fill(block.action, renderer)
+        else:
+            lines = self.actions.render(block.action, renderer, _count)
         return "" if block.condition is None else renderer.integer(block.condition)[0], lines
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf import threadvalues
-from usdtkit.bpf.actions import Action, Assign, Count, Delete, Emit, Hist, Put, Raw, Stats
+from usdtkit.bpf.actions import Assign, Count, Delete, Emit, Hist, Put, Raw, Stats
 from usdtkit.bpf.cookie import PROBE_NUMBER
 from usdtkit.bpf.layout import Field, Kind, Layout
 from usdtkit.bpf.render import Renderer, store_key, store_name
@@ -36,6 +36,8 @@ BACK = '#line 0 "/virtual/main.c"'
 
 Counter = Callable[..., str]
 """Renders the statement that raises a counter of the hook: its name, and by how much (1)."""
+Result = Emit | Count | Hist | Stats | Raw | Put | Delete | Assign
+"""The actions that stand for themselves; `pairs` renders what is done with an open pair."""
 
 
 @dataclass(eq=False, repr=False)
@@ -68,7 +70,7 @@ class ActionRenderer:
         self.records: dict[int, Layout] = {}
         self.tables: dict[int, TableLayout] = {}
 
-    def render(self, action: Action, renderer: Renderer, count: Counter) -> list[str]:
+    def render(self, action: Result, renderer: Renderer, count: Counter) -> list[str]:
         """The statements of an action. UsageError where its values cannot be had at this probe."""
         match action:
             case Emit(number, fields):

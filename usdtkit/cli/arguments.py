@@ -95,7 +95,7 @@ class StatementOptions(ToolOptions):
         *("-x", "--exe"),
         default=None,
         metavar="PATH",
-        help="the server's program, to trace servers that start later",
+        help="the server's program, if it has another name than usual",
     )
     raw_text: bool = option(
         "--raw-text", default=False, help="show statements as they were sent, with the data in them"

@@ -46,12 +46,3 @@ class Database(Protocol):
 
 
 DATABASES: dict[str, Database] = {"mysql": mysql, "postgres": postgresql}
-
-
-def servers(engine: str, program: str | os.PathLike[str] | None = None) -> list[int] | None:
-    """The processes of the servers that run here, None for all processes that run the server's program.
-
-    None is given for a `program` that was named, and for PostgreSQL, which forks a backend for each connection.
-    NotFoundError, PrivilegeError where there are no MySQL servers.
-    """
-    return mysql.servers() if engine == "mysql" and not program else None

@@ -1,8 +1,8 @@
 """Which program files a kind of server runs from: the names of its program → paths that a session can attach to.
 
 Input: a session, and the file names that a server's program has. Output: paths that can be opened from here, one for
-each file. Servers in containers have files of their own, often by the same name. Used by the modules of single servers,
-such as `mysql` and `postgresql`.
+each file, and sources of functions that all of these files have, and files that come later. Servers in containers have
+files of their own, often by the same name. Used by the modules of single servers, such as `mysql` and `postgresql`.
 """
 
 # ruff: noqa: PTH115
@@ -10,12 +10,14 @@ such as `mysql` and `postgresql`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from usdtkit import processes, targets
 from usdtkit.errors import NotFoundError, PrivilegeError, as_root
-from usdtkit.model import Target
-from usdtkit.trace import Session
+from usdtkit.model import Function, Target
+from usdtkit.records import replace
+from usdtkit.trace import FunctionSpec, Resolved, Session, Sought
 
 
 def running(*names: str) -> list[int]:
@@ -28,7 +30,7 @@ def running(*names: str) -> list[int]:
     spelled = " or ".join(names[:2])
     if os.geteuid() != 0:
         raise PrivilegeError(f"no {spelled} among the processes that you may inspect", hint=as_root())
-    raise NotFoundError(f"no {spelled} runs here", hint="start it first, give -p PID, or -c CMD to start it")
+    raise NotFoundError(f"no {spelled} runs here", hint="--wait waits for it; -c CMD starts it")
 
 
 def program_files(session: Session, names: Sequence[str], program: str | os.PathLike[str] | None = None) -> list[str]:
@@ -48,6 +50,39 @@ def program_files(session: Session, names: Sequence[str], program: str | os.Path
     # The path that a process reports is the one in its container: which file that is, its memory map says.
     mapped = [target.path for path in _programs(pids) for target in _mapped(path, pids)]
     return list(dict.fromkeys(mapped))
+
+
+class Programs:
+    """Functions of a kind of server, in the program files that run it now and in those that come later.
+
+    `sought`: globs of the paths of programs that start later. `functions`: all names that will be asked for, so that
+    each file is searched once. `files` are those that have any of them.
+    """
+
+    def __init__(
+        self, session: Session, files: Iterable[str], *, sought: Sequence[str], functions: Sequence[str]
+    ) -> None:
+        self._sought = sought
+        self._found: dict[str, list[Function]] = {}
+        for path in files:
+            with suppress(NotFoundError):
+                found = session.find_functions(path, functions)
+                self._found[path] = [] if session.offline else found
+
+    @property
+    def files(self) -> list[str]:
+        """The files that have any of the functions."""
+        return list(self._found)
+
+    def functions(self, names: Sequence[str]) -> list[Function]:
+        """The functions of these names in all files, with the copies of them that a compiler has made."""
+        return [one for found in self._found.values() for one in found if one.name.partition(".")[0] in names]
+
+    def entries(self, names: tuple[str, ...], only: Callable[[Function], bool] | None = None) -> Resolved:
+        """Their entries, none where no file has any; `only` is as `FunctionSpec` has it."""
+        spec = FunctionSpec(self._sought[0], names, only=only)
+        resolved = spec.of(self.functions(names))
+        return replace(resolved, sought=Sought(replace(spec, library=path) for path in self._sought))
 
 
 def parents(pids: Iterable[int]) -> set[int]:

@@ -18,6 +18,8 @@ from usdtkit.results.blocks import Block, Histogram, Row, StackSum, Table
 from usdtkit.results.columns import (
     BUCKETS,
     COMM,
+    COMMAND,
+    ERROR,
     LATENCY_MS,
     LATENCY_US,
     PID,
@@ -31,6 +33,6 @@ from usdtkit.results.columns import (
 from usdtkit.results.results import Results, Rows, Summaries
 
 __all__ = [
-    "BUCKETS", "COMM", "LATENCY_MS", "LATENCY_US", "PID", "PROBE", "TID", "TIME", "UID", "Block",
+    "BUCKETS", "COMM", "COMMAND", "ERROR", "LATENCY_MS", "LATENCY_US", "PID", "PROBE", "TID", "TIME", "UID", "Block",
     "Column", "Histogram", "Results", "Row", "Rows", "Schema", "StackSum", "Summaries", "Table",
 ]  # fmt: skip

@@ -108,6 +108,14 @@ PID = Column("pid", "PID", "integer", 7, "the process")
 TID = Column("tid", "TID", "integer", 7, "the thread")
 UID = Column("uid", "UID", "integer", 7, "the user of the process")
 COMM = Column("comm", "COMM", "text", 16, "the name of the thread")
+COMMAND = Column("command", "COMMAND", width=8, meaning="what the client asked for", show=lambda value: value or "-")
+ERROR = Column(
+    *("error", "ERROR"),
+    width=5,
+    meaning="the error that ended it: PostgreSQL's SQLSTATE, MySQL's number",
+    show=lambda value: value or "-",
+    nullable=True,
+)
 PROBE = Column("probe", meaning="the probe or function that sent the event")
 LATENCY_MS = Column(
     "latency_ns",

@@ -262,7 +262,7 @@ def totals(
         hits[index] = sum(numbers[programs.COUNTERS.index("hits") :: stride])
         for counter, name in enumerate(programs.COUNTERS):
             # The hits of a pair are those of its end.
-            if name != "hits" or hooks[index].start is None:
+            if name != "hits" or not hooks[index].is_for_pair:
                 total[name] += sum(numbers[counter::stride])
     for hook in hooks:
         if hook.counts_calls and hook.call is not None:

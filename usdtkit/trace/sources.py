@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from usdtkit.bpf import expressions as ex
-from usdtkit.bpf.actions import Action, Assign, Block, Delete, Emit, Put, Raw
+from usdtkit.bpf.actions import Action, Assign, Block, Delete, Emit, Fill, Put, Raw
 from usdtkit.bpf.program import Hook
 from usdtkit.errors import UsageError
 from usdtkit.records import replace
@@ -23,6 +23,7 @@ from usdtkit.trace.summarising import Summarising
 from usdtkit.trace.threadvalues import ThreadValues
 
 Self = TypeVar("Self", bound="Source")
+AnyPair = TypeVar("AnyPair", bound="Pair")
 Keep = Mapping[str, ex.Expression] | Sequence[str]
 Key = ex.Expression | str
 
@@ -231,6 +232,22 @@ class Pair(Source):
         if name not in (self._start.start or {}):
             raise UsageError(f"{self.resolved.what}: this pair keeps no {name!r}", hint="add it to keep=")
         return ex.Name(name)
+
+    def fill(self: AnyPair, source: Source, **texts: ex.Expression) -> AnyPair:
+        """Keep these texts at a hit of `source`, a source of the same session, while a pair is open in that thread.
+
+        That is the call or probe that the thread has entered last (a call that has called itself meanwhile is not found
+        again), or with a key, the pair of its value there. Each name is one of `keep`;
+        a text is kept only where the pair has none so far, or an empty one. Hits of `source` are no results: they are
+        not counted. It may have a condition (`where`), and no other action. UsageError of another name or kind of
+        value.
+        """
+        for name in texts:
+            self.kept(name)
+        self._start.is_filled = True
+        filled = Fill(self._start.index, {name: ex.lift(text) for name, text in texts.items()})
+        source._act(filled, everywhere=True)
+        return self
 
     def everything(self) -> dict[str, ex.Expression]:
         """The latency, what the start kept, and what is known of the end."""

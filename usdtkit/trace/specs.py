@@ -7,7 +7,7 @@ file offsets, for `sources`, `definition` and `plan`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from usdtkit import targets
 from usdtkit.errors import UsageError
@@ -67,9 +67,9 @@ def check_places(places: Iterable[UserPlace]) -> None:
 
 
 def convention_of(functions: Iterable[Function]) -> str:
-    """How these functions are called, as `Resolved.convention` has it."""
+    """How these functions are called, as `Resolved.convention` has it; "" of none."""
     conventions = {function.convention for function in functions}
-    return conventions.pop() if len(conventions) == 1 else "mixed"
+    return "mixed" if len(conventions) > 1 else next(iter(conventions), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +139,14 @@ class FunctionSpec:
     `library` is a path, a command on PATH, or a library's short name such as "c". Functions have the names of their
     symbols, or those of the source in C++ and Rust, with or without parameters. A name that contains a wildcard, as
     some of Go's do, is made with `glob.escape`. If several functions of a file have the name, it means all of them, and
-    each of their places has a name of its own; NAME@VERSION and NAME@0xADDRESS mean one.
+    each of their places has a name of its own; NAME@VERSION and NAME@0xADDRESS mean one. `only` says
+    which of the functions that are found are meant, where their names alone do not.
     """
 
     library: str
     functions: tuple[str, ...]
     on_return: bool = False
+    only: Callable[[Function], bool] | None = None
 
     def resolve(self, pids: Sequence[int], functions: Sequence[Function] | None = None) -> Resolved:
         """The places of `functions`, or without these, of those that the processes map; without pids, of those here.
@@ -155,9 +157,9 @@ class FunctionSpec:
             functions = targets.find_functions(self.library, self.functions, pids=pids)
         return self.of(functions)
 
-    def of(self, functions: Sequence[Function]) -> Resolved:
+    def of(self, functions: Iterable[Function]) -> Resolved:
         """The places of these functions."""
-        chosen = self._one_name_each(functions)
+        chosen = self._one_name_each(function for function in functions if self.only is None or self.only(function))
         names = [function.demangled or function.name for function in chosen]
         names = apart(chosen, names, self.functions, current=True)
         return Resolved(
@@ -183,7 +185,7 @@ class FunctionSpec:
         known = signatures.pop() if len(signatures) == 1 and not self.on_return else None
         return tuple(Argument(name, type, index) for index, (name, type) in enumerate(known or ()))
 
-    def _one_name_each(self, functions: Sequence[Function]) -> list[Function]:
+    def _one_name_each(self, functions: Iterable[Function]) -> list[Function]:
         """One function for each address, because a call must be counted once and not once for each name.
 
         A name that was asked for comes first, then one that looks public.

@@ -1,0 +1,220 @@
+"""MySQL's two protocols by their clients: as many rows as the client and the server counted, and the client's latency.
+
+The table {client × protocol} is in CLIENTS. `versions` that no package has are in tests/programs/mysqld.cc.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections import Counter
+
+import mysql.connector
+import pymysql
+import pytest
+from commandline import end_of_tracing, go, json_lines, start_tracing, stop_tracing
+
+pytestmark = pytest.mark.machine
+
+COUNTERS = ("Com_select", "Com_insert", "Com_stmt_prepare", "Com_stmt_execute", "Com_stmt_fetch")
+# Runs [[how, statement, values], …], and prints how many nanoseconds each took.
+NODE = """
+const mysql = require('mysql2/promise');
+(async () => {
+  const connection = await mysql.createConnection({socketPath: process.argv[2], user: 'root'});
+  const took = [];
+  for (const [how, statement, values] of JSON.parse(process.argv[3])) {
+    const began = process.hrtime.bigint();
+    await connection[how](statement, values);
+    took.push(Number(process.hrtime.bigint() - began));
+  }
+  await connection.end();
+  console.log(JSON.stringify(took));
+})();
+"""
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """node(how) -> a client that runs statements with mysql2 of npm, by connection.query or connection.execute."""
+    home = tmp_path_factory.mktemp("node")
+    subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--prefix", home, "mysql2@3"], check=True, timeout=300)
+    (home / "client.js").write_text(NODE)
+
+    def client_of(how):
+        def run(server, statements):
+            work = json.dumps([[how, statement, values] for statement, values in statements])
+            command = ["node", home / "client.js", server.socket, work]
+            done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, timeout=60)
+            return json.loads(done.stdout)
+
+        return run
+
+    return client_of
+
+
+def python(connect, **cursor):
+    """A client that runs statements with a module of Python."""
+
+    def run(server, statements):
+        took = []
+        with connect(unix_socket=str(server.socket), user="root") as connection:
+            with connection.cursor(**cursor) as at:
+                for statement, values in statements:
+                    began = time.monotonic_ns()
+                    at.execute(statement, values)
+                    at.fetchall()
+                    took.append(time.monotonic_ns() - began)
+        return took
+
+    return run
+
+
+def command_line(server, statements):
+    """mariadb's own client, whose prepared statements are those of SQL; it says no times."""
+    server.query(*(statement.replace("?", str(values[0])) for statement, values in statements))
+    return None
+
+
+# By name: the client, the command by which its statements arrive, and how it writes a parameter.
+CLIENTS = {
+    "mariadb": (command_line, "query", "?"),
+    "pymysql": (python(pymysql.connect), "query", "%s"),
+    "mysql.connector": (python(mysql.connector.connect), "query", "%s"),
+    "mysql.connector, prepared": (python(mysql.connector.connect, prepared=True), "execute", "?"),
+    "mysql2, query": ("query", "query", "?"),
+    "mysql2, execute": ("execute", "execute", "?"),
+}
+
+
+@pytest.fixture
+def traced(mariadb, spawn):
+    """traced(work, *options) -> what `work` returned, the rows by command, and how much the server's counters rose."""
+
+    def run(work, *options):
+        before = counters(mariadb)
+        tracer = start_tracing(spawn, *("dbslower", "mysql", "-p", str(mariadb.pid), "-m", "0", "--json", *options))
+        result = work()
+        mariadb.settle()
+        _, events, summary = json_lines(stop_tracing(tracer)[0])
+        assert (summary["received"], summary["lost"]) == (len(events), 0)
+        rows = {}
+        for event in events:
+            rows.setdefault(event["command"], []).append(event)
+        after = counters(mariadb)
+        return result, rows, {name: after[name] - before[name] for name in COUNTERS}
+
+    return run
+
+
+def counters(server):
+    lines = server.query(f"show global status where variable_name in {COUNTERS}")
+    return {name: int(value) for name, value in map(str.split, lines)}
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_as_many_statements_as_the_client_and_the_server_counted(name, mariadb, traced, request):
+    client, command, parameter = CLIENTS[name]
+    if isinstance(client, str):
+        client = request.getfixturevalue("node")(client)
+    # The shape tells the test's statements from what a client asks by itself.
+    work = [(f"select {parameter} as abalone", [number]) for number in range(97)]
+    work += [(f"select sleep({parameter}) as abalone", [0.25])]
+    took, rows, rose = traced(lambda: client(mariadb, work))
+    own = [event for event in rows[command] if "abalone" in event["query"]]
+    assert Counter(event["query"] for event in own) == {
+        "select ? as abalone": 97,
+        "select sleep(?) as abalone": 1,
+    }
+    asked = [event for event in rows[command] if event["query"].upper().startswith("SELECT")]
+    prepared = [event["query"] for event in rows.get("prepare", ())]
+    assert rose["Com_select"] == len(asked)
+    assert rose["Com_stmt_execute"] == len(rows.get("execute", ())) == (98 if command == "execute" else 0)
+    assert rose["Com_stmt_prepare"] == len(prepared)  # some clients prepare a statement once, some for each execution
+    assert set(prepared) == ({event["query"] for event in own} if command == "execute" else set())
+    latency = own[-1]["latency_ns"]
+    assert 250_000_000 <= latency < 2_000_000_000
+    if took is not None:
+        assert abs(took[-1] - latency) <= 0.1 * took[-1]
+
+
+def test_an_insert_of_many_rows_at_once(mariadb, traced, compile_c):
+    client = compile_c("statements.c", "-I/usr/include/mariadb", "-lmariadb")
+    mariadb.query("create or replace database shop", "create table shop.stock (item int)")
+    done, rows, _ = traced(lambda: subprocess.run([client, mariadb.socket, "bulk", "31"], capture_output=True))
+    assert done.stdout == b"rows 217\n"
+    assert {event["query"] for event in rows["bulk"]} == {"insert into shop.stock values (?)"}
+    assert (len(rows["bulk"]), len(rows["prepare"])) == (31, 1)
+
+
+def test_rows_that_are_fetched_from_a_cursor(mariadb, traced, compile_c):
+    client = compile_c("statements.c", "-I/usr/include/mariadb", "-lmariadb")
+    mariadb.query("create or replace database shop")
+    done, rows, rose = traced(lambda: subprocess.run([client, mariadb.socket, "cursor", "7"], capture_output=True))
+    assert done.stdout == b"rows 679\n"
+    assert [event["query"] for event in rows["execute"]] == ["select seq from shop.seq_1_to_97"] * 7
+    assert len(rows["fetch"]) == rose["Com_stmt_fetch"] >= 7 * 10  # of 10 rows each
+
+
+def test_errors_have_their_number(mariadb, traced):
+    """In both protocols; the text of an execution that fails is known as well."""
+
+    def work():
+        with mysql.connector.connect(unix_socket=str(mariadb.socket), user="root") as connection:
+            with connection.cursor(prepared=True) as at:
+                for text, error in ((insert, 1062), ("select ? from shop.nothing", 1146)):
+                    with pytest.raises(mysql.connector.Error, match=str(error)):
+                        at.execute(text, [7])
+            with connection.cursor() as at, pytest.raises(mysql.connector.Error, match="1146"):
+                at.execute("select 1 from shop.nothing")
+
+    insert = "insert into shop.stock values (?)"
+    mariadb.query("create or replace database shop", "create table shop.stock (item int primary key)")
+    mariadb.query("insert into shop.stock values (7)")
+    _, rows, _ = traced(work)
+    failed = {command: [(row["query"], row["error"]) for row in rows[command] if row["error"]] for command in rows}
+    assert failed == {
+        "query": [("select ? from shop.nothing", "1146")],
+        "prepare": [("select ? from shop.nothing", "1146")],
+        "execute": [(insert, "1062")],
+    }
+
+
+SYSBENCH = ["sysbench", "oltp_read_only", "--db-driver=mysql", "--mysql-user=root", "--mysql-db=shop", "--tables=1"]
+SYSBENCH += ["--table-size=100", "--threads=1", "--time=0"]
+
+
+@pytest.mark.parametrize(("mode", "command"), [("disable", "query"), ("auto", "execute")])
+def test_sysbench_in_both_modes(mode, command, mariadb, traced):
+    """Each of its transactions has 14 selects, a begin and a commit. "auto" is its default."""
+    sysbench = [*SYSBENCH, f"--mysql-socket={mariadb.socket}", f"--db-ps-mode={mode}"]
+    mariadb.query("create or replace database shop")
+    subprocess.run([*sysbench, "prepare"], check=True, stdout=subprocess.DEVNULL)
+    done, rows, rose = traced(lambda: subprocess.run([*sysbench, "--events=31", "run"], capture_output=True, text=True))
+    assert re.search(r"queries performed:\s+read: +(\d+)", done.stdout)[1] == str(31 * 14)
+    kinds = Counter(event["query"].split()[0].upper() for event in rows[command])
+    assert kinds["SELECT"] == rose["Com_select"] == 31 * 14
+    assert kinds["BEGIN"] == kinds["COMMIT"] == 31
+    assert rose["Com_stmt_execute"] == len(rows.get("execute", ()))
+    assert rose["Com_stmt_prepare"] == len(rows.get("prepare", ()))
+
+
+@pytest.mark.parametrize("flags", [[], ["-DMARIADB"]])
+def test_versions_by_their_signatures(flags, spawn, compile_c, wait_for_line, tmp_path):
+    """MySQL 5.7 and 8, and MariaDB without accessors: the text of an execution is what the log is given."""
+    server = spawn([shutil.copy(compile_c("mysqld.cc", "-O2", *flags, compiler="g++"), tmp_path / "mysqld"), 97])
+    wait_for_line(server, "ready")
+    tracer = start_tracing(spawn, "dbslower", "mysql", "-m", "0", "--json", "--raw-text", "-p", str(server.pid))
+    go(server)
+    _, events, summary = json_lines(end_of_tracing(tracer)[0])
+    assert (summary["received"], summary["lost"], summary["unmatched"]) == (6 * 97, 0, 0)
+    assert Counter((event["command"], event["query"]) for event in events) == {
+        ("query", "select 'at once'"): 97,
+        ("prepare", "select price from stock where item = ?"): 97,
+        ("execute", "select price from stock where item = ?"): 97,
+        ("execute", None): 97,
+        ("fetch", None): 97,
+        ("apply", "delete from stock"): 97,
+    }
+    assert all(event["latency_ns"] >= 100_000 for event in events)
