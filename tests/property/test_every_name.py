@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 from commandline import usdtkit
+from programs.golang import DEBIAN, NEWEST, STRIPPED
 
 from usdtkit import trace
 from usdtkit.elf.demangle import without_arguments, without_copy
@@ -86,6 +87,19 @@ def test_what_is_listed_means_that_function(program, name):
     assert len({row["spec"] for row in rows}) == len(rows)
     left_out = {name for _, name in known - {(row["address"], row["name"]) for row in rows} if ".cold" not in name}
     assert not [name for name in left_out if any(word in name for word in ("main", "shop", "names", "helper"))]
+
+
+@pytest.mark.parametrize("compiler", [DEBIAN, NEWEST], ids=["debian", "newest"])
+def test_a_go_program_without_symbols(build_go, compiler):
+    """The older compiler leaves the types of generic functions out, so that several have one name."""
+    path = build_go(STRIPPED, compiler=compiler)
+    own, others = listed(path, "main.*"), listed(path, "runtime.*")
+    for row in [*own, *random.Random(997).sample(others, SAMPLE)]:
+        assert explained(row["spec"]) == {row["address"]}, row["spec"]
+    assert len(own) > 15
+    instances = {row["address"] for row in own if row["name"].startswith("main.Map[")}
+    assert explained(f"{path}:main.Map") == instances
+    assert len(instances) == 2
 
 
 @pytest.mark.parametrize("name", ["c++", "rust", "rust-v0"])
