@@ -111,6 +111,6 @@ setup(
             # traced; both work without these modules.
             optional=sys.platform != "linux" or sys.implementation.name != "cpython",
         )
-        for name in ("probe", "events", "python")
+        for name in ("probe", "events", "lines", "python")
     ],
 )

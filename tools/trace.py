@@ -46,11 +46,12 @@ STACK = Column("stack", "", "stack", 0, "the frames, innermost first, with -U", 
 PROBE = Column("probe", "PROBE", "string", 24, "PROVIDER:PROBE, or the function", role="name")
 ARGUMENTS = Column("arguments", type="object", meaning="the values by name; with a format, by their expressions")
 TEXT = Column("text", "ARGUMENTS", show=str, table_only=True, meaning="the message, or the arguments by name")
+MESSAGE = Column("message", meaning="the format with its values, where the spec has one", optional=True)
 THREAD = replace(TID, heading="")
 HITS = (
-    *(TIME, CPU, PID, COMM, PROBE),
-    *(TEXT, STACK, THREAD, ARGUMENTS),
-    Column("message", meaning="the format with its values, where the spec has one", optional=True),
+    *(TIME, CPU, PID, THREAD, COMM, PROBE),
+    *(TEXT, STACK, ARGUMENTS),
+    MESSAGE,
     Column("count", type="count", meaning="with -A: how many events were equal", optional=True),
 )
 SPANS = (TIME, PID, COMM, *trees.COLUMNS, replace(TEXT, heading="SPAN"), replace(PROBE, heading=""), THREAD, ARGUMENTS)
@@ -123,8 +124,13 @@ def trace(session: Session, options: Options) -> Rows:
     time = seconds_column(unix=options.unix) if options.timestamp else TIME
     if options.tree:
         return trees.TreeRows(Rows(session, (), rows.describe), [time, *SPANS[1:]])
-    shown = {"cpu": options.cpu, "stack": options.user_stack}
-    columns = [time, *(column for column in HITS[1:] if shown.get(column.name, True))]
+    left_out = {name for name, shown in (("cpu", options.cpu), ("stack", options.user_stack)) if not shown}
+    made = {"text": messages.text, "arguments": messages.arguments, "message": messages.message}
+    # Columns tell all where each hit has a row, and each row has the same values.
+    is_plain = not (options.containing or options.max_events or messages.have_formats is None)
+    if is_plain:
+        left_out |= {"count"} if messages.have_formats else {"count", "message"}
+    columns = [replace(column, of=made.get(column.name)) for column in (time, *HITS[1:]) if column.name not in left_out]
     if options.addresses:
-        columns = [replace(column, addresses=True) if column is STACK else column for column in columns]
-    return Rows(session, columns, rows.describe, rest=rows.rest)
+        columns = [replace(column, addresses=True) if column.name == STACK.name else column for column in columns]
+    return Rows(session, columns, None if is_plain else rows.describe, rest=rows.rest)

@@ -88,15 +88,18 @@ class Steps(Rows):
     """A row for each step of a flow. One event may be several: it may end calls that have not returned."""
 
     def __init__(self, session: Session, flow: runtimes.CallFlow) -> None:
-        super().__init__(session, STEPS)
+        super().__init__(session, STEPS, rest=self._rest)
         self._flow = flow
 
     def __iter__(self) -> Iterator[Row]:
-        for event in self.session:
-            for step in self._flow.take(event):
-                yield self._row(step)
-        for step in self._flow.finish():
-            yield self._row(step)
+        yield from super().__iter__()
+        yield from self._rest()
+
+    def taken(self, events: list[Any]) -> list[Any]:
+        return [self._row(step) for event in events for step in self._flow.take(event)]
+
+    def _rest(self) -> Iterator[Row]:
+        return map(self._row, self._flow.finish())
 
     def _row(self, step: runtimes.Step) -> Row:
         phase = "->" if step.is_entry else "<-"

@@ -15,7 +15,7 @@ from usdtkit.errors import UsageError
 from usdtkit.model import Truncated
 from usdtkit.output import frames
 from usdtkit.output.formats.json import flatten
-from usdtkit.output.formats.table import clock
+from usdtkit.output.formats.table import cell_text
 from usdtkit.output.sink import format_names, open_sink
 from usdtkit.output.text import printable
 from usdtkit.records import replace
@@ -397,7 +397,7 @@ def test_nested_rows_are_flattened_with_their_marks():
 
 
 def test_times():
-    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", clock(1_000_000_007))
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", cell_text(TIME)(1_000_000_007))
 
 
 def test_labels_of_frames():

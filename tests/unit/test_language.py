@@ -278,13 +278,13 @@ def test_what_a_return_keeps():
         ('c:f "%s|%10s|%-6s|%.2s", 1, 2, 3, 4', ("a", "bc", "d\x1b", "efg"), "a|        bc|d\\x1b |ef"),
         ('c:f "%c%c", 1, 2', (65, 10), "A\\x0a"),
         ('c:f "%f %.2f %g %d%%", 1, 2, 3, 4', (1.5, 2.345, 0.5, 7), "1.500000 2.35 0.5 7%"),
-        ('c:f "%r %U", 1, 2', (b"\x01\xff", 4096), "01ff symbol 4096"),
+        ('c:f "%r %U", 1, 2', (b"\x01\xff", 4096), "01ff symbol 4096 of 42"),
         ('c:f "%s %d", 1, 2', (None, 1), "null 1"),
         ('c:f "\\tdone\\n"', (), "\tdone\n"),
     ],
 )
 def test_formats(spec, values, text):
-    assert Format(parse_trace(spec)).fill(values, lambda address: f"symbol {address}") == text
+    assert Format(parse_trace(spec)).fill(values, 42, lambda pid, address: f"symbol {address} of {pid}") == text
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ BCC_HINT = (
     "install it: apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora); "
     "or compile elsewhere: usdtkit bundle"
 )
-FORMAT = 2  # to be raised when what the child or the translator gives, or `usdtkit.kernel.load` patches, changes
+FORMAT = 3  # to be raised when what the child or the translator gives, or `usdtkit.kernel.load` patches, changes
 # Of the processor, because a build with many compilers on a busy machine only takes longer.
 COMPILE_LIMIT_S = 120
 COMPILE_PATIENCE_S = 15 * 60

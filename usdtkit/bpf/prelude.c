@@ -7,6 +7,9 @@
 #include <uapi/linux/ptrace.h>
 #define PARAMETER(n) ({ u64 p; asm volatile("%0 = %1 ll" : "=r"(p) : "i"(0x7573647400000000ULL | (n))); p; })
 
+/* Of the ring of events. bcc has no method for it, so the map is given by its number: it is the first of all maps. */
+#define EVENTS_QUERY(what) bpf_ringbuf_query((void *)bpf_pseudo_fd(1, -1), what)
+
 struct pair_key { u64 thread, depth; };
 struct call_key { u64 owner, frame; };
 struct go_call_key { u64 owner, frame, routine; };
@@ -21,6 +24,16 @@ BPF_ARRAY(operands, struct operand, 1);
 BPF_HASH(origins, u64, u64, 1); /* the keys are the files and processes from which hits came */
 
 static __always_inline void count(u64 *counter) { __sync_fetch_and_add(counter, 1); }
+
+/*
+ * The flags for the submission of a record of this many bytes. The kernel wakes a reader that has read everything
+ * before. One that lets events gather is also woken when the ring is filled by a quarter, a half, or three quarters: then
+ * the numbers of waiting bytes without and with this record differ in a bit that counts quarters.
+ */
+static __always_inline u64 wake_up(u64 size) {
+  u64 waiting = EVENTS_QUERY(0 /* BPF_RB_AVAIL_DATA */), quarter = EVENTS_QUERY(1 /* BPF_RB_RING_SIZE */) >> 2;
+  return (waiting ^ (waiting - size)) < quarter ? 0 : 2; /* BPF_RB_FORCE_WAKEUP */
+}
 
 #define NO_TEXT (-1) /* the length of a text whose pointer is NULL; what could not be read has the kernel's error */
 

@@ -60,6 +60,11 @@ def interval_name(number: int) -> str:
     return f"interval_{number}"
 
 
+def _in_ring(layout: Layout) -> int:
+    """The bytes that a record takes in the ring: with the kernel's header, a multiple of 8."""
+    return layout.size + 8 + 7 & ~7
+
+
 class ActionRenderer:
     """Renders the actions of all hooks. Declarations, records and tables collect in its attributes."""
 
@@ -140,7 +145,7 @@ class ActionRenderer:
         stored = zip(fields.values(), layout.capacities, layout.fields, strict=True)
         for index, (expression, capacity, field) in enumerate(stored):
             lines += renderer.store(expression, f"r->f{index}", capacity, field.optional)
-        return ["{", *lines, "events.ringbuf_submit(r, 0);", "}", "}"]
+        return ["{", *lines, f"events.ringbuf_submit(r, wake_up({_in_ring(layout)}));", "}", "}"]
 
     def _raw(self, action: Raw, renderer: Renderer, count: Counter) -> list[str]:
         kind = action.number * SIZES
@@ -161,7 +166,7 @@ class ActionRenderer:
             *(f"{type} {name} = value_{n};" for n, (name, (type, _)) in enumerate(named)),
             *(f'#line 1 "{action.body_name}"', action.text, BACK, "}"),
             *(
-                "events.ringbuf_submit(event, 0); goto sent;",
+                f"events.ringbuf_submit(event, wake_up({_in_ring(layout)})); goto sent;",
                 "drop: events.ringbuf_discard(event, 0);",
                 "sent:;",
                 "} } }",

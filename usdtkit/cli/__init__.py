@@ -95,16 +95,22 @@ class _OutputError(OSError):
 
 
 class _Output(io.FileIO):
-    """Standard output. Its errors become `_OutputError`, because an OSError would not say which file it is about."""
+    """Standard output. Its errors become `_OutputError`, because an OSError would not say which file it is about.
+
+    It writes all that it is given: a signal that comes while a pipe is full must not cost the rest of the lines.
+    """
 
     def write(self, data: Any) -> int:
-        try:
-            written = super().write(data)
-        except OSError as error:
-            raise _OutputError(error.errno, error.strerror) from None
-        if written is None:  # it does not wait for its reader
-            raise _OutputError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return written
+        left = memoryview(data).cast("B")
+        while left:
+            try:
+                written = super().write(left)
+            except OSError as error:
+                raise _OutputError(error.errno, error.strerror) from None
+            if written is None:  # it does not wait for its reader
+                raise _OutputError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            left = left[written:]
+        return len(data)
 
 
 class _Messages(io.TextIOBase):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from usdtkit.trace import FunctionSpec, UsdtSpec
     from usdtkit.trace.arrival import Arrival
 
+DELAY_S = 0.05  # for which events gather: a tool then costs a fraction, and nobody notices who reads its output
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
 SAME_SIGNAL_S = 0.2
@@ -167,6 +168,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
         "capacity": None if spelling_of(tool).capacity else parsed.capacity,
         "returns": parsed.returns,
         "ordered": True,
+        "delay": DELAY_S,
         "discover": True,
         "follow": parsed.follow,
     }
@@ -258,8 +260,8 @@ def _show(results: Results, sink: Sink, parsed: argparse.Namespace) -> None:
     session.on_remark = lambda line: note(f"usdtkit: {line}")
     note("Tracing… Ctrl-C ends.")
     if isinstance(results, Rows):
-        for row in results:
-            sink.row(row)
+        for rows in results.batches():
+            sink.rows(rows)
         _write(results.rest(), sink)
     elif isinstance(results, Summaries):
         for number, blocks in enumerate(results.every(getattr(parsed, "interval", None)), 1):

@@ -34,6 +34,29 @@ class Conversion:
     type: nodes.CType
     python: str
 
+    @property
+    def is_number(self) -> bool:
+        """Whether it takes a number, and not a text."""
+        return self.form in ("number", "float")
+
+    @property
+    def of_text(self) -> str:
+        """How Python spells it for the text of a value ("%-8s")."""
+        return self.python.rstrip("dxXosfFeEgG").replace("#", "").replace("+", "").partition(".")[0] + "s"
+
+    def maker(self) -> Callable[[Any], str] | None:
+        """What makes the printable text of a value; None for a number, of which none is made."""
+        if self.is_number:
+            return None
+        return show_argument if self.type == STRING and "." not in self.python else self.text
+
+    def text(self, value: Any) -> str:
+        """The printable text of a value, as much of it as the conversion takes."""
+        if self.type.name == "u8" and self.form == "text" and isinstance(value, int):
+            value = chr(value)
+        precision = self.python[1:-1].partition(".")[2] if self.form == "text" else ""
+        return show_argument(value)[: int(precision) if precision else None]
+
     def lower(self, lowering: Lowering, node: nodes.Node) -> Expression:
         """The expression that reads a value for this conversion."""
         if self.form == "text" and self.type == STRING:
@@ -62,6 +85,19 @@ class Format:
                 hint="each % takes one value; %% is a percent sign",
             )
 
+        # Most formats are one template of Python's, for which texts are made printable before.
+        self._template: str | None = None
+        self._texts = [conversion.maker() for conversion in self.conversions]
+        if not any(conversion.form == "symbol" for conversion in self.conversions):
+            self._template = "".join(
+                piece.replace("%", "%%")
+                if isinstance(piece, str)
+                else piece.python
+                if piece.is_number
+                else piece.of_text
+                for piece in self._pieces
+            )
+
     @property
     def conversions(self) -> list[Conversion]:
         """The conversions that take a value, in order."""
@@ -75,11 +111,18 @@ class Format:
             )
         self._pieces.append(data.decode("utf-8", "surrogateescape"))
 
-    def fill(self, values: Sequence[Any], symbol: Callable[[int], str]) -> str:
-        """The text with these values. `symbol` names an address; a string whose pointer is NULL is shown as "null"."""
+    def fill(self, values: Sequence[Any], pid: int, symbol: Callable[[int, int], str]) -> str:
+        """The text with these values. `symbol` names an address of the process `pid`; a string whose pointer is NULL is
+        shown as "null"."""
+        if self._template is not None:
+            texts = zip(self._texts, values)  # noqa: B905  as many as there are conversions
+            try:
+                return self._template % tuple([value if text is None else text(value) for text, value in texts])
+            except (TypeError, ValueError, OverflowError):
+                pass  # where a number is expected, there is something that is shown as a text
         remaining = iter(values)
         return "".join(
-            piece if isinstance(piece, str) else _written(piece, next(remaining), symbol) for piece in self._pieces
+            piece if isinstance(piece, str) else _written(piece, next(remaining), pid, symbol) for piece in self._pieces
         )
 
 
@@ -117,15 +160,7 @@ def _conversion(spec: nodes.TraceSpec, match: re.Match[bytes]) -> Conversion:
 _GROUPS = ("flags", "width", "precision", "length", "letter")
 
 
-def _written(conversion: Conversion, value: Any, symbol: Callable[[int], str]) -> str:
-    if conversion.form == "symbol":
-        value = symbol(value)
-    if conversion.type.name == "u8" and conversion.form == "text" and isinstance(value, int):
-        value = chr(value)
-    if isinstance(value, int) and conversion.form in ("number", "float"):
+def _written(conversion: Conversion, value: Any, pid: int, symbol: Callable[[int, int], str]) -> str:
+    if conversion.is_number and isinstance(value, (int, float)):
         return conversion.python % value
-    if isinstance(value, float):
-        return conversion.python % value
-    width = conversion.python.rstrip("dxXosfFeEgG").replace("#", "").replace("+", "").partition(".")[0]
-    precision = conversion.python[1:-1].partition(".")[2] if conversion.form == "text" else ""
-    return f"{width}s" % show_argument(value)[: int(precision) if precision else None]
+    return conversion.of_text % conversion.text(symbol(pid, value) if conversion.form == "symbol" else value)

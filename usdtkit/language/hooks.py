@@ -6,8 +6,8 @@ Input: text from a user, and a session. Output: `SpecHook`s, from which tools an
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from usdtkit.bpf.expressions import Name, lift
@@ -16,7 +16,8 @@ from usdtkit.language import nodes, printer, select
 from usdtkit.language.formats import Format
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import parse_pattern, parse_trace
-from usdtkit.records import dataclass, replace
+from usdtkit.output.text import printable, show, show_argument
+from usdtkit.records import dataclass, field, replace
 from usdtkit.trace import Expression, Pair, Resolved, Session, Source, comm
 
 HEADER = ("time_ns", "pid", "tid", "comm", "probe")
@@ -122,14 +123,39 @@ def _condition(spec: nodes.TraceSpec | nodes.DistributionSpec, lowering: Lowerin
 
 @dataclass
 class Message:
-    """How the values of one spec are shown: by their names, and in a format if the spec has one."""
+    """How the values of one spec are shown: by their names, and in a format if the spec has one. `fields` are those of
+    its events."""
 
     format: Format | None
     names: tuple[str, ...]
+    fields: tuple[str, ...]
+    values: Callable[[Any], tuple[Any, ...]] = field(default=tuple)
 
-    def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values by the names that they have in the spec."""
-        return dict(zip(self.names, values.values(), strict=False))
+    def __post_init__(self) -> None:
+        get = attrgetter(*self.fields)
+        # attrgetter makes no tuple of one value.
+        self.values = get if len(self.fields) > 1 else lambda event: (get(event),)
+
+
+class _ByType(dict[type, Message]):
+    """The message that the events of a type belong to, by that type; filled as events of the types come."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def __missing__(self, type: Any) -> Message:
+        own = next(name for name in type._fields if name.startswith("of_"))
+        self[type] = message = self._messages[int(own.split("_")[1])]
+        return message
+
+
+def arguments_text(arguments: Mapping[str, Any]) -> str:
+    """Values by name as text, such as `order_id=42 customer="ada"`."""
+    return " ".join(
+        f'{printable(name)}="{show(value)}"' if isinstance(value, str) else f"{printable(name)}={show_argument(value)}"
+        for name, value in arguments.items()
+    )
 
 
 class Messages:
@@ -139,6 +165,7 @@ class Messages:
         self._setup = setup
         self._extra = {"comm": comm, **extra}
         self._messages: list[Message] = []
+        self._by_type = _ByType(self._messages)
 
     def add(self, text: str) -> None:
         """Set up the events of a spec. SpecError, NotFoundError."""
@@ -153,8 +180,9 @@ class Messages:
         # The names of an event's fields say which spec it belongs to.
         prefix = f"of_{len(self._messages)}_"
         fields = {f"{prefix}{number}": value for number, (_, value) in enumerate(values)}
-        self._messages.append(Message(format, tuple(name for name, _ in values)))
-        source.emit(**self._extra, **(fields or {prefix: lift(0)}))
+        own = fields or {prefix: lift(0)}
+        self._messages.append(Message(format, tuple(name for name, _ in values), tuple(own)))
+        source.emit(**self._extra, **own)
 
     def carry(self, names: Sequence[str]) -> bool:
         """Whether a spec has values by all these names."""
@@ -164,17 +192,35 @@ class Messages:
         """Stop the session."""
         self._setup.session.stop()
 
+    @property
+    def have_formats(self) -> bool | None:
+        """Whether all specs have a format (True) or none has one (False); None where some do."""
+        have = {message.format is not None for message in self._messages}
+        return have.pop() if len(have) == 1 else None
+
     def row(self, event: Any) -> dict[str, Any]:
         """An event as a row: its header, the fields `extra`, `arguments`, and `message` if its spec has a format."""
-        values = event._asdict()
-        row = {name: values.pop(name) for name in (*HEADER[:3], "comm", "probe", *self._extra) if name in values}
-        arguments = {name: value for name, value in values.items() if name.startswith("of_")}
-        message = self._messages[int(next(iter(arguments)).split("_")[1])]
-        row["arguments"] = message.arguments(arguments)
-        if message.format is not None:
-            symbol = functools.partial(self._symbol, event.pid)
-            row["message"] = message.format.fill(list(arguments.values()), symbol)
+        row = {name: getattr(event, name) for name in (*HEADER[:3], "comm", "probe", *self._extra)}
+        row["arguments"] = self.arguments(event)
+        if self._by_type[type(event)].format is not None:
+            row["message"] = self.message(event)
         return row
+
+    def arguments(self, event: Any) -> dict[str, Any]:
+        """The values of an event by the names that they have in its spec."""
+        message = self._by_type[type(event)]
+        return dict(zip(message.names, message.values(event), strict=False))
+
+    def message(self, event: Any) -> str:
+        """An event in the format of its spec, which has one."""
+        message = self._by_type[type(event)]
+        assert message.format is not None
+        return message.format.fill(message.values(event), event.pid, self._symbol)
+
+    def text(self, event: Any) -> str:
+        """An event as a table shows it: in its format, or else its values by their names."""
+        message = self._by_type[type(event)]
+        return arguments_text(self.arguments(event)) if message.format is None else self.message(event)
 
     def _symbol(self, pid: int, address: int) -> str:
         return self._setup.session.symbol(pid, address).label

@@ -5,21 +5,12 @@ Input: events, and conditions on their text. Output: rows for `usdtkit.results.R
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from usdtkit.language.hooks import Messages
 from usdtkit.output import frames
-from usdtkit.output.text import printable, show, show_argument
 from usdtkit.records import dataclass, field
-
-
-def arguments_text(arguments: Mapping[str, Any]) -> str:
-    """Values by name as text, such as `order_id=42 customer="ada"`."""
-    return " ".join(
-        f'{printable(name)}="{show(value)}"' if isinstance(value, str) else f"{printable(name)}={show_argument(value)}"
-        for name, value in arguments.items()
-    )
 
 
 @dataclass
@@ -38,15 +29,14 @@ class MessageRows:
 
     def describe(self, event: Any) -> dict[str, Any] | None:
         """The row of an event, or None if none is to be shown now."""
-        row = self.messages.row(event)
-        text = row["message"] if row.get("message") is not None else arguments_text(row["arguments"])
+        text = self.messages.text(event)
         if self.limit == 0 or self.containing not in text:
             return None
         if self.limit is not None:
             self.limit -= 1
             if not self.limit:
                 self.messages.stop()
-        row["text"] = text
+        row = {**self.messages.row(event), "text": text}
         if not self.aggregate:
             return row
         stack = frames.labels(row["stack"], offsets=True) if "stack" in row else ()

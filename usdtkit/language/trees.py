@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from usdtkit.language.rows import arguments_text
+from usdtkit.language.hooks import arguments_text
 from usdtkit.output.text import printable, show
 from usdtkit.records import dataclass, field, replace
 from usdtkit.results import LATENCY_MS, Column, Row, Rows
@@ -119,9 +119,8 @@ class TreeRows(Rows):
         super().__init__(hits.session, [*columns], hits.describe, rest=self._rest)
         self._trees = Trees()
 
-    def __iter__(self) -> Iterator[Row]:
-        for row in super().__iter__():
-            yield from self._trees.take(row)
+    def taken(self, events: list[Any]) -> list[Any]:
+        return [row for hit in super().taken(events) for row in self._trees.take(hit)]
 
     def _rest(self) -> Iterator[Row]:
         return self._trees.rest()

@@ -25,9 +25,10 @@ FORMATS = "usdtkit.output.formats"
 class Sink:
     """Writes the results of one tool to `stream`.
 
-    The methods are called in this order: `begin` once, then `row` for each row that comes by itself, or `interval` and
-    `block` for summaries, and `end` once, if there is an account. A format overrides what it writes
-    differently; by default a table is its rows, a stack is a row with a column `stack`, and the account is not written.
+    The methods are called in this order: `begin` once, then `rows` for rows that come by themselves, or `interval` and
+    `block` for summaries, and `end` once, if there is an account. A format overrides what it writes differently. By
+    default, rows are written one by one, a table is its rows, a stack is a row with a column `stack`, and the account
+    is not written.
     """
 
     shows_account = False
@@ -49,6 +50,11 @@ class Sink:
     def row(self, row: Row) -> None:
         """Write one row."""
         raise NotImplementedError
+
+    def rows(self, rows: list[Any]) -> None:
+        """Write rows that came together: all of them are rows, or all are events that the schema makes rows of."""
+        for row in rows:
+            self.row(row if isinstance(row, Mapping) else self.schema.row(row))
 
     def interval(self, *, timestamp: bool = False) -> None:
         """Begin the blocks of an interval. Their rows carry the present time."""
@@ -105,13 +111,6 @@ def buckets(distribution: Distribution) -> Iterator[dict[str, Any]]:
 def iso_time(seconds: float) -> str:
     """A time since the epoch as RFC 3339 writes it, in UTC."""
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1_000_000):06}Z"
-
-
-def event_time(time_ns: int) -> str:
-    """The wall-clock time of an event, as RFC 3339 writes it."""
-    from usdtkit.trace import wall_time  # lazy: a list of probes has no times, and need not load the tracer
-
-    return iso_time(wall_time(time_ns))
 
 
 def format_names() -> list[str]:

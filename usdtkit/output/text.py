@@ -44,6 +44,8 @@ def show(value: Any) -> str:
 
 def show_argument(value: Any) -> str:
     """An argument as text, as `show` does, but "null" if the pointer was NULL, or what it points to was not read."""
+    if type(value) is str:  # most of them
+        return printable(value)
     return "null" if value is None else show(value)
 
 

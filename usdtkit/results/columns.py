@@ -46,6 +46,8 @@ class Column:
     a table puts a stack's frames on lines of their own, below a line with the text `above`. `left` aligns a number to
     the left.
 
+    `of` makes the value of an event, if it is not simply the event's field of this name.
+
     `nullable` values may be None. An `optional` column is missing from the rows with some options. A `table_only`
     column is for people: other formats have the values that it was made of. `values` are all values of a string.
     `fields` are the columns of an object, or of each object of a list. `offsets` and `addresses` say how the frames of
@@ -65,6 +67,7 @@ class Column:
     nullable: bool = False
     optional: bool = False
     table_only: bool = False
+    of: Callable[[Any], Any] | None = None
     values: Sequence[str] = ()
     fields: Sequence[Column] = ()
     offsets: Offsets = ""
@@ -93,6 +96,13 @@ class Schema:
     def title(self) -> str:
         """The name that a header of JSON Lines carries, such as "usdtkit.gethostlatency/1"."""
         return f"usdtkit.{self.name}/{self.version}"
+
+    def row(self, event: Any) -> dict[str, Any]:
+        """The values of an event by the names of the columns."""
+        return {
+            column.name: getattr(event, column.name) if column.of is None else column.of(event)
+            for column in self.columns
+        }
 
     def of_type(self, *types: Type) -> list[Column]:
         """The columns of these types."""

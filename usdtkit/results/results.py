@@ -7,22 +7,16 @@ the user chose; Python code iterates over them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.results.blocks import Block, Row
-from usdtkit.results.columns import Column
+from usdtkit.results.columns import Column, Schema
 
 if TYPE_CHECKING:
     from usdtkit.trace import Session
 
 Describe = Callable[[Any], Row | None]
-
-
-def as_row(event: Any) -> Row:
-    """The fields of an event as a row."""
-    row: Row = event._asdict()
-    return row
 
 
 class Results:
@@ -47,16 +41,17 @@ class Results:
 
 
 class Rows(Results):
-    """A row for each event. `describe` makes it, and returns None for events that have no row.
+    """A row for each event. Its columns say what is in it: a field of the event, or what a column's `of` makes of it.
 
-    `rest` returns rows that are written when the trace has ended.
+    If that is not enough, `describe` makes the row, and returns None for events that have none. `rest` returns rows
+    that are written when the trace has ended.
     """
 
     def __init__(
         self,
         session: Session,
         columns: Sequence[Column],
-        describe: Describe = as_row,
+        describe: Describe | None = None,
         *,
         rest: Callable[[], Iterable[Block]] = tuple,
         **closing: Any,
@@ -66,10 +61,20 @@ class Rows(Results):
         self.rest = rest
 
     def __iter__(self) -> Iterator[Row]:
+        schema = Schema("", self.columns)
         for event in self.session:
-            row = self.describe(event)
-            if row is not None:
-                yield row
+            for row in self.taken([event]):
+                yield row if isinstance(row, Mapping) else schema.row(row)
+
+    def batches(self) -> Iterator[list[Any]]:
+        """As iteration, what came together in lists, as a sink takes it."""
+        return filter(None, map(self.taken, self.session.lists()))
+
+    def taken(self, events: list[Any]) -> list[Any]:
+        """What a sink takes for events: these themselves if the columns tell all, or rows."""
+        if self.describe is None:
+            return events
+        return [row for row in map(self.describe, events) if row is not None]
 
 
 class Summaries(Results):

@@ -155,7 +155,12 @@ def _names(field: Field, layout: Layout) -> dict[int, str] | None:
 
 def wall_time(time_ns: int) -> float:
     """Seconds since the epoch for an event's `time_ns`."""
-    return (time_ns + _clock.offset()) / 1e9
+    return wall_ns(time_ns) / 1e9
+
+
+def wall_ns(time_ns: int) -> int:
+    """Nanoseconds since the epoch for an event's `time_ns`."""
+    return time_ns + _clock.offset()
 
 
 class _WallClock:

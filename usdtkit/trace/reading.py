@@ -18,6 +18,8 @@ from usdtkit.trace.events import Columns
 from usdtkit.trace.waiting import Waiter
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from usdtkit.trace.running import Running
 
 HOUR_S = 3600.0  # poll(2) counts milliseconds in an int
@@ -71,6 +73,10 @@ class Reading:
                     return
                 if self._waiter.wait(0):
                     break
+                if pause := self._waiter.pause():
+                    loop.remove_reader(descriptor)  # which is readable all the time
+                    await _pause(loop, self._waiter.early, pause)
+                    loop.add_reader(descriptor, ready.set)
         finally:
             loop.remove_reader(descriptor)
         self.detach()
@@ -98,6 +104,11 @@ class Reading:
         """As iteration, for heavy streams: columns of many events at a time, of one type each."""
         for _ in self._rounds():
             yield from self.drain_columns()
+
+    def lists(self) -> Iterator[list[Any]]:
+        """As iteration, with the events in lists of those that were read together."""
+        for _ in self._rounds():
+            yield from filter(None, map(list, self._parts()))
 
     def intervals(self, seconds: float | None = None, take: Callable[[Any], object] | None = None) -> Iterator[None]:
         """For sessions that summarise: run as iteration does, and yield every `seconds` seconds and at the end.
@@ -165,11 +176,25 @@ class Reading:
                 return
             if self._waiter.wait(HOUR_S if due is None else max(0.0, due - time.monotonic())):
                 break
+            self._waiter.gather(HOUR_S if due is None else due - time.monotonic())
             is_over = False
             if interval is not None and due is not None and time.monotonic() >= due:
                 due, is_over = due + interval, True
         self.detach()
         yield True
+
+
+async def _pause(loop: AbstractEventLoop, early: int, seconds: float) -> None:
+    """Wait so many seconds, or until the descriptor `early` is readable."""
+    import asyncio
+
+    ended = asyncio.Event()
+    loop.add_reader(early, ended.set)
+    try:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(ended.wait(), seconds)
+    finally:
+        loop.remove_reader(early)
 
 
 class Events(Generic[Row]):

@@ -1,7 +1,11 @@
 """Waits for records in the ring buffers of a session, a call of `stop`, or the end of its processes or duration.
 
 Input: the pids, the duration, later the descriptors of ring buffers. Output: for `reading`, whether the session is
-over; for an event loop, one descriptor that is readable when there is something to do.
+over, and a pause in which events gather; for an event loop, one descriptor that is readable when there is something to
+do.
+
+The kernel wakes a reader for the first record after it has read all of them, and for no other (`wake_up` in prelude.c)
+until the ring is filled by a quarter. So a reader that pauses before it reads is woken once for many records.
 """
 
 from __future__ import annotations
@@ -18,23 +22,34 @@ from usdtkit.processes import process_of
 class Waiter:
     """Waits for ring data, `stop`, the end of the duration, or the exit of all of `pids`, if any were given."""
 
-    def __init__(self, pids: tuple[int, ...], duration: float | None) -> None:
-        """`duration`: seconds from the start that is given to `watch`; None waits for the other reasons alone."""
+    def __init__(self, pids: tuple[int, ...], duration: float | None, delay: float = 0.0) -> None:
+        """`duration`: seconds from the start that is given to `watch`; None waits for the other reasons alone.
+        `delay`: for how many seconds records may `gather` once there are some."""
         self._duration = duration
+        self._delay = delay
         self._started_at = 0.0
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._left_over = -1  # readable while a reader has left events in hand
         self._poller: select.epoll | None = None
+        self._rings: frozenset[int] = frozenset()
+        self._early: select.epoll | None = None  # what ends a pause
+        self._has_records = False
         self._of_processes = bool(pids)
         self._pidfds = _open_pids(pids, self._stop)
 
     def watch(self, *rings: int, since: float) -> None:
         """From now on wake up for records in these ring buffers too. The duration counts from `since` (monotonic)."""
-        self._started_at = since
+        self._started_at, self._rings = since, frozenset(rings)
         self._poller = select.epoll()
         self._left_over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         for descriptor in (*rings, self._stop, self._left_over, *self._pidfds):
             self._poller.register(descriptor, select.EPOLLIN)
+        if self._delay:
+            self._early = select.epoll()
+            for descriptor in (*rings, self._stop, *self._pidfds):
+                # Of a ring each wake-up counts once, because it stays readable until it is read.
+                edge = select.EPOLLET if descriptor in self._rings else 0
+                self._early.register(descriptor, select.EPOLLIN | edge)
 
     def fileno(self) -> int:
         """The descriptor to wait for. UsageError where nothing is watched."""
@@ -57,7 +72,30 @@ class Waiter:
             self._pidfds.discard(pidfd)
             self._poller.unregister(pidfd)
             os.close(pidfd)
+        self._has_records = not self._rings.isdisjoint(ready)
         return self._stop in ready or (self._of_processes and not self._pidfds) or self.left() == 0.0
+
+    def gather(self, most: float) -> None:
+        """Where `wait` has ended because records have come, give more of them time to come: the delay, and `most`
+        seconds at most, or less if a ring fills or the session is to end."""
+        pause = self.pause()
+        if self._early is not None and pause:
+            self._early.poll(max(0.0, min(pause, most)))
+
+    def pause(self) -> float:
+        """Seconds for which `gather` would wait now, 0.0 if it would not. For event loops, which wait for that long or
+        until `early` is readable."""
+        if self._early is None or not self._has_records:
+            return 0.0
+        self._early.poll(0)  # the wake-up that has ended `wait`
+        left = self.left()
+        return self._delay if left is None else min(self._delay, left)
+
+    @property
+    def early(self) -> int:
+        """The descriptor that is readable when a pause ends before its time."""
+        assert self._early is not None
+        return self._early.fileno()
 
     def stop(self) -> None:
         """Let `wait` end. Safe in signal handlers and other threads, until `close`."""
@@ -76,9 +114,10 @@ class Waiter:
 
     def close(self) -> None:
         """Free everything."""
-        if self._poller is not None:
-            self._poller.close()
-            self._poller = None
+        for poller in (self._poller, self._early):
+            if poller is not None:
+                poller.close()
+        self._poller = self._early = None
         for descriptor in (self._stop, self._left_over, *self._pidfds):
             if descriptor >= 0:
                 os.close(descriptor)

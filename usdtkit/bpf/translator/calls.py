@@ -40,6 +40,10 @@ class Calls(Expressions):
             result = self.assembly.register()
             self.assembly.emit(Instruction("parameter", result, number=number.value))
             return Value(U64, result)
+        if name == "EVENTS_QUERY":
+            index, _ = self._maps["events"]
+            asked = [self._value(argument).operand for argument in arguments]
+            return self._helper(kernel.Helper(kernel.RING_QUERY, U64), [MapReference(index), *asked])
         map, _, method = name.partition(".")
         if method:
             return self._method(map, method, arguments)

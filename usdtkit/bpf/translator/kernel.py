@@ -40,7 +40,7 @@ HELPERS = {
     "bpf_get_func_ip": Helper(uapi.GET_FUNC_IP, U64),
     "bpf_get_attach_cookie": Helper(uapi.GET_ATTACH_COOKIE, U64),
 }
-MAP_UPDATE, MAP_DELETE, RING_RESERVE, RING_SUBMIT, RING_DISCARD = 2, 3, 131, 132, 133
+MAP_UPDATE, MAP_DELETE, RING_RESERVE, RING_SUBMIT, RING_DISCARD, RING_QUERY = 2, 3, 131, 132, 133, 134
 ANY, NO_EXIST = 0, 1  # whether an update may replace an entry
 
 CONSTANTS: dict[str, tuple[int, Integer]] = {

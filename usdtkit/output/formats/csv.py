@@ -7,20 +7,24 @@ a table: the heading is written once, so it has no place for the mark that JSON 
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from usdtkit.output import frames
+from usdtkit.output.clocks import UTC
 from usdtkit.output.formats.json import flatten
+from usdtkit.output.lines import PRINTABLE, WHOLE, Cell, Lines
 from usdtkit.output.sink import Sink, buckets
-from usdtkit.output.text import is_cut, printable, show
+from usdtkit.output.text import is_cut, jsonable, printable, show
 from usdtkit.results.blocks import Histogram, Row
-from usdtkit.results.columns import BUCKETS, Schema
+from usdtkit.results.columns import BUCKETS, Column, Schema
 
 _OF_HISTOGRAMS = {column.name for column in BUCKETS} - {"value", "count"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Whatever has a comma or a quote is written between quotes.
+PLAIN = "".join(sorted({*PRINTABLE} - {*FORMULA, ",", '"'}))
+INNER = "".join({*FORMULA} & {*PRINTABLE})
 
 
 class CsvSink(Sink):
@@ -31,29 +35,40 @@ class CsvSink(Sink):
 
     def begin(self, schema: Schema) -> None:
         super().begin(schema)
-        self._names: tuple[str, ...] = ()
-        self._writer = csv.writer(self.stream, lineterminator="\n")
+        self._columns = {column.name: column for column in schema.columns}
+        self._hidden = {column.name for column in schema.columns if column.table_only}
+        self._lines: Lines | None = None
 
     def row(self, row: Row) -> None:
-        values = dict(row)
-        for column in self.schema.columns:
-            if column.table_only:
-                values.pop(column.name, None)
-            elif column.type == "stack" and column.name in values:
-                values[column.name] = frames.folded(reversed(frames.of_column(column, values[column.name])))
-        self._write(flatten({name: show(value) if is_cut(value) else value for name, value in values.items()}))
+        self.rows([dict(row)])
+
+    def rows(self, rows: list[Any]) -> None:
+        of_events = not isinstance(rows[0], dict)
+        if self._lines is None:
+            names = [column.name for column in self.visible()] if of_events else [*rows[0], *self._optional_names()]
+            self._lines = self._begin([name for name in dict.fromkeys(names) if name not in self._hidden], of_events)
+        self.stream.write(self._lines.text(rows))
+        self.stream.flush()
 
     def histogram(self, histogram: Histogram) -> None:
-        values = flatten(self.stamped({**histogram.labels, "value": histogram.value}))
+        values = self.stamped({**histogram.labels, "value": histogram.value})
         for bucket in buckets(histogram.distribution):
-            self._write({**values, **bucket})
+            self.row({**values, **bucket})
 
-    def _write(self, values: Mapping[str, Any]) -> None:
-        if not self._names:
-            self._names = (*values, *(name for name in self._optional_names() if name not in values))
-            self._writer.writerow(self._names)
-        self._writer.writerow([_cell(values.get(name)) for name in self._names])
-        self.stream.flush()
+    def _begin(self, names: list[str], of_events: bool) -> Lines:
+        """Write the heading; what writes the lines below it, in which nothing stands for the values that a row lacks.
+
+        The wall-clock time comes first.
+        """
+        has_time = "time_ns" in names
+        self.stream.write(f"{','.join(map(_quoted, ['time', *names] if has_time else names))}\n")
+        cells = [Cell("time_ns", None if of_events else _getter("time_ns"), UTC, clock=UTC)] if has_time else []
+        for name in names:
+            column = self._columns.get(name)
+            of = (None if column is None else column.of) if of_events else _getter(name)
+            before = "Z," if len(cells) == 1 and has_time else "," if cells else ""
+            cells.append(Cell(name, of, _shown(column), before, PLAIN, INNER, numbers=WHOLE))
+        return Lines(cells)
 
     def _optional_names(self) -> list[str]:
         """The names of values that some rows lack. Of a histogram, only a bucket's bounds and count are written."""
@@ -62,13 +77,35 @@ class CsvSink(Sink):
         return [*names, *(("low", "high") if has_histograms else ())]
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, (Mapping, list)):
-        return json.dumps(value)
-    if isinstance(value, str):
-        value = printable(value)
-        return f"'{value}" if value.startswith(FORMULA) else value
-    return value
+def _getter(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda row: row.get(name)
+
+
+def _shown(column: Column | None) -> Callable[[Any], str]:
+    """What writes the values of a column."""
+    if column is not None and column.type == "stack":
+        of_stack = column
+        return lambda stack: _quoted(_text(frames.folded(reversed(frames.of_column(of_stack, stack)))))
+    return _cell
+
+
+def _cell(value: Any) -> str:
+    if is_cut(value):
+        value = show(value)
+    elif isinstance(value, (Mapping, list)):
+        return _quoted(json.dumps(flatten({"": value})[""]))
+    value = jsonable(value)
+    return "" if value is None else _quoted(_text(value) if isinstance(value, str) else str(value))
+
+
+def _text(value: str) -> str:
+    value = printable(value)
+    return f"'{value}" if value.startswith(FORMULA) else value
+
+
+def _quoted(text: str) -> str:
+    """A text as a cell, between quotes where it would end before its end."""
+    return '"' + text.replace('"', '""') + '"' if any(character in text for character in ',"\r\n') else text
 
 
 SINK = CsvSink

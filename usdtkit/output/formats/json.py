@@ -7,59 +7,90 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from usdtkit.output.sink import Sink, buckets, event_time, iso_time
+from usdtkit.output.clocks import UTC, event_time
+from usdtkit.output.lines import PRINTABLE, WHOLE, Cell, Lines
+from usdtkit.output.sink import Sink, buckets, iso_time
 from usdtkit.output.text import is_cut, jsonable
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Histogram, Row
 from usdtkit.results.columns import PERCENTS, Column, Schema
 
+PLAIN = PRINTABLE.replace('"', "").replace("\\", "")
+"""What needs no escape between quotes."""
+
 
 class JsonSink(Sink):
-    """Writes one object on each line, and flushes each line."""
+    """Writes one object on each line, and flushes what came together."""
 
     shows_account = True
-    _stacks: tuple[Column, ...] = ()
-    _hidden: frozenset[str] = frozenset()
 
     def begin(self, schema: Schema) -> None:
         super().begin(schema)
-        self._stacks = tuple(schema.of_type("stack"))
-        self._hidden = frozenset(column.name for column in schema.columns if column.table_only)
+        self._columns = {column.name: column for column in schema.columns}
+        self._of_events = self._lines([column.name for column in self.visible()], of_events=True)
+        self._of_rows: dict[tuple[str, ...], Lines] = {}  # by the names of the values that a row has
         self._object({"schema": schema.title, "time": iso_time(time.time())})
 
     def row(self, row: Row) -> None:
-        self._object(self.plain(row))
+        self.rows([dict(row)])
+
+    def rows(self, rows: list[Any]) -> None:
+        if isinstance(rows[0], dict):
+            self.stream.write("".join([self._of_row(row).text([row]) for row in rows]))
+        else:
+            self.stream.write(self._of_events.text(rows))
+        self.stream.flush()
 
     def histogram(self, histogram: Histogram) -> None:
         distribution = histogram.distribution
-        values = self.stamped({**histogram.labels, "value": histogram.value})
+        values = flatten(self.stamped({**histogram.labels, "value": histogram.value}))
         totals: dict[str, Any] = {"count": distribution.count, "sum": distribution.sum}
         totals |= {f"p{percent}": distribution.percentile(percent) for percent in PERCENTS}
-        self._object({**self.plain(values), **totals, "buckets": list(buckets(distribution))})
+        self._object({**values, **totals, "buckets": list(buckets(distribution))})
 
     def end(self, account: Account) -> None:
         self._object({"summary": account.values()})
 
-    def plain(self, row: Row) -> dict[str, Any]:
-        """A row for JSON: stacks become lists of labels, and columns that only a table shows are left out."""
-        if self._stacks:
-            from usdtkit.output import frames  # lazy: most rows have no stack
+    def _of_row(self, row: Row) -> Lines:
+        names = tuple(row)
+        if names not in self._of_rows:
+            hidden = {column.name for column in self.schema.columns if column.table_only}
+            self._of_rows[names] = self._lines([name for name in names if name not in hidden], of_events=False)
+        return self._of_rows[names]
 
-            labels = {column.name: frames.of_column(column, row[column.name]) for column in self._stacks_of(row)}
-            row = {**row, **labels}
-        if self._hidden:
-            row = {name: value for name, value in row.items() if name not in self._hidden}
-        return flatten(row)
+    def _lines(self, names: Sequence[str], *, of_events: bool) -> Lines:
+        """Objects with these members. The wall-clock time comes first."""
+        return Lines(self._cells(names, of_events=of_events), "}\n" if names else "{}\n")
 
-    def _stacks_of(self, row: Row) -> list[Column]:
-        return [column for column in self._stacks if column.name in row]
+    def _cells(self, names: Sequence[str], *, of_events: bool) -> Iterator[Cell]:
+        before = "{"
+        if "time_ns" in names:
+            yield Cell("time_ns", None, UTC, before='{"time": "', clock=UTC)
+            before = 'Z", '
+        for name in names:
+            column = self._columns.get(name)
+            of = None if column is None or not of_events else column.of
+            shown = _member(name, column)
+            yield Cell(name, of, shown, f"{before}{json.dumps(name)}: ", PLAIN, quote='"', numbers=WHOLE, nested=True)
+            before = ", "
 
     def _object(self, values: Mapping[str, Any]) -> None:
         self.stream.write(json.dumps(values) + "\n")
         self.stream.flush()
+
+
+def _member(name: str, column: Column | None) -> Callable[[Any], str]:
+    """What writes the value of a member, and a mark beside each value of which only the beginning was read."""
+    if column is not None and column.type == "stack":
+        from usdtkit.output import frames  # lazy: most rows have no stack
+
+        labels, of_stack = frames.of_column, column
+        return lambda stack: json.dumps(labels(of_stack, stack))
+    mark = f", {json.dumps(f'{name}_truncated')}: true"
+    return lambda value: json.dumps(_plain(value)) + (mark if is_cut(value) else "")
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, Any]:

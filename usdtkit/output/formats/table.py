@@ -7,15 +7,16 @@ error instead.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from usdtkit.output import frames, histogram
+from usdtkit.output.clocks import LOCAL
+from usdtkit.output.lines import PRINTABLE, WHOLE, Cell, Lines
 from usdtkit.output.sink import Sink
 from usdtkit.output.text import printable, show, show_argument
 from usdtkit.results.blocks import Histogram, Row, StackSum, Table
 from usdtkit.results.columns import PERCENTS, Column, Schema
-from usdtkit.trace import wall_time
 
 UNITS = {"s": 1e9, "ms": 1e6, "us": 1e3}
 INDENT = "\n        "
@@ -27,26 +28,35 @@ class TableSink(Sink):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._columns: list[Column] = []
-        self._cells: list[Callable[[Any], str]] = []
         self._below: list[Column] = []
+        self._of_rows = self._of_events = Lines(())
 
     def begin(self, schema: Schema) -> None:
         super().begin(schema)
         with_heading = [column for column in schema.columns if column.heading]
         self._columns = [column for column in with_heading if not _is_below(column)]
         self._below = [column for column in schema.columns if _is_below(column)]
-        self._cells = [cell_text(column) for column in self._columns]
+        self._of_rows, self._of_events = (
+            Lines(_cells(self._columns, of_events=of_events), aligned=True) for of_events in (False, True)
+        )
         if self._columns and not schema.in_blocks:
             self._heading()
 
     def row(self, row: Row) -> None:
-        cells = [cell(row[column.name]) for cell, column in zip(self._cells, self._columns, strict=True)]
-        text = self._aligned(cells)
+        text = self._of_rows.text([dict(row)])[:-1]
         for column in self._below:
             if column.name in row:
                 text += f"\n    {column.above}" if column.above else ""
                 text = INDENT.join([text, *frames.of_column(column, row[column.name], in_table=True)])
         self._line(text)
+
+    def rows(self, rows: list[Any]) -> None:
+        if self._below:
+            super().rows(rows)
+            return
+        lines = self._of_rows if isinstance(rows[0], dict) else self._of_events
+        self.stream.write(lines.text(rows))
+        self.stream.flush()
 
     def interval(self, *, timestamp: bool = False) -> None:
         super().interval()
@@ -80,19 +90,12 @@ class TableSink(Sink):
             self._line(_indented(line))
 
     def _heading(self) -> None:
-        self._line(self._aligned([column.heading for column in self._columns]))
+        cells = [cell._replace(shown=str) for cell in _cells(self._columns, of_events=False)]
+        headings = {column.name: column.heading for column in self._columns}
+        self._line(Lines(cells, "", aligned=True).text([headings]))
 
     def _line(self, text: str) -> None:
         print(text, file=self.stream, flush=True)
-
-    def _aligned(self, cells: Sequence[str]) -> str:
-        """The cells aligned in columns. After a cell that is too long, the next ones move as little as possible."""
-        line, edge = "", 0
-        for cell, column in zip(cells, self._columns, strict=True):
-            line, edge = f"{line} ", edge + 1 + column.width
-            space = max(edge - len(line), 0)
-            line += f"{cell:>{space}}" if column.right else f"{cell:<{space}}"
-        return line[1:].rstrip(" ")
 
 
 def _indented(line: str) -> str:
@@ -110,6 +113,25 @@ def _is_below(column: Column) -> bool:
     return column.type == "stack" and column.show is None
 
 
+def _cells(columns: Sequence[Column], *, of_events: bool) -> Iterator[Cell]:
+    """The cells of a line, which has the values of events or those of rows."""
+    for number, column in enumerate(columns):
+        numbers = 0.0
+        if column.show in (None, str) and column.type != "time":
+            numbers = UNITS[column.unit] if column.unit else WHOLE
+        yield Cell(
+            column.name,
+            column.of if of_events else None,
+            cell_text(column),
+            before=" " if number else "",
+            plain=PRINTABLE if column.show in (None, str) else "",
+            width=column.width,
+            right=column.right,
+            numbers=numbers,
+            clock=LOCAL if column.type == "time" and column.show is None else None,
+        )
+
+
 def cell_text(column: Column) -> Callable[[Any], str]:
     """The function that turns a column's value into the text of a cell."""
     if column.type == "stack" and column.show is not None:
@@ -119,17 +141,11 @@ def cell_text(column: Column) -> Callable[[Any], str]:
         shown_value = column.show
         return lambda value: _printable_lines(shown_value(value))
     if column.type == "time":
-        return clock
+        return LOCAL
     if column.unit:
         size = UNITS[column.unit]
         return lambda ns: "?" if ns is None else f"{ns / size:.2f}"
     return show
-
-
-def clock(time_ns: int) -> str:
-    """The local time of an event, HH:MM:SS.mmm."""
-    seconds = wall_time(time_ns)
-    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{int(seconds % 1 * 1000):03}"
 
 
 SINK = TableSink
