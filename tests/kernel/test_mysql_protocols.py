@@ -6,14 +6,18 @@ The table {client × protocol} is in CLIENTS. `versions` that no package has are
 import json
 import re
 import shutil
+import socket
 import subprocess
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 import mysql.connector
 import pymysql
 import pytest
-from commandline import end_of_tracing, go, json_lines, start_tracing, stop_tracing
+from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
+from programs.mariadb import server
 
 pytestmark = pytest.mark.machine
 
@@ -218,3 +222,114 @@ def test_versions_by_their_signatures(flags, spawn, compile_c, wait_for_line, tm
         ("apply", "delete from stock"): 97,
     }
     assert all(event["latency_ns"] >= 100_000 for event in events)
+
+
+PROGRAMS = (
+    *("create or replace database shop", "create table shop.stock (item int)", "create table shop.log (item int)"),
+    "create trigger shop.logged after insert on shop.stock for each row insert into shop.log values (new.item)",
+    "create procedure shop.fill(number int) begin declare i int default 0; "
+    "while i < number do insert into shop.stock values (i); set i = i + 1; end while; delete from shop.stock; end",
+)
+
+
+def test_statements_within_procedures_and_triggers(mariadb, traced):
+    """Each has its own text and is part of the CALL, however that is sent; by itself a CALL is one row."""
+    with pymysql.connect(unix_socket=str(mariadb.socket), user="root") as connection, connection.cursor() as at:
+        for statement in PROGRAMS:
+            at.execute(statement)
+    mariadb.settle()
+
+    def work():
+        with mysql.connector.connect(unix_socket=str(mariadb.socket), user="root") as connection:
+            for prepared, command in ((False, "call shop.fill(7)"), (True, "call shop.fill(?)")):
+                with connection.cursor(prepared=prepared) as at:
+                    at.execute(command, [7] if prepared else None)
+                    while at.nextset():
+                        pass
+
+    _, rows, _ = traced(work, "--nested")
+    calls = [row for command in ("query", "execute") for row in rows[command] if "call" in row["query"]]
+    assert [row["query"] for row in calls] == ["call shop.fill(?)"] * 2
+    texts = Counter(re.sub(r" ?NAME_CONST\(\?\)|\bi\b|NEW.item|new.item", "?", row["query"]) for row in rows["nested"])
+    assert texts == {
+        "insert into shop.stock values (?)": 14,
+        "insert into shop.log values (?)": 14,
+        "delete from shop.stock": 2,
+    }
+    assert sum(row["latency_ns"] for row in rows["nested"]) < 2 * sum(row["latency_ns"] for row in calls)
+    assert "nested" not in traced(work)[1]
+
+
+def test_what_replication_applies(spawn):
+    """Statements are shown; changes of rows have none, and are counted."""
+    address = "127.0.0.1"
+    with socket.create_server((address, 0)) as free:
+        port = free.getsockname()[1]
+    binary_log = ["--log-bin", "--binlog-format=statement", f"--bind-address={address}", f"--port={port}"]
+    with server("--server-id=1", *binary_log) as primary, server("--server-id=2", "--skip-networking") as replica:
+        primary.query("create user copy identified by 'copied'", "grant replication slave on *.* to copy")
+        primary.query("create database shop", "create table shop.stock (item int)")
+        source = f"master_host='{address}', master_port={port}, master_user='copy', master_password='copied'"
+        replica.query(f"change master to {source}, master_use_gtid=slave_pos", "start slave")
+        await_replica(primary, replica)
+        tracer = start_tracing(spawn, "dbslower", "mysql", "-p", str(replica.pid), "-m", "0", "--json")
+        primary.query(*(f"insert into shop.stock values ({number})" for number in range(97)))
+        primary.query("set session binlog_format = row", *["insert into shop.stock values (7)"] * 31)
+        await_replica(primary, replica)
+        _, events, summary = json_lines(stop_tracing(tracer)[0])
+    applied = Counter(event["query"] for event in events if event["command"] == "apply")
+    assert applied["insert into shop.stock values (?)"] == 97
+    assert [(missed["what"], missed["count"]) for missed in summary["unseen"]] == [
+        ("change of rows by replication", 31)
+    ]
+
+
+def await_replica(primary, replica):
+    """Wait until the replica has applied all that the primary has in its binary log."""
+    [position] = primary.query("select @@gtid_binlog_pos")
+    assert replica.query(f"select master_gtid_wait('{position}', 30)") == ["0"]
+
+
+def test_servers_that_start_later(mariadb, spawn, compile_c, wait_for_line, tmp_path):
+    """Other versions, and a copy of the same one, as a container has it, beside one that runs from the beginning."""
+    flags = {"mysql": [], "old": ["-DMARIADB"]}
+    copies = {name: tmp_path / name / "mysqld" for name in flags}
+    for name, copy in copies.items():
+        copy.parent.mkdir()
+        shutil.copy(compile_c("mysqld.cc", "-O2", *flags[name], compiler="g++"), copy)
+    home = Path(tempfile.mkdtemp(prefix="usdtkit-later-"))  # where the user mysql may go
+    try:
+        home.chmod(0o755)
+        program = shutil.copy(mariadb.binary, home / "mariadbd")
+        tracer = start_tracing(spawn, "dbslower", "mysql", "-m", "0", "--json")
+        fakes = [spawn([copy, 31]) for copy in copies.values()]
+        for fake in fakes:
+            wait_for_line(fake, "ready")
+        with server(program=str(program)) as later:
+            for path in (*copies.values(), program):
+                wait_for_line(tracer, f"found {path}", stream="stderr")
+            for fake in fakes:
+                go(fake)
+                wait_for_line(fake, "served 31")
+            later.query(*["select 'abalone'"] * 31)
+            mariadb.query(*["select 'abalone'"] * 31)
+            with mysql.connector.connect(unix_socket=str(later.socket), user="root") as connection:
+                with connection.cursor(prepared=True) as at:
+                    at.execute("select ? as abalone", [7])
+                    at.fetchall()
+            later.settle()
+            _, events, _ = json_lines(stop_tracing(tracer)[0])
+    finally:
+        shutil.rmtree(home)
+    counts = Counter((event["pid"], event["command"], event["query"]) for event in events)
+    for server_ in (mariadb, later):
+        assert counts[server_.pid, "query", "select ?"] == 31
+    assert counts[later.pid, "execute", "select ? as abalone"] == 1
+    for fake in fakes:
+        assert counts[fake.pid, "execute", "select price from stock where item = ?"] == 31
+        assert counts[fake.pid, "apply", "delete from stock"] == 31
+
+
+def test_no_server_runs():
+    alone = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
+    assert_explained(usdtkit("dbslower", "mysql", prefix=alone), 4, "no mysqld or mariadbd runs here", "--wait")

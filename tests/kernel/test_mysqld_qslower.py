@@ -11,11 +11,12 @@ pytestmark = pytest.mark.machine
 QUESTIONS = "show status like 'Questions'"
 
 
-def queries_of(server, output):
+def queries_of(server, output, unseen=()):
     """The events of one server, which may not be the only one that runs here."""
     header, events, summary = json_lines(output)
     assert header["schema"] == "usdtkit.mysqld_qslower/1"
     assert (summary["received"], summary["lost"]) == (len(events), 0)
+    assert [(missed["what"], missed["count"]) for missed in summary["unseen"]] == [*unseen]
     return [event for event in events if event["pid"] == server.pid]
 
 
@@ -68,7 +69,7 @@ def test_a_server_with_probes_found_by_its_name(compile_c, tmp_path, spawn, wait
     tracer = start_tracing(spawn, "mysqld_qslower", "-m", "0", "--json", "--raw-text")
     go(server)
     assert wait_for_line(server, "queries") == "queries 997 traced 997"
-    events = queries_of(server, stop_tracing(tracer)[0])
+    events = queries_of(server, stop_tracing(tracer)[0], [("prepared execution", 99)])
     assert [event["query"] for event in events] == [f"select {number} from stock" for number in range(997)]
 
 
@@ -78,6 +79,6 @@ def test_a_server_with_probes_that_ends(compile_c, spawn, wait_for_line):
     tracer = start_tracing(spawn, "mysqld_qslower", "--json", server.pid, "2")
     go(server)
     assert wait_for_line(server, "queries") == "queries 97 traced 97"
-    events = queries_of(server, end_of_tracing(tracer)[0])
+    events = queries_of(server, end_of_tracing(tracer)[0], [("prepared execution", 9)])
     assert len(events) == 97
     assert min(event["latency_ns"] for event in events) >= 2_000_000

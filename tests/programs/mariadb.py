@@ -1,5 +1,6 @@
-"""A real MariaDB server in a temporary directory, and its own client: pytest fixture `mariadb`."""
+"""A real MariaDB server in a temporary directory, and its own client: pytest fixture `mariadb`, and others."""
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -31,19 +32,29 @@ class Server:
         until_disconnected(self.socket)
 
 
-@pytest.fixture(scope="session")
-def mariadb():
+@contextlib.contextmanager
+def server(*options, program="mariadbd"):
+    """A server with options of its own, which listens only at its socket unless they say otherwise; or another
+    `program`."""
     # Not under pytest's own directory: that is closed to the user mysql.
     home = Path(tempfile.mkdtemp(prefix="usdtkit-mariadb-"))
     data, socket = home / "data", home / "socket"
     try:
         shutil.chown(home, "mysql", "mysql")
-        install = ["mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}", "--skip-test-db"]
+        # A server that starts removes the temporary tables of every other that has the same directory for them.
+        shared = ["--no-defaults", "--user=mysql", f"--datadir={data}", f"--tmpdir={home}"]
+        install = ["mariadb-install-db", *shared, "--skip-test-db"]
         made = subprocess.run([*install, "--auth-root-authentication-method=normal"], capture_output=True, text=True)
         assert made.returncode == 0, made.stdout + made.stderr
-        serve = ["mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", f"--socket={socket}"]
-        serve += ["--skip-networking", f"--pid-file={home / 'pid'}"]
+        serve = [program, *shared, f"--socket={socket}"]
+        serve += [*(options or ["--skip-networking"]), f"--pid-file={home / 'pid'}"]
         with serving(serve, "ready for connections") as process:  # which it says once it listens on the socket
             yield Server(process.pid, socket)
     finally:
         shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def mariadb():
+    with server() as running:
+        yield running

@@ -1,6 +1,7 @@
 /* A server's query loop with the probes that MySQL 5.7 carries: mysql_usdt [QUERIES [MICROSECONDS]]
-   Query I is "select I from stock", sent by connection 7, and takes at least the time given. Prints "queries N traced M":
-   M of them ran with the semaphore of query__start raised. */
+   Query I is "select I from stock", sent by connection 7, and takes at least the time given. Every 10th is followed by the
+   execution of a prepared statement, for which there is no such probe. Prints "queries N traced M": M of them ran with the
+   semaphore of query__start raised. */
 #define _SDT_HAS_SEMAPHORES 1
 #include <sys/sdt.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #define SEMAPHORE(name) __extension__ volatile unsigned short name __attribute__((section(".probes"), used))
 SEMAPHORE(mysql_query__start_semaphore);
 SEMAPHORE(mysql_query__done_semaphore);
+SEMAPHORE(mysql_command__start_semaphore);
 
 int main(int argc, char **argv)
 {
@@ -23,6 +25,8 @@ int main(int argc, char **argv)
         if (microseconds)
             usleep(microseconds);
         DTRACE_PROBE1(mysql, query__done, i % 10 == 9 ? 1 : 0);
+        if (i % 10 == 9)
+            DTRACE_PROBE4(mysql, command__start, 7ul, 23, "ada", "localhost");
     }
     printf("queries %ld traced %ld\n", queries, traced);
     return 0;

@@ -19,7 +19,7 @@ def test_mysql_usdt_counts_its_queries(compile_c):
 
 def test_mysql_usdt_carries_the_probes_with_their_semaphores(compile_c):
     notes = subprocess.run(["readelf", "-n", compile_c("mysql_usdt.c")], capture_output=True, text=True).stdout
-    assert notes.count("Provider: mysql") == 2
+    assert notes.count("Provider: mysql") == 3
     assert notes.count("Semaphore: 0x0000000000000000") == 0
 
 

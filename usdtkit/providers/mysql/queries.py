@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -37,6 +38,7 @@ _SEARCHED = (
     *versions.EXECUTE,
     *versions.EXEC_CORE,
     *versions.APPLY_QUERY,
+    *versions.APPLY_ROWS,
 )
 _ZERO: Expression = tid * 0  # a number that is no argument
 
@@ -134,6 +136,8 @@ def _commands(session: Session, programs: Programs, size: int, *, steps: bool, n
     pairs = [pair.where(reduce(or_, (pair.kept("command") == command for command in wanted))) for pair in pairs]
     applied = session.pair(programs.entries(versions.APPLY_QUERY), keep={"query": buffer(3, arg(4).cast("u32"), size)})
     pairs.append(_with_names(applied, None, command=versions.APPLY))
+    rows = session.source(programs.entries(versions.APPLY_ROWS))
+    rows.count_unseen("change of rows by replication", "it has no statement")
     for layout in layouts if nested else ():
         text = buffer(deref(2, layout.query), deref(2, layout.query + 8), size)
         entries = programs.entries(versions.EXEC_CORE, _Only(layout))
@@ -208,4 +212,8 @@ def _by_probes(session: Session, program: str, size: int) -> list[Pair]:
         pair = session.pair(usdt("mysql:query__start", program), usdt("mysql:query__done", program), keep=keep)
     except NotFoundError:
         return []
+    with suppress(NotFoundError):
+        commands = session.usdt("mysql:command__start", program)
+        executions = commands.where(arg("command") == versions.COM_STMT_EXECUTE)
+        executions.count_unseen("prepared execution", f"{program} has no symbol dispatch_command")
     return [pair.derive("query", "user", "database", command=_ZERO + versions.COM_QUERY, error=_ZERO)]

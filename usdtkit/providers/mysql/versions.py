@@ -86,6 +86,12 @@ APPLY_QUERY = tuple(
 )
 
 
+# Rows_log_event::do_apply_event(…): changes of rows in the binary log, which have no statement.
+APPLY_ROWS = tuple(
+    f"_ZN14Rows_log_event14do_apply_eventE{type}" for type in ("P14rpl_group_info", "PK14Relay_log_info")
+)
+
+
 class Layout(NamedTuple):
     """Where a THD of MariaDB has its members, in bytes: the current statement (an address, and behind it the length),
     the name of the database, and the addresses of the security context, which has the name of the `user`, and of the
