@@ -2,7 +2,7 @@
 
 What is measured is all that the server does for a query, from its arrival until the answer is ready, in every protocol.
 Without -p, all servers of the kind that run here are traced. Literals are shown as "?", because queries carry people's
-data. With --raw-text, statements are shown as they were sent. With --phases, the latency is split into its parts.
+data. With --raw-text, statements are shown as they were sent. With --phases, the latency is split into phases.
 
 examples:
   usdtkit dbslower postgres             show PostgreSQL's queries of 1 ms or more
@@ -32,11 +32,11 @@ PHASES = tuple(
         f"{name.upper()}(ms)",
         "duration",
         11,
-        f"with --phases: the part {name} of it",
+        f"with --phases: the time of the phase {name}",
         unit="ms",
         optional=True,
     )
-    for name in postgresql.PARTS
+    for name in postgresql.PHASES
 )
 COLUMNS = (
     *(TIME, PID, replace(TID, heading=""), PROBE, LATENCY_MS),
@@ -51,7 +51,7 @@ class Options(StatementOptions):
 
     engine: str = option(choices=tuple(DATABASES), help="the kind of server")
     min_ms: float = min_ms_option("show queries of MS ms or more (1)", default=1.0, threshold=True)
-    phases: bool = option("--phases", default=False, help="PostgreSQL: show also the parts of the latency")
+    phases: bool = option("--phases", default=False, help="PostgreSQL: show also the time of each phase")
     nested: bool = option(
         "--nested", default=False, help="MySQL: show also the statements within procedures, functions and triggers"
     )
@@ -66,7 +66,7 @@ def trace(session: Session, options: Options) -> Rows:
     if options.nested and options.engine != "mysql":
         raise UsageError(f"--nested is not known for {options.engine}", hint="usdtkit dbslower mysql --nested")
     if options.phases:
-        queries: Sources[Source] = postgresql.queries(session, options.exe, steps=True, parts=True)
+        queries: Sources[Source] = postgresql.queries(session, options.exe, steps=True, phases=True)
         fields += tuple(column.name for column in PHASES)
     elif options.nested:
         queries = mysql.queries(session, options.exe, steps=True, nested=True)

@@ -1,4 +1,4 @@
-"""Show where PostgreSQL's statements spend their time: in parsing, rewriting, planning or executing.
+"""Show where PostgreSQL's statements spend their time: in parsing, binding, planning, executing and so on.
 
 Uses the probes query__parse, query__rewrite, query__plan and query__execute of the server, and the statements that
 backends report. There is one line for each shape of statement, the costliest first: how often it was executed, and how
@@ -25,7 +25,7 @@ COLUMNS = (
         Column(f"{name}_ns", f"{name.upper()}(ms)", "duration", 11, f"the time of the phase {name} in all", unit="ms")
         for name in postgresql.PHASES
     ),
-    Column("statement", "STATEMENT", "text", meaning='the statement; "?" if it began before the trace'),
+    Column("statement", "STATEMENT", "text", meaning="the statement"),
 )
 
 

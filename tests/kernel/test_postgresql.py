@@ -26,18 +26,20 @@ _markers = itertools.count(os.getpid() * 1000)
 
 
 @contextmanager
-def traced(server, *, steps=True, parts=False):
+def traced(server, *, steps=True, phases=False):
     """The rows of all queries, in the order of their ends; they are complete when the block has ended."""
     rows = []
     with trace.Session() as session:
-        queries = postgresql.queries(session, steps=steps, parts=parts)
-        queries.emit(*postgresql.FIELDS, *(f"{part}_ns" for part in postgresql.PARTS if parts))
+        queries = postgresql.queries(session, steps=steps, phases=phases)
+        queries.emit(*postgresql.FIELDS, *(f"{phase}_ns" for phase in postgresql.PHASES if phases))
         session.start()
         yield rows
         server.settle()
         session.stop()
         rows += [postgresql.describe(event, raw=True) for event in session]
         summary = session.summary()
+        assert summary.hits >= len(rows)  # with what is no step
+        assert summary.received == len(rows)
         assert (summary.lost, summary.full, summary.unmatched, summary.abandoned) == (0, 0, 0, 0)
 
 
@@ -156,7 +158,7 @@ def test_the_latency_that_the_client_sees(client, postgres, request):
     extra = [request.getfixturevalue("node_modules")] if client.startswith("node") else []
     for _ in range(3):  # on a busy machine, the answer may reach its client late
         marker = f"abalone_{next(_markers)}"
-        with traced(postgres, parts=True) as rows:
+        with traced(postgres, phases=True) as rows:
             seen = CLIENTS[client](postgres, f"select pg_sleep({{}}) as {marker}", 1, 0.3, *extra)
         rows = [row for row in rows if marker in (row["query"] or "")]
         latency = sum(row["latency_ns"] for row in rows)
@@ -166,7 +168,7 @@ def test_the_latency_that_the_client_sees(client, postgres, request):
     assert command == ("query" if client in SIMPLE else "execute")
     assert latency == pytest.approx(seen * 1e9, rel=0.1)
     for row in rows:
-        assert sum(row[f"{part}_ns"] for part in postgresql.PARTS) == row["latency_ns"]
+        assert sum(row[f"{phase}_ns"] for phase in postgresql.PHASES) == row["latency_ns"]
     assert max(row["execute_ns"] for row in rows) >= 300_000_000
 
 
@@ -215,7 +217,7 @@ def test_an_idle_backend_and_a_busy_one_when_the_trace_begins(postgres):
 
 
 def test_waits_for_the_client_do_not_count(postgres):
-    with traced(postgres, parts=True) as rows, closing(Wire(postgres)) as wire:
+    with traced(postgres, phases=True) as rows, closing(Wire(postgres)) as wire:
         for step, answer in ((wire.parse("select 1 as slow", "s"), "1"), (wire.bind("s").execute(), "C")):
             step.flush().send().read(answer)
             time.sleep(0.3)
@@ -223,13 +225,13 @@ def test_waits_for_the_client_do_not_count(postgres):
     (row,) = (row for row in rows if row["pid"] == wire.pid)
     assert (row["command"], row["query"]) == ("execute", "select 1 as slow")
     assert 0 < row["latency_ns"] < 300_000_000
-    assert sum(row[f"{part}_ns"] for part in postgresql.PARTS) == row["latency_ns"]
+    assert sum(row[f"{phase}_ns"] for phase in postgresql.PHASES) == row["latency_ns"]
 
 
 @pytest.mark.parametrize("how", ["simple", "unnamed", "named"])
 def test_time_that_a_statement_takes_before_it_is_executed(how, postgres):
     text = f"select from generate_series(1, 1) as n where n in ({', '.join(map(str, range(2, 20_000)))})"
-    with traced(postgres, parts=True) as rows, closing(Wire(postgres)) as wire:
+    with traced(postgres, phases=True) as rows, closing(Wire(postgres)) as wire:
         messages = wire.query(text).send() if how == "simple" else wire.parse(text, "a" * (how == "named"))
         if how != "simple":
             messages.bind("a" * (how == "named")).execute().sync().send()

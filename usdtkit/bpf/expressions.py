@@ -230,6 +230,11 @@ class ThreadValue(Expression):
 
 
 @dataclass(eq=False, repr=False)
+class Chosen(Expression):
+    """Whether the hit is one of those that the hook's `chosen` lets count."""
+
+
+@dataclass(eq=False, repr=False)
 class TextTest(Expression):
     """Whether a string is `literal`, or without `whole`, whether it begins with it."""
 

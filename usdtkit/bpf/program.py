@@ -17,7 +17,7 @@ from usdtkit.bpf import calls, threadvalues
 from usdtkit.bpf import expressions as ex
 from usdtkit.bpf.abi import abi_of
 from usdtkit.bpf.access import Access
-from usdtkit.bpf.actions import Block, Fill
+from usdtkit.bpf.actions import Assign, Block, Fill
 from usdtkit.bpf.cookie import MAX_LISTS
 from usdtkit.bpf.interning import Interning
 from usdtkit.bpf.layout import Layout
@@ -44,8 +44,9 @@ class Hook:
     says how a start and its end find each other; for a match by key, `key` is the value. A return that does not end its
     function's pair has, in `entered`, the hook of the function's entry. Calls of other functions may leave by the same
     exits, and only a call that was entered counts. The first `ahead` blocks were added later, but run before the
-    others. One that is `parted` shares its sites with hooks that each have the arguments of some of them. `build` says
-    whether it `reads_goid`. What a start that `is_filled` keeps may come from hooks within the pair.
+    others. One that is `parted` shares its sites with hooks that each have the arguments of some of them. With
+    `chosen`, only the hits for which it is true count as such. `build` says whether it `reads_goid`. What a start that
+    `is_filled` keeps may come from hooks within the pair.
     """
 
     index: int
@@ -66,6 +67,7 @@ class Hook:
     blocks: list[Block] = field(default_factory=list)
     ahead: int = 0
     parted: bool = False
+    chosen: ex.Expression | None = None
     reads_goid: bool = False
     is_filled: bool = False
 
@@ -80,14 +82,16 @@ class Hook:
         return self.start is not None or self.after is not None
 
     @property
+    def is_result(self) -> bool:
+        """Whether its hits are results: not those that begin a pair, or only change what is kept of pairs and
+        threads."""
+        only_keeps = bool(self.blocks) and all(isinstance(block.action, (Assign, Fill)) for block in self.blocks)
+        return self.start is None and not only_keeps
+
+    @property
     def call(self) -> Hook | None:
         """The hook of the function's entry, if this one is of its return."""
         return (self.entered or self.after) if self.kind == "return" else None
-
-    @property
-    def is_for_pair(self) -> bool:
-        """Whether its hits are no results, because it only begins a pair or fills what one keeps."""
-        return self.start is not None or (bool(self.blocks) and all(isinstance(b.action, Fill) for b in self.blocks))
 
     @property
     def counts_calls(self) -> bool:
@@ -200,10 +204,12 @@ class _Builder:
             keys = Renderer(replace(access, scope=replace(scope, kept=None)), self.globs, self.texts)
             opening, closing = self.pairs.end(hook.after.index, hook.matching, hook.key, keys, _count)
             body += opening
-        body.append(_count("hits"))
-        if not hook.is_for_pair:  # the hits of a pair are those of its end
+        counting = [_count("hits")]
+        if hook.is_result:
             access.uses |= {"cookie", "id"}
-            body.append("note_origin(cookie, id);")
+            counting.append("note_origin(cookie, id);")
+        chosen = "" if hook.chosen is None else renderer.integer(hook.chosen)[0]
+        body += [f"u64 chosen = {chosen};", "if (chosen) {", *counting, "}"] if chosen else counting
         actions = [self._block(block, renderer) for block in hook.blocks]
         # A walk of the stack takes long, so there is one for each hit: within the condition of the only action that
         # needs it, or before all actions where several do.
@@ -222,8 +228,9 @@ class _Builder:
         lines += [line for number in sorted(access.threads) for line in threadvalues.look_up(number)]
         body = _walked_once(body, access.stack)
         # An operand that decides about an action is read in any case, so it is read once.
+        deciding = [chosen, *(condition for condition, _ in actions)]
         for index, operand in access.operands.items():
-            if any(operand in condition for condition, _ in actions) and sum(line.count(operand) for line in body) > 1:
+            if any(operand in condition for condition in deciding) and sum(line.count(operand) for line in body) > 1:
                 lines.append(f"u64 operand_{index} = {operand};")
                 body = [line.replace(operand, f"operand_{index}") for line in body]
         self.functions.append(

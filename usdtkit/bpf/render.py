@@ -241,6 +241,8 @@ class Renderer:
             case ex.Ancestor(generations):
                 self.access.uses |= {"id", "ancestor"}
                 return IntegerValue(f"ancestor(id >> 32, {generations})")
+            case ex.Chosen():
+                return IntegerValue("chosen", "bool")
             case ex.ThreadValue(number, index, kind, size):
                 self.access.threads.add(number)
                 if kind == "bool":

@@ -261,8 +261,7 @@ def totals(
         index = int.from_bytes(key, "little")
         hits[index] = sum(numbers[programs.COUNTERS.index("hits") :: stride])
         for counter, name in enumerate(programs.COUNTERS):
-            # The hits of a pair are those of its end.
-            if name != "hits" or not hooks[index].is_for_pair:
+            if name != "hits" or hooks[index].is_result:
                 total[name] += sum(numbers[counter::stride])
     for hook in hooks:
         if hook.counts_calls and hook.call is not None:

@@ -63,6 +63,13 @@ class Source(Summarising):
         filtered._condition = both(self._condition, condition)
         return filtered
 
+    def only(self: Self, condition: ex.Expression) -> Self:
+        """The same source, whose hits are only those for which `condition` is true: unlike those that `where` leaves
+        out, the others are not counted as hits of the session."""
+        chosen = self.where(ex.Chosen())
+        self._hook.chosen = both(self._hook.chosen, condition)
+        return chosen
+
     def derive(self: Self, *names: str, **values: ex.Expression) -> Self:
         """The same source, in which `values` can be asked for by their names, as arguments can.
 

@@ -26,13 +26,13 @@ from usdtkit.providers.postgresql.backends import (
     servers,
     shown,
 )
-from usdtkit.providers.postgresql.parts import PARTS
-from usdtkit.providers.postgresql.phases import PHASES, PhaseTimes
+from usdtkit.providers.postgresql.phases import PHASES
+from usdtkit.providers.postgresql.phasetimes import PhaseTimes
 from usdtkit.providers.postgresql.queries import FIELDS, describe, latencies, queries
 from usdtkit.providers.postgresql.waits import LockWaits, LwlockWaits, lock_waits, lwlock_waits
 from usdtkit.providers.postgresql.work import COMMANDS
 
 __all__ = [
-    "COMMANDS", "DIALECT", "FIELDS", "PARTS", "PHASES", "SERVERS", "Backend", "LockWaits", "LwlockWaits", "PhaseTimes",
+    "COMMANDS", "DIALECT", "FIELDS", "PHASES", "SERVERS", "Backend", "LockWaits", "LwlockWaits", "PhaseTimes",
     "backend", "describe", "latencies", "lock_waits", "lwlock_waits", "programs", "queries", "servers", "shown",
 ]  # fmt: skip

@@ -1,76 +1,69 @@
-"""Where PostgreSQL's statements spend their time: parsing, rewriting, planning or executing.
+"""In which phase a statement of PostgreSQL spends how much of its latency: parsing, binding, planning and so on.
 
-Input: a session. Output: rows with the time of each phase by statement. Uses the server's probes of these phases, and
-the statements that backends report.
+Input: a session, the time that a backend has worked on its statement so far, and the server's probes of its phases.
+Output: the time of each phase, for `work`. They add up to the latency, because each moment belongs to one of them.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Any
+from usdtkit.errors import NotFoundError
+from usdtkit.trace import Expression, Session, Source, ThreadKind
 
-from usdtkit.providers.postgresql.backends import Program, Statements, programs
-from usdtkit.providers.statements import bounded
-from usdtkit.trace import Session, usdt
-
-PHASES = ("parse", "rewrite", "plan", "execute")
+PHASES = ("parse", "rewrite", "bind", "plan", "execute", "commit")
 """The phases of a statement, in their order."""
+PARSE, REWRITE, BIND, PLAN, EXECUTE, COMMIT = range(1, 7)
 
 
-class PhaseTimes:
-    """The time of each phase by statement, since the last `flush`.
-
-    A prepared statement is parsed once. Statements within a function are part of the execution of the statement that
-    calls it. Statements are shown without their literals, or with `raw` as they were sent. After MAX_LABELS of them,
-    new statements are counted together as OTHERS. Raises NotFoundError if there is no server, or one without the
-    probes, and UsageError for the process of a postmaster.
+class Phases:
+    """The phases of the statement that each backend is at. What a statement within a function takes belongs to the
+    execution of the one that calls it. `portals` is how many executions are open, of which one may be within another.
     """
 
-    def __init__(self, session: Session, program: Program = None, *, raw: bool = False) -> None:
-        files = programs(session, program)
-        self._statements = Statements(session, files, raw=raw)
-        for path in files:
-            for phase in PHASES:
-                start, done = (usdt(f"postgresql:query__{phase}__{end}", path) for end in ("start", "done"))
-                session.pair(start, done).emit("latency")
-        self._pending: dict[int, list[Any]] = defaultdict(list)  # phases of the statement that a backend is at
-        self._totals: dict[str, dict[str, int]] = {}
+    def __init__(self, session: Session, latency: Expression) -> None:
+        self._session, self._latency = session, latency
+        numbers: dict[str, ThreadKind] = dict.fromkeys(("phase", "since", "portals", *PHASES), "u64")
+        self._values = session.thread_values(**numbers)
+        self._phase, self._portals = self._values.get("phase"), self._values.get("portals")
 
-    def add(self, event: Any) -> None:
-        """Add the end of a phase, or note the new statement of a backend."""
-        if self._statements.is_report(event):
-            self._settle(event.pid)
-            self._statements.note(event)
-            return
-        # Phases that began since this one did were within it.
-        start = event.time_ns - event.latency_ns
-        pending = self._pending[event.pid]
-        pending[:] = [phase for phase in pending if phase.time_ns <= start]
-        pending.append(event)
+    def follow(self, program: str, is_open: Expression) -> None:
+        """Follow the phases of statements, where one `is_open`. NotFoundError for a program without the probes."""
+        before = is_open & (self._phase != EXECUTE)
+        self._begin(self._probe(program, "parse__start").where(before), PARSE)
+        self._begin(self._probe(program, "rewrite__start").where(before), REWRITE)
+        self._begin(self._probe(program, "plan__start").where(before), PLAN)
+        self._begin(self._probe(program, "plan__done").where(is_open & (self._phase == PLAN)), BIND)
+        starts = self._probe(program, "execute__start").where(is_open)
+        self._begin(starts.where(self._portals == 0), EXECUTE)
+        starts.assign(self._values, portals=self._portals + 1)
+        ends = self._probe(program, "execute__done").where(is_open & (self._portals != 0))
+        self._begin(ends.where(self._portals == 1), COMMIT)
+        ends.assign(self._values, portals=self._portals - 1)
 
-    def flush(self) -> list[dict[str, Any]]:
-        """A row for each statement since the last call, beginning with the one that took the most time.
+    def report(self, reports: Source, *, goes_on: Expression) -> None:
+        """A backend says what it is at: a message of the same statement if it `goes_on`, or a new one."""
+        times = {name: goes_on * time for name, time in self.times().items()}
+        reports.assign(self._values, **times, since=goes_on * self._latency, phase=BIND, portals=0)
 
-        `count` is how often it was executed; the times are `parse_ns`, `rewrite_ns`, `plan_ns` and `execute_ns`.
-        """
-        for pid in [*self._pending]:
-            self._settle(pid)
-        totals, self._totals = self._totals, {}
-        costliest_first = sorted(totals.items(), key=lambda item: -sum(item[1][phase] for phase in PHASES))
-        return [
-            {
-                **{"count": total["count"]},
-                **{f"{phase}_ns": total[phase] for phase in PHASES},
-                **{"statement": statement},
-            }
-            for statement, total in costliest_first
-        ]
+    def execute(self, calls: Source) -> None:
+        """A function is executed, without a statement."""
+        self._begin(calls, EXECUTE)
 
-    def _settle(self, pid: int) -> None:
-        """Add the phases of a backend to its statement."""
-        for event in self._pending.pop(pid, ()):
-            statement = bounded(self._statements.of(pid) or "?", self._totals)
-            total = self._totals.setdefault(statement, dict.fromkeys(("count", *PHASES), 0))
-            phase = event.probe.split("__")[1]
-            total[phase] += event.latency_ns
-            total["count"] += phase == "execute"
+    def times(self) -> dict[str, Expression]:
+        """The time of each phase until now."""
+        in_phase = self._latency - self._values.get("since")
+        return {
+            name: self._values.get(name) + (self._phase == number) * in_phase for number, name in enumerate(PHASES, 1)
+        }
+
+    def _probe(self, program: str, name: str) -> Source:
+        probe = f"postgresql:query__{name}"
+        try:
+            return self._session.usdt(probe, program)
+        except NotFoundError:
+            raise NotFoundError(
+                f"{program} has no probe {probe}, without which phases are not known",
+                hint="a PostgreSQL built with --enable-dtrace has it, such as Debian's",
+            ) from None
+
+    def _begin(self, source: Source, phase: int) -> None:
+        source.assign(self._values, **self.times(), since=self._latency, phase=phase)

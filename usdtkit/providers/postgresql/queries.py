@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from usdtkit.errors import NotFoundError
 from usdtkit.providers import statements
 from usdtkit.providers.postgresql.backends import DIALECT, Program, programs, shown
 from usdtkit.providers.postgresql.connections import Connections
@@ -21,27 +20,22 @@ FIELDS: tuple[str, ...] = ("latency", "command", "error", "query")
 
 
 def queries(
-    session: Session, program: Program = None, *, size: int = QUERY_SIZE, steps: bool = False, parts: bool = False
+    session: Session, program: Program = None, *, size: int = QUERY_SIZE, steps: bool = False, phases: bool = False
 ) -> Sources[Source]:
     """The queries of the servers that a session traces, each when the server is done with it.
 
     They offer `latency`, the first `size` bytes of the text as `query`, and `command` and `error`, which `describe`
     names, and the connection's `user` and `database`. The latency is all that the server does for the query: it parses,
-    binds, plans, executes and commits, in as many messages as the client sends. With `parts`, they offer the time of
-    each of PARTS, whose sum it is. `steps` adds statements that were only prepared. `program` names the server's
+    binds, plans, executes and commits, in as many messages as the client sends. With `phases`, they offer the time of
+    each of PHASES, whose sum it is. `steps` adds statements that were only prepared. `program` names the server's
     program if no server runs yet.
 
     Raises NotFoundError if there is no server, or one whose functions are not found; UsageError for the process of a
     postmaster.
     """
     files = programs(session, program)
-    work, connections = Work(session, size, parts=parts), Connections(session, files)
-    try:
-        ends = [end for path in files for end in work.follow(path)]
-    except NotFoundError as error:
-        raise NotFoundError(
-            f"{' and '.join(files)}: neither the probes nor the functions of postgres", hint=error.hint
-        ) from None
+    work, connections = Work(session, size, phases=phases), Connections(session, files)
+    ends = [end for path in files for end in work.follow(path)]
     if not steps:
         ends = [end.where((work.step >= QUERY) | (work.error != 0)) for end in ends]
     return Sources(*(end.derive(user=connections.user, database=connections.database) for end in ends))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from usdtkit.errors import NotFoundError
-from usdtkit.providers.postgresql.parts import Parts
+from usdtkit.providers.postgresql.phases import Phases
 from usdtkit.providers.postgresql.versions import VERSIONS, version_of
 from usdtkit.trace import Expression, FunctionSpec, Session, Source, ThreadKind, arg, cstr, deref, now, uprobe
 
@@ -37,8 +37,8 @@ class Work:
     that follows reports the same address if it is for this statement.
     """
 
-    def __init__(self, session: Session, size: int, *, parts: bool = False) -> None:
-        """`size`: the bytes of the text. With `parts`, the latency of each part is known as well."""
+    def __init__(self, session: Session, size: int, *, phases: bool = False) -> None:
+        """`size`: the bytes of the text. With `phases`, the time of each of them is known as well."""
         self._session, self._size = session, size
         numbers = ("base", "paused", "reading", "client", "step", "prepared", "error")
         kinds: dict[str, ThreadKind] = {**dict.fromkeys(numbers, "u64"), "query": size}
@@ -46,19 +46,19 @@ class Work:
         self.step, self.error = self._get("step"), self._get("error")
         base = self._get("base")
         self._latency = self._get("paused") + (base != 0) * (now - base)
-        self._parts = Parts(session, self._latency) if parts else None
+        self._phases = Phases(session, self._latency) if phases else None
 
     def follow(self, program: str) -> list[Source]:
         """Follow the backends that run a program; the ends of their statements. NotFoundError."""
         self._follow_execution(program)
         self._follow_waits(program)
         self._follow_errors(program)
-        if self._parts is not None:
-            self._parts.follow(program, self.step != 0)
+        if self._phases is not None:
+            self._phases.follow(program, self.step != 0)
         exits = self._session.uprobe(program, "proc_exit")
         base, paused = self._get("base"), self._get("paused")
         # Parallel workers, and those of vacuum, report what they are at too, but they have no client.
-        left = exits.where((self._get("client") != 0) & (self.step != 0) & ((base | paused) != 0))
+        left = exits.only((self._get("client") != 0) & (self.step != 0) & ((base | paused) != 0))
         return [self._described(self._follow_reports(program)), self._described(left)]
 
     def _follow_reports(self, program: str) -> Source:
@@ -72,23 +72,30 @@ class Work:
         begins = address != 0
         replaced = (step >= QUERY) | ((prepared != 0) & (prepared != address))
         ends = (base != 0) & ((begins & (step != 0) & replaced) | (~begins & ((step != 0) | (self.error != 0))))
-        is_first = ends | (base == 0)
-        if self._parts is not None:
-            self._parts.report(reports, goes_on=begins & ~is_first)
+        ended = reports.only(ends)
+        ended.assign(self._values, base=0)
+        if self._phases is not None:
+            self._phases.report(reports, goes_on=begins & (base != 0))
         reports.assign(
             self._values,
-            base=begins * (base + is_first * (now - base)),
+            base=begins * (base + (base == 0) * (now - base)),
             **dict.fromkeys(("paused", "reading", "prepared", "error"), 0),
             step=begins * (BOUND + (self._get("reading") == REPLICATES) * (REPLICATION - BOUND)),
             query=cstr(text, self._size),
         )
-        return reports.ahead().where(ends)
+        return ended.ahead()
 
     def _follow_execution(self, program: str) -> None:
         """How far a statement comes after it was reported."""
         session, values = self._session, self._values
         is_open = (self.step != 0) & (self.step < QUERY)
-        runs = session.uprobe(program, "PortalRun")  # (Portal, long count, bool isTopLevel, …)
+        try:
+            runs = session.uprobe(program, "PortalRun")  # (Portal, long count, bool isTopLevel, …)
+        except NotFoundError:
+            raise NotFoundError(
+                f"{program} has no function PortalRun, which executes the queries of PostgreSQL",
+                hint="-x takes the program of the server, such as /usr/lib/postgresql/15/bin/postgres",
+            ) from None
         runs.where(is_open & (arg(3).cast("u8") != 0)).assign(values, step=(arg(2) != ALL_ROWS) + EXECUTED)
         with suppress(NotFoundError):  # builds without probes do not tell what failed before it was executed
             simple = session.usdt("postgresql:query__start", program)
@@ -99,8 +106,8 @@ class Work:
         replicates.assign(values, reading=REPLICATES)
         calls = self._optional(uprobe(program, "HandleFunctionRequest"))
         calls.assign(values, base=now, step=FUNCTION)
-        if self._parts is not None:
-            self._parts.execute(calls)
+        if self._phases is not None:
+            self._phases.execute(calls)
         self._optional(uprobe(program, "DoCopy")).where(self.step != 0).assign(values, reading=COPIES)
         if version := VERSIONS[0] if session.offline else version_of(program):
             # (const char *name, CachedPlanSource *, bool from_sql)
@@ -133,7 +140,7 @@ class Work:
         sends.where(is_error & is_state & (self._get("base") != 0)).assign(self._values, error=state)
 
     def _described(self, ends: Source) -> Source:
-        times = {} if self._parts is None else self._parts.times()
+        times = {} if self._phases is None else self._phases.times()
         known = {"latency": self._latency, "command": self.step, "error": self.error, "query": self._get("query")}
         return ends.derive(**known, **{f"{name}_ns": time for name, time in times.items()})
 
