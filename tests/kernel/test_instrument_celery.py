@@ -120,7 +120,7 @@ def drained(session, enough):
 @pytest.mark.parametrize(
     ("pool", "broker", "count"),
     [
-        ("prefork", "redis", 331),
+        ("prefork", "redis", 2000),
         ("solo", "filesystem", 151),
         ("threads", "redis", 151),
         ("gevent", "redis", 151),
