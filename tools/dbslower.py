@@ -17,7 +17,7 @@ from usdtkit.cli.arguments import StatementOptions, min_ms_option
 from usdtkit.cli.options import option
 from usdtkit.errors import UsageError
 from usdtkit.providers import mysql, postgresql
-from usdtkit.providers.databases import DATABASES
+from usdtkit.providers.databases import DATABASES, engine
 from usdtkit.records import replace
 from usdtkit.results import COMMAND, ERROR, LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows
 from usdtkit.trace import Session, Source, Sources, latency, ms
@@ -49,7 +49,7 @@ COLUMNS = (
 class Options(StatementOptions):
     """Options of `usdtkit dbslower`."""
 
-    engine: str = option(choices=tuple(DATABASES), help="the kind of server")
+    engine: str = option(type=engine, choices=tuple(DATABASES), help="the kind of server; also mariadb and postgresql")
     min_ms: float = min_ms_option("show queries of MS ms or more (1)", default=1.0, threshold=True)
     phases: bool = option("--phases", default=False, help="PostgreSQL: show also the time of each phase")
     nested: bool = option(

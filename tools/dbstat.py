@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from usdtkit.cli.arguments import IntervalOptions, StatementOptions, min_ms_option
 from usdtkit.cli.options import option
 from usdtkit.cli.values import positive
-from usdtkit.providers.databases import DATABASES
+from usdtkit.providers.databases import DATABASES, engine
 from usdtkit.providers.statements import Label
 from usdtkit.results import BUCKETS, Block, Column, Histogram, Summaries, Table
 from usdtkit.trace import Session, latency, ms
@@ -44,7 +44,7 @@ class Options(StatementOptions, IntervalOptions):
     """Options of `usdtkit dbstat`."""
 
     exclusive = (("by", "top"),)
-    engine: str = option(choices=tuple(DATABASES), help="the kind of server")
+    engine: str = option(type=engine, choices=tuple(DATABASES), help="the kind of server; also mariadb and postgresql")
     by: Label | None = option(
         "--by", choices=("user", "database", "kind", "pid"), default=None, help="print a histogram for each of them"
     )

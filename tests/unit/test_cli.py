@@ -119,6 +119,12 @@ def test_what_is_mistyped_is_suggested(words, message, near, capsys):
     assert hint.startswith(f"  hint: did you mean {near}? ")
 
 
+@pytest.mark.parametrize(("word", "engine"), [("mariadb", "mysql"), ("postgresql", "postgres"), ("mysql", "mysql")])
+def test_engines_by_other_names(word, engine):
+    assert cli.command("dbslower")[1].parse_args([word]).engine == engine
+    assert cli.command("dbstat")[1].parse_args([word]).engine == engine
+
+
 def test_options_of_a_command_that_is_started_are_its_own():
     parser = cli.command("trace")[1]
     assert parser.parse_args(["c:open", "-c", "sh --version"]).command == ["sh", "--version"]

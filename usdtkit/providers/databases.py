@@ -46,3 +46,9 @@ class Database(Protocol):
 
 
 DATABASES: dict[str, Database] = {"mysql": mysql, "postgres": postgresql}
+CALLED = {"mariadb": "mysql", "mariadbd": "mysql", "mysqld": "mysql", "pg": "postgres", "postgresql": "postgres"}
+
+
+def engine(word: str) -> str:
+    """The name in DATABASES of a kind of server, which people call otherwise too; the word itself if it is none."""
+    return CALLED.get(word, word)
