@@ -43,7 +43,13 @@ def show(title, times, ours):
 
 
 def ours(path):
-    for cache in (arguments._all_anywhere, arguments._anywhere, reader._numbered, reader.name_operands):
+    for cache in (
+        arguments._all_anywhere,
+        arguments._anywhere,
+        reader._numbered,
+        reader._numbered_argument,
+        reader.name_operands,
+    ):
         cache.cache_clear()  # as when it is read for the first time
     with Image.open(path) as image:
         return sum(len(probe.sites) for probe in read_probes(image))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from usdtkit.elf import arguments
 from usdtkit.elf.arguments import MACHINES, parse, render
 
 SYMBOLS = {"counter": 0x5000, "_GLOBAL_OFFSET_TABLE_": 0x4000}
@@ -57,6 +58,23 @@ def test_what_is_written_reads_the_same(machine, data):
     again = read(text, machine)
     assert replace(again, text="") == replace(operand, text="")
     assert operand.kind == "unreadable" or render(again, machine) == text
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "i386"])
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_the_quick_way_reads_what_the_grammar_reads(machine, data):
+    text = data.draw(spelt(machine))
+    quick = arguments._grammar(machine).common(text)
+    assert quick is None or quick == arguments._operand(text, machine, 0x1000, SYMBOLS.get)
+
+
+def test_the_quick_way_reads_most_operands():
+    for text in ("-4@%esi", "8@%rdi", "1@%ah", "8@$5", "-1@$255", "8@(%rax)", "8@-8(%rbp)"):
+        assert arguments._grammar("x86_64").common(text) == arguments._operand(text, "x86_64", 0, SYMBOLS.get)
+    for text in ("8@%xmm0", "8@(%eax)", "8@8(%rip)", "4f@%eax", "8@%nothing", "3@%rax", "8@$0x10"):
+        assert arguments._grammar("x86_64").common(text) is None
+    assert arguments._grammar("i386").common("8@%eax") is None
 
 
 @pytest.mark.parametrize(

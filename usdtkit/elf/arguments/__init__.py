@@ -10,7 +10,7 @@ import importlib
 import re
 from functools import cache, lru_cache
 
-from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable
+from usdtkit.elf.arguments.common import Grammar, SymbolResolver, Unreadable, cut
 from usdtkit.model import Operand
 
 MACHINES = ("x86_64", "i386", "aarch64", "arm", "ppc64le", "s390x", "riscv64", "loongarch64")
@@ -32,9 +32,14 @@ def parse(text: str, machine: str, *, site_address: int, resolve_symbol: SymbolR
     `machine` is `Image.machine`, `site_address` the site's virtual address. The `value` of a constant is already cut to
     its size and sign. The size of a register is at most the width of the register that the text names.
     """
-    if len(text) <= _CACHED_LENGTH and (operands := _all_anywhere(text, machine)) is not None:
+    if (operands := parse_anywhere(text, machine)) is not None:
         return operands
     return tuple(_operand(piece, machine, site_address, resolve_symbol) for piece in split(text))
+
+
+def parse_anywhere(text: str, machine: str) -> tuple[Operand, ...] | None:
+    """Return the operands if they mean the same at every site and in every file, else None."""
+    return _all_anywhere(text, machine) if len(text) <= _CACHED_LENGTH else None
 
 
 class _NeedsSite(Exception):
@@ -53,6 +58,9 @@ def _all_anywhere(text: str, machine: str) -> tuple[Operand, ...] | None:
 @lru_cache(maxsize=1024)
 def _anywhere(text: str, machine: str) -> Operand | None:
     """The operand, or None if its meaning depends on the site or the file."""
+    grammar = _grammar(machine)
+    if grammar is not None and (operand := grammar.common(text)) is not None:
+        return operand
     try:
         return _operand(text, machine, 0, _refuse)
     except _NeedsSite:
@@ -134,7 +142,7 @@ def _operand(text: str, machine: str, site_address: int, resolve_symbol: SymbolR
         if prefix is None:
             signed = value < 0
         size = size or whole
-        value = _cut(value, size, signed)
+        value = cut(value, size, signed)
     elif where == "register":
         size = min(size or whole, whole)
     return Operand(text, where, size or whole, signed, value, base, index, scale, "", shift, floating)
@@ -143,8 +151,3 @@ def _operand(text: str, machine: str, site_address: int, resolve_symbol: SymbolR
 def _with_dot(resolve_symbol: SymbolResolver, site_address: int) -> SymbolResolver:
     """The resolver that also knows `.`, which is the site itself, as for an assembler."""
     return lambda name: site_address if name == "." else resolve_symbol(name)
-
-
-def _cut(value: int, size: int, signed: bool) -> int:
-    value &= (1 << 8 * size) - 1
-    return value - (1 << 8 * size) if signed and value >> (8 * size - 1) else value

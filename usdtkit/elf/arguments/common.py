@@ -34,12 +34,13 @@ class Grammar(NamedTuple):
 
     `parse(body, site_address, resolve_symbol)` reads an operand without its size. The size in its result is that of the
     register, else `word`, which is the size of a pointer in bytes. It raises Unreadable. `render(operand)` is the
-    reverse.
+    reverse. `common(text)` reads a whole operand that has one of the most common forms, or returns None.
     """
 
     parse: Callable[[str, int, SymbolResolver], Place]
     render: Callable[[Operand], str]
     word: int
+    common: Callable[[str], Operand | None] = lambda _: None
 
 
 class Unreadable(Exception):
@@ -102,3 +103,9 @@ def _address(name: str, resolve_symbol: SymbolResolver) -> int:
 def signed(value: int) -> int:
     """Return an address or distance as a signed number of 64 bits, at which addresses wrap."""
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def cut(value: int, size: int, is_signed: bool) -> int:
+    """Return a number as `size` bytes hold it."""
+    value &= (1 << 8 * size) - 1
+    return value - (1 << 8 * size) if is_signed and value >> (8 * size - 1) else value

@@ -25,4 +25,4 @@ def _registers() -> dict[str, Register]:
 
 
 _SYNTAX = att.Syntax(_registers(), "eip", "esp", 4)
-GRAMMAR = Grammar(partial(att.parse, _SYNTAX), partial(att.render, _SYNTAX), 4)
+GRAMMAR = Grammar(partial(att.parse, _SYNTAX), partial(att.render, _SYNTAX), 4, partial(att.common, _SYNTAX))

@@ -26,4 +26,4 @@ def _registers() -> dict[str, Register]:
 
 
 _SYNTAX = att.Syntax(_registers(), "rip", "rsp", 8)
-GRAMMAR = Grammar(partial(att.parse, _SYNTAX), partial(att.render, _SYNTAX), 8)
+GRAMMAR = Grammar(partial(att.parse, _SYNTAX), partial(att.render, _SYNTAX), 8, partial(att.common, _SYNTAX))
