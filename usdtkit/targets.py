@@ -22,6 +22,7 @@ from usdtkit.elf.constants import STAPSDT_SECTION
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsageError
 from usdtkit.model import Function, Probe, Target
+from usdtkit.naming import name_of, spelled
 from usdtkit.privatedirs import stranger
 from usdtkit.processes import below, running_pids
 from usdtkit.resolve import describe, everything, log, mapped_by, nearest, processes_of, resolve, warn_left_out
@@ -230,23 +231,43 @@ def _functions_of(
 
 
 def _no_function(library: str, patterns: Sequence[symbols.Pattern], targets: list[Target]) -> NotFoundError:
-    names: set[str] = set()
-    for target in targets[:_NEAR_FILES]:
-        with contextlib.suppress(ElfError, NotFoundError, PrivilegeError):
-            for image in images(target):
-                if indirect := symbols.indirect_functions(image, *patterns):
-                    return NotFoundError(
-                        f"{indirect[0].name} in {target.path} is an indirect function: its symbol is only called at "
-                        "start",
-                        hint="trace one of its implementations, or its callers",
-                    )
-                names |= symbols.function_names(image)
-    texts = [pattern if isinstance(pattern, str) else pattern.pattern for pattern in patterns]
-    wanted = ", ".join(texts)
-    if not names:
-        return NotFoundError(f"no function {wanted}: {targets[0].path} has no function symbols (stripped)")
-    near = nearest(texts[0], sorted(names)) if texts else ""
-    return NotFoundError(f"no function {wanted} in {library} ({targets[0].path}){near}", hint="globs work: 'get*'")
+    opened: list[Image] = []
+    with contextlib.ExitStack() as stack:
+        for target in targets[:_NEAR_FILES]:
+            with contextlib.suppress(ElfError, NotFoundError, PrivilegeError):
+                opened += [stack.enter_context(Image(file.path, file)) for file in open_target(target)]
+        return _why_not(library, patterns, targets[0].path, opened)
+
+
+def _why_not(library: str, patterns: Sequence[symbols.Pattern], path: str, opened: Sequence[Image]) -> NotFoundError:
+    """The error for patterns that no function of the files matches."""
+    for image in opened:
+        if indirect := symbols.indirect_functions(image, *patterns):
+            return NotFoundError(
+                f"{indirect[0].name} in {image.path} is an indirect function: its symbol is only called at start",
+                hint="trace one of its implementations, or its callers",
+            )
+    wanted = ", ".join(spelled(pattern) if isinstance(pattern, str) else pattern.pattern for pattern in patterns)
+    where = f"{library} ({path})"
+    functions: set[str] = set()
+    for image in opened:
+        functions |= symbols.function_names(image)
+    if not functions:
+        return NotFoundError(f"no function {wanted}: {path} has no function symbols (stripped)")
+    first = name_of(patterns[0]) if patterns else None
+    if first and (cold := [name for image in opened for name in symbols.cold_parts(image, first)]):
+        return NotFoundError(
+            f"no function {wanted} in {where}: the compiler has left only {cold[0]}, to which other code jumps",
+            hint="the rest of it is a part of its callers now, which can be traced",
+        )
+    near: list[str] = []
+    if patterns and isinstance(patterns[0], str):
+        from usdtkit.elf import suggestions  # lazy: it is only needed to word an error
+
+        with contextlib.suppress(ElfError):
+            near = suggestions.near(first or patterns[0], opened, functions)
+    also = f"; near: {', '.join(near)}" if near else ""
+    return NotFoundError(f"no function {wanted} in {where}{also}", hint="globs work: 'get*'")
 
 
 def defining(names: Sequence[str], *, pids: Sequence[int] = ()) -> list[list[Function]]:

@@ -5,6 +5,7 @@ The programs have names of all forms that compilers make. Addresses are those th
 
 import json
 import random
+import re
 import subprocess
 
 import pytest
@@ -13,7 +14,7 @@ from programs.golang import DEBIAN, NEWEST, STRIPPED
 
 from usdtkit import trace
 from usdtkit.elf.demangle import without_arguments, without_copy
-from usdtkit.errors import NotFoundError
+from usdtkit.errors import NotFoundError, UsdtkitError
 from usdtkit.language.hooks import Setup
 from usdtkit.language.parser import parse_distribution, parse_pattern, parse_target, parse_trace
 from usdtkit.language.select import resolve
@@ -206,3 +207,62 @@ def test_names_that_only_look_like_patterns(program):
             with pytest.raises(NotFoundError, match="no function"):
                 pattern(session, f"{path}:{missing}")
     assert exact("query?[x]") == "query[?][[]x]"
+
+
+@pytest.mark.parametrize(
+    ("program_of", "wanted", "near"),
+    [
+        ("c++", "mysql_pars", "mysql_parse"),
+        ("c++", "add", "shop::Cart::add"),
+        ("c++", "shop::Card::add", "shop::Cart::add"),
+        ("c++", "innr", '"shop::(anonymous namespace)::inner"'),
+        ("c++", "shop::Cart::add(long)", '"shop::Cart::add(int)"'),
+        ("c++", "Cart", "shop::Cart::Cart"),
+        ("c++", "_Z6freefnPi", "_Z6freefnPv"),
+        ("rust", "<names::Shop as names::Sell>::sel", '"<names::Shop as names::Sell>::sell"'),
+        ("rust-v0", "double", '"names::double::<u32>"'),
+        ("go", "Sell", '"main.(*Shop).Sell"'),
+        ("go", "main.(*Shop).Sel", '"main.(*Shop).Sell"'),
+        ("c", "helpr", "helper"),
+        ("c", "star**", '"star*"'),
+    ],
+)
+def test_near_names(program, program_of, wanted, near):
+    path = program(program_of)
+    for spec in (f"{path}:{quoted(wanted)}", f"p:{path}:{quoted(wanted)}"):
+        with trace.Session() as session, pytest.raises(NotFoundError, match="no function") as caught:
+            pattern(session, spec)
+        names = caught.value.message.partition("; near: ")[2]
+        assert names.startswith(near)
+        # What is suggested is accepted as it is written.
+        suggested = re.findall(r'"[^"]*"|[^ ,"]+', names)
+        assert 1 <= len(suggested) <= 3
+        for name in suggested:
+            with trace.Session() as session:
+                assert pattern(session, f"p:{path}:{name}").places
+
+
+def test_what_is_nowhere(program):
+    for wanted in ("qqqqqq", "x", "", "::", "()", "\udcff", "*[", "a" * 3000):
+        with trace.Session() as session, pytest.raises(UsdtkitError) as caught:
+            pattern(session, f"p:{program('c++')}:{quoted(wanted)}")
+        assert "near" not in caught.value.message
+
+
+def test_a_name_of_which_only_the_cold_part_is_left(compile_c):
+    part = ".type g{0},@function\\ng{0}: ret\\n.size g{0}, 1\\n"
+    source = f'__asm__("{part.format(".isra.0.cold")}");\nint main(void) {{ return 0; }}\n'
+    path = compile_c(source)
+    with trace.Session() as session, pytest.raises(NotFoundError, match=r"left only g\.isra\.0\.cold") as caught:
+        pattern(session, f"p:{path}:g")
+    assert "callers" in caught.value.hint
+
+
+def test_a_source_name_is_no_probe(program):
+    """PROVIDER:PROBE is not looked for where a name has colons."""
+    with trace.Session() as session:
+        for spec in ("libstdc++.so.6:std::nothing", "libstdc++.so.6:std::nothing*"):
+            with pytest.raises(NotFoundError, match="no function std::nothing"):
+                pattern(session, spec)
+            with pytest.raises(NotFoundError, match="no function std::nothing"):
+                resolve(session, spec, parse_trace(spec).target)

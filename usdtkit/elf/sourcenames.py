@@ -27,6 +27,11 @@ _IN_SOURCE = re.compile(r"::|[(< ]|^operator\W")
 _SPACE = re.compile(r"(?<!\w) +| +(?!\w)")
 
 
+def is_mangled(name: str) -> bool:
+    """Return whether a symbol's name is one that C++ or Rust has made."""
+    return name.startswith(("_Z", "_R"))
+
+
 def is_in_source(pattern: Pattern) -> bool:
     """Return whether a pattern can be a name in the source that no symbol has. A regex can if it contains `::`."""
     if not isinstance(pattern, str):

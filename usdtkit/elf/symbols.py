@@ -90,6 +90,16 @@ def function_names(image: Image) -> set[str]:
     return names
 
 
+def cold_parts(image: Image, name: str) -> list[str]:
+    """Return the cold parts that a compiler has split off a function, by its name in C or in the symbol table."""
+    beginning, parts = f"{name}.", set()
+    for table in all_tables(image):
+        for index in matches(table, [f"{exact(beginning)}*"]):
+            if ".cold" in (part := table.name(table.names[index])):
+                parts.add(part)
+    return sorted(parts)
+
+
 class Addresses:
     """Looks up where the functions and variables of a file are, one by one, for operands that spell their names."""
 

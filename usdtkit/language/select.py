@@ -47,9 +47,9 @@ def resolve_single(session: Session, spec: nodes.TraceSpec) -> Resolved:
 def _named(session: Session, text: str, target: nodes.Target) -> list[Resolved]:
     """The places of NAME:NAME. A function comes first, because one file shows whether it exists.
 
-    A glob such as mysql:* stands for probes if there are any, and for functions otherwise. A path is no provider.
+    A glob such as mysql:* stands for probes if there are any, and for functions otherwise.
     """
-    if "/" in target.library:
+    if _is_function(target):
         return [_functions(session, text, target, False)]
     spec = f"{target.library}:{target.name}"
     is_glob = name_of(target.name) is None
@@ -70,6 +70,11 @@ def _named(session: Session, text: str, target: nodes.Target) -> list[Resolved]:
         raise NotFoundError(f"no probe {spec}, and {missing.message}", hint=error.hint) from None
 
 
+def _is_function(target: nodes.Target) -> bool:
+    """Whether NAME:NAME can only mean a function: a path is no provider, and no name of a probe has colons."""
+    return "/" in target.library or ":" in target.name
+
+
 def matching(
     session: Session, text: str, target: nodes.Target, *, regexp: bool = False, apart: bool = False
 ) -> list[Resolved]:
@@ -83,7 +88,7 @@ def matching(
         try:
             return [_functions(session, text, target, regexp)]
         except NotFoundError as missing:
-            if target.kind != "named" or regexp or "/" in target.library:
+            if target.kind != "named" or regexp or _is_function(target):
                 raise
             spec = f"{target.library}:{target.name}"
             try:
