@@ -2,8 +2,8 @@
 
 A line appears when the head of the answer is written; the latency is the time from the arrival of the URL to then. Node
 carries no probes since version 19, so requests are found in its parser (llhttp), and answers at the socket or, with
-HTTPS, before they are encrypted. Without -p or -c it traces every node that runs here. The part of a URL after "?" is
-personal data, and only shown with --raw-text. HTTP/2 has another parser and is not seen.
+HTTPS, before they are encrypted. Without -p or -c it traces every node, also those that start later. The part of a URL
+after "?" is personal data, and only shown with --raw-text. HTTP/2 has another parser and is not seen.
 
 examples:
   usdtkit nodehttp

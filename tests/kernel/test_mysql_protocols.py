@@ -279,9 +279,7 @@ def test_what_replication_applies(spawn):
         _, events, summary = json_lines(stop_tracing(tracer)[0])
     applied = Counter(event["query"] for event in events if event["command"] == "apply")
     assert applied["insert into shop.stock values (?)"] == 97
-    assert [(missed["what"], missed["count"]) for missed in summary["unseen"]] == [
-        ("change of rows by replication", 31)
-    ]
+    assert [(missed["what"], missed["count"]) for missed in summary["unseen"]] == [("replicated row event", 31)]
 
 
 def await_replica(primary, replica):

@@ -3,6 +3,7 @@
 import csv
 import http.client
 import io
+import shutil
 import socket
 import ssl
 import subprocess
@@ -65,6 +66,25 @@ def test_every_request(serve, spawn):
     assert [(event["method"], event["status"], event["url"]) for event in events] == [one[:3] for one in asked]
     assert all(0 < event["latency_ns"] < one[3] for event, one in zip(events, asked, strict=True))
     assert {event["pid"] for event in events} == {server.pid}
+
+
+def test_a_server_that_starts_later(serve, spawn, wait_for_line, tmp_path):
+    """Of the same program, and of a copy of it, as a container has one."""
+    first, _ = serve()
+    copy = shutil.copy(Path(f"/proc/{first.pid}/exe").resolve(), tmp_path / "node")
+    tracer = start_tracing(spawn, "nodehttp", "--json")
+    expected = []
+    for program in ("node", copy):
+        server = spawn([program, PROGRAM])
+        port = int(wait_for_line(server, "ready").split()[1])
+        if program == copy:
+            wait_for_line(tracer, f"found {copy}", stream="stderr")
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        for n in range(31):
+            expected.append((server.pid, *ask(connection, "GET", f"/200/{n}")[:3]))
+        connection.close()
+    events = traced(stop_tracing(tracer)[0])
+    assert {(event["pid"], event["method"], event["status"], event["url"]) for event in events} >= set(expected)
 
 
 def test_tls(serve, spawn, certificate):

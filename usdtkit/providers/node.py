@@ -24,8 +24,9 @@ from typing import Any
 
 from usdtkit.providers.alternatives import first_found
 from usdtkit.providers.servers import running
-from usdtkit.signatures.node import LIBRARIES, PROGRAMS
-from usdtkit.trace import Session, Source, Sources, arg, cstr, deref
+from usdtkit.records import replace
+from usdtkit.signatures.node import LIBRARIES, PATHS, PROGRAMS
+from usdtkit.trace import Session, Sought, Source, Sources, arg, cstr, deref, uprobe
 
 URL_SIZE = 512
 # llhttp's functions, whose first argument is the parser: at the start of a connection; with (begin, end) of each piece
@@ -62,19 +63,23 @@ def requests(session: Session) -> Sources[Source]:
 
 def _requests(session: Session, library: str) -> Sources[Source]:
     stream = deref(1, PARSER_STREAM)
-    beginnings = session.uprobe(library, PARSER_INIT)
-    pieces = session.uprobe(library, ON_URL)
-    urls = session.uprobe(library, ON_URL_COMPLETE)
-    answers = [
-        _answers(session.uprobe(library, WRITE), deref(2)),
-        _answers(session.uprobe(library, WRITE_TLS), arg(3)),
-    ]
+    beginnings, pieces, urls, writes, encrypted = (
+        _entries(session, library, function) for function in (PARSER_INIT, ON_URL, ON_URL_COMPLETE, WRITE, WRITE_TLS)
+    )
+    answers = [_answers(writes, deref(2)), _answers(encrypted, arg(3))]
     return Sources(
         beginnings.derive(parser=arg(1)),
         pieces.derive(parser=arg(1), stream=stream, piece=cstr(2, URL_SIZE, length=arg(3) - arg(2))),
         urls.derive(parser=arg(1), stream=stream, method=deref(1, PARSER_METHOD, "u8")),
         *answers,
     )
+
+
+def _entries(session: Session, library: str, function: str) -> Source:
+    """The entries of a function in what runs, and in other versions and copies of Node that start later."""
+    spec = uprobe(library, function)
+    found = session.resolve(spec)
+    return session.source(replace(found, sought=Sought([spec, *(uprobe(path, function) for path in PATHS)])))
 
 
 def _answers(writes: Source, buffers: Any) -> Source:

@@ -8,6 +8,8 @@ go into Chromium's statistics. `usdtkit.providers.node` knows Node's HTTP server
 # The names of the program; where its code lies: in it, or as with Debian's in a library of its own.
 PROGRAMS = ("node", "nodejs")
 LIBRARIES = ("node", "libnode.so")
+# The same as globs of paths: a container has its own, and not where the programs of this machine are.
+PATHS = ("*/node", "*/nodejs", "*/libnode.so*")
 
 # Heap::PerformGarbageCollection(this, collector, reason, …): the mutator stands still while it runs.
 COLLECT_GARBAGE = (
