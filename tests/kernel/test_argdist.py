@@ -78,6 +78,79 @@ def test_a_histogram(counted):
     assert "count 997, average 498, total 496506, p50 504, p90 912, p99 976\n" in table
 
 
+def by_key(rows):
+    return {tuple(row["key"].values()): row for row in rows}
+
+
+def test_statistics_by_several_keys(counted):
+    spec = f"p:{{}}:work{WORK}:char*,int,int:name,n % 3,n"
+    _, rows, summary = json_lines(counted("--stats", spec, "--json"))
+    found = by_key(rows)
+    assert len(found) == 6
+    for odd, name in enumerate(("even", "odd")):
+        for rest in range(3):
+            values, row = [n for n in range(997) if n % 2 == odd and n % 3 == rest], found[name, rest]
+            amounts = [row["count"], row["sum"], row["min"], row["max"]]
+            assert amounts == [len(values), sum(values), values[0], values[-1]]
+            assert row["average"] == sum(values) / len(values)
+            assert (row["value"], list(row["key"])) == ("n", ["name", "n % 3"])
+    assert [row["sum"] for row in rows] == sorted(row["sum"] for row in rows)
+    assert summary["full"] == summary["unreadable"] == 0
+    lines = csv.DictReader(io.StringIO(counted("--stats", spec, "--csv")))
+    assert {tuple(json.loads(line["key"]).values()): int(line["sum"]) for line in lines} == {
+        key: row["sum"] for key, row in found.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "heading", "amount"),
+    [("-S", "SUM", sum), ("--avg", "AVG", lambda values: f"{sum(values) / len(values):.1f}"), ("--max", "MAX", max)],
+)
+def test_one_amount_in_a_table(option, heading, amount, counted):
+    lines = counted(option, f"p:{{}}:work{WORK}:char*,size_t:name,size:n < 996").splitlines()
+    at = next(number for number, line in enumerate(lines) if line.split() == ["COUNT", heading, "EVENT"])
+    assert sorted((line.split() for line in lines[at + 1 :]), key=lambda words: words[-1]) == [
+        ["498", str(amount([n % 5 for n in range(996) if n % 2 == odd])), "name", "=", name]
+        for odd, name in enumerate(("even", "odd"))
+    ]
+
+
+def test_signed_values_and_no_keys(counted):
+    """Of what the function returns, -1 in 498 of the calls; and of a time, whose unit is known."""
+    options = ("--stats", "r:{}:work():int:(int)$retval", "--stats", "r:{}:work():u64:$latency#time", "--json")
+    _, (returned, time), _ = json_lines(counted(*options))
+    expected = [-1 if n % 2 else 2 * n for n in range(997)]
+    assert (returned["min"], returned["max"], returned["sum"]) == (-1, 2 * 996, sum(expected))
+    assert (time["value"], time["spec"], time["count"], time["key"]) == ("latency_ns", "time", 997, {})
+    assert 0 < time["min"] <= time["average"] <= time["max"] <= time["sum"]
+
+
+def test_amounts_and_counts_and_histograms_in_one_run(counted):
+    """Each in the order of the options; a table leaves out what its rows have not."""
+    specs = ("-S", f"p:{{}}:work{WORK}:size_t:size#bytes", "-C", "p:{}:begin()#jobs", "-H", f"p:{{}}:work{WORK}:int:n")
+    _, (amount, jobs, numbers), _ = json_lines(counted(*specs, "--json"))
+    total = sum(n % 5 for n in range(997))
+    assert (amount["spec"], amount["sum"], jobs["spec"], jobs["count"]) == ("bytes", total, "jobs", 996)
+    assert not {"average", "min", "max"} & amount.keys() and "sum" not in jobs
+    assert (numbers["value"], numbers["p50"]) == ("n", 504)
+    table = counted(*specs, "--avg", f"p:{{}}:work{WORK}:size_t:size#average")
+    assert f"bytes\n     COUNT            SUM EVENT\n       997 {total:14} total calls\n" in table
+    assert "jobs\n     COUNT EVENT\n       996 total calls\n" in table
+    assert f"average\n     COUNT          AVG EVENT\n       997 {total / 997:12.1f} total calls\n" in table
+
+
+def test_histograms_by_a_key(counted):
+    spec = f"p:{{}}:work{WORK}:char*,int:name,n#numbers"
+    _, rows, _ = json_lines(counted("-H", spec, "--json"))
+    found = by_key(rows)
+    assert {key: (row["count"], row["sum"]) for key, row in found.items()} == {
+        ("even",): (499, sum(range(0, 997, 2))),
+        ("odd",): (498, sum(range(1, 997, 2))),
+    }
+    assert all(abs(row["p90"] - 897) <= 897 / 32 for row in rows)
+    assert "\nspec=numbers name=even\n" in counted("-H", spec)
+
+
 def test_a_histogram_of_equal_steps(counted):
     (row,) = json_lines(counted("-H", f"p:{{}}:work{WORK}:int:n", "--linear", "0:1000:100", "--json"))[1]
     assert [bucket["count"] for bucket in row["buckets"]] == [100] * 9 + [97]
@@ -99,12 +172,32 @@ def test_intervals_are_new_or_cumulative(compile_c, stepper, spawn):
         assert tracer.wait(20) == 0
 
 
+def test_amounts_of_an_interval_are_those_of_its_hits(stepper, spawn):
+    """Also the maximum; with -c they count from the start."""
+    program = stepper()
+    for options, expected in (([], [(13, 12), (7, 6)]), (["-c"], [(13, 12), (20, 12)])):
+        spec = f"u:{program.path}:step:plain():u64:arg1"
+        tracer = start_tracing(
+            spawn, "argdist", "--max", spec, "-i", "1.5", "-n", "2", "-p", program.pid, "--json", *options
+        )
+        program.fire(13)
+        assert json.loads(tracer.stdout.readline())["schema"] == "usdtkit.argdist/2"
+        first = json.loads(tracer.stdout.readline())
+        program.fire(7)
+        second = json.loads(tracer.stdout.readline())
+        assert [(row["count"], row["max"]) for row in (first, second)] == expected
+        assert tracer.wait(20) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
         ([], 2, "nothing to count"),
-        (["-H", "p:c:open(char *path):char*:path"], 2, "a histogram needs exactly one number"),
-        (["-H", "p:c:open()"], 2, "a histogram needs exactly one number"),
+        (["-H", "p:c:open(char *path):char*:path"], 2, "a histogram needs a number as the last value"),
+        (["-H", "p:c:open()"], 2, "a histogram needs a number as the last value"),
+        (["-S", "p:c:write(int fd, char *data):int,char*:fd,data"], 2, "a sum needs a number as the last value"),
+        (["--stats", "p:c:write()"], 2, "this needs a number as the last value"),
+        (["--avg", "p:c:write(int fd):int:length"], 2, "nothing here is called 'length'"),
         (["-C", "p:c:open"], 2, "expected ("),
         (["-C", "p::open()"], 2, "kernel functions"),
         (["-C", "p:c:open():int:nothing"], 2, "nothing here is called 'nothing'"),

@@ -6,8 +6,11 @@ the largest, or for each bucket of equal width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+from usdtkit.output.text import printable, show_argument
+from usdtkit.results.blocks import Row
 from usdtkit.trace.aggregations import Distribution
 
 BAR = 40
@@ -36,6 +39,14 @@ def render(distribution: Distribution, label: str, bound: Callable[[int], str] =
         count = distribution.buckets.get(bucket, 0)
         bar = "*" * (count * BAR // most)
         yield f"{low:>11} .. {high:<9}: {count:<8} |{bar:<{BAR}}|"
+
+
+def labels_text(labels: Row) -> list[str]:
+    """Labels as text, such as `fd=3`; of an object, its parts."""
+    parts: dict[str, Any] = {}
+    for name, value in labels.items():
+        parts |= value if isinstance(value, Mapping) else {name: value}
+    return [f"{printable(name)}={show_argument(value)}" for name, value in parts.items()]
 
 
 def statistics(distribution: Distribution, percentiles: Sequence[int], bound: Callable[[int], str] = duration) -> str:

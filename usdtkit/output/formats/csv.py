@@ -73,8 +73,13 @@ class CsvSink(Sink):
     def _optional_names(self) -> list[str]:
         """The names of values that some rows lack. Of a histogram, only a bucket's bounds and count are written."""
         has_histograms = bool(self.schema.of_type("buckets"))
-        names = [column.name for column in self.visible() if column.optional and column.name not in _OF_HISTOGRAMS]
+        names = [column.name for column in self.visible() if column.optional and not _is_of_histograms(column)]
         return [*names, *(("low", "high") if has_histograms else ())]
+
+
+def _is_of_histograms(column: Column) -> bool:
+    """Whether only objects of histograms have this value, and no row."""
+    return column.name in _OF_HISTOGRAMS and not column.heading
 
 
 def _getter(name: str) -> Callable[[Mapping[str, Any]], Any]:

@@ -15,9 +15,9 @@ from typing import TextIO
 
 from usdtkit.output import frames
 from usdtkit.output.formats.table import cell_text
-from usdtkit.output.histogram import duration, statistics
+from usdtkit.output.histogram import duration, labels_text, statistics
 from usdtkit.output.sink import Sink, buckets
-from usdtkit.output.text import printable, show_argument
+from usdtkit.output.text import printable
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Histogram, Row, Table
 from usdtkit.results.columns import NUMBERS, PERCENTS, Column, Schema
@@ -64,9 +64,8 @@ class MarkdownSink(Sink):
     def histogram(self, histogram: Histogram) -> None:
         self._flush()
         bound = duration if histogram.value.endswith("_ns") else str
-        labels = ", ".join(f"{name}={show_argument(value)}" for name, value in histogram.labels.items())
-        if labels:
-            self._paragraph(inline(labels))
+        if labels := labels_text(histogram.labels):
+            self._paragraph(inline(", ".join(labels)))
         heading = [inline(histogram.value.removesuffix("_ns")), "count"]
         rows = []
         for bucket in buckets(histogram.distribution.by_powers()):

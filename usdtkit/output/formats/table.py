@@ -7,14 +7,14 @@ error instead.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from usdtkit.output import frames, histogram
 from usdtkit.output.clocks import LOCAL
 from usdtkit.output.lines import PRINTABLE, WHOLE, Cell, Lines
 from usdtkit.output.sink import Sink
-from usdtkit.output.text import printable, show, show_argument
+from usdtkit.output.text import printable, show
 from usdtkit.results.blocks import Histogram, Row, StackSum, Table
 from usdtkit.results.columns import PERCENTS, Column, Schema
 
@@ -65,15 +65,19 @@ class TableSink(Sink):
 
     def table(self, table: Table) -> None:
         self._line(f"\n{printable(table.title)}" if table.title else "")
+        columns, lines = self._columns, self._of_rows
+        # Tables of a tool may differ: what none of the rows has, although those of another table may, has no column.
+        self._columns = [column for column in columns if not (column.optional and _lack(table.rows, column))]
+        self._of_rows = Lines(_cells(self._columns, of_events=False), aligned=True)
         if self._columns:
             self._heading()
         for row in table.rows:
             self.row(self.stamped(row))
+        self._columns, self._of_rows = columns, lines
 
     def histogram(self, histogram_: Histogram) -> None:
         distribution = histogram_.distribution
-        labels = " ".join(f"{name}={show_argument(value)}" for name, value in histogram_.labels.items())
-        self._line(f"\n{labels}".rstrip())
+        self._line(f"\n{' '.join(histogram.labels_text(histogram_.labels))}".rstrip())
         bound = histogram.duration if histogram_.value.endswith("_ns") else str
         for line in histogram.render(distribution, histogram_.value.removesuffix("_ns"), bound):
             self._line(line)
@@ -107,6 +111,12 @@ def _indented(line: str) -> str:
 def _printable_lines(text: str) -> str:
     """Text that may have several lines, with all of them printable."""
     return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
+def _lack(rows: Iterable[Row], column: Column) -> bool:
+    """Whether there are rows, and none of them has a value of this column."""
+    has = [column.name in row for row in rows]
+    return bool(has) and not any(has)
 
 
 def _is_below(column: Column) -> bool:
