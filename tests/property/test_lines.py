@@ -13,7 +13,7 @@ from usdtkit.output.formats.csv import INNER as CSV_INNER
 from usdtkit.output.formats.csv import PLAIN as CSV_PLAIN
 from usdtkit.output.formats.csv import _cell
 from usdtkit.output.formats.json import PLAIN as JSON_PLAIN
-from usdtkit.output.formats.json import _member
+from usdtkit.output.formats.json import member
 from usdtkit.output.lines import PRINTABLE, WHOLE, Cell, Lines
 from usdtkit.output.text import show
 
@@ -61,13 +61,13 @@ def test_a_table(columns):
 def test_json(row):
     """One that has a dict, and one that has its values."""
     cells = [
-        Cell(name, None, _member(name, None), f'{", " if n else "{"}"{name}": ', JSON_PLAIN, quote='"', numbers=WHOLE)
+        Cell(name, None, member(name), f'{", " if n else "{"}"{name}": ', JSON_PLAIN, quote='"', numbers=WHOLE)
         for n, name in enumerate(row)
     ]
     line = Lines(cells, "}\n").text([row])
-    nested = Lines([Cell("d", None, _member("d", None), "", JSON_PLAIN, quote='"', numbers=WHOLE, nested=True)], "\n")
+    nested = Lines([Cell("d", None, member("d"), "", JSON_PLAIN, quote='"', numbers=WHOLE, nested=True)], "\n")
     assert line == nested.text([{"d": row}])
-    assert line == _member("d", None)(row) + "\n"
+    assert line == member("d")(row) + "\n"
     json.loads(line)
 
 

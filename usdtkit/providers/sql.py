@@ -51,6 +51,9 @@ _SCANNERS = {
         re.S | re.X,
     ),
 }
+# What may begin or end a string, a comment, a quoted name or a parameter in some dialect.
+_SPECIAL = re.compile(r"[^\w\s=<>,().;+%!|&^~:?@\[\]{}*/-]|--|/\*|\*/", re.ASCII)
+_PLAIN_NUMBER = re.compile(r"(?:\.|(?<!\w))\d[\w.]*(?:(?<=[eE])[+-]\d*)?", re.ASCII)
 _GAP = re.compile(r"\s+|--[^\n\r]*[\n\r]")
 _PART = re.compile(_ESCAPED, re.S)
 # MySQL writes its version as five digits, MariaDB since 10 as six. No server has a larger version than these yet.
@@ -77,7 +80,7 @@ def shown(text: str | bytes | None, dialect: Dialect, *, raw: bool = False) -> s
 
 def normalise(text: str, dialect: Dialect) -> str:
     """The statement with "?" for each literal; `Truncated` if the text is."""
-    shape = "".join(_scan(text, dialect))
+    shape = "".join(_scan(text, dialect)) if _SPECIAL.search(text) else _of_plain(text)
     shape = _ROWS.sub("(?)", _LIST.sub("(?)", _SIGN.sub(r"\1?", shape))).strip(" ;")
     return Truncated(shape) if isinstance(text, Truncated) else shape
 
@@ -86,6 +89,11 @@ def kind(shape: str) -> str:
     """What a normalised statement does, by its first word: "SELECT"; "?" if it begins with no word."""
     word = _KIND.match(shape)
     return word[1].upper() if word else "?"
+
+
+def _of_plain(text: str) -> str:
+    """What `_scan` makes of a text that has only words, numbers and signs, in a fraction of the time."""
+    return " ".join(_PLAIN_NUMBER.sub("?", text).split())
 
 
 def _scan(text: str, dialect: Dialect) -> list[str]:

@@ -7,13 +7,13 @@ a table: the heading is written once, so it has no place for the mark that JSON 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from usdtkit.output import frames
 from usdtkit.output.clocks import UTC
-from usdtkit.output.formats.json import flatten
+from usdtkit.output.formats.json import PLAIN as JSON_PLAIN
+from usdtkit.output.formats.json import member
 from usdtkit.output.lines import PRINTABLE, WHOLE, Cell, Lines
 from usdtkit.output.sink import Sink, buckets
 from usdtkit.output.text import is_cut, jsonable, printable, show
@@ -94,11 +94,14 @@ def _shown(column: Column | None) -> Callable[[Any], str]:
     return _cell
 
 
+_JSON = Lines([Cell("value", None, member("value"), "", JSON_PLAIN, quote='"', numbers=WHOLE, nested=True)], "")
+
+
 def _cell(value: Any) -> str:
     if is_cut(value):
         value = show(value)
     elif isinstance(value, (Mapping, list)):
-        return _quoted(json.dumps(flatten({"": value})[""]))
+        return _quoted(_JSON.text([{"value": value}]))
     value = jsonable(value)
     return "" if value is None else _quoted(_text(value) if isinstance(value, str) else str(value))
 

@@ -73,7 +73,7 @@ class JsonSink(Sink):
         for name in names:
             column = self._columns.get(name)
             of = None if column is None or not of_events else column.of
-            shown = _member(name, column)
+            shown = member(name, column)
             yield Cell(name, of, shown, f"{before}{json.dumps(name)}: ", PLAIN, quote='"', numbers=WHOLE, nested=True)
             before = ", "
 
@@ -82,7 +82,7 @@ class JsonSink(Sink):
         self.stream.flush()
 
 
-def _member(name: str, column: Column | None) -> Callable[[Any], str]:
+def member(name: str, column: Column | None = None) -> Callable[[Any], str]:
     """What writes the value of a member, and a mark beside each value of which only the beginning was read."""
     if column is not None and column.type == "stack":
         from usdtkit.output import frames  # lazy: most rows have no stack
