@@ -172,7 +172,7 @@ def test_another_version_that_starts_later(build_go, tmp_path):
 
 def test_the_command_line(stripped):
     path = stripped(NEWEST)
-    spec = f'r:{path}:main.deep "%d %d", $goid, retval'
+    spec = f'r:{path}:main.deep "%d %d", goroutine, retval'
     done = usdtkit("trace", spec, "-c", path, "--json")
     _, events, summary = json_lines(done.stdout)
     assert (len(events), summary["lost"]) == (202, 0)
@@ -181,6 +181,38 @@ def test_the_command_line(stripped):
     assert f"{MARKET}/main.go:" in listed
     assert "was built by go1." in usdtkit("trace", spec, "--explain").stderr
     assert "was built by go1." in usdtkit("list", path).stderr
+
+
+@COMPILERS
+def test_the_program_does_what_it_does_untraced(stripped, ready, compiler):
+    """With every function of its own seen to enter and to return, and those that allocate and switch."""
+    path = stripped(compiler)
+    untraced = subprocess.run([path], input="go\n", text=True, capture_output=True, check=True).stdout
+    process = ready([path])
+    busy = ("runtime.mallocgc", "runtime.newobject", "runtime.schedule", "runtime.gopanic", "runtime.growslice")
+    with trace.Session(pid=process.pid) as session:
+        latencies = session.pair(uprobe(path, "main.*", *busy)).hist("latency", "probe")
+        session.start()
+        told, _ = process.communicate("go\n", timeout=60)
+        seen = {plain(name) for (name,) in latencies.read()}
+        summary = session.summary()
+    assert process.returncode == 0
+    assert what_it_counted(told) == what_it_counted(untraced)
+    assert {"main.(*Shop).Sell", "main.Map", "runtime.mallocgc"} <= seen
+    assert (summary.lost, summary.full) == (0, 0)
+
+
+def what_it_counted(output):
+    """{TIMES: TOTAL} of each goroutine; their own numbers differ from run to run."""
+    return {times: total for _, times, total in (line.split() for line in output.splitlines() if line != "ready")}
+
+
+def test_a_program_of_the_first_version_with_registers(shipped):
+    """Which others have built and stripped."""
+    path = str(shipped("esbuild-linux-64@0.14.20"))
+    spec = f'r:{path}:"os.(*File).Write" "%d %d %s", $goid, retval, str($entry(arg2), $entry(arg3))'
+    output = usdtkit("trace", spec, "-c", f"{path} --version").stdout
+    assert re.search(r"os\.\(\*File\)\.Write +1 8 0\.14\.20", output)
 
 
 def test_a_program_of_an_old_version(shipped):
