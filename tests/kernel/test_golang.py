@@ -129,8 +129,8 @@ def test_stacks_with_names_and_lines(stripped, ready, compiler):
     assert "Rounded()" in lines[int(line) - 1]
 
 
-def test_stackcount_shows_lines(stripped):
-    path = stripped(DEBIAN)
+def test_stackcount_shows_lines(build_go):
+    path = str(build_go(STRIPPED))
     done = usdtkit("stackcount", f"{path}:main.deep", "-s", "-c", path)
     assert re.search(rf"main\.serve\+0x[0-9a-f]+ \({MARKET}/main\.go:\d+\)", done.stdout)
     assert "lost 0" in done.stderr

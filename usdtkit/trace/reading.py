@@ -176,6 +176,7 @@ class Reading:
                 return
             if self._waiter.wait(HOUR_S if due is None else max(0.0, due - time.monotonic())):
                 break
+            self._running.meet_processes()
             self._waiter.gather(HOUR_S if due is None else due - time.monotonic())
             is_over = False
             if interval is not None and due is not None and time.monotonic() >= due:

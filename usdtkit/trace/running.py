@@ -181,6 +181,11 @@ class Running:
         assert self._stream is not None
         return [self._stream.fd, *(each.fd for each in (self.stacks, self._texts) if each is not None)]
 
+    def meet_processes(self) -> None:
+        """Read the first stacks of given processes at once, and with them what a command maps: it may soon end."""
+        if self.stacks is not None and not self.stacks.knows(self._pids):
+            self.stacks.collect()
+
     def _open_discovery(self) -> Discovery | None:
         """What follows files and processes that come later, listening from now on."""
         from usdtkit.trace.discovery import Discovery  # lazy: sessions of given processes discover nothing

@@ -111,6 +111,10 @@ class Stacks:
             id, stack = self._stack(payload)
             self._stacks[id] = stack
 
+    def knows(self, pids: Iterable[int]) -> bool:
+        """Whether the mappings of all these processes have been read."""
+        return all(pid in self._memories for pid in pids)
+
     def get(self, id: int) -> Stack | None:
         """The stack with this id. None for 0, which is the id of stacks that could not be taken."""
         if id and id not in self._stacks:
