@@ -1,5 +1,7 @@
 """Queries of database servers from Python: of a process, of all that run, of a command, and of a program to come."""
 
+import subprocess
+
 import pytest
 
 from usdtkit import trace
@@ -100,3 +102,18 @@ def test_what_cannot_be_measured(postgres, stepper):
         postgresql.queries(session)
     with trace.Session(pid=stepper().pid) as session, pytest.raises(NotFoundError, match="neither the probes nor"):
         mysql.queries(session)
+
+
+def test_mariadb_has_no_function_that_leaves_its_commands(mariadb):
+    """Their returns are seen by return probes, which the server would notice if a thread were unwound by force."""
+    undefined = subprocess.run(
+        ["nm", "-D", "--undefined-only", mariadb.binary], capture_output=True, text=True, check=True
+    )
+    names = {line.split()[-1].partition("@")[0] for line in undefined.stdout.splitlines()}
+    assert "__cxa_throw" in names  # the names are those that are meant
+    leaving = {"pthread_exit", "pthread_cancel", "longjmp", "_longjmp", "siglongjmp", "__longjmp_chk"}
+    assert not names & {*leaving, "setcontext", "swapcontext", "makecontext", "_Unwind_ForcedUnwind"}
+    with trace.Session(pid=mariadb.pid) as session:
+        mysql.queries(session).count()
+        returns = {place.returns for place in session.plan() if "dispatch_command" in place.name}
+    assert returns == {"probes"}

@@ -11,7 +11,7 @@ but it costs more, because the kernel executes the `ret` out of line, which take
 are used only where the program cannot notice them:
 
 - a function that calls nothing, where no signal can end it at any instruction: it can be left by its return only
-- a function of the C library that does not call back and is not left in another way, such as malloc
+- a function that is known to be left by its return only (`signatures.returns_only`), such as malloc
 - the functions of a given process's own program, if none of the files that it maps can leave a function in another way
   or switch stacks
 
