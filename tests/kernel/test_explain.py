@@ -41,6 +41,27 @@ def test_the_plan_of_probes_and_functions(compile_c, program):
     assert [(argument.name, argument.type) for argument in known[:2]] == [("name", "str"), ("family", "i32")]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(["trace", "{}"], ["funccount", "{}"], ["stackcount", "{}"], ["stackcount", "{}", "--sum", "arg1"]),
+        *(["stackcount", "{}", "--by-latency"], ["funclatency", "{}"], ["funcslower", "{}"], ["funcinterval", "{}"]),
+        *(["probelatency", "{}", "{}"], ["argdist", "--stats", "{}():u64,u64:arg1,arg2"]),
+    ],
+)
+def test_a_condition_changes_nothing_of_what_is_attached_to(line, program):
+    def plan(pattern):
+        command = [word.replace("{}", pattern) for word in line]
+        done = usdtkit(*command, "--explain", "--json")
+        assert done.returncode == 0, done.stderr
+        return sorted((site["kind"], site["name"]) for site in map(json.loads, done.stdout.splitlines()[1:]))
+
+    target = f"p:{program}:quick"
+    sites = plan(target)
+    assert ("entry", "quick") in sites
+    assert line[0] == "argdist" or plan(f"{target} (arg1 > 3)") == plan(f"{target}(long n) (n > 3)") == sites
+
+
 def test_as_json_and_csv(compile_c):
     line = ["trace", f"u:{compile_c('mysql_usdt.c')}:mysql:query__start", "--explain"]
     header, *rows = map(json.loads, usdtkit(*line, "--json").stdout.splitlines())

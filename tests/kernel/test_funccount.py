@@ -67,6 +67,20 @@ def test_conditions(pattern, options, counts, counted):
     assert summary["lost"] == summary["full"] == summary["unreadable"] == 0
 
 
+@pytest.mark.parametrize(
+    "pattern", ['"shop::sell(int)" (arg1 < 31)', "shop::sell(int) (arg1 < 31)", "shop::* (arg1 < 31)"]
+)
+def test_a_condition_behind_a_name_of_the_source(pattern, compile_c):
+    source = """
+    namespace shop { __attribute__((noinline)) void sell(int n) { __asm__ volatile("" : : "r"(n)); } }
+    int main() { for (int n = 0; n < 97; n++) shop::sell(n); }
+    """
+    path = compile_c(source, "-O1", compiler="g++")
+    done = usdtkit("funccount", f"p:{path}:{pattern}", "-c", path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [(row["function"], row["count"]) for row in json_lines(done.stdout)[1]] == [("shop::sell(int)", 31)]
+
+
 def test_the_table_and_csv(counted):
     output, messages = counted("{}:[bw]*", "-T")
     assert [line.split() for line in output.splitlines()[3:]] == [["FUNC", "COUNT"], ["begin", "996"], ["work", "997"]]
