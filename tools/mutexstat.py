@@ -2,8 +2,7 @@
 
 A wait is a call of pthread_mutex_lock, or of a timed lock, that took 50 us or longer (-m). With --hold, the time from
 the lock to the unlock is shown, whether or not somebody waits. A recursive mutex is held from its first lock to its
-last unlock. A wait for a condition releases the mutex, so it is not part of a hold. MAX is the longest time since the
-trace began; everything else is of the interval.
+last unlock. A wait for a condition releases the mutex, so it is not part of a hold.
 
 examples:
   usdtkit mutexstat -p 1234 -d 10
@@ -23,6 +22,7 @@ from usdtkit.results import BUCKETS, PID, Column, Histogram, Summaries, Table
 from usdtkit.trace import Session, arg, latency, us
 
 TOPIC = "memory and locks"
+SCHEMA_VERSION = 2
 VARIANTS = ("", "-H", "--hold", "--hold -H")
 TIME = Column("", "", "duration", 10, unit="ms", optional=True)
 STACK = Column(
@@ -33,7 +33,7 @@ COLUMNS = (
     Column("count", "COUNT", "count", 8, "how many waits, or holds"),
     replace(TIME, name="total_ns", heading="TOTAL(ms)", meaning="their time together"),
     replace(TIME, name="average_ns", heading="AVG(ms)", meaning="their average time"),
-    replace(TIME, name="max_ns", heading="MAX(ms)", meaning="the longest since the trace began"),
+    replace(TIME, name="max_ns", heading="MAX(ms)", meaning="the longest of them"),
     *(STACK, *(column for column in BUCKETS if column.name != "count")),
 )
 
@@ -68,7 +68,7 @@ def trace(session: Session, options: Options) -> Summaries:
                 yield Histogram(distribution, unit, {"pid": pid, "mutex": hex(mutex)})
 
         return Summaries(session, [column for column in COLUMNS if column is not STACK], histograms)
-    statistics = long.stats(value, "pid", "mutex", "stack")
+    statistics = long.stats(value, "pid", "mutex", "stack", anew=True)
 
     def rows() -> Iterator[Table]:
         if top := by_time(statistics.delta(), options.top):

@@ -28,7 +28,7 @@ def trace(compile_c, spawn, ready):
 def rows_of(output, mutex):
     """The rows of one mutex by who has locked it."""
     header, rows, summary = json_lines(output)
-    assert header["schema"] == "usdtkit.mutexstat/1"
+    assert header["schema"] == "usdtkit.mutexstat/2"
     assert (summary["lost"], summary["full"], summary["unmatched"]) == (0, 0, 0)
     assert all(row["average_ns"] == round(row["total_ns"] / row["count"]) for row in rows)
     return {row["stack"][0].partition("+")[0]: row for row in rows if row["mutex"] == mutex}
