@@ -204,6 +204,21 @@ def test_sysbench_in_both_modes(mode, command, mariadb, traced):
     assert rose["Com_stmt_prepare"] == len(rows.get("prepare", ()))
 
 
+def test_executions_are_counted_and_not_their_preparation(mariadb, spawn):
+    """This client prepares a statement again for each execution."""
+    client = CLIENTS["mysql.connector, prepared"][0]
+    before = counters(mariadb)
+    tracer = start_tracing(spawn, *("dbstat", "mysql", "-p", str(mariadb.pid), "--top", "20", "--json"))
+    client(mariadb, [("select ? as abalone", [number]) for number in range(97)])
+    mariadb.settle()
+    _, lines, summary = json_lines(stop_tracing(tracer)[0])
+    after = counters(mariadb)
+    assert after["Com_stmt_execute"] - before["Com_stmt_execute"] == 97
+    assert after["Com_stmt_prepare"] - before["Com_stmt_prepare"] > 0
+    assert [line["count"] for line in lines if "abalone" in line["statement"]] == [97]
+    assert (summary["lost"], summary["full"]) == (0, 0)
+
+
 @pytest.mark.parametrize("flags", [[], ["-DMARIADB"]])
 def test_versions_by_their_signatures(flags, spawn, compile_c, wait_for_line, tmp_path):
     """MySQL 5.7 and 8, and MariaDB without accessors: the text of an execution is what the log is given."""
