@@ -9,12 +9,14 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "mappings.h"
 
 enum { FORMAT_LOST = 1 << 4 }; /* of perf_event_attr's read_format, Linux 6.0 */
 enum { MOST_SEEN = 1 << 18 };  /* files; a process that makes files without end must not take all memory */
+enum { LEAST_PAUSE = 2 };      /* milliseconds */
 enum { TRAILER = 16 };         /* u32 pid, tid, u64 time: at the end of each record, by sample_type */
 
 /* Records as the kernel writes them, behind struct perf_event_header. */
@@ -45,6 +47,12 @@ struct cpu {
   uint64_t head, waited, lost; /* waited: how much there was at the last look; lost: as the event counts it */
 };
 
+/* An event of one thread and its descendants that only wakes: what its ring of one page holds is told by the others. */
+struct waker {
+  int event;
+  struct perf_event_mmap_page *ring;
+};
+
 struct record {
   uint64_t time;
   const struct perf_event_header *header;
@@ -55,6 +63,9 @@ struct usdtkit_mappings {
   uint32_t kinds, count;
   size_t page, ring_size;
   struct cpu *cpus;
+  struct waker *wakers;
+  uint32_t waker_count;
+  uint64_t last; /* when the rings were looked at, in milliseconds */
   struct set seen, watched, only; /* in `only`, a process is the inode */
   uint8_t *copy; /* what was in the rings */
   struct record *records;
@@ -184,7 +195,44 @@ int usdtkit_mappings_open(const int *cpus, uint32_t count, uint32_t kinds, uint3
   return result;
 }
 
+static int add_waker(usdtkit_mappings *stream, int cpu, uint32_t tid) {
+  struct perf_event_attr a = {
+      .size = sizeof a,
+      .type = PERF_TYPE_SOFTWARE,
+      .config = PERF_COUNT_SW_DUMMY,
+      .task = 1,
+      .inherit = 1,
+      .watermark = 1,
+      .wakeup_watermark = 1,
+  };
+  int event = (int)syscall(SYS_perf_event_open, &a, (pid_t)tid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+  if (event < 0) return errno == ENODEV ? 0 : -errno;
+  void *ring = mmap(NULL, 2 * stream->page, PROT_READ | PROT_WRITE, MAP_SHARED, event, 0);
+  struct epoll_event interest = {.events = EPOLLIN};
+  struct waker *wakers = realloc(stream->wakers, (stream->waker_count + 1) * sizeof *wakers);
+  if (wakers) stream->wakers = wakers;
+  if (ring == MAP_FAILED || !wakers || epoll_ctl(stream->epoll, EPOLL_CTL_ADD, event, &interest)) {
+    int error = wakers ? errno : ENOMEM;
+    if (ring != MAP_FAILED) munmap(ring, 2 * stream->page);
+    close(event);
+    return -error;
+  }
+  wakers[stream->waker_count++] = (struct waker){event, ring};
+  return 0;
+}
+
+int usdtkit_mappings_wake_for(usdtkit_mappings *stream, const int *cpus, uint32_t count, uint32_t tid) {
+  int result = 0;
+  for (uint32_t at = 0; at < count && result == 0; at++) result = add_waker(stream, cpus[at], tid);
+  return result;
+}
+
 void usdtkit_mappings_close(usdtkit_mappings *stream) {
+  for (uint32_t at = 0; at < stream->waker_count; at++) {
+    munmap(stream->wakers[at].ring, 2 * stream->page);
+    close(stream->wakers[at].event);
+  }
+  free(stream->wakers);
   for (uint32_t at = 0; at < stream->count; at++) {
     if (stream->cpus[at].ring) munmap(stream->cpus[at].ring, stream->page + stream->ring_size);
     close(stream->cpus[at].event);
@@ -238,6 +286,11 @@ int usdtkit_mappings_only(usdtkit_mappings *stream, uint32_t pid) {
 /* Moves what waits in all rings to `copy`; the records in a ring may go round its end. */
 static size_t copy_rings(usdtkit_mappings *stream) {
   size_t used = 0;
+  for (uint32_t at = 0; at < stream->waker_count; at++) {
+    struct perf_event_mmap_page *ring = stream->wakers[at].ring;
+    uint64_t head = __atomic_load_n(&ring->data_head, __ATOMIC_ACQUIRE);
+    __atomic_store_n(&ring->data_tail, head, __ATOMIC_RELEASE);
+  }
   for (uint32_t at = 0; at < stream->count; at++) /* all positions first, so that few records overtake others */
     stream->cpus[at].head = __atomic_load_n(&stream->cpus[at].ring->data_head, __ATOMIC_ACQUIRE);
   for (uint32_t at = 0; at < stream->count; at++) {
@@ -400,12 +453,23 @@ int64_t usdtkit_mappings_take(usdtkit_mappings *stream, const uint8_t **news, ui
   return (int64_t)stream->news_used;
 }
 
+static uint64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 int64_t usdtkit_mappings_await(usdtkit_mappings *stream, int stop, uint32_t pause, uint32_t rounds,
                                const uint8_t **news, uint64_t *lost) {
   for (;;) {
     struct pollfd awaited[] = {{.fd = stop, .events = POLLIN}, {.fd = stream->epoll, .events = POLLIN}};
-    if (poll(awaited, 2, (int)pause) < 0 && errno != EINTR) return -errno;
+    /* A program that starts threads all the time must not take the processor through us. */
+    if (stream->waker_count && now_ms() - stream->last < LEAST_PAUSE && poll(awaited, 1, LEAST_PAUSE) < 0 &&
+        errno != EINTR)
+      return -errno;
+    if (!awaited[0].revents && poll(awaited, 2, (int)pause) < 0 && errno != EINTR) return -errno;
     if (awaited[0].revents) return -ECANCELED;
+    stream->last = now_ms();
     int64_t size = usdtkit_mappings_take(stream, news, lost);
     if (size || *lost || --rounds == 0) return size;
   }

@@ -55,11 +55,15 @@ int usdtkit_mappings_watch(usdtkit_mappings *stream, const struct usdtkit_file_k
  * news have USDTKIT_FORK or USDTKIT_EXIT. */
 int usdtkit_mappings_only(usdtkit_mappings *stream, uint32_t pid);
 
+/* Makes the descriptor readable, and ends a pause of `await`, as soon as this thread, or a thread or process that it
+ * starts from now on, starts or ends another. That is told as otherwise. */
+int usdtkit_mappings_wake_for(usdtkit_mappings *stream, const int *cpus, uint32_t count, uint32_t tid);
+
 /* What has come since the last call: the bytes of all news, which stay until the next call. `lost` is the number of
  * records that found no room in a ring since then; before Linux 6.0 it is known late, or not at all. */
 int64_t usdtkit_mappings_take(usdtkit_mappings *stream, const uint8_t **news, uint64_t *lost);
 
-/* As `take`, after `pause` milliseconds, or when half of a ring is used; again and again until there is news or a loss,
- * but at most `rounds` times. -ECANCELED as soon as the descriptor `stop` is readable. */
+/* As `take`, after `pause` milliseconds, or when the descriptor is readable, though not sooner than two milliseconds after
+ * the last time; again and again until there is news or a loss, but at most `rounds` times. -ECANCELED as soon as the descriptor `stop` is readable. */
 int64_t usdtkit_mappings_await(usdtkit_mappings *stream, int stop, uint32_t pause, uint32_t rounds,
                                const uint8_t **news, uint64_t *lost);

@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from usdtkit.mappings import (
     identities,
 )
 from usdtkit.maps import executable_mappings, mapping_at, mappings_in, maps_of
-from usdtkit.processes import below, online_cpus
+from usdtkit.processes import below, online_cpus, threads_of
 
 KINDS = NEW_FILE | FORK | EXEC | EXIT
 
@@ -144,6 +145,43 @@ def test_waiting_for_what_is_new(maps, tmp_path):
         timer.start()
         assert stream.wait(stop, 0.01, 1 << 31) is None
         timer.join()
+    finally:
+        stream.close()
+        os.close(stop)
+
+
+STARTS = """
+import subprocess, sys, threading
+def start():
+    sys.stdin.readline()
+    subprocess.run(["sh", "-c", "true & wait"])
+thread = threading.Thread(target=start)
+print("ready", flush=True)
+thread.start()
+thread.join()
+sys.stdin.readline()
+"""
+
+
+def test_a_child_that_starts_ends_a_pause(run_python, wait_for_line):
+    """Also where a thread starts it that had started before, and where a child does."""
+    parent = run_python(STARTS, stdin=subprocess.PIPE)
+    wait_for_line(parent, "ready")
+    while len(threads_of(parent.pid)) < 2:
+        time.sleep(0.001)
+    stop = os.eventfd(0)
+    stream = MappingStream(FORK | EXIT)
+    try:
+        stream.follow(parent.pid)
+        assert stream.wake_for([parent.pid])
+        parent.stdin.write("go\n")
+        parent.stdin.flush()
+        seen, began = [], time.monotonic()
+        while [each.kind for each in seen].count(EXIT) < 2:
+            seen += stream.wait(stop, 20, 1)
+        assert time.monotonic() - began < 15
+        child, grandchild = [each for each in seen if each.kind == FORK]
+        assert (child.parent, grandchild.parent) == (parent.pid, child.pid)
     finally:
         stream.close()
         os.close(stop)

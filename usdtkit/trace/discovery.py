@@ -95,6 +95,7 @@ class Discovery:
         self._closing.callback(self._stream.close)
         for pid in pids:
             self._stream.follow(pid)
+        self._is_woken = follows and self._wakes_for(pids)
         self._tasks: TaskMappings | None = None
         self._has_begun = False
 
@@ -131,16 +132,28 @@ class Discovery:
             began = time.monotonic()
             if not self._pids:  # whose files were searched just now
                 self._look_around()
-            pause, rounds = CHILDREN_S if self._follows else BUSY_S, 1
+            pause, rounds = self._pause(is_young=True), 1
             while (all_news := self._stream.wait(self._stop, pause, rounds)) is not None:
                 is_busy = self._tick(all_news)
                 young = YOUNG_S - (time.monotonic() - began)
-                pause = CHILDREN_S if self._follows else BUSY_S if is_busy or young > 0 else CALM_S
+                pause = self._pause(is_young=is_busy or young > 0)
                 rounds = 1 if is_busy else int((young if young > 0 else CALM_FOR_S) / pause) + 1
         except UsdtkitError as error:
             self._remark(f"what starts from now on is not traced: {error.message}")
         finally:
             self._over.release()
+
+    def _wakes_for(self, pids: Sequence[int]) -> bool:
+        """Whether the start of a child wakes us."""
+        try:
+            return self._stream.wake_for(pids)
+        except UsdtkitError:  # such as a process that has ended
+            return False
+
+    def _pause(self, *, is_young: bool) -> float:
+        if self._follows and not self._is_woken:
+            return CHILDREN_S
+        return BUSY_S if is_young else CALM_S
 
     def _tick(self, all_news: Sequence[News]) -> bool:
         """Look at what is new; whether there was anything, or more is to be done."""
