@@ -117,3 +117,12 @@ def test_mariadb_has_no_function_that_leaves_its_commands(mariadb):
         mysql.queries(session).count()
         returns = {place.returns for place in session.plan() if "dispatch_command" in place.name}
     assert returns == {"probes"}
+
+
+@pytest.mark.parametrize("name", ["mysql_parse", "mysql_parse(THD *, char *, unsigned int, Parser_state *)"])
+def test_a_global_function_of_a_server(mariadb, name):
+    with trace.Session(pid=mariadb.pid) as session:
+        counts = session.uprobe("mariadbd", name).count("probe")
+        session.start()
+        mariadb.query(*["do 1"] * 997)
+        assert counts.read() == {("mysql_parse(THD*, char*, unsigned int, Parser_state*)",): 997}

@@ -23,6 +23,9 @@ int Basket::add(const std::string &name, std::vector<int> *prices) const { retur
 bool Basket::operator()(int n) { return n > 0; }
 template <class T> __attribute__((noinline)) T twice(T value) { return value + value; }
 template int twice<int>(int);
+template <class T> struct Box { T put(int n, const char *text); };
+template <class T> __attribute__((noinline)) T Box<T>::put(int n, const char *text) { return text[n]; }
+template struct Box<long>;
 namespace {
 __attribute__((noinline, used)) int hidden(int n) { return n; }
 }
@@ -42,7 +45,7 @@ def program(tmp_path):
 
 def test_it_says_the_same_as_binutils(program):
     names = sorted({function.name for function in functions(program, "_Z*")})
-    assert len(names) == 5
+    assert len(names) == 6
     theirs = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
     ours = [re.sub("> >", ">>", name) for name in demangle.demangle(names)]
     assert ours == [re.sub("> >", ">>", line) for line in theirs.splitlines()]
@@ -56,6 +59,11 @@ def test_it_says_the_same_as_binutils(program):
         ("shop::*::add(*string*)*", ["add(std::"]),
         ("shop::Basket::operator()", ["operator()(int)"]),
         ("shop::twice<*>", ["twice<int>(int)"]),
+        ("shop::twi*", ["twice<int>(int)"]),
+        ("shop::Box::p*", ["put(int, char const*)"]),
+        ("shop::Box<long>::put(int, char const *)", ["put(int, char const*)"]),
+        ("shop::*::put(*, long *)", []),
+        ("shop::*::put(int, *const *)", ["put(int, char const*)"]),
         ("shop::(anonymous namespace)::hid*", ["hidden(int)"]),
         ("*::hidden", ["hidden(int)"]),
         ("shop::Basket::ad", []),

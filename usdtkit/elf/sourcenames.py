@@ -69,10 +69,15 @@ def matching(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, s
         return
     for pattern in patterns:
         if is_in_source(pattern):
+            if isinstance(pattern, str):
+                pattern = _without_spaces(pattern)
             match, match_anywhere = matcher([pattern]), matcher([pattern], anywhere=True)
             for index, name in _demangled(table, _with_words(table, demangle.words(pattern))):
                 # A quick look first, because cutting off the parameters is slow.
-                if match_anywhere(name) and any(match(form) for form in _forms(name)):
+                text = _without_spaces(name)
+                if not (match_anywhere(text) or match_anywhere(demangle.without_arguments(text))):
+                    continue
+                if any(match(_without_spaces(form)) for form in _forms(name)):
                     yield index, name
         elif isinstance(pattern, str):
             yield from _demangled(table, _matching_globals(table, pattern), optional=True)
