@@ -266,3 +266,18 @@ def test_a_source_name_is_no_probe(program):
                 pattern(session, spec)
             with pytest.raises(NotFoundError, match="no function std::nothing"):
                 resolve(session, spec, parse_trace(spec).target)
+
+
+@pytest.mark.parametrize("find", ["counting", "calls"])
+def test_copies_beside_the_function_itself(program, find):
+    """The name means the function itself, whose arguments are those of the source. A remark names the others."""
+    path = program("c")
+    with trace.Session() as session:
+        getattr(Setup(session), find)(f"{path}:whole")
+        (remark,) = session.remarks
+        assert remark.startswith("not traced: copies of whole")
+        assert remark.endswith("whole.part.0, whole.constprop.0.isra.1")
+    for name in ("whole*", "whole.part.0", "scalar", "helper", "main"):
+        with trace.Session() as session:
+            getattr(Setup(session), find)(f"{path}:{name}")
+            assert not session.remarks

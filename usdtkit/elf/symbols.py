@@ -90,6 +90,13 @@ def function_names(image: Image) -> set[str]:
     return names
 
 
+def other_copies(image: Image, found: Sequence[Function]) -> list[str]:
+    """Return the names of copies of functions, which some callers call instead, that are not among the functions."""
+    own = {function.name for function in found}
+    copies = [name for name in _copies(image, own) if _without_copy(name) in own and name not in own]
+    return [function.name for function in functions(image, *map(exact, copies))] if copies else []
+
+
 def cold_parts(image: Image, name: str) -> list[str]:
     """Return the cold parts that a compiler has split off a function, by its name in C or in the symbol table."""
     beginning, parts = f"{name}.", set()

@@ -90,7 +90,7 @@ class Setup:
             assert hook.entry is not None
             pair = self.session.pair(hook.entry, keep=kept | hook.lowering.kept)
             return pair if hook.condition is None else pair.where(hook.condition)
-        entry = self.session.resolve(select.function_spec(self.session, spec.target, regexp=regexp))
+        entry = select.resolve_functions(self.session, spec.target, regexp=regexp)
         if spec.predicate is None:
             return self.session.pair(entry, keep=kept)
         wanted = self._lowering(spec, entry).condition(spec.predicate)
@@ -105,8 +105,7 @@ class Setup:
             yield SpecHook(self.session, lowering, resolved, condition=_condition(spec, lowering))
 
     def _returns(self, spec: nodes.TraceSpec | nodes.DistributionSpec, *, regexp: bool = False) -> SpecHook:
-        function = select.function_spec(self.session, replace(spec.target, kind="entry"), regexp=regexp)
-        entry = self.session.resolve(function)
+        entry = select.resolve_functions(self.session, replace(spec.target, kind="entry"), regexp=regexp)
         at_entry = self._lowering(spec, entry)
         at_return = Lowering(spec.text, "return", entry=at_entry, string_size=self.string_size, binary=self.binary)
         return SpecHook(self.session, at_return, entry.returning(), entry, _condition(spec, at_return))

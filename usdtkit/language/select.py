@@ -13,6 +13,7 @@ from itertools import groupby
 
 from usdtkit.elf.image import Image
 from usdtkit.elf.sites import check_offset
+from usdtkit.elf.symbols import other_copies
 from usdtkit.errors import NotFoundError, SpecError, UsageError, UsdtkitError
 from usdtkit.language import nodes
 from usdtkit.model import Probe
@@ -37,7 +38,7 @@ def resolve(session: Session, text: str, target: nodes.Target, *, regexp: bool =
 def resolve_single(session: Session, spec: nodes.TraceSpec) -> Resolved:
     """The places of a spec, which must name one probe, or any number of functions. SpecError, NotFoundError."""
     if spec.target.kind == "return":
-        return session.resolve(function_spec(session, spec.target))
+        return resolve_functions(session, spec.target)
     first, *others = resolve(session, spec.text, spec.target)
     if others:
         raise SpecError(f"this names {len(others) + 1} different probes", spec.text, 0, hint="name one of them")
@@ -109,6 +110,21 @@ def find_probes(session: Session, target: nodes.Target, *, regexp: bool = False)
     return probes
 
 
+def resolve_functions(session: Session, target: nodes.Target, *, regexp: bool = False) -> Resolved:
+    """The places of a target of functions. A remark of the session says which copies of them a name does not mean."""
+    resolved = session.resolve(function_spec(session, target, regexp=regexp))
+    if regexp or name_of(target.name) is None:
+        return resolved
+    for file, places in groupby(resolved.user_places, lambda place: place.opened):
+        functions = [place.function for place in places if place.function is not None]
+        with Image(file.path, file) as image:
+            copies = other_copies(image, functions)
+        if copies:
+            names = " and ".join(sorted({function.demangled or function.name for function in functions}))
+            session.remark(f"not traced: copies of {names} that some callers call instead: {', '.join(copies)}")
+    return resolved
+
+
 def function_spec(session: Session, target: nodes.Target, *, regexp: bool = False) -> FunctionSpec:
     """The functions of a target as a spec, from which a session makes entries and returns."""
     if not regexp:
@@ -119,8 +135,7 @@ def function_spec(session: Session, target: nodes.Target, *, regexp: bool = Fals
 
 
 def _functions(session: Session, text: str, target: nodes.Target, regexp: bool) -> Resolved:
-    spec = function_spec(session, target, regexp=regexp)
-    resolved = session.resolve(spec)
+    resolved = resolve_functions(session, target, regexp=regexp)
     if not target.offset:
         return resolved
     for file, places in groupby(resolved.user_places, lambda place: place.opened):
