@@ -206,7 +206,7 @@ UNSPEAKABLE = {
     "circle under an odd key": (lambda: {(): circle()}, RecursionError, "RecursionError: maximum recursion"),
     "deep": (deep, RecursionError, "RecursionError: (maximum recursion|Stack overflow)"),
     "no str": (lambda: Unspeakable(KeyError("id")), KeyError, "KeyError: 'id'"),
-    "a str that is none": (lambda: type("Odd", (), {"__str__": lambda self: 1})(), TypeError, "TypeError: __str__ ret"),
+    "a str that is none": (lambda: type("Odd", (), {"__str__": lambda self: 1})(), TypeError, r"TypeError: .*__str__"),
     "not even the error": (lambda: Unspeakable(Mute()), Mute, "Mute$"),
 }
 
