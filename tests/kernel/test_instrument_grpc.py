@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from commandline import until_hooked
 
 from usdtkit import trace
 
@@ -212,6 +213,7 @@ def test_every_call(server, client, spawn, wait_for_line, tmp_path):
         served = session.usdt("grpc:server__done").count("pid", "method", "status")
         latencies = session.usdt("grpc:client__done").where(trace.arg("latency_ns") > trace.ms(60_000)).count()
         session.start()
+        until_hooked(serving.pid)
         calling.stdin.write("\n")
         calling.stdin.flush()
         said = wait_for_line(calling, "done", timeout=60)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from commandline import until_hooked
 from pythons import environment, tree_for, versions
 
 from usdtkit import Provider, trace
@@ -219,7 +219,7 @@ def test_a_strange_program_is_as_strange_when_it_is_traced(version, trees, spawn
             session.usdt(name).count()
         starts = session.usdt("python:thread__start").count("name")
         session.start()
-        wait_until_hooked(process)
+        until_hooked(process.pid)
         process.stdin.write("\n")
         process.stdin.flush()
         output = process.stdout.read()
@@ -232,17 +232,6 @@ def test_a_strange_program_is_as_strange_when_it_is_traced(version, trees, spawn
     assert summary.rejected >= 2 and summary.lost == 0
     assert summary.hits > 100
     assert names >= {"\udcff", "\\ud800", "ö", "Callable", "functools.partial", "broken"}, names
-
-
-def wait_until_hooked(process):
-    """The watcher looks 20 times a second."""
-    deadline = time.monotonic() + 20
-    mapped = Path(f"/proc/{process.pid}/task")
-    while time.monotonic() < deadline:
-        if len(list(mapped.iterdir())) > 1:
-            time.sleep(0.3)
-            return
-    pytest.fail("no watcher")
 
 
 OWN = """
@@ -307,7 +296,7 @@ def test_providers_of_one_name_with_different_probes_and_nops(spawn, wait_for_li
     with trace.Session(pid=process.pid) as session:
         records = session.usdt("logging:record").count("logger")
         session.start()
-        time.sleep(0.3)
+        until_hooked(process.pid)
         process.stdin.write("\n")
         process.stdin.flush()
         wait_for_line(process, "done")
