@@ -18,7 +18,7 @@ PACKAGES = [
 FIRES = """
 import platform, sys
 sys.path.insert(0, sys.argv[1])
-import usdtkit._events, usdtkit._python, usdtkit._shim
+import usdtkit._events, usdtkit._lines, usdtkit._python, usdtkit._shim
 from usdtkit import Provider
 
 shop = Provider("armshop")
