@@ -5,6 +5,7 @@ The table {client × protocol} is in CLIENTS. `versions` that no package has are
 
 import json
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 import mysql.connector
 import pymysql
 import pytest
-from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
+from commandline import USDTKIT, assert_explained, end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
 from programs.mariadb import server
 
 pytestmark = pytest.mark.machine
@@ -343,6 +344,26 @@ def test_servers_that_start_later(mariadb, spawn, compile_c, wait_for_line, tmp_
         assert counts[fake.pid, "apply", "delete from stock"] == 31
 
 
+ALONE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
+
+
 def test_no_server_runs():
-    alone = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
-    assert_explained(usdtkit("dbslower", "mysql", prefix=alone), 4, "no mysqld or mariadbd runs here", "--wait")
+    assert_explained(usdtkit("dbslower", "mysql", prefix=ALONE), 4, "no mysqld or mariadbd runs here", "--wait")
+
+
+def test_waiting_for_the_first_server(spawn, compile_c, wait_for_line, tmp_path):
+    program = shutil.copy(compile_c("mysqld.cc", "-O2", compiler="g++"), tmp_path / "mysqld")
+    tracer = shlex.join(
+        [*USDTKIT, "dbslower", "mysql", "--wait", "-m", "0", "--json", "--output", str(tmp_path / "rows")]
+    )
+    script = f"{tracer} & read line; {program} 31; kill -TERM $!; wait $!"
+    shell = spawn([*ALONE, "sh", "-c", script], stderr=subprocess.PIPE)
+    wait_for_line(shell, "waiting: no mysqld or mariadbd runs here", stream="stderr")
+    go(shell)  # the server starts
+    wait_for_line(shell, "Tracing", stream="stderr")
+    go(shell)
+    assert shell.wait(30) == 0
+    _, events, summary = json_lines((tmp_path / "rows").read_text())
+    counts = Counter((event["command"], event["query"]) for event in events)
+    assert counts["execute", "select price from stock where item = ?"] == counts["apply", "delete from stock"] == 31
+    assert summary["lost"] == 0
