@@ -149,6 +149,9 @@ def test_without_parameters(name, short):
         ("a::<impl b::C for u32>::d", "a::<impl b::C for u32>::d"),
         ("a::operator<<b>", "a::operator<<b>"),
         ("a<b", "a<b"),
+        ("a<b>>c", "a>c"),
+        ("a::<impl b::C<d> for u32>::e", "a::<impl b::C for u32>::e"),
+        ("a<" * 5000 + ">" * 5000, "a"),  # in one walk, because any symbol can have such a name
     ],
 )
 def test_without_arguments(name, plain):

@@ -39,7 +39,7 @@ _COPY = re.compile(r"(?: \(\.[\w.]{1,64}\)){1,8}$")
 _LANDMARK = re.compile(
     r"(?P<operator>(?<![\w$])operator(?![\w$])(?: ?(?:\(\)|\[\]|<=>|->\*?|<<=?|>>=?|[<>]=?))?)|(?<!-)>|[ <(\[{)\]}]"
 )
-_ARGUMENTS = re.compile(r"(?<=\w)(?:::)?<(?!impl )[^<>]*>")
+_BRACKET = re.compile(r"<|(?<!-)>")
 _QUALIFIERS = re.compile(r"(?: (?:const|volatile|noexcept|&&?))*")
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _RUST_ESCAPE = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
@@ -114,12 +114,29 @@ def without_parameters(name: str) -> str:
 
 def without_arguments(name: str) -> str:
     """Return a name without the arguments of templates and generics: `ns::A::f` of `ns::A<int>::f<long>`."""
-    if "operator" in name:
+    if "<" not in name or "operator" in name:
         return name
-    text, count = name.replace("->", "\0"), 1
-    while count:
-        text, count = _ARGUMENTS.subn("", text)
-    return text.replace("\0", "->")
+    kept: list[str] = []
+    is_argument: list[bool] = []  # of each bracket that is open; all that are in arguments are arguments as well
+    position = 0
+    for bracket in _BRACKET.finditer(name):
+        within = bool(is_argument) and is_argument[-1]
+        at = bracket.start()
+        if not within:
+            kept.append(name[position:at])
+        position = at + 1
+        if bracket[0] == "<":
+            before = name[max(at - 3, 0) : at].removesuffix("::")[-1:]
+            begins = not within and (before.isalnum() or before == "_") and not name.startswith("impl ", position)
+            if begins:
+                kept[-1] = kept[-1].removesuffix("::")
+            is_argument.append(within or begins)
+            within = is_argument[-1]
+        elif is_argument:
+            is_argument.pop()
+        if not within:
+            kept.append(bracket[0])
+    return name if is_argument else "".join(kept) + name[position:]
 
 
 def _after_parentheses(name: str, at: int) -> int:

@@ -24,7 +24,7 @@ MOST = 3
 _MOST_COMPARED = 5000  # comparing is slow
 _SHORTEST = 3
 _WORD = re.compile(r"\w+")
-_LAST = re.compile(r"~?\w+(?=[^\w]*$)")
+_PART = re.compile(r"~?\w+")
 _CUTOFF = 0.6
 
 
@@ -75,8 +75,8 @@ def _short(name: str) -> str:
 
 def _last(name: str) -> str:
     """The last part of a name, without the arguments of a template: `add` of `shop::Cart::add<int>(long)`."""
-    match = _LAST.search(demangle.without_arguments(_short(name)))
-    return match[0] if match else name
+    parts = _PART.findall(demangle.without_arguments(_short(name)))
+    return parts[-1] if parts else name
 
 
 def _alike(wanted: str, names: Iterable[str]) -> list[str]:
