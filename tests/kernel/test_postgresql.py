@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import time
 from contextlib import closing, contextmanager
@@ -13,10 +14,12 @@ import asyncpg
 import psycopg
 import psycopg2
 import pytest
+from processes import among_own_mounts
 from programs.pgwire import Wire
-from programs.postgres import BINARIES
+from programs.postgres import BINARIES, cluster
 
 from usdtkit import trace
+from usdtkit.errors import NotFoundError
 from usdtkit.providers import postgresql
 
 pytestmark = pytest.mark.machine
@@ -26,8 +29,11 @@ _markers = itertools.count(os.getpid() * 1000)
 
 
 @contextmanager
-def traced(server, *, steps=True, phases=False):
-    """The rows of all queries, in the order of their ends; they are complete when the block has ended."""
+def traced(server, *, steps=True, phases=False, unseen=0):
+    """The rows of all queries, in the order of their ends; they are complete when the block has ended.
+
+    At least `unseen` statements are known not to be among them.
+    """
     rows = []
     with trace.Session() as session:
         queries = postgresql.queries(session, steps=steps, phases=phases)
@@ -40,6 +46,7 @@ def traced(server, *, steps=True, phases=False):
         summary = session.summary()
         assert summary.hits >= len(rows)  # with what is no step
         assert summary.received == len(rows)
+        assert sum(each.count for each in summary.unseen if each.why == "it began before the trace") >= unseen
         assert (summary.lost, summary.full, summary.unmatched, summary.abandoned) == (0, 0, 0, 0)
 
 
@@ -206,7 +213,7 @@ def test_messages_and_the_rows_that_they_make(postgres):
 def test_an_idle_backend_and_a_busy_one_when_the_trace_begins(postgres):
     with closing(Wire(postgres)) as idle, closing(Wire(postgres)) as busy:
         busy.query("select pg_sleep(0.5)").send()
-        with traced(postgres) as rows:
+        with traced(postgres, unseen=1) as rows:
             idle.query("select 1 as first").send().read()
             busy.read()
             busy.query("select 2 as second").send().read()
@@ -361,3 +368,31 @@ def test_transactions_as_the_server_counts_them(postgres):
     assert (single, within, commits) == (TIMES, TIMES, TIMES)
     # And what pgbench asks besides, and each connection's start.
     assert 2 * TIMES <= int(postgres.query(counted)[0]) - before <= 2 * TIMES + 10
+
+
+def test_a_build_without_probes(tmp_path):
+    program = BINARIES / "postgres"
+    copy = shutil.copy(program, tmp_path)
+    subprocess.run(["objcopy", "--remove-section=.note.stapsdt", copy], check=True)
+    with (
+        cluster(*among_own_mounts(f'mount --bind {copy} {program} && exec "$@"'), "sh") as plain,
+        trace.Session() as session,
+    ):
+        postgresql.queries(session, copy, steps=True).emit(*postgresql.FIELDS)
+        session.start()
+        with closing(Wire(plain)) as wire:
+            wire.query("select 1").send().read()
+            wire.parse("select 2", "a").run()
+            wire.bind("a").execute().bind("a").execute().run()
+            wire.query("select nothing").send().read()
+        session.stop()
+        rows = [postgresql.describe(event) for event in session]
+    with trace.Session() as session, pytest.raises(NotFoundError, match="query__parse__start"):
+        postgresql.queries(session, copy, phases=True)
+    # In the simple protocol too, what executes a query says what it is.
+    assert [(row["command"], row["query"], row["error"]) for row in rows] == [
+        ("execute", "select ?", None),
+        ("prepare", "select ?", None),
+        *[("execute", "select ?", None)] * 2,
+        ("bind", "select nothing", "42703"),
+    ]

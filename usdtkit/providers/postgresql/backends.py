@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from usdtkit import processes
-from usdtkit.errors import UsageError
+from usdtkit.errors import NotFoundError, UsageError
 from usdtkit.providers import sql
 from usdtkit.providers.servers import parents, program_files, running
 from usdtkit.providers.statements import QUERY_SIZE
 from usdtkit.records import NamedTuple
-from usdtkit.trace import Session, arg, cstr
+from usdtkit.trace import FunctionSpec, Session, arg, cstr
 
 DIALECT: sql.Dialect = "postgresql"
 """The dialect of SQL that the server speaks."""
@@ -50,7 +50,11 @@ def programs(session: Session, program: Program = None) -> list[str]:
 
     UsageError if the session traces a postmaster, which runs no query: the trace would stay empty.
     """
-    files = program_files(session, SERVERS, program)
+    try:
+        files = program_files(session, SERVERS, program)
+    except NotFoundError:
+        session.missing += [FunctionSpec(f"*/{name}", ("PortalRun",)) for name in SERVERS]  # which --wait waits for
+        raise
     if session.search_pids and not session.offline:
         for pid in parents(processes.named(*SERVERS)).intersection(session.search_pids):
             raise UsageError(

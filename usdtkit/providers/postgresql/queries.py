@@ -34,7 +34,7 @@ def queries(
     postmaster.
     """
     files = programs(session, program)
-    work, connections = Work(session, size, phases=phases), Connections(session, files)
+    work, connections = Work(session, size, steps=steps, phases=phases), Connections(session, files)
     ends = [end for path in files for end in work.follow(path)]
     if not steps:
         ends = [end.where((work.step >= QUERY) | (work.error != 0)) for end in ends]

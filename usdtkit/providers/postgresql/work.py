@@ -37,9 +37,10 @@ class Work:
     that follows reports the same address if it is for this statement.
     """
 
-    def __init__(self, session: Session, size: int, *, phases: bool = False) -> None:
-        """`size`: the bytes of the text. With `phases`, the time of each of them is known as well."""
-        self._session, self._size = session, size
+    def __init__(self, session: Session, size: int, *, steps: bool = False, phases: bool = False) -> None:
+        """`size`: the bytes of the text. `steps` tells apart what prepares and what binds, if neither is executed. With
+        `phases`, the time of each of them is known as well."""
+        self._session, self._size, self._steps = session, size, steps
         numbers = ("base", "paused", "reading", "client", "step", "prepared", "error")
         kinds: dict[str, ThreadKind] = {**dict.fromkeys(numbers, "u64"), "query": size}
         self._values = session.thread_values(**kinds)
@@ -83,6 +84,9 @@ class Work:
             step=begins * (BOUND + (self._get("reading") == REPLICATES) * (REPLICATION - BOUND)),
             query=cstr(text, self._size),
         )
+        # A backend that is known has read from its client before it is done with anything.
+        earlier = reports.ahead().where(~begins & ~self._values.has())
+        earlier.count_unseen("statement", "it began before the trace")
         return ended.ahead()
 
     def _follow_execution(self, program: str) -> None:
@@ -100,8 +104,9 @@ class Work:
         with suppress(NotFoundError):  # builds without probes do not tell what failed before it was executed
             simple = session.usdt("postgresql:query__start", program)
             simple.where(is_open | (self.step == REPLICATION)).assign(values, step=QUERY)
-            parses = session.usdt("postgresql:query__parse__start", program)
-            parses.where(self.step == BOUND).assign(values, step=PARSED)
+            if self._steps:
+                parses = session.usdt("postgresql:query__parse__start", program)
+                parses.where(self.step == BOUND).assign(values, step=PARSED)
         replicates = self._optional(uprobe(program, "exec_replication_command"))
         replicates.assign(values, reading=REPLICATES)
         calls = self._optional(uprobe(program, "HandleFunctionRequest"))
@@ -113,7 +118,7 @@ class Work:
             # (const char *name, CachedPlanSource *, bool from_sql)
             prepares = self._optional(uprobe(program, "StorePreparedStatement"))
             by_message = is_open & (arg(3).cast("u8") == 0)
-            prepares.where(by_message).assign(values, prepared=deref(2, version.query_string))
+            prepares.where(by_message).assign(values, prepared=deref(2, version.query_string), step=PARSED)
 
     def _follow_waits(self, program: str) -> None:
         """When a backend waits for its client. ProcessClientReadInterrupt(bool blocked) is called before and after each
