@@ -95,3 +95,15 @@ def test_a_postmaster_runs_no_queries(postgres):
 def test_a_program_without_what_it_takes(stepper):
     done = usdtkit("dbslower", "mysql", "-p", stepper().pid)
     assert_explained(done, 4, "neither the probes nor the functions of mysql", "hint")
+
+
+def test_phases_in_columns_of_their_own(postgres, spawn):
+    tracer = start_tracing(spawn, "dbslower", "postgres", "--phases", "-m", "50")
+    postgres.query("select pg_sleep(0.05) as abalone")
+    table = stop_tracing(tracer)[0].splitlines()
+    phases = ["PARSE(ms)", "REWRITE(ms)", "BIND(ms)", "PLAN(ms)", "EXECUTE(ms)", "COMMIT(ms)"]
+    assert table[0].split() == ["TIME", "PID", "LAT(ms)", *phases, "COMMAND", "ERROR", "QUERY"]
+    (line,) = (line.split() for line in table[1:] if "abalone" in line)
+    assert sum(map(float, line[3:9])) == pytest.approx(float(line[2]), abs=0.04)
+    assert float(line[7]) >= 50
+    assert_explained(usdtkit("dbslower", "mysql", "--phases"), 2, "--phases", "postgres")

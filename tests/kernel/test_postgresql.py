@@ -396,3 +396,18 @@ def test_a_build_without_probes(tmp_path):
         *[("execute", "select ?", None)] * 2,
         ("bind", "select nothing", "42703"),
     ]
+
+
+def test_commands_of_replication_and_statements_beside_them(postgres):
+    with traced(postgres) as rows:
+        asked = ["IDENTIFY_SYSTEM", "select 1 as beside", "nothing"]
+        words = [postgres.psql, "-qAt", "dbname=postgres replication=database"]
+        command = [*words, *(word for text in asked for word in ("-c", text))]
+        said = subprocess.run(command, env=postgres.environment, capture_output=True, text=True)
+        assert "syntax error" in said.stderr
+    (pid,) = {row["pid"] for row in rows if row["command"] == "replication"}
+    assert done(rows, pid) == [
+        ("replication", "IDENTIFY_SYSTEM", None),
+        ("query", "select 1 as beside", None),
+        ("query", "nothing", "42601"),
+    ]
