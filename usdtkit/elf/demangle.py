@@ -7,8 +7,6 @@ memory and time. A name of 250 bytes can make it ask for gigabytes, and it ends 
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -153,6 +151,9 @@ def _after_parentheses(name: str, at: int) -> int:
 
 def _run(names: list[str], at_once: int) -> tuple[list[str], bool]:
     """The results of one child for the names that it has reached, and whether it ran out of time."""
+    import signal  # lazy, both: they take 4 ms, and most traces have no name to demangle
+    import subprocess
+
     package = find_spec("pycxxfilt")
     if package is None or package.origin is None or not sys.executable:
         raise UnsupportedError("demangled names need the package pycxxfilt", hint="pip install pycxxfilt")

@@ -7,11 +7,14 @@ Input: the records in the ring buffer of bpf/interned.c. Output: texts in place 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from usdtkit.bpf.interning import NO_ROOM
 from usdtkit.bpf.layout import Layout
-from usdtkit.kernel.maps import Map
-from usdtkit.kernel.ring import RingBuffer
+
+if TYPE_CHECKING:
+    from usdtkit.kernel.maps import Map
+    from usdtkit.kernel.ring import RingBuffer
 
 OTHER_TEXTS = "(all others)"
 """Stands for all texts that came while too many others waited to be read."""
