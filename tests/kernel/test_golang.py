@@ -99,14 +99,20 @@ def test_arguments_results_and_goroutines(stripped, ready, compiler):
 
 
 @COMPILERS
-def test_generic_functions_have_their_dictionary_first(stripped, ready, compiler):
-    path = stripped(compiler)
+def test_generic_functions_have_their_dictionary_first(build_go, ready, compiler):
+    """In a method newer compilers pass the receiver before it."""
+    path = str(build_go(STRIPPED, compiler=compiler))
     process = ready([path])
     with trace.Session(pid=process.pid) as session:
+        dictionary = session.uprobe(path, "main.?[*]Pair*Swap").count(at=arg(1 if compiler == DEBIAN else 2))
         sizes = session.uprobe(path, "main.Map[[]*").count(size=arg(3), room=arg(4))
         session.start()
         process.communicate("go\n", timeout=60)
         assert dict(sizes.read()) == {(1, 1): 2 * TIMES}
+        (((address,), count),) = dictionary.read().items()
+    with Image.open(path) as image:
+        constants = image.section(".rodata")
+    assert (0 <= address - constants.address < constants.size, count) == (True, TIMES)
 
 
 @COMPILERS
