@@ -21,7 +21,7 @@ from usdtkit.errors import UnsupportedError
 
 # C++'s mangling, and Rust's older and newer one.
 _MANGLED = re.compile(rb"_[ZR]\w")
-_GLOBAL = re.compile(rb"_ZL?([1-9][0-9]{0,3})(?=[A-Za-z_])")
+_GLOBAL = re.compile(rb"_ZL?([1-9][0-9]{0,2})(?=[A-Za-z_])")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _IN_SOURCE = re.compile(r"::|[(< ]|^operator\W")
 _SPACE = re.compile(r"(?<!\w) +| +(?!\w)")

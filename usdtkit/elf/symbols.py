@@ -217,7 +217,10 @@ class _Search:
         )
         if symbol.type != self._kind or not symbol.is_defined or offset is None:
             return None
-        name = table.name(symbol.at)
+        name, version = table.name(symbol.at), table.version(index)
+        known = self._by_place.get((symbol.value, name))
+        if known is not None and (known.version or demangled or not version):
+            return symbol.value, name
         if offset >= image.size:
             raise ElfError(f"{image.path}: truncated: {name} lies beyond the end of the file")
         if self._has_vectors and not is_safe(image.read(offset, min(LONGEST, image.size - offset)), image.machine):
@@ -226,22 +229,20 @@ class _Search:
             return None
         is_assembler = self._convention == "go" and name.endswith(golang.ASSEMBLER)
         convention = "go-stack" if is_assembler else self._convention
-        key = symbol.value, name
-        if key not in self._by_place or not (self._by_place[key].version or demangled):
-            self._by_place[key] = Function(
-                image.path,
-                name,
-                symbol.value,
-                symbol.size,
-                offset,
-                version=table.version(index),
-                demangled=demangled,
-                indirect=self._kind == STT_GNU_IFUNC,
-                convention=convention,
-                superseded=table.is_superseded(index),
-                file=image.file,
-            )
-        return key
+        self._by_place[symbol.value, name] = Function(
+            image.path,
+            name,
+            symbol.value,
+            symbol.size,
+            offset,
+            version=version,
+            demangled=demangled,
+            indirect=self._kind == STT_GNU_IFUNC,
+            convention=convention,
+            superseded=table.is_superseded(index),
+            file=image.file,
+        )
+        return symbol.value, name
 
 
 def _without_copy(name: str) -> str:
