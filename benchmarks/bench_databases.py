@@ -2,16 +2,16 @@
 and under bpftrace scripts that do the same.
 
 The loads are sysbench's point selects on MariaDB in text mode, and a small sum by pgbench on PostgreSQL in the simple
-protocol, each with one client. All ways take turns; figures are medians, and ratios to the untraced load of the same
-run. The tracer's own CPU time a query stands beside. It fails where a tool and its server need more than the script and
-its server. Needs root, sysbench and bpftrace.
+protocol, each with one client. All ways take turns; figures are the best of several rounds, because other work of the
+machine only adds to them, and ratios to the untraced load of the same run. The tracer's own CPU time a query stands
+beside. It fails where a tool and its server need more than the script and its server. Needs root, sysbench and
+bpftrace.
 """
 
 import contextlib
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -156,16 +156,19 @@ def compare(name, load, send, ways):
             figures = measure(load, send, command)
             if turn:
                 taken[way].append(figures)
-    median = {way: [statistics.median(column) for column in zip(*rows, strict=True)] for way, rows in taken.items()}
-    rate, cost, _ = median["untraced"]
+    best = {}
+    for way, rows in taken.items():
+        rates, costs, own = zip(*rows, strict=True)
+        best[way] = max(rates), min(costs), min(own)
+    rate, cost, _ = best["untraced"]
     print(f"{name}: {rate:,.0f} queries a second, {cost:.1f} us of the server's CPU a query", flush=True)
     kept = True
-    for way, (own_rate, own_cost, tracer) in median.items():
+    for way, (own_rate, own_cost, tracer) in best.items():
         if way == "untraced":
             continue
         line = f"  {way:28} CPU x {own_cost / cost:5.2f}   rate x {own_rate / rate:5.2f}   tracer {tracer:7.1f} us"
         if way.startswith("usdtkit"):
-            _, other_cost, other_tracer = median[way.replace("usdtkit", "bpftrace")]
+            _, other_cost, other_tracer = best[way.replace("usdtkit", "bpftrace")]
             ratio = (own_cost + tracer) / (other_cost + other_tracer)
             worse = ratio > SLACK
             kept &= not worse
