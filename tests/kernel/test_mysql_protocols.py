@@ -18,6 +18,7 @@ import mysql.connector
 import pymysql
 import pytest
 from commandline import USDTKIT, assert_explained, end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
+from programs import npm
 from programs.mariadb import server
 
 pytestmark = pytest.mark.machine
@@ -42,9 +43,9 @@ const mysql = require('mysql2/promise');
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """node(how) -> a client that runs statements with mysql2 of npm, by connection.query or connection.execute."""
+    """node(how) -> a client that runs statements with mysql2, by connection.query or connection.execute."""
     home = tmp_path_factory.mktemp("node")
-    subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--prefix", home, "mysql2@3"], check=True, timeout=300)
+    npm.install("mysql2@3", home)
     (home / "client.js").write_text(NODE)
 
     def client_of(how):

@@ -15,6 +15,7 @@ import psycopg
 import psycopg2
 import pytest
 from processes import among_own_mounts
+from programs import npm
 from programs.pgwire import Wire
 from programs.postgres import BINARIES, cluster
 
@@ -120,7 +121,7 @@ def asyncpg_client(how):
 @pytest.fixture(scope="module")
 def node_modules(tmp_path_factory):
     home = tmp_path_factory.mktemp("node")
-    subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--prefix", home, "pg@8"], check=True, timeout=300)
+    npm.install("pg@8", home)
     return home / "node_modules"
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from programs import npm
+
 MARKET = Path(__file__).parent / "market"
 CACHE = Path("~/.cache/usdtkit-test/go").expanduser()
 DEBIAN = "go"
@@ -58,11 +60,7 @@ def shipped(tmp_path_factory):
 
     def get(package):
         if package not in made:
-            folder = tmp_path_factory.mktemp("esbuild")
-            done = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, text=True, capture_output=True)
-            assert done.returncode == 0, done.stderr
-            subprocess.run(["tar", "-xzf", done.stdout.strip()], cwd=folder, check=True)
-            made[package] = folder / "package/bin/esbuild"
+            made[package] = npm.unpack(package, tmp_path_factory.mktemp("esbuild")) / "bin/esbuild"
         return made[package]
 
     return get
