@@ -98,7 +98,8 @@ def test_functions_of_32_bits(compile_c, spawn, wait_for_line):
 
 GO = """
 #include "program.h"
-__attribute__((section(".go.buildinfo"), used)) char info[16];
+__attribute__((section(".go.buildinfo"), used))
+char info[64] = "\\xff Go buildinf:\\x08\\x02" "\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0" "\\x08" "go1.22.0";
 NOINLINE long work(void) { __asm__ volatile(""); return 7; }
 int main(void)
 {

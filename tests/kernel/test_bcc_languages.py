@@ -74,7 +74,7 @@ REFUSED = [
     ("uflow -C java/lang/Thread java 1", 2, "-l java"),
     ("ugc node 1", 2, "-l node"),
     ("ugc -M 10 -F Tenured java 1", 2, "-l java"),
-    ("uobjnew -S 10 c 1", 2, "-l c"),
+    ("uobjnew -S 10 c 4711", 2, "-l c"),
     ("ustat -d", 2, "--duration"),
 ]
 

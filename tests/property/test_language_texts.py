@@ -61,7 +61,7 @@ def assert_lowered(spec):
         except UsageError:
             return
         for value in (0, -1, 2**64 - 1, "text", b"bytes", None, True, 1.5):
-            assert isinstance(format.fill([value] * len(format.conversions), str), str)
+            assert isinstance(format.fill([value] * len(format.conversions), 1, lambda pid, at: "x"), str)
 
 
 TYPES = st.builds(

@@ -204,6 +204,11 @@ class _Parser(argparse.ArgumentParser):
         # Before argparse takes the value of an unknown option for an argument, about which the error would be.
         self._require_known([word for word in _before_rest(self, args) if not self._knows(word)])
         parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown and isinstance(process := getattr(parsed, "process", None), str):
+            from usdtkit.cli.runtimeoptions import misplaced  # lazy: it knows all languages
+
+            if mistake := misplaced(process):
+                self.error(mistake)
         self._require_known(unknown)
         return parsed
 

@@ -86,10 +86,15 @@ class _Interval(argparse.Action):
     a program here, and the PID for the interval."""
 
     def __call__(self, parser: Any, namespace: Any, value: Any, option_string: str | None = None) -> None:
-        first = getattr(namespace, "process", None)
-        if value is not None and value >= FIRST_PID and first in [language.name for language in runtimes.LANGUAGES]:
-            parser.error(f"{first!r} is a language: write -l {first} before the PID")
+        if value is not None and value >= FIRST_PID and (mistake := misplaced(getattr(namespace, "process", None))):
+            parser.error(mistake)
         setattr(namespace, self.dest, value)
+
+
+def misplaced(process: object) -> str:
+    """Say of a language in the place of a process how to write it; "" for anything else."""
+    languages = ("c", "none", *(language.name for language in runtimes.LANGUAGES))
+    return f"{process!r} is a language: write -l {process} before the PID" if process in languages else ""
 
 
 def _language(text: str) -> str:
