@@ -62,6 +62,7 @@ struct usdtkit_mappings {
   int epoll;
   uint32_t kinds, count;
   size_t page, ring_size;
+  int knows_losses; /* whether events count them */
   struct cpu *cpus;
   struct waker *wakers;
   uint32_t waker_count;
@@ -424,12 +425,11 @@ static int tell_record(usdtkit_mappings *stream, const struct record *record) {
  * asked, which know since Linux 6.0; before, the records must do. Nothing is lost while a ring is far from full. */
 static uint64_t losses(usdtkit_mappings *stream, int64_t count) {
   uint64_t lost = 0, told = 0, answer[2];
-  int knows = 0;
   for (uint32_t at = 0; at < stream->count; at++) {
     struct cpu *cpu = &stream->cpus[at];
     if (cpu->waited < stream->ring_size / 4) continue;
     if (read(cpu->event, answer, sizeof answer) != sizeof answer) continue;
-    knows = 1;
+    stream->knows_losses = 1;
     lost += answer[1] - cpu->lost;
     cpu->lost = answer[1];
   }
@@ -437,7 +437,7 @@ static uint64_t losses(usdtkit_mappings *stream, int64_t count) {
     const struct perf_event_header *header = stream->records[at].header;
     if (header->type == PERF_RECORD_LOST) told += ((const uint64_t *)(header + 1))[1];
   }
-  return knows ? lost : told;
+  return stream->knows_losses ? lost : told;
 }
 
 int64_t usdtkit_mappings_take(usdtkit_mappings *stream, const uint8_t **news, uint64_t *lost) {

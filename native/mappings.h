@@ -63,7 +63,8 @@ int usdtkit_mappings_wake_for(usdtkit_mappings *stream, const int *cpus, uint32_
  * records that found no room in a ring since then; before Linux 6.0 it is known late, or not at all. */
 int64_t usdtkit_mappings_take(usdtkit_mappings *stream, const uint8_t **news, uint64_t *lost);
 
-/* As `take`, after `pause` milliseconds, or when the descriptor is readable, though not sooner than two milliseconds after
- * the last time; again and again until there is news or a loss, but at most `rounds` times. -ECANCELED as soon as the descriptor `stop` is readable. */
+/* As `take`, after `pause` milliseconds, or when the descriptor is readable, though not sooner than two milliseconds
+ * after the last time; again and again until there is news or a loss, but at most `rounds` times. -ECANCELED as soon as
+ * the descriptor `stop` is readable. */
 int64_t usdtkit_mappings_await(usdtkit_mappings *stream, int stop, uint32_t pause, uint32_t rounds,
                                const uint8_t **news, uint64_t *lost);
