@@ -132,9 +132,10 @@ def test_a_table_that_begins_anew(said):
             (row,) = whole.delta().values()
             assert (row.count, row.min, row.max) == (31, interval**2, interval * (interval + 30))
             assert row.sum == interval * sum(range(interval, interval + 31))
-        assert table.delta() == {}
-        assert sum(row.count for row in table.read().values()) == whole.read()[()].count == 13 * 31
+        # What is older than the last two intervals is kept nowhere, or a long trace would take all memory.
+        assert sum(row.count for row in table.read().values()) == whole.read()[()].count == 31
         assert whole.read()[()].max == 13 * 43
+        assert (table.delta(), table.read()) == ({}, {})
         assert session.summary().full == 0
 
 

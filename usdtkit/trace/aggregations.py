@@ -212,7 +212,6 @@ class StatisticsTable(Aggregation):
         super().__init__(keys, filled)
         self._before: dict[Entry, Statistics] = {}
         self._interval = 0
-        self._ended: dict[Key, Statistics] = {}  # of intervals whose entries were deleted
 
     def top(self, number: int, by: Literal["count", "sum", "average", "max"] = "sum") -> list[tuple[Key, Statistics]]:
         """The keys with the largest sum, or count, average or value, in descending order."""
@@ -232,13 +231,15 @@ class StatisticsTable(Aggregation):
         # Those of the interval that has just ended may still grow: a program may have asked for its number before.
         self._before = {entry: row for entry, row in now.items() if not self._is_before(entry, begun - 1)}
         for number, key in now.keys() - self._before.keys():
-            _add(self._ended, self._key((number, key)), now[number, key])
             del self._filled[number][0][key]
         return new
 
     def read(self) -> dict[Key, Statistics]:
-        """Statistics by key; without keys, one entry with the key () once there was a value."""
-        total = dict(self._ended)
+        """Statistics by key; without keys, one entry with the key () once there was a value.
+
+        Of a table that begins `anew`, it has the last two intervals: older entries have been deleted.
+        """
+        total: dict[Key, Statistics] = {}
         for entry, row in self._entries().items():
             _add(total, self._key(entry), row)
         return total

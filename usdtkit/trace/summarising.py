@@ -65,8 +65,8 @@ class Summarising:
     ) -> StatisticsTable:
         """Keep count, sum, minimum and maximum of `value` in the kernel, by the values of the keys.
 
-        With `anew`, each `delta` of the table begins anew: minimum and maximum are then those since the last one, and
-        the table needs room only for the keys of the last two intervals.
+        With `anew`, each `delta` of the table begins anew: minimum and maximum are then those since the last one. The
+        table holds only the last two intervals, so it needs room only for their keys, and `read` has nothing else.
         """
         return self._fill(
             StatisticsTable, names, keys, lambda number, keyed: Stats(number, as_value(value), keyed, anew)
