@@ -9,7 +9,6 @@
 #include <Python.h>
 
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 
 enum { CHARACTERS = 128, LONGEST_NUMBER = 20, SECOND = 1000000000 };
@@ -90,17 +89,21 @@ static int add_object(struct text *text, PyObject *shown) {
     return 0;
 }
 
+/* With two places, as Python writes them: printf would take the decimal point of the program's locale. */
+static int add_quotient(struct text *text, double quotient) {
+    char *digits = PyOS_double_to_string(quotient, 'f', 2, 0, NULL);
+    int status = digits && !add_ascii(text, digits, strlen(digits)) ? 1 : -1;
+    PyMem_Free(digits);
+    return status;
+}
+
 /* Writes a plain value. Returns 1, or 0 if it is not plain, or -1 with an exception. */
 static inline int add_number(struct text *text, const struct cell *cell, PyObject *value) {
     if (cell->numbers == OTHERS) return 0;
     int overflow;
     long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
     if (overflow) return 0;
-    if (cell->numbers != WHOLE) {
-        char quotient[64];
-        int length = snprintf(quotient, sizeof quotient, "%.2f", (double)number / cell->numbers);
-        return add_ascii(text, quotient, (size_t)length) ? -1 : 1;
-    }
+    if (cell->numbers != WHOLE) return add_quotient(text, (double)number / cell->numbers);
     char digits[LONGEST_NUMBER], *first = digits + sizeof digits;
     uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
     do *--first = (char)('0' + left % 10);
@@ -269,8 +272,8 @@ static int read_cell(struct cell *cell, PyObject *described) {
     const char *plain, *inner, *quote;
     Py_ssize_t plain_length, inner_length, quote_length;
     if (!PyArg_ParseTuple(described, "UOOUs#s#s#npdpOi", &cell->name, &of, &cell->shown, &before, &plain, &plain_length,
-                          &inner, &inner_length, &quote, &quote_length, &cell->width, &cell->right, &cell->numbers, &cell->nested, &second,
-                          &cell->digits)) {
+                          &inner, &inner_length, &quote, &quote_length, &cell->width, &cell->right, &cell->numbers,
+                          &cell->nested, &second, &cell->digits)) {
         cell->name = cell->shown = NULL;
         return -1;
     }
@@ -341,8 +344,8 @@ static void Lines_dealloc(Lines *self) {
 PyDoc_STRVAR(Lines_doc,
              "Lines(cells, end, aligned)\n\n"
              "Writes a line for each row. A cell is (name, of, shown, before, plain, inner, quote, width, right, numbers,\n"
-             "nested, second, digits), as usdtkit.output.lines.Cell says; for that, a clock is two. `end` stands at the end of each line. In lines that are\n"
-             "`aligned`, cells have widths, and no line ends with a space.");
+             "nested, second, digits), as usdtkit.output.lines.Cell says, whose `clock` has the last two. `end` stands at\n"
+             "the end of each line. In lines that are `aligned`, cells have widths, and no line ends with a space.");
 
 static PyMethodDef Lines_methods[] = {
     {"text", (PyCFunction)Lines_text, METH_O, text_doc},
