@@ -155,7 +155,7 @@ def test_zsh(script, named):
         # What it hands to zsh's own functions, which need a terminal.
         stubs = "compdef() {}; _files() { print files }; _describe() { print -rl -- ${(P)4} }; "
         stubs += f'compadd() {{ [[ $1 == -S ]] && shift 2; shift; (( $# )) && print -rl -- "$@" }}; {COMMAND}'
-        ask = f"{stubs}; source {path}; words=($@); CURRENT=$#; PREFIX=$words[-1]; _usdtkit"
+        ask = f'{stubs}; source {path}; words=("$@"); CURRENT=$#; PREFIX=$words[-1]; _usdtkit'
         return run("zsh", "-f", "-c", ask, "zsh", *words)
 
     assert [line.partition(":")[0] for line in complete("usdtkit", "mem")] == NAMES
@@ -163,6 +163,7 @@ def test_zsh(script, named):
     assert complete("usdtkit", "memleak", "x") == ["files"]
     assert "c:malloc" in complete("usdtkit", "trace", "c:mallo")
     assert complete("usdtkit", "memleak", "-p", named[:-1]) == [named]
+    assert named in complete("usdtkit", "memleak", "-p", "")
     assert complete("usdtkit", "trace", "no-such-library-997:x") == ["files"]
 
 

@@ -72,7 +72,7 @@ ZSH = """\
 #compdef usdtkit
 _usdtkit_offer() {{
   local -a found
-  found=(${{(f)"$(usdtkit completion --offer $1 ${{(Q)PREFIX}} 2>/dev/null)"}})
+  found=(${{(f)"$(usdtkit completion --offer $1 "${{(Q)PREFIX}}" 2>/dev/null)"}})
   compadd -S '' -- ${{(M)found:#*:}}
   compadd -- ${{found:#*:}}
   (( $#found ))

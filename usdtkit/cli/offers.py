@@ -18,9 +18,9 @@ from usdtkit.processes import names_of, programs, running_pids
 
 PLAIN = re.compile(r"(?!-)[\w.:@%+,/=-]+", re.ASCII)
 MOST_OFFERED = 10_000
-# The notes of all that runs are read for as long.
+# For so long the notes of what runs are read.
 SEARCH_S = 0.04
-# In so short a beginning all names of a file are compared, else they are searched for.
+# A beginning of so few characters is compared with all names of a file, and a longer one is searched for.
 SHORT = 2
 
 
