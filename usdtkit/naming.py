@@ -8,7 +8,8 @@ An exact name is therefore a glob in which each wildcard is in brackets, as the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 from usdtkit.model import Function
 
@@ -71,35 +72,40 @@ def apart(
 ) -> list[str]:
     """Return the names of functions so that each means one of them: `names`, where there are namesakes with an @.
 
-    Behind it stands the version of the symbol, or if that does not tell, the address: realpath@GLIBC_2.3,
-    helper@0x1139. `patterns` are what the functions were found by: one that was asked for in this way keeps its name.
-    With `current`, so does a function that alone has the version which programs are linked to.
+    Behind it stands the version of the symbol, or if that does not tell or is not a word, the address:
+    realpath@GLIBC_2.3, helper@0x1139. `patterns` are what the functions were found by: one that was asked for in this
+    way keeps its name. With `current`, so does a function that alone has the version which programs are linked to.
     """
     asked = [*filter(None, map(qualified, patterns))]
-    namesakes: dict[tuple[object, str], dict[int, Function]] = {}
+    grouped: dict[tuple[object, str], dict[int, Function]] = {}
     for function, name in zip(functions, names, strict=True):
-        namesakes.setdefault((function.file or function.path, name), {})[function.address] = function
+        grouped.setdefault((function.file or function.path, name), {})[function.address] = function
+    namesakes = {key: _Namesakes(same.values()) for key, same in grouped.items()}
 
     def qualifier(function: Function, name: str) -> str:
+        same = namesakes[function.file or function.path, name]
         for of, qualifier in asked:
-            if of in (name, function.name, function.demangled) and is_the_one(function, qualifier):
+            is_asked = of in (name, function.name, function.demangled) and is_the_one(function, qualifier)
+            if is_asked and same.versions[qualifier] <= 1:
                 return qualifier
-        others = namesakes[function.file or function.path, name].values()
-        if len(others) == 1 or (current and _is_current(function, others)):
+        if same.count == 1 or (current and function.version and same.latest == [function.address]):
             return ""
-        return _version(function, others) or f"{function.address:#x}"
+        version = function.version if same.versions[function.version] == 1 else ""
+        is_taken = qualified(exact(f"{name}@{version}")) == (name, version)
+        return version if is_taken else f"{function.address:#x}"
 
     qualifiers = map(qualifier, functions, names)
     return [f"{name}@{behind}" if behind else name for name, behind in zip(names, qualifiers, strict=True)]
 
 
-def _version(function: Function, namesakes: Iterable[Function]) -> str:
-    """The version of a function if it alone has it, else ""."""
-    return function.version if [namesake.version for namesake in namesakes].count(function.version) == 1 else ""
+class _Namesakes:
+    """The functions of one name in a file: how many there are, how many of them have each version, and the addresses of
+    those whose version is not an old one."""
 
-
-def _is_current(function: Function, namesakes: Iterable[Function]) -> bool:
-    return bool(function.version) and [namesake for namesake in namesakes if not namesake.superseded] == [function]
+    def __init__(self, functions: Collection[Function]) -> None:
+        self.count = len(functions)
+        self.versions = Counter(function.version for function in functions)
+        self.latest = [function.address for function in functions if not function.superseded]
 
 
 def _in_quotes(character: str) -> str:
