@@ -6,7 +6,7 @@ to the kernel together with the site, and the C with which a program takes it ap
     bit 31        the site is an exit of a function
     bits 12-30    the number of the probe
     bits 0-11     of a USDT site: AT_ENTRY_BIT, and its list of operands in the map `operands`
-                  of a function's entry or exit: EXIT_…, and which of the functions of its name it is in
+                  of a function's entry or exit: EXIT_…
 
 A cookie has 32 bits because a kernel whose links carry none is given it as the constant of one instruction. Where links
 carry 64 bits, the number of the site's file is above them.
@@ -24,14 +24,11 @@ AT_ENTRY_BIT = 1 << 11
 # jump to code that will set the return value. The third is set for an exit that other functions run through as well,
 # and for the entry of its function: only a call with the same return address has ended there.
 EXIT_CONDITION, EXIT_IS_BRANCH, EXIT_LACKS_VALUE, EXIT_IS_SHARED = 15, 1 << 4, 1 << 5, 1 << 6
-# Which of several functions of one name in a file this is, such as the versions of a function in a C library.
-NAMESAKE_SHIFT, NAMESAKES = 7, 32
-
 MAX_LISTS = AT_ENTRY_BIT
 MAX_PROBES = 1 << COOKIE_PROBE_BITS
 
 # C expressions, where `cookie` is a variable. A call and its return meet by the number of their function.
-FUNCTION_NUMBER = f"(cookie & {EXIT_BIT - (1 << NAMESAKE_SHIFT)})"
+FUNCTION_NUMBER = f"(cookie & {EXIT_BIT - (1 << COOKIE_LIST_BITS)})"
 PROBE_NUMBER = f"(cookie >> {COOKIE_LIST_BITS} & {(1 << COOKIE_PROBE_BITS) - 1})"
 
 
@@ -43,7 +40,7 @@ def usdt_cookie(probe: int, operand_list: int, at_entry: bool = False) -> int:
 
 
 def function_cookie(probe: int, flags: int = 0, *, is_exit: bool = False) -> int:
-    """The cookie of a function's entry or exit; `flags` are bits of EXIT_… and the namesake. UsageError as above."""
+    """The cookie of a function's entry or exit; `flags` are bits of EXIT_…. UsageError as above."""
     if probe >= MAX_PROBES:
         raise _too_many()
     return is_exit * EXIT_BIT | probe << COOKIE_LIST_BITS | flags

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from usdtkit.bpf import program as programs
-from usdtkit.bpf.cookie import NAMESAKE_SHIFT, NAMESAKES, function_cookie, usdt_cookie
+from usdtkit.bpf.cookie import function_cookie, usdt_cookie
 from usdtkit.bpf.operands import pack_operands
 from usdtkit.errors import UsdtkitError
 from usdtkit.files import FileKey, OpenFile
@@ -127,7 +127,6 @@ class Plan:
         self._names: dict[tuple[int, str], int] = {}
         # Two paths may lead to one file, and a place that a hook is attached to twice would count twice.
         self._placed: set[tuple[int, FileKey, int, str, int]] = set()
-        self._namesakes: dict[tuple[int, FileKey, str], dict[int, int]] = {}
 
     @property
     def operands(self) -> list[bytes]:
@@ -166,12 +165,7 @@ class Plan:
         """Whether the place was not added before."""
         from usdtkit.kernel.attach.sites import UprobeSite
 
-        flags = place.flags
-        if place.function is not None:
-            owner = (hook.call or hook).index
-            numbered = self._namesakes.setdefault((owner, opened.key, place.name), {})
-            flags |= numbered.setdefault(place.function.file_offset, len(numbered)) % NAMESAKES << NAMESAKE_SHIFT
-        where = hook.index, opened.key, place.file_offset, place.name, flags
+        where = hook.index, opened.key, place.file_offset, place.name, place.flags
         if where in self._placed:
             return False
         self._placed.add(where)
@@ -182,7 +176,7 @@ class Plan:
             cookie = usdt_cookie(name, self._lists.setdefault(packed, len(self._lists)), at_entry)
         else:
             is_exit = hook.kind == "return" and place.returns == "sites"
-            cookie = function_cookie(name, flags, is_exit=is_exit)
+            cookie = function_cookie(name, place.flags, is_exit=is_exit)
         number = self.file_numbers.setdefault(opened.key, len(self.file_numbers) + 1)
         site = UprobeSite(place.file_offset, place.semaphore_offset, cookie, number)
         if place.returns == "tail":
