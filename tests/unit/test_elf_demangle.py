@@ -69,6 +69,9 @@ def test_it_says_the_same_as_binutils(program):
         ("shop::Basket::ad", []),
         ("Basket::add", []),
         (re.compile("^shop::.*::add"), ["add(int)", "add(std::"]),
+        (re.compile(r"::put\(int, char const\*\)$"), ["put(int, char const*)"]),
+        (re.compile("^shop::Basket::add$"), ["add(int)", "add(std::"]),
+        (re.compile("^shop::Basket::ad$"), []),
     ],
 )
 def test_patterns_for_demangled_names(program, pattern, names):
@@ -94,6 +97,7 @@ def test_a_regex_for_names_as_they_are(program):
             "_ZN58_$LT$alloc..string..String$u20$as$u20$core..fmt..Debug$GT$3fmt17h0123456789abcdefE",
             "<alloc::string::String as core::fmt::Debug>::fmt",
         ),
+        ("_ZN7$ud800$17h0123456789abcdefE", "?"),  # half of a character, which no file could take
         ("plain", ""),
         ("_Z", ""),
         ("_Zebra", ""),
@@ -148,6 +152,7 @@ def test_without_parameters(name, short):
         ("<a::B<c> as d::E<f>>::g", "<a::B as d::E>::g"),
         ("a::<impl b::C for u32>::d", "a::<impl b::C for u32>::d"),
         ("a::operator<<b>", "a::operator<<b>"),
+        ("a::cooperator<b>::c", "a::cooperator::c"),
         ("a<b", "a<b"),
         ("a<b>>c", "a>c"),
         ("a::<impl b::C<d> for u32>::e", "a::<impl b::C for u32>::e"),

@@ -38,6 +38,7 @@ _LANDMARK = re.compile(
     r"(?P<operator>(?<![\w$])operator(?![\w$])(?: ?(?:\(\)|\[\]|<=>|->\*?|<<=?|>>=?|[<>]=?))?)|(?<!-)>|[ <(\[{)\]}]"
 )
 _BRACKET = re.compile(r"<|(?<!-)>")
+_OPERATOR = re.compile(r"(?<![\w$])operator(?![\w$])")
 _QUALIFIERS = re.compile(r"(?: (?:const|volatile|noexcept|&&?))*")
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _RUST_ESCAPE = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
@@ -112,7 +113,7 @@ def without_parameters(name: str) -> str:
 
 def without_arguments(name: str) -> str:
     """Return a name without the arguments of templates and generics: `ns::A::f` of `ns::A<int>::f<long>`."""
-    if "<" not in name or "operator" in name:
+    if "<" not in name or ("operator" in name and _OPERATOR.search(name)):
         return name
     kept: list[str] = []
     is_argument: list[bool] = []  # of each bracket that is open; all that are in arguments are arguments as well
@@ -179,5 +180,7 @@ def _rust(name: str) -> str:
 
 
 def _rust_character(escape: re.Match[str]) -> str:
-    code = escape[1]
-    return _RUST_CHARACTERS.get(code) or (chr(int(code[1:], 16)) if int(code[1:], 16) < 0x110000 else "?")
+    if (known := _RUST_CHARACTERS.get(escape[1])) is not None:
+        return known
+    code = int(escape[1][1:], 16)
+    return "?" if 0xD800 <= code < 0xE000 or code >= 0x110000 else chr(code)

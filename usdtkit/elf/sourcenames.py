@@ -11,7 +11,7 @@ that name. Of a global function, which has no `::` in its name, the mangled name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from usdtkit.elf import demangle
 from usdtkit.elf.image import LONGEST_NAME
@@ -24,6 +24,7 @@ _MANGLED = re.compile(rb"_[ZR]\w")
 _GLOBAL = re.compile(rb"_ZL?([1-9][0-9]{0,2})(?=[A-Za-z_])")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _IN_SOURCE = re.compile(r"::|[(< ]|^operator\W")
+_LONG = 1024
 _SPACE = re.compile(r"(?<!\w) +| +(?!\w)")
 
 
@@ -69,15 +70,20 @@ def matching(table: Table, patterns: Sequence[Pattern]) -> Iterator[tuple[int, s
         return
     for pattern in patterns:
         if is_in_source(pattern):
+            as_compared: Callable[[str], str] = str  # by a regex, a name as it is shown
             if isinstance(pattern, str):
-                pattern = _without_spaces(pattern)
+                as_compared, pattern = _without_spaces, _without_spaces(pattern)
+                longest = _LONG
+            else:  # its $ may be the end of a name without parameters
+                longest = 0 if "$" in pattern.pattern else _LONG
             match, match_anywhere = matcher([pattern]), matcher([pattern], anywhere=True)
             for index, name in _demangled(table, _with_words(table, demangle.words(pattern))):
-                # A quick look first, because cutting off the parameters is slow.
-                text = _without_spaces(name)
-                if not (match_anywhere(text) or match_anywhere(demangle.without_arguments(text))):
+                # A quick look first, because cutting off the parameters is slow. In a long name, it may be slower.
+                text = as_compared(name)
+                looks = (text, demangle.without_arguments(text)) if len(text) <= longest else ()
+                if looks and not any(map(match_anywhere, looks)):
                     continue
-                if any(match(_without_spaces(form)) for form in _forms(name)):
+                if any(match(as_compared(form)) for form in _forms(name)):
                     yield index, name
         elif isinstance(pattern, str):
             yield from _demangled(table, _matching_globals(table, pattern), optional=True)
@@ -132,10 +138,19 @@ def _demangled(table: Table, offsets: Iterable[int], *, optional: bool = False) 
     With `optional` the others come as well, without such names.
     """
     indexes = sorted(indexes_of(table, offsets))
+    mangled: dict[int, str] = {}
+    left = 4 * len(table.strings)  # in a damaged file, any number of long names can overlap
+    for at in dict.fromkeys(table.names[index] for index in indexes):
+        mangled[at] = table.name(at)
+        left -= len(mangled[at])
+        if left < 0:
+            break
+    names: dict[int, str] = {}
     try:
-        names = demangle.demangle([table.name(table.names[index]) for index in indexes])
+        names = dict(zip(mangled, demangle.demangle([*mangled.values()]), strict=True))
     except UnsupportedError:
         if not optional:
             raise
-        names = [""] * len(indexes)
-    yield from ((index, name) for index, name in zip(indexes, names, strict=True) if name or optional)
+    for index in indexes:
+        if (name := names.get(table.names[index], "")) or optional:
+            yield index, name
