@@ -320,7 +320,7 @@ def _known(functions: Sequence[Function]) -> Iterator[_Known]:
             if file_read is None or file.version != file_read.version:
                 raise NotFoundError(f"{file.path} has been replaced")
             with Image(file.path, file) as image:
-                lines, build = pclntab.find(image), golang.build(image)
+                lines, build = pclntab.find_lines(image), golang.build(image)
                 built_by = "" if build is None else str(build)
                 known = [
                     _Known(cost(image, at.file_offset), "" if lines is None else lines.source(at.address), built_by)

@@ -21,6 +21,7 @@ _PIECE = 1 << 22  # bytes that are unpacked at once
 _MOST = 1 << 29  # bytes that are searched
 _MOST_TRIES = 256  # places that have the name of the structure
 _DESCRIPTION = 1 << 14  # a structure's, with room to spare
+_LONGEST_OFFSET = 3  # bytes of the varint
 
 
 def member_offset(image: Image, structure: bytes, first: bytes, member: bytes) -> int:
@@ -41,11 +42,12 @@ def member_offset(image: Image, structure: bytes, first: bytes, member: bytes) -
 def _offset(description: bytes, first: bytes, member: bytes) -> int:
     """The offset of a member in what begins with the name of the structure; 0 if that is not its description."""
     head = description.find(first + b"\0")
-    at = description.find(member + b"\0", head) if 0 < head <= _HEAD else -1
+    end = len(description) - _LONGEST_OFFSET
+    at = description.find(member + b"\0", head, end) if 0 < head <= _HEAD else -1
     if at < 0 or description[at - 1 : at].isalnum():  # the end of another name
         return 0
     offset, at = 0, at + len(member) + 1
-    for shift in (0, 7, 14):
+    for shift in range(0, 7 * _LONGEST_OFFSET, 7):
         offset |= (description[at] & 0x7F) << shift
         if not description[at] & 0x80:
             return 0 if offset % 4 else offset

@@ -23,9 +23,14 @@ _WORDS_BEFORE_LOWEST, _WORDS_BEFORE_TEXT = 20, 22
 
 
 def data_segments(image: Image, flag: int = 0) -> Iterator[tuple[int, bytes]]:
-    """(address, bytes) of segments that are not code, and have the flag; as many as can be read in a moment."""
+    """(address, bytes) of segments that are not code, and have the flag; as many as can be read in a moment.
+
+    Those that would reach beyond all memory, as in a damaged file, are left out.
+    """
     left = _MOST_DATA
     for segment in image.segments:
+        if segment.address + segment.file_size > 1 << image.bits:
+            continue
         if segment.type == PT_LOAD and not segment.flags & PF_X and segment.flags & flag == flag:
             left -= segment.file_size
             if left >= 0:

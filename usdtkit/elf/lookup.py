@@ -21,9 +21,7 @@ from usdtkit.elf.constants import (
     STT_NOTYPE,
 )
 from usdtkit.elf.image import LONGEST_NAME, Image
-from usdtkit.elf.pclntab import PcTable
 from usdtkit.elf.tables import Table, fullest_table
-from usdtkit.errors import ElfError
 
 _IS_FUNCTION, _IS_LABEL = 1, 2
 _KIND_OF_TYPE = {STT_FUNC: _IS_FUNCTION, STT_GNU_IFUNC: _IS_FUNCTION, STT_NOTYPE: _IS_LABEL}
@@ -49,7 +47,7 @@ class SymbolTable:
         self._starts, self._ends, self._names = array("Q"), array("Q"), array("Q")
         self._tables = array("B")
         self._strings: list[bytes] = []
-        self._lines = _lines(image)
+        self._lines = pclntab.find_lines(image)
         for file in (image, *debug):
             table = fullest_table(file)
             if table is not None:
@@ -134,14 +132,6 @@ class SymbolTable:
             merged = sorted(range(len(starts)), key=starts.__getitem__)
             for column in (starts, ends, names, self._tables):
                 column[:] = array(column.typecode, [column[at] for at in merged])
-
-
-def _lines(image: Image) -> PcTable | None:
-    """Go's table of lines; a damaged one counts as none."""
-    try:
-        return pclntab.find(image)
-    except ElfError:
-        return None
 
 
 class _Candidates:

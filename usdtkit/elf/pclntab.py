@@ -158,7 +158,8 @@ class PcTable:
         Such a table has pairs of varints: by how much the value changes, and for how many instructions it is so then.
         """
         data, value, counter = self._lines, -1, self.starts[index]
-        for step in range(_MOST_STEPS):
+        # Each pair is about one instruction at least.
+        for step in range(min(_MOST_STEPS, (address - counter) // self._quantum + 1)):
             change, at = varint(data, at)
             if not change and step:
                 break
@@ -184,8 +185,8 @@ class PcTable:
         by_name: dict[bytes, list[int]] = {}
         left = 4 * len(strings)  # names can overlap
         for index, at in enumerate(self.names):
-            if at in chosen:
-                name = strings[at : find(b"\0", at, at + LONGEST_NAME)]
+            if at in chosen and (until := find(b"\0", at, at + LONGEST_NAME)) >= 0:
+                name = strings[at:until]
                 by_name.setdefault(name, []).append(index)
                 left -= len(name)
                 if left < 0:
@@ -200,8 +201,8 @@ class PcTable:
         self.strings = b"".join(appended)
 
     def _in_question(self, assembler: set[int]) -> set[int]:
-        """Where the names lie of functions that may have the older calling convention: those of assembler code, those
-        that two functions have, and those of what calls C."""
+        """Where names lie that functions of the older calling convention may have: the names of assembler code, names
+        that two functions have, and names of what calls C."""
         strings, names = self.strings, self.names
         found = {names[index] for index in assembler}
         found |= {at for at, count in Counter(names).items() if count == 2}
@@ -221,8 +222,10 @@ class PcTable:
         if len(same) == 1:
             is_older = (same[0] in assembler and not called_as_go) or _CALLS_C in name
             return same[0] if is_older else None
+        if len(same) != 2:
+            return None
         generated = [index for index in same if self.source(self.starts[index]).startswith(_GENERATED)]
-        if len(same) != 2 or len(generated) != 1:
+        if len(generated) != 1:
             return None
         other = sum(same) - generated[0]
         return generated[0] if called_as_go or other not in assembler else other
@@ -275,6 +278,14 @@ def find(image: Image) -> PcTable | None:
             with suppress(ElfError):
                 return PcTable(image, data[at:], start + at)
     return None
+
+
+def find_lines(image: Image) -> PcTable | None:
+    """As `find`, for the lines of the source alone: a damaged table counts as none."""
+    try:
+        return find(image)
+    except ElfError:
+        return None
 
 
 def _beginnings(data: bytes, little_endian: bool) -> Iterator[int]:

@@ -81,6 +81,8 @@ class Relocations:
 
     def _with(self, number: int, field: int) -> Iterator[tuple[bytes, int]]:
         """The sections, and the offsets in them, of the entries that have this number at an offset in the entry."""
+        if number >= 1 << 64:  # such as the end of a structure that a damaged file has at the end of all memory
+            return
         wanted = struct.pack("<Q", number)
         for data in self._sections:
             at = data.find(wanted)
