@@ -1,10 +1,10 @@
 """Show how long it takes from one probe to another, as a histogram or one by one.
 
 START and END are LIBRARY:FUNCTION, r:LIBRARY:FUNCTION, PROVIDER:PROBE or u:LIBRARY:PROVIDER:PROBE, in any combination.
-The name of a function may be followed by its signature, which names its parameters, and each of the two by a condition
-in parentheses, as in trace, which chooses among the pairs. A start and an end belong together
-if they happen in the same thread, the innermost first. With --key they belong together if the value of an expression is
-equal, such as arg1, the number of a connection, or the address of an object; they may then happen in different threads.
+The name of a function may be followed by its signature, which names its parameters. START and END may each have a
+condition in parentheses, as in trace: only pairs that meet it are measured. A start and an end belong together if they
+happen in the same thread, the innermost first. With --key they belong together if the value of an expression is equal,
+such as arg1, the number of a connection, or the address of an object; they may then happen in different threads.
 
 examples:
   usdtkit probelatency postgresql:query__start postgresql:query__done

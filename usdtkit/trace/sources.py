@@ -244,10 +244,9 @@ class Pair(Source):
         """Keep these texts at a hit of `source`, a source of the same session, while a pair is open in that thread.
 
         That is the call or probe that the thread has entered last (a call that has called itself meanwhile is not found
-        again), or with a key, the pair of its value there. Each name is one of `keep`;
-        a text is kept only where the pair has none so far, or an empty one. Hits of `source` are no results: they are
-        not counted. It may have a condition (`where`), and no other action. UsageError of another name or kind of
-        value.
+        again), or with a key, the pair of its value there. Each name is one of `keep`; a text is kept only where the
+        pair has none so far, or an empty one. Hits of `source` are no results: they are not counted. It may have a
+        condition (`where`), and no other action. UsageError of another name or kind of value.
         """
         for name in texts:
             self.kept(name)

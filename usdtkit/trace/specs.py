@@ -139,8 +139,8 @@ class FunctionSpec:
     `library` is a path, a command on PATH, or a library's short name such as "c". Functions have the names of their
     symbols, or those of the source in C++ and Rust, with or without parameters. A name that contains a wildcard, as
     some of Go's do, is made with `glob.escape`. If several functions of a file have the name, it means all of them, and
-    each of their places has a name of its own; NAME@VERSION and NAME@0xADDRESS mean one. `only` says
-    which of the functions that are found are meant, where their names alone do not.
+    each of their places has a name of its own; NAME@VERSION and NAME@0xADDRESS mean one. `only` says which of the
+    functions that are found are meant, where their names alone do not.
     """
 
     library: str
