@@ -7,7 +7,7 @@ import pytest
 
 from usdtkit import trace
 from usdtkit.errors import UsageError
-from usdtkit.trace import arg, buffer, cstr, interned
+from usdtkit.trace import arg, buffer, cstr, interned, internedtexts
 
 
 @pytest.fixture
@@ -99,6 +99,25 @@ def test_more_texts_than_are_remembered(said):
         read = table.read()
         assert session.summary().full == 0
     assert read == {(f"text {n}",): 2 if n < 997 else 1 for n in range(20_011)}
+
+
+def test_texts_that_a_table_names_are_kept(said, monkeypatch):
+    """Also when the program has sent so many others since that it no longer knows them."""
+    monkeypatch.setattr(internedtexts, "KEPT", 200)
+    with trace.Session(pid=os.getpid(), capacity=97) as session:
+        source = traced(session, said)
+        table, sums = source.count(text=interned("text")), source.hist("n", text=interned("text"))
+        session.start()
+        for n in range(97):
+            said(n, f"text {n}", b"", 0)
+        first = table.delta(), sums.delta()
+        for n in range(97, 997):
+            said(n, f"text {n}", b"", 0)
+            if n % 31 == 0:
+                list(session.drain())
+        assert first[0] == table.read() == {(f"text {n}",): 1 for n in range(97)}
+        assert {key: values for key, values in sums.read().items() if values.count} == first[1]
+        assert (table.delta(), sums.delta()) == ({}, {})
 
 
 def test_more_new_texts_than_fit_are_counted_together(said):

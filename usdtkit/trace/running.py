@@ -163,9 +163,11 @@ class Running:
         for store in self._blueprint.stores:
             store.map, store.values = maps[store.name], self._decoding(store.layout, plan)
         for number, filled in enumerate(self._blueprint.tables):
-            table = self._program.tables[number]
+            map, table = maps[table_name(number)], self._program.tables[number]
+            if self._texts is not None:
+                self._texts.keep_for(map, table.keys)
             table = replace(table, keys=self._decoding(table.keys, plan))
-            filled.append((maps[table_name(number)], table, maps.get(interval_name(number))))
+            filled.append((map, table, maps.get(interval_name(number))))
         stack = None if self.stacks is None else self.stacks.get
         return Decoders(self._program, self._blueprint.rows, plan.probe_names, stack)
 
