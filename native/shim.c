@@ -39,6 +39,7 @@ enum {
   LINK_NEXT_ID = 31,
   ITER_CREATE = 33
 };
+enum { IF_ABSENT = 1 }; /* BPF_NOEXIST */
 enum { LINK_TYPE_UPROBE_MULTI = 12, FD_TYPE_UPROBE = 4, FD_TYPE_URETPROBE = 5 };
 enum { ATTACH_ITERATOR = 28, ATTACH_PERF_EVENT = 41, UPROBE_MULTI_RETURN = 1 };
 /* For the same reason: the system call open_tree (Linux 5.2), which has this number on all architectures, and a
@@ -170,19 +171,25 @@ int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, ui
   return bpf(MAP_CREATE, &a, sizeof a);
 }
 
-static int map_element(int command, int fd, const void *key, const void *value) {
+static int map_element(int command, int fd, const void *key, const void *value, uint64_t flags) {
   struct map_element_attr a;
   memset(&a, 0, sizeof a); /* the padding too: the kernel refuses bytes that it does not know and that are not 0 */
   a.map_fd = (uint32_t)fd;
   a.key = address(key);
   a.value = address(value);
+  a.flags = flags;
   return bpf(command, &a, sizeof a);
 }
 
-int usdtkit_map_lookup(int fd, const void *key, void *value) { return map_element(MAP_LOOKUP, fd, key, value); }
-int usdtkit_map_update(int fd, const void *key, const void *value) { return map_element(MAP_UPDATE, fd, key, value); }
-int usdtkit_map_delete(int fd, const void *key) { return map_element(MAP_DELETE, fd, key, NULL); }
-int usdtkit_map_next_key(int fd, const void *key, void *next) { return map_element(MAP_NEXT_KEY, fd, key, next); }
+int usdtkit_map_lookup(int fd, const void *key, void *value) { return map_element(MAP_LOOKUP, fd, key, value, 0); }
+int usdtkit_map_update(int fd, const void *key, const void *value) {
+  return map_element(MAP_UPDATE, fd, key, value, 0);
+}
+int usdtkit_map_insert(int fd, const void *key, const void *value) {
+  return map_element(MAP_UPDATE, fd, key, value, IF_ABSENT);
+}
+int usdtkit_map_delete(int fd, const void *key) { return map_element(MAP_DELETE, fd, key, NULL, 0); }
+int usdtkit_map_next_key(int fd, const void *key, void *next) { return map_element(MAP_NEXT_KEY, fd, key, next, 0); }
 
 int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count) {
   struct map_batch_attr a = {

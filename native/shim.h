@@ -13,6 +13,8 @@ int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, ui
                        const char *name);
 int usdtkit_map_lookup(int fd, const void *key, void *value);
 int usdtkit_map_update(int fd, const void *key, const void *value);
+/* As update, but an entry that is there stays: -EEXIST. */
+int usdtkit_map_insert(int fd, const void *key, const void *value);
 int usdtkit_map_delete(int fd, const void *key);
 /* Writes the key that follows `key` to `next`, or the first key if `key` is NULL. */
 int usdtkit_map_next_key(int fd, const void *key, void *next);

@@ -1,5 +1,7 @@
 """Values that a session keeps of each thread: assigned, asked for, sent, and gone with the thread."""
 
+import os
+
 import pytest
 
 from usdtkit.errors import UsageError
@@ -74,6 +76,24 @@ def test_what_threads_begin_with(calls):
         table = ends.where(named.has()).count(name=named.get("name"))
         run(session, process)
         assert table.read() == {("ada is t",): 10}
+
+
+def test_what_hits_have_assigned_before_stays(declare):
+    probe = declare("own:begun", n="u64")
+    with Session(pid=os.getpid(), capacity=2) as session:
+        values = session.thread_values(n="u64")
+        source = session.usdt("own:begun", path=probe.path)
+        source.assign(values, n=arg("n"))
+        table = source.ahead().count(n=values.get("n"))
+
+        def initial():
+            probe(7)
+            return {os.getpid(): {"n": 31}, 1: {}, 2: {}}  # for the last one there is no room
+
+        values.begin_with(initial)
+        session.start()
+        probe(97)
+        assert table.read() == {(0,): 1, (7,): 1}
 
 
 def test_what_cannot_be_kept():

@@ -70,6 +70,13 @@ class Map:
         self._check_sizes(key, value)
         check(lib.usdtkit_map_update(self.fd, key, value), f"writing to the BPF map {self.name}")
 
+    def insert(self, key: bytes, value: bytes) -> None:
+        """Write an entry, unless the key is there, or there is no room for it."""
+        self._check_sizes(key, value)
+        result = lib.usdtkit_map_insert(self.fd, key, value)
+        if result not in (-errno.EEXIST, -errno.E2BIG):
+            check(result, f"writing to the BPF map {self.name}")
+
     def __delitem__(self, key: bytes) -> None:
         """Delete a key, if it is there."""
         self._check_sizes(key)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
-from itertools import islice, starmap
+from itertools import starmap
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -141,8 +141,8 @@ class Running:
             _require_any(self._links.refused)
         for values in self._blueprint.threads:
             table = maps[values_name(values.number)]
-            for thread, entry in islice(values.initial(), table.max_entries):
-                table[thread] = entry
+            for thread, entry in values.initial():
+                table.insert(thread, entry)  # a hit since then knows better
         self._presence.attached(self._sites, self.refused)
         self._threads = threads(self._pids)
 
