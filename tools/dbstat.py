@@ -58,7 +58,7 @@ class Options(StatementOptions, IntervalOptions):
 
 
 def trace(session: Session, options: Options) -> Summaries:
-    """Sum up queries: in the kernel, or by statement here."""
+    """Sum up queries in the kernel."""
     database = DATABASES[options.engine]
     queries = database.queries(session, options.exe).where(latency >= ms(options.min_ms))
     engine = {"engine": options.engine}
@@ -74,4 +74,4 @@ def trace(session: Session, options: Options) -> Summaries:
             ]
         return [Table([group.row() for group in groups.flush()[: options.top]])]
 
-    return Summaries(session, COLUMNS, summarise, take=groups.add)
+    return Summaries(session, COLUMNS, summarise)

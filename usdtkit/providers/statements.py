@@ -2,8 +2,7 @@
 
 Input: queries such as `mysql.queries` and `postgresql.queries`, which know `latency` and `query`. Output: groups of
 latencies by label. The kernel sums up (`summed`), and its entries are joined here: two statements are the same only
-once their literals are gone, and the scanners of `alike` leave nearly all of them out. Where a label is known to Python
-alone, the queries send events (`LatencyGroups`). `sql` normalises the text.
+once their literals are gone, and the scanners of `alike` leave nearly all of them out. `sql` normalises the text.
 """
 
 from __future__ import annotations
@@ -41,53 +40,29 @@ class LatencyGroup:
 
 
 class LatencyGroups:
-    """Latencies of queries since the last `flush`, grouped by the label that `label` returns for each event.
+    """Latencies that the kernel has summed up in `table` by a key, from which `label` makes the label.
 
     Clients can send any number of different statements. Once there are MAX_LABELS groups, queries with a new label are
-    added to one group that is called OTHERS, so that memory stays bounded.
+    added to one group that is called OTHERS.
     """
 
-    def __init__(self, label: Callable[[Any], str]) -> None:
-        self._label = label
-        self._groups: dict[str, LatencyGroup] = {}
-
-    def add(self, event: Any) -> None:
-        """Add one query: an event that has `latency_ns`, and what `label` needs."""
-        group = self._group(self._label(event))
-        group.count += 1
-        group.total_ns += event.latency_ns
-        group.max_ns = max(group.max_ns, event.latency_ns)
-        group.distribution.add(event.latency_ns)
+    def __init__(self, table: Histogram | StatisticsTable, label: Callable[[Any], str]) -> None:
+        self._table, self._label = table, label
 
     def flush(self) -> list[LatencyGroup]:
         """All groups since the last call, beginning with the one that took the most time."""
-        groups, self._groups = self._groups, {}
-        return sorted(groups.values(), key=lambda group: (-group.total_ns, group.label))
-
-    def _group(self, label: str) -> LatencyGroup:
-        label = bounded(label, self._groups)
-        return self._groups.setdefault(label, LatencyGroup(label))
-
-
-class SummedGroups(LatencyGroups):
-    """Latencies that the kernel has summed up in `table` by a key, from which `label` makes the label; no events."""
-
-    def __init__(self, table: Histogram | StatisticsTable, label: Callable[[Any], str]) -> None:
-        super().__init__(label)
-        self._table = table
-
-    def flush(self) -> list[LatencyGroup]:
-        """As `LatencyGroups.flush`."""
+        groups: dict[str, LatencyGroup] = {}
         new: Mapping[Any, Distribution | Statistics] = self._table.delta()
         for (key,), part in new.items():
-            group = self._group(self._label(key))
+            label = bounded(self._label(key), groups)
+            group = groups.setdefault(label, LatencyGroup(label))
             group.count += part.count
             group.total_ns += part.sum
             if isinstance(part, Statistics):
                 group.max_ns = max(group.max_ns, part.max)
             else:
                 group.distribution += part
-        return super().flush()
+        return sorted(groups.values(), key=lambda group: (-group.total_ns, group.label))
 
 
 def bounded(label: str, known: Collection[str]) -> str:
@@ -102,13 +77,13 @@ def summed(queries: Sources[Source], by: str, dialect: Dialect, *, raw: bool = F
     """
     if by == "statement":
         text = interned("query") if raw else interned("query", alike.same_shape(dialect))
-        return SummedGroups(
+        return LatencyGroups(
             queries.stats("latency", anew=True, query=text),
             lambda query: OTHERS if query is OTHER_TEXTS else shown(query, dialect, raw=raw) or "?",
         )
     if by == "kind":
-        return SummedGroups(
+        return LatencyGroups(
             queries.hist("latency", kind=interned("query", alike.same_kind(dialect))),
             lambda query: OTHERS if query is OTHER_TEXTS else kind(shown(query, dialect) or ""),
         )
-    return SummedGroups(queries.hist("latency", by), lambda key: "?" if key in (None, "") else str(key))
+    return LatencyGroups(queries.hist("latency", by), lambda key: "?" if key in (None, "") else str(key))
