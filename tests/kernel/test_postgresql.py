@@ -9,6 +9,7 @@ import subprocess
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import asyncpg
 import psycopg
@@ -22,6 +23,7 @@ from programs.postgres import BINARIES, cluster
 from usdtkit import trace
 from usdtkit.errors import NotFoundError
 from usdtkit.providers import postgresql
+from usdtkit.providers.postgresql import backends
 
 pytestmark = pytest.mark.machine
 PROGRAMS = Path(__file__).parents[1] / "programs"
@@ -178,6 +180,44 @@ def test_the_latency_that_the_client_sees(client, postgres, request):
     for row in rows:
         assert sum(row[f"{phase}_ns"] for phase in postgresql.PHASES) == row["latency_ns"]
     assert max(row["execute_ns"] for row in rows) >= 300_000_000
+
+
+def titled(spawn, title):
+    """A process that has given itself this title."""
+    process = spawn([f"postgres: {title}", "60"], executable="/usr/bin/sleep")
+    deadline = time.monotonic() + 30
+    while not Path(f"/proc/{process.pid}/cmdline").read_bytes():  # for a moment, a program that begins has no title
+        assert time.monotonic() < deadline
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("title", "user", "database"),
+    [
+        ("15/main: ada shop [local] idle", "ada", "shop"),
+        ("ada shop 192.0.2.7(5432) SELECT", "ada", "shop"),
+        ("walsender ada 192.0.2.7(5432) streaming 0/3000060", "ada", ""),
+        ("15/main: walsender ada [local] idle", "ada", ""),
+        ("walsender ada shop [local] START_REPLICATION", "ada", "shop"),
+    ],
+)
+def test_whose_connection_a_process_says_that_it_serves(title, user, database, spawn):
+    assert postgresql.backend(titled(spawn, title)) == (user, database)
+
+
+@pytest.mark.parametrize("title", ["checkpointer", "ada the second shop [local] idle", "autovacuum worker shop"])
+def test_processes_that_say_nothing_of_a_connection(title, spawn):
+    assert postgresql.backend(titled(spawn, title)) is None
+
+
+def test_backends_that_have_gone_take_no_memory(monkeypatch):
+    monkeypatch.setattr(backends, "MAX_BACKENDS", 97)
+    with trace.Session(offline=True) as session:
+        statements = backends.Statements(session, [], raw=True)
+        for pid in (*range(997), 900, 997):
+            statements.note(SimpleNamespace(pid=pid, query=f"select {pid}"))
+    known = [pid for pid in range(1000) if statements.of(pid) is not None]
+    assert known == [900, *range(902, 998)]
 
 
 def done(rows, pid):

@@ -29,12 +29,16 @@ Program = str | os.PathLike[str] | None
 
 # The title that a backend gives itself (the setting update_process_title, on by default): the name of the cluster if it
 # has one, the user, the database, the client's host or [local], and what the backend does just now.
-_TITLE = re.compile(r"postgres: (?:[^ ]+: )?(?P<user>[^ ]+) (?P<database>[^ ]+) (?:\[local\]|[^ ]+\(\d+\))")
+# A walsender says that it is one first, and has a database only for logical replication.
+_TITLE = re.compile(
+    r"postgres: (?:[^ ]+: )?(?:walsender )?(?P<user>[^ ]+)(?: (?P<database>[^ ]+))? (?:\[local\]|[^ ]+\(\d+\))"
+)
 _STATUS = "postgresql:statement__status"
+MAX_BACKENDS = 10_000
 
 
 class Backend(NamedTuple):
-    """The connection that a backend serves."""
+    """The connection that a backend serves; `database` is "" for physical replication."""
 
     user: str
     database: str
@@ -76,13 +80,14 @@ def backend(pid: int) -> Backend | None:
             title = _TITLE.match(file.read())
     except OSError:  # it has ended
         return None
-    return Backend(title["user"], title["database"]) if title else None
+    return Backend(title["user"], title["database"] or "") if title else None
 
 
 class Statements:
     """The current statement of each backend, from the events of the probe statement__status.
 
-    With `raw` it is kept as the client sent it, else without its literals.
+    With `raw` it is kept as the client sent it, else without its literals. Backends come and go with their connections:
+    the statements of the MAX_BACKENDS that were heard of last are kept.
     """
 
     def __init__(self, session: Session, programs: Sequence[str], *, raw: bool = False) -> None:
@@ -100,7 +105,10 @@ class Statements:
 
     def note(self, event: Any) -> None:
         """Keep the statement that a report names."""
+        self._current.pop(event.pid, None)
         self._current[event.pid] = shown(event.query, raw=self._raw)
+        if len(self._current) > MAX_BACKENDS:
+            del self._current[next(iter(self._current))]
 
     def of(self, pid: int) -> str | None:
         """The current statement of a backend; None if it began before the trace."""
