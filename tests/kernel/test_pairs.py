@@ -578,6 +578,18 @@ def test_texts_between_probes(compile_c, ready):
     assert texts == {"start %ld": 2 * 2 * 97, None: 2 * 2 * 97}
 
 
+def test_an_empty_string_is_filled(compile_c, ready):
+    path = str(compile_c(FILLED, "-O1", "-pthread"))
+    process = ready([path])
+    with trace.Session(pid=process.pid) as session:
+        pair = session.pair(trace.uprobe(path, "run"), keep={"depth": trace.arg(1), "text": trace.cstr(2, 16)})
+        pair.fill(session.uprobe(path, "say"), text=trace.cstr(1, 16)).where(pair.kept("depth") == 0).emit("text")
+        session.start()
+        go(process)
+        texts = Counter(event.text for event in session)
+    assert texts == {"depth     0": 5 * 97, "at once": 97}
+
+
 def test_only_what_a_pair_keeps_as_a_text_can_be_filled(compile_c):
     path = str(compile_c(FILLED, "-O1", "-pthread"))
     with trace.Session(command=[path]) as session:

@@ -134,7 +134,8 @@ class Pairs:
         return [*opening, "u64 latency = now - s->start;"], closing
 
     def fill(self, action: Fill, renderer: Renderer) -> list[str]:
-        """Statements that keep texts in the innermost open pair of this thread, or key, where it has none yet."""
+        """Statements that keep texts in the innermost open pair of this thread, or key, where it has none yet, or empty
+        ones."""
         number, layout = action.start, self.kept[action.start]
         lines: list[str] = []
         for name, value in action.values.items():
@@ -146,7 +147,8 @@ class Pairs:
                     f"{renderer.access.scope.what}: {name!r} is not what the pair keeps under this name",
                     hint="only texts can be filled, with the function and size that keep= had",
                 )
-            lines += [f"if ({into}_length <= 0) {{", *renderer.store(value, into, kept.capacity), "}"]
+            nothing = int(kept.kind == "str")  # the length of a string counts its NUL
+            lines += [f"if ({into}_length <= {nothing}) {{", *renderer.store(value, into, kept.capacity), "}"]
         return ["{", *self._open(number, renderer), "if (open) {", *lines, "} }"]
 
     def _open(self, number: int, renderer: Renderer) -> list[str]:

@@ -241,12 +241,12 @@ class Pair(Source):
         return ex.Name(name)
 
     def fill(self: AnyPair, source: Source, **texts: ex.Expression) -> AnyPair:
-        """Keep these texts at a hit of `source`, a source of the same session, while a pair is open in that thread.
+        """Keep these texts at a hit of `source`, a source of the same session, in the pair that is open in that thread.
 
-        That is the call or probe that the thread has entered last (a call that has called itself meanwhile is not found
-        again), or with a key, the pair of its value there. Each name is one of `keep`; a text is kept only where the
-        pair has none so far, or an empty one. Hits of `source` are no results: they are not counted. It may have a
-        condition (`where`), and no other action. UsageError of another name or kind of value.
+        Of several, it is the one that began last; a call is not found any more once it has called itself. Pairs with
+        a key are found by the value of the key at the hit. Each name is one of `keep`, and a text is kept only where
+        the pair has none so far, or an empty one. Hits of `source` are no results: they are not counted. It may have
+        a condition (`where`), and no other action. UsageError for another name or kind of value.
         """
         for name in texts:
             self.kept(name)
