@@ -277,6 +277,14 @@ def test_statements_within_procedures_and_triggers(mariadb, traced):
     assert "nested" not in traced(work)[1]
 
 
+def test_a_server_that_does_not_say_where_procedures_have_their_statements(mariadb, spawn, compile_c, wait_for_line):
+    server = spawn([compile_c("mysqld.cc", "-O2", compiler="g++"), 1])
+    wait_for_line(server, "ready")
+    for pid, is_said in ((server.pid, True), (mariadb.pid, False)):
+        said = usdtkit("dbslower", "mysql", "--nested", "-p", pid, "-d", "0.1").stderr
+        assert ("statements within procedures are not shown" in said) == is_said
+
+
 def test_what_replication_applies(spawn):
     """Statements are shown; changes of rows have none, and are counted."""
     address = "127.0.0.1"

@@ -1,8 +1,8 @@
 """Which program files a kind of server runs from: the names of its program → paths that a session can attach to.
 
 Input: a session, and the file names that a server's program has. Output: paths that can be opened from here, one for
-each file, and sources of functions that all of these files have, and files that come later. Servers in containers have
-files of their own, often by the same name. Used by the modules of single servers, such as `mysql` and `postgresql`.
+each file, and the entries of functions in these files and in those that come later. Servers in containers have files of
+their own, often by the same name. Used by the modules of single servers, such as `mysql` and `postgresql`.
 """
 
 # ruff: noqa: PTH115
@@ -74,9 +74,10 @@ class Programs:
         """The files that have any of the functions."""
         return list(self._found)
 
-    def functions(self, names: Sequence[str]) -> list[Function]:
-        """The functions of these names in all files, with the copies of them that a compiler has made."""
-        return [one for found in self._found.values() for one in found if one.name.partition(".")[0] in names]
+    def functions(self, names: Sequence[str], path: str | None = None) -> list[Function]:
+        """The functions of these names in all files, or in that of `path`, with the copies that a compiler has made."""
+        files = self._found.values() if path is None else [self._found.get(path, [])]
+        return [one for found in files for one in found if one.name.partition(".")[0] in names]
 
     def entries(self, names: tuple[str, ...], only: Callable[[Function], bool] | None = None) -> Resolved:
         """Their entries, none where no file has any; `only` is as `FunctionSpec` has it."""

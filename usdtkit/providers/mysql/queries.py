@@ -10,7 +10,7 @@ was built with DTrace).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from operator import or_
@@ -75,6 +75,8 @@ def queries(
         ]
         raise
     programs = Programs(session, files, sought=versions.PROGRAMS if program is None else files, functions=_SEARCHED)
+    if nested and not session.offline:
+        _remark_without_nested(session, programs, files)
     pairs: list[Pair] = []
     if programs.files:
         pairs += _commands(session, programs, size, steps=steps, nested=nested)
@@ -85,6 +87,13 @@ def queries(
         f"{' and '.join(files)}: neither the probes nor the functions of mysql",
         hint="usdtkit list -p PID shows its probes; a stripped server needs its debug symbols",
     )
+
+
+def _remark_without_nested(session: Session, programs: Programs, files: Sequence[str]) -> None:
+    """Say which programs do not show the statements within procedures, which only the layout of a THD leads to."""
+    for path in files:
+        if not any(map(versions.layout_of, programs.functions(versions.MARIADB.symbols, path))):
+            session.remark(f"{path}: statements within procedures are not shown; only MariaDB says where they are")
 
 
 def shown(query: str | bytes | None, *, raw: bool = False) -> str | None:
