@@ -364,10 +364,10 @@ def test_the_account_of_a_session(counts, line):
 
 def test_the_account_says_what_is_not_shown():
     many = Unseen("prepared execution", "mariadbd has no symbol", 4800)
-    one = Unseen("query", "it began before the trace", 1)
+    one = Unseen("query", "begun before the trace", 1)
     assert account(summary(received=2, unreadable=1, unseen=(many, one, Unseen("entry", "none", 2)))) == (
         "received 2, lost 0, 1 arguments unreadable; 4,800 prepared executions not shown: mariadbd has no symbol; "
-        "1 query not shown: it began before the trace; 2 entries not shown: none"
+        "1 query not shown: begun before the trace; 2 entries not shown: none"
     )
 
 

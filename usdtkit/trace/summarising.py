@@ -75,8 +75,9 @@ class Summarising:
     def count_unseen(self, what: str, why: str) -> None:
         """Count hits in the kernel that the trace cannot show, so that its account says so.
 
-        `what` is one of them, as a singular noun ("prepared execution"), and `why` a part of a sentence ("mariadbd has
-        no symbol …"). Where there were any, they are in `Summary.unseen` and in the last line of a tool.
+        `what` is one of them, as a singular noun ("prepared execution"), and `why` a part of a sentence that fits one
+        and many of them ("mariadbd has no symbol …"). Where there were any, they are in `Summary.unseen` and in the
+        last line of a tool.
         """
         counts = self.count()
         for blueprint in {member._blueprint for member in self._members()}:

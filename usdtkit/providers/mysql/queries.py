@@ -146,7 +146,7 @@ def _commands(session: Session, programs: Programs, size: int, *, steps: bool, n
     applied = session.pair(programs.entries(versions.APPLY_QUERY), keep={"query": buffer(3, arg(4).cast("u32"), size)})
     pairs.append(_with_names(applied, None, command=versions.APPLY))
     rows = session.source(programs.entries(versions.APPLY_ROWS))
-    rows.count_unseen("replicated row event", "they have no statement")
+    rows.count_unseen("replicated row event", "changes of rows have no statement")
     for layout in layouts if nested else ():
         text = buffer(deref(2, layout.query), deref(2, layout.query + 8), size)
         entries = programs.entries(versions.EXEC_CORE, _Only(layout))

@@ -110,7 +110,7 @@ class Layout(NamedTuple):
 
 USUAL_LAYOUT = Layout(query=0x68, database=0xA0, security=0x25F8, user=8, diagnostics=0x62E0, error=8)
 """That of MariaDB 10.11 on x86-64, for servers that start later where none runs yet. Others are told from it."""
-# By the order of Layout's fields, and how many of these each says.
+# Each says this many of Layout's fields, in their order.
 _ACCESSORS = (("thd_query_string", 1), ("thd_current_db", 1), ("thd_user_name", 2), ("thd_get_error_number", 2))
 _layouts: dict[tuple[int, ...], Layout | None] = {}
 

@@ -18,7 +18,7 @@ from usdtkit.providers.postgresql.phases import Phases
 from usdtkit.providers.postgresql.versions import VERSIONS, version_of
 from usdtkit.trace import Expression, FunctionSpec, Session, Source, ThreadKind, arg, cstr, deref, now, uprobe
 
-# How far a backend has come with a statement. Without one, it may fail too, at a Bind to a statement that is not there.
+# How far a backend has come with a statement. It may fail at NONE too: at a Bind to one that was never prepared.
 NONE, BOUND, PARSED, QUERY, EXECUTED, FETCHED, FUNCTION, REPLICATION = range(8)
 COMMANDS = ("bind", "bind", "prepare", "query", "execute", "fetch", "function", "replication")
 """What a client has asked for, by the numbers in events."""
@@ -32,9 +32,10 @@ _LENGTH, _CURSOR = 8, 16
 class Work:
     """What each backend is at, kept in the kernel.
 
-    `base` is when it would have begun if it had never waited for the client; while it waits, `base` is 0 and `paused`
-    the time until then. `prepared` is the address of the text of a named statement that it has just prepared: the Bind
-    that follows reports the same address if it is for this statement.
+    While it works, `base` is the moment at which it would have begun if it had never waited for the client. While it
+    waits, `base` is 0, and `paused` is the time that it has worked until then. `prepared` is the address of the text of
+    a named statement that it has just prepared: the Bind that follows reports the same address if it is for this
+    statement.
     """
 
     def __init__(self, session: Session, size: int, *, steps: bool = False, phases: bool = False) -> None:
@@ -84,9 +85,9 @@ class Work:
             step=begins * (BOUND + (self._get("reading") == REPLICATES) * (REPLICATION - BOUND)),
             query=cstr(text, self._size),
         )
-        # A backend that is known has read from its client before it is done with anything.
+        # Whatever a backend is done with, it has read from its client: of one without values, that was earlier.
         earlier = reports.ahead().where(~begins & ~self._values.has())
-        earlier.count_unseen("statement", "it began before the trace")
+        earlier.count_unseen("statement", "begun before the trace")
         return ended.ahead()
 
     def _follow_execution(self, program: str) -> None:
