@@ -40,7 +40,9 @@ static __always_inline u64 text_hash(u32 kind, u32 number, u32 is_kernel, u32 nu
       asm volatile("" : "+r"(c)); /* keeps clang from making a branch of the next line */
       if (nul_ends) nul |= (c - 1) >> 63 & (over - 1);
       over |= nul;
-      u64 step = scanner->step[(state & 0x1f00) | c];
+      u64 index = (state & 0x1f00) | c;
+      asm volatile("" : "+r"(index)); /* keeps the next mask: for Linux 6.1 a number from | has no bounds */
+      u64 step = scanner->step[index & 0x1fff];
       u64 counted = ((c + 1) & -(step & 1)) | (step & 0xfe) << 8;
       u64 mixed = (hash ^ counted) * multiplier;
       mixed ^= mixed >> 32;
