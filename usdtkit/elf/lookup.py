@@ -21,6 +21,7 @@ from usdtkit.elf.constants import (
     STT_NOTYPE,
 )
 from usdtkit.elf.image import LONGEST_NAME, Image
+from usdtkit.elf.pclntab import PcTable
 from usdtkit.elf.tables import Table, fullest_table
 
 _IS_FUNCTION, _IS_LABEL = 1, 2
@@ -47,11 +48,13 @@ class SymbolTable:
         self._starts, self._ends, self._names = array("Q"), array("Q"), array("Q")
         self._tables = array("B")
         self._strings: list[bytes] = []
-        self._lines = pclntab.find_lines(image)
+        self._lines: PcTable | None = None
         for file in (image, *debug):
             table = fullest_table(file)
             if table is not None:
                 self._add(file, table)
+                self._lines = self._lines or table.of_go
+        self._lines = self._lines or pclntab.find_lines(image)
 
     @property
     def size(self) -> int:

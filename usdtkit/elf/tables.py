@@ -68,8 +68,11 @@ class Symbol(NamedTuple):
 class Table:
     """One symbol table: a column for each field, in the order of the symbols.
 
-    `names` are the offsets of their names in `strings`. ElfError is raised if the table is damaged.
+    `names` are the offsets of their names in `strings`. `of_go` is the table of Go's runtime that this one was made of,
+    None if it is the file's own. ElfError is raised if the table is damaged.
     """
+
+    of_go: PcTable | None = None
 
     def __init__(self, image: Image, data: bytes, strings: bytes, section: Section | None = None) -> None:
         """A table of these entries, as those of the file lie in it; `section` is where they are from."""
@@ -239,7 +242,9 @@ def _of_go(image: Image, table: PcTable) -> Table:
     wide: tuple[Iterable[int], ...] = (table.names, info, zero, section, starts, sizes)
     narrow: tuple[Iterable[int], ...] = (table.names, starts, sizes, info, zero, section)
     entries = map(_entry(image).pack, *(wide if image.bits == 64 else narrow))
-    return Table(image, b"".join(entries), table.strings)
+    made = Table(image, b"".join(entries), table.strings)
+    made.of_go = table
+    return made
 
 
 def _version_names(image: Image, data: bytes, strings: bytes) -> Iterator[tuple[int, str]]:
