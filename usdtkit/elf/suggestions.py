@@ -22,6 +22,7 @@ from usdtkit.naming import exact, spelled
 
 MOST = 3
 _MOST_COMPARED = 5000  # comparing is slow
+_MOST_READ = 100_000
 _SHORTEST = 3
 _WORD = re.compile(r"\w+")
 _PART = re.compile(r"~?\w+")
@@ -53,7 +54,8 @@ def _in_source(plain: str, image: Image, functions: Set[str]) -> Iterator[str]:
     mangled: dict[str, None] = {}
     for table in all_tables(image) if literals else ():
         likely = likely_offsets(table.strings, literals)
-        names = (table.name(at) for at in table.names if at < len(likely) and likely[at])
+        offsets = dict.fromkeys(at for at in table.names if at < len(likely) and likely[at])
+        names = map(table.name, islice(offsets, _MOST_READ))
         known = (name for name in names if is_mangled(name) and name in functions)
         mangled.update(dict.fromkeys(islice(known, _MOST_COMPARED)))
     with suppress(UnsupportedError):
