@@ -330,9 +330,10 @@ def test_a_path_that_is_in_containers_only(spec, inside, spawn):
     one, two = inside(), inside()
     words = ("trace", spec.format(one.path), "--json")
     explained = usdtkit(*words, "--explain")
-    assert {json.loads(line)["path"] for line in explained.stdout.splitlines()[1:]} == {
-        f"/proc/{process.pid}/root{one.path}" for process in (one, two)
-    }
+    paths = sorted(json.loads(line)["path"] for line in explained.stdout.splitlines()[1:])
+    for path, process in zip(paths, sorted((one, two), key=lambda each: str(each.pid)), strict=True):
+        # The second where we are in a chroot, from which the first leads elsewhere.
+        assert path == f"/proc/{process.pid}/root{one.path}" or path.startswith(f"/proc/{process.pid}/map_files/")
     tracer = start_tracing(spawn, *words)
     assert (one.fire(997), two.fire(97)) == (0, 0)
     _, events, summary = json_lines(stop_tracing(tracer)[0])
@@ -345,7 +346,7 @@ def test_a_path_that_is_here_and_in_a_container(inside, spawn, stepper):
     shutil.copy(f"/proc/{one.pid}/root{one.path}", one.path)
     here = stepper(one.path)
     tracer = spawn([*USDTKIT, "trace", f"{one.path}:work", "--json"], stderr=subprocess.PIPE)
-    read_until(tracer, f"found /proc/{one.pid}/root{one.path}", "stderr")
+    read_until(tracer, f"found /proc/{one.pid}/", "stderr")
     assert (one.fire(997), here.fire(97)) == (0, 0)
     _, events, summary = json_lines(stop_tracing(tracer)[0])
     assert Counter(event["pid"] for event in events) == {one.pid: 997, here.pid: 97}

@@ -18,6 +18,7 @@ import mysql.connector
 import pymysql
 import pytest
 from commandline import USDTKIT, assert_explained, end_of_tracing, go, json_lines, start_tracing, stop_tracing, usdtkit
+from processes import among_own_mounts
 from programs import npm
 from programs.mariadb import server
 
@@ -353,7 +354,9 @@ def test_servers_that_start_later(mariadb, spawn, compile_c, wait_for_line, tmp_
         assert counts[fake.pid, "apply", "delete from stock"] == 31
 
 
-ALONE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
+# Runs a command where no other process can be seen.
+OWN_PROCESSES = 'exec unshare --pid --fork sh -ec \'mount -t proc proc /proc; exec "$@"\' sh "$@"'
+ALONE = [*among_own_mounts(OWN_PROCESSES), "sh"]
 
 
 def test_no_server_runs():

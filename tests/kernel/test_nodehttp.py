@@ -71,13 +71,14 @@ def test_every_request(serve, spawn):
 def test_a_server_that_starts_later(serve, spawn, wait_for_line, tmp_path):
     """Of the same program, and of a copy of it, as a container has one."""
     first, _ = serve()
+    shared = "/libnode." in Path(f"/proc/{first.pid}/maps").read_text()  # then the copy runs the same code
     copy = shutil.copy(Path(f"/proc/{first.pid}/exe").resolve(), tmp_path / "node")
     tracer = start_tracing(spawn, "nodehttp", "--json")
     expected = []
     for program in ("node", copy):
         server = spawn([program, PROGRAM])
         port = int(wait_for_line(server, "ready").split()[1])
-        if program == copy:
+        if program == copy and not shared:
             wait_for_line(tracer, f"found {copy}", stream="stderr")
         connection = http.client.HTTPConnection("127.0.0.1", port)
         for n in range(31):

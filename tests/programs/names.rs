@@ -1,6 +1,12 @@
 //! Functions of every form that a name in Rust has: methods, generic ones, those of traits, closures, other alphabets.
 use std::fmt::Debug;
-use std::hint::black_box;
+
+/// The value, of which the compiler knows nothing more. The standard library's is too new for Debian 12.
+#[inline(always)]
+fn black_box<T>(value: T) -> T {
+    let kept = std::mem::ManuallyDrop::new(value);
+    unsafe { std::ptr::read_volatile(&*kept) }
+}
 
 pub trait Sell {
     fn sell(&self, n: u32) -> u32;
@@ -42,7 +48,7 @@ impl Shop {
 }
 
 mod depth {
-    use std::hint::black_box;
+    use super::black_box;
 
     pub trait Deep {
         fn deep(&self) -> usize;
