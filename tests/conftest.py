@@ -29,6 +29,7 @@ IN_PARALLEL = "PYTEST_XDIST_WORKER" in os.environ
 
 pytest_plugins = [
     *(
+        "programs.calls",
         "programs.django",
         "programs.golang",
         "programs.mariadb",

@@ -3,23 +3,10 @@
 import os
 
 import pytest
+from programs.calls import run
 
 from usdtkit.errors import UsageError
 from usdtkit.trace import Session, arg, cstr, now, uprobe
-
-
-@pytest.fixture
-def calls(compile_c, ready):
-    """A process that calls work(thread, i), thread 0 to 9, i 0 to 996, each thread in its own; and its program."""
-    path = str(compile_c("threads.c", "-O2", "-fno-omit-frame-pointer", "-pthread"))
-    return ready([path, "10", "997"]), path
-
-
-def run(session, process):
-    session.start()
-    process.stdin.write("\n")
-    process.stdin.flush()
-    return list(session)
 
 
 def test_each_thread_has_values_of_its_own(calls):
