@@ -4,10 +4,9 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from functools import cache
 
-from processes import among_own_mounts, as_user, read_until
+from processes import among_own_mounts, as_user, eventually, read_until
 
 from usdtkit.cli.schema import of_name, shared
 from usdtkit.reports import report_of
@@ -37,20 +36,17 @@ def start_tracing(spawn, *arguments, prefix=(), **popen):
 
 def until_hooked(pid, timeout=60):
     """Wait until a process that runs ready-made probes has set the hooks for those that are traced."""
-    deadline = time.monotonic() + timeout
-    while not (told := [probe for probe in report_of(pid).probes if probe.armed]) or any(
-        probe.hooked is False for probe in told
-    ):
-        assert time.monotonic() < deadline, told
-        time.sleep(0.005)
+
+    def not_hooked():
+        told = [probe for probe in report_of(pid).probes if probe.armed]
+        return [probe for probe in told if probe.hooked is False] if told else "no probe is traced"
+
+    eventually(not_hooked, answer=[], timeout=timeout)
 
 
 def until_fired(pid, spec, count, timeout=60):
     """Wait until a process has fired a probe so often since it started."""
-    deadline = time.monotonic() + timeout
-    while (fired := fired_by(pid, spec)) < count:
-        assert time.monotonic() < deadline, f"{spec} fired {fired}, not {count}"
-        time.sleep(0.005)
+    eventually(lambda: min(fired_by(pid, spec), count), answer=count, timeout=timeout)
 
 
 def fired_by(pid, spec):

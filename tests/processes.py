@@ -96,6 +96,14 @@ def serving(argv, text, **options):
         end(process, patience=60)
 
 
+def eventually(question, *arguments, answer=True, timeout=20):
+    """Wait until the question has this answer, for what nobody else tells."""
+    until = time.monotonic() + timeout
+    while (given := question(*arguments)) != answer:
+        assert time.monotonic() < until, given
+        time.sleep(0.005)
+
+
 def unix_connection(path, timeout=60):
     """An HTTP connection to a server that listens at a socket in the file system."""
 
@@ -111,10 +119,8 @@ def unix_connection(path, timeout=60):
 def until_disconnected(path, timeout=60):
     """Wait until the server that listens at a socket in the file system has closed all connections."""
     connected = re.compile(rf" 03 +\d+ {re.escape(str(path))}$", re.MULTILINE)  # include/uapi/linux/net.h: SS_CONNECTED
-    deadline = time.monotonic() + timeout
-    while connected.search(Path("/proc/net/unix").read_text(errors="surrogateescape")):
-        assert time.monotonic() < deadline, f"{path} still has connections after {timeout} s"
-        time.sleep(0.005)  # the kernel tells nobody else
+    sockets = Path("/proc/net/unix")
+    eventually(lambda: connected.search(sockets.read_text(errors="surrogateescape")), answer=None, timeout=timeout)
 
 
 def byte_in_memory(pid, path, file_offset):

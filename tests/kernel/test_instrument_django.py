@@ -4,13 +4,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from processes import unix_connection
+from processes import eventually, unix_connection
 
 from usdtkit import trace
 
@@ -46,9 +45,9 @@ def test_the_reloader(django_project, free_port, spawn, wait_for_line):
         views.write_text(views.read_text().replace("fired(number)", 'fired(number, "ada")'))
         wait_for_line(server, STARTED, timeout=60)
         ask(497)
-        deadline = time.monotonic() + 10
-        while sum((counts := done.read()).values()) < 997 and time.monotonic() < deadline:
-            time.sleep(0.01)  # a request ends on the server just after its client has the answer
+        # A request ends on the server just after its client has the answer.
+        eventually(lambda: sum(done.read().values()), answer=997)
+        counts = done.read()
         summary = session.summary()
     assert sorted((status, count) for (_, status), count in counts.items()) == [(200, 497), (200, 500)]
     assert len({pid for pid, _ in counts} | {server.pid}) == 3

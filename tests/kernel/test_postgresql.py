@@ -15,7 +15,7 @@ import asyncpg
 import psycopg
 import psycopg2
 import pytest
-from processes import among_own_mounts
+from processes import among_own_mounts, eventually
 from programs import npm
 from programs.pgwire import Wire
 from programs.postgres import BINARIES, cluster
@@ -185,9 +185,8 @@ def test_the_latency_that_the_client_sees(client, postgres, request):
 def titled(spawn, title):
     """A process that has given itself this title."""
     process = spawn([f"postgres: {title}", "60"], executable="/usr/bin/sleep")
-    deadline = time.monotonic() + 30
-    while not Path(f"/proc/{process.pid}/cmdline").read_bytes():  # for a moment, a program that begins has no title
-        assert time.monotonic() < deadline
+    # For a moment, a program that begins has no title.
+    eventually(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() != b"")
     return process.pid
 
 
@@ -384,10 +383,8 @@ def test_a_backend_that_is_terminated(text, postgres):
         else:
             wire.query(text).send()
         state = f"select count(*) from pg_stat_activity where pid = {wire.pid} and wait_event = 'PgSleep'"
-        deadline = time.monotonic() + 30
         with psycopg.connect(host=postgres.environment["PGHOST"], user="postgres", autocommit=True) as other:
-            while other.execute(state).fetchone() != (1,) and time.monotonic() < deadline:
-                pass
+            eventually(lambda: other.execute(state).fetchone(), answer=(1,), timeout=30)
             idle = Wire(postgres)
             for ended in (wire, idle):
                 other.execute("select pg_terminate_backend(%s)", [ended.pid])

@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from commandline import NOBODY, assert_described, assert_explained, until_hooked, usdtkit
-from processes import among_own_mounts
+from processes import among_own_mounts, eventually
 
 from usdtkit import trace
 from usdtkit.kernel.attach.links import METHODS
@@ -153,10 +152,7 @@ def test_hooks_are_told_when_they_are_set(service):
         assert hooked() == {"reporting:request": None, "reporting:other": None, "gc:collection": True}
         (line,) = usdtkit("doctor", "gc", "-p", process.pid).stdout.splitlines()[3:]
         assert "hooks" not in line
-    deadline = time.monotonic() + 20
-    while hooked()["gc:collection"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    eventually(lambda: hooked()["gc:collection"], answer=False)
 
 
 def test_another_tracer(service, spawn, wait_for_line):

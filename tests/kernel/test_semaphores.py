@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commandline import go, json_lines, read_until, start_tracing, stop_tracing, usdtkit
+from processes import eventually
 
 from usdtkit import targets, trace
 from usdtkit.elf.image import Image
@@ -72,14 +73,6 @@ def left_in(pid, path, name):
             return int.from_bytes(memory.read(size), "little")
 
         return sum(read(code, 1) == 0xCC for code in codes), read(counter, 2)
-
-
-def eventually(question, *arguments, answer, timeout=20):
-    """Wait until the question has this answer."""
-    until = time.monotonic() + timeout
-    while (given := question(*arguments)) != answer:
-        assert time.monotonic() < until, given
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("linker", LINKERS)
