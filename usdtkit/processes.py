@@ -31,7 +31,7 @@ def programs() -> set[str]:
 def _programs() -> Iterator[tuple[int, str]]:
     for pid in running_pids():
         with contextlib.suppress(OSError):  # it has ended, is a kernel thread, or is not ours
-            yield pid, os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)").rpartition("/")[2]
+            yield pid, program_of(pid).rpartition("/")[2]
 
 
 def called(name: str) -> list[int]:
@@ -44,7 +44,7 @@ def names_of(pid: int, *, paths: bool = False) -> set[str]:
     """Return what people call a process: its program's file, its comm, and the script that Python runs in it. With
     `paths`, also the path of the program. A process that has ended, and a thread of the kernel, are called nothing."""
     try:
-        program = os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+        program = program_of(pid)
     except PermissionError:  # it is another user's, and its comm is all that may be seen
         return {name_of(pid)}
     except OSError:
@@ -55,6 +55,12 @@ def names_of(pid: int, *, paths: bool = False) -> set[str]:
     if any(name.startswith("python") for name in names):
         names.update(_program_of_python(pid)[:1])
     return names
+
+
+def program_of(pid: int) -> str:
+    """Return the path of a process's program, as it is called in its container. OSError for one that has ended, is
+    another user's, or is a thread of the kernel."""
+    return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
 
 
 def below(pid: int) -> list[int]:

@@ -5,8 +5,6 @@ each file, and the entries of functions in these files and in those that come la
 their own, often by the same name. Used by the modules of single servers, such as `mysql` and `postgresql`.
 """
 
-# ruff: noqa: PTH115
-
 from __future__ import annotations
 
 import os
@@ -96,7 +94,7 @@ def _programs(pids: Sequence[int]) -> list[str]:
     paths = set()
     for pid in pids:
         try:
-            paths.add(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)"))
+            paths.add(processes.program_of(pid))
         except FileNotFoundError:  # it has ended: servers that fork end processes all the time
             continue
         except PermissionError as error:
