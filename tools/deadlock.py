@@ -14,9 +14,8 @@ examples:
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.arguments import Spelling, process_argument
 from usdtkit.cli.options import ToolOptions, option
-from usdtkit.cli.values import process
 from usdtkit.providers import locks
 from usdtkit.providers.lockorder import Cycle
 from usdtkit.records import replace
@@ -45,13 +44,7 @@ def names(text: str) -> tuple[str, ...]:
 class Options(ToolOptions):
     """Options of `usdtkit deadlock`."""
 
-    process: int | str | None = option(
-        type=process,
-        default=None,
-        metavar="PID",
-        session="pid",
-        help="trace this process: a number, or a program's name",
-    )
+    process: int | str | None = process_argument()
     binary: str = option("--binary", default="", metavar="FILE", help="the file with the functions (the C library)")
     lock_symbols: tuple[str, ...] = option(
         "--lock-symbols", type=names, default=(), metavar="NAME,…", help=f"the functions that lock ({locks.LOCK})"

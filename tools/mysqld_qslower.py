@@ -13,9 +13,9 @@ examples:
 
 from functools import partial
 
-from usdtkit.cli.arguments import StatementOptions, min_ms_option
+from usdtkit.cli.arguments import StatementOptions, min_ms_option, process_argument
 from usdtkit.cli.options import option
-from usdtkit.cli.values import milliseconds, process
+from usdtkit.cli.values import milliseconds
 from usdtkit.providers import mysql
 from usdtkit.records import replace
 from usdtkit.results import COMMAND, ERROR, LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows
@@ -33,13 +33,7 @@ COLUMNS = (
 class Options(StatementOptions):
     """Options of `usdtkit mysqld_qslower`."""
 
-    server: int | str | None = option(
-        default=None,
-        type=process,
-        metavar="PID",
-        session="pid",
-        help="the server: a number, or a program's name (all that run here)",
-    )
+    server: int | str | None = process_argument("the server: a number, or a program's name (all that run here)")
     threshold: float = option(default=1.0, type=milliseconds, metavar="MIN_MS", help="the same as -m (1)")
     min_ms: float | None = min_ms_option("show queries of MS ms or more", default=None, threshold=True)
     nested: bool = option(

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Iterator
 
 from usdtkit.cli import runtimeoptions
-from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.arguments import Spelling, process_argument
 from usdtkit.cli.options import option
 from usdtkit.cli.values import positive
 from usdtkit.errors import UsageError
@@ -44,7 +44,7 @@ COLUMNS = (METHOD, CALLS, TIME_TOTAL, *BUCKETS)
 class Options(runtimeoptions.MethodOptions):
     """Options of `usdtkit ucalls`."""
 
-    process: int | str | None = runtimeoptions.process_argument()
+    process: int | str | None = process_argument()
     interval: float | None = runtimeoptions.interval_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
     latency: bool = option("-L", "--latency", default=False, help="show how long the calls took, too")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from usdtkit.cli import runtimeoptions
-from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.arguments import Spelling, process_argument
 from usdtkit.cli.options import option
 from usdtkit.providers import runtimes
 from usdtkit.records import replace
@@ -55,7 +55,7 @@ class ToChromeTrace(argparse.Action):
 class Options(runtimeoptions.MethodOptions):
     """Options of `usdtkit uflow`."""
 
-    process: int | str | None = runtimeoptions.process_argument()
+    process: int | str | None = process_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
     chrome: str | None = option(
         "--chrome",

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usdtkit.cli import runtimeoptions
-from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.arguments import Spelling, process_argument
 from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import milliseconds
 from usdtkit.providers import runtimes
@@ -43,7 +43,7 @@ COLUMNS = (
 class Options(ToolOptions):
     """Options of `usdtkit ugc`."""
 
-    process: int | str | None = runtimeoptions.process_argument()
+    process: int | str | None = process_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
     minimum_ms: float = option(
         *("-M", "--minimum"), type=milliseconds, default=0.0, metavar="MS", help="only collections of MS ms or longer"

@@ -13,7 +13,7 @@ examples:
 from collections.abc import Iterator
 
 from usdtkit.cli import runtimeoptions
-from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.arguments import Spelling, process_argument
 from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import positive
 from usdtkit.providers import runtimes
@@ -37,7 +37,7 @@ COLUMNS = (
 class Options(ToolOptions):
     """Options of `usdtkit uobjnew`."""
 
-    process: int | str | None = runtimeoptions.process_argument()
+    process: int | str | None = process_argument()
     interval: float | None = runtimeoptions.interval_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
     top_count: int = option(

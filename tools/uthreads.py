@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usdtkit.cli import runtimeoptions
-from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.arguments import Spelling, process_argument
 from usdtkit.cli.options import ToolOptions
 from usdtkit.providers import runtimes
 from usdtkit.records import replace
@@ -35,7 +35,7 @@ COLUMNS = (
 class Options(ToolOptions):
     """Options of `usdtkit uthreads`."""
 
-    process: int | str | None = runtimeoptions.process_argument()
+    process: int | str | None = process_argument()
     language: str | None = runtimeoptions.language_option(*LANGUAGES)
 
 

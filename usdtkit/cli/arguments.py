@@ -11,7 +11,7 @@ from typing import Any
 
 from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions, option
-from usdtkit.cli.values import count, milliseconds, positive, processes, seconds, tid, user, words
+from usdtkit.cli.values import count, milliseconds, positive, process, processes, seconds, tid, user, words
 from usdtkit.model import RETURN_POLICIES
 from usdtkit.records import dataclass, field
 
@@ -42,6 +42,11 @@ class Spelling:
     ignored_with_value: Mapping[str, str] = field(default_factory=dict)
     ring_size: int = 0
     timestamps: bool = False
+
+
+def process_argument(text: str = "trace this process: a number, or a program's name") -> Any:
+    """The field of a tool that takes PID, the process to trace, as an argument of its own."""
+    return option(type=process, default=None, metavar="PID", session="pid", help=text)
 
 
 def min_ms_option(text: str, *, default: float | None = 0.0, threshold: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""The words that the tools for languages share: a process, its language, and names of methods.
+"""The words that the tools for languages share: the language of a process, an interval, and names of methods.
 
 Input: the names of the languages that a tool can deal with. Output: fields for its `Options`, and the `processes` that
 it traces if the user names none.
@@ -10,22 +10,11 @@ import argparse
 from typing import Any, Protocol
 
 from usdtkit.cli.options import ToolOptions, option
-from usdtkit.cli.values import process, seconds
+from usdtkit.cli.values import seconds
 from usdtkit.errors import UsageError
 from usdtkit.providers import runtimes
 
 FIRST_PID = 300  # the kernel gives the numbers below it only once, when the machine starts
-
-
-def process_argument() -> Any:
-    """The field for PID, the process to trace."""
-    return option(
-        type=process,
-        default=None,
-        metavar="PID",
-        session="pid",
-        help="trace this process: a number, or a program's name",
-    )
 
 
 def language_option(*languages: str) -> Any:
