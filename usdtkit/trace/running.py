@@ -181,7 +181,12 @@ class Running:
     def descriptors(self) -> list[int]:
         """Those that are readable when records wait."""
         assert self._stream is not None
-        return [self._stream.fd, *(each.fd for each in (self.stacks, self._texts) if each is not None)]
+        return [self._stream.fd, *(each.fd for each in self._referred)]
+
+    @property
+    def _referred(self) -> list[Stacks | InternedTexts]:
+        """What events and tables refer to, each with a ring buffer of its own."""
+        return [each for each in (self.stacks, self._texts) if each is not None]
 
     def meet_processes(self) -> None:
         """Read the first stacks of given processes at once, and with them what a command maps: it may soon end."""
@@ -296,9 +301,8 @@ class Running:
 
     def _collect(self) -> None:
         """Read what events and tables refer to."""
-        for each in (self.stacks, self._texts):
-            if each is not None:
-                each.collect()
+        for each in self._referred:
+            each.collect()
 
     @property
     def has_left_over(self) -> bool:
@@ -320,9 +324,8 @@ class Running:
         self._final = self.summary()
         self._loaded.close()
         self._sites.clear()  # which lets the files go
-        for each in (self.stacks, self._texts):
-            if each is not None:
-                each.close()
+        for each in self._referred:
+            each.close()
         if self._stream is not None:
             self._stream.close()
             self._stream = None
