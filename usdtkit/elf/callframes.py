@@ -8,12 +8,11 @@ keeps it, because throwing exceptions needs it. The description of an address is
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from bisect import bisect_right
 
 from usdtkit.elf.constants import PT_GNU_EH_FRAME, PT_LOAD
-from usdtkit.elf.image import Image
+from usdtkit.elf.image import Image, native
 from usdtkit.errors import ElfError
 from usdtkit.records import NamedTuple
 
@@ -156,9 +155,7 @@ class CallFrames:
         if table[:4] != _SEARCHABLE or len(table) < 20:
             return False
         count = struct.unpack_from(f"{self._order}I", table, 8)[0]
-        words = array("i", table[12 : 12 + 8 * min(count, (len(table) - 12) // 8)])
-        if (sys.byteorder == "little") != self._image.little_endian:
-            words.byteswap()
+        words = native(array("i", table[12 : 12 + 8 * min(count, (len(table) - 12) // 8)]), self._image.order)
         self._starts, self._places = words[::2], words[1::2]
         self._base, self._shift = base, base - self._address
         return True

@@ -58,7 +58,7 @@ def _by_link(image: Image) -> Image | None:
     name = os.fsdecode(data.partition(b"\0")[0])
     if "/" in name or name in ("", ".", ".."):
         return None
-    expected = int.from_bytes(data[-4:], "little" if image.little_endian else "big")
+    expected = int.from_bytes(data[-4:], image.order)
     above = _ABOVE.match(image.path)
     root = above[0] if above else ""
     directory = os.path.dirname(os.path.abspath(image.path))  # noqa: PTH100, PTH120

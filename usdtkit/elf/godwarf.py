@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 
 from usdtkit.elf.constants import SHF_COMPRESSED
-from usdtkit.elf.image import Image
+from usdtkit.elf.image import Image, places
 from usdtkit.errors import ElfError
 
 _ZLIB = 1
@@ -29,12 +29,12 @@ def member_offset(image: Image, structure: bytes, first: bytes, member: bytes) -
     before, tries = b"", 0
     for piece in _pieces(image):
         data = before + piece
-        at = data.find(structure + b"\0")
-        while 0 <= at <= len(data) - _DESCRIPTION and tries < _MOST_TRIES:
+        for at in places(data, structure + b"\0"):
+            if at > len(data) - _DESCRIPTION or tries == _MOST_TRIES:
+                break
             tries += 1
             if offset := _offset(data[at : at + _DESCRIPTION], first, member):
                 return offset
-            at = data.find(structure + b"\0", at + 1)
         before = data[-_DESCRIPTION:]
     return 0
 
@@ -67,7 +67,7 @@ def _pieces(image: Image) -> Iterator[bytes]:
             start += 12  # ZLIB, and the size
         elif section.flags & SHF_COMPRESSED:
             kind = image.read(start, 4)
-            packed = int.from_bytes(kind, "little" if image.little_endian else "big") == _ZLIB
+            packed = int.from_bytes(kind, image.order) == _ZLIB
             if not packed:
                 return
             start += 24 if image.bits == 64 else 12

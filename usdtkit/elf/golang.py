@@ -21,11 +21,6 @@ from usdtkit.elf.relocations import Relocations
 from usdtkit.errors import ElfError, UsdtkitError
 from usdtkit.records import NamedTuple
 
-TYPE_CHECKING = False  # as in usdtkit/__init__.py
-
-if TYPE_CHECKING:
-    from typing import Literal
-
 ASSEMBLER = ".abi0"
 """What the linker appends to the name of a function with the older calling convention, if it has two of one name."""
 TABLE_FORMATS = {0xFFFFFFFB: 2, 0xFFFFFFFA: 16, 0xFFFFFFF0: 18, 0xFFFFFFF1: 20}
@@ -81,7 +76,7 @@ def convention(image: Image) -> str:
         return "go-i386"
     minor = minor_version(image)
     if not minor and (section := table_section(image)) is not None and section.size >= TABLE_HEAD:
-        minor = table_format(image.read(section.offset, TABLE_HEAD), image.little_endian)
+        minor = table_format(image, image.read(section.offset, TABLE_HEAD))
     return "go" if minor >= _FIRST_WITH_REGISTERS.get(image.machine, 18) else "go-stack"
 
 
@@ -122,12 +117,12 @@ def table_section(image: Image) -> Section | None:
     return next((section for section in image.sections if section.name in _TABLES), None)
 
 
-def table_format(data: bytes, little_endian: bool) -> int:
-    """The minor version of Go that introduced the format of a table; 0 if it is none of those that are known."""
+def table_format(image: Image, data: bytes) -> int:
+    """The minor version of Go that introduced the format of a table; 0 if it is not known."""
     head = data[:TABLE_HEAD]
     if len(head) < TABLE_HEAD or head[4:6] != b"\0\0" or head[6] not in (1, 2, 4) or head[7] not in (4, 8):
         return 0
-    return TABLE_FORMATS.get(int.from_bytes(head[:4], "little" if little_endian else "big"), 0)
+    return TABLE_FORMATS.get(int.from_bytes(head[:4], image.order), 0)
 
 
 class Build(NamedTuple):
@@ -196,15 +191,14 @@ def goid_offset(image: Image) -> int:
 def _build_texts(image: Image) -> tuple[bytes, bytes]:
     """The version, and the lines about modules: behind the head since Go 1.18, before that where it says."""
     data = _build_data(image)
-    order: Literal["little", "big"] = "little" if image.little_endian else "big"
     if data[_FLAGS_AT] & _INLINE:
         version, at = _counted(data, _HEAD)
         return version, _counted(data, at)[0]
     word, relocations = image.bits // 8, Relocations(image)
     texts = []
     for at in (16, 16 + word):
-        header = int.from_bytes(data[at : at + word], order)
-        size = int.from_bytes(image.loaded(header + word, word), order)
+        header = int.from_bytes(data[at : at + word], image.order)
+        size = int.from_bytes(image.loaded(header + word, word), image.order)
         texts.append(image.loaded(relocations.pointer(header), min(size, _LONGEST)))
     return texts[0], texts[1]
 

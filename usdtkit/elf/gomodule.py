@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import islice
 
 from usdtkit.elf.constants import PF_W, PF_X, PT_LOAD
-from usdtkit.elf.image import Image
+from usdtkit.elf.image import Image, places
 from usdtkit.elf.relocations import Relocations
 from usdtkit.errors import ElfError
 
@@ -38,14 +38,6 @@ def data_segments(image: Image, flag: int = 0) -> Iterator[tuple[int, bytes]]:
                     yield segment.address, image.read(segment.offset, segment.file_size)
 
 
-def places(data: bytes, wanted: bytes) -> Iterator[int]:
-    """Where some bytes are found."""
-    at = data.find(wanted)
-    while at >= 0:
-        yield at
-        at = data.find(wanted, at + 1)
-
-
 def relocated(image: Image, data: bytes, address: int) -> bytes:
     """The table with the addresses that the loader writes into it."""
     changed = bytearray(data)
@@ -61,7 +53,7 @@ def text_start(image: Image, address: int, stated: int) -> int:
     if stated:
         return stated
     relocations, word = Relocations(image), image.bits // 8
-    wanted = address.to_bytes(word, "little" if image.little_endian else "big")
+    wanted = address.to_bytes(word, image.order)
     modules = [*islice(relocations.pointing_to(address), _MOST_TRIES)]
     for start, data in data_segments(image, PF_W):
         modules += [start + at for at in islice(places(data, wanted), _MOST_TRIES)]

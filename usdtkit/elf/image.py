@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+from array import array
 from collections.abc import Iterator
 from types import TracebackType
 
@@ -16,6 +18,11 @@ from usdtkit.elf.constants import GNU_OWNER, NT_GNU_BUILD_ID, PF_W, PF_X, PT_LOA
 from usdtkit.errors import ElfError
 from usdtkit.files import OpenFile
 from usdtkit.records import NamedTuple
+
+TYPE_CHECKING = False  # as in usdtkit/__init__.py
+
+if TYPE_CHECKING:
+    from typing import Literal
 
 LONGEST_NAME = 1 << 13
 """How many bytes of a string table are searched for the end of a symbol's name."""
@@ -55,6 +62,21 @@ class Section(NamedTuple):
     entry_size: int
 
 
+def places(data: bytes, wanted: bytes) -> Iterator[int]:
+    """Where some bytes are found in others."""
+    at = data.find(wanted)
+    while at >= 0:
+        yield at
+        at = data.find(wanted, at + 1)
+
+
+def native(numbers: array[int], order: str) -> array[int]:
+    """Return the same numbers, whose bytes were in this order ("little", "big"), as this machine has them."""
+    if sys.byteorder != order:
+        numbers.byteswap()
+    return numbers
+
+
 class Image:
     """An open ELF file.
 
@@ -77,6 +99,7 @@ class Image:
         self.bits = 32 if ident[4] == 1 else 64
         self.little_endian = ident[5] == 1
         self.byte_order = "<" if self.little_endian else ">"
+        self.order: Literal["little", "big"] = "little" if self.little_endian else "big"
         wide = self.bits == 64
         header = struct.Struct(self.byte_order + ("HHIQQQIHHHHHH" if wide else "HHIIIIIHHHHHH"))
         _, machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, shstrndx = header.unpack(

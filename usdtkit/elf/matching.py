@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
+from usdtkit.elf.image import places
 from usdtkit.elf.tables import Table
 from usdtkit.naming import name_of
 
@@ -46,13 +47,8 @@ def matches(table: Table, patterns: Sequence[Pattern]) -> Iterator[int]:
 def offsets_of(strings: bytes, name: bytes) -> set[int]:
     """Return where `name` ends a string of the table or stands before a version. Linkers let a name begin inside a
     longer one, so it need not begin a string."""
-    offsets = set()
-    for text in (name + b"\0", name + b"@") if name else ():
-        at = strings.find(text)
-        while at >= 0:
-            offsets.add(at)
-            at = strings.find(text, at + 1)
-    return offsets
+    ends = (name + b"\0", name + b"@") if name else ()
+    return {at for text in ends for at in places(strings, text)}
 
 
 def indexes_of(table: Table, name_offsets: Iterable[int]) -> Iterator[int]:

@@ -13,9 +13,10 @@ from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
+from itertools import islice
 
 from usdtkit.elf.constants import SHT_RELA
-from usdtkit.elf.image import Image
+from usdtkit.elf.image import Image, places
 from usdtkit.errors import ElfError
 
 _ENTRY = 24
@@ -77,7 +78,7 @@ class Relocations:
             data = self._image.loaded(address, size)
         except ElfError:
             return 0
-        return int.from_bytes(data, "little" if self._image.little_endian else "big")
+        return int.from_bytes(data, self._image.order)
 
     def _with(self, number: int, field: int) -> Iterator[tuple[bytes, int]]:
         """The sections, and the offsets in them, of the entries that have this number at an offset in the entry."""
@@ -85,10 +86,6 @@ class Relocations:
             return
         wanted = struct.pack("<Q", number)
         for data in self._sections:
-            at = data.find(wanted)
-            for _ in range(_MOST_PLACES):
-                if not 0 <= at <= len(data) - _ENTRY + field:
-                    break
-                if at % _ENTRY == field:
+            for at in islice(places(data, wanted), _MOST_PLACES):
+                if at % _ENTRY == field and at - field <= len(data) - _ENTRY:
                     yield data, at - field
-                at = data.find(wanted, at + 1)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from usdtkit.elf import demangle
-from usdtkit.elf.image import LONGEST_NAME
+from usdtkit.elf.image import LONGEST_NAME, places
 from usdtkit.elf.matching import Pattern, indexes_of, likely_offsets, matcher
 from usdtkit.elf.tables import Table
 from usdtkit.errors import UnsupportedError
@@ -106,10 +106,7 @@ def _global_names(table: Table, names: Iterable[str]) -> Iterator[int]:
     """Where the mangled names of global functions of these names begin."""
     for name in names:
         for mangled in (f"_Z{len(name)}{name}".encode(), f"_ZL{len(name)}{name}".encode()):
-            at = table.strings.find(mangled)
-            while at >= 0:
-                yield at
-                at = table.strings.find(mangled, at + 1)
+            yield from places(table.strings, mangled)
 
 
 def _matching_globals(table: Table, glob: str) -> Iterator[int]:

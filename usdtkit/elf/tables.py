@@ -9,7 +9,6 @@ they are first asked for, and single symbols are unpacked one by one.
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -27,7 +26,7 @@ from usdtkit.elf.constants import (
     STB_WEAK,
     STT_FUNC,
 )
-from usdtkit.elf.image import LONGEST_NAME, Image, Section
+from usdtkit.elf.image import LONGEST_NAME, Image, Section, native
 from usdtkit.elf.pclntab import PcTable
 from usdtkit.errors import ElfError
 from usdtkit.records import NamedTuple
@@ -120,10 +119,7 @@ class Table:
     def _column(self, code: str, first: int) -> array[int]:
         """The field of `code`'s width that stands `first` such widths from the start of each entry."""
         words = array(code, self._data)
-        column = words[first :: self._entry.size // words.itemsize]
-        if (sys.byteorder == "little") != self._image.little_endian:
-            column.byteswap()
-        return column
+        return native(words[first :: self._entry.size // words.itemsize], self._image.order)
 
     @property
     def data(self) -> bytes:
