@@ -156,20 +156,25 @@ def test_a_histogram_of_equal_steps(counted):
     assert [bucket["count"] for bucket in row["buckets"]] == [100] * 9 + [97]
 
 
-def test_intervals_are_new_or_cumulative(compile_c, stepper, spawn):
+def rows_of_intervals(spawn, program, times, *options):
+    """The row of each interval of argdist, in which the program fires so many times."""
+    length = ("-i", "1.5", "-n", len(times))
+    tracer = start_tracing(spawn, "argdist", *options, *map(str, length), "-p", program.pid, "--json")
+    rows = []
+    for number, count in enumerate(times):
+        program.fire(count)
+        if number == 0:
+            assert json.loads(tracer.stdout.readline())["schema"] == "usdtkit.argdist/2"
+        rows.append(json.loads(tracer.stdout.readline()))
+    assert tracer.wait(20) == 0
+    return rows
+
+
+def test_intervals_are_new_or_cumulative(stepper, spawn):
     program = stepper()
     for options, expected in (([], [7, 13]), (["-c"], [7, 20])):
-        spec = f"u:{program.path}:step:plain()"
-        tracer = start_tracing(
-            spawn, "argdist", "-C", spec, "-i", "1.5", "-n", "2", "-p", program.pid, "--json", *options
-        )
-        program.fire(7)
-        assert json.loads(tracer.stdout.readline())["schema"] == "usdtkit.argdist/2"
-        first = json.loads(tracer.stdout.readline())
-        program.fire(13)
-        second = json.loads(tracer.stdout.readline())
-        assert [first["count"], second["count"]] == expected
-        assert tracer.wait(20) == 0
+        rows = rows_of_intervals(spawn, program, (7, 13), "-C", f"u:{program.path}:step:plain()", *options)
+        assert [row["count"] for row in rows] == expected
 
 
 def test_amounts_of_an_interval_are_those_of_its_hits(stepper, spawn):
@@ -177,16 +182,8 @@ def test_amounts_of_an_interval_are_those_of_its_hits(stepper, spawn):
     program = stepper()
     for options, expected in (([], [(13, 12), (7, 6)]), (["-c"], [(13, 12), (20, 12)])):
         spec = f"u:{program.path}:step:plain():u64:arg1"
-        tracer = start_tracing(
-            spawn, "argdist", "--max", spec, "-i", "1.5", "-n", "2", "-p", program.pid, "--json", *options
-        )
-        program.fire(13)
-        assert json.loads(tracer.stdout.readline())["schema"] == "usdtkit.argdist/2"
-        first = json.loads(tracer.stdout.readline())
-        program.fire(7)
-        second = json.loads(tracer.stdout.readline())
-        assert [(row["count"], row["max"]) for row in (first, second)] == expected
-        assert tracer.wait(20) == 0
+        rows = rows_of_intervals(spawn, program, (13, 7), "--max", spec, *options)
+        assert [(row["count"], row["max"]) for row in rows] == expected
 
 
 @pytest.mark.parametrize(
