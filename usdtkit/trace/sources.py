@@ -70,7 +70,7 @@ class Source(Summarising):
         self._hook.chosen = both(self._hook.chosen, condition)
         return chosen
 
-    def derive(self: Self, *names: str, **values: ex.Expression) -> Self:
+    def derive(self: Self, *names: str, **values: ex.Operand) -> Self:
         """The same source, in which `values` can be asked for by their names, as arguments can.
 
         `emit` without names then sends `names` and these values, and a pair's latency. Each name stands

@@ -40,7 +40,7 @@ _SEARCHED = (
     *versions.APPLY_QUERY,
     *versions.APPLY_ROWS,
 )
-_ZERO: Expression = tid * 0  # a number that is no argument
+_NULL: Expression = tid * 0  # a pointer; a bare number would be that of an argument
 
 
 def servers() -> list[int]:
@@ -188,19 +188,20 @@ def _commands_of(
 
 def _with_names(pair: Pair, layout: Layout | None, command: int | None = None) -> Pair:
     """The pair with what can be asked for by name; what is not known is None."""
-    user = database = error = _ZERO
+    user = database = _NULL
+    error: Expression | int = 0
     if layout is not None:
         thd = pair.kept("thd")
         user = deref(deref(thd, layout.security), layout.user)
         database = deref(thd, layout.database)
         error = deref(deref(thd, layout.diagnostics), layout.error, "u32")
-    named: dict[str, Expression] = {
+    named: dict[str, Expression | int] = {
         "user": cstr(user, NAME_SIZE),
         "database": cstr(database, NAME_SIZE),
         "error": error,
     }
     if command is not None:
-        named["command"] = _ZERO + command
+        named["command"] = command
     return pair.derive("command", "query", **named)
 
 
@@ -225,4 +226,4 @@ def _by_probes(session: Session, program: str, size: int) -> list[Pair]:
         commands = session.usdt("mysql:command__start", program)
         executions = commands.where(arg("command") == versions.COM_STMT_EXECUTE)
         executions.count_unseen("prepared execution", f"{program} has no symbol dispatch_command")
-    return [pair.derive("query", "user", "database", command=_ZERO + versions.COM_QUERY, error=_ZERO)]
+    return [pair.derive("query", "user", "database", command=versions.COM_QUERY, error=0)]
