@@ -134,6 +134,15 @@ def _ways(pid: int, mapping: Mapping) -> Iterator[tuple[str, bool]]:
         yield mapping.name, False
 
 
+def as_seen_by(root: str, name: str) -> str:
+    """The path of a mapped file as a process sees it whose /proc/PID/root leads to `root`.
+
+    maps and map_files spell a path as their reader sees it, and from the root of the mounts if these are not the
+    reader's. That differs where the process, or the reader, is in a chroot.
+    """
+    return name.removeprefix(root) if root != "/" and name.startswith(f"{root}/") else name
+
+
 def _name_from_here(pid: int, name: str) -> str:
     """The path by which we would open what a process calls so."""
     with suppress(OSError):
@@ -220,12 +229,10 @@ class Scan:
         if reached is None:
             return None
         path, key = reached
-        is_below_root = root != "/" and mapping.name.startswith(f"{root}/")
-        name = mapping.name.removeprefix(root) if is_below_root else mapping.name
         real = self._real_keys.get(key)
         if real is None:
             real = self._real_keys[key] = real_key(path, key)
-        pids = self._files.setdefault(real, (path, name, []))[2]
+        pids = self._files.setdefault(real, (path, as_seen_by(root, mapping.name), []))[2]
         if path == prefix + mapping.name:
             self._known[where] = pids
         return pids

@@ -28,7 +28,7 @@ from usdtkit.maps import Identity, Mapping, mapping_at, maps_of
 from usdtkit.overlays import forget_mounts
 from usdtkit.privatedirs import stranger, user_name
 from usdtkit.processes import running_pids, runs, user_of
-from usdtkit.scan import Scan, open_mapped, open_target
+from usdtkit.scan import Scan, as_seen_by, open_mapped, open_target
 from usdtkit.trace.later import Found, Later, Wanted
 
 # Between two looks at the stream: for children, which cannot be attached to before they run; while something happens
@@ -314,15 +314,17 @@ class Discovery:
 
 
 def _mapping(task: TaskMapping) -> Mapping:
-    """The mapping as /proc has it. Its name says the link of it, which the iterator does not."""
+    """The mapping as /proc has it, by the name that the process knows. The iterator does not say the name."""
     identity = Identity(task.major, task.minor, task.inode)
     mapping = Mapping(task.start, task.end, b"r-xp", task.offset, identity, "")
+    try:
+        mapping = mapping._replace(name=os.readlink(f"/proc/{task.pid}/map_files/{mapping.span}"))  # noqa: PTH115
+    except OSError:  # it is not allowed, or the mapping has changed meanwhile
+        with suppress(OSError):
+            mapping = mapping_at(maps_of(task.pid), task.start) or mapping
     with suppress(OSError):
-        return mapping._replace(name=os.readlink(f"/proc/{task.pid}/map_files/{mapping.span}"))  # noqa: PTH115
-    with suppress(OSError):  # where that is not allowed, or it has changed meanwhile
-        shown = mapping_at(maps_of(task.pid), task.start)
-        if shown is not None:
-            return shown
+        root = os.readlink(f"/proc/{task.pid}/root")  # noqa: PTH115
+        mapping = mapping._replace(name=as_seen_by(root, mapping.name))
     return mapping
 
 
