@@ -128,8 +128,15 @@ def traced(load, command):
             settle(tracer.pid)
             yield tracer.pid
         finally:
-            tracer.send_signal(signal.SIGINT)
-            tracer.wait()
+            end(tracer)
+
+
+def end(tracer):
+    """Interrupt a tracer until it ends: bpftrace may miss the first signal."""
+    while tracer.poll() is None:
+        tracer.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            tracer.wait(10)
 
 
 def settle(pid):
