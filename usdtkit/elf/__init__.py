@@ -12,8 +12,9 @@
 `demangle`; `lookup` finds the function at an address. `exits` finds the instructions by which a function leaves, with
 `decoder`, `flows`, `callframes` and `callees`. `sites` says what a probe costs and where none may be put, `unwinding`
 where the kernel's return probes do harm, `golang` what is particular about Go, whose own table of functions and lines
-`pclntab` reads; `gomodule` and `godwarf` find members of its structures. `relocations` finds what the loader changes.
-`walk` finds the ELF files of a directory, `writer` writes small ones, and `constants` has the numbers of the format.
+`pclntab` reads; `gomodule` and `godwarf` find members of its structures. `unpacking` gives debug information that is
+packed. `relocations` finds what the loader changes. `walk` finds the ELF files of a directory, `writer` writes small
+ones, and `constants` has the numbers of the format.
 Files are treated as hostile: bad bytes raise `usdtkit.errors.ElfError`.
 """
 

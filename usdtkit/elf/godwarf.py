@@ -8,16 +8,14 @@ varint behind it.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
-from usdtkit.elf.constants import SHF_COMPRESSED
 from usdtkit.elf.image import Image, places
+from usdtkit.elf.unpacking import unpacked
 from usdtkit.errors import ElfError
 
-_ZLIB = 1
 _HEAD = 64  # bytes between the name of a structure and that of its first member, at most
-_PIECE = 1 << 22  # bytes that are unpacked at once
 _MOST = 1 << 29  # bytes that are searched
 _MOST_TRIES = 256  # places that have the name of the structure
 _DESCRIPTION = 1 << 14  # a structure's, with room to spare
@@ -56,31 +54,7 @@ def _offset(description: bytes, first: bytes, member: bytes) -> int:
 
 
 def _pieces(image: Image) -> Iterator[bytes]:
-    """The bytes of .debug_info, unpacked, and as many zeros as a description is long. Damage ends it."""
-    section = image.section(".debug_info") or image.section(".zdebug_info")
-    if section is None:
-        return
-    start, end = section.offset, section.offset + section.size
-    try:
-        packed = True
-        if section.name == ".zdebug_info":
-            start += 12  # ZLIB, and the size
-        elif section.flags & SHF_COMPRESSED:
-            kind = image.read(start, 4)
-            packed = int.from_bytes(kind, image.order) == _ZLIB
-            if not packed:
-                return
-            start += 24 if image.bits == 64 else 12
-        else:
-            packed = False
-        unpacker, left = zlib.decompressobj(), _MOST
-        for at in range(start, end, _PIECE):
-            data = image.read(at, min(_PIECE, end - at))
-            while data and left > 0:
-                piece = unpacker.decompress(data, _PIECE) if packed else data
-                data = unpacker.unconsumed_tail if packed else b""
-                left -= len(piece)
-                yield piece
-    except (ElfError, zlib.error):
-        pass
+    """The bytes of .debug_info, and as many zeros as a description is long. Damage ends it."""
+    with suppress(ElfError):
+        yield from unpacked(image, ".debug_info", _MOST)
     yield bytes(_DESCRIPTION)
