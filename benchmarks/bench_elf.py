@@ -1,4 +1,5 @@
-"""What reading costs: USDT notes beside pyelftools, readelf and bcc, in one process and as whole processes; symbols.
+"""What reading costs: USDT notes beside pyelftools, readelf and bcc, in one process and as whole processes; symbols;
+call frame information beside readelf.
 
 `python benchmarks/bench_elf.py` (libjvm.so of openjdk-17-jre-headless, node where it is). Each time is the best of
 several runs, each ratio is to a baseline of the same run, taken in turns.
@@ -21,6 +22,7 @@ from usdtkit.elf import notes as reader
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
 from usdtkit.elf.symbols import functions
+from usdtkit.unwind.tables import read_table
 
 JVM = next(Path("/usr/lib/jvm").glob("*/lib/server/libjvm.so"), None)
 ROUNDS = 15
@@ -140,6 +142,22 @@ def go_programs():
         show(f"functions of {whole}", best(works), next(iter(works)))
 
 
+def call_frames():
+    path = shutil.which("node") or str(JVM)
+    works = {
+        "usdtkit: a table of rows": lambda: table(path),
+        "readelf --debug-dump=frames": lambda: subprocess.run(
+            ["readelf", "--debug-dump=frames", path], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ),
+    }
+    show(f"call frame information of {path}", best(works), next(iter(works)))
+
+
+def table(path):
+    with Image.open(path) as image:
+        return read_table(image)
+
+
 def scan():
     works = {"usdtkit list /usr": process(sys.executable, "-m", "usdtkit", "list", "/usr")}
     works["find /usr -type f, and nothing done"] = process("find", "/usr", "-xdev", "-type", "f")
@@ -152,4 +170,5 @@ if __name__ == "__main__":
     notes()
     symbols()
     go_programs()
+    call_frames()
     scan()

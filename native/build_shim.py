@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 here = Path(__file__).parent
-names = ["shim", "mappings", "btf", "decode"]
+names = ["shim", "mappings", "btf", "decode", "unwind"]
 headers = [f"{name}.h" for name in names]
 declarations = "".join((here / name).read_text() for name in headers)
 

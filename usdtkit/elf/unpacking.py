@@ -1,6 +1,6 @@
 """An open ELF file → the bytes of a section with debug information, which may be packed.
 
-Input `usdtkit.elf.image.Image`; used by `usdtkit.elf.godwarf`. A section is packed by zlib in one
+Input `usdtkit.elf.image.Image`; used by `usdtkit.elf.godwarf` and `usdtkit.unwind`. A section is packed by zlib in one
 of two ways, of which the older one shows in its name (.zdebug_info). zstd is not unpacked.
 """
 
