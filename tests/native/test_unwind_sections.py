@@ -36,7 +36,8 @@ def read(compile_c):
     """read([(kind, aarch64, address, lowest, start, end, section)]) -> (result, rows, counted, microseconds) each."""
     sanitise = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     source = Path(__file__).with_name("unwind.c").read_text()
-    binary = compile_c(source, "-O1", "-Wextra", "-I", str(ROOT / "native"), *sanitise)
+    reader = sorted((ROOT / "native").glob("unwind*.c"))
+    binary = compile_c(source, "-O1", "-Wextra", "-I", str(ROOT / "native"), *sanitise, *reader)
 
     def run(sections):
         given = b"".join(b"%d %d %d %d %d %d %d\n" % (*head, len(data)) + data for *head, data in sections)

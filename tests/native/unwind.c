@@ -1,11 +1,13 @@
-/* native/unwind.c over sections of standard input. Each is "KIND AARCH64 ADDRESS LOWEST START END SIZE\n" and so many
-   bytes, which lie in memory of exactly that size, so that a sanitiser sees what is read beside them. The code is from
-   START to END. For each section it prints "RESULT ROWS COUNTED MICROSECONDS", the time being that of the processor. It
-   aborts if a table is not as unwind.h promises. */
-#include "unwind.c"
+/* The reader of native/unwind.h over sections of standard input. Each is "KIND AARCH64 ADDRESS LOWEST START END SIZE\n"
+   and so many bytes, which lie in memory of exactly that size, so that a sanitiser sees what is read beside them. The
+   code is from START to END. For each section it prints "RESULT ROWS COUNTED MICROSECONDS", the time being that of the
+   processor. It aborts if a table is not as unwind.h promises. */
+#include "unwind.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static void check(int holds, const char *what) {
@@ -22,7 +24,7 @@ static void check_table(const usdtkit_unwind_source *source, const usdtkit_unwin
     check((rows[n].kinds & 15) <= USDTKIT_FRAME_OTHER && rows[n].kinds >> 4 <= USDTKIT_SAVED_RA_HIGH, "unknown kinds");
     if (!n) continue;
     check(rows[n].address > rows[n - 1].address, "the addresses are out of order");
-    check(!is_same(&rows[n], &rows[n - 1]), "two rows say the same");
+    check(memcmp(&rows[n].offset, &rows[n - 1].offset, 4) != 0, "two rows say the same");
     check(rows[n].address <= source->code->end - source->lowest + 1, "a row lies behind the code");
   }
   uint32_t pages = (uint32_t)((source->code->end - source->lowest + 4095) / 4096) + 1;
