@@ -13,7 +13,8 @@ import pytest
 from commandline import BY_BCC, WITHOUT_BCC, assert_explained, stop_tracing, usdtkit
 from processes import read_until
 
-from usdtkit.bpf import bundle, cache
+from usdtkit import cache
+from usdtkit.bpf import bundle
 from usdtkit.bpf.bytecode import decode
 from usdtkit.bpf.compiler import _key, compile_program
 from usdtkit.bpf.translator import translate

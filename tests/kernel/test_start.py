@@ -94,7 +94,7 @@ def test_a_tool_imports_no_compiler_and_little_else():
 ATTACHING = {
     "json",
     "locale",
-    "usdtkit.bpf.cache",
+    "usdtkit.cache",
     "usdtkit.bpf.compiler",
     "usdtkit.kernel.attach.links",
     "usdtkit.kernel.load",

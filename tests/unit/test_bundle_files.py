@@ -7,7 +7,8 @@ import zipfile
 
 import pytest
 
-from usdtkit.bpf import bundle, cache, compiler
+from usdtkit import cache
+from usdtkit.bpf import bundle, compiler
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsdtkitError
 
 KEY, OTHER = "a" * 64, "b" * 64

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from usdtkit import privatedirs
-from usdtkit.bpf.cache import LIMIT
+from usdtkit.cache import PROGRAMS
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, UsdtkitError
 from usdtkit.records import dataclass
 from usdtkit.version import VERSION
@@ -73,7 +73,8 @@ def read(path: Path) -> Bundle:
             open(descriptor, "rb", closefd=False) as file,
             zipfile.ZipFile(file) as archive,
         ):
-            if len(archive.infolist()) > MOST_ENTRIES or sum(info.file_size for info in archive.infolist()) > LIMIT:
+            sizes = [info.file_size for info in archive.infolist()]
+            if len(sizes) > MOST_ENTRIES or sum(sizes) > PROGRAMS.limit:
                 raise ValueError("too large")
             manifest = json.loads(_content(archive, MANIFEST))
             used_by = manifest["used_by"]

@@ -17,14 +17,9 @@ import re
 import sys
 from functools import cache
 
-from usdtkit.bpf import cache as bytecode_cache
 from usdtkit.bpf.bytecode import Bytecode, decode, encode
+from usdtkit.cache import key_of, load, store
 from usdtkit.errors import ProgramError, UnsupportedError, UsdtkitError
-
-try:
-    from _blake2 import blake2b  # the same as hashlib's, without loading OpenSSL for other hashes
-except ImportError:
-    from hashlib import blake2b
 
 HEADERS = f"{os.path.dirname(__file__)}/headers"
 CHILD = f"{os.path.dirname(__file__)}/_bcc_child.py"
@@ -68,11 +63,11 @@ def is_bytecode(content: bytes) -> bool:
 
 def _find(text: str) -> tuple[str, bytes, Bytecode]:
     key = _key(text)
-    if (content := bytecode_cache.load(key)) is not None and (bytecode := decode(content)) is not None:
+    if (content := load(key)) is not None and (bytecode := decode(content)) is not None:
         return key, content, bytecode
     if (content := _shipped(key)) is None or (bytecode := decode(content)) is None:
         bytecode, content = _make(text)
-    bytecode_cache.store(key, content)
+    store(key, content)
     return key, content, bytecode
 
 
@@ -122,16 +117,17 @@ def _always_bcc() -> bool:
 def _key(text: str) -> str:
     # bcc's version is in the entry and not in the key, so that a machine without bcc finds entries too.
     whole = "\0".join([str(FORMAT), "bcc" * _always_bcc(), os.uname().machine, _headers_hash(), text])
-    return blake2b(whole.encode(), digest_size=32).hexdigest()
+    return key_of(whole.encode())
 
 
 @cache
 def _headers_hash() -> str:
-    digest = blake2b()
-    for path in sorted(f"{folder}/{name}" for folder, _, names in os.walk(HEADERS) for name in names):
-        with open(path, "rb") as file:
-            digest.update(file.read())
-    return digest.hexdigest()
+    return key_of(*map(_content, sorted(f"{folder}/{name}" for folder, _, names in os.walk(HEADERS) for name in names)))
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _run_child(text: str) -> bytes:

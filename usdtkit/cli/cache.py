@@ -1,9 +1,9 @@
-"""Show, fill or clear the cache of compiled programs.
+"""Show, fill or clear the cache: compiled programs, and tables for the stacks of large files.
 
-A tool whose program is in the cache starts sooner, and without bcc even if only bcc could make the program. Entries are
-private to the user; the least recently used are removed when the cache becomes too large. --fill makes the programs of
-all tools whose programs do not depend on what they trace. --add adds the programs of a bundle (see `usdtkit bundle`).
-They will run in the kernel, so only add bundles that you trust.
+A tool whose program is in the cache starts sooner, and without bcc even if only bcc could make the program. The tables
+say how callers are found in large files. Entries are private to the user; the least recently used are removed when the
+cache becomes too large. --fill makes the programs of all tools whose programs do not depend on what they trace. --add
+adds the programs of a bundle (see `usdtkit bundle`). They will run in the kernel, so only add bundles that you trust.
 
 examples:
   usdtkit cache
@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from usdtkit.bpf import cache
+from usdtkit import cache
 from usdtkit.errors import UsdtkitError
 
 
@@ -36,19 +36,26 @@ def run(options: argparse.Namespace) -> int:
     """Show, fill or clear."""
     removed = cache.clear() if options.clear else 0
     added = fill() if options.fill else 0 if options.add is None else add(options.add)
-    found = cache.entries()
-    size = sum(status.st_size for _, status in found)
+    programs, tables = map(_sizes, (cache.PROGRAMS, cache.TABLES))
     if options.json:
         print(json.dumps({"schema": "usdtkit.cache/1"}))
-        counts = {"entries": len(found), "bytes": size, "removed": removed, "added": added}
-        print(json.dumps({"directory": str(cache.directory()), **counts}))
+        counts = {"entries": len(programs), "bytes": sum(programs), "removed": removed, "added": added}
+        of_tables = {"tables": len(tables), "tables_bytes": sum(tables)}
+        print(json.dumps({"directory": str(cache.directory()), **counts, **of_tables}))
     else:
-        print(f"{cache.directory()}: {len(found)} programs, {size / 1024:.0f} KiB")
+        sizes = f"{len(programs)} programs, {sum(programs) / 1024:.0f} KiB"
+        if tables:
+            sizes += f"; {len(tables)} tables for stacks, {sum(tables) / 1024:.0f} KiB"
+        print(f"{cache.directory()}: {sizes}")
         if options.clear:
             print(f"{removed} removed")
         if options.add:
             print(f"{added} added")
     return 0
+
+
+def _sizes(kind: cache.Kind) -> list[int]:
+    return [status.st_size for _, status in cache.entries(kind)]
 
 
 def add(path: Path) -> int:

@@ -17,8 +17,9 @@ import argparse
 import os
 import sys
 
+from usdtkit import cache
 from usdtkit._ffi import privilege_hint
-from usdtkit.bpf import bundle, cache, compiler
+from usdtkit.bpf import bundle, compiler
 from usdtkit.cli import doctor_provider, values
 from usdtkit.directories import application_directories
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError, UsdtkitError

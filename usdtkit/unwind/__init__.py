@@ -1,5 +1,5 @@
 """How to find the callers of a function: what a walk over a stack needs to know of each file.
 
-`tables` makes of a file's call frame information a table that is searched by address. Nothing here runs in the kernel
-or looks at a process.
+`tables` makes of a file's call frame information a table that is searched by address, and `stored` keeps the large ones
+on disk. Nothing here runs in the kernel.
 """

@@ -34,7 +34,9 @@ REASONS = (
 )
 """The names of what is counted, in the order of enum usdtkit_unwind_count."""
 
-_ROW = struct.Struct("<IhBB")
+ROW = struct.Struct("<IhBB")
+"""A row: address, offset, frame | saved << 4, slot."""
+
 _EH_FRAME, _EH_FRAME_ENDED, _DEBUG_FRAME = range(3)
 _PLACE_FROM_HERE = b"\x01\x1b"  # .eh_frame_hdr of version 1, which has the place of .eh_frame as 4 bytes from there
 _LARGEST_FRAMES = 64 << 20  # as of what is read from a file at once
@@ -97,14 +99,14 @@ class Table:
 
     def row(self, number: int) -> Row:
         """Return the row of this number. struct.error if there is none."""
-        address, offset, kinds, slot = _ROW.unpack_from(self.rows, number * _ROW.size)
+        address, offset, kinds, slot = ROW.unpack_from(self.rows, number * ROW.size)
         return Row(address, offset, kinds & 0x0F, kinds >> 4, slot)
 
     def __len__(self) -> int:
-        return len(self.rows) // _ROW.size
+        return len(self.rows) // ROW.size
 
 
-class _Frames(NamedTuple):
+class Frames(NamedTuple):
     """A section with call frame information, its virtual address, and its kind."""
 
     data: bytes
@@ -112,10 +114,26 @@ class _Frames(NamedTuple):
     kind: int
 
 
-def read_table(image: Image) -> Table:
-    """Return the table of a file; one row that says nothing, if the file has no call frame information.
+class Description(NamedTuple):
+    """All that a table is made of, as it was read from a file. `end` is that of the code, in bytes from `lowest`."""
 
-    ElfError if the file is damaged, or is not linked. UnsupportedError of a machine other than x86-64 and aarch64.
+    path: str
+    machine: str
+    lowest: int
+    end: int
+    ranges: tuple[LoadRange, ...]
+    sections: tuple[Frames, ...]
+
+
+def read_table(image: Image) -> Table:
+    """Return the table of a file: that of its description."""
+    return make_table(describe(image))
+
+
+def describe(image: Image) -> Description:
+    """Read what the table of a file is made of.
+
+    ElfError if the file is damaged. UnsupportedError of a machine other than x86-64 and aarch64.
     """
     if image.bits != 64 or image.machine not in ("x86_64", "aarch64"):
         raise UnsupportedError(f"{image.path}: call frame information of {image.machine} is not read")
@@ -125,19 +143,18 @@ def read_table(image: Image) -> Table:
     end = max((segment.address + segment.file_size for segment in codes), default=lowest)
     if end - lowest > _FARTHEST:
         raise ElfError(f"{image.path}: code at {end:#x} is too far from the first address {lowest:#x}")
-    rows, index, counts = _read(image, codes, lowest, -(-(end - lowest) // PAGE), _frames(image))
     ranges = tuple(LoadRange(s.address - lowest, s.file_size, s.offset) for s in codes)
-    return Table(image.machine, lowest, rows, index, ranges, dict(zip(REASONS, counts, strict=True)))
+    return Description(image.path, image.machine, lowest, end - lowest, ranges, tuple(_frames(image)))
 
 
-def _frames(image: Image) -> list[_Frames]:
+def _frames(image: Image) -> list[Frames]:
     """The sections with call frame information. A program that was compiled to have only .debug_frame has a small
     .eh_frame too, of what every program is linked with.
     """
     found = []
     section = image.section(".eh_frame")
     if section is not None and (data := image.data(section)):
-        found.append(_Frames(data, section.address, _EH_FRAME))
+        found.append(Frames(data, section.address, _EH_FRAME))
     for segment in image.segments if not image.sections else ():
         if segment.type == PT_GNU_EH_FRAME:
             return [_by_header(image, segment)]
@@ -145,33 +162,36 @@ def _frames(image: Image) -> list[_Frames]:
     if len(data) > _LARGEST_FRAMES:
         raise ElfError(f"{image.path}: .debug_frame is too large")
     if data:
-        found.append(_Frames(data, 0, _DEBUG_FRAME))
+        found.append(Frames(data, 0, _DEBUG_FRAME))
     return found
 
 
-def _by_header(image: Image, segment: Segment) -> _Frames:
+def _by_header(image: Image, segment: Segment) -> Frames:
     """.eh_frame of a file without section headers: from where .eh_frame_hdr says to the end of what is loaded there."""
     header = image.read(segment.offset, min(8, segment.file_size))
     if header[:2] == _PLACE_FROM_HERE and len(header) == 8:
         address = segment.address + 4 + struct.unpack_from("<i", header, 4)[0]
         for load in image.segments:
             if load.type == PT_LOAD and 0 <= (inside := address - load.address) < load.file_size:
-                return _Frames(image.read(load.offset + inside, load.file_size - inside), address, _EH_FRAME_ENDED)
+                return Frames(image.read(load.offset + inside, load.file_size - inside), address, _EH_FRAME_ENDED)
     raise ElfError(f"{image.path}: damaged .eh_frame_hdr")
 
 
-def _read(
-    image: Image, codes: list[Segment], lowest: int, pages: int, frames: list[_Frames]
-) -> tuple[bytes, bytes, list[int]]:
-    """The rows, the index and the counts."""
-    buffers = [ffi.from_buffer("uint8_t[]", each.data) for each in frames]
-    described = [
-        (buffer, len(each.data), each.address, each.kind) for buffer, each in zip(buffers, frames, strict=True)
-    ]
-    sections = ffi.new("usdtkit_unwind_section[]", described)
-    code = ffi.new("usdtkit_unwind_code[]", [(s.address, s.address + s.file_size) for s in codes])
-    is_aarch64 = image.machine == "aarch64"
-    source = ffi.new("usdtkit_unwind_source *", (sections, code, len(frames), len(codes), lowest, is_aarch64))
+def make_table(described: Description) -> Table:
+    """Make the table of a file; one row that says nothing, if the file has no call frame information.
+
+    ElfError if that is damaged, or the file is not linked.
+    """
+    lowest, path = described.lowest, described.path
+    buffers = [ffi.from_buffer("uint8_t[]", each.data) for each in described.sections]
+    sections = ffi.new(
+        "usdtkit_unwind_section[]",
+        [(data, len(data), each.address, each.kind) for data, each in zip(buffers, described.sections, strict=True)],
+    )
+    places = [(lowest + each.address, lowest + each.address + each.size) for each in described.ranges]
+    code = ffi.new("usdtkit_unwind_code[]", places)
+    counts = len(sections), len(code), lowest, described.machine == "aarch64"
+    source = ffi.new("usdtkit_unwind_source *", (sections, code, *counts))
     table = ffi.new("usdtkit_unwind_table *")
     result = lib.usdtkit_unwind_read(source, table)
     try:
@@ -180,10 +200,12 @@ def _read(
                 -errno.EINVAL: f"the entry at {table.stopped:#x} does not lie in the section",
                 -errno.E2BIG: "there are too many entries or rows",
             }.get(result, os.strerror(-result))
-            raise ElfError(f"{image.path}: damaged call frame information: {problem}")
+            raise ElfError(f"{path}: damaged call frame information: {problem}")
+        pages = -(-described.end // PAGE)
         index = ffi.new("uint32_t[]", pages + 1)
         lib.usdtkit_unwind_index(table, index, pages + 1)
-        rows = bytes(ffi.buffer(table.rows, table.count * _ROW.size))
-        return rows, bytes(ffi.buffer(index)), list(table.counts)
+        rows = bytes(ffi.buffer(table.rows, table.count * ROW.size))
+        reasons = dict(zip(REASONS, table.counts, strict=True))
+        return Table(described.machine, lowest, rows, bytes(ffi.buffer(index)), described.ranges, reasons)
     finally:
         lib.usdtkit_unwind_free(table)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from usdtkit.bpf import cache
+from usdtkit import cache
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root is the one who is attacked")
 
@@ -103,25 +103,26 @@ def test_root_deletes_nothing_elsewhere(home, roots_own, attacker, tmp_path):
 
 def test_only_what_the_cache_has_written_is_deleted(tmp_path, monkeypatch):
     monkeypatch.setenv("USDTKIT_CACHE", str(tmp_path / "chosen"))
-    monkeypatch.setattr(cache, "LIMIT", 0)
+    none = cache.PROGRAMS._replace(limit=0)
     cache.store(KEY, b"")
-    others = ["notes.txt", "0" * 63 + "g", KEY.upper(), f"{KEY}.bak", "..", ".bashrc"]
+    others = ["notes.txt", "0" * 63 + "g", KEY.upper(), f"{KEY}.bak", f".{KEY}", ".unwind", "..", ".bashrc"]
     for name in filter(lambda name: name != "..", others):
         (tmp_path / "chosen" / name).write_bytes(b"precious")
         (tmp_path / "chosen" / name).chmod(0o600)
     (tmp_path / "chosen" / ("b" * 64)).symlink_to(tmp_path / "chosen/notes.txt")
     (tmp_path / "chosen" / ("c" * 64)).mkdir()
-    cache.store(KEY, b"more than nothing")  # which prunes
+    cache.store(KEY, b"more than nothing", none)  # which prunes
     cache.store(KEY, b"")
     assert cache.clear() == 1
     left = {path.name for path in (tmp_path / "chosen").iterdir()}
     assert left == {name for name in others if name != ".."} | {"b" * 64, "c" * 64}
 
 
-def test_what_a_killed_writer_has_left_is_deleted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [cache.PROGRAMS, cache.TABLES])
+def test_what_a_killed_writer_has_left_is_deleted(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("USDTKIT_CACHE", str(tmp_path / "chosen"))
-    cache.store(KEY, b"")
-    left = tmp_path / "chosen" / f".{KEY}.0123456789ab"
+    cache.store(KEY, b"", kind)
+    left = tmp_path / "chosen" / f".{KEY}{kind.suffix}.0123456789ab"
     left.write_bytes(b"")
     left.chmod(0o600)
     assert cache.clear() == 2

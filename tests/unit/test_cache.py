@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from usdtkit.bpf import cache, compiler
+from usdtkit import cache
+from usdtkit.bpf import compiler
 
 KEY = "0" * 64
 
@@ -154,12 +155,23 @@ def test_without_a_home_it_is_not_where_one_happens_to_be(monkeypatch):
     assert cache.directory() == f"/var/tmp/usdtkit.{os.geteuid()}"
 
 
-def test_the_least_recently_used_go_when_it_is_too_large(place, monkeypatch):
-    monkeypatch.setattr(cache, "LIMIT", 3000)
+@pytest.mark.parametrize(("kind", "other"), [(cache.PROGRAMS, cache.TABLES), (cache.TABLES, cache.PROGRAMS)])
+def test_the_least_recently_used_of_a_kind_go_when_it_is_too_large(place, kind, other):
+    small = kind._replace(limit=3000)
+    cache.store("0", bytes(5000), other)
     for number in range(4):
-        cache.store(f"{number}", bytes(1000))
-        os.utime(place / f"{number}", (number, number))
+        cache.store(f"{number}", bytes(1000), small)
+        os.utime(place / f"{number}{kind.suffix}", (number, number))
         if number == 2:
-            assert cache.load("0") == bytes(1000)  # which makes it the last one used
-    assert {path.rpartition("/")[2] for path, _ in cache.entries()} == {"0", "2", "3"}
-    assert cache.clear() == 3 and cache.entries() == []
+            assert cache.load("0", kind) == bytes(1000)  # which makes it the last one used
+    assert {path.rpartition("/")[2] for path, _ in cache.entries(kind)} == {f"{n}{kind.suffix}" for n in (0, 2, 3)}
+    assert cache.load("0", other) == bytes(5000)
+    assert cache.clear() == 4
+    assert cache.entries(kind) == cache.entries(other) == []
+
+
+def test_an_entry_that_is_too_large_is_not_read(place):
+    small = cache.TABLES._replace(largest=1000)
+    for size, found in ((1000, bytes(1000)), (1001, None)):
+        cache.store("0", bytes(size), small)
+        assert cache.load("0", small) == found

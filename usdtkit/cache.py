@@ -1,13 +1,15 @@
-"""Compiled bytecode on disk: a key (a hash) → the compiler's answer. Used by `compiler`, shown by `usdtkit cache`.
+"""What took time to make, on disk: a key (a hash of all that it was made from) → its bytes.
 
-Each entry is a file in the directory that $USDTKIT_CACHE names. Without that variable it is the first of these that
-exists or can be made, and that nobody else can change: $XDG_CACHE_HOME/usdtkit/bytecode, ~/.cache/usdtkit/bytecode, the
-same below the home directory of the password database, /var/tmp/usdtkit.UID.
+The bytecode of programs is kept there (`usdtkit.bpf.compiler`), and tables by which callers are found
+(`usdtkit.unwind.stored`). `usdtkit cache` shows both. Each entry is a file in the directory that $USDTKIT_CACHE names.
+Without that variable it is the first of these that exists or can be made, and that nobody else can change:
+$XDG_CACHE_HOME/usdtkit/bytecode, ~/.cache/usdtkit/bytecode, the same below the home directory of the password database,
+/var/tmp/usdtkit.UID.
 
-What is read from there runs in the kernel. Therefore a directory of ours that lies in another user's is skipped,
-because that user could replace it: root with a user's HOME keeps its cache in root's own home. Where no directory can
-be trusted, or the disk is full, there is no cache, and starts take longer. When the entries have more than LIMIT bytes,
-those that were unused for longest are removed.
+Programs that are read from there run in the kernel. Therefore a directory of ours that lies in another user's is
+skipped, because that user could replace it: root with a user's HOME keeps its cache in root's own home. Where no
+directory can be trusted, or the disk is full, there is no cache, and starts take longer. When the entries of a kind
+have more bytes than its limit, those that were unused for longest are removed.
 """
 
 # Every start imports this module, and importing pathlib takes long.
@@ -22,11 +24,34 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from usdtkit.privatedirs import OwnDirectory, UntrustedError, open_directory, read_all
+from usdtkit.records import NamedTuple
 
-LIMIT = 32 << 20
-_LARGEST_ENTRY = 4 << 20
+try:
+    from _blake2 import blake2b  # the same as hashlib's, without loading OpenSSL for other hashes
+except ImportError:
+    from hashlib import blake2b
+
+
+class Kind(NamedTuple):
+    """A kind of entries: how their names end, and the most bytes of all of them and of one."""
+
+    suffix: str
+    limit: int
+    largest: int
+
+
+PROGRAMS = Kind("", 32 << 20, 4 << 20)
+TABLES = Kind(".unwind", 64 << 20, 16 << 20)
 _DIGITS = frozenset("0123456789abcdef")
 _reported: set[str] = set()
+
+
+def key_of(*parts: bytes) -> str:
+    """The key of what is made from these bytes, one after the other."""
+    digest = blake2b(digest_size=32)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def directory() -> str:
@@ -54,68 +79,70 @@ def _choose() -> tuple[str, str]:
     return place, reason
 
 
-def load(key: str) -> bytes | None:
+def load(key: str, kind: Kind = PROGRAMS) -> bytes | None:
     """The entry, or None where there is none or the directory cannot be trusted."""
     try:
         with _current() as place:
-            descriptor, status = place.open(key)
+            descriptor, status = place.open(key + kind.suffix)
             try:
-                content = read_all(descriptor, _LARGEST_ENTRY)
+                content = read_all(descriptor, kind.largest)
                 with suppress(OSError):  # a cache that we may only read works as well
                     os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
             finally:
                 os.close(descriptor)
     except (OSError, UntrustedError):
         return None
-    return content if len(content) <= _LARGEST_ENTRY else None
+    return content if len(content) <= kind.largest else None
 
 
-def store(key: str, content: bytes) -> None:
+def store(key: str, content: bytes, kind: Kind = PROGRAMS) -> None:
     """Keep an entry. Readers and other writers see all of it or nothing."""
     with suppress(OSError, UntrustedError), _current(make=True) as place:
         with suppress(OSError):
-            place.write(key, content, 0o600)
-        _prune(place)
+            place.write(key + kind.suffix, content, 0o600)
+        _prune(place, kind)
 
 
-def entries() -> list[tuple[str, os.stat_result]]:
+def entries(kind: Kind = PROGRAMS) -> list[tuple[str, os.stat_result]]:
     """The path and status of each entry, the last used first; none where the directory cannot be trusted."""
     try:
         with _current() as place:
-            return [(f"{place.path}/{name}", status) for name, status in _entries(place)]
+            return [(f"{place.path}/{name}", status) for name, status in _entries(place, kind)]
     except (OSError, UntrustedError):
         return []
 
 
 def clear() -> int:
-    """Remove all entries, and return how many there were."""
+    """Remove all entries of every kind, and return how many there were."""
     try:
         with _current() as place:
-            return sum(place.remove(name) for name, _ in _entries(place))
+            return sum(place.remove(name) for kind in (PROGRAMS, TABLES) for name, _ in _entries(place, kind))
     except (OSError, UntrustedError):
         return 0
 
 
-def _prune(place: OwnDirectory) -> None:
+def _prune(place: OwnDirectory, kind: Kind) -> None:
     total = 0
-    for name, status in _entries(place):
+    for name, status in _entries(place, kind):
         total += status.st_size
-        if total > LIMIT:
+        if total > kind.limit:
             place.remove(name)
 
 
-def _entries(place: OwnDirectory) -> list[tuple[str, os.stat_result]]:
+def _entries(place: OwnDirectory, kind: Kind) -> list[tuple[str, os.stat_result]]:
     """The names and status of files that `store` has written, the last used first."""
-    kept = [(name, status) for name, status in place.entries() if _is_entry(name, status)]
+    kept = [(name, status) for name, status in place.entries() if _is_entry(name, status, kind)]
     return sorted(kept, key=lambda entry: -entry[1].st_atime_ns)
 
 
-def _is_entry(name: str, status: os.stat_result) -> bool:
-    # A name that begins with a dot, and has another dot, is that of a file whose writer was killed.
-    parts = name[1:].split(".") if name.startswith(".") else [name]
+def _is_entry(name: str, status: os.stat_result, kind: Kind) -> bool:
+    rest = "0"
+    if name.startswith("."):  # as that of a file whose writer was killed, which has another dot before its end
+        name, _, rest = name[1:].rpartition(".")
+    key = name.removesuffix(kind.suffix)
     return (
-        all(part and _DIGITS.issuperset(part) for part in parts)
-        and len(parts) == 1 + name.startswith(".")
+        name == key + kind.suffix
+        and all(part and _DIGITS.issuperset(part) for part in (key, rest))
         and stat.S_ISREG(status.st_mode)
         and status.st_uid == os.geteuid()
         and stat.S_IMODE(status.st_mode) == 0o600
@@ -153,7 +180,7 @@ def _tell(place: str, error: UntrustedError) -> None:
 
     level = logging.WARNING if os.environ.get("USDTKIT_CACHE") else logging.INFO
     logging.getLogger(__name__).log(
-        level, "compiled programs are not cached in %s, because other users could change them: %s", place, error.message
+        level, "nothing is cached in %s, because other users could change them: %s", place, error.message
     )
 
 
