@@ -75,6 +75,11 @@ def json_lines(output):
     return header, events, summary["summary"]
 
 
+def names(frames):
+    """The names of the frames of a stack as --json has them."""
+    return [frame["name"] for frame in frames]
+
+
 def assert_described(kind, lines):
     """The objects are of this kind, and have no field that is not described."""
     schema, validator = _schema(kind)

@@ -23,6 +23,7 @@ from usdtkit.results import COMM, PID, TID, TIME, Column, Summaries, Table
 from usdtkit.trace import Session
 
 TOPIC = "memory and locks"
+SCHEMA_VERSION = 2
 SPELLING = Spelling(ring_size=1 << 26)
 COLUMNS = (
     *(replace(TIME, heading=""), replace(PID, heading=""), TID, COMM),

@@ -25,6 +25,7 @@ from usdtkit.results.columns import seconds_column
 from usdtkit.trace import Expression, Session, arg, comm, ms, retval, us, ustack
 
 TOPIC = "any function or probe"
+SCHEMA_VERSION = 2
 VARIANTS = ("c:malloc", "c:malloc -U", "c:malloc -a 3")
 SPELLING = Spelling(
     chosen=True,

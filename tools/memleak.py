@@ -25,6 +25,7 @@ from usdtkit.results import PID, TID, TIME, Column, Results, Rows, StackSum, Sum
 from usdtkit.trace import Session, ms
 
 TOPIC = "memory and locks"
+SCHEMA_VERSION = 2
 VARIANTS = ("-p 1", "-p 1 -s 2", "-p 1 -t")
 SPELLING = Spelling(capacity="track at most N blocks at a time (default 500,000)", timestamps=True)
 COLUMNS = (
@@ -34,7 +35,7 @@ COLUMNS = (
     Column("address", "ADDRESS", meaning="with -t and -a: the address of the block", optional=True),
     Column("count", type="count", meaning="how many blocks the stack has allocated", optional=True),
     Column("since_ns", type="integer", meaning="with -a: when the block was allocated", optional=True),
-    Column("stack", type="stack", meaning="the frames, innermost first", offsets="all", optional=True),
+    Column("stack", type="stack", meaning="the frames, innermost first", offsets="table", optional=True),
 )
 
 

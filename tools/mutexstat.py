@@ -22,11 +22,11 @@ from usdtkit.results import BUCKETS, PID, Column, Histogram, Summaries, Table
 from usdtkit.trace import Session, arg, latency, us
 
 TOPIC = "memory and locks"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VARIANTS = ("", "-H", "--hold", "--hold -H")
 TIME = Column("", "", "duration", 10, unit="ms", optional=True)
 STACK = Column(
-    "stack", "STACK", "stack", meaning="the frames of the lock, innermost first", offsets="all", optional=True
+    "stack", "STACK", "stack", meaning="the frames of the lock, innermost first", offsets="table", optional=True
 )
 COLUMNS = (
     *(replace(PID, heading=""), Column("mutex", "MUTEX", width=14, meaning="the address of the mutex")),

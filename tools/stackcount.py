@@ -32,6 +32,7 @@ from usdtkit.results import COMM, PID, Column, StackSum, Summaries
 from usdtkit.trace import Counts, Session, Sources, StatisticsTable, ustack
 
 TOPIC = "any function or probe"
+SCHEMA_VERSION = 2
 VARIANTS = ("c:malloc", "c:malloc -P")
 SPELLING = Spelling(chosen=True, verbose="show addresses", filters={})
 THREAD = (
@@ -96,10 +97,12 @@ def trace(session: Session, options: Options) -> Summaries:
         new = table.delta()
         frames.learn(stack for *_, stack in new)
         # Stacks of several processes with the same names are one, unless each process is asked for.
+        alike: dict[tuple[Any, ...], list[Any]] = {}
         hits: Counter[tuple[Any, ...]] = Counter()
         weights: Counter[tuple[Any, ...]] = Counter()
         for (*process, stack), measured in new.items():
             key = (frames.labels(stack, offsets=options.offset, addresses=options.addresses), *process)
+            alike.setdefault(key, []).append(stack)
             hits[key] += measured if isinstance(measured, int) else measured.count
             weights[key] += measured if isinstance(measured, int) else measured.sum
         for key, amount in sorted(weights.items(), key=lambda item: item[1]):
@@ -108,9 +111,11 @@ def trace(session: Session, options: Options) -> Summaries:
             after = [f"    {values['comm'] or '?'} [{values['pid']}]"] if values else []
             after.append(f"    {weight_text(weight, amount, hits[key])}")
             values |= {"count": hits[key], weight.name: amount}
-            yield StackSum(key[0], amount // 1000 if weight is LATENCY else amount, values, [""], after, owner)
+            stack = frames.common(alike[key])
+            yield StackSum(stack, amount // 1000 if weight is LATENCY else amount, values, [""], after, owner)
 
-    columns = (*(THREAD if options.perpid else ()), *(() if weight is COUNT else (HITS,)), weight, STACK)
+    shown = replace(STACK, offsets="all" if options.offset else "", addresses=options.addresses)
+    columns = (*(THREAD if options.perpid else ()), *(() if weight is COUNT else (HITS,)), weight, shown)
     return Summaries(session, columns, summarise)
 
 

@@ -31,6 +31,7 @@ from usdtkit.results.columns import seconds_column
 from usdtkit.trace import Expression, Session, comm, cpu, pid, ustack
 
 TOPIC = "any function or probe"
+SCHEMA_VERSION = 2
 SPELLING = Spelling(
     chosen=True,
     shows_program=True,

@@ -21,10 +21,11 @@ from usdtkit.cli.arguments import Spelling, process_argument
 from usdtkit.cli.options import option
 from usdtkit.providers import runtimes
 from usdtkit.records import replace
-from usdtkit.results import PID, TID, TIME, Column, Results, Row, Rows, StackSum, Summaries
+from usdtkit.results import PID, TID, TIME, Calls, Column, Results, Row, Rows, StackSum, Summaries
 from usdtkit.trace import Session
 
 TOPIC = "languages"
+SCHEMA_VERSION = 2
 LANGUAGES = ("java", "perl", "php", "python", "ruby", "tcl")
 VARIANTS = tuple(f"-l {language} -p 1" for language in LANGUAGES)
 SPELLING = Spelling(shows_program=True)
@@ -81,7 +82,7 @@ def trace(session: Session, options: Options) -> Results:
     """Trace calls; a row for each entry and return, or the time by stack."""
     runtime = runtimes.of(session, options.language, among=LANGUAGES)
     flow = runtime.flow(method=options.method, group=options.group)
-    return Stacks(session, flow) if options.by_stack else Steps(session, flow)
+    return Stacks(session, runtime.language.name, flow) if options.by_stack else Steps(session, flow)
 
 
 class Steps(Rows):
@@ -114,8 +115,9 @@ class Steps(Rows):
 class Stacks(Summaries):
     """The time that each stack of open calls spent in its innermost call."""
 
-    def __init__(self, session: Session, flow: runtimes.CallFlow) -> None:
+    def __init__(self, session: Session, language: str, flow: runtimes.CallFlow) -> None:
         super().__init__(session, STACKS, self._by_stack, take=self._add)
+        self._language = language
         self._flow = flow
         self._own_ns: Counter[tuple[str, ...]] = Counter()
 
@@ -128,6 +130,9 @@ class Stacks(Summaries):
                 self._own_ns[step.stack] += step.own_ns
 
     def _by_stack(self) -> Iterator[StackSum]:
+        from usdtkit.trace import Frame  # lazy: only -f has stacks
+
         self._count(self._flow.finish())
         for stack, own_ns in sorted(self._own_ns.items()):
-            yield StackSum(stack[::-1], own_ns // 1000, {"own_ns": own_ns}, after=[f"    {own_ns / 1000:.0f} us"])
+            calls = Calls(tuple(Frame(self._language, name) for name in reversed(stack)))
+            yield StackSum(calls, own_ns // 1000, {"own_ns": own_ns}, after=[f"    {own_ns / 1000:.0f} us"])

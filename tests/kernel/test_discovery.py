@@ -462,7 +462,7 @@ def test_waiting_for_the_first_start(service, spawn):
     first(997)()
     read_until(tracer, "Tracing", "stderr")
     header, events, summary = json_lines(stop_tracing(tracer)[0])
-    assert header["schema"] == "usdtkit.trace/1"
+    assert header["schema"] == "usdtkit.trace/2"
     assert [event["arguments"] for event in events] == [{"number": n, "customer": "ada"} for n in range(997)]
     assert {event["pid"] for event in events} == {first.pid}
     assert (summary["received"], summary["lost"], summary["files"], summary["processes"]) == (997, 0, 1, 1)

@@ -64,7 +64,7 @@ def test_the_table(slow):
 
 def test_stacks(slow):
     output, _ = slow("-u", "0", "-U", "--json")
-    assert json_lines(output)[1][6]["stack"][0] == "main"
+    assert json_lines(output)[1][6]["stack"][0]["name"] == "main"
     output, _ = slow("-u", "0", "-U", "-f")
     assert sum(bool(re.search(r";main(;descend){0,6} \d+$", line)) for line in output.splitlines()) == 21
     assert "\n        descend+0x" in slow("-u", "0", "-U")[0]

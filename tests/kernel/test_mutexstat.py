@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, usdtkit
+from commandline import assert_explained, end_of_tracing, go, json_lines, names, start_tracing, usdtkit
 
 TIMES, HELD_NS = 97, 2_000_000
 
@@ -28,10 +28,10 @@ def trace(compile_c, spawn, ready):
 def rows_of(output, mutex):
     """The rows of one mutex by who has locked it."""
     header, rows, summary = json_lines(output)
-    assert header["schema"] == "usdtkit.mutexstat/2"
+    assert header["schema"] == "usdtkit.mutexstat/3"
     assert (summary["lost"], summary["full"], summary["unmatched"]) == (0, 0, 0)
     assert all(row["average_ns"] == round(row["total_ns"] / row["count"]) for row in rows)
-    return {row["stack"][0].partition("+")[0]: row for row in rows if row["mutex"] == mutex}
+    return {row["stack"][0]["name"]: row for row in rows if row["mutex"] == mutex}
 
 
 def test_waits(trace):
@@ -60,7 +60,7 @@ def test_holds(trace):
 def test_a_recursive_mutex_is_held_until_its_last_unlock(trace):
     output, _, mutexes = trace("recursive", "--json", "--hold")
     _, rows, _ = json_lines(output)
-    own = [row["count"] for row in rows if "two" in " ".join(row["stack"])]
+    own = [row["count"] for row in rows if "two" in names(row["stack"])]
     assert sorted(own) == [1, 1, 1]  # twice once; first within nest, and in two itself
     assert sum(row["count"] for row in rows if row["mutex"] == mutexes["first"]) == TIMES + 2
 
@@ -99,7 +99,7 @@ def test_table_csv_and_histograms_agree(trace):
 def test_intervals_add_up(trace):
     output, _, mutexes = trace("held", "--json", "-m", "0", "-i", "0.1")
     _, rows, _ = json_lines(output)
-    own = [row for row in rows if row["mutex"] == mutexes["first"] and row["stack"][0].startswith("waiter")]
+    own = [row for row in rows if row["mutex"] == mutexes["first"] and row["stack"][0]["name"] == "waiter"]
     assert len(own) > 1
     assert sum(row["count"] for row in own) == TIMES
 

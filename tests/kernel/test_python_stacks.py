@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commandline import json_lines
+from commandline import json_lines, names
 from processes import among_own_mounts
 from pythons import framed_root
 
@@ -90,7 +90,7 @@ def stackcount(spawn, wait_for_line):
         assert (summary["lost"], summary["no_stack"]) == (0, 0)
         found = Counter()
         for row in rows:
-            found[tuple(row["stack"])] += row["count"]
+            found[tuple(names(row["stack"]))] += row["count"]
         return found, errors
 
     return run
@@ -105,7 +105,7 @@ def innermost(pid):
 def python_functions(counts):
     found = Counter()
     for labels, count in counts.items():
-        found[tuple(label for label in labels if label.startswith("py::"))] += count
+        found[tuple(label for label in labels if label and label.startswith("py::"))] += count
     return found
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commandline import json_lines, usdtkit
+from commandline import json_lines, names, usdtkit
 
 ROOT = Path(__file__).parents[2]
 CHAINS = {"main;left;work": 997, "main;right;deeper;work": 997, "main;descend;descend;descend;work": 997}
@@ -86,7 +86,7 @@ def test_sums_of_a_value(spelling, expression, amounts, chains, stackcount):
     if amounts is None:
         assert sum(row["sum"] for row in rows) == 3 * (997 if expression == "1" else EACH)
     else:
-        assert {";".join(row["stack"][-2::-1]): row["sum"] for row in rows} == amounts
+        assert {";".join(names(row["stack"])[-2::-1]): row["sum"] for row in rows} == amounts
         assert {row["count"] for row in rows} == {31 if expression == "0 - n" else 997}
     assert summary["no_stack"] == summary["full"] == 0
 
@@ -102,7 +102,7 @@ def test_stacks_by_latency(chains, stackcount):
     """The time of the outer call is that of the inner ones and more, and each stack is that of the entry."""
     output, _ = stackcount(chains, f"{chains[0]}:descend", "--by-latency", "--json")
     _, rows, summary = json_lines(output)
-    times = {";".join(row["stack"][-2::-1]): row["total_ns"] for row in rows}
+    times = {";".join(names(row["stack"])[-2::-1]): row["total_ns"] for row in rows}
     outer = [f"main{';descend' * depth}" for depth in (1, 2, 3)]
     assert sorted(times) == outer
     assert times[outer[0]] > times[outer[1]] > times[outer[2]] > 0
@@ -150,8 +150,8 @@ def test_addresses(chains, stackcount):
 def test_json(chains, stackcount):
     output, _ = stackcount(chains, f"{chains[0]}:work", "--json", "-P")
     header, rows, summary = json_lines(output)
-    assert header["schema"] == "usdtkit.stackcount/1"
-    assert {";".join(row["stack"][-2::-1]): row["count"] for row in rows} == CHAINS
+    assert header["schema"] == "usdtkit.stackcount/2"
+    assert {";".join(names(row["stack"])[-2::-1]): row["count"] for row in rows} == CHAINS
     assert {row["comm"] for row in rows} == {Path(chains[0]).name[:15]}
     assert summary["hits"] == 3 * 997
     assert summary["no_stack"] == 0

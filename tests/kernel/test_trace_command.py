@@ -75,7 +75,7 @@ def test_json_of_one_process(service, spawn):
     tracer = start_tracing(spawn, "trace", "--json", "-p", service.pid, "lab:hit")
     service("fire 997", "fired")
     header, events, summary = json_lines(stop_tracing(tracer)[0])
-    assert header["schema"] == "usdtkit.trace/1"
+    assert header["schema"] == "usdtkit.trace/2"
     assert arguments(events) == hits(997)
     assert {event["pid"] for event in events} == {service.pid}
     assert [event["time"] for event in events] == sorted(event["time"] for event in events)

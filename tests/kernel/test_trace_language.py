@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from commandline import assert_explained, end_of_tracing, go, json_lines, start_tracing, usdtkit
+from commandline import assert_explained, end_of_tracing, go, json_lines, names, start_tracing, usdtkit
 
 pytestmark = pytest.mark.machine
 
@@ -102,7 +102,7 @@ def test_json_has_the_values_and_the_message(compile_c, ready, spawn):
     _, events, summary = json_lines(end_of_tracing(tracer)[0])
     assert [event["arguments"] for event in events] == [{"n": n, "name": ("even", "odd")[n % 2]} for n in range(7)]
     assert [event["message"] for event in events] == [f"{n} is {('even', 'odd')[n % 2]}" for n in range(7)]
-    assert {tuple(event["stack"][:2]) for event in events} == {("work", "main")}
+    assert {tuple(names(event["stack"][:2])) for event in events} == {("work", "main")}
     assert {event["cpu"] for event in events} <= set(range(os.sysconf("SC_NPROCESSORS_CONF")))
     assert (summary["hits"], summary["lost"]) == (7, 0)
 

@@ -5,7 +5,9 @@ import io
 import json
 import re
 
+import jsonschema
 import pytest
+from commandline import names
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ from usdtkit.output.formats.table import cell_text
 from usdtkit.output.sink import format_names, open_sink
 from usdtkit.output.text import printable
 from usdtkit.records import replace
-from usdtkit.results import BUCKETS, LATENCY_MS, PID, TIME, Column, Histogram, Schema, StackSum, Table
+from usdtkit.results import BUCKETS, LATENCY_MS, PID, TIME, Calls, Column, Histogram, Schema, StackSum, Table
 from usdtkit.results.account import Account, account
 from usdtkit.results.schemas import of_rows
 from usdtkit.trace import Session, Summary, Unseen
@@ -36,12 +38,18 @@ ROW = {
     "more": {"a": 1},
 }
 STACK = Column("stack", type="stack")
-NAMED = Frame(0x401234, "work", 0x14, "/usr/bin/shop")
+NAMED = Frame("native", "work", 0x14, "/usr/bin/shop", build_id="ab12", address=0x401234)
+PYTHON = Frame("python", "Shop.order", file="/srv/shop.py", line=41)
 RFC_3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 
 
 def summary(**counts):
     return Summary(**dict.fromkeys(Summary.__slots__, 0) | {"duration_s": 1.5, "unseen": ()} | counts)
+
+
+def calls(*names, end=None):
+    """A stack of native frames with these names."""
+    return Calls(tuple(Frame("native", name) for name in names), end)
 
 
 def written(form, *rows, columns=COLUMNS, blocks=(), end=None, in_blocks=False, timestamp=False):
@@ -202,27 +210,66 @@ def test_rows_of_a_table_are_made_at_once():
 
 
 def test_a_stack_in_a_row():
-    labels = ("in;ner", "out\x1b[2Jer\udc80")
-    assert json.loads(written("json", {"stack": labels}, columns=(STACK,)).splitlines()[1])["stack"] == [
-        "in;ner",
-        "out\\x1b[2Jer\\x80",
-    ]
-    assert written("csv", {"stack": labels}, columns=(STACK,)) == "stack\nout\\x1b[2Jer\\x80;in:ner\n"
-    assert written("table", {"pid": 42, "stack": labels}, columns=(PID, STACK)).splitlines()[1:] == [
+    stack = calls("in;ner", "out\x1b[2Jer\udc80")
+    assert names(in_json({"stack": stack})["stack"]) == ["in;ner", "out\\x1b[2Jer\\x80"]
+    assert written("csv", {"stack": stack}, columns=(STACK,)) == "stack\nout\\x1b[2Jer\\x80;in:ner\n"
+    assert written("table", {"pid": 42, "stack": stack}, columns=(PID, STACK)).splitlines()[1:] == [
         "     42",
         "        in;ner",
         "        out\\x1b[2Jer\\x80",
     ]
 
 
+def in_json(row, column=STACK):
+    """The object that JSON Lines have of a row with a stack, after it was found to be as its schema says."""
+    written_row = json.loads(written("json", row, columns=(column,)).splitlines()[1])
+    jsonschema.validate(written_row, of_rows(Schema("shop", (column,))))
+    return written_row
+
+
+def test_frames_as_objects():
+    nameless = Frame("jit", offset=0x10, address=0x7F0000000010)
+    row = in_json({"stack": Calls((NAMED, PYTHON, nameless))})
+    nothing = dict.fromkeys(("name", "kind", "file", "line", "module", "offset", "build_id"))
+    assert row == {
+        "stack": [
+            nothing | {"kind": "native", "name": "work", "module": "/usr/bin/shop", "offset": 0x14, "build_id": "ab12"},
+            nothing | {"kind": "python", "name": "Shop.order", "file": "/srv/shop.py", "line": 41},
+            nothing | {"kind": "jit", "offset": 0x10},
+        ]
+    }
+    addresses = replace(STACK, addresses=True)
+    (frame,) = in_json({"stack": Calls((NAMED,))}, addresses)["stack"]
+    assert frame["address"] == 0x401234
+    assert in_json({"stack": None}) == {"stack": None}
+
+
+def test_a_stack_that_is_cut_says_why():
+    cut = calls("work", "main", end="unreadable memory")
+    assert in_json({"stack": cut})["stack_end"] == "unreadable memory"
+    assert "stack_end" not in in_json({"stack": calls("work", end="")})
+    assert written("csv", {"stack": cut}, columns=(STACK,)) == "stack\n[cut: unreadable memory];main;work\n"
+    assert written("folded", {"stack": cut}, columns=(STACK,)) == "[cut: unreadable memory];main;work 1\n"
+    lines = written("table", {"pid": 42, "stack": cut}, columns=(PID, STACK)).splitlines()
+    assert lines[-2:] == ["        main", "        [cut: unreadable memory]"]
+    assert "`[cut: unreadable memory]" not in written("markdown", {"stack": calls("work", end="")}, columns=(STACK,))
+
+
+def test_what_stacks_with_the_same_labels_have_in_common():
+    other = NAMED._replace(offset=0x20, module="/usr/sbin/shop")
+    both = frames.common([Calls((NAMED, PYTHON), "a"), Calls((other, PYTHON), "a")])
+    assert both == Calls((Frame("native", "work", build_id="ab12", address=0x401234), PYTHON), "a")
+    assert frames.common([None]) is None
+
+
 def test_a_stack_within_a_line_of_a_table():
     column = Column("stack", "CALLER", "stack", show=lambda labels: labels[0])
-    assert written("table", {"stack": ("work", "main")}, columns=(column,)).splitlines() == ["CALLER", "work"]
+    assert written("table", {"stack": calls("work", "main")}, columns=(column,)).splitlines() == ["CALLER", "work"]
 
 
-@given(st.lists(st.text(), min_size=1), st.integers(0, 2**64))
+@given(st.lists(st.text(min_size=1), min_size=1), st.integers(0, 2**64))
 def test_frames_and_weight_come_back_from_folded_lines(labels, weight):
-    (line,) = written("folded", blocks=[StackSum(labels, weight, {})], columns=(STACK,)).splitlines()
+    (line,) = written("folded", blocks=[StackSum(calls(*labels), weight, {})], columns=(STACK,)).splitlines()
     assert line.isprintable()
     folded, _, number = line.rpartition(" ")
     assert len(folded.split(";")) == len(labels)
@@ -240,12 +287,12 @@ def test_frames_and_weight_come_back_from_folded_lines(labels, weight):
     ],
 )
 def test_hostile_names_in_folded_lines(name, shown):
-    assert written("folded", blocks=[StackSum([name, "main"], 1, {})], columns=(STACK,)) == f"main;{shown} 1\n"
+    assert written("folded", blocks=[StackSum(calls(name, "main"), 1, {})], columns=(STACK,)) == f"main;{shown} 1\n"
 
 
 def test_folded_lines_of_slow_calls():
     columns = (Column("comm", type="text"), LATENCY_MS, STACK)
-    row = {"comm": "shop", "latency_ns": 31_000, "stack": ("work", "main")}
+    row = {"comm": "shop", "latency_ns": 31_000, "stack": calls("work", "main")}
     assert written("folded", row, {**row, "stack": None}, columns=columns) == "shop;main;work 31\nshop;[no stack] 31\n"
 
 
@@ -404,9 +451,26 @@ def test_labels_of_frames():
     assert frames.label(NAMED) == "work"
     assert frames.label(NAMED, offsets=True) == "work+0x14"
     assert frames.label(NAMED, addresses=True) == "0x0000000000401234 work"
-    assert frames.label(Frame(0x7F001234, "", 0x1234, "/usr/lib/libssl.so.3"), offsets=True) == "libssl.so.3+0x1234"
-    assert frames.label(Frame(0x7F001234, "", 0x7F001234, "")) == "0x7f001234"
+    nameless = Frame("native", "", 0x1234, "/usr/lib/libssl.so.3", address=0x7F001234)
+    assert frames.label(nameless, offsets=True) == "libssl.so.3+0x1234"
+    assert frames.label(Frame("native", offset=0x7F001234, address=0x7F001234)) == "0x7f001234"
+    assert frames.label(Frame("native", "main.serve", 0x14, file="/src/main.go", line=7)) == "main.serve"
+    assert frames.label(Frame("native", "main.serve", 0x14, file="/src/main.go", line=7), offsets=True) == (
+        "main.serve+0x14 (main.go:7)"
+    )
     assert frames.labels(None) == (frames.NO_STACK,)
+
+
+def test_labels_of_python_functions():
+    for offsets in (False, True):
+        assert frames.label(PYTHON, offsets=offsets) == "Shop.order (shop.py:41)"
+    assert frames.label(PYTHON, addresses=True) == f"{'':18} Shop.order (shop.py:41)"
+    assert frames.label(PYTHON._replace(file="<frozen importlib._bootstrap>", line=None)) == (
+        "Shop.order (<frozen importlib._bootstrap>)"
+    )
+    assert frames.label(PYTHON._replace(file="", line=None)) == "Shop.order"
+    assert frames.label(PYTHON._replace(name="")) == "? (shop.py:41)"
+    assert written("folded", {"stack": Calls((NAMED, PYTHON))}, columns=(STACK,)) == "Shop.order (shop.py:41);work 1\n"
 
 
 def explained(form):
@@ -500,7 +564,7 @@ def test_histograms_in_markdown():
 
 def test_tables_and_stacks_in_markdown():
     columns = (Column("bytes", type="count"), Column("owner", type="integer", optional=True), STACK)
-    sums = [StackSum(("in|ner", "main"), 31, {"bytes": 31}), StackSum(None, 7, {"bytes": 7})]
+    sums = [StackSum(calls("in|ner", "main"), 31, {"bytes": 31}), StackSum(None, 7, {"bytes": 7})]
     assert written("markdown", blocks=sums, columns=columns).splitlines() == [
         "| bytes | stack          |",
         "| ----: | -------------- |",

@@ -67,7 +67,7 @@ def test_frames_of_a_process(spawn):
     assert (frame.name, frame.offset) == ("getaddrinfo", 0)
     assert "libc" in frame.module
     later = memory.frame(address + 5, address + 4)
-    assert later == Frame(address + 5, "getaddrinfo", 5, frame.module)
+    assert later == frame._replace(offset=5, address=address + 5)
 
 
 def test_the_functions_of_the_vdso(tmp_path):
@@ -88,7 +88,7 @@ def test_the_functions_of_the_vdso(tmp_path):
 def test_addresses_that_are_nothing():
     memory = AddressSpace.of(os.getpid(), Files())
     inside = address_of("getaddrinfo")
-    assert memory.frame(0x10, 0x10) == Frame(0x10, "", 0x10, "")
+    assert memory.frame(0x10, 0x10) == Frame("native", offset=0x10, address=0x10)
     assert memory.frame(0x10, 0x10).label == "0x10"
     assert memory.real((inside, inside + 1, 0x10, inside)) == (inside, inside + 1)
     assert memory.still_holds((inside, inside + 1))

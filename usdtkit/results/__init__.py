@@ -14,7 +14,7 @@ that a sink of `usdtkit.output` writes, whatever its format is. Nothing here kno
 
 from __future__ import annotations
 
-from usdtkit.results.blocks import Block, Histogram, Row, StackSum, Table
+from usdtkit.results.blocks import Block, Calls, Histogram, Row, StackSum, Table
 from usdtkit.results.columns import (
     BUCKETS,
     COMM,
@@ -34,5 +34,5 @@ from usdtkit.results.results import Results, Rows, Summaries
 
 __all__ = [
     "BUCKETS", "COMM", "COMMAND", "ERROR", "LATENCY_MS", "LATENCY_US", "PID", "PROBE", "TID", "TIME", "UID", "Block",
-    "Column", "Histogram", "Results", "Row", "Rows", "Schema", "StackSum", "Summaries", "Table",
+    "Calls", "Column", "Histogram", "Results", "Row", "Rows", "Schema", "StackSum", "Summaries", "Table",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 from usdtkit.records import dataclass, field
 
 if TYPE_CHECKING:
-    from usdtkit.trace import Distribution
+    from usdtkit.trace import Distribution, Frame, Stack
 
 Row = Mapping[str, Any]
 """The values of one row by the names of its columns."""
@@ -43,17 +43,28 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Calls:
+    """Calls that are shown as a `usdtkit.trace.Stack` is, and were not taken as one: innermost first.
+
+    `end` says why outer calls are missing, "" if they are not, and None if that is not known.
+    """
+
+    frames: tuple[Frame, ...]
+    end: str | None = None
+
+
+@dataclass(frozen=True)
 class StackSum:
     """A stack, and the sums over all hits with this stack.
 
-    `frames` is a `usdtkit.trace.Stack`, None if none was taken, or labels, innermost first. `weight` is the number
-    that a flame graph draws. `values` are the row's other values by the names of its columns. A table prints `before`
+    `frames` is a `usdtkit.trace.Stack`, None if none was taken, or `Calls`. `weight` is the number that a flame graph
+    draws. `values` are the row's other values by the names of its columns. A table prints `before`
     above the frames, each of which begins with `indent`, and `after` below them. Formats with a row for each stack have
     a row for each of `parts` instead, if there are any. `owner` is the outermost frame of a folded line, such as
     "nginx-1234".
     """
 
-    frames: Any
+    frames: Stack | Calls | None
     weight: int
     values: Row
     before: Sequence[str] = ()

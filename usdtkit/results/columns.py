@@ -24,7 +24,7 @@ integer   any whole number; count is one that is 0 or more; number may have a fr
 string    text of usdtkit's own making
 text      a string that was read from the traced program: None if it could not be read, perhaps cut off
 bytes     bytes that were read in the same way; JSON shows them as hexadecimal digits
-stack     a `usdtkit.trace.Stack`, or None; formats show the labels of its frames
+stack     a `usdtkit.trace.Stack`, `Calls`, or None; text has the labels of its frames, and JSON an object for each
 list, object, buckets   values that only JSON can show whole
 id        a number or a text that identifies something
 """
@@ -50,9 +50,10 @@ class Column:
 
     `nullable` values may be None. An `optional` column is missing from the rows with some options. A `table_only`
     column is for people: other formats have the values that it was made of. `values` are all values of a string.
-    `fields` are the columns of an object, or of each object of a list. `offsets` and `addresses` say how the frames of
-    a stack are labelled. `role` says what a picture makes of the value: the name of a call, the weight of a stack, the
-    phase of a call ("->" when it begins, "<-" when it ends), or the start of a call if the row's time is not its end.
+    `fields` are the columns of an object, or of each object of a list. `offsets` says whether the labels of a stack's
+    frames have offsets in a table, or in all text; JSON has them always. `addresses` adds the frames' addresses. `role`
+    says what a picture makes of the value: the name of a call, the weight of a stack, the phase of a call ("->" when it
+    begins, "<-" when it ends), or the start of a call if the row's time is not its end.
     """
 
     name: str
@@ -146,6 +147,28 @@ LATENCY_US = Column(
     role="weight",
 )
 PERCENTS = (50, 90, 99)
+FRAME = (
+    Column("name", nullable=True, meaning="the function, in Python with its class; null without a symbol"),
+    Column(
+        "kind",
+        meaning="native: machine code of a file; jit: code that was compiled at run time and that a perf map names; "
+        "python: a function of Python; or the language whose runtime told of the call",
+    ),
+    Column("file", nullable=True, meaning="the path of the source, of Python and Go"),
+    Column("line", type="integer", nullable=True, meaning="the line of the source"),
+    Column("module", nullable=True, meaning="the path of the file with the machine code, or the kernel's name for it"),
+    Column(
+        "offset",
+        type="integer",
+        nullable=True,
+        meaning="bytes from the beginning of the function; without a name, the virtual address in the module, or the "
+        "place in the file that has the build-id, or the address in the process; null in Python, and if it differs "
+        "among the stacks that are summed up",
+    ),
+    Column("build_id", nullable=True, meaning="the build-id of the module, in hexadecimal"),
+    Column("address", type="integer", optional=True, meaning="the address in the process, if addresses were asked for"),
+)
+"""The columns of one frame of a stack."""
 BUCKETS = (
     Column("value", optional=True, meaning="the value that was measured, with its unit"),
     Column("count", type="count", optional=True, meaning="how many values there were"),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from usdtkit.results.account import SUMMARY
-from usdtkit.results.columns import Column, Schema
+from usdtkit.results.columns import FRAME, Column, Schema
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _COUNT = {"type": "integer", "minimum": 0}
@@ -24,7 +24,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},
     "text": {"type": ["string", "null"]},
     "bytes": {"type": ["string", "null"]},
-    "stack": {"type": "array", "items": {"type": "string"}},
+    "stack": {"type": ["array", "null"]},
     "list": {"type": "array"},
     "object": {"type": "object"},
     "id": {"type": ["integer", "string"]},
@@ -64,6 +64,11 @@ def _properties(columns: Sequence[Column]) -> tuple[dict[str, Any], list[str]]:
                 "type": "boolean",
                 "description": f"true if only the beginning of {column.name} was read, and absent otherwise",
             }
+        elif column.type == "stack":
+            properties[f"{column.name}_end"] = {
+                "type": "string",
+                "description": f"why outer calls are missing in {column.name}, and absent if they are not known to be",
+            }
     return properties, required
 
 
@@ -72,9 +77,9 @@ def of_column(column: Column) -> dict[str, Any]:
     kind = dict(_TYPES[column.type])
     if column.values:
         kind["enum"] = list(column.values)
-    if column.fields:
-        whole = _closed(*_properties(column.fields))
-        kind = {**kind, "items": whole} if column.type == "list" else whole
+    if fields := FRAME if column.type == "stack" else column.fields:
+        whole = _closed(*_properties(fields))
+        kind = whole if column.type == "object" else {**kind, "items": whole}
     if column.nullable and isinstance(kind["type"], str):
         kind["type"] = [kind["type"], "null"]
     return {**kind, "description": column.meaning} if column.meaning else kind

@@ -19,28 +19,48 @@ from usdtkit.trace.perfmap import PerfMaps
 from usdtkit.trace.symbols import Files, MappedFile
 
 PAGE = 4096
+NATIVE, JIT, PYTHON = "native", "jit", "python"
+"""The kinds of frames."""
 
 
 class Frame(NamedTuple):
-    """One call of a stack: the function, and how many bytes into it the call, or the hit, is.
+    """One call of a stack. Texts that are not known are "", numbers None.
 
-    Where the name is not known, `name` is "" and `offset` is the virtual address in `module`. Where the module is not
-    known either, `module` is "" and `offset` is the address in the process. `module` is a path, or the kernel's name of
-    the mapping ("[vdso]"). `source` is `FILE:LINE` in Go programs, "" in others.
+    - `kind`: "native" for machine code of a file, "jit" for code that was compiled at run time and that a perf map
+      names, "python" for a function of Python; where a runtime told of its calls, the name of the language
+    - `name`: the function, as the file has it; qualified in Python (`Shop.order`)
+    - `offset`: how many bytes into the function the call, or the hit, is. Without a name it is the virtual address in
+      `module`, or the place in the file that has a build-id, or else the address in the process. None in Python
+    - `module`: the path of the file with the machine code, or the kernel's name of the mapping ("[vdso]")
+    - `file`, `line`: the place in the source, of Python functions and of Go programs
+    - `build_id`: of the file with the machine code, in hexadecimal
+    - `address`: where the call, or the hit, is in the process; 0 in Python
     """
 
-    address: int
-    name: str
-    offset: int
-    module: str
-    source: str = ""
+    kind: str
+    name: str = ""
+    offset: int | None = None
+    module: str = ""
+    file: str = ""
+    line: int | None = None
+    build_id: str = ""
+    address: int = 0
 
     @property
     def label(self) -> str:
-        """The name; without one, module+offset; without a module, the address."""
+        """The name, in Python with the source; without a name, module+offset; without a module, the address."""
+        if self.kind == PYTHON:
+            return f"{self.name or '?'} ({self.source})" if self.source else self.name or "?"
         if self.name:
             return self.name
-        return f"{self.module.rpartition('/')[2]}+{self.offset:#x}" if self.module else f"{self.address:#x}"
+        module = self.module.rpartition("/")[2] or (f"[build-id {self.build_id}]" if self.build_id else "")
+        return f"{module}+{self.offset:#x}" if module and self.offset is not None else f"{self.address:#x}"
+
+    @property
+    def source(self) -> str:
+        """The place in the source without its directories, such as `shop.py:41`; "" where it is not known."""
+        name = self.file.rpartition("/")[2]
+        return f"{name}:{self.line}" if name and self.line is not None else name
 
 
 class Region(NamedTuple):
@@ -111,19 +131,18 @@ class AddressSpace:
         """The frame of `address`. `at` is in the instruction that names it: of a return address, the call before it."""
         region = self._region(at) or self._region(address)  # a trampoline begins its mapping
         if region is None:
-            return Frame(address, "", address, "")
+            return Frame(NATIVE, offset=address, address=address)
         shift = address - at
         file = self._files.vdso() if region.name == "[vdso]" else region.file
         if file is not None:
             file_offset = at - region.start + region.offset
-            name, offset = file.find(file_offset)
-            if name or file.table() is not None:
-                return Frame(address, name, offset + shift, file.name, file.source(file_offset))
+            if file.table() is not None:
+                return _in_file(file, file_offset, address, shift)
         symbol = self._perf_maps.find(at)
         if symbol is not None:
-            return Frame(address, symbol[0], symbol[1] + shift, region.name)
+            return Frame(JIT, symbol[0], symbol[1] + shift, region.name, address=address)
         offset = address - region.start + region.offset if region.name else address
-        return Frame(address, "", offset, region.name)
+        return Frame(NATIVE, "", offset, region.name, address=address)
 
     def _region(self, address: int) -> Region | None:
         at = bisect_right(self._starts, address) - 1
@@ -145,11 +164,10 @@ class Remains:
         else:
             file, file_offset = self._files.with_build_id(noted[0]), noted[1] - shift
         if file is not None:
-            name, offset = file.find(file_offset)
-            return Frame(address, name, offset + shift, file.name, file.source(file_offset))
+            return _in_file(file, file_offset, address, shift)
         if noted is None:
-            return Frame(address, "", address, "")
-        return Frame(address, "", noted[1], f"[build-id {noted[0]}]")
+            return Frame(NATIVE, offset=address, address=address)
+        return Frame(NATIVE, offset=noted[1], build_id=noted[0], address=address)
 
     def _neighbour(self, address: int) -> tuple[str, int] | None:
         """Build-id and offset of the caller, which the kernel left out; None unless exactly one noted file fits."""
@@ -177,6 +195,12 @@ def aligned(
         if not any(note and (address - note[1]) % PAGE for address, note in zip(addresses, notes, strict=True)):
             return notes
     return [None] * len(addresses)
+
+
+def _in_file(file: MappedFile, file_offset: int, address: int, shift: int) -> Frame:
+    """The frame of an instruction of a file, which is `shift` bytes before `address`."""
+    name, offset = file.find(file_offset)
+    return Frame(NATIVE, name, offset + shift, file.name, *file.source(file_offset), file.build_id(), address)
 
 
 def _program(pid: int) -> tuple[int, int]:

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from usdtkit.bpf.layout import Layout
 from usdtkit.files import OpenFile
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import UserPlace
-from usdtkit.trace.memory import AddressSpace, Frame, Remains, aligned
+from usdtkit.trace.memory import NATIVE, AddressSpace, Frame, Remains, aligned
+from usdtkit.trace.merging import PythonFrame, merge
 from usdtkit.trace.symbols import Files
 
 # struct stack_record of bpf/stacks.c.
@@ -36,40 +37,76 @@ _BUILD_ID_VALID = 1
 class Stack:
     """The calls that led to a hit, innermost first, as `frames`. Equal stacks of a process are one object.
 
-    `addresses` are the addresses of the frames in the process. Names are looked up when `frames` is read for the first
-    time, which also works after the session has been closed.
+    `addresses` are the addresses of the native frames in the process. Names are looked up when frames are read for the
+    first time, which also works after the session has been closed.
+
+    `native_end` and `python_end` say why the walks along native and along Python's frames ended before the outermost
+    call, as a noun; "" where they did not, and None where that is not known.
     """
 
-    __slots__ = ("_at_return", "_frames", "_memory", "addresses", "pid")
+    __slots__ = (
+        "_at_return", "_frames", "_memory", "_native", "_python", "addresses", "native_end", "pid", "python_end",
+    )  # fmt: skip
 
-    def __init__(self, pid: int, addresses: tuple[int, ...], at_return: bool, memory: AddressSpace | Remains) -> None:
+    def __init__(
+        self,
+        pid: int,
+        addresses: tuple[int, ...],
+        at_return: bool,
+        memory: AddressSpace | Remains,
+        *,
+        native_end: str | None = None,
+        python: Sequence[PythonFrame] = (),
+        python_end: str | None = None,
+    ) -> None:
         self.pid = pid
         self.addresses = addresses
+        self.native_end = native_end
+        self.python_end = python_end
         self._at_return = at_return
         self._memory = memory
+        self._python = python
+        self._native: tuple[Frame, ...] | None = None
         self._frames: tuple[Frame, ...] | None = None
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        """The frames with names, innermost first."""
+        """The frames with names, innermost first. Python functions stand in place of the interpreter's frames."""
         if self._frames is None:
-            # A return address is the address of the next instruction, which may belong to another function.
-            self._frames = tuple(
-                self._memory.frame(address, address if n == 0 and not self._at_return else address - 1)
-                for n, address in enumerate(self.addresses)
-            )
+            self._frames = merge(self.native, self._python) if self._python else self.native
         return self._frames
 
     @property
+    def native(self) -> tuple[Frame, ...]:
+        """The frames of machine code alone, and so those of the interpreter too."""
+        if self._native is None:
+            # A return address is the address of the next instruction, which may belong to another function.
+            self._native = tuple(
+                self._memory.frame(address, address if n == 0 and not self._at_return else address - 1)
+                for n, address in enumerate(self.addresses)
+            )
+        return self._native
+
+    @property
+    def python(self) -> tuple[Frame, ...]:
+        """The Python functions alone."""
+        return tuple(function.frame for function in self._python)
+
+    @property
+    def end(self) -> str | None:
+        """Why the stack does not reach the outermost call: the first of `native_end` and `python_end` that says so."""
+        return self.native_end or self.python_end or self.native_end
+
+    @property
     def is_named(self) -> bool:
-        """Whether somebody has read `frames`."""
-        return self._frames is not None
+        """Whether somebody has read its frames."""
+        return self._native is not None
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(self.frames)
 
     def __len__(self) -> int:
-        return len(self.addresses)
+        return len(self.frames)
 
     def __repr__(self) -> str:
         return f"<Stack of process {self.pid}: {' < '.join(frame.label for frame in self.frames)}>"
@@ -125,7 +162,7 @@ class Stacks:
         """The function that a process has at an address of code."""
         self._looked_at.clear()
         memory = self._memory(pid, (address,))
-        return Frame(address, "", address, "") if memory is None else memory.frame(address, address)
+        return Frame(NATIVE, offset=address, address=address) if memory is None else memory.frame(address, address)
 
     def advice(self) -> list[str]:
         """What to do where frames that were read lack names that they could have, one line for each reason."""
@@ -134,7 +171,7 @@ class Stacks:
         named: dict[int, bool] = {}
         for stack in self._stacks.values():
             if stack.is_named:
-                has_names = any(frame.name.startswith(NAMED) for frame in stack)
+                has_names = bool(stack.python) or any(frame.name.startswith(NAMED) for frame in stack.native)
                 named[stack.pid] = has_names or named.get(stack.pid, False)
         others = {pid: memory for pid, memory in self._memories.items() if pid != os.getpid()}
         return advice(memory for pid, memory in others.items() if named.get(pid) is False)

@@ -87,11 +87,12 @@ class MappedFile:
             return "", file_offset
         return self._tables.name(self._number, table, address)
 
-    def source(self, file_offset: int) -> str:
-        """`FILE:LINE` of the source at an offset of a Go program; "" if it is not known."""
+    def source(self, file_offset: int) -> tuple[str, int | None]:
+        """(file, line) of the source at an offset of a Go program; ("", None) if it is not known."""
         table = self.table()
         address = None if table is None else table.address(file_offset)
-        return "" if table is None or address is None else table.source(address)
+        file, _, line = ("" if table is None or address is None else table.source(address)).rpartition(":")
+        return (file, int(line)) if file else ("", None)
 
     def table(self) -> SymbolTable | None:
         """Its symbols. None where it is not an ELF file, or cannot be read."""

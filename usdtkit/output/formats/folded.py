@@ -25,19 +25,19 @@ class FoldedSink(Sink):
             )
 
     def row(self, row: Row) -> None:
-        stack_column = self.schema.of_type("stack")[0]
+        column = self.schema.of_type("stack")[0]
         weight_column = self.schema.with_role("weight")
         weight = 1 if weight_column is None else row[weight_column.name]
         if weight_column is not None and weight_column.type == "duration":
             weight //= 1000
-        labels = reversed(frames.labels(row.get(stack_column.name)))
+        labels = reversed(frames.of_column(column, row.get(column.name)))
         self._line([*([show(row["comm"])] if "comm" in row else []), *labels], weight)
 
     def histogram(self, histogram: Histogram) -> None:
         raise UsageError("a histogram has no stacks to fold", hint="use --json, or leave out --format for a table")
 
     def stack(self, stack: StackSum) -> None:
-        labels = reversed(frames.labels(stack.frames))
+        labels = reversed(frames.of_column(self.schema.of_type("stack")[0], stack.frames))
         self._line([*([stack.owner] if stack.owner else []), *labels], stack.weight)
 
     def _line(self, labels: list[str], weight: int) -> None:

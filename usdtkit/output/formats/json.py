@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from usdtkit.output.clocks import UTC, event_time
@@ -85,12 +86,17 @@ class JsonSink(Sink):
 def member(name: str, column: Column | None = None) -> Callable[[Any], str]:
     """What writes the value of a member, and a mark beside each value of which only the beginning was read."""
     if column is not None and column.type == "stack":
-        from usdtkit.output import frames  # lazy: most rows have no stack
-
-        labels, of_stack = frames.of_column, column
-        return lambda stack: json.dumps(labels(of_stack, stack))
+        return partial(_stack, name, column)
     mark = f", {json.dumps(f'{name}_truncated')}: true"
     return lambda value: json.dumps(_plain(value)) + (mark if is_cut(value) else "")
+
+
+def _stack(name: str, column: Column, stack: Any) -> str:
+    """The frames of a stack, and a mark beside it if outer ones are known to be missing."""
+    from usdtkit.output import frames  # lazy: most rows have no stack
+
+    mark = f", {json.dumps(f'{name}_end')}: {json.dumps(stack.end)}" if stack is not None and stack.end else ""
+    return json.dumps(frames.objects(column, stack)) + mark
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
