@@ -3,10 +3,7 @@
 
 #include "unwind_reader.h"
 
-enum {
-  PAGE_BITS = 12,
-  SHORTEST_GAP = 32 /* the padding between functions is shorter, and no code */
-};
+enum { SHORTEST_GAP = 32 }; /* the padding between functions is shorter, and no code */
 
 /* Sorts by where ranges start, 11 bits of that at a time. Those that start together stay in the order in which they
  * were read. */

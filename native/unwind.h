@@ -108,3 +108,26 @@ int usdtkit_unwind_read(const usdtkit_unwind_source *source, usdtkit_unwind_tabl
 void usdtkit_unwind_free(usdtkit_unwind_table *table);
 /* Writes for each page of 4096 bytes, from the lowest, the number of the last row at or before its first byte. */
 void usdtkit_unwind_index(const usdtkit_unwind_table *table, uint32_t *index, uint32_t pages);
+
+/* Where rows lie, as the walker in the kernel finds them: in chunks of 32,768, so that the number of a row is its
+ * chunk << 15 and its place there. The rows of a page lie in one chunk. */
+enum { USDTKIT_CHUNK_BITS = 15, USDTKIT_PAGE_MOST = 4096 };
+
+/* The rows of one page: from the last one at or before its first byte to the last one in it. Their addresses differ, so
+ * there are at most USDTKIT_PAGE_MOST. */
+typedef struct usdtkit_unwind_page {
+  uint32_t row, count;
+} usdtkit_unwind_page;
+
+/* Rows of the table, from `row` on, which are to be the rows from `to` on. They lie in one chunk. */
+typedef struct usdtkit_unwind_copy {
+  uint32_t row, count, to;
+} usdtkit_unwind_copy;
+
+/* Lays out a table behind the `next` rows that there are. `index` is that of the table, with `count` pages and one
+ * more. Where the rows of a page do not fit into a chunk any more, these and the following ones go to the next one.
+ * Returns the number of copies; -EINVAL if the index is not that of the rows; -ENOSPC if there are more than `most`,
+ * which cannot be with 2 and one more for each (1 << USDTKIT_CHUNK_BITS) - USDTKIT_PAGE_MOST rows. */
+int usdtkit_unwind_lay(const usdtkit_unwind_row *rows, uint32_t row_count, const uint32_t *index,
+                       usdtkit_unwind_page *pages, uint32_t count, uint32_t next, usdtkit_unwind_copy *copies,
+                       int most);

@@ -5,6 +5,7 @@
  *   unwind_entries.c  a section → its entries: what descriptions share, and ranges of addresses
  *   unwind_rules.c    the instructions of an entry → states: where the caller's registers are, from an address on
  *   unwind_rows.c     a state → a row, with the patterns that expressions have
+ *   unwind_layout.c   rows → where they lie for the walker in the kernel
  *
  * All names here are hidden, so that a call from one file to another is a direct one.
  */
@@ -19,6 +20,8 @@
 #include <string.h>
 
 #pragma GCC visibility push(hidden)
+
+enum { PAGE_BITS = 12 }; /* of a page of the index */
 
 /* The bytes of one entry. Reading beyond the end gives zeros, and is remembered. */
 typedef struct {

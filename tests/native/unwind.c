@@ -16,6 +16,33 @@ static void check(int holds, const char *what) {
   abort();
 }
 
+/* Each page's rows are those that the index says, in one chunk, and were copied before. */
+static void check_layout(const usdtkit_unwind_table *table, const uint32_t *index, uint32_t pages, uint32_t next) {
+  enum { CHUNK = 1 << USDTKIT_CHUNK_BITS };
+  int most = (int)(table->count / (CHUNK - USDTKIT_PAGE_MOST)) + 2, at = 0;
+  usdtkit_unwind_copy *copies = malloc(most * sizeof *copies);
+  usdtkit_unwind_page *laid = malloc(pages * sizeof *laid);
+  int count = usdtkit_unwind_lay(table->rows, (uint32_t)table->count, index, laid, pages, next, copies, most);
+  check(count >= 0, "it cannot be laid out");
+  for (int n = 0; n < count; n++) {
+    const usdtkit_unwind_copy *copy = &copies[n];
+    check(copy->count > 0 && (uint64_t)copy->row + copy->count <= table->count, "what is copied is no row");
+    check(copy->to >= next && copy->to / CHUNK == (copy->to + copy->count - 1) / CHUNK, "a copy is in two chunks");
+    next = copy->to + copy->count;
+  }
+  for (uint32_t page = 0; page < pages; page++) {
+    while (at < count && laid[page].row >= copies[at].to + copies[at].count) at++;
+    check(at < count && laid[page].row >= copies[at].to, "a page has rows that are not there");
+    check(laid[page].row + laid[page].count <= copies[at].to + copies[at].count, "a page has more rows");
+    uint64_t first = copies[at].row + (laid[page].row - copies[at].to), end = first + laid[page].count;
+    check(first == index[page] && end > first, "a page has other rows");
+    check(table->rows[end - 1].address < (uint64_t)(page + 1) * 4096, "its last row is behind it");
+    check(end == table->count || table->rows[end].address >= (uint64_t)(page + 1) * 4096, "a row is missing");
+  }
+  free(laid);
+  free(copies);
+}
+
 static void check_table(const usdtkit_unwind_source *source, const usdtkit_unwind_table *table) {
   const usdtkit_unwind_row *rows = table->rows;
   check(table->count > 0 && rows[0].address == 0, "the first row is not at the lowest address");
@@ -35,6 +62,7 @@ static void check_table(const usdtkit_unwind_source *source, const usdtkit_unwin
     check(row < table->count && rows[row].address <= (uint64_t)page * 4096, "the index is too high");
     check(row + 1 == table->count || rows[row + 1].address > (uint64_t)page * 4096, "the index is too low");
   }
+  for (uint32_t next = 0; next < 3u << USDTKIT_CHUNK_BITS; next += 32749) check_layout(table, index, pages - 1, next);
   free(index);
 }
 

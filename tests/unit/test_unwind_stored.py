@@ -37,7 +37,8 @@ def made(monkeypatch):
 
 def table_of(path):
     with Image.open(path) as image:
-        return stored.table_of(image)
+        described = tables.describe(image)
+    return stored.table_of(described, stored.key_of(described))
 
 
 def read(path):
@@ -108,7 +109,7 @@ def test_an_index_of_another_size_is_none(made, pages):
     with Image.open(LARGE) as image:
         described = tables.describe(image)
     other = described._replace(end=described.end + pages * tables.PAGE)
-    cache.store(stored._key(described), stored._packed(tables.make_table(other)), cache.TABLES)
+    cache.store(stored.key_of(described), stored._packed(tables.make_table(other)), cache.TABLES)
     assert table_of(LARGE) == read(LARGE)
     assert made == [LARGE]
 
@@ -127,8 +128,8 @@ def test_the_key_depends_on_all_that_the_table_does():
         described._replace(sections=(section._replace(kind=2), *others)),
         described._replace(sections=(section._replace(data=section.data[:-1]), *others)),
     ]
-    assert len(set(map(stored._key, different))) == len(different)
-    assert stored._key(described._replace(path="elsewhere")) == stored._key(described)
+    assert len(set(map(stored.key_of, different))) == len(different)
+    assert stored.key_of(described._replace(path="elsewhere")) == stored.key_of(described)
 
 
 def test_the_command_shows_and_clears_both_kinds(place):

@@ -1,7 +1,7 @@
-"""An open ELF file → its table, from the cache on disk if it is there.
+"""What is described in a file → its table, from the cache on disk if it is there.
 
-Input `usdtkit.elf.image.Image`; output `usdtkit.unwind.tables.Table`; `usdtkit.cache` holds the entries. The key is a
-hash of all that the table is made of, which was read from the file. It is not the build-id: anybody can write a file
+Input `usdtkit.unwind.tables.Description`; output `Table`; `usdtkit.cache` holds the entries. The key is a hash of all
+that the table is made of, which was read from the file. It is not the build-id: anybody can write a file
 with the build-id of another one, whose table would then be used for the stacks of everybody who runs the other. Content
 that is not as it was written makes no table, and is written anew. Small tables are made sooner than found.
 """
@@ -12,8 +12,7 @@ import struct
 from zlib import crc32
 
 from usdtkit import cache
-from usdtkit.elf.image import Image
-from usdtkit.unwind.tables import PAGE, REASONS, ROW, Description, Table, describe, make_table
+from usdtkit.unwind.tables import PAGE, REASONS, ROW, Description, Table, make_table
 
 FORMAT = 1  # to be raised when rows mean something else, or what is stored is arranged in another way
 WORTH = 1 << 18
@@ -23,12 +22,10 @@ _CHECKSUM = struct.Struct("<I")
 _HEAD = struct.Struct(f"<QQ{len(REASONS)}Q")  # bytes of rows and of the index, and the counts
 
 
-def table_of(image: Image) -> Table:
-    """Return the table of a file. ElfError and UnsupportedError, as `usdtkit.unwind.tables.read_table`."""
-    described = describe(image)
+def table_of(described: Description, key: str) -> Table:
+    """Return the table of a file, whose key is given. ElfError, as `usdtkit.unwind.tables.make_table`."""
     if sum(len(section.data) for section in described.sections) < WORTH:
         return make_table(described)
-    key = _key(described)
     content = cache.load(key, cache.TABLES)
     table = None if content is None else _unpacked(described, content)
     if table is None:
@@ -37,7 +34,8 @@ def table_of(image: Image) -> Table:
     return table
 
 
-def _key(described: Description) -> str:
+def key_of(described: Description) -> str:
+    """The key of a table: two files with the same key have the same one."""
     numbers = [(each.address, len(each.data), each.kind) for each in described.sections]
     head = (FORMAT, described.machine, described.lowest, described.end, *described.ranges, *numbers)
     return cache.key_of(repr(head).encode(), *(section.data for section in described.sections))

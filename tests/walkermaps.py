@@ -1,0 +1,59 @@
+"""The maps that the walker in the kernel searches, in memory, and the same search. Used by the tests of tables."""
+
+import struct
+
+from usdtkit.unwind.store import CHUNK_BYTES, CHUNK_ROWS, MOST_PAGES
+from usdtkit.unwind.tables import PAGE, ROW, Row
+
+
+class WalkerMaps:
+    """Both maps; what is written is checked against what the kernel's maps take."""
+
+    def __init__(self):
+        self.chunks = []
+        self.index = bytearray(8 * MOST_PAGES)
+        self.end = 0  # of the rows
+        self.writes = 0
+
+    def new_chunk(self, number, rows):
+        assert (number, len(rows)) == (len(self.chunks), CHUNK_BYTES)
+        self.chunks.append(bytearray(rows))
+        self.end = number * CHUNK_ROWS + len(rows.rstrip(b"\0")) // 8 + 1
+        self.writes += 1
+
+    def update_chunk(self, number, offset, rows):
+        assert rows and offset + len(rows) <= CHUNK_BYTES
+        assert not any(self.chunks[number][offset : offset + len(rows)]), "rows are written twice"
+        self.chunks[number][offset : offset + len(rows)] = rows
+        self.end = number * CHUNK_ROWS + (offset + len(rows)) // 8
+        self.writes += 1
+
+    def write_index(self, first_page, pages):
+        assert pages and first_page + len(pages) // 8 <= MOST_PAGES
+        assert all(number + count <= self.end for number, count in struct.iter_unpack("<II", pages))
+        self.index[8 * first_page : 8 * first_page + len(pages)] = pages
+        self.writes += 1
+
+    def rows_of(self, page):
+        """The bytes of the rows of a page, which lie in one chunk."""
+        number, count = struct.unpack_from("<II", self.index, 8 * page)
+        at = number % CHUNK_ROWS
+        assert at + count <= CHUNK_ROWS
+        return bytes(self.chunks[number // CHUNK_ROWS][at * 8 : (at + count) * 8])
+
+    def find(self, place, inside):
+        """The row of an address in bytes from the lowest one of the file; None if there is none."""
+        if not 0 <= inside < place.pages * PAGE:
+            return None
+        rows = self.rows_of(place.page + inside // PAGE)
+        low, high = 0, len(rows) // 8 - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if row(rows, middle).address <= inside else (low, middle - 1)
+        return row(rows, low) if rows else None
+
+
+def row(rows, number):
+    """A row of some, as usdtkit.unwind.tables.Table has it."""
+    address, offset, kinds, slot = ROW.unpack_from(rows, 8 * number)
+    return Row(address, offset, kinds & 15, kinds >> 4, slot)
