@@ -14,8 +14,8 @@ examples:
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import Spelling, process_argument
-from usdtkit.cli.options import ToolOptions, option
+from usdtkit.cli.arguments import Spelling, StackOptions, process_argument
+from usdtkit.cli.options import option
 from usdtkit.providers import locks
 from usdtkit.providers.lockorder import Cycle
 from usdtkit.records import replace
@@ -42,7 +42,7 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-class Options(ToolOptions):
+class Options(StackOptions):
     """Options of `usdtkit deadlock`."""
 
     process: int | str | None = process_argument()

@@ -15,8 +15,8 @@ examples:
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import Spelling, min_ms_option
-from usdtkit.cli.options import ToolOptions, option
+from usdtkit.cli.arguments import Spelling, StackOptions, min_ms_option
+from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds
 from usdtkit.language.hooks import Setup
 from usdtkit.records import replace
@@ -52,7 +52,7 @@ COLUMNS = (
 )
 
 
-class Options(ToolOptions):
+class Options(StackOptions):
     """Options of `usdtkit funcslower`."""
 
     exclusive = (("min_ms", "min_us"),)

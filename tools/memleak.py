@@ -15,8 +15,8 @@ examples:
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import Spelling
-from usdtkit.cli.options import ToolOptions, option
+from usdtkit.cli.arguments import Spelling, StackOptions
+from usdtkit.cli.options import option
 from usdtkit.cli.values import count, milliseconds, positive, seconds
 from usdtkit.errors import UsageError
 from usdtkit.providers.heap import BLOCK_CAPACITY, Heap, Outstanding
@@ -39,7 +39,7 @@ COLUMNS = (
 )
 
 
-class Options(ToolOptions):
+class Options(StackOptions):
     """Options of `usdtkit memleak`."""
 
     interval: float = option(

@@ -13,7 +13,7 @@ examples:
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import IntervalOptions
+from usdtkit.cli.arguments import IntervalOptions, StackOptions
 from usdtkit.cli.options import option
 from usdtkit.cli.values import count, positive
 from usdtkit.providers import locks
@@ -38,7 +38,7 @@ COLUMNS = (
 )
 
 
-class Options(IntervalOptions):
+class Options(IntervalOptions, StackOptions):
     """Options of `usdtkit mutexstat`."""
 
     hold: bool = option("--hold", default=False, help="show how long mutexes are held, not waited for")

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from usdtkit.cli.arguments import IntervalOptions, Spelling
+from usdtkit.cli.arguments import IntervalOptions, Spelling, StackOptions
 from usdtkit.cli.options import option
 from usdtkit.cli.values import seconds
 from usdtkit.language.hooks import Setup
@@ -47,7 +47,7 @@ STACK = Column("stack", type="stack", meaning="the frames, innermost first")
 COLUMNS = (*THREAD, COUNT, replace(SUM, optional=True), replace(LATENCY, optional=True), STACK)
 
 
-class Options(IntervalOptions):
+class Options(IntervalOptions, StackOptions):
     """Options of `usdtkit stackcount`."""
 
     exclusive = (("sum", "by_latency"),)
@@ -93,6 +93,8 @@ def trace(session: Session, options: Options) -> Summaries:
             table = Sources(*sources).stats("amount_", *who, stack=ustack)
     weight = LATENCY if options.by_latency else COUNT if options.sum is None else SUM
 
+    labelled: Any = {"offsets": options.offset, "addresses": options.addresses, "kind": options.frames}
+
     def summarise() -> Iterator[StackSum]:
         new = table.delta()
         frames.learn(stack for *_, stack in new)
@@ -101,7 +103,7 @@ def trace(session: Session, options: Options) -> Summaries:
         hits: Counter[tuple[Any, ...]] = Counter()
         weights: Counter[tuple[Any, ...]] = Counter()
         for (*process, stack), measured in new.items():
-            key = (frames.labels(stack, offsets=options.offset, addresses=options.addresses), *process)
+            key = (frames.labels(stack, **labelled), *process)
             alike.setdefault(key, []).append(stack)
             hits[key] += measured if isinstance(measured, int) else measured.count
             weights[key] += measured if isinstance(measured, int) else measured.sum
@@ -111,7 +113,7 @@ def trace(session: Session, options: Options) -> Summaries:
             after = [f"    {values['comm'] or '?'} [{values['pid']}]"] if values else []
             after.append(f"    {weight_text(weight, amount, hits[key])}")
             values |= {"count": hits[key], weight.name: amount}
-            stack = frames.common(alike[key])
+            stack = frames.common(alike[key], options.frames)
             yield StackSum(stack, amount // 1000 if weight is LATENCY else amount, values, [""], after, owner)
 
     shown = replace(STACK, offsets="all" if options.offset else "", addresses=options.addresses)

@@ -18,8 +18,8 @@ examples:
 
 import os
 
-from usdtkit.cli.arguments import Spelling
-from usdtkit.cli.options import ToolOptions, option
+from usdtkit.cli.arguments import Spelling, StackOptions
+from usdtkit.cli.options import option
 from usdtkit.cli.values import pages, positive
 from usdtkit.errors import UsageError
 from usdtkit.language import trees
@@ -59,7 +59,7 @@ SPANS = (TIME, PID, COMM, *trees.COLUMNS, replace(TEXT, heading="SPAN"), replace
 COLUMNS = (*HITS, *trees.COLUMNS)
 
 
-class Options(ToolOptions):
+class Options(StackOptions):
     """Options of `usdtkit trace`."""
 
     specs: tuple[str, ...] = option(dest="spec", nargs="+", metavar="SPEC", help="what to trace")
@@ -119,7 +119,7 @@ def trace(session: Session, options: Options) -> Rows:
     messages = Messages(Setup(session, options.string_size, options.compare_bytes), extra)
     for spec in options.specs:
         messages.add(spec)
-    rows = MessageRows(messages, options.containing, options.max_events, options.aggregate)
+    rows = MessageRows(messages, options.containing, options.max_events, options.aggregate, options.frames)
     if options.tree and not messages.carry(trees.START):
         raise UsageError("--tree needs the starts of spans", hint="usdtkit trace --tree 'PROVIDER:*', without a format")
     time = seconds_column(unix=options.unix) if options.timestamp else TIME

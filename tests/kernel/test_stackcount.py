@@ -157,6 +157,15 @@ def test_json(chains, stackcount):
     assert summary["no_stack"] == 0
 
 
+def test_frames_of_one_kind(chains, stackcount):
+    """A program in C has no functions of Python: all its stacks are one then."""
+    assert folded(stackcount(chains, f"{chains[0]}:work", "-f", "--native")[0]) == CHAINS
+    output, _ = stackcount(chains, f"{chains[0]}:work", "--python")
+    assert re.fullmatch(rf"\n  \[no python frames\]\n    {3 * 997}\n", output)
+    _, rows, _ = json_lines(stackcount(chains, f"{chains[0]}:work", "--python", "--json")[0])
+    assert [(row["stack"], row["count"]) for row in rows] == [([], 3 * 997)]
+
+
 def test_csv(chains, stackcount):
     output, _ = stackcount(chains, f"{chains[0]}:work", "--csv")
     rows = list(csv.DictReader(io.StringIO(output)))

@@ -117,6 +117,16 @@ def test_equal_events_once(compile_c, ready, spawn):
     assert {event["message"]: event["count"] for event in events} == {"odd": 45, "even": 45}
 
 
+def test_equal_events_with_the_frames_that_are_shown(compile_c, ready, spawn):
+    path = compile_c("work.c", "-O1")
+    program = ready([path, "97"])
+    options = ("-A", "-M", "90", "-t", "-p", program.pid, "-U", "--python")
+    tracer = start_tracing(spawn, "trace", f'p:{path}:work(int n) "called"', *options)
+    go(program)
+    output = end_of_tracing(tracer)[0]
+    assert re.search(r"called\n-->COUNT 90\n +\[no python frames\]$", output, re.M), output
+
+
 SHOP = """
 #include <cstdio>
 namespace ns { struct Shop { int stock; int sell(int n); int sell(double n); }; }

@@ -24,9 +24,10 @@ from usdtkit.records import replace
 from usdtkit.results import BUCKETS, LATENCY_MS, PID, TIME, Calls, Column, Histogram, Schema, StackSum, Table
 from usdtkit.results.account import Account, account
 from usdtkit.results.schemas import of_rows
-from usdtkit.trace import Session, Summary, Unseen
+from usdtkit.trace import Session, Stack, Summary, Unseen
 from usdtkit.trace.aggregations import Distribution
 from usdtkit.trace.memory import Frame
+from usdtkit.trace.merging import PythonFrame
 
 COLUMNS = (PID, LATENCY_MS, Column("name", "NAME", "text", 6), Column("query", "QUERY", "text"))
 ROW = {
@@ -253,6 +254,57 @@ def test_a_stack_that_is_cut_says_why():
     lines = written("table", {"pid": 42, "stack": cut}, columns=(PID, STACK)).splitlines()
     assert lines[-2:] == ["        main", "        [cut: unreadable memory]"]
     assert "`[cut: unreadable memory]" not in written("markdown", {"stack": calls("work", end="")}, columns=(STACK,))
+
+
+class Memory:
+    """An address space that has one function at all addresses."""
+
+    def frame(self, address, at):
+        return Frame("native", EVALUATION if address == 0x20 else f"f{address:x}", 0, address=address)
+
+
+EVALUATION = "_PyEval_EvalFrameDefault"
+MIXED = Stack(
+    *(1, (0x10, 0x20, 0x30), False, Memory()),
+    native_end="unreadable memory",
+    python=[PythonFrame(PYTHON, is_entry=True)],
+    python_end="",
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "end"),
+    [
+        ("", ["f10", "Shop.order (shop.py:41)", "f30", "[cut: unreadable memory]"], "unreadable memory"),
+        ("native", ["f10", EVALUATION, "f30", "[cut: unreadable memory]"], "unreadable memory"),
+        ("python", ["Shop.order (shop.py:41)"], ""),
+    ],
+)
+def test_frames_of_one_kind(kind, shown, end):
+    column = replace(STACK, frames=kind)
+    assert written("csv", {"stack": MIXED}, columns=(column,)) == f"stack\n{';'.join(reversed(shown))}\n"
+    assert written("folded", {"stack": MIXED}, columns=(column,)) == f"{';'.join(reversed(shown))} 1\n"
+    assert written("table", {"stack": MIXED}, columns=(column,)).splitlines()[-len(shown) :] == [
+        f"        {label}" for label in shown
+    ]
+    row = in_json({"stack": MIXED}, column)
+    labels = [frame["name"] if frame["kind"] == "native" else "Shop.order (shop.py:41)" for frame in row["stack"]]
+    assert (labels, row.get("stack_end", "")) == ([label for label in shown if not label.startswith("[")], end)
+    assert frames.common([MIXED], kind) == frames.of_kind(MIXED, kind)
+
+
+def test_a_stack_without_frames_of_a_kind_says_so():
+    column = replace(STACK, frames="python")
+    assert written("folded", {"stack": calls("work", "main")}, columns=(column,)) == "[no python frames] 1\n"
+    assert in_json({"stack": calls("work", "main")}, column) == {"stack": []}
+    assert frames.labels(None, kind="python") == (frames.NO_STACK,)
+    assert frames.labels(Calls((PYTHON,)), kind="native") == ("[no native frames]",)
+
+
+def test_why_a_stack_is_cut():
+    for native_end, python_end, end in ((None, None, None), ("", None, ""), ("", "a", "a"), ("b", "a", "b")):
+        stack = Stack(1, (0x10,), False, Memory(), native_end=native_end, python_end=python_end)
+        assert stack.end == end
 
 
 def test_what_stacks_with_the_same_labels_have_in_common():

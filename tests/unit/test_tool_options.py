@@ -2,6 +2,7 @@
 
 import pytest
 
+from usdtkit.cli import main
 from usdtkit.errors import UsageError
 from usdtkit.tools import dbslower, funcslower, gethostlatency, libcalls, uflow, ustat
 
@@ -35,6 +36,12 @@ def test_options_do_not_change():
     with pytest.raises(AttributeError, match="interval"):
         del options.interval
     assert uflow.Options(language=None).language is None
+
+
+def test_options_that_exclude_each_other_in_a_class_and_in_those_it_derives_from(capsys):
+    for flags in (["-m", "1", "-u", "1"], ["--native", "--python"]):
+        assert main(["funcslower", "c:open", *flags]) == 2
+        assert "not allowed with" in capsys.readouterr().err
 
 
 def test_a_command_line_in_a_table_is_one_printable_word():

@@ -14,6 +14,7 @@ from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import count, milliseconds, positive, process, processes, seconds, tid, user, words
 from usdtkit.model import RETURN_POLICIES
 from usdtkit.records import dataclass, field
+from usdtkit.results.columns import FrameKind
 
 LOST_EVENTS = 6  # the exit code if more events were lost than are allowed
 
@@ -91,6 +92,23 @@ class UnitOptions(ToolOptions):
     def unit_name(self) -> str:
         """The name of the value that the buckets are of."""
         return "latency_us" if self.microseconds else "latency_ms" if self.milliseconds else "latency_ns"
+
+
+class StackOptions(ToolOptions):
+    """The options of tools that show stacks: which of their frames."""
+
+    exclusive = (("native", "python"),)
+    native: bool = option(
+        "--native", dest="frames", const="native", default=None, help="of stacks, show the machine code alone"
+    )
+    python: bool = option(
+        "--python", dest="frames", const="python", default=None, help="of stacks, show Python's functions alone"
+    )
+
+    @property
+    def frames(self) -> FrameKind:
+        """The frames that are shown, as a column of stacks has it."""
+        return "native" if self.native else "python" if self.python else ""
 
 
 class StatementOptions(ToolOptions):

@@ -123,7 +123,7 @@ class ToolOptions:
 
     __options__: ClassVar[dict[str, Option]] = {}
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    """Groups of names of fields of which at most one may be given."""
+    """Groups of names of fields of which at most one may be given, besides those of the classes it derives from."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -170,7 +170,7 @@ class ToolOptions:
     def add_to(cls, parser: argparse.ArgumentParser) -> None:
         """Add the arguments for all fields to a parser."""
         groups: dict[str, Any] = {}
-        for names in cls.exclusive:
+        for names in {names: None for base in cls.__mro__ for names in getattr(base, "exclusive", ())}:
             groups |= dict.fromkeys(names, parser.add_mutually_exclusive_group())
         for name, declared in cls.__options__.items():
             declared.add_to(groups.get(name, parser), name)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from usdtkit import processes
 from usdtkit.cgroups import cgroup_ids
 from usdtkit.cli import explain
-from usdtkit.cli.arguments import LOST_EVENTS, Spelling, add_tool_options
+from usdtkit.cli.arguments import LOST_EVENTS, Spelling, StackOptions, add_tool_options
 from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions
 from usdtkit.errors import NotFoundError, UsageError, UsdtkitError
@@ -34,7 +34,7 @@ from usdtkit.output.text import printable
 from usdtkit.records import replace
 from usdtkit.results.account import Account
 from usdtkit.results.blocks import Block
-from usdtkit.results.columns import TIME, Schema
+from usdtkit.results.columns import TIME, Column, Schema
 from usdtkit.results.results import Results, Rows, Summaries
 from usdtkit.trace import Expression, Planned, Session, cgroup, comm, tid, uid
 
@@ -92,7 +92,8 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
             return 0
         if parsed.program or (parsed.verbose and parsed.shows_program):
             note(session.program().text)
-        schema = Schema(name_of(tool), results.columns, isinstance(results, Summaries), _schema_version(tool))
+        columns = _with_frames(results.columns, options)
+        schema = Schema(name_of(tool), columns, isinstance(results, Summaries), _schema_version(tool))
         sink.check(schema)
         session.start(lambda plan: _announce(session, plan, parsed, named_pids))
         sink.begin(schema)
@@ -100,6 +101,12 @@ def run_tool(tool: ModuleType, parsed: argparse.Namespace) -> int:
         with _stop_on_signals(session.stop):
             _show(results, sink, parsed)
             return _end(results, sink, parsed)
+
+
+def _with_frames(columns: Sequence[Column], options: ToolOptions) -> Sequence[Column]:
+    """The columns, of which those of stacks show the frames that the options ask for."""
+    frames = options.frames if isinstance(options, StackOptions) else ""
+    return [replace(column, frames=frames) if column.type == "stack" else column for column in columns]
 
 
 def _set_up(tool: ModuleType, options: ToolOptions, parsed: argparse.Namespace) -> Results | None:

@@ -11,6 +11,7 @@ from typing import Any
 from usdtkit.language.hooks import Messages
 from usdtkit.output import frames
 from usdtkit.records import dataclass, field
+from usdtkit.results.columns import FrameKind
 
 
 @dataclass
@@ -18,13 +19,14 @@ class MessageRows:
     """Makes rows of events.
 
     Only events whose text contains `containing` become rows, and no more than `limit` of them. With `aggregate`, equal
-    events are held back until the end, and then are one row with their `count`.
+    events are held back until the end, and then are one row with their `count`. They are equal if their `frames` are.
     """
 
     messages: Messages
     containing: str = ""
     limit: int | None = None
     aggregate: bool = False
+    frames: FrameKind = ""
     held_back: dict[tuple[object, ...], dict[str, Any]] = field(default_factory=dict)
 
     def describe(self, event: Any) -> dict[str, Any] | None:
@@ -39,7 +41,7 @@ class MessageRows:
         row = {**self.messages.row(event), "text": text}
         if not self.aggregate:
             return row
-        stack = frames.labels(row["stack"], offsets=True) if "stack" in row else ()
+        stack = frames.labels(row["stack"], offsets=True, kind=self.frames) if "stack" in row else ()
         key = (row["pid"], row["tid"], row["comm"], row["probe"], text, stack)
         self.held_back.setdefault(key, {**row, "count": 0})["count"] += 1
         return None

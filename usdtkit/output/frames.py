@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from usdtkit.output import demangled
 from usdtkit.output.text import printable
 from usdtkit.results.blocks import Calls
-from usdtkit.results.columns import FRAME, Column
+from usdtkit.results.columns import FRAME, Column, FrameKind
 
 if TYPE_CHECKING:
     from usdtkit.trace import Frame, Stack
@@ -29,22 +29,41 @@ def learn(stacks: Iterable[Stack | Calls | None]) -> None:
     demangled.learn(frame.name for stack in stacks if stack is not None for frame in stack.frames)
 
 
-def labels(stack: Stack | Calls | None, *, offsets: bool = False, addresses: bool = False) -> tuple[str, ...]:
+def of_kind(stack: Stack | Calls | None, kind: FrameKind) -> Calls | None:
+    """The frames of a stack that are of a kind, and why outer ones are missing among them. "" means all frames."""
+    if stack is None:
+        return None
+    if not kind:
+        return Calls(stack.frames, stack.end)
+    if isinstance(stack, Calls):
+        return Calls(
+            tuple(frame for frame in stack.frames if (frame.kind == "python") == (kind == "python")), stack.end
+        )
+    return Calls(stack.python, stack.python_end) if kind == "python" else Calls(stack.native, stack.native_end)
+
+
+def labels(
+    stack: Stack | Calls | None, *, offsets: bool = False, addresses: bool = False, kind: FrameKind = ""
+) -> tuple[str, ...]:
     """The frames of a stack as text, innermost first; (NO_STACK,) if no stack was taken.
 
-    If it is known that outer frames are missing, the last label says why.
+    With `kind`, only frames of that kind, and one label that says so where the stack has none of them. If it is known
+    that outer frames are missing, the last label says why.
     """
-    if stack is None:
+    calls = of_kind(stack, kind)
+    if calls is None:
         return (NO_STACK,)
-    learn([stack])
-    cut = (f"[cut: {stack.end}]",) if stack.end else ()
-    return (*(label(frame, offsets=offsets, addresses=addresses) for frame in stack.frames), *cut)
+    learn([calls])
+    shown = [label(frame, offsets=offsets, addresses=addresses) for frame in calls.frames]
+    none = [f"[no {kind} frames]"] if kind and not shown else []
+    return (*shown, *none, *([f"[cut: {calls.end}]"] if calls.end else []))
 
 
 def of_column(column: Column, stack: Stack | Calls | None, *, in_table: bool = False) -> list[str]:
     """The labels of a stack as a column shows them in a table, or in other formats, safe to print."""
     offsets = column.offsets == "all" or (in_table and column.offsets == "table")
-    return [printable(text) for text in labels(stack, offsets=offsets, addresses=column.addresses)]
+    shown = labels(stack, offsets=offsets, addresses=column.addresses, kind=column.frames)
+    return [printable(text) for text in shown]
 
 
 def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> str:
@@ -57,18 +76,19 @@ def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> st
     return f"{f'{frame.address:#018x}' if frame.address else '':18} {text}" if addresses else text
 
 
-def objects(column: Column, stack: Stack | Calls | None) -> list[dict[str, Any]] | None:
-    """The frames of a stack for programs, innermost first; None if no stack was taken. What is not known is None."""
-    if stack is None:
-        return None
-    learn([stack])
+def objects(column: Column, calls: Calls) -> list[dict[str, Any]]:
+    """Frames for programs, innermost first. What is not known is None."""
+    learn([calls])
     names = [field.name for field in FRAME if column.addresses or field.name != "address"]
-    return [{name: _plain(getattr(frame, name)) for name in names} for frame in stack.frames]
+    return [{name: _plain(getattr(frame, name)) for name in names} for frame in calls.frames]
 
 
-def common(stacks: Iterable[Stack | None]) -> Calls | None:
-    """Stacks with the same labels as one: of each frame, what it has in all of them. None if none was taken."""
-    taken = [stack for stack in stacks if stack is not None]
+def common(stacks: Iterable[Stack | None], kind: FrameKind = "") -> Calls | None:
+    """Stacks whose frames of a kind have the same labels as one: of each frame, what it has in all of them.
+
+    None if no stack was taken.
+    """
+    taken = [calls for calls in (of_kind(stack, kind) for stack in stacks) if calls is not None]
     if not taken:
         return None
     frames = taken[0].frames

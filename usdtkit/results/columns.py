@@ -29,6 +29,8 @@ list, object, buckets   values that only JSON can show whole
 id        a number or a text that identifies something
 """
 Offsets = Literal["", "table", "all"]
+FrameKind = Literal["", "native", "python"]
+"""Which frames of a stack are shown: all, merged; those of machine code; or Python's."""
 Role = Literal["", "name", "weight", "phase", "start"]
 NUMBERS = ("duration", "integer", "count", "number")
 
@@ -51,9 +53,10 @@ class Column:
     `nullable` values may be None. An `optional` column is missing from the rows with some options. A `table_only`
     column is for people: other formats have the values that it was made of. `values` are all values of a string.
     `fields` are the columns of an object, or of each object of a list. `offsets` says whether the labels of a stack's
-    frames have offsets in a table, or in all text; JSON has them always. `addresses` adds the frames' addresses. `role`
-    says what a picture makes of the value: the name of a call, the weight of a stack, the phase of a call ("->" when it
-    begins, "<-" when it ends), or the start of a call if the row's time is not its end.
+    frames have offsets in a table, or in all text; JSON has them always. `addresses` adds the frames' addresses.
+    `frames` are the ones of a stack that are shown. `role` says what a picture makes of the value: the name of a call,
+    the weight of a stack, the phase of a call ("->" when it begins, "<-" when it ends), or the start of a call if the
+    row's time is not its end.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Column:
     fields: Sequence[Column] = ()
     offsets: Offsets = ""
     addresses: bool = False
+    frames: FrameKind = ""
     role: Role = ""
 
     @property

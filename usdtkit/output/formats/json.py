@@ -95,8 +95,11 @@ def _stack(name: str, column: Column, stack: Any) -> str:
     """The frames of a stack, and a mark beside it if outer ones are known to be missing."""
     from usdtkit.output import frames  # lazy: most rows have no stack
 
-    mark = f", {json.dumps(f'{name}_end')}: {json.dumps(stack.end)}" if stack is not None and stack.end else ""
-    return json.dumps(frames.objects(column, stack)) + mark
+    calls = frames.of_kind(stack, column.frames)
+    if calls is None:
+        return "null"
+    mark = f", {json.dumps(f'{name}_end')}: {json.dumps(calls.end)}" if calls.end else ""
+    return json.dumps(frames.objects(column, calls)) + mark
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
