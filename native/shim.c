@@ -32,6 +32,7 @@ enum {
   PROG_LOAD = 5,
   OBJECT_INFO = 15,
   RAW_TRACEPOINT_OPEN = 17,
+  BTF_LOAD = 18,
   TASK_FD_QUERY = 20,
   MAP_LOOKUP_BATCH = 24,
   LINK_CREATE = 28,
@@ -77,6 +78,11 @@ struct prog_load_attr {
   uint32_t func_info_cnt, line_info_rec_size;
   uint64_t line_info;
   uint32_t line_info_cnt, attach_btf_id;
+};
+
+struct btf_load_attr {
+  uint64_t btf, btf_log_buf;
+  uint32_t btf_size, btf_log_size, btf_log_level, padding;
 };
 
 struct raw_tracepoint_attr {
@@ -164,9 +170,13 @@ static void copy_name(char out[16], const char *name) {
 }
 
 int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags,
-                       const char *name) {
-  struct map_create_attr a = {
-      .map_type = type, .key_size = key_size, .value_size = value_size, .max_entries = max_entries, .map_flags = flags};
+                       int inner, const char *name) {
+  struct map_create_attr a = {.map_type = type,
+                              .key_size = key_size,
+                              .value_size = value_size,
+                              .max_entries = max_entries,
+                              .map_flags = flags,
+                              .inner_map_fd = (uint32_t)inner};
   copy_name(a.map_name, name);
   return bpf(MAP_CREATE, &a, sizeof a);
 }
@@ -206,8 +216,14 @@ int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *
   return result == -ENOENT ? 0 : result;
 }
 
+int usdtkit_btf_load(const void *data, uint32_t size) {
+  struct btf_load_attr a = {.btf = address(data), .btf_size = size};
+  return bpf(BTF_LOAD, &a, sizeof a);
+}
+
 int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, uint32_t flags, uint32_t expected,
-                      uint32_t kernel_type, const char *name, char *log, uint32_t log_size) {
+                      uint32_t kernel_type, const usdtkit_functions *functions, const char *name, char *log,
+                      uint32_t log_size) {
   struct prog_load_attr a;
   memset(&a, 0, sizeof a); /* the padding too */
   a.prog_type = type;
@@ -217,6 +233,12 @@ int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, u
   a.attach_btf_id = kernel_type;
   a.insns = address(instructions);
   a.license = address("GPL"); /* the kernel requires it of a program that reads user memory */
+  if (functions) {
+    a.prog_btf_fd = (uint32_t)functions->btf;
+    a.func_info_rec_size = sizeof *functions->function;
+    a.func_info = address(functions->function);
+    a.func_info_cnt = functions->count;
+  }
   if (log_size) {
     a.log_level = 1;
     a.log_buf = address(log);

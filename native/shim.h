@@ -9,8 +9,9 @@
  * returns a negative errno. A call that a signal has interrupted is made again. There is no global state.
  */
 
+/* `inner` is the descriptor of a map that is like the values of an array of maps, else 0. */
 int usdtkit_map_create(uint32_t type, uint32_t key_size, uint32_t value_size, uint32_t max_entries, uint32_t flags,
-                       const char *name);
+                       int inner, const char *name);
 int usdtkit_map_lookup(int fd, const void *key, void *value);
 int usdtkit_map_update(int fd, const void *key, const void *value);
 /* As update, but an entry that is there stays: -EEXIST. */
@@ -23,10 +24,25 @@ int usdtkit_map_next_key(int fd, const void *key, void *next);
  * the end. */
 int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count);
 
+/* Gives the kernel types of our own, in BTF. Returns the descriptor. */
+int usdtkit_btf_load(const void *data, uint32_t size);
+
+/* What the functions of a program are: where each begins, in instructions, and the number of its type in `btf`. */
+typedef struct usdtkit_function {
+  uint32_t first, type;
+} usdtkit_function;
+typedef struct usdtkit_functions {
+  const usdtkit_function *function;
+  uint32_t count;
+  int32_t btf;
+} usdtkit_functions;
+
 /* Loads a program while signals are blocked. `type`, `flags` and `expected`, the attach type, are those of linux/bpf.h.
- * `kernel_type` is the number of the kernel's type (btf.h) that a program for an iterator is about, else 0. */
+ * `kernel_type` is the number of the kernel's type (btf.h) that a program for an iterator is about, else 0. `functions`
+ * is NULL unless the program has functions that the kernel calls. */
 int usdtkit_prog_load(uint32_t type, const void *instructions, uint32_t count, uint32_t flags, uint32_t expected,
-                      uint32_t kernel_type, const char *name, char *log, uint32_t log_size);
+                      uint32_t kernel_type, const usdtkit_functions *functions, const char *name, char *log,
+                      uint32_t log_size);
 int usdtkit_raw_tracepoint_open(int program, const char *name);
 /* What an iterator's program writes for each item of this process, or with pid 0 of all: the descriptor is read. */
 int usdtkit_iterator(int program, uint32_t pid);

@@ -71,6 +71,7 @@ def describe(bcc: Any, module: Any) -> dict[str, Any]:
                 "value": ask("bpf_table_leaf_size_id", table, result=ctypes.c_size_t),
                 "entries": ask("bpf_table_max_entries_id", table, result=ctypes.c_size_t),
                 "flags": ask("bpf_table_flags_id", table),
+                "inner": 0,
             }
         )
     programs = {}

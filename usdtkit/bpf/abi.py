@@ -46,6 +46,9 @@ class Abi:
     - `offsets`: where struct pt_regs has each register, by the name that a probe's note uses for it
     - `counter`: what notes call the address of the instruction
     - `breakpoint_size`: how many bytes of an instruction a breakpoint replaces
+    - `unwinding`: macros for walk.h: the bytes that a call pushes; whether a function can have a frame of no bytes;
+      where the registers are above the stack pointer when a signal handler returns; and what else of the innermost
+      frame a walk `w` starts with
     """
 
     conventions: dict[str, CallingConvention]
@@ -60,6 +63,7 @@ class Abi:
     offsets: dict[str, int]
     counter: str
     breakpoint_size: int
+    unwinding: dict[str, str]
 
     @property
     def instruction_offset(self) -> int:
@@ -78,6 +82,7 @@ class Abi:
         ]
         if self.link_register:
             lines.append(f"#define LINK_REGISTER(ctx) ((ctx)->{self.link_register})")
+        lines += [f"#define {name} {value}" for name, value in self.unwinding.items()]
         return "\n".join(lines)
 
 
@@ -117,6 +122,14 @@ ABIS: dict[str, Abi] = {
         },
         counter="rip",
         breakpoint_size=1,
+        unwinding={
+            "RETURN_SLOT": "8",
+            "LEAF_FRAMES": "0",
+            "SIGNAL_FP": "120",
+            "SIGNAL_SP": "160",
+            "SIGNAL_IP": "168",
+            "INNERMOST(w, ctx)": "w.rax = (ctx)->ax; w.r10 = (ctx)->r10; w.r11 = (ctx)->r11",
+        },
     ),
     "aarch64": Abi(
         conventions={
@@ -135,6 +148,15 @@ ABIS: dict[str, Abi] = {
         offsets={name: 8 * at for at, name in enumerate(_AARCH64)},
         counter="pc",
         breakpoint_size=4,
+        unwinding={
+            "RETURN_SLOT": "0",
+            "LEAF_FRAMES": "1",
+            "SIGNAL_FP": "544",
+            "SIGNAL_LR": "552",
+            "SIGNAL_SP": "560",
+            "SIGNAL_IP": "568",
+            "INNERMOST(w, ctx)": "w.lr = PLAIN(LINK_REGISTER(ctx))",
+        },
     ),
 }
 

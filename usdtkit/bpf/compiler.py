@@ -27,7 +27,7 @@ BCC_HINT = (
     "install it: apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora); "
     "or compile elsewhere: usdtkit bundle"
 )
-FORMAT = 3  # to be raised when what the child or the translator gives, or `usdtkit.kernel.load` patches, changes
+FORMAT = 4  # to be raised when what the child or the translator gives, or `usdtkit.kernel.load` patches, changes
 # Of the processor, because a build with many compilers on a busy machine only takes longer.
 COMPILE_LIMIT_S = 120
 COMPILE_PATIENCE_S = 15 * 60
@@ -43,6 +43,18 @@ def compile_program(text: str) -> Bytecode:
     the line of the program that it is in.
     """
     return _find(text)[2]
+
+
+def translate_program(text: str) -> Bytecode:
+    """As `compile_program`, but never by bcc. UntranslatableError of C that the translator does not know."""
+    key = _key(text, is_bcc=False)
+    if (content := load(key)) is not None and (bytecode := decode(content)) is not None:
+        return bytecode
+    from usdtkit.bpf import translator  # as in `_make`
+
+    bytecode = translator.translate(text)
+    store(key, encode(bytecode))
+    return bytecode
 
 
 def cache_entry(text: str) -> tuple[str, bytes]:
@@ -114,9 +126,10 @@ def _always_bcc() -> bool:
     return os.environ.get("USDTKIT_COMPILER") == "bcc"
 
 
-def _key(text: str) -> str:
+def _key(text: str, *, is_bcc: bool | None = None) -> str:
+    is_bcc = _always_bcc() if is_bcc is None else is_bcc
     # bcc's version is in the entry and not in the key, so that a machine without bcc finds entries too.
-    whole = "\0".join([str(FORMAT), "bcc" * _always_bcc(), os.uname().machine, _headers_hash(), text])
+    whole = "\0".join([str(FORMAT), "bcc" * is_bcc, os.uname().machine, _headers_hash(), text])
     return key_of(whole.encode())
 
 

@@ -5,7 +5,11 @@
  * counters are added to atomically.
  */
 #include <uapi/linux/ptrace.h>
-#define PARAMETER(n) ({ u64 p; asm volatile("%0 = %1 ll" : "=r"(p) : "i"(0x7573647400000000ULL | (n))); p; })
+/* What the loader fills in: a parameter, a function that the kernel calls, and whether stacks are walked by tables. */
+#define FILLED(kind, n) ({ u64 p; asm volatile("%0 = %1 ll" : "=r"(p) : "i"(0x ## kind ## 00000000ULL | (n))); p; })
+#define PARAMETER(n) FILLED(75736474, n)
+#define CALLBACK(n) FILLED(75736475, n)
+#define BY_TABLES(n) FILLED(75736476, n)
 
 /* Of the ring of events. bcc has no method for it, so the map is given by its number: it is the first of all maps. */
 #define EVENTS_QUERY(what) bpf_ringbuf_query((void *)bpf_pseudo_fd(1, -1), what)

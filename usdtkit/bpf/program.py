@@ -10,7 +10,6 @@ bytecode are the same for every build of the traced program.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from usdtkit.bpf import calls, threadvalues
@@ -25,6 +24,7 @@ from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.bpf.pairs import NESTING, TRACEPOINTS, Matching, Pairs
 from usdtkit.bpf.render import STORE_KEY, Renderer, store_name
 from usdtkit.bpf.scope import Scope
+from usdtkit.bpf.sources import text_of
 from usdtkit.bpf.statements import BACK, SCRATCH, ActionRenderer, TableLayout
 from usdtkit.model import Argument, HookKind, Tracepoint
 from usdtkit.records import dataclass, field, replace
@@ -278,17 +278,11 @@ def _walked_once(lines: list[str], stack: str) -> list[str]:
     return [f"u64 stack = {stack};", *(line.replace(stack, "stack") for line in lines)]
 
 
-def _text(name: str) -> str:
-    # Importing pathlib takes long. The encoding of the locale may be another.
-    with open(f"{os.path.dirname(__file__)}/{name}", encoding="utf-8") as file:  # noqa: PTH120, PTH123
-        return file.read()
-
-
-PRELUDE = _text("prelude.c")
-STACKS = _text("stacks.c")
-GLOB_MATCHING = _text("globs.c")
-INTERNED = _text("interned.c")
-FORKED = _text("forks.c")
+PRELUDE = text_of("prelude.c")
+STACKS = f"{text_of('walk.h')}\n{text_of('stacks.c')}"
+GLOB_MATCHING = text_of("globs.c")
+INTERNED = text_of("interned.c")
+FORKED = text_of("forks.c")
 FORKS = ("process_forks", Tracepoint("sched", "sched_process_fork"))
 TGID_OFFSET = "tgid_offset"
 """The map of forks.c that the loader fills."""

@@ -12,25 +12,13 @@
  * kernel is asked once for each stack which files its addresses lie in, in case the process ends before anybody has
  * read its memory map.
  */
-#define STACK_DEPTH 127
 #define BUILT_DEPTH 64
-#define AT_ENTRY 1
-#define AT_RETURN 2
-#define AT_EXIT 3
 #define LONGEST_FUNCTION 0x10000
-#define LARGEST_STACK 0x800000
-
-struct built { s32 status; u8 id[20]; u64 offset; };
-struct stack_record {
-  u64 id;
-  u32 pid, depth, place;
-  s32 built_size;
-  u64 address[STACK_DEPTH + 1];
-  struct built built[BUILT_DEPTH];
-};
 
 BPF_RINGBUF_OUTPUT(stack_records, 2048); /* in pages: room for 2,700 new stacks at once */
 BPF_HASH(stacks_sent, u64, u64, 32768);
+BPF_ARRAY(return_instances, struct instances, 1);
+BPF_HASH(unwind_processes, u32, u64, 1); /* unwind.c says what it has, which the loader takes */
 
 /*
  * The return address that a pending return probe has replaced by its trampoline's. Only the kernel knows it, and
@@ -80,8 +68,11 @@ static __always_inline u64 return_address(struct pt_regs *ctx) {
 #endif
 }
 
-/* Follows the chain of frames: returns the hash of their addresses, and writes these to `r` where that is given. */
-static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_record *r) {
+/*
+ * Follows the chain of frame pointers, on kernels that cannot walk by tables: returns the hash of the addresses, and
+ * writes these to `r` where that is given.
+ */
+static __always_inline u64 follow_chain(struct pt_regs *ctx, u32 place, struct stack_record *r) {
   u64 hash = bpf_get_current_pid_tgid() >> 32, address = INSTRUCTION(ctx), frame[2] = { FRAME_POINTER(ctx), 0 };
   u64 caller = 0;
   u32 depth = 0;
@@ -105,8 +96,48 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
     /* The trampoline begins a page. */
     if (!(address & 0xfff)) address = behind_trampoline(ctx, place, n + 1, caller, address);
   }
-  if (r) r->depth = depth;
+  if (r) { r->depth = depth; r->learned = 0; r->end = END_CHAIN; }
   return hash | 1;
+}
+
+/* The kernel's list of the return probes that are pending in this thread; 0 if there are none, or it cannot be found. */
+static __always_inline u64 pending_returns() {
+  u32 none = 0;
+  u64 probes = 0, first = 0;
+  struct instances *known = return_instances.lookup(&none);
+  if (!known || !known->next) return 0;
+  bpf_probe_read_kernel(&probes, 8, (void *)(bpf_get_current_task() + known->utask));
+  if (probes) bpf_probe_read_kernel(&first, 8, (void *)(probes + known->first));
+  return first;
+}
+
+/*
+ * Walks by tables. A process that user space does not know yet has the entry of process 0, by which all of its code is
+ * without tables.
+ */
+static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_record *r) {
+  if (!BY_TABLES(0)) return follow_chain(ctx, place, r);
+  u32 process = bpf_get_current_pid_tgid() >> 32, learned = process, nobody = 0;
+  void *known = unwind_processes.lookup(&process);
+  if (!known) {
+    known = unwind_processes.lookup(&nobody);
+    if (!known) return 0;
+  }
+  struct walk w = {
+    .ip = INSTRUCTION(ctx), .sp = ctx->sp, .fp = FRAME_POINTER(ctx), .exact = place != AT_RETURN, .hash = process,
+    .place = place, .end = END_DEPTH, .process = known, .record = r
+  };
+  w.first_sp = w.sp;
+  INNERMOST(w, ctx);
+  if (place == AT_EXIT) { /* a stack at a return begins with the caller, also where the function has not returned yet */
+    w.ip = return_address(ctx);
+    w.sp += RETURN_SLOT;
+    w.exact = 0;
+  }
+  w.instance = pending_returns();
+  bpf_loop(STACK_DEPTH, (void *)CALLBACK(0), &w, 0);
+  if (r) { r->depth = w.depth; r->end = w.end; }
+  return w.hash | 1;
 }
 
 /* The number of the current stack, or 0 where none can be taken, which `no_stack` counts. */

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Literal
 
@@ -21,8 +22,11 @@ from usdtkit.bpf.uapi import (
     ATTACH_TYPE_UPROBE_MULTI,
     ATTACH_TYPE_UPROBE_SESSION,
     CALL,
+    CALLBACK_MAGIC,
     EXIT,
     GET_ATTACH_COOKIE,
+    LOAD_IMMEDIATE,
+    LOOP,
     MAP_ARRAY,
     MAP_RINGBUF,
     MOVE_IMMEDIATE,
@@ -30,10 +34,13 @@ from usdtkit.bpf.uapi import (
     SLEEPABLE,
     assemble,
 )
+from usdtkit.errors import UsdtkitError
+from usdtkit.kernel.callbacks import functions, with_callbacks
 from usdtkit.records import dataclass
 
 State = Literal["found", "missing", "unknown"]
 UPROBE_PMU = "/sys/bus/event_source/devices/uprobe"
+_RETURN_ZERO = ((MOVE_IMMEDIATE, 0, 0, 0), (EXIT, 0, 0, 0))
 _INVALID_FD = 0x7FFF_FFFF
 
 
@@ -83,7 +90,7 @@ def has_uprobe_session() -> bool:
 
 def try_map(type: int, key_size: int, value_size: int, max_entries: int) -> int:
     """Make a map and free it: 0, or the negative errno with which the kernel refuses."""
-    descriptor = lib.usdtkit_map_create(type, key_size, value_size, max_entries, 0, b"usdtkit_try")
+    descriptor = lib.usdtkit_map_create(type, key_size, value_size, max_entries, 0, 0, b"usdtkit_try")
     if descriptor < 0:
         return int(descriptor)
     os.close(descriptor)
@@ -101,18 +108,36 @@ def sleepable() -> Finding:
     return _from_descriptor(_load_nothing(SLEEPABLE, 0))
 
 
+@cache
+def can_loop() -> bool:
+    """Whether a program can have the kernel call one of its functions again and again (bpf_loop)."""
+    loop = assemble(
+        (MOVE_IMMEDIATE, 1, 0, 1),
+        (LOAD_IMMEDIATE, 2, 0, 0),
+        (0, 0, 0, CALLBACK_MAGIC),
+        (MOVE_IMMEDIATE, 3, 0, 0),
+        (MOVE_IMMEDIATE, 4, 0, 0),
+        (CALL, 0, 0, LOOP),
+        *_RETURN_ZERO,
+    )
+    code, firsts = with_callbacks(loop, {0: assemble(*_RETURN_ZERO)})
+    with suppress(UsdtkitError), functions(firsts) as described:
+        return _from_descriptor(_load(code, 0, 0, described)).state == "found"
+    return False
+
+
 def _impossible_link(program: int, attach_type: int) -> int:
     nothing = ffi.new("uint64_t[]", [0])
     return int(lib.usdtkit_link_uprobe_multi(program, attach_type, b"/", nothing, ffi.NULL, ffi.NULL, 1, False, 0))
 
 
 def _load_nothing(flags: int, attach_type: int) -> int:
-    return _load(assemble((MOVE_IMMEDIATE, 0, 0, 0), (EXIT, 0, 0, 0)), flags, attach_type)  # return 0
+    return _load(assemble(*_RETURN_ZERO), flags, attach_type)
 
 
-def _load(code: bytes, flags: int, attach_type: int) -> int:
-    count = len(code) // 8
-    return int(lib.usdtkit_prog_load(PROG_TYPE_KPROBE, code, count, flags, attach_type, 0, b"usdtkit_try", ffi.NULL, 0))
+def _load(code: bytes, flags: int, attach_type: int, described: object = ffi.NULL) -> int:
+    what = (PROG_TYPE_KPROBE, code, len(code) // 8, flags, attach_type, 0)
+    return int(lib.usdtkit_prog_load(*what, described, b"usdtkit_try", ffi.NULL, 0))
 
 
 def _from_descriptor(result: int) -> Finding:

@@ -4,7 +4,8 @@ Input: `Bytecode` from `usdtkit.bpf.compiler`. Output: `Loaded`, whose maps and 
 
 The text of a program names its constants (thresholds, literals) by number only, so that one cached compilation serves
 all values. PARAMETER_MAGIC in the upper half of a 64-bit constant marks such a number, and its value is put in its
-place here, before the verifier looks.
+place here, before the verifier looks. So does BY_TABLES_MAGIC, for whether the bytecode has the functions that walk
+stacks by tables; CALLBACK_MAGIC marks those.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from usdtkit.bpf.uapi import (
     ATTACH_TYPE_NONE,
     ATTACH_TYPE_UPROBE_MULTI,
     ATTACH_TYPE_UPROBE_SESSION,
+    BY_TABLES_MAGIC,
     CALL,
+    CALLBACK_MAGIC,
     COPY_FROM_USER,
     EXIT,
     GET_ATTACH_COOKIE,
@@ -30,6 +33,7 @@ from usdtkit.bpf.uapi import (
     JUMP_IF_ZERO,
     LOAD_IMMEDIATE,
     MAP_ARRAY,
+    MAP_ARRAY_OF_MAPS,
     MAP_HASH,
     MAP_LRU_HASH,
     MAP_PERCPU_ARRAY,
@@ -37,6 +41,7 @@ from usdtkit.bpf.uapi import (
     MAP_RINGBUF,
     MOVE32_IMMEDIATE,
     MOVE_IMMEDIATE,
+    PARAMETER_MAGIC,
     PROG_TYPE_KPROBE,
     PROG_TYPE_TRACING,
     PSEUDO_MAP_FD,
@@ -44,12 +49,13 @@ from usdtkit.bpf.uapi import (
     TAIL_CALL,
     assemble,
 )
+from usdtkit.bpf.walker import CALLBACKS
 from usdtkit.errors import PrivilegeError, ProgramError, UnsupportedError, UsdtkitError
+from usdtkit.kernel.callbacks import functions, with_callbacks
 from usdtkit.kernel.dispatcher import dispatcher
 from usdtkit.kernel.features import sleepable, try_map
 from usdtkit.kernel.maps import Map
 
-PARAMETER_MAGIC = 0x75736474
 # Since Linux 6.13, a program whose stack has 64 bytes or more gets one that belongs to the processor, and no longer a
 # part of the thread's. For uprobes this is a fault of the kernel: a thread can be preempted within a program, or wait
 # for a page there, and the next one that runs it on the same processor then overwrites its stack. A pointer that was
@@ -63,8 +69,9 @@ ON_OWN_STACK = assemble(
     (EXIT, 0, 0, 0),
 )
 LOG_SIZE = (1 << 24) - 1  # the most that every kernel accepts; the reason is at the end, which a smaller log cuts off
-SLEEPABLE_MAPS = {MAP_HASH, MAP_LRU_HASH, MAP_ARRAY, MAP_PERCPU_HASH, MAP_PERCPU_ARRAY, MAP_RINGBUF}
+SLEEPABLE_MAPS = {MAP_HASH, MAP_LRU_HASH, MAP_ARRAY, MAP_PERCPU_HASH, MAP_PERCPU_ARRAY, MAP_RINGBUF, MAP_ARRAY_OF_MAPS}
 
+_NONE: Mapping[int, bytes] = {}
 # Lines of the verifier's log that give no reason: statistics, instructions, and states of registers.
 _NO_REASON = r"processed |verification |(old|cur) state:|from \d+|\d+: |mark_precise|R\d+\w*=|[;(]"
 
@@ -82,6 +89,7 @@ class Loaded:
         text's."""
         require_bpf()
         self._bytecode = bytecode
+        self._callbacks = [name for name in CALLBACKS if name in bytecode.programs]
         self._parameters = parameters
         self._programs: dict[tuple[object, ...], int] = {}
         self.maps: dict[str, Map] = _Maps()
@@ -112,7 +120,8 @@ class Loaded:
         if key not in self._programs:
             sleepable = self._sleepable and type == PROG_TYPE_KPROBE
             code = self._code(name, cookie, sleepable=sleepable)
-            self._programs[key] = _load(type, name, code, SLEEPABLE if sleepable else 0, attach_type)
+            callbacks = self._linked_callbacks(sleepable)
+            self._programs[key] = _load(type, name, code, SLEEPABLE if sleepable else 0, attach_type, 0, callbacks)
         return self._programs[key]
 
     def iterator(self, name: str, kernel_type: int) -> int:
@@ -146,7 +155,8 @@ class Loaded:
                 return None
             flags = SLEEPABLE if self._sleepable else 0
             attach_type = ATTACH_TYPE_UPROBE_MULTI if returns is None else ATTACH_TYPE_UPROBE_SESSION
-            descriptor = _try_load(PROG_TYPE_KPROBE, "hooks", code, flags, attach_type)
+            callbacks = self._linked_callbacks(self._sleepable)
+            descriptor = _try_load(PROG_TYPE_KPROBE, "hooks", code, flags, attach_type, 0, callbacks)
             if descriptor in TRANSIENT:  # which says nothing of whether they can be joined
                 check(descriptor, "loading the program of several hooks")
             if descriptor < 0:
@@ -159,6 +169,9 @@ class Loaded:
             return self._link(self._bytecode.programs[name], cookie, sleepable)
         except (LookupError, struct.error):
             raise _misfit(name) from None
+
+    def _linked_callbacks(self, sleepable: bool) -> dict[int, bytes]:
+        return {CALLBACKS.index(name): self._code(name, sleepable=sleepable) for name in self._callbacks}
 
     def close(self) -> None:
         """Free the programs and the maps, unless a link still holds them."""
@@ -177,8 +190,7 @@ class Loaded:
                 at = index * 8
                 if registers >> 4 == PSEUDO_MAP_FD:
                     struct.pack_into("<i", linked, at + 4, maps[immediate].fd)
-                elif struct.unpack_from("<i", linked, at + 12)[0] == PARAMETER_MAGIC:
-                    value = self._parameters[immediate] & 0xFFFF_FFFF_FFFF_FFFF
+                elif (value := self._filled(struct.unpack_from("<I", linked, at + 12)[0], immediate)) is not None:
                     struct.pack_into("<I", linked, at + 4, value & 0xFFFF_FFFF)
                     struct.pack_into("<I", linked, at + 12, value >> 32)
             elif opcode == CALL and registers == 0:
@@ -187,6 +199,15 @@ class Loaded:
                 elif not sleepable and immediate == COPY_FROM_USER:  # it fails then, as for a page that is not there
                     INSTRUCTION.pack_into(linked, index * 8, MOVE_IMMEDIATE, 0, 0, -errno.EFAULT)
         return bytes(linked)
+
+    def _filled(self, magic: int, number: int) -> int | None:
+        """What comes in the place of a constant, None if that is the constant itself. Of a function that the program
+        has, it is a distance, which `with_callbacks` knows."""
+        if magic == PARAMETER_MAGIC:
+            return self._parameters[number] & 0xFFFF_FFFF_FFFF_FFFF
+        if magic == BY_TABLES_MAGIC:
+            return int(bool(self._callbacks))
+        return 0 if magic == CALLBACK_MAGIC and not self._callbacks else None
 
 
 class _Maps(dict[str, Map]):
@@ -227,22 +248,33 @@ def _try_load(
     flags: int,
     attach_type: int,
     kernel_type: int = 0,
+    callbacks: Mapping[int, bytes] = _NONE,
     log: object = ffi.NULL,
 ) -> int:
     """A program's descriptor, or a negative errno; with `log`, the verifier writes to its LOG_SIZE bytes."""
     if type == PROG_TYPE_KPROBE:
         code = ON_OWN_STACK + code
+    code, firsts = with_callbacks(code, callbacks)
     what = (type, code, len(code) // 8, flags, attach_type, kernel_type)
-    return int(lib.usdtkit_prog_load(*what, name.encode(), log, LOG_SIZE if log else 0))
+    with functions(firsts) as described:
+        return int(lib.usdtkit_prog_load(*what, described, name.encode(), log, LOG_SIZE if log else 0))
 
 
-def _load(type: int, name: str, code: bytes, flags: int, attach_type: int, kernel_type: int = 0) -> int:
-    descriptor = _try_load(type, name, code, flags, attach_type, kernel_type)
+def _load(
+    type: int,
+    name: str,
+    code: bytes,
+    flags: int,
+    attach_type: int,
+    kernel_type: int = 0,
+    callbacks: Mapping[int, bytes] = _NONE,
+) -> int:
+    descriptor = _try_load(type, name, code, flags, attach_type, kernel_type, callbacks)
     if descriptor >= 0:
         return descriptor
     # A second time for the verifier's words, which cost time and memory and are needed only now.
     log = ffi.new("char[]", LOG_SIZE)
-    again = _try_load(type, name, code, flags, attach_type, kernel_type, log)
+    again = _try_load(type, name, code, flags, attach_type, kernel_type, callbacks, log)
     if again >= 0:
         return again
     if again in TRANSIENT:

@@ -12,7 +12,7 @@ from functools import cache
 
 from usdtkit._ffi import ENOTSUPP, check, ffi, lib
 from usdtkit.bpf.bytecode import MapDescription
-from usdtkit.bpf.uapi import MAP_HASH, MAP_LRU_HASH, MAP_PERCPU_ARRAY, MAP_PERCPU_HASH, NO_PREALLOC
+from usdtkit.bpf.uapi import MAP_ARRAY, MAP_HASH, MAP_LRU_HASH, MAP_PERCPU_ARRAY, MAP_PERCPU_HASH, NO_PREALLOC
 from usdtkit.errors import UsdtkitError
 from usdtkit.kernel.features import has_uprobe_multi
 
@@ -45,7 +45,7 @@ class Map:
         if flags & NO_PREALLOC and not has_uprobe_multi():
             flags &= ~NO_PREALLOC  # older kernels allocate in ways that can hang within a program
         sizes = (self.type, self.key_size, self.value_size, self.max_entries)
-        made = lib.usdtkit_map_create(*sizes, flags, self.name.encode())
+        made = _create(sizes, flags, description.inner, self.name)
         if made in (-errno.ENOMEM, -errno.E2BIG):
             raise UsdtkitError(
                 f"the kernel has no memory for the BPF map {self.name} of {self.max_entries:,} entries",
@@ -133,3 +133,22 @@ class Map:
         # The kernel copies as many bytes as the map says, however many there are.
         if len(key) != self.key_size or (value is not None and len(value) != self.stride):
             raise ValueError(f"map {self.name}: keys have {self.key_size} bytes, values {self.stride}")
+
+
+def new_value(size: int, name: str) -> int:
+    """An array with one value of so many bytes, such as the values of an array of maps are: its descriptor, or a
+    negative errno."""
+    return int(lib.usdtkit_map_create(MAP_ARRAY, 4, size, 1, 0, 0, name.encode()))
+
+
+def _create(sizes: tuple[int, int, int, int], flags: int, inner: int, name: str) -> int:
+    """A map, of whose values `inner` is the size if they are arrays: its descriptor, or a negative errno."""
+    if not inner:
+        return int(lib.usdtkit_map_create(*sizes, flags, 0, name.encode()))
+    example = new_value(inner, name)
+    if example < 0:
+        return example
+    try:
+        return int(lib.usdtkit_map_create(*sizes, flags, example, name.encode()))
+    finally:
+        os.close(example)

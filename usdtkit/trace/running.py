@@ -25,10 +25,12 @@ from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.bpf.statements import interval_name, table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.bpf.threadvalues import values_name
+from usdtkit.bpf.walker import PROCESSES, with_walker
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
 from usdtkit.kernel import rejections
 from usdtkit.kernel.attach.links import Links
 from usdtkit.kernel.attach.sites import NO_PROBE, REWRITTEN, KernelSite, Refusal
+from usdtkit.kernel.features import can_loop
 from usdtkit.kernel.load import Loaded, require_bpf
 from usdtkit.kernel.maps import TABLES
 from usdtkit.kernel.ring import RingBuffer
@@ -42,6 +44,7 @@ from usdtkit.trace.plan import Plan, Planned, Summary, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.remedies import remedies  # not later: who has given up privileges may not read our files
 from usdtkit.trace.stream import Stream
+from usdtkit.trace.unwinder import Unwinder
 
 if TYPE_CHECKING:
     from usdtkit.trace.discovery import Discovery
@@ -77,6 +80,8 @@ class Running:
         self._program = blueprint.program()
         require_bpf()
         bytecode = compile_program(self._program.text)
+        if self._program.has_stacks and can_loop():
+            bytecode = with_walker(bytecode)
         self.stacks = make_stacks() if self._program.has_stacks else None
         self._plan = Plan(self.stacks)
         self._sites = self._plan.add(zip(blueprint.hooks, blueprint.places, strict=True))
@@ -129,6 +134,8 @@ class Running:
         self._stream = Stream(ring, self._settings.ring_size, self._decoders, ordered=self._settings.ordered)
         if self.stacks is not None:
             self.stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
+            if PROCESSES in maps:
+                self._unwinder = Unwinder(maps)
         if announce is not None:
             announce(self._planned)
         self._presence.attaching(self._sites)

@@ -27,7 +27,7 @@ from usdtkit.trace.merging import PythonFrame, merge
 from usdtkit.trace.symbols import Files
 
 # struct stack_record of bpf/stacks.c.
-_HEAD = struct.Struct("<QIIIi")
+_HEAD = struct.Struct("<QIIIiIIII")
 _ADDRESSES = struct.Struct("<128Q")
 _BUILT = struct.Struct("<i20sQ")
 _AT_ENTRY, _AT_RETURN, _AT_EXIT = 1, 2, 3
@@ -193,7 +193,7 @@ class Stacks:
             self._ring.close()
 
     def _stack(self, payload: bytes) -> tuple[int, Stack]:
-        id, pid, depth, place, built_size = _HEAD.unpack_from(payload)
+        id, pid, depth, place, built_size, _, _, _, _ = _HEAD.unpack_from(payload)
         addresses = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
         memory, at_return = self._memory(pid, addresses), place in (_AT_RETURN, _AT_EXIT)
         if memory is not None:

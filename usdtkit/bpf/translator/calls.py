@@ -33,12 +33,12 @@ class Calls(Expressions):
         """Lower a function of the text in the place of its call."""
 
     def _call(self, name: str, arguments: Sequence[s.Node]) -> Value:
-        if name == "PARAMETER":
+        if name in kernel.FILLED:
             [number] = arguments
             if not isinstance(number, s.Number):
-                raise UntranslatableError("a parameter without a number")
+                raise UntranslatableError(f"{name} without a number")
             result = self.assembly.register()
-            self.assembly.emit(Instruction("parameter", result, number=number.value))
+            self.assembly.emit(Instruction("filled", result, number=number.value, offset=kernel.FILLED[name]))
             return Value(U64, result)
         if name == "EVENTS_QUERY":
             index, _ = self._maps["events"]

@@ -55,7 +55,7 @@ Kind = Literal[
     "store",
     "atomic",
     "constant",
-    "parameter",
+    "filled",
     "call",
     "if",
     "goto",
@@ -84,7 +84,8 @@ class Instruction:
     - alu, alu32: result = source 0, which is the result, `number` source 1
     - load: result = `number` bytes at source 0 + offset
     - store, atomic: write, or add, source 1 to `number` bytes at source 0 + offset
-    - constant, parameter: result = the 64 bits of `number`, or of the parameter of that number
+    - constant: result = the 64 bits of `number`
+    - filled: result = what the loader puts in the place of `number`; `offset` says which kind that is
     - call: result = the helper `number` of the sources
     - if: go to `label` if source 0 `number` source 1
     """

@@ -12,7 +12,6 @@ from usdtkit.bpf import uapi
 from usdtkit.bpf.translator.code import Address, Instruction, Label, MapReference, Operand, Register
 from usdtkit.bpf.translator.errors import UntranslatableError
 
-PARAMETER_MAGIC = 0x75736474  # as in PARAMETER of prelude.c
 _LOAD = {1: 0x71, 2: 0x69, 4: 0x61, 8: 0x79}
 _STORE = {1: 0x73, 2: 0x6B, 4: 0x63, 8: 0x7B}
 _STORE_NUMBER = {1: 0x72, 2: 0x6A, 4: 0x62, 8: 0x7A}
@@ -68,7 +67,7 @@ class _Emission:
             self._add(uapi.MOVE, register.place, number)
 
     def _context(self, instruction: Instruction) -> None:
-        self._put(instruction.result, 1)
+        self._put(instruction.result, instruction.number)
 
     def _move(self, instruction: Instruction) -> None:
         [source] = instruction.sources
@@ -127,9 +126,9 @@ class _Emission:
         self._wide(target, 0, instruction.number & 0xFFFF_FFFF, instruction.number >> 32)
         self._put(instruction.result, target)
 
-    def _parameter(self, instruction: Instruction) -> None:
+    def _filled(self, instruction: Instruction) -> None:
         target = self._target(instruction.result)
-        self._wide(target, 0, instruction.number, PARAMETER_MAGIC)
+        self._wide(target, 0, instruction.number, instruction.offset)
         self._put(instruction.result, target)
 
     def _call(self, instruction: Instruction) -> None:

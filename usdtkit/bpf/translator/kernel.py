@@ -25,6 +25,7 @@ class Helper(NamedTuple):
 
 
 HELPERS = {
+    "bpf_map_lookup_elem": Helper(uapi.MAP_LOOKUP, Pointer(VOID)),
     "bpf_ktime_get_ns": Helper(5, U64),
     "bpf_get_smp_processor_id": Helper(8, U64),
     "bpf_get_current_pid_tgid": Helper(14, U64),
@@ -39,7 +40,15 @@ HELPERS = {
     "bpf_copy_from_user": Helper(uapi.COPY_FROM_USER, S64, 1),
     "bpf_get_func_ip": Helper(uapi.GET_FUNC_IP, U64),
     "bpf_get_attach_cookie": Helper(uapi.GET_ATTACH_COOKIE, U64),
+    "bpf_get_current_task": Helper(35, U64),
+    "bpf_loop": Helper(uapi.LOOP, S64),
 }
+FILLED = {
+    "PARAMETER": uapi.PARAMETER_MAGIC,
+    "CALLBACK": uapi.CALLBACK_MAGIC,
+    "BY_TABLES": uapi.BY_TABLES_MAGIC,
+}
+"""The macros of prelude.c for what the loader fills in, and how it finds them."""
 MAP_UPDATE, MAP_DELETE, RING_RESERVE, RING_SUBMIT, RING_DISCARD, RING_QUERY = 2, 3, 131, 132, 133, 134
 ANY, NO_EXIST = 0, 1  # whether an update may replace an entry
 
@@ -63,12 +72,14 @@ class Map(NamedTuple):
     @property
     def pointer(self) -> Pointer:
         """What a look-up returns."""
-        return Pointer(self.value)
+        return Pointer(VOID if self.description.inner else self.value)
 
 
 def map_of(name: str, declaration: MapDeclaration) -> Map:
     """A map, as bcc makes it of its declaration."""
     match declaration:
+        case ("BPF_TABLE", ('"array_of_maps"', _, Type() as value, _, int(entries))):
+            return Map(MapDescription(name, uapi.MAP_ARRAY_OF_MAPS, 4, 4, entries, 0, value.size), value)
         case ("BPF_RINGBUF_OUTPUT", (_, int(pages))):
             return Map(MapDescription(name, uapi.MAP_RINGBUF, 0, 0, pages * PAGE, 0), VOID)
         case (macro, (_, Type() as value, int(entries))) if macro in _ARRAYS:

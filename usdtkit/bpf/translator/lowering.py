@@ -43,11 +43,12 @@ class Lowering(Calls):
     def program(self, name: str) -> list[Instruction]:
         """The instructions of a function that the kernel calls."""
         function = self._parser.function(name)
-        if function is None or len(function.parameters) != 1:
+        if function is None or not function.parameters:
             raise UntranslatableError(f"{name} is no program")
-        [(parameter, type)] = function.parameters
+        # Of what a loop calls, the first parameter is the number of the round, which none of them needs.
+        parameter, type = function.parameters[-1]
         context = self.assembly.register()
-        self.assembly.emit(Instruction("context", context))
+        self.assembly.emit(Instruction("context", context, number=len(function.parameters)))
         self._frames.append(_Frame(function, Label(), None, None))
         self._scopes.append({parameter: Variable(type, context)})
         self._statements(function.statements)

@@ -19,7 +19,7 @@ _TOKENS = re.compile(
     r'|[A-Za-z_]\w*|"(?:\\.|[^"\\])*"|<<=|>>=|->|\+\+|--|<<|>>|&&|\|\||[-+*/%&|^<>=!]=|[^\s]'
 )
 # Macros that stand for something that cannot be said in C; `lowering` knows what.
-INTRINSICS = frozenset({"PARAMETER", "EVENTS_QUERY"})
+INTRINSICS = frozenset({"PARAMETER", "CALLBACK", "BY_TABLES", "EVENTS_QUERY"})
 
 
 class Literal(NamedTuple):

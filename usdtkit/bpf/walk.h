@@ -1,0 +1,42 @@
+/*
+ * What a walk along a stack keeps from frame to frame: shared by stacks.c, which begins a walk, and unwind.c, which goes
+ * on from one frame to its caller. Both are behind the macros of `Abi.stack_macros` of abi.py.
+ */
+#define STACK_DEPTH 127
+#define AT_ENTRY 1
+#define AT_RETURN 2
+#define AT_EXIT 3
+#define LARGEST_STACK 0x800000
+
+/* Why a walk has ended; `ENDS` of trace/stacks.py has them in words. */
+#define END_OUTERMOST 0
+#define END_DEPTH 1
+#define END_UNREADABLE 2
+#define END_UNKNOWN 3    /* in memory that is not known to have code */
+#define END_RULE 4       /* at a rule that rows cannot say */
+#define END_BACKWARDS 5  /* the caller's frame would not be further up */
+#define END_CHAIN 6      /* the chain of frame pointers ends in code without tables */
+
+struct built { s32 status; u8 id[20]; u64 offset; };
+struct python_frame { u64 code, at; };
+struct stack_record {
+  u64 id;
+  u32 pid, depth, place;
+  s32 built_size;
+  u32 learned, end, python_depth, python_end;
+  u64 address[STACK_DEPTH + 1];
+  struct built built[64];
+  struct python_frame python[STACK_DEPTH + 1];
+};
+
+/* `exact`: 1 where `ip` is the address of an instruction, 0 where it is where a call returns to. */
+struct walk {
+  u64 ip, sp, fp, lr, exact, hash, first_sp, mapping, instance;
+  u64 rax, r10, r11; /* of the innermost frame only */
+  u32 depth, place, end, spare;
+  void *process; /* struct process of unwind.c */
+  struct stack_record *record; /* 0 where only the hash is wanted */
+};
+
+/* Where the kernel's structures have what a pending return probe keeps; all 0 where that is not known. */
+struct instances { u64 utask, first, stack, address, next; };

@@ -1,0 +1,25 @@
+"""The program that walks stacks by tables of call frame information, joined to the bytecode of a session.
+
+Input: unwind.c, and the bytecode of hooks that take stacks (stacks.c), which name its functions by their numbers.
+Output: bytecode with its functions and maps, for `usdtkit.kernel.load`. It is translated apart from the hooks, and once
+for all sessions, because it is the same in all.
+"""
+
+from __future__ import annotations
+
+from usdtkit.bpf.abi import abi_of
+from usdtkit.bpf.bytecode import Bytecode, joined
+from usdtkit.bpf.compiler import translate_program
+from usdtkit.bpf.sources import text_of
+
+CALLBACKS = ("walk_frame", "find_return")
+"""The functions that the kernel calls, by the numbers that stacks.c gives them."""
+
+ROWS, INDEX, PROCESSES, INSTANCES = "unwind_rows", "unwind_index", "unwind_processes", "return_instances"
+"""The maps that user space fills."""
+
+
+def with_walker(bytecode: Bytecode) -> Bytecode:
+    """The bytecode of hooks that take stacks, with what walks them."""
+    text = "\n".join(["#include <uapi/linux/ptrace.h>", abi_of().stack_macros, text_of("walk.h"), text_of("unwind.c")])
+    return joined(bytecode, translate_program(text))
