@@ -2,7 +2,8 @@
 
 import struct
 
-from usdtkit.unwind.store import CHUNK_BYTES, CHUNK_ROWS, MOST_PAGES
+from usdtkit.unwind.mapped import HEAD, MAPPING, NO_MAPPING, SIZE
+from usdtkit.unwind.store import CHUNK_BYTES, CHUNK_ROWS, MOST_PAGES, Place
 from usdtkit.unwind.tables import PAGE, ROW, Row
 
 
@@ -22,6 +23,7 @@ class WalkerMaps:
         self.writes += 1
 
     def update_chunk(self, number, offset, rows):
+        assert number == len(self.chunks) - 1
         assert rows and offset + len(rows) <= CHUNK_BYTES
         assert not any(self.chunks[number][offset : offset + len(rows)]), "rows are written twice"
         self.chunks[number][offset : offset + len(rows)] = rows
@@ -57,3 +59,27 @@ def row(rows, number):
     """A row of some, as usdtkit.unwind.tables.Table has it."""
     address, offset, kinds, slot = ROW.unpack_from(rows, 8 * number)
     return Row(address, offset, kinds & 15, kinds >> 4, slot)
+
+
+def mappings_of(entry):
+    """The (start, bias, size, page, pages) of the mappings of a struct unwind_process, which is checked as a whole."""
+    assert len(entry) == SIZE
+    zero, count, _, _, _, spare = HEAD.unpack_from(entry)
+    found = list(MAPPING.iter_unpack(entry[HEAD.size :]))
+    assert (zero, spare) == (0, 0)
+    assert all(mapping == (NO_MAPPING, 0, 0, 0, 0) for mapping in found[count:])
+    starts = [start for start, *_ in found[:count]]
+    assert starts == sorted(set(starts))
+    return found[:count]
+
+
+def find(maps, entry, address):
+    """What the kernel finds for an address of a process: a row; None where it follows frame pointers.
+
+    LookupError if the address is in no mapping.
+    """
+    inner = [mapping for mapping in mappings_of(entry) if mapping[0] <= address]
+    if not inner or address - inner[-1][0] >= inner[-1][2]:
+        raise LookupError(hex(address))
+    _, bias, _, page, pages = inner[-1]
+    return maps.find(Place(page, pages), (address - bias) % (1 << 64)) if pages else None

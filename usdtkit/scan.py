@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 
 from usdtkit.errors import NotFoundError, PrivilegeError, UnsupportedError, as_root
 from usdtkit.files import FileKey, OpenFile
-from usdtkit.maps import Mapping, executable_lines, executable_mappings, mappings_in, maps_of, parse
+from usdtkit.mappedfiles import inspecting, open_mapping
+from usdtkit.maps import Mapping, executable_lines, executable_mappings, maps_of, parse
 from usdtkit.model import Target
 from usdtkit.overlays import forget_mounts, layers, real_key
 from usdtkit.processes import mount_namespace, name_of, running_pids
@@ -101,37 +101,11 @@ def open_target(target: Target) -> list[OpenFile]:
 def open_mapped(pid: int, mapping: Mapping) -> list[OpenFile]:
     """Open the file of an executable mapping that a process has made, or on an overlay what `layers` gives instead.
 
-    `mapping` may have another extent by now, and the process may have ended: then the file is looked for by its name,
-    and must be the one that was mapped. NotFoundError where that cannot be had, PrivilegeError, ElfError.
+    NotFoundError, PrivilegeError, ElfError.
     """
-    from usdtkit.mappings import identities  # lazy: loading the compiled shim takes longer than most scans
-
-    denied: PrivilegeError | None = None
-    for path, is_certain in _ways(pid, mapping):
-        try:
-            file = OpenFile.open(path)
-        except PrivilegeError as error:
-            denied = denied or error
-            continue
-        except NotFoundError:
-            continue
-        if is_certain or identities([file.descriptor]) == [mapping.identity]:
-            file.path = _name_from_here(pid, mapping.name)
-            return layers(file)
-    raise denied or NotFoundError(f"{mapping.name}, which process {pid} has mapped, is gone")
-
-
-def _ways(pid: int, mapping: Mapping) -> Iterator[tuple[str, bool]]:
-    """Paths that may lead to a mapped file, and whether they certainly do."""
-    yield f"/proc/{pid}/map_files/{mapping.span}", True
-    with suppress(OSError):  # the loader maps a library as a whole, and then parts of it again
-        for now in mappings_in(maps_of(pid), mapping.identity):
-            if now.is_executable and now.span != mapping.span:
-                yield f"/proc/{pid}/map_files/{now.span}", True
-                break
-    if mapping.name.startswith("/"):
-        yield f"/proc/{pid}/root{mapping.name}", False
-        yield mapping.name, False
+    file = open_mapping(pid, mapping)
+    file.path = _name_from_here(pid, mapping.name)
+    return layers(file)
 
 
 def as_seen_by(root: str, name: str) -> str:
@@ -188,15 +162,9 @@ class Scan:
 
     def add(self, pid: int) -> None:
         """Add the files of one process; NotFoundError, PrivilegeError."""
-        try:
+        with inspecting(pid):
             maps = maps_of(pid)
             mounts, root = (mount_namespace(pid), os.readlink(f"/proc/{pid}/root")) if maps else ("", "")
-        except (FileNotFoundError, ProcessLookupError):
-            raise NotFoundError(f"no process {pid}", hint="pgrep -a NAME finds the ID of a process") from None
-        except PermissionError:
-            raise PrivilegeError(
-                f"process {pid}: its memory map may not be read", hint=as_root("with CAP_SYS_PTRACE")
-            ) from None
         # maps spells a path as its reader sees it, or from the root of the mounts if these are not the reader's.
         prefix = "" if mounts == self._our_mounts else f"/proc/{pid}/root"
         looked_up: set[tuple[int, str]] = set()

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from usdtkit.mappedfiles import VDSO
 from usdtkit.maps import Mapping, executable_mappings, maps_of
 from usdtkit.trace.perfmap import PerfMaps
 from usdtkit.trace.symbols import Files, MappedFile
@@ -133,7 +134,7 @@ class AddressSpace:
         if region is None:
             return Frame(NATIVE, offset=address, address=address)
         shift = address - at
-        file = self._files.vdso() if region.name == "[vdso]" else region.file
+        file = self._files.vdso() if region.name == VDSO else region.file
         if file is not None:
             file_offset = at - region.start + region.offset
             if file.table() is not None:
@@ -211,5 +212,5 @@ def _program(pid: int) -> tuple[int, int]:
 def _region(pid: int, mapping: Mapping, files: Files) -> Region:
     file = None
     if mapping.identity.inode:
-        file = files.open(pid, mapping.span, (mapping.identity.device, mapping.identity.inode, mapping.name))
+        file = files.open(pid, mapping)
     return Region(mapping.start, mapping.end, mapping.offset, mapping.name, file)

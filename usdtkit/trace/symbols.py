@@ -7,10 +7,9 @@ read when a name in it is asked for.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from itertools import chain, count
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from usdtkit.elf.lookup import SymbolTable
 from usdtkit.elf.sites import keeps_frame_pointer
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.maps import executable_mappings, maps_of
+from usdtkit.mappedfiles import VDSO, open_mapping, open_vdso
+from usdtkit.maps import Mapping
 from usdtkit.model import Target
 
 MOST_FILES = 256
@@ -145,21 +145,20 @@ class Files:
         self._by_build_id: dict[str, MappedFile | None] = {}
         self._vdso: MappedFile | None = None
 
-    def open(self, pid: int, span: str, key: Key) -> MappedFile | None:
-        """The file behind a mapping `span` (START-END) of a process; None where it cannot be opened."""
+    def open(self, pid: int, mapping: Mapping) -> MappedFile | None:
+        """The file behind a mapping of a process; None where it cannot be opened."""
+        key = (mapping.identity.device, mapping.identity.inode, mapping.name)
         known = self._files.get(key)
         if known is not None and not known.has_changed():
             return known
         if len(self._files) >= MOST_FILES:
             return None
-        # The first path leads to the same inode, even if it was deleted or replaced, but needs privileges.
-        for path in (f"/proc/{pid}/map_files/{span}", f"/proc/{pid}/root{key[2]}"):
-            with suppress(UsdtkitError):
-                file = OpenFile.open(path)
-                if "/root/" not in path or file.key[1] == key[1]:
-                    self._files[key] = self._mapped(key[2], file, _root_of(pid))
-                    return self._files[key]
-        return None
+        try:
+            file = open_mapping(pid, mapping)
+        except UsdtkitError:
+            return None
+        self._files[key] = self._mapped(mapping.name, file, _root_of(pid))
+        return self._files[key]
 
     def traced(self, file: OpenFile) -> MappedFile:
         """A file that is traced."""
@@ -171,12 +170,10 @@ class Files:
     def vdso(self) -> MappedFile | None:
         """The code that the kernel maps into every process; it is read from this one."""
         if self._vdso is None:
-            image = _own_vdso()
-            if image is None:
+            file = open_vdso()
+            if file is None:
                 return None
-            descriptor = os.memfd_create("vdso", os.MFD_CLOEXEC)
-            os.write(descriptor, image)
-            self._vdso = self._mapped("[vdso]", OpenFile("[vdso]", descriptor))
+            self._vdso = self._mapped(VDSO, file)
         return self._vdso
 
     def with_build_id(self, build_id: str) -> MappedFile | None:
@@ -229,15 +226,3 @@ def _mapped_now() -> list[Target]:
         except (NotFoundError, PrivilegeError):
             continue
     return files.targets()
-
-
-def _own_vdso() -> bytes | None:
-    try:
-        mapping = next((area for area in executable_mappings(maps_of("self")) if area.name == "[vdso]"), None)
-        if mapping is None:
-            return None
-        with Path("/proc/self/mem").open("rb", buffering=0) as memory:
-            memory.seek(mapping.start)
-            return memory.read(mapping.end - mapping.start)
-    except OSError:
-        return None

@@ -1,6 +1,6 @@
 """How to find the callers of a function: what a walk over a stack needs to know of each file.
 
 `tables` makes of a file's call frame information a table that is searched by address, and `stored` keeps the large ones
-on disk. `store` puts the tables of many files where a program in the kernel searches them. Nothing here runs in the
-kernel.
+on disk. `store` puts the tables of many files where a program in the kernel searches them, and `mapped` says of a
+process which of its addresses are in which file. Nothing here runs in the kernel.
 """

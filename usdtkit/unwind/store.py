@@ -38,7 +38,7 @@ class Maps(Protocol):
         """Make a chunk of `CHUNK_BYTES`. Chunks are made in the order of their numbers."""
 
     def update_chunk(self, number: int, offset: int, rows: bytes) -> None:
-        """Write rows into a chunk, from this byte on."""
+        """Write rows into the last chunk, from this byte on."""
 
     def write_index(self, first_page: int, pages: bytes) -> None:
         """Write entries of 8 bytes: u32 number of the first row, u32 how many rows."""
@@ -118,9 +118,10 @@ class Store:
             return Place(0, 0, table.ranges, f"{name}: does not fit into the {self._megabytes} MB for tables")
         for copy in copies[0:count]:
             self._write(copy.to, table.rows[copy.row * ROW.size : (copy.row + copy.count) * ROW.size])
+            self._rows = copy.to + copy.count
         self._maps.write_index(self._pages, bytes(ffi.buffer(laid)))
         place = Place(self._pages, pages, table.ranges)
-        self._rows, self._pages = end, self._pages + pages
+        self._pages += pages
         return place
 
     def _write(self, number: int, rows: bytes) -> None:
