@@ -262,6 +262,7 @@ def test_many_distinct_stacks_while_they_are_read(compile_c, target):
     assert set(found.values()) == {3}
     assert len({stack.addresses for (stack,) in found}) == len(found) == 2048
     assert (summary.no_stack, summary.hits) == (0, 6144 + 1)
+    assert summary.stacks == 2048
 
 
 def test_stacks_without_room_are_counted(compile_c, target):
@@ -276,6 +277,7 @@ def test_stacks_without_room_are_counted(compile_c, target):
         assert untaken == session.summary().no_stack > 0
         assert set(found.values()) == {1}
         assert len(found) + untaken == 4096
+        assert session.summary().stacks == len(found)
 
 
 def test_a_32_bit_process_has_no_stacks(compile_c, spawn):

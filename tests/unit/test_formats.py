@@ -24,10 +24,11 @@ from usdtkit.records import replace
 from usdtkit.results import BUCKETS, LATENCY_MS, PID, TIME, Calls, Column, Histogram, Schema, StackSum, Table
 from usdtkit.results.account import Account, account
 from usdtkit.results.schemas import of_rows
-from usdtkit.trace import Session, Stack, Summary, Unseen
+from usdtkit.trace import CutStacks, Session, Stack, Summary, Unseen
 from usdtkit.trace.aggregations import Distribution
 from usdtkit.trace.memory import Frame
 from usdtkit.trace.merging import PythonFrame
+from usdtkit.trace.stacks import cut_among
 
 COLUMNS = (PID, LATENCY_MS, Column("name", "NAME", "text", 6), Column("query", "QUERY", "text"))
 ROW = {
@@ -45,7 +46,7 @@ RFC_3339 = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 
 
 def summary(**counts):
-    return Summary(**dict.fromkeys(Summary.__slots__, 0) | {"duration_s": 1.5, "unseen": ()} | counts)
+    return Summary(**dict.fromkeys(Summary.__slots__, 0) | {"duration_s": 1.5, "unseen": (), "cut_stacks": ()} | counts)
 
 
 def calls(*names, end=None):
@@ -99,7 +100,7 @@ def test_json_lines():
     assert re.fullmatch(RFC_3339, event.pop("time"))
     assert event == {**ROW, "query": "sel", "query_truncated": True}
     said = {"what": "query", "why": "postgres has no symbol", "count": 3}
-    counts = {"hits": 1, "received": 1, "unseen": [said], "duration_s": 1.5}
+    counts = {"hits": 1, "received": 1, "cut_stacks": [], "unseen": [said], "duration_s": 1.5}
     assert last == {"summary": {**dict.fromkeys(Summary.__slots__, 0), **counts}}
 
 
@@ -302,9 +303,10 @@ def test_a_stack_without_frames_of_a_kind_says_so():
 
 
 def test_why_a_stack_is_cut():
-    for native_end, python_end, end in ((None, None, None), ("", None, ""), ("", "a", "a"), ("b", "a", "b")):
-        stack = Stack(1, (0x10,), False, Memory(), native_end=native_end, python_end=python_end)
-        assert stack.end == end
+    ends = ((None, None, None), ("", None, ""), ("", "a", "a"), ("b", "a", "b"), ("a", "", "a"))
+    stacks = [Stack(1, (0x10,), False, Memory(), native_end=native, python_end=python) for native, python, _ in ends]
+    assert [stack.end for stack in stacks] == [end for _, _, end in ends]
+    assert cut_among(stacks) == (CutStacks("a", 2), CutStacks("b", 1))
 
 
 def test_what_stacks_with_the_same_labels_have_in_common():
@@ -468,6 +470,18 @@ def test_the_account_says_what_is_not_shown():
         "received 2, lost 0, 1 arguments unreadable; 4,800 prepared executions not shown: mariadbd has no symbol; "
         "1 query not shown: begun before the trace; 2 entries not shown: none"
     )
+
+
+def test_the_account_says_which_stacks_are_cut():
+    cut = (CutStacks("code without tables", 1000), CutStacks("the limit of 127 frames", 2))
+    assert account(summary(received=2, stacks=4031, cut_stacks=cut)) == (
+        "received 2, lost 0; 1,002 of 4,031 stacks are cut: 1,000 at code without tables, 2 at the limit of 127 frames"
+    )
+    assert account(summary(stacks=1, cut_stacks=(CutStacks("unreadable memory", 1),))).endswith(
+        "; 1 of 1 stack is cut: 1 at unreadable memory"
+    )
+    said = Account(summary(stacks=4031, cut_stacks=cut)).values()
+    assert said["cut_stacks"] == [{"why": each.why, "count": each.count} for each in cut]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,15 @@ def test_only_frames_of_the_function_itself_are_the_interpreter_s():
     assert not is_evaluation(Frame("python", EVALUATION))
 
 
+def test_the_code_through_which_a_function_is_called_is_the_interpreter_s_too():
+    pieces = [Frame("jit", f"py::{name}:/srv/shop.py") for name in ("pay", "order", "main")]
+    call, evaluation = Frame("native", "_PyEval_Vector"), Frame("native", EVALUATION)
+    native = [evaluation, pieces[0], call, evaluation, pieces[1], pieces[2], evaluation, pieces[2]]
+    functions = [PythonFrame(Frame("python", name), is_entry=True) for name in ("pay", "order")]
+    merged_frames = merge(native, functions)
+    assert merged_frames == (functions[0].frame, call, functions[1].frame, pieces[2], evaluation, pieces[2])
+
+
 def test_another_rule_for_what_is_the_interpreter():
     functions = [PythonFrame(Frame("python", "pay"), is_entry=True)]
     frames = merge([Frame("native", address=7)], functions, lambda frame: frame.address == 7)

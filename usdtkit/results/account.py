@@ -5,7 +5,7 @@ Input: `trace.Summary`. Output: the columns of a summary object, and one line of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit.records import asdict, dataclass, replace
@@ -29,6 +29,13 @@ SUMMARY = (
     ),
     Column("unreadable", type="count", meaning="values that could not be read"),
     Column("no_stack", type="count", meaning="hits of which no stack could be taken"),
+    Column("stacks", type="count", meaning="different stacks that were taken"),
+    Column(
+        "cut_stacks",
+        type="list",
+        meaning="those of them that are known to lack their outer calls",
+        fields=(Column("why", meaning="where they end"), Column("count", type="count", meaning="how many there were")),
+    ),
     Column("open", type="count", meaning="calls of functions that had neither returned nor been seen to be left"),
     Column(
         "rejected", type="count", meaning="calls of probes that usdtkit did not fire, because their values did not fit"
@@ -104,7 +111,7 @@ class Account:
         """The account for programs: the values of the columns of SUMMARY."""
         summary = self.summary
         values = {column.name: getattr(summary, column.name) for column in SUMMARY}
-        return {**values, "unseen": [asdict(unseen) for unseen in summary.unseen]}
+        return values | {name: [*map(asdict, getattr(summary, name))] for name in ("cut_stacks", "unseen")}
 
 
 def account(summary: Summary, *, in_kernel: bool = False) -> str:
@@ -120,7 +127,14 @@ def account(summary: Summary, *, in_kernel: bool = False) -> str:
     line += f", lost {summary.lost:,}{_origin(summary)}"
     line = ", ".join([line, *(f"{count:,} {phrase}" for phrase, count in counts.items() if count)])
     unseen = (f"{_number(unseen.count, unseen.what)} not shown: {unseen.why}" for unseen in summary.unseen)
-    return "; ".join([line, *unseen])
+    return "; ".join([line, *_cut(summary), *unseen])
+
+
+def _cut(summary: Summary) -> Iterator[str]:
+    """How many stacks lack their outer calls, where there are any."""
+    if cut := sum(stacks.count for stacks in summary.cut_stacks):
+        reasons = ", ".join(f"{stacks.count:,} at {stacks.why}" for stacks in summary.cut_stacks)
+        yield f"{cut:,} of {_number(summary.stacks, 'stack')} {'is' if cut == 1 else 'are'} cut: {reasons}"
 
 
 def _origin(summary: Summary) -> str:

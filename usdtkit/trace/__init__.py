@@ -50,7 +50,7 @@ from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statisti
 from usdtkit.trace.events import Columns, Event, Texts, wall_time
 from usdtkit.trace.internedtexts import OTHER_TEXTS
 from usdtkit.trace.kernelmap import KernelMap
-from usdtkit.trace.plan import Planned, Summary
+from usdtkit.trace.plan import CutStacks, Planned, Summary
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import FunctionSpec, Resolved, Sought, UsdtSpec, clock, uprobe, uretprobe, usdt
@@ -63,12 +63,12 @@ if TYPE_CHECKING:
     from usdtkit.trace.stacks import Stack
 
 __all__ = [
-    "OTHER_TEXTS", "Clock", "Columns", "Counts", "Distribution", "Event", "Expression", "Frame", "FunctionSpec",
-    "Histogram", "KernelMap", "Pair", "Planned", "Resolved", "Scanner", "Session", "Sought", "Source", "Sources",
-    "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts", "ThreadKind", "ThreadValues", "Truncated",
-    "TruncatedBytes", "Unseen", "UsdtSpec", "ancestor", "arg", "buffer", "caller", "cgroup", "clock", "comm", "cpu",
-    "cstr", "deref", "gid", "goid", "interned", "ip", "latency", "ms", "now", "pid", "probe", "retval", "tid", "uid",
-    "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "OTHER_TEXTS", "Clock", "Columns", "Counts", "CutStacks", "Distribution", "Event", "Expression", "Frame",
+    "FunctionSpec", "Histogram", "KernelMap", "Pair", "Planned", "Resolved", "Scanner", "Session", "Sought",
+    "Source", "Sources", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts", "ThreadKind",
+    "ThreadValues", "Truncated", "TruncatedBytes", "Unseen", "UsdtSpec", "ancestor", "arg", "buffer", "caller",
+    "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goid", "interned", "ip", "latency", "ms", "now",
+    "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
 ]  # fmt: skip
 
 

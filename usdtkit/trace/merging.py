@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from usdtkit.trace.memory import NATIVE, Frame
+from usdtkit.trace.memory import JIT, NATIVE, Frame
 
 _EVALUATION = "_PyEval_EvalFrameDefault"
+_TRAMPOLINE = "py::"  # what its name begins with in a perf map
 
 
 class PythonFrame(NamedTuple):
@@ -27,18 +28,28 @@ def is_evaluation(frame: Frame) -> bool:
     return frame.kind == NATIVE and frame.name.partition(".")[0] == _EVALUATION
 
 
+def is_trampoline(frame: Frame) -> bool:
+    """Whether a frame is of a piece of code that `python -X perf` has made for one Python function."""
+    return frame.kind == JIT and frame.name.startswith(_TRAMPOLINE)
+
+
 def merge(
     native: Sequence[Frame], python: Sequence[PythonFrame], is_eval: Callable[[Frame], bool] = is_evaluation
 ) -> tuple[Frame, ...]:
     """One stack of both.
 
-    Each native frame of the interpreter is replaced by the Python functions up to the next entry. It stays where there
-    is none any more, because the walk along Python's frames was cut, or has not begun. Functions whose native frame is
-    missing, because that walk was cut, come last.
+    Each native frame of the interpreter is replaced by the Python functions up to the next entry, and with it the piece
+    of code of such a function through which `python -X perf` calls the interpreter. It stays where there is no function
+    any more, because the walk along Python's frames was cut, or has not begun. Functions whose native frame is missing,
+    because that walk was cut, come last.
     """
     merged: list[Frame] = []
     rest = iter(python)
+    functions: list[Frame] = []
     for frame in native:
+        if functions and is_trampoline(frame):
+            functions = []
+            continue
         functions = _up_to_entry(rest) if is_eval(frame) else []
         merged += functions or [frame]
     return (*merged, *(left.frame for left in rest))

@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class CutStacks:
+    """How many stacks lack their outer calls for one reason.
+
+    - `why`: where they end, as a noun: "unreadable memory"
+    - `count`: how many there were; stacks that are equal are one
+    """
+
+    why: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What became of every hit.
 
@@ -39,6 +51,8 @@ class Summary:
       by an exception or longjmp, or because the key started again
     - `unreadable`: values that could not be read
     - `no_stack`: hits without a stack, because there was no room for it or because the process is a 32-bit one
+    - `stacks`: different stacks that were taken
+    - `cut_stacks`: those of them that are known to lack their outer calls, by reason
     - `open`: calls of functions that had not ended when this was read
     - `rejected`: calls of probes that were not fired because their values did not fit; programs that use usdtkit count
       them
@@ -60,6 +74,8 @@ class Summary:
     abandoned: int
     unreadable: int
     no_stack: int
+    stacks: int
+    cut_stacks: tuple[CutStacks, ...]
     open: int
     rejected: int
     files: int

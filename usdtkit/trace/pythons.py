@@ -15,9 +15,6 @@ from usdtkit.signatures import python
 from usdtkit.trace.memory import AddressSpace
 from usdtkit.trace.symbols import MappedFile
 
-NAMED = "py::"
-"""What the name of a Python function begins with in a perf map."""
-
 _FIRST_WITH_NAMES = (3, 12)
 _EVALUATION_LOOP = "_PyEval_EvalFrameDefault"
 _INSTEAD = "usdtkit run, and uflow or ucalls, show its calls"

@@ -344,6 +344,7 @@ class Running:
         if self._final is not None:
             return self._final
         duration = (self._ended_at or time.monotonic()) - self.started_at if self.started_at else 0.0
+        stacks, cut_stacks = (0, ()) if self.stacks is None else self.stacks.account()
         return Summary(
             **self._totals(),
             **self._origins(),
@@ -352,6 +353,8 @@ class Running:
             received=self.received,
             rejected=sum(self._rejections().values()),
             unseen=self._blueprint.unseen.read(),
+            stacks=stacks,
+            cut_stacks=cut_stacks,
             duration_s=duration,
         )
 

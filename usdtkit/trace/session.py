@@ -198,9 +198,9 @@ class Session(Reading, Definition):
         if self._running is not None:
             return self._running.summary()
         nothing = totals(self._blueprint.hooks, (), {})
-        zero = dict.fromkeys(("files", "processes", "unlooked", "received", "rejected"), 0)
+        zero = dict.fromkeys(("files", "processes", "unlooked", "received", "rejected", "stacks"), 0)
         unseen = self._blueprint.unseen.read()
-        return Summary(**nothing, **zero, **self.presence.account(), unseen=unseen, duration_s=0.0)
+        return Summary(**nothing, **zero, **self.presence.account(), unseen=unseen, cut_stacks=(), duration_s=0.0)
 
     def unexplained_ends(self) -> int:
         """How many ends came without a start, where they are more than the calls that were open when the trace began.

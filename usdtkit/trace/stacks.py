@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from usdtkit.bpf.layout import Layout
@@ -23,7 +24,8 @@ from usdtkit.files import OpenFile
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import UserPlace
 from usdtkit.trace.memory import NATIVE, AddressSpace, Frame, Remains, aligned
-from usdtkit.trace.merging import PythonFrame, merge
+from usdtkit.trace.merging import PythonFrame, is_trampoline, merge
+from usdtkit.trace.plan import CutStacks
 from usdtkit.trace.symbols import Files
 
 # struct stack_record of bpf/stacks.c.
@@ -32,6 +34,16 @@ _ADDRESSES = struct.Struct("<128Q")
 _BUILT = struct.Struct("<i20sQ")
 _AT_ENTRY, _AT_RETURN, _AT_EXIT = 1, 2, 3
 _BUILD_ID_VALID = 1
+ENDS = (
+    "",  # the outermost call
+    "the limit of 127 frames",
+    "unreadable memory",
+    "memory that is not known to have code",
+    "a rule that no table can hold",
+    "a caller that is not further up",
+    "code without tables",
+)
+"""Where a walk along native frames ended, by the numbers of the program in the kernel, as nouns."""
 
 
 class Stack:
@@ -112,6 +124,12 @@ class Stack:
         return f"<Stack of process {self.pid}: {' < '.join(frame.label for frame in self.frames)}>"
 
 
+def cut_among(stacks: Iterable[Stack]) -> tuple[CutStacks, ...]:
+    """How many of these lack their outer calls, by reason, the most frequent first."""
+    cut = Counter(stack.end for stack in stacks if stack.end)
+    return tuple(CutStacks(why, count) for why, count in cut.most_common())
+
+
 class Stacks:
     """All stacks of a session, by their ids."""
 
@@ -166,15 +184,20 @@ class Stacks:
 
     def advice(self) -> list[str]:
         """What to do where frames that were read lack names that they could have, one line for each reason."""
-        from usdtkit.trace.pythons import NAMED, advice  # lazy: only asked at the end of a session with stacks
+        from usdtkit.trace.pythons import advice  # lazy: only asked at the end of a session with stacks
 
         named: dict[int, bool] = {}
         for stack in self._stacks.values():
             if stack.is_named:
-                has_names = bool(stack.python) or any(frame.name.startswith(NAMED) for frame in stack.native)
+                has_names = bool(stack.python) or any(map(is_trampoline, stack.native))
                 named[stack.pid] = has_names or named.get(stack.pid, False)
         others = {pid: memory for pid, memory in self._memories.items() if pid != os.getpid()}
         return advice(memory for pid, memory in others.items() if named.get(pid) is False)
+
+    def account(self) -> tuple[int, tuple[CutStacks, ...]]:
+        """How many stacks there are, and how many of them lack their outer calls."""
+        self.collect()
+        return len(self._stacks), cut_among(self._stacks.values())
 
     def begins_function(self, place: UserPlace) -> bool:
         """Whether a site is a function's first instruction, where the return address lies where the call put it."""
