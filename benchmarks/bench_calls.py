@@ -4,13 +4,12 @@ The target takes the processor time of its own loop. Needs root, gcc and bpftrac
 """
 
 import contextlib
-import signal
 import subprocess
 import tempfile
 from functools import partial
 from pathlib import Path
 
-from common import compare, medians
+from common import compare, interrupt, medians
 
 from usdtkit import trace
 
@@ -65,8 +64,7 @@ def bpftrace(path, pid):
             if "begins" in line:
                 break
         yield
-        tracer.send_signal(signal.SIGINT)
-        tracer.communicate()
+        interrupt(tracer)
 
 
 def cost(process, tracing):

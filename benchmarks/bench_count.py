@@ -4,11 +4,10 @@ The target takes the processor time of its own loop. Needs root, gcc, bcc, bpftr
 """
 
 import contextlib
-import signal
 import subprocess
 from functools import partial
 
-from common import PROBE, compare, medians, workplace
+from common import PROBE, compare, interrupt, medians, workplace
 
 from usdtkit import trace
 
@@ -53,11 +52,7 @@ def bpftrace_counts(target):
             if tracer.poll() is not None:
                 raise SystemExit("bpftrace does not attach")
         yield
-        while tracer.poll() is None:  # one that comes while it sets itself up is forgotten
-            tracer.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                tracer.wait(5)
-        check("bpftrace", int(tracer.stdout.read().partition("@:")[2]))
+        check("bpftrace", int(interrupt(tracer).partition("@:")[2]))
 
 
 def check(name, counted):

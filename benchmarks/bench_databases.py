@@ -11,7 +11,6 @@ bpftrace.
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
+from common import interrupt
 from processes import byte_in_memory
 from programs import mariadb, postgres
 
@@ -128,15 +128,7 @@ def traced(load, command):
             settle(tracer.pid)
             yield tracer.pid
         finally:
-            end(tracer)
-
-
-def end(tracer):
-    """Interrupt a tracer until it ends: bpftrace may miss the first signal."""
-    while tracer.poll() is None:
-        tracer.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            tracer.wait(10)
+            interrupt(tracer)
 
 
 def settle(pid):

@@ -7,7 +7,6 @@ buffer lasts. Needs root, gcc, bpftrace and systemtap-sdt-dev.
 
 import contextlib
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import HERE, figure
+from common import HERE, figure, interrupt
 
 # Events a second, and how many of them.
 PACES = {1_000: 2_003, 10_000: 20_011, 100_000: 200_003}
@@ -91,8 +90,7 @@ def tracing(command, target, folder):
             time.sleep(QUIET_S)
         yield tracer, output, messages
     finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait()
+        interrupt(tracer)
 
 
 def settled(tracer, output):

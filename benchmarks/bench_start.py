@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from common import interrupt
+
 ROUNDS = 11
 HEADERS = Path(__file__).parents[1] / "usdtkit" / "bpf" / "headers"
 HOST = "127.0.0.97"
@@ -72,22 +74,13 @@ def measure(command, environment, looking_up):
         resident = int(status.partition("VmHWM:")[2].split()[0]) / 1024
         looking_up.send_signal(signal.SIGSTOP)  # bcc loses a Ctrl-C that comes while it handles an event
         ended = time.perf_counter()
-        leave(tracer)
+        interrupt(tracer)
         return first, resident, time.perf_counter() - ended
     finally:
         looking_up.send_signal(signal.SIGCONT)
         tracer.kill()
         tracer.wait()
         tracer.stdout.close()
-
-
-def leave(tracer):
-    """Press Ctrl-C until it ends."""
-    while True:
-        tracer.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            tracer.communicate(timeout=2)
-            return
 
 
 @contextlib.contextmanager

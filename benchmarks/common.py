@@ -7,6 +7,7 @@ it is to keep: times alone say little on a machine that others use as well.
 import contextlib
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -74,6 +75,14 @@ def workplace():
         finally:
             process.kill()
             process.communicate()
+
+
+def interrupt(tracer):
+    """Press Ctrl-C until a tracer ends, and return the rest of its output: bpftrace and bcc may miss the first one."""
+    while True:
+        tracer.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return tracer.communicate(timeout=2)[0]
 
 
 def medians(rounds, measures):
