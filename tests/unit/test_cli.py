@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from usdtkit import cli, errors
-from usdtkit.cli import elsewhere, values
+from usdtkit.cli import elsewhere, tracing, values
 from usdtkit.cli.schema import of_name
+from usdtkit.tools import trace
 from usdtkit.version import VERSION
 
 NAMES = [*cli.COMMANDS, *cli.tool_names()]
@@ -129,6 +130,15 @@ def test_options_of_a_command_that_is_started_are_its_own():
     parser = cli.command("trace")[1]
     assert parser.parse_args(["c:open", "-c", "sh --version"]).command == ["sh", "--version"]
     assert parser.parse_args(["--", "--nonsense"]).spec == ["--nonsense"]
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "more", "delay"), [(True, [], 0.05), (True, ["--output", "lines"], 0.2), (False, [], 0.2)]
+)
+def test_events_gather_longer_where_nobody_reads_them_now(is_terminal, more, delay, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal)
+    parsed = cli.command("trace")[1].parse_args(["c:open", *more])
+    assert tracing.session_arguments(trace, trace.Options.of(parsed), parsed)["delay"] == delay
 
 
 def test_tools_that_others_have_are_answered(capsys):

@@ -31,12 +31,12 @@ static __always_inline void count(u64 *counter) { __sync_fetch_and_add(counter, 
 
 /*
  * The flags for the submission of a record of this many bytes. The kernel wakes a reader that has read everything
- * before. One that lets events gather is also woken when the ring is filled by a quarter, a half, or three quarters: then
- * the numbers of waiting bytes without and with this record differ in a bit that counts quarters.
+ * before. One that lets events gather is also woken each time that another sixteenth of the ring is filled: then the
+ * numbers of waiting bytes without and with this record differ in a bit that counts sixteenths.
  */
 static __always_inline u64 wake_up(u64 size) {
-  u64 waiting = EVENTS_QUERY(0 /* BPF_RB_AVAIL_DATA */), quarter = EVENTS_QUERY(1 /* BPF_RB_RING_SIZE */) >> 2;
-  return (waiting ^ (waiting - size)) < quarter ? 0 : 2; /* BPF_RB_FORCE_WAKEUP */
+  u64 waiting = EVENTS_QUERY(0 /* BPF_RB_AVAIL_DATA */), part = EVENTS_QUERY(1 /* BPF_RB_RING_SIZE */) >> 4;
+  return (waiting ^ (waiting - size)) < part ? 0 : 2; /* BPF_RB_FORCE_WAKEUP */
 }
 
 #define NO_TEXT (-1) /* the length of a text whose pointer is NULL; what could not be read has the kernel's error */

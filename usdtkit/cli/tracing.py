@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from usdtkit.trace import FunctionSpec, UsdtSpec
     from usdtkit.trace.arrival import Arrival
 
-DELAY_S = 0.05  # for which events gather: a tool then costs a fraction, and nobody notices who reads its output
+# For which events gather, so that a tool costs a fraction: nobody notices it who reads a terminal; or a file or pipe.
+TERMINAL_S, ELSEWHERE_S = 0.05, 0.2
 STDERR = 2  # its descriptor
 # timeout(1) and others send one signal to the process and the same one to its group.
 SAME_SIGNAL_S = 0.2
@@ -175,7 +176,7 @@ def session_arguments(tool: ModuleType, options: ToolOptions, parsed: argparse.N
         "capacity": None if spelling_of(tool).capacity else parsed.capacity,
         "returns": parsed.returns,
         "ordered": True,
-        "delay": DELAY_S,
+        "delay": TERMINAL_S if parsed.output is None and sys.stdout.isatty() else ELSEWHERE_S,
         "discover": True,
         "follow": parsed.follow,
     }

@@ -108,7 +108,9 @@ class Reading:
     def lists(self) -> Iterator[list[Any]]:
         """As iteration, with the events in lists of those that were read together."""
         for _ in self._rounds():
-            yield from filter(None, map(list, self._parts()))
+            self._waiter.resume()
+            if self._running is not None:
+                yield from self._running.lists()
 
     def intervals(self, seconds: float | None = None, take: Callable[[Any], object] | None = None) -> Iterator[None]:
         """For sessions that summarise: run as iteration does, and yield every `seconds` seconds and at the end.

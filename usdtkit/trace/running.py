@@ -288,14 +288,24 @@ class Running:
     def events(self) -> Iterator[Iterator[Any]]:
         """The events that wait in the buffer now, in parts; first what the last reader has left of a part."""
         yield self._waiting
+        for events in self._new():
+            # Kept, for a reader that stops in the midst of them and comes back.
+            self._waiting = iter(events)
+            yield self._waiting
+
+    def lists(self) -> Iterator[list[Any]]:
+        """As `events`, in lists."""
+        if left := [*self._waiting]:
+            yield left
+        yield from self._new()
+
+    def _new(self) -> Iterator[list[Any]]:
         if self._stream is None or self._decoders is None:
             return
         self._collect()
         for events in self._stream.events(last=self.ended):
             self.received += len(events)
-            # Kept, for a reader that stops in the midst of them and comes back.
-            self._waiting = iter(self._decoders.finished(events))
-            yield self._waiting
+            yield self._decoders.finished(events)
 
     def columns(self) -> Iterator[Columns]:
         """As `events`, in columns of one type each."""

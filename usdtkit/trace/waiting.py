@@ -5,12 +5,11 @@ over, and a pause in which events gather; for an event loop, one descriptor that
 do.
 
 The kernel wakes a reader for the first record after it has read all of them, and for no other (`wake_up` in prelude.c)
-until the ring is filled by a quarter. So a reader that pauses before it reads is woken once for many records.
+until a sixteenth of the ring is filled. So a reader that pauses before it reads is woken once for many records.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import time
@@ -29,7 +28,8 @@ class Waiter:
         self._delay = delay
         self._started_at = 0.0
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._left_over = -1  # readable while a reader has left events in hand
+        self._left_over = -1  # readable while a reader has left events in hand,
+        self._is_left = False  # which this says
         self._poller: select.epoll | None = None
         self._rings: frozenset[int] = frozenset()
         self._early: select.epoll | None = None  # what ends a pause
@@ -67,13 +67,17 @@ class Waiter:
         """Wait until something happens, for at most `seconds`. Returns whether the session is over."""
         assert self._poller is not None
         left = self.left()
-        ready = {descriptor for descriptor, _ in self._poller.poll(seconds if left is None else min(seconds, left))}
-        for pidfd in ready & self._pidfds:
-            self._pidfds.discard(pidfd)
-            self._poller.unregister(pidfd)
-            os.close(pidfd)
-        self._has_records = not self._rings.isdisjoint(ready)
-        return self._stop in ready or (self._of_processes and not self._pidfds) or self.left() == 0.0
+        self._has_records = is_stopped = False
+        for descriptor, _ in self._poller.poll(seconds if left is None else min(seconds, left)):
+            if descriptor in self._rings:
+                self._has_records = True
+            elif descriptor == self._stop:
+                is_stopped = True
+            elif descriptor in self._pidfds:
+                self._pidfds.discard(descriptor)
+                self._poller.unregister(descriptor)
+                os.close(descriptor)
+        return is_stopped or (self._of_processes and not self._pidfds) or self.left() == 0.0
 
     def gather(self, most: float) -> None:
         """Where `wait` has ended because records have come, give more of them time to come: the delay, and `most`
@@ -103,14 +107,15 @@ class Waiter:
 
     def leave(self) -> None:
         """Events are left over: there is something to do until `resume`."""
-        if self._left_over >= 0:
+        if self._left_over >= 0 and not self._is_left:
             os.eventfd_write(self._left_over, 1)
+            self._is_left = True
 
     def resume(self) -> None:
         """The events that were left over are being read."""
-        if self._left_over >= 0:
-            with contextlib.suppress(BlockingIOError):  # it is 0
-                os.eventfd_read(self._left_over)
+        if self._is_left:
+            self._is_left = False
+            os.eventfd_read(self._left_over)
 
     def close(self) -> None:
         """Free everything."""
@@ -122,6 +127,7 @@ class Waiter:
             if descriptor >= 0:
                 os.close(descriptor)
         self._stop = self._left_over = -1
+        self._is_left = False
         self._pidfds.clear()
 
 
