@@ -1,4 +1,4 @@
-"""The CPythons that are here, 3.10 and later, each with a tree that it can import usdtkit from.
+"""The CPythons that are here: all from 3.8 on, and those from 3.10 on with a tree that each can import usdtkit from.
 
 The one that runs the tests has the tree itself; for the others the Python files are copied, and the two modules that an
 application needs are compiled. `.ci/framed-python` fetches one that Debian 12 has not.
@@ -23,20 +23,43 @@ print(json.dumps([version, sysconfig.get_path("include"), sysconfig.get_config_v
 """
 
 
-def framed_root():
-    """The root directory with a CPython that has frame pointers; None where .ci/framed-python has not run."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "usdtkit-test" / "framed-python"
+PYENV = Path.home() / ".pyenv" / "versions"
+
+
+def framed_root(version=""):
+    """The root directory with a CPython that has frame pointers, or that of another version which .ci/framed-python
+    fetches as well; None where it has not run."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "usdtkit-test"
+    root = cache / ("framed-python" + (f"-{version}" if version else ""))
     return root if (root / "complete").exists() else None
+
+
+@cache
+def everywhere():
+    """{version: path} of all CPythons from 3.8 on, whether or not anything can be built for them."""
+    roots = filter(None, (framed_root(version) for version in ("", "3.14")))
+    paths = [
+        *Path("/usr/bin").glob("python3.[0-9]*[0-9]"),
+        *Path("/usr/local/bin").glob("python3.[0-9]*[0-9]"),
+        *PYENV.glob("3.*/bin/python"),
+        *(path for root in roots for path in root.glob("usr/bin/python3.*-here")),
+    ]
+    found = {}
+    for path in map(str, paths):
+        version = _ask(path)[0]
+        if tuple(map(int, version.split(".")[:2])) >= (3, 8):
+            found.setdefault(version, path)
+    return dict(sorted(found.items(), key=lambda pair: [int(part) for part in pair[0].split(".")]))
 
 
 @cache
 def interpreters():
     """[(version, path)] of this interpreter and of others whose headers are here, as .ci/pythons finds them."""
     found = {tuple(_ask(sys.executable)): sys.executable}
-    home, framed = Path.home() / ".pyenv" / "versions", framed_root()
+    framed = framed_root()
     for path in [
         *Path("/usr/local/bin").glob("python3.1[0-9]"),
-        *home.glob("3.1[0-9]*/bin/python"),
+        *PYENV.glob("3.1[0-9]*/bin/python"),
         *(framed.glob("usr/bin/python3.*-here") if framed else ()),
     ]:
         version, include, suffix = _ask(str(path))

@@ -1,0 +1,276 @@
+"""A process → the CPython that it runs, and its threads' Python frames, read from outside through /proc/PID/mem.
+
+Input: the number of a process. Output: `Python`, by which the kernel's walk (bpf/pythonframes.c) finds frames in the
+process, and the frames themselves. These are read to try a layout on the first process of each build: what is there
+must look like interpreters, threads and functions with names, or no walk is made. The memory belongs to a program that
+runs meanwhile and may hold anything, so all that is read is bounded and checked.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+
+from usdtkit.elf.image import Image
+from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, as_root
+from usdtkit.mappedfiles import inspecting, open_mapping
+from usdtkit.maps import Mapping, executable_mappings, maps_of
+from usdtkit.records import NamedTuple, dataclass
+from usdtkit.signatures.cpython import BEFORE_SHIM, EVERY, FIRST_SHIM, MARKED, Layout
+from usdtkit.unwind.codeobjects import LONGEST_FILE, LONGEST_LINES, LONGEST_NAME, WIDTHS, CodeObject, text_of
+from usdtkit.unwind.cpython import Build, build_of
+
+MOST_INTERPRETERS, MOST_THREADS, MOST_FRAMES = 64, 4096, 1024
+_LOOKS, _MOST_READS = 8, 200_000
+_POINTER = struct.Struct("<Q")
+_TEXT_HEAD = struct.Struct("<16xq8xI")  # of a str: its length, and its state
+_BYTES_SIZE, _BYTES_DATA = 16, 32  # in a bytes object
+_COMPACT, _ASCII = 32, 64  # bits of a str's state; the kind is in those below
+_LARGEST_BYTES = 1 << 30
+
+
+class PythonFrame(NamedTuple):
+    """One call of a Python function. With `is_entry` it is the outermost one that its call of the evaluation function
+    runs, as native stacks have it."""
+
+    name: str
+    file: str
+    line: int | None
+    is_entry: bool
+
+
+class PythonThread(NamedTuple):
+    """A thread's frames in one interpreter, innermost first. `id` is what pthread_self() returns in it. `problem` says
+    why the frames end before the outermost one, and is "" if they do not."""
+
+    id: int
+    interpreter: int
+    frames: tuple[PythonFrame, ...]
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Python:
+    """The CPython of a process: `runtime` is the address of _PyRuntime in it."""
+
+    pid: int
+    build: Build
+    runtime: int
+
+
+class Pythons:
+    """Which CPython processes run. What is known of a file is kept, by its inode and the time of its last change."""
+
+    def __init__(self) -> None:
+        self._builds: dict[tuple[int, int, int], Build | str | None] = {}
+        self._seen: set[Build] = set()  # in a process whose memory looked as it should
+
+    def of(self, pid: int) -> Python | None:
+        """The CPython that a process runs; None if it runs none.
+
+        UnsupportedError, which says why, of one whose frames cannot be found. NotFoundError, PrivilegeError.
+        """
+        for mapping in _files_of(pid):
+            build = self._build(pid, mapping)
+            if build is not None and (bias := build.bias(mapping)) is not None:
+                python = Python(pid, build, build.runtime + bias)
+                if build not in self._seen:
+                    self._try(python)
+                return python
+        return None
+
+    def _build(self, pid: int, mapping: Mapping) -> Build | None:
+        with suppress(ElfError, NotFoundError, PrivilegeError):
+            file = open_mapping(pid, mapping)
+            if file.version not in self._builds:
+                self._builds[file.version] = None  # unless it turns out to be one
+                with Image(mapping.name.removesuffix(" (deleted)"), file) as image:
+                    try:
+                        self._builds[file.version] = build_of(image)
+                    except UnsupportedError as error:
+                        self._builds[file.version] = error.message
+            build = self._builds[file.version]
+            if isinstance(build, str):
+                raise UnsupportedError(build)
+            return build
+        return None
+
+    def _try(self, python: Python) -> None:
+        """UnsupportedError if the memory of the process does not look as the layout has it. It changes while it is
+        looked at, so that one good look in a few is enough. A process that runs no Python code yet says nothing."""
+        for attempt in range(_LOOKS):
+            try:
+                if any(thread.frames and not thread.problem for thread in threads_of(python)):
+                    self._seen.add(python.build)
+                return
+            except UnsupportedError:
+                if attempt == _LOOKS - 1:
+                    raise
+
+
+def threads_of(python: Python) -> list[PythonThread]:
+    """Return the threads of all interpreters of a process with the frames that they have now, newest first.
+
+    The process may run meanwhile: the frames of a thread that changes while it is read end there. UnsupportedError if
+    the memory is not as the layout has it, NotFoundError if the process has ended, PrivilegeError.
+    """
+    with _Memory(python.pid) as memory:
+        return _Walk(python, memory).threads()
+
+
+class _Unreadable(Exception):
+    """The memory at an address cannot be what it should be."""
+
+
+class _Memory:
+    def __init__(self, pid: int) -> None:
+        self._reads = 0
+        try:
+            self._descriptor = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError:
+            raise PrivilegeError(f"the memory of process {pid} may not be read", hint=as_root()) from None
+        except OSError:
+            raise NotFoundError(f"process {pid} has ended") from None
+
+    def __enter__(self) -> _Memory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def read(self, address: int, size: int) -> bytes:
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            raise _Unreadable(f"more than {_MOST_READS} pieces would have to be read")
+        try:
+            data = os.pread(self._descriptor, size, address) if 0 < address < 1 << 56 else b""
+        except OSError:
+            data = b""
+        if len(data) < size:
+            raise _Unreadable(f"{size} bytes at {address:#x} cannot be read")
+        return data
+
+    def pointer(self, address: int) -> int:
+        value: int = _POINTER.unpack(self.read(address, 8))[0]
+        return value
+
+
+class _Walk:
+    """One look at a process."""
+
+    def __init__(self, python: Python, memory: _Memory) -> None:
+        self._python, self._memory = python, memory
+        self._layout: Layout = python.build.layout
+        self._codes: dict[int, CodeObject] = {}
+
+    def threads(self) -> list[PythonThread]:
+        layout, found = self._layout, []
+        try:
+            for interpreter in self._list(
+                self._python.runtime + layout.interpreters, layout.interpreter_next, MOST_INTERPRETERS
+            ):
+                for state in self._list(interpreter + layout.threads, layout.thread_next, MOST_THREADS):
+                    if self._memory.pointer(state + layout.thread_interpreter) != interpreter:
+                        raise _Unreadable(f"the thread state at {state:#x} is of another interpreter")
+                    found.append(self._thread(interpreter, state))
+        except _Unreadable as problem:
+            raise self._unlike(str(problem)) from None
+        problems = [thread.problem for thread in found]
+        if problems and all(problems):
+            raise self._unlike(problems[0])
+        return found
+
+    def _unlike(self, problem: str) -> UnsupportedError:
+        build = self._python.build
+        version = ".".join(map(str, build.version))
+        return UnsupportedError(
+            f"process {self._python.pid}: {build.path} is not laid out as CPython {version}, or damaged: {problem}"
+        )
+
+    def _thread(self, interpreter: int, state: int) -> PythonThread:
+        frames: list[PythonFrame] = []
+        problem = ""
+        try:
+            frames.extend(self._frames(state))
+        except _Unreadable as error:
+            problem = str(error)
+        return PythonThread(self._memory.pointer(state + self._layout.thread_id), interpreter, tuple(frames), problem)
+
+    def _list(self, head: int, next: int, most: int) -> Iterator[int]:
+        seen: set[int] = set()
+        at = self._memory.pointer(head)
+        while at and len(seen) < most:
+            if at in seen:
+                raise _Unreadable(f"the list at {head:#x} leads back to {at:#x}")
+            seen.add(at)
+            yield at
+            at = self._memory.pointer(at + next)
+
+    def _frames(self, state: int) -> Iterator[PythonFrame]:
+        layout, memory = self._layout, self._memory
+        frame = memory.pointer(state + layout.thread_frame)
+        if layout.indirect and frame:
+            frame = memory.pointer(frame + layout.indirect - 1)
+        waiting: PythonFrame | None = None  # until it is known whether its caller is a shim
+        for _ in range(MOST_FRAMES):
+            if not frame:
+                break
+            data = memory.read(frame, layout.frame_size)
+            mark = data[layout.entry]
+            if layout.entries == BEFORE_SHIM and mark >= FIRST_SHIM:
+                if waiting is not None:
+                    yield waiting._replace(is_entry=True)
+                waiting = None
+            else:
+                if waiting is not None:
+                    yield waiting
+                code = self._code(_POINTER.unpack_from(data, layout.code)[0] & ~layout.tag)
+                at = int.from_bytes(
+                    data[layout.at : layout.at + (4 if layout.at_is_number else 8)], "little", signed=True
+                )
+                is_entry = layout.entries == EVERY or (layout.entries == MARKED and mark != 0)
+                waiting = PythonFrame(code.name, code.file, code.line(at), is_entry)
+            frame = _POINTER.unpack_from(data, layout.previous)[0]
+        else:
+            raise _Unreadable(f"there are more than {MOST_FRAMES} frames")
+        if waiting is not None:
+            yield waiting
+
+    def _code(self, address: int) -> CodeObject:
+        if address not in self._codes:
+            layout, memory = self._layout, self._memory
+            first_line = int.from_bytes(memory.read(address + layout.first_line, 4), "little", signed=True)
+            lines = memory.pointer(address + layout.lines)
+            size = memory.pointer(lines + _BYTES_SIZE)
+            if size > _LARGEST_BYTES:
+                raise _Unreadable(f"the table of lines at {lines:#x} has {size} bytes")
+            self._codes[address] = CodeObject(
+                self._python.build.version,
+                self._text(memory.pointer(address + layout.name), LONGEST_NAME),
+                self._text(memory.pointer(address + layout.file), LONGEST_FILE),
+                first_line,
+                memory.read(lines + _BYTES_DATA, min(size, LONGEST_LINES)),
+                address + layout.instructions if layout.instructions else 0,
+            )
+        return self._codes[address]
+
+    def _text(self, address: int, longest: int) -> str:
+        length, state = _TEXT_HEAD.unpack(self._memory.read(address, _TEXT_HEAD.size))
+        width = state >> 2 & 7
+        if not state & _COMPACT or width not in WIDTHS or not 0 < length < _LARGEST_BYTES:
+            raise _Unreadable(f"there is no str at {address:#x}")
+        start = self._layout.ascii if state & _ASCII else self._layout.text
+        return text_of(self._memory.read(address + start, min(length * width, longest // width * width)), width)
+
+
+def _files_of(pid: int) -> list[Mapping]:
+    """A mapping of each file that a process executes; those that are called as CPython's are come first. NotFoundError,
+    PrivilegeError."""
+    with inspecting(pid):
+        mappings = {each.identity: each for each in executable_mappings(maps_of(pid)) if each.identity.inode}
+    return sorted(mappings.values(), key=lambda each: "python" not in each.name.rpartition("/")[2])
