@@ -281,9 +281,29 @@ def test_a_file_that_does_not_fit_is_said(run):
     process, _ = run(["/usr/bin/python3", "-c", PYTHON])
     learned = known.learn(process.pid)
     names = {name for name, why in learned.untabled if "does not fit" in why}
-    assert names == known.store.full
+    assert names == set(known.store.full)
     assert any("libcrypto" in name for name in names)
     assert learned.mappings == len(regions(process.pid))
+
+
+def test_files_that_take_long_are_read_at_the_next_look(run, vdso, monkeypatch):
+    """Each of them takes a second longer than there is."""
+    known, clock = Known(), [0]
+    process, _ = run(["/bin/bash", "-c", "echo ready; read line"])
+    read = known.store._read
+
+    def slow(file, name):
+        clock[0] += mapped.LONGEST_LOOK_S + 1
+        return read(file, name)
+
+    monkeypatch.setattr(known.store, "_read", slow)
+    monkeypatch.setattr(mapped.time, "monotonic", lambda: clock[0])
+    files = len({mapping.name for mapping in regions(process.pid) if mapping.identity.inode})
+    for left in range(files - 1, -1, -1):
+        untabled = known.learn(process.pid).untabled
+        assert len(untabled) == left
+        assert all(why == f"{name}: there was no time to read it" for name, why in untabled)
+    check(known, process.pid, vdso, least=200)
 
 
 def test_what_is_said_of_python_is_passed_on(run):

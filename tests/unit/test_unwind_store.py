@@ -5,6 +5,7 @@ import random
 import shutil
 import struct
 from bisect import bisect_left, bisect_right
+from pathlib import Path
 
 import cfi
 import pytest
@@ -66,7 +67,7 @@ def test_every_row_is_found(maps):
     rows = sum(len(table_of(path)) for path in LARGEST)
     assert store.size == CHUNK_BYTES * len(maps.chunks)
     assert rows <= store.size // 8 < rows + 2 * CHUNK_ROWS
-    assert store.full == set()
+    assert (store.full, store.refused) == ({}, 0)
 
 
 def test_a_file_is_placed_once(maps, tmp_path):
@@ -109,7 +110,7 @@ def test_what_does_not_fit_is_left_out_and_named(maps):
     python, node, libc = place(store, LARGEST[1]), place(store, "/usr/bin/node"), place(store, LIBC)
     assert (node.pages, node.page) == (0, 0)
     assert node.why == "/usr/bin/node: does not fit into the 1 MB for tables"
-    assert store.full == {"/usr/bin/node"}
+    assert (list(store.full), store.refused) == (["/usr/bin/node"], 1)
     assert store.size <= 1 << 20
     check(maps, python, table_of(LARGEST[1]))
     check(maps, libc, table_of(LIBC))
@@ -119,7 +120,7 @@ def test_the_index_is_bounded(maps, monkeypatch):
     monkeypatch.setattr(store_module, "MOST_PAGES", 400)
     store = Store(maps)
     assert [place(store, path).pages for path in (LIBC, LARGEST[1], LIBC)] == [380, 0, 380]
-    assert store.full == {LARGEST[1]}
+    assert list(store.full) == [LARGEST[1]]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,7 @@ def test_the_index_is_bounded(maps, monkeypatch):
         (b"#!/bin/sh\n" * 10, "not an ELF file"),
         (b"\x7fELF\1\1\1" + bytes(9) + struct.pack("<HH", 3, 3) + bytes(100), "of i386 is not read"),
         (b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HH", 3, 62) + bytes(100), "has no call frame information"),
+        (b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HH", 3, 183) + bytes(100), "is code for aarch64"),
     ],
 )
 def test_files_without_a_table(maps, tmp_path, content, why):
@@ -138,7 +140,7 @@ def test_files_without_a_table(maps, tmp_path, content, why):
     assert (placed.page, placed.pages) == (0, 0)
     assert placed.why == f"{path}: {why}" or placed.why.endswith(why)
     assert place(store, path) is placed
-    assert (store.full, maps.writes) == (set(), 0)
+    assert (store.full, maps.writes) == ({}, 0)
 
 
 def test_what_the_maps_refuse_leaves_nothing_behind(maps, monkeypatch):
@@ -157,6 +159,26 @@ def test_what_the_maps_refuse_leaves_nothing_behind(maps, monkeypatch):
     check(maps, placed, table_of(f"{LIBRARIES}/libm.so.6"))
     check(maps, place(store, LIBC), table_of(LIBC))
     assert store.size == 2 * CHUNK_BYTES
+
+
+def test_damaged_files_have_the_table_that_they_describe_or_none(maps, tmp_path):
+    whole, chance = Path(f"{LIBRARIES}/libuuid.so.1").read_bytes(), random.Random(997)
+    store, said = Store(maps), 0
+    with Image.open(f"{LIBRARIES}/libuuid.so.1") as image:
+        frames = image.section(".eh_frame")
+    for number in range(499):
+        data = bytearray(whole)
+        for _ in range(chance.choice([1, 2, 8])):
+            where = chance.choice([range(64), range(64, 800), range(frames.offset, frames.offset + frames.size)])
+            data[chance.choice(where)] = chance.choice([0, 1, 4, 0x10, 0x7F, 0x80, 0xFF])
+        path = tmp_path / f"{number}"
+        path.write_bytes(data)
+        placed = place(store, path)
+        assert placed.why or placed.pages
+        said += bool(placed.why)
+        if placed.pages:
+            check(maps, placed, table_of(path))
+    assert 50 < said < 450
 
 
 def dense(counts):

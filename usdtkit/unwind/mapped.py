@@ -9,6 +9,7 @@ Who sees a stack that leads to another address asks again.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 
 from usdtkit.errors import UsdtkitError
@@ -19,6 +20,9 @@ from usdtkit.unwind.store import Place, Store
 from usdtkit.unwind.tables import LoadRange
 
 MOST_MAPPINGS = 256
+LONGEST_LOOK_S = 5
+"""A process can map many thousand files that take long to read. What was read is known at the next look."""
+
 NO_MAPPING = (1 << 63) - 1
 """Where entries start that are not used. What the kernel has mapped above is not the process's."""
 
@@ -70,7 +74,8 @@ class Processes:
         """
         with inspecting(pid):
             mappings = [mapping for mapping in executable_mappings(maps_of(pid)) if mapping.start < NO_MAPPING]
-        places = {mapping: self._place(pid, mapping) for mapping in mappings}
+        until = time.monotonic() + LONGEST_LOOK_S
+        places = {mapping: self._place(pid, mapping, until) for mapping in mappings}
         # Those with a table are kept first, and then the largest.
         entries = [_Entry.of(mapping, place) for mapping, place in places.items()]
         kept = sorted(sorted(entries, key=lambda entry: (not entry.pages, -entry.size))[:MOST_MAPPINGS])
@@ -84,8 +89,10 @@ class Processes:
         """Forget a process, such as one that has ended."""
         self._remove(pid)
 
-    def _place(self, pid: int, mapping: Mapping) -> Place:
+    def _place(self, pid: int, mapping: Mapping, until: float) -> Place:
         if mapping.identity.inode:
+            if time.monotonic() > until:
+                return Place(0, 0, why=f"{mapping.name}: there was no time to read it")
             try:
                 file = open_mapping(pid, mapping)
             except UsdtkitError as error:

@@ -9,6 +9,7 @@ they do. A file is read once, whatever its names are, and tables of the same row
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from typing import Protocol
 
@@ -29,6 +30,7 @@ MEGABYTES = 32
 """The most memory that rows take, if nothing else is asked for."""
 
 _MOST_FILES = 1 << 12  # that are remembered; those whose tables are in the maps are found again by their content
+_MOST_NAMES = 16
 
 
 class Maps(Protocol):
@@ -59,7 +61,7 @@ class Place(NamedTuple):
 class Store:
     """The tables of all files that were asked for, as far as they fit.
 
-    `full` has the names of files that did not fit.
+    `refused` counts files that did not fit, and `full` has the names of the first of them.
     """
 
     def __init__(self, maps: Maps, megabytes: int = MEGABYTES) -> None:
@@ -70,7 +72,8 @@ class Store:
         self._chunks = self._rows = self._pages = 0
         self._by_file: OrderedDict[tuple[int, int, int], Place] = OrderedDict()
         self._by_content: dict[str, Place] = {}
-        self.full: set[str] = set()
+        self.full: dict[str, None] = {}
+        self.refused = 0
 
     @property
     def size(self) -> int:
@@ -93,17 +96,22 @@ class Store:
         try:
             with Image(name, file) as image:
                 described = describe(image)
+            if described.machine != os.uname().machine:
+                return Place(0, 0, why=f"{name}: is code for {described.machine}")
             key = key_of(described)
-            table = None if key in self._by_content else table_of(described, key)
+            if key in self._by_content:
+                return self._by_content[key]
+            table = table_of(described, key)
         except UsdtkitError as error:
             return Place(0, 0, why=error.message)
-        if table is not None:
-            self._by_content[key] = self._add(table, name)
-        return self._by_content[key]
+        place = self._add(table, name)
+        if place.pages:
+            self._by_content[key] = place
+        return place
 
     def _add(self, table: Table, name: str) -> Place:
-        if not table.counts["ranges"]:
-            return Place(0, 0, table.ranges, f"{name}: has no call frame information")
+        if len(table) == 1:  # that nothing is known
+            return Place(0, 0, why=f"{name}: has no call frame information")
         pages = len(table.index) // 4 - 1
         laid = ffi.new("usdtkit_unwind_page[]", min(pages, MOST_PAGES))
         copies = ffi.new("usdtkit_unwind_copy[]", len(table) // (CHUNK_ROWS - lib.USDTKIT_PAGE_MOST) + 2)
@@ -114,8 +122,9 @@ class Store:
         )
         end = copies[count - 1].to + copies[count - 1].count if count > 0 else self._rows
         if count < 0 or self._pages + pages > MOST_PAGES or -(-end // CHUNK_ROWS) > self._most_chunks:
-            self.full.add(name)
-            return Place(0, 0, table.ranges, f"{name}: does not fit into the {self._megabytes} MB for tables")
+            self.refused += 1
+            self.full = dict.fromkeys([*self.full, name][:_MOST_NAMES])
+            return Place(0, 0, why=f"{name}: does not fit into the {self._megabytes} MB for tables")
         for copy in copies[0:count]:
             self._write(copy.to, table.rows[copy.row * ROW.size : (copy.row + copy.count) * ROW.size])
             self._rows = copy.to + copy.count
