@@ -199,7 +199,7 @@ def test_times_are_nanoseconds():
 def test_a_clock_has_registers_and_stacks_and_no_arguments():
     text = text_of(emit(ip=ex.ip, stack=ex.ustack, name=ex.comm), kind="clock", what="clock:99", arguments=())
     assert text == text_of(emit(ip=ex.ip, stack=ex.ustack, name=ex.comm), kind="clock", what="clock:997", arguments=())
-    assert "user_stack(ctx, 0, " in text
+    assert "user_stack(ctx, AT_TICK, " in text
     for value in (ex.arg(1), ex.arg("order_id"), ex.retval, ex.latency, ex.caller):
         with pytest.raises(UsageError, match="clock:99"):
             text_of(emit(x=value), kind="clock", what="clock:99", arguments=())

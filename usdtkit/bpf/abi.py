@@ -128,7 +128,7 @@ ABIS: dict[str, Abi] = {
             "SIGNAL_FP": "120",
             "SIGNAL_SP": "160",
             "SIGNAL_IP": "168",
-            "INNERMOST(w, ctx)": "w.rax = (ctx)->ax; w.r10 = (ctx)->r10; w.r11 = (ctx)->r11",
+            "INNERMOST(w, ctx)": "(w)->rax = (ctx)->ax; (w)->r10 = (ctx)->r10; (w)->r11 = (ctx)->r11",
         },
     ),
     "aarch64": Abi(
@@ -155,7 +155,7 @@ ABIS: dict[str, Abi] = {
             "SIGNAL_LR": "552",
             "SIGNAL_SP": "560",
             "SIGNAL_IP": "568",
-            "INNERMOST(w, ctx)": "w.lr = PLAIN(LINK_REGISTER(ctx))",
+            "INNERMOST(w, ctx)": "(w)->lr = PLAIN(LINK_REGISTER(ctx))",
         },
     ),
 }

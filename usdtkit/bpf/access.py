@@ -19,7 +19,7 @@ _STACK_PLACE: dict[HookKind, str] = {
     "usdt": f"cookie & {AT_ENTRY_BIT} ? AT_ENTRY : 0",
     "entry": "AT_ENTRY",
     "return": f"cookie & {EXIT_BIT}u ? AT_EXIT : AT_RETURN",
-    "clock": "0",
+    "clock": "AT_TICK",
 }
 
 

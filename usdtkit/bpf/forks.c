@@ -1,7 +1,6 @@
 /*
  * Which process was forked from which: program.py puts this behind the prelude of a program that asks for ancestors.
  */
-BPF_ARRAY(tgid_offset, u64, 1); /* where the kernel's task_struct has the number of the process; 0 where not known */
 BPF_TABLE("lru_hash", u32, u32, parents, 16384);
 
 /* The process from which this one was forked, so many generations ago, as far as the trace has seen it; else 0. */

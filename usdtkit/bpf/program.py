@@ -158,14 +158,19 @@ class _Builder:
         parts += [SCRATCH] if self.globs or self.actions.needs_scratch or self.texts.needs_scratch else []
         parts += [GLOB_MATCHING] if self.globs else []
         parts += [INTERNED, *self.texts.declarations()] if self.texts.scanners else []
+        if self.has_stacks:
+            self.pairs.at_process_end.append("unwind_processes.delete(&process);")
+            self.pairs.at_thread_end.append(FORGET_WALKS)
         tracepoints: tuple[tuple[str, Tracepoint], ...] = ()
         if self.pairs.at_thread_end or self.pairs.at_process_end:
             tracepoints += TRACEPOINTS
             self.functions += self.pairs.functions()
-        if self.asks_for_ancestors:
+        if self.asks_for_ancestors or self.has_stacks:
             tracepoints += (FORKS,)
-            parts.append(FORKED)
-            self.functions.append(KEEP_PARENT)
+            parts += [FORKS_SEEN, *([FORKED] if self.asks_for_ancestors else [])]
+            at_fork = [KEEP_MAPPINGS] if self.has_stacks else []
+            at_fork += [KEEP_PARENT] if self.asks_for_ancestors else []
+            self.functions.append(AT_FORK.replace("ACTIONS", "\n".join(at_fork)))
         declarations += [*self.pairs.declarations, *self.actions.declarations]
         text = _numbered("\n".join([PRELUDE, *parts, *declarations, *self.functions, ""]))
         return Program(
@@ -285,18 +290,29 @@ INTERNED = text_of("interned.c")
 FORKED = text_of("forks.c")
 FORKS = ("process_forks", Tracepoint("sched", "sched_process_fork"))
 TGID_OFFSET = "tgid_offset"
-"""The map of forks.c that the loader fills."""
-KEEP_PARENT = "\n".join(
-    [
-        f"int {FORKS[0]}(struct bpf_raw_tracepoint_args *ctx) {{",
-        "u32 zero = 0, child = 0, parent = bpf_get_current_pid_tgid() >> 32;",
-        f"u64 *offset = {TGID_OFFSET}.lookup(&zero);",
-        "if (!offset || !*offset) return 0;",
-        "bpf_probe_read_kernel(&child, 4, (void *)ctx->args[1] + *offset);",
-        "if (child != parent) parents.update(&child, &parent);",  # else it is a thread
-        *("return 0;", "}"),
-    ]
-)
+"""The map, which the session fills, that says where the kernel's task_struct has the number of the process; 0 where
+that is not known."""
+FORKS_SEEN = f"BPF_ARRAY({TGID_OFFSET}, u64, 1);"
+AT_FORK = f"""\
+int {FORKS[0]}(struct bpf_raw_tracepoint_args *ctx) {{
+u32 zero = 0, child = 0, parent = bpf_get_current_pid_tgid() >> 32;
+u64 *offset = {TGID_OFFSET}.lookup(&zero);
+if (!offset || !*offset) return 0;
+bpf_probe_read_kernel(&child, 4, (void *)ctx->args[1] + *offset);
+if (child == parent) return 0;
+ACTIONS
+return 0;
+}}"""
+"""The program at forks; a thread is no child."""
+KEEP_PARENT = "parents.update(&child, &parent);"
+FORGET_WALKS = """\
+u64 walk = thread;
+walks.delete(&walk);
+walk |= 1ULL << 32;
+walks.delete(&walk);"""
+KEEP_MAPPINGS = """\
+struct process_head *known = unwind_processes.lookup(&parent);
+if (known) unwind_processes.update(&child, known);"""
 
 # What is computed once for each hit, in hooks that use it.
 OPENING = {

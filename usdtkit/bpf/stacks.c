@@ -17,8 +17,10 @@
 
 BPF_RINGBUF_OUTPUT(stack_records, 2048); /* in pages: room for 2,700 new stacks at once */
 BPF_HASH(stacks_sent, u64, u64, 32768);
+BPF_F_TABLE("hash", u64, struct walk, walks, 8192, BPF_F_NO_PREALLOC); /* by thread, and whether it is a clock's */
+BPF_ARRAY(walk_at_first, struct walk, 1);
 BPF_ARRAY(return_instances, struct instances, 1);
-BPF_HASH(unwind_processes, u32, u64, 1); /* unwind.c says what it has, which the loader takes */
+BPF_HASH(unwind_processes, u32, struct process_head, 1); /* unwind.c says how large it is, which the loader takes */
 
 /*
  * The return address that a pending return probe has replaced by its trampoline's. Only the kernel knows it, and
@@ -111,39 +113,58 @@ static __always_inline u64 pending_returns() {
   return first;
 }
 
+/* The thread's walk. A clock ticks within other programs of the thread, so it has one to itself. */
+static __always_inline struct walk *walk_of_thread(u32 is_clock) {
+  u32 none = 0;
+  u64 key = (u32)bpf_get_current_pid_tgid() | (u64)is_clock << 32;
+  struct walk *found = walks.lookup(&key);
+  if (found) return found;
+  struct walk *fresh = walk_at_first.lookup(&none);
+  if (!fresh) return 0;
+  walks.update(&key, fresh);
+  return walks.lookup(&key);
+}
+
 /*
  * Walks by tables. A process that user space does not know yet has the entry of process 0, by which all of its code is
- * without tables.
+ * without tables. Returns the hash, 0 where there is no room for another thread.
  */
 static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_record *r) {
   if (!BY_TABLES(0)) return follow_chain(ctx, place, r);
-  u32 process = bpf_get_current_pid_tgid() >> 32, learned = process, nobody = 0;
-  void *known = unwind_processes.lookup(&process);
-  if (!known) {
-    known = unwind_processes.lookup(&nobody);
-    if (!known) return 0;
+  u32 process = bpf_get_current_pid_tgid() >> 32, nobody = 0;
+  struct walking walking = {.walk = walk_of_thread(place == AT_TICK), .record = r};
+  struct walk *w = walking.walk;
+  if (!w) return 0;
+  walking.process = unwind_processes.lookup(&process);
+  if (!walking.process) {
+    walking.process = unwind_processes.lookup(&nobody);
+    if (!walking.process) return 0;
   }
-  struct walk w = {
-    .ip = INSTRUCTION(ctx), .sp = ctx->sp, .fp = FRAME_POINTER(ctx), .exact = place != AT_RETURN, .hash = process,
-    .place = place, .end = END_DEPTH, .process = known, .record = r
-  };
-  w.first_sp = w.sp;
+  w->ip = INSTRUCTION(ctx);
+  w->first_sp = w->sp = ctx->sp;
+  w->fp = FRAME_POINTER(ctx);
+  w->exact = place != AT_RETURN;
+  w->hash = process;
+  w->place = place;
+  w->end = END_DEPTH;
+  w->depth = w->mapping = 0;
+  w->instance = pending_returns();
   INNERMOST(w, ctx);
   if (place == AT_EXIT) { /* a stack at a return begins with the caller, also where the function has not returned yet */
-    w.ip = return_address(ctx);
-    w.sp += RETURN_SLOT;
-    w.exact = 0;
+    w->ip = return_address(ctx);
+    w->sp += RETURN_SLOT;
+    w->exact = 0;
   }
-  w.instance = pending_returns();
-  bpf_loop(STACK_DEPTH, (void *)CALLBACK(0), &w, 0);
-  if (r) { r->depth = w.depth; r->end = w.end; }
-  return w.hash | 1;
+  bpf_loop(STACK_DEPTH, (void *)CALLBACK(0), &walking, 0);
+  if (r) { r->depth = w->depth; r->end = w->end; r->learned = walking.process->learned; }
+  return w->hash | 1;
 }
 
 /* The number of the current stack, or 0 where none can be taken, which `no_stack` counts. */
 static __always_inline u64 user_stack(struct pt_regs *ctx, u32 place, u64 *no_stack) {
   if (IS_NARROW(ctx)) { count(no_stack); return 0; } /* a 32-bit process has other frames */
   u64 id = walk(ctx, place, 0), sent = 1;
+  if (!id) { count(no_stack); return 0; }
   if (stacks_sent.lookup(&id)) return id;
   struct stack_record *r = stack_records.ringbuf_reserve(sizeof(struct stack_record));
   if (!r) { count(no_stack); return 0; }

@@ -10,7 +10,8 @@ import struct
 
 MAP_HASH, MAP_ARRAY, MAP_PERCPU_HASH, MAP_PERCPU_ARRAY, MAP_LRU_HASH, MAP_RINGBUF = 1, 2, 5, 6, 9, 27
 MAP_ARRAY_OF_MAPS = 12  # each value is the descriptor of a map
-NO_PREALLOC = 1  # a map's flag: entries are allocated one by one, as they come
+# Flags of a map: entries are allocated one by one, as they come; the values of an array can be mapped.
+NO_PREALLOC, MMAPABLE = 1, 1 << 10
 
 PROG_TYPE_KPROBE, PROG_TYPE_PERF_EVENT, PROG_TYPE_RAW_TRACEPOINT, PROG_TYPE_TRACING = 2, 7, 17, 26
 SLEEPABLE = 1 << 4  # a program's flag: it may wait for a page

@@ -6,6 +6,7 @@
 #define AT_ENTRY 1
 #define AT_RETURN 2
 #define AT_EXIT 3
+#define AT_TICK 4
 #define LARGEST_STACK 0x800000
 
 /* Why a walk has ended; `ENDS` of trace/stacks.py has them in words. */
@@ -29,13 +30,30 @@ struct stack_record {
   struct python_frame python[STACK_DEPTH + 1];
 };
 
-/* `exact`: 1 where `ip` is the address of an instruction, 0 where it is where a call returns to. */
+/*
+ * What is known of a process as a whole. `count` of its mappings follow. `learned` is the process whose mappings they
+ * are: this one, or the one from which it was forked.
+ */
+struct process_head { u32 count, python; u64 runtime; u32 learned, spare; };
+
+/*
+ * A walk in progress: the frame that was reached. `exact` is 1 where `ip` is the address of an instruction, 0 where it is
+ * where a call returns to. Of all but the innermost frame, rax, r10 and r11 are not known.
+ *
+ * Each thread has one in a map, and none in the stack of the program, which has 512 bytes with all that it calls.
+ */
 struct walk {
   u64 ip, sp, fp, lr, exact, hash, first_sp, mapping, instance;
-  u64 rax, r10, r11; /* of the innermost frame only */
+  u64 rax, r10, r11;
+  u64 frame, address; /* the caller's, while they are searched for */
   u32 depth, place, end, spare;
-  void *process; /* struct process of unwind.c */
-  struct stack_record *record; /* 0 where only the hash is wanted */
+};
+
+/* What the functions are given that the kernel calls. `record` is 0 where only the hash is wanted. */
+struct walking {
+  struct walk *walk;
+  struct process_head *process; /* struct process of unwind.c begins with it */
+  struct stack_record *record;
 };
 
 /* Where the kernel's structures have what a pending return probe keeps; all 0 where that is not known. */

@@ -6,13 +6,14 @@ Input: `MapDescription` from `usdtkit.bpf.compiler`. Output: keys and values as 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator
 from functools import cache
 
 from usdtkit._ffi import ENOTSUPP, check, ffi, lib
 from usdtkit.bpf.bytecode import MapDescription
-from usdtkit.bpf.uapi import MAP_ARRAY, MAP_HASH, MAP_LRU_HASH, MAP_PERCPU_ARRAY, MAP_PERCPU_HASH, NO_PREALLOC
+from usdtkit.bpf.uapi import MAP_ARRAY, MAP_HASH, MAP_LRU_HASH, MAP_PERCPU_ARRAY, MAP_PERCPU_HASH, MMAPABLE, NO_PREALLOC
 from usdtkit.errors import UsdtkitError
 from usdtkit.kernel.features import has_uprobe_multi
 
@@ -65,6 +66,10 @@ class Map:
         if self.type in (MAP_PERCPU_HASH, MAP_PERCPU_ARRAY):
             return (self.value_size + 7) // 8 * 8 * possible_cpus()
         return self.value_size
+
+    def memory(self) -> mmap.mmap:
+        """The values of an array that was made with MMAPABLE, to read and write in place."""
+        return mapped(self.fd, self.max_entries * self.value_size)
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
         self._check_sizes(key, value)
@@ -136,9 +141,14 @@ class Map:
 
 
 def new_value(size: int, name: str) -> int:
-    """An array with one value of so many bytes, such as the values of an array of maps are: its descriptor, or a
-    negative errno."""
-    return int(lib.usdtkit_map_create(MAP_ARRAY, 4, size, 1, 0, 0, name.encode()))
+    """An array with one value of so many bytes, as the values of an array of maps are: its descriptor, which can be
+    `mapped`, or a negative errno."""
+    return int(lib.usdtkit_map_create(MAP_ARRAY, 4, size, 1, MMAPABLE, 0, name.encode()))
+
+
+def mapped(descriptor: int, size: int) -> mmap.mmap:
+    """The memory of an array that was made with MMAPABLE."""
+    return mmap.mmap(descriptor, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
 
 
 def _create(sizes: tuple[int, int, int, int], flags: int, inner: int, name: str) -> int:

@@ -50,13 +50,13 @@ from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statisti
 from usdtkit.trace.events import Columns, Event, Texts, wall_time
 from usdtkit.trace.internedtexts import OTHER_TEXTS
 from usdtkit.trace.kernelmap import KernelMap
-from usdtkit.trace.plan import CutStacks, Planned, Summary
+from usdtkit.trace.plan import Planned, Summary
 from usdtkit.trace.session import Session
 from usdtkit.trace.sources import Pair, Source
 from usdtkit.trace.specs import FunctionSpec, Resolved, Sought, UsdtSpec, clock, uprobe, uretprobe, usdt
 from usdtkit.trace.threadvalues import ThreadKind, ThreadValues
 from usdtkit.trace.together import Sources
-from usdtkit.trace.unseen import Unseen
+from usdtkit.trace.unseen import CutStacks, Unseen
 
 if TYPE_CHECKING:
     from usdtkit.trace.memory import Frame

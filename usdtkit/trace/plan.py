@@ -17,25 +17,13 @@ from usdtkit.files import FileKey, OpenFile
 from usdtkit.model import UserPlace
 from usdtkit.records import asdict, dataclass
 from usdtkit.trace.specs import Resolved
-from usdtkit.trace.unseen import Unseen
+from usdtkit.trace.unseen import CutStacks, Unseen
 
 if TYPE_CHECKING:
     from usdtkit.elf.instructions import Cost
     from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
     from usdtkit.model import Argument
     from usdtkit.trace.stacks import Stacks
-
-
-@dataclass(frozen=True, slots=True)
-class CutStacks:
-    """How many stacks lack their outer calls for one reason.
-
-    - `why`: where they end, as a noun: "unreadable memory"
-    - `count`: how many there were; stacks that are equal are one
-    """
-
-    why: str
-    count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.bpf.statements import interval_name, table_name
 from usdtkit.bpf.texts import GLOBS
 from usdtkit.bpf.threadvalues import values_name
-from usdtkit.bpf.walker import PROCESSES, with_walker
+from usdtkit.bpf.walker import ROWS, with_walker
 from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
 from usdtkit.kernel import rejections
 from usdtkit.kernel.attach.links import Links
@@ -134,8 +134,10 @@ class Running:
         self._stream = Stream(ring, self._settings.ring_size, self._decoders, ordered=self._settings.ordered)
         if self.stacks is not None:
             self.stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
-            if PROCESSES in maps:
-                self._unwinder = Unwinder(maps)
+            if ROWS in maps:
+                self.stacks.unwinder = Unwinder(maps)
+                for pid in self._pids:
+                    self.stacks.unwinder.learn(pid)
         if announce is not None:
             announce(self._planned)
         self._presence.attaching(self._sites)

@@ -25,14 +25,26 @@ from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import UserPlace
 from usdtkit.trace.memory import NATIVE, AddressSpace, Frame, Remains, aligned
 from usdtkit.trace.merging import PythonFrame, is_trampoline, merge
-from usdtkit.trace.plan import CutStacks
 from usdtkit.trace.symbols import Files
+from usdtkit.trace.unseen import CutStacks
+from usdtkit.trace.unwinder import Unwinder
 
 # struct stack_record of bpf/stacks.c.
 _HEAD = struct.Struct("<QIIIiIIII")
 _ADDRESSES = struct.Struct("<128Q")
 _BUILT = struct.Struct("<i20sQ")
 _AT_ENTRY, _AT_RETURN, _AT_EXIT = 1, 2, 3
+ENDS = (
+    "",
+    "more than 127 calls",
+    "memory that cannot be read",
+    "code that is not known yet",
+    "a rule that tables cannot say",
+    "a frame below the last one",
+    "code without tables and frame pointers",
+)
+"""Why a walk has ended, by the numbers of walk.h."""
+_UNKNOWN = 3
 _BUILD_ID_VALID = 1
 ENDS = (
     "",  # the outermost call
@@ -135,6 +147,8 @@ class Stacks:
 
     def __init__(self, pids: Iterable[int], traced: Iterable[OpenFile]) -> None:
         """`pids`: the processes that are traced from the start. `traced`: the files that are traced."""
+        self.unwinder: Unwinder | None = None
+        """What tells the kernel how to walk, if it can walk by tables."""
         self._ring: RingBuffer | None = None
         self._files = Files(traced)
         self._stacks: dict[int, Stack] = {}
@@ -216,11 +230,15 @@ class Stacks:
             self._ring.close()
 
     def _stack(self, payload: bytes) -> tuple[int, Stack]:
-        id, pid, depth, place, built_size, _, _, _, _ = _HEAD.unpack_from(payload)
+        id, pid, depth, place, built_size, learned, end, _, _ = _HEAD.unpack_from(payload)
         addresses = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
         memory, at_return = self._memory(pid, addresses), place in (_AT_RETURN, _AT_EXIT)
+        native_end = self._end(pid, learned, end)
+        if memory is None and learned:  # it has ended, but it had what its parent has
+            memory = self._memories.get(learned)
         if memory is not None:
-            return id, Stack(pid, tuple(memory.real(addresses)), at_return, memory)
+            real = tuple(memory.real(addresses))
+            return id, Stack(pid, real, at_return, memory, native_end=native_end)
         notes = payload[_HEAD.size + _ADDRESSES.size :][: max(0, built_size)]
         noted: list[tuple[str, int] | None] = [
             (build_id.hex(), offset) if status == _BUILD_ID_VALID else None
@@ -229,7 +247,19 @@ class Stacks:
         if place == _AT_EXIT:
             noted[:1] = [None]  # the kernel's walk begins with the function that returns, ours begins with its caller
         remains = Remains(addresses, aligned(addresses, noted, place == _AT_ENTRY), self._files)
-        return id, Stack(pid, addresses, at_return, remains)
+        return id, Stack(pid, addresses, at_return, remains, native_end=native_end)
+
+    def _end(self, pid: int, learned: int, end: int) -> str | None:
+        """Why a walk has ended; None if there are no tables. What was not known of its process is learned for the next
+        one."""
+        if self.unwinder is None:
+            return None
+        if not learned or end == _UNKNOWN:
+            self.unwinder.learn_again(pid)
+            return ENDS[_UNKNOWN]
+        if not end:
+            self.unwinder.was_right(pid)
+        return ENDS[end]
 
     def _memory(self, pid: int, addresses: tuple[int, ...]) -> AddressSpace | None:
         """The mappings of a process, read at most once for each `collect`; the last known ones where it has ended."""

@@ -2,6 +2,7 @@
 
 Input: counters, each with its words; they count in the kernel (`Source.count_unseen`) or wherever events are described
 (`Session.count_unseen`). Output: `Unseen`s, which the `Summary` holds and the last line of a trace says.
+`stacks` counts what is missing of stacks in `CutStacks`, which are shown there too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,18 @@ class Unseen:
     """
 
     what: str
+    why: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CutStacks:
+    """How many stacks lack their outer calls for one reason.
+
+    - `why`: where they end, as a noun: "unreadable memory"
+    - `count`: how many there were; stacks that are equal are one
+    """
+
     why: str
     count: int
 

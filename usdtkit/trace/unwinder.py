@@ -1,23 +1,28 @@
-"""What the walk along stacks needs to know, written to the maps of unwind.c.
+"""What the walk along stacks needs to know of processes and their files → the maps of unwind.c, for one session.
 
-Input: the maps of a session, and the processes that it traces. Output: entries of these maps. Used by `running`.
+Input: the maps, and processes. Output: entries of the maps, from `usdtkit.unwind`, which has no kernel to write to.
+A process is looked at before its first hit if the session is about it, and else when the first of its stacks comes that
+ends in code that is not known. Used by `running` and `stacks`.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
 
-from usdtkit.bpf.walker import INSTANCES, PROCESSES
-from usdtkit.errors import UnsupportedError
-from usdtkit.kernel.maps import Map
+from usdtkit._ffi import check
+from usdtkit.bpf.walker import INDEX, INSTANCES, PROCESSES, ROWS
+from usdtkit.errors import UnsupportedError, UsdtkitError
+from usdtkit.kernel.maps import Map, mapped, new_value
 from usdtkit.kernel.taskmaps import places_of
+from usdtkit.unwind.mapped import ANY_CODE, Processes
+from usdtkit.unwind.store import CHUNK_BYTES, MEGABYTES, Store
 
-MAPPINGS = 256
-NOWHERE = (1 << 63) - 1
-_HEAD = struct.Struct("<QIIQII")  # struct process of unwind.c, without its mappings
-_MAPPING = struct.Struct("<QQQII")
+MOST_FAILURES = 8
+"""How often a process is looked at in vain, because its stacks lead to memory that is no code."""
 _INSTANCES = (
     "task_struct.utask",
     "uprobe_task.return_instances",
@@ -30,12 +35,68 @@ _INSTANCES = (
 class Unwinder:
     """Fills the maps of one session."""
 
-    def __init__(self, maps: Mapping[str, Map]) -> None:
-        """Write what all processes have in common."""
-        # Of a process that is not known, all memory may be code without tables.
-        everything = _MAPPING.pack(0, 0, NOWHERE, 0, 0)
-        nothing = _MAPPING.pack(NOWHERE, 0, 0, 0, 0)
-        maps[PROCESSES][bytes(4)] = _HEAD.pack(0, 1, 0, 0, 0, 0) + everything + nothing * (MAPPINGS - 1)
+    def __init__(self, maps: Mapping[str, Map], megabytes: int = MEGABYTES) -> None:
+        """Write what all processes have in common. `megabytes` bounds the tables."""
+        self._store = Store(_Tables(maps), megabytes)
+        entries = maps[PROCESSES]
+        entries[bytes(4)] = ANY_CODE
+
+        def write(pid: int, entry: bytes) -> None:
+            entries[pid.to_bytes(4, "little")] = entry
+
+        def remove(pid: int) -> None:
+            del entries[pid.to_bytes(4, "little")]
+
+        self._processes = Processes(self._store, write, remove)
+        self._in_vain: dict[int, int] = {}
         with suppress(UnsupportedError):  # then the addresses that return probes replace stay unknown
             places = places_of(_INSTANCES)
             maps[INSTANCES][bytes(4)] = struct.pack("<5Q", *(places[name] for name in _INSTANCES))
+
+    def learn(self, pid: int) -> bool:
+        """Look at what a process has mapped now; whether that could be done."""
+        try:
+            self._processes.learn(pid)
+        except (
+            UsdtkitError
+        ):  # it has ended, or may not be inspected, or the map is full: its stacks say that they are cut
+            return False
+        return True
+
+    def learn_again(self, pid: int) -> None:
+        """The same because of a stack that leads to unknown code, unless that was done often enough."""
+        tries = self._in_vain[pid] = self._in_vain.get(pid, 0) + 1
+        if tries <= MOST_FAILURES:
+            self.learn(pid)
+
+    def was_right(self, pid: int) -> None:
+        """A stack of a process leads to its end: what is known of it holds."""
+        self._in_vain.pop(pid, None)
+
+
+class _Tables:
+    """The maps of rows and of pages, as `usdtkit.unwind.store` writes to them."""
+
+    def __init__(self, maps: Mapping[str, Map]) -> None:
+        self._rows = maps[ROWS]
+        self._index = maps[INDEX].memory()
+        self._chunks: dict[int, mmap.mmap] = {}  # only the last one is written to
+
+    def new_chunk(self, number: int, rows: bytes) -> None:
+        """Make a chunk, and write to it before the kernel sees it."""
+        descriptor = check(new_value(CHUNK_BYTES, ROWS), "making room for tables of call frame information")
+        try:
+            memory = mapped(descriptor, CHUNK_BYTES)
+            memory[: len(rows)] = rows
+            self._rows[number.to_bytes(4, "little")] = descriptor.to_bytes(4, "little")
+        finally:
+            os.close(descriptor)
+        self._chunks = {number: memory}
+
+    def update_chunk(self, number: int, offset: int, rows: bytes) -> None:
+        """Write rows into the last chunk."""
+        self._chunks[number][offset : offset + len(rows)] = rows
+
+    def write_index(self, first_page: int, pages: bytes) -> None:
+        """Write entries of pages."""
+        self._index[first_page * 8 : first_page * 8 + len(pages)] = pages

@@ -57,8 +57,13 @@ CONSTANTS: dict[str, tuple[int, Integer]] = {
     "BPF_F_USER_STACK": (1 << 8, U64),
     "BPF_F_USER_BUILD_ID": (1 << 11, U64),
 }
-_FLAGS = {"BPF_F_NO_PREALLOC": uapi.NO_PREALLOC}
-_TABLES = {'"hash"': uapi.MAP_HASH, '"lru_hash"': uapi.MAP_LRU_HASH, '"percpu_hash"': uapi.MAP_PERCPU_HASH}
+_FLAGS = {"BPF_F_NO_PREALLOC": uapi.NO_PREALLOC, "BPF_F_MMAPABLE": uapi.MMAPABLE}
+_TABLES = {
+    '"array"': uapi.MAP_ARRAY,
+    '"hash"': uapi.MAP_HASH,
+    '"lru_hash"': uapi.MAP_LRU_HASH,
+    '"percpu_hash"': uapi.MAP_PERCPU_HASH,
+}
 _ARRAYS = {"BPF_ARRAY": uapi.MAP_ARRAY, "BPF_PERCPU_ARRAY": uapi.MAP_PERCPU_ARRAY}
 _HASHES = {"BPF_HASH": uapi.MAP_HASH, "BPF_PERCPU_HASH": uapi.MAP_PERCPU_HASH}
 
