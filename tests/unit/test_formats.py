@@ -266,7 +266,7 @@ class Memory:
 
 EVALUATION = "_PyEval_EvalFrameDefault"
 MIXED = Stack(
-    *(1, (0x10, 0x20, 0x30), False, Memory()),
+    *(1, (0x10, 0x20, 0x30), [0], Memory()),
     native_end="unreadable memory",
     python=[PythonFrame(PYTHON, is_entry=True)],
     python_end="",
@@ -304,7 +304,7 @@ def test_a_stack_without_frames_of_a_kind_says_so():
 
 def test_why_a_stack_is_cut():
     ends = ((None, None, None), ("", None, ""), ("", "a", "a"), ("b", "a", "b"), ("a", "", "a"))
-    stacks = [Stack(1, (0x10,), False, Memory(), native_end=native, python_end=python) for native, python, _ in ends]
+    stacks = [Stack(1, (0x10,), [0], Memory(), native_end=native, python_end=python) for native, python, _ in ends]
     assert [stack.end for stack in stacks] == [end for _, _, end in ends]
     assert cut_among(stacks) == (CutStacks("a", 2), CutStacks("b", 1))
 

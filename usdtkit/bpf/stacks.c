@@ -98,7 +98,12 @@ static __always_inline u64 follow_chain(struct pt_regs *ctx, u32 place, struct s
     /* The trampoline begins a page. */
     if (!(address & 0xfff)) address = behind_trampoline(ctx, place, n + 1, caller, address);
   }
-  if (r) { r->depth = depth; r->learned = 0; r->end = END_CHAIN; }
+  if (r) {
+    r->depth = depth;
+    r->learned = 0;
+    r->end = END_CHAIN;
+    if (place != AT_RETURN && place != AT_EXIT) r->address[0] |= EXACT;
+  }
   return hash | 1;
 }
 

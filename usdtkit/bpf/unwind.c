@@ -29,6 +29,7 @@
 #define FRAME_RAX 9
 #define FRAME_R10 10
 #define FRAME_R11 11
+#define NO_ADDRESS 1 /* of a frame pointer that cannot be read; see below */
 #define SAVED_FP 1
 #define SAVED_AT_FP 2
 #define SAVED_PAIR 4
@@ -96,7 +97,7 @@ long walk_frame(u32 round, struct walking *walking) {
   s64 offset = 0;
   u64 hash = (w->hash ^ w->ip) * 0x9e3779b97f4a7c15ULL;
   w->hash = hash ^ hash >> 32;
-  if (walking->record) walking->record->address[w->depth & STACK_DEPTH] = w->ip;
+  if (walking->record) walking->record->address[w->depth & STACK_DEPTH] = w->ip | (w->exact ? EXACT : 0);
   w->depth++;
 
   u64 at = w->mapping & (MAPPINGS - 1);
@@ -191,7 +192,8 @@ long walk_frame(u32 round, struct walking *walking) {
   if (read_stack(w, &w->address, w->frame - 8)) return 1;
   if (saved == SAVED_AT_FP) place = w->fp;
   if (saved == SAVED_FP || saved == SAVED_PAIR || saved == SAVED_AT_FP) {
-    if (read_stack(w, &w->fp, place)) return 1;
+    /* In epilogues, rules name places that have it no more. The walk goes on while no frame needs it. */
+    if (read_stack(w, &w->fp, place)) w->fp = NO_ADDRESS;
   }
 #endif
   w->sp = w->frame;

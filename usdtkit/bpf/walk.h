@@ -20,6 +20,8 @@
 
 struct built { s32 status; u8 id[20]; u64 offset; };
 struct python_frame { u64 code, at; };
+/* Where an address is that of an instruction that was interrupted, and not one that a call returns to, EXACT is set. */
+#define EXACT (1ULL << 63)
 struct stack_record {
   u64 id;
   u32 pid, depth, place;

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from usdtkit.bpf.layout import Layout
 from usdtkit.files import OpenFile
@@ -33,17 +33,8 @@ from usdtkit.trace.unwinder import Unwinder
 _HEAD = struct.Struct("<QIIIiIIII")
 _ADDRESSES = struct.Struct("<128Q")
 _BUILT = struct.Struct("<i20sQ")
-_AT_ENTRY, _AT_RETURN, _AT_EXIT = 1, 2, 3
-ENDS = (
-    "",
-    "more than 127 calls",
-    "memory that cannot be read",
-    "code that is not known yet",
-    "a rule that tables cannot say",
-    "a frame below the last one",
-    "code without tables and frame pointers",
-)
-"""Why a walk has ended, by the numbers of walk.h."""
+_ADDRESS = (1 << 63) - 1  # an address without its mark
+_AT_ENTRY, _AT_EXIT = 1, 3
 _UNKNOWN = 3
 _BUILD_ID_VALID = 1
 ENDS = (
@@ -55,7 +46,7 @@ ENDS = (
     "a caller that is not further up",
     "code without tables",
 )
-"""Where a walk along native frames ended, by the numbers of the program in the kernel, as nouns."""
+"""Where a walk along native frames ended, by the numbers of walk.h, as nouns."""
 
 
 class Stack:
@@ -69,25 +60,27 @@ class Stack:
     """
 
     __slots__ = (
-        "_at_return", "_frames", "_memory", "_native", "_python", "addresses", "native_end", "pid", "python_end",
+        "_exact", "_frames", "_memory", "_native", "_python", "addresses", "native_end", "pid", "python_end",
     )  # fmt: skip
 
     def __init__(
         self,
         pid: int,
         addresses: tuple[int, ...],
-        at_return: bool,
+        exact: Collection[int],
         memory: AddressSpace | Remains,
         *,
         native_end: str | None = None,
         python: Sequence[PythonFrame] = (),
         python_end: str | None = None,
     ) -> None:
+        """`exact`: the numbers of those `addresses` at which an instruction was interrupted. Calls return to the
+        others."""
         self.pid = pid
         self.addresses = addresses
         self.native_end = native_end
         self.python_end = python_end
-        self._at_return = at_return
+        self._exact = exact
         self._memory = memory
         self._python = python
         self._native: tuple[Frame, ...] | None = None
@@ -106,7 +99,7 @@ class Stack:
         if self._native is None:
             # A return address is the address of the next instruction, which may belong to another function.
             self._native = tuple(
-                self._memory.frame(address, address if n == 0 and not self._at_return else address - 1)
+                self._memory.frame(address, address if n in self._exact else address - 1)
                 for n, address in enumerate(self.addresses)
             )
         return self._native
@@ -231,14 +224,16 @@ class Stacks:
 
     def _stack(self, payload: bytes) -> tuple[int, Stack]:
         id, pid, depth, place, built_size, learned, end, _, _ = _HEAD.unpack_from(payload)
-        addresses = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
-        memory, at_return = self._memory(pid, addresses), place in (_AT_RETURN, _AT_EXIT)
+        marked = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
+        addresses = tuple(address & _ADDRESS for address in marked)
+        exact = [n for n, address in enumerate(marked) if address > _ADDRESS]
+        memory = self._memory(pid, addresses)
         native_end = self._end(pid, learned, end)
         if memory is None and learned:  # it has ended, but it had what its parent has
             memory = self._memories.get(learned)
         if memory is not None:
             real = tuple(memory.real(addresses))
-            return id, Stack(pid, real, at_return, memory, native_end=native_end)
+            return id, Stack(pid, real, exact, memory, native_end=native_end)
         notes = payload[_HEAD.size + _ADDRESSES.size :][: max(0, built_size)]
         noted: list[tuple[str, int] | None] = [
             (build_id.hex(), offset) if status == _BUILD_ID_VALID else None
@@ -247,7 +242,7 @@ class Stacks:
         if place == _AT_EXIT:
             noted[:1] = [None]  # the kernel's walk begins with the function that returns, ours begins with its caller
         remains = Remains(addresses, aligned(addresses, noted, place == _AT_ENTRY), self._files)
-        return id, Stack(pid, addresses, at_return, remains, native_end=native_end)
+        return id, Stack(pid, addresses, exact, remains, native_end=native_end)
 
     def _end(self, pid: int, learned: int, end: int) -> str | None:
         """Why a walk has ended; None if there are no tables. What was not known of its process is learned for the next
