@@ -80,6 +80,12 @@ def names(frames):
     return [frame["name"] for frame in frames]
 
 
+def from_main(calls):
+    """The names of the calls of a whole stack, outermost first, from main on: before it, libc has calls of its own."""
+    assert calls[0] == "_start", calls
+    return calls[calls.index("main") :]
+
+
 def assert_described(kind, lines):
     """The objects are of this kind, and have no field that is not described."""
     schema, validator = _schema(kind)

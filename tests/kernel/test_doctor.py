@@ -8,7 +8,8 @@ import pytest
 from commandline import NOBODY, WITHOUT_BCC, assert_described, usdtkit
 
 FEATURES = {
-    *("uprobes", "semaphores", "bpf", "ring buffer", "cookies", "uprobe_multi", "compiler", "programs", "providers"),
+    *("uprobes", "semaphores", "bpf", "ring buffer", "cookies", "bpf_loop", "sleepable", "uprobe_multi"),
+    *("uprobe session", "compiler", "programs", "providers"),
 }
 
 
@@ -43,9 +44,9 @@ def test_the_table_says_the_same():
 def test_as_nobody():
     found = rows(prefix=NOBODY, code=3)
     assert found["bpf"]["state"] == "missing"
-    for name in ("ring buffer", "cookies", "uprobe_multi"):
+    for name in ("ring buffer", "cookies", "bpf_loop", "uprobe_multi"):
         assert found[name]["state"] == "unknown"
-    assert {"root" in found[name]["fix"] for name in ("bpf", "ring buffer", "uprobe_multi")} == {True}
+    assert {"root" in found[name]["fix"] for name in ("bpf", "ring buffer", "bpf_loop", "uprobe_multi")} == {True}
 
 
 def test_a_directory_that_cannot_even_be_looked_at():

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commandline import json_lines, names, usdtkit
+from commandline import from_main, json_lines, names, usdtkit
 
 ROOT = Path(__file__).parents[2]
 CHAINS = {"main;left;work": 997, "main;right;deeper;work": 997, "main;descend;descend;descend;work": 997}
@@ -56,8 +56,13 @@ def folded(output):
     found = {}
     for line in output.splitlines():
         stack, _, count = line.rpartition(" ")
-        found[stack.partition(";")[2]] = int(count)  # after libc's caller of main
+        found[";".join(from_main(stack.split(";")))] = int(count)
     return found
+
+
+def chain(row):
+    """The stack of a row of --json, as `folded` has it."""
+    return ";".join(from_main(names(row["stack"])[::-1]))
 
 
 @pytest.mark.parametrize("spelling", ["{}:work", "p:{}:work", "{}:wor[k]"])
@@ -86,7 +91,7 @@ def test_sums_of_a_value(spelling, expression, amounts, chains, stackcount):
     if amounts is None:
         assert sum(row["sum"] for row in rows) == 3 * (997 if expression == "1" else EACH)
     else:
-        assert {";".join(names(row["stack"])[-2::-1]): row["sum"] for row in rows} == amounts
+        assert {chain(row): row["sum"] for row in rows} == amounts
         assert {row["count"] for row in rows} == {31 if expression == "0 - n" else 997}
     assert summary["no_stack"] == summary["full"] == 0
 
@@ -102,7 +107,7 @@ def test_stacks_by_latency(chains, stackcount):
     """The time of the outer call is that of the inner ones and more, and each stack is that of the entry."""
     output, _ = stackcount(chains, f"{chains[0]}:descend", "--by-latency", "--json")
     _, rows, summary = json_lines(output)
-    times = {";".join(names(row["stack"])[-2::-1]): row["total_ns"] for row in rows}
+    times = {chain(row): row["total_ns"] for row in rows}
     outer = [f"main{';descend' * depth}" for depth in (1, 2, 3)]
     assert sorted(times) == outer
     assert times[outer[0]] > times[outer[1]] > times[outer[2]] > 0
@@ -151,7 +156,7 @@ def test_json(chains, stackcount):
     output, _ = stackcount(chains, f"{chains[0]}:work", "--json", "-P")
     header, rows, summary = json_lines(output)
     assert header["schema"] == "usdtkit.stackcount/2"
-    assert {";".join(names(row["stack"])[-2::-1]): row["count"] for row in rows} == CHAINS
+    assert {chain(row): row["count"] for row in rows} == CHAINS
     assert {row["comm"] for row in rows} == {Path(chains[0]).name[:15]}
     assert summary["hits"] == 3 * 997
     assert summary["no_stack"] == 0

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from typing import Literal
 
@@ -108,9 +107,13 @@ def sleepable() -> Finding:
     return _from_descriptor(_load_nothing(SLEEPABLE, 0))
 
 
-@cache
 def can_loop() -> bool:
     """Whether a program can have the kernel call one of its functions again and again (bpf_loop)."""
+    return _loop().state == "found"
+
+
+@cache
+def _loop() -> Finding:
     loop = assemble(
         (MOVE_IMMEDIATE, 1, 0, 1),
         (LOAD_IMMEDIATE, 2, 0, 0),
@@ -121,9 +124,11 @@ def can_loop() -> bool:
         *_RETURN_ZERO,
     )
     code, firsts = with_callbacks(loop, {0: assemble(*_RETURN_ZERO)})
-    with suppress(UsdtkitError), functions(firsts) as described:
-        return _from_descriptor(_load(code, 0, 0, described)).state == "found"
-    return False
+    try:
+        with functions(firsts) as described:
+            return _from_descriptor(_load(code, 0, 0, described))
+    except UsdtkitError:  # the kernel takes no types, or not from us
+        return Finding("missing") if _bpf().state == "found" else NOT_ALLOWED
 
 
 def _impossible_link(program: int, attach_type: int) -> int:
@@ -202,6 +207,10 @@ KERNEL = (
     Feature("bpf", "programs in the kernel", _bpf, "4.4", "a kernel with CONFIG_BPF_SYSCALL"),
     Feature("ring buffer", "events", _ring_buffer, "5.8", "a kernel of 5.8 or newer"),
     Feature("cookies", "one program at several sites", _cookies, "5.15", "nothing: usdtkit loads a copy for each site"),
+    Feature(
+        "bpf_loop", "whole stacks", _loop, "5.17",
+        "nothing: stacks are walked by frame pointers",
+    ),
     Feature("sleepable", "strings in untouched pages", sleepable, "6.0", "nothing: such strings arrive as unreadable"),
     Feature("uprobe_multi", "thousands of sites in one call", _uprobe_multi, "6.6", "nothing: attaching is slower"),
     Feature("uprobe session", "entry and return in one link", _uprobe_session, "6.13", "nothing: detaching is slower"),
