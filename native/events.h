@@ -34,7 +34,7 @@ struct field {
     uint32_t offset;   /* of the value in the record; for a text, of its length, which its data follows */
     uint32_t size;     /* the most bytes of a text that were asked for; 16 of a number that may be None, else 8 */
     uint32_t capacity; /* the bytes that the record has for the data of a text */
-    PyObject *names;   /* of an enum: a dict, number → name; else NULL */
+    PyObject *names;   /* of an enum: a dict, number → name; of a stack: what makes an object of it; else NULL */
 };
 
 static inline int is_text(char kind) { return kind == STR || kind == BYTES; }
@@ -61,7 +61,6 @@ typedef struct {
     PyObject_HEAD
     PyTypeObject *event;
     PyObject *truncated, *truncated_bytes; /* types of texts that were cut */
-    PyObject *stack;                       /* makes an object of the number of a stack */
     uint32_t size;                         /* of the record, at least */
     Py_ssize_t count;                      /* of fields */
     struct field *fields;

@@ -39,7 +39,7 @@ static inline PyObject *value_of(Decoder *decoder, const struct field *field, co
         memcpy(&real, &raw, sizeof real);
         return PyFloat_FromDouble(real);
     default:
-        return PyObject_CallFunction(decoder->stack, "K", (unsigned long long)raw);
+        return PyObject_CallFunction(field->names, "K", (unsigned long long)raw);
     }
 }
 
@@ -103,11 +103,17 @@ PyObject *decode(PyObject *module, PyObject *args) {
     return events ? Py_BuildValue("(NK)", events, input.at) : NULL;
 }
 
+/* Whether a field has what its kind needs for making names or objects of its numbers. */
+static int is_named_rightly(const struct field *field) {
+    if (field->kind == STACK) return field->names && PyCallable_Check(field->names);
+    return !field->names || PyDict_Check(field->names);
+}
+
 static PyObject *Decoder_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    PyObject *event_fields, *fields, *truncated, *truncated_bytes, *stack, *module = PyType_GetModule(type);
+    PyObject *event_fields, *fields, *truncated, *truncated_bytes, *module = PyType_GetModule(type);
     if (!module || (keywords && PyDict_GET_SIZE(keywords)) ||
-        !PyArg_ParseTuple(args, "O!O!OOO", &PyTuple_Type, &event_fields, &PyTuple_Type, &fields, &truncated,
-                          &truncated_bytes, &stack))
+        !PyArg_ParseTuple(args, "O!O!OO", &PyTuple_Type, &event_fields, &PyTuple_Type, &fields, &truncated,
+                          &truncated_bytes))
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "Decoder takes no keywords");
     if (PyTuple_GET_SIZE(event_fields) != HEADER_FIELDS + PyTuple_GET_SIZE(fields))
         return PyErr_Format(PyExc_ValueError, "there must be a name for each field");
@@ -115,7 +121,6 @@ static PyObject *Decoder_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     if (!self) return NULL;
     self->truncated = Py_NewRef(truncated);
     self->truncated_bytes = Py_NewRef(truncated_bytes);
-    self->stack = Py_NewRef(stack);
     self->count = PyTuple_GET_SIZE(fields);
     self->size = EVENT_HEADER;
     self->fields = PyMem_Calloc((size_t)self->count + 1, sizeof *self->fields);
@@ -130,7 +135,7 @@ static PyObject *Decoder_new(PyTypeObject *type, PyObject *args, PyObject *keywo
         if (names != Py_None) field->names = Py_NewRef(names);
         field->kind = (char)kind;
         if (kind == 0 || kind > 127 || !strchr("Qq?dsbS", kind) || field->offset > 1 << 20 ||
-            field->capacity > 1 << 20 || (field->names && !PyDict_Check(field->names)))
+            field->capacity > 1 << 20 || !is_named_rightly(field))
             PyErr_SetString(PyExc_ValueError, "a field has no known kind, or is too large");
         uint32_t end = field->offset + (is_text(field->kind) ? 4 + field->capacity : field->size == 16 ? 16 : 8);
         if (end > self->size) self->size = end;
@@ -145,15 +150,14 @@ static int Decoder_traverse(Decoder *self, visitproc visit, void *arg) {
     Py_VISIT(self->event);
     Py_VISIT(self->truncated);
     Py_VISIT(self->truncated_bytes);
-    Py_VISIT(self->stack);
     for (Py_ssize_t i = 0; self->fields && i < self->count; i++) Py_VISIT(self->fields[i].names);
     return 0;
 }
 
-/* `stack` belongs to the session, which refers to the decoder. All three may be cleared, because nobody asks a decoder
- * that is garbage to decode a record. */
+/* What makes stacks belongs to the session, which refers to the decoder. All may be cleared, because nobody asks a
+ * decoder that is garbage to decode a record. */
 static int Decoder_clear(Decoder *self) {
-    Py_CLEAR(self->stack);
+    for (Py_ssize_t i = 0; self->fields && i < self->count; i++) Py_CLEAR(self->fields[i].names);
     Py_CLEAR(self->truncated);
     Py_CLEAR(self->truncated_bytes);
     return 0;
@@ -168,14 +172,14 @@ static void Decoder_dealloc(Decoder *self) {
     Py_XDECREF(self->event);
     Py_XDECREF(self->truncated);
     Py_XDECREF(self->truncated_bytes);
-    Py_XDECREF(self->stack);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(Decoder_doc, "Decoder(names, fields, truncated, truncated_bytes, stack)\n\n"
+PyDoc_STRVAR(Decoder_doc, "Decoder(names, fields, truncated, truncated_bytes)\n\n"
                           "Makes events whose fields have these names. `fields` are their places in a record: (kind,\n"
-                          "offset, size, capacity, names of an enum). `stack` makes an object of a stack's number.");
+                          "offset, size, capacity, names). `names` is a dict for the numbers of an enum, and for the\n"
+                          "number of a stack what makes an object of it.");
 
 static PyType_Slot Decoder_slots[] = {
     {Py_tp_doc, (void *)Decoder_doc},

@@ -38,15 +38,17 @@ class Texts:
 
 @final
 class Decoder:
-    """Makes events of records with these fields: (kind, offset, size, capacity, names of an enum)."""
+    """Makes events of records with these fields: (kind, offset, size, capacity, names).
+
+    `names` are those of an enum's numbers, or what makes an object of the number of a stack.
+    """
 
     def __new__(
         cls,
         names: tuple[str, ...],
-        fields: tuple[tuple[str, int, int, int, dict[int, str] | None], ...],
+        fields: tuple[tuple[str, int, int, int, dict[int, str] | Callable[[int], Any] | None], ...],
         truncated: type[str],
         truncated_bytes: type[bytes],
-        stack: Callable[[int], Any] | None,
         /,
     ) -> Decoder: ...
 

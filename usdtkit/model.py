@@ -216,6 +216,26 @@ class Truncated(str):
     """The beginning of a string of the traced program. The rest was not read."""
 
 
+class PythonCaller(NamedTuple):
+    """The function of Python that a hit came from: its qualified name, and where in the source it was.
+
+    Texts that are not known are "", and so is a line None.
+    """
+
+    function: str
+    file: str
+    line: int | None
+
+    @property
+    def source(self) -> str:
+        """The place in the source without its directories, such as `shop.py:41`; "" where it is not known."""
+        name = self.file.rpartition("/")[2]
+        return f"{name}:{self.line}" if name and self.line is not None else name
+
+    def __str__(self) -> str:
+        return f"{self.function or '?'} ({self.source})" if self.source else self.function or "?"
+
+
 class TruncatedBytes(bytes):
     """The beginning of a block of bytes of the traced program. The rest was not read."""
 

@@ -37,6 +37,8 @@ COUNTS = [
     ("u:{}:other:done():int:arg1", {str(65 - 7 + 8 - 9 + 10 + 11 + 116): 997}),
     ("r:{}:work()", {"-1": 498} | {str(2 * n): 1 for n in range(0, 997, 2)}),
     ("p:{}:work()", {"": 997}),
+    ("p:{}:work():pyframe:pycaller", {"None": 997}),  # a program without Python
+    ("r:{}:work():pyframe:$entry(pycaller)", {"None": 997}),
 ]
 
 

@@ -243,6 +243,25 @@ def test_columns_carry_stacks(compile_c, target):
     assert [names(stack)[1] for stack in columns["ustack"]] == ["left", "deeper", "descend"] * 97
 
 
+def test_a_program_without_python_has_no_python_function_that_called(compile_c, target):
+    path = compile_c("chains.c", "-O2", FRAMES)
+    process = target(path)
+    with trace.Session(pid=process.pid) as session:
+        work = session.uprobe(str(path), "work")
+        counts, sizes = work.count("pycaller"), work.hist(trace.pid, "pycaller")
+        work.where(trace.arg(1) == 0).emit("pycaller", "ustack")
+        pair = session.pair(trace.uprobe(str(path), "bare"), keep={"called": trace.pycaller})
+        pair.emit("called")
+        session.start()
+        process.go("descend 997")
+        assert counts.read() == {(None,): 3 * 997}
+        assert [(key, values.count) for key, values in sizes.read().items()] == [((None,), 3 * 997)]
+        events = list(session.drain())
+        assert len(events) == 3 + 3 * 997
+        assert all(isinstance(event.ustack, trace.Stack) for event in events if event.probe == "work")
+        assert {event.pycaller if event.probe == "work" else event.called for event in events} == {None}
+
+
 def test_only_what_a_condition_lets_through_needs_a_stack(compile_c, target):
     path = compile_c("paths.c", "-O0")
     process = target(path, 12, 1)

@@ -66,7 +66,7 @@ def test_decoders_in_a_cycle_are_collected():
     found = []
     for _ in range(3):
         stacks = Stacks()
-        stacks.decoder = Decoder(FIELDS, (), str, bytes, stacks.get)
+        stacks.decoder = Decoder((*FIELDS, "stack"), (("S", 24, 8, 8, stacks.get),), str, bytes)
         found.append(weakref.ref(stacks))
     del stacks
     gc.collect()
@@ -98,7 +98,13 @@ def test_an_event_that_holds_an_event_that_holds_an_event():
 def test_a_kind_that_ends_the_list_of_kinds_is_none():
     for kind in ("\0", "x", "\x80", "ö"):
         with pytest.raises((ValueError, OverflowError)):
-            Decoder((*FIELDS, "n"), ((kind, 24, 0, 0, None),), str, bytes, id)
+            Decoder((*FIELDS, "n"), ((kind, 24, 0, 0, None),), str, bytes)
+
+
+@pytest.mark.parametrize(("kind", "names"), [("S", None), ("S", {1: "one"}), ("i64", id), ("q", [])])
+def test_what_makes_names_or_objects_of_numbers_fits_their_kind(kind, names):
+    with pytest.raises((TypeError, ValueError)):
+        Decoder((*FIELDS, "n"), ((kind, 24, 8, 8, names),), str, bytes)
 
 
 def test_all_of_this_under_address_and_undefined_behaviour_sanitisers(tmp_path):

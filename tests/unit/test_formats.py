@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from usdtkit import trace
 from usdtkit.cli import explain, main
 from usdtkit.errors import UsageError
-from usdtkit.model import Truncated
+from usdtkit.model import PythonCaller, Truncated
 from usdtkit.output import frames
 from usdtkit.output.formats.json import flatten
 from usdtkit.output.formats.table import cell_text
@@ -537,6 +537,32 @@ def test_labels_of_python_functions():
     assert frames.label(PYTHON._replace(file="", line=None)) == "Shop.order"
     assert frames.label(PYTHON._replace(name="")) == "? (shop.py:41)"
     assert written("folded", {"stack": Calls((NAMED, PYTHON))}, columns=(STACK,)) == "Shop.order (shop.py:41);work 1\n"
+
+
+@pytest.mark.parametrize(
+    ("caller", "text", "row"),
+    [
+        (
+            PythonCaller("Shop.order", "/srv/shop.py", 41),
+            "Shop.order (shop.py:41)",
+            {"function": "Shop.order", "file": "/srv/shop.py", "line": 41},
+        ),
+        (
+            PythonCaller("\x1b[2J", "<string>", None),
+            "\\x1b[2J (<string>)",
+            {"function": "\x1b[2J", "file": "<string>", "line": None},
+        ),
+        (PythonCaller("", "", None), "?", {"function": None, "file": None, "line": None}),
+        (None, "?", None),
+    ],
+)
+def test_the_python_function_that_called(caller, text, row):
+    column = Column("caller", "CALLER", "pyframe")
+    assert in_json({"caller": caller}, column) == {"caller": row}
+    assert in_json({"values": {"a": caller}}, Column("values", type="object")) == {"values": {"a": row}}
+    assert written("table", {"caller": caller}, columns=(column,)) == f"CALLER\n{text}\n"
+    assert written("csv", {"caller": caller}, columns=(column,)) == f"caller\n{'' if caller is None else text}\n"
+    assert text in written("markdown", {"caller": caller}, columns=(column,))
 
 
 def explained(form):

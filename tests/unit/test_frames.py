@@ -38,6 +38,13 @@ def test_a_program_takes_stacks_only_when_asked():
     assert [field.kind for field in with_stacks.records[0].fields] == ["stack"]
 
 
+def test_the_python_function_that_called_comes_from_the_same_walk():
+    both = program("entry", Count(0, {"stack": ex.ustack, "caller": ex.pycaller}), Emit(0, {"caller": ex.pycaller}))
+    assert both.text.count("user_stack(ctx, AT_ENTRY, &counters->n[7])") == 1
+    assert [field.kind for field in both.tables[0].keys.fields] == ["stack", "pyframe"]
+    assert [field.kind for field in both.records[0].fields] == ["pyframe"]
+
+
 @pytest.mark.parametrize(
     ("kind", "place"),
     [
@@ -50,7 +57,10 @@ def test_the_walk_knows_where_it_begins(kind, place):
     assert f"user_stack(ctx, {place}, &counters->n[7])" in program(kind, Count(0, {"stack": ex.ustack})).text
 
 
-@pytest.mark.parametrize("expression", [ex.ustack > 1, ex.ustack == "main", ex.deref(ex.ustack), ex.ustack + 1])
+@pytest.mark.parametrize(
+    "expression",
+    [ex.ustack > 1, ex.ustack == "main", ex.deref(ex.ustack), ex.ustack + 1, ex.pycaller == "f", ex.pycaller + 1],
+)
 def test_a_stack_is_no_number_and_no_string(expression):
     with pytest.raises(UsageError):
         program("entry", Emit(0, {"field": expression}))

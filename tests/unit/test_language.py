@@ -8,6 +8,7 @@ from usdtkit.language.formats import Format
 from usdtkit.language.lexer import tokens
 from usdtkit.language.lower import Lowering
 from usdtkit.language.parser import parse_distribution, parse_expression, parse_pattern, parse_target, parse_trace
+from usdtkit.language.typenames import PYFRAME
 from usdtkit.model import Argument
 
 
@@ -248,6 +249,7 @@ USDT = Lowering(
         (ENTRY, "*(struct timespec *)path", "cannot be read as one number", None),
         (ENTRY, "(struct stat)flags", "there is no type struct stat", None),
         (ENTRY, "ctx", "ctx means all registers", "ctx->dx"),
+        (ENTRY, "pycaller", "pycaller is not an integer", None),
         (ENTRY, "1 / 0", "this is a division by 0", None),
         (ENTRY, "flags + 1 / (2 - 2)", "this is a division by 0", None),
         (ENTRY, f'STRCMP("{"a" * 300}", path)', "300 bytes is too long", None),
@@ -259,6 +261,17 @@ def test_what_cannot_be_lowered(lowering, text, message, hint):
         lowering.condition(parse_expression(text).value)
     assert message in caught.value.message
     assert hint is None or hint in caught.value.hint
+
+
+def test_the_python_function_that_called():
+    (node,) = parse_distribution("p:c:open():pyframe:pycaller").values
+    names = [expression.name for expression in (ENTRY.typed(node, PYFRAME), ENTRY.string(node), ENTRY.shown(node))]
+    assert names == ["pycaller"] * 3
+    with pytest.raises(SpecError, match="flags is no function of Python"):
+        ENTRY.typed(parse_expression("flags").value, PYFRAME)
+    lowering = Lowering("", "return", entry=ENTRY)
+    lowering.typed(parse_expression("$entry(pycaller)").value, PYFRAME)
+    assert (len(lowering.kept), lowering.is_pair) == (1, True)
 
 
 def test_what_a_return_keeps():

@@ -31,8 +31,8 @@ MAX_GENERATIONS = 8
 
 # Names that mean something at every probe; "latency" only in pairs, "retval" only at returns.
 BUILTINS = (
-    *("pid", "tid", "uid", "gid", "cgroup", "cpu", "time", "comm", "latency", "retval", "ustack", "ip", "caller"),
-    *("probe", "goid"),
+    *("pid", "tid", "uid", "gid", "cgroup", "cpu", "time", "comm", "latency", "retval", "ustack", "pycaller"),
+    *("ip", "caller", "probe", "goid"),
 )
 
 
@@ -279,6 +279,8 @@ caller = Name("caller")
 """At the entry or the return of a function, the address that it was called from. `Session.symbol` names it."""
 ustack = Name("ustack")
 """The calls that led to the probe, as a field or a key. It arrives as a `Stack`, or None if none could be read."""
+pycaller = Name("pycaller")
+"""The function of Python that the probe was called from, as a field or a key: a `PythonCaller`, or None without one."""
 probe = Name("probe")
 """The name of the probe or function that was hit, as a key for a source that has several. Events have it anyway."""
 

@@ -14,13 +14,14 @@ from typing import Any, Literal
 from usdtkit.model import Truncated, TruncatedBytes
 from usdtkit.records import dataclass
 
-Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack", "interned", "probe"]
+Kind = Literal["u64", "i64", "bool", "f64", "str", "bytes", "stack", "pyframe", "interned", "probe"]
 _NUMBERS: dict[str, tuple[str, str]] = {
     "u64": ("u64", "Q"),
     "i64": ("s64", "q"),
     "bool": ("u64", "Q"),
     "f64": ("u64", "d"),
     "stack": ("u64", "Q"),  # its number, by which `usdtkit.trace.stacks` knows it
+    "pyframe": ("u64", "Q"),  # the number of a stack, which stands for its innermost Python function
     "interned": ("u64", "Q"),  # its number, by which `usdtkit.trace.internedtexts` knows it
     "probe": ("u64", "Q"),  # its number, which `with_probes` turns into its name
 }

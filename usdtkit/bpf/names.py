@@ -83,9 +83,9 @@ def _builtin(name: str, access: Access) -> ex.Expression:
         if scope.kind != "return":
             raise UsageError(f"{scope.what}: only a function's return has a return value")
         return access.return_value()
-    if name == "ustack":
+    if name in ("ustack", "pycaller"):
         access.uses |= {"stack"} if scope.kind in ("entry", "clock") else {"stack", "cookie"}
-        return StackId(access.stack)
+        return StackId(access.stack, "stack" if name == "ustack" else "pyframe")
     if name == "probe":
         access.uses.add("cookie")
         return IntegerValue(PROBE_NUMBER, "probe")

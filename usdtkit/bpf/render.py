@@ -58,7 +58,7 @@ class Renderer:
         if isinstance(resolved, FloatBits):
             return Field(name, "f64")
         if isinstance(resolved, StackId):
-            return Field(name, "stack")
+            return Field(name, resolved.kind)
         if isinstance(resolved, ex.Interned):
             return Field(name, "interned")
         if isinstance(resolved, IntegerValue):
@@ -133,7 +133,12 @@ class Renderer:
             case ex.Glob(text):
                 self.globs.append(pack_glob(resolved))
                 return render_glob(len(self.globs) - 1, self._text_place(text), self.access.unreadable), False
-            case Kept() if not resolved.field.is_text and resolved.field.kind not in ("f64", "stack", "interned"):
+            case Kept() if not resolved.field.is_text and resolved.field.kind not in (
+                "f64",
+                "stack",
+                "pyframe",
+                "interned",
+            ):
                 return resolved.c, resolved.field.kind == "i64"
             case IntegerValue(c, kind):
                 return c, kind == "i64"

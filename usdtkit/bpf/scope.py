@@ -58,7 +58,7 @@ class Scope:
                 hint="keep them from its entry: session.pair(uprobe(…), keep=[…])",
             )
         if self.kind == "clock":
-            known = "ip, ustack, pid, tid, uid, gid, cgroup, cpu, comm, time, probe"
+            known = "ip, ustack, pycaller, pid, tid, uid, gid, cgroup, cpu, comm, time, probe"
             raise UsageError(f"{self.what}: a clock has no arguments, so no {which!r}", hint=f"it has {known}")
         if isinstance(which, str):
             for argument in self.arguments:

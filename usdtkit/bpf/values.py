@@ -44,9 +44,11 @@ class OptionalNumber(ex.Expression):
 
 @dataclass(eq=False, repr=False)
 class StackId(ex.Expression):
-    """The number of a stack, by which `usdtkit.trace.stacks` knows it."""
+    """The number of a stack, by which `usdtkit.trace.stacks` knows it: it stands for the stack, or for its innermost
+    Python function."""
 
     c: str
+    kind: Literal["stack", "pyframe"] = "stack"
 
 
 @dataclass(eq=False, repr=False)

@@ -18,7 +18,7 @@ from usdtkit.language import nodes, printer
 from usdtkit.language.constants import DivisionByZero, constant
 from usdtkit.language.names import Names, Value
 from usdtkit.language.parser import parse_expression
-from usdtkit.language.typenames import I32, I64, POINTER, STRING, U64, integer_type, is_float, is_text
+from usdtkit.language.typenames import I32, I64, POINTER, PYFRAME, STRING, U64, integer_type, is_float, is_text
 from usdtkit.model import Argument, HookKind
 from usdtkit.records import dataclass, field, replace
 from usdtkit.signatures.libc import STRUCTURES
@@ -125,6 +125,10 @@ class Lowering:
 
     def _typed(self, node: nodes.Node, type: nodes.CType) -> Expression:
         if is_text(type):
+            return self._string(node)
+        if type == PYFRAME:
+            if self.type_of(node) != PYFRAME:
+                self._fail(node, f"{printer.expression(node)} is no function of Python", "pycaller is one")
             return self._string(node)
         if is_float(type):
             value = self._value(node)

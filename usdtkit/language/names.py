@@ -15,7 +15,7 @@ from usdtkit.bpf import expressions
 from usdtkit.bpf.operands import MAX_OPERANDS
 from usdtkit.errors import SpecError
 from usdtkit.language import nodes
-from usdtkit.language.typenames import I32, POINTER, STRING, U64, integer_type, is_float, is_text
+from usdtkit.language.typenames import I32, POINTER, PYFRAME, STRING, U64, integer_type, is_float, is_text
 from usdtkit.model import Argument, HookKind
 from usdtkit.records import dataclass
 
@@ -37,6 +37,7 @@ _BUILTINS: dict[str, tuple[str, nodes.CType]] = {
     "goroutine": ("goid", U64),
     "ip": ("ip", POINTER),
     "caller": ("caller", POINTER),
+    "pycaller": ("pycaller", PYFRAME),
     "comm": ("comm", STRING),
     "COMM": ("comm", STRING),
 }
@@ -97,7 +98,7 @@ class Names:
         if (described := _BUILTINS.get(name.removeprefix("$"))) is None:
             return None
         value = expressions.Name(described[0])
-        return Value(described[1], text=value) if is_text(described[1]) else Value(described[1], value)
+        return Value(described[1], text=value) if described[1] in (STRING, PYFRAME) else Value(described[1], value)
 
     def _numbered(self, node: nodes.Node, name: str, number: int) -> Value:
         for argument in self.arguments:

@@ -42,6 +42,8 @@ for _bits in ("8", "16", "32", "64"):
 STRING = CType("char", 1)
 POINTER = CType("void", 1)
 U64, I64, I32 = CType("u64"), CType("i64"), CType("i32")
+PYFRAME = CType("pyframe")
+"""The type of `pycaller`, which is no type of C."""
 
 
 def is_type_word(word: str) -> bool:

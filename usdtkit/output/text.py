@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from usdtkit.model import Truncated, TruncatedBytes
+from usdtkit.model import PythonCaller, Truncated, TruncatedBytes
 
 
 def printable(text: str) -> str:
@@ -38,6 +38,8 @@ def show(value: Any) -> str:
             return printable(value) + ("…" if isinstance(value, Truncated) else "")
         case float():
             return f"{value:g}"
+        case PythonCaller():
+            return printable(str(value))
         case _:
             return str(value)
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from usdtkit.records import dataclass, replace
 
 Type = Literal[
-    "time", "duration", "integer", "count", "number", "boolean", "string", "text", "bytes", "stack", "list", "object",
-    "buckets", "id",
+    "time", "duration", "integer", "count", "number", "boolean", "string", "text", "bytes", "stack", "pyframe", "list",
+    "object", "buckets", "id",
 ]  # fmt: skip
 """The type of a column's values.
 
@@ -25,6 +25,7 @@ string    text of usdtkit's own making
 text      a string that was read from the traced program: None if it could not be read, perhaps cut off
 bytes     bytes that were read in the same way; JSON shows them as hexadecimal digits
 stack     a `usdtkit.trace.Stack`, `Calls`, or None; text has the labels of its frames, and JSON an object for each
+pyframe   a `usdtkit.trace.PythonCaller`, or None; text has its function, file and line, and JSON an object
 list, object, buckets   values that only JSON can show whole
 id        a number or a text that identifies something
 """

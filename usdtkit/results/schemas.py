@@ -25,6 +25,16 @@ _TYPES: dict[str, dict[str, Any]] = {
     "text": {"type": ["string", "null"]},
     "bytes": {"type": ["string", "null"]},
     "stack": {"type": ["array", "null"]},
+    "pyframe": {
+        "type": ["object", "null"],
+        "required": ["function", "file", "line"],
+        "properties": {
+            "function": {"type": ["string", "null"], "description": "the function, with its class"},
+            "file": {"type": ["string", "null"], "description": "the path of the source"},
+            "line": {"type": ["integer", "null"], "description": "the line of the source"},
+        },
+        "additionalProperties": False,
+    },
     "list": {"type": "array"},
     "object": {"type": "object"},
     "id": {"type": ["integer", "string"]},

@@ -38,6 +38,7 @@ from usdtkit.bpf.expressions import (
     now,
     pid,
     probe,
+    pycaller,
     retval,
     tid,
     uid,
@@ -45,7 +46,7 @@ from usdtkit.bpf.expressions import (
     ustack,
 )
 from usdtkit.bpf.scanner import Scanner
-from usdtkit.model import Clock, Truncated, TruncatedBytes
+from usdtkit.model import Clock, PythonCaller, Truncated, TruncatedBytes
 from usdtkit.trace.aggregations import Counts, Distribution, Histogram, Statistics, StatisticsTable, Sums
 from usdtkit.trace.events import Columns, Event, Texts, wall_time
 from usdtkit.trace.internedtexts import OTHER_TEXTS
@@ -64,11 +65,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OTHER_TEXTS", "Clock", "Columns", "Counts", "CutStacks", "Distribution", "Event", "Expression", "Frame",
-    "FunctionSpec", "Histogram", "KernelMap", "Pair", "Planned", "Resolved", "Scanner", "Session", "Sought",
-    "Source", "Sources", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts", "ThreadKind",
-    "ThreadValues", "Truncated", "TruncatedBytes", "Unseen", "UsdtSpec", "ancestor", "arg", "buffer", "caller",
-    "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goid", "interned", "ip", "latency", "ms", "now",
-    "pid", "probe", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack", "wall_time",
+    "FunctionSpec", "Histogram", "KernelMap", "Pair", "Planned", "PythonCaller", "Resolved", "Scanner", "Session",
+    "Sought", "Source", "Sources", "Stack", "Statistics", "StatisticsTable", "Summary", "Sums", "Texts",
+    "ThreadKind", "ThreadValues", "Truncated", "TruncatedBytes", "Unseen", "UsdtSpec", "ancestor", "arg", "buffer",
+    "caller", "cgroup", "clock", "comm", "cpu", "cstr", "deref", "gid", "goid", "interned", "ip", "latency", "ms",
+    "now", "pid", "probe", "pycaller", "retval", "tid", "uid", "uprobe", "uretprobe", "us", "usdt", "ustack",
+    "wall_time",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usdtkit import _events
-from usdtkit.bpf.layout import Field, Layout
+from usdtkit.bpf.layout import Field, Kind, Layout
 from usdtkit.bpf.program import Program
 from usdtkit.bpf.statements import SIZES
 from usdtkit.model import Truncated, TruncatedBytes
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 Event = _events.Event
 Texts = _events.Texts
 
-_CODES = {"u64": "Q", "i64": "q", "bool": "?", "f64": "d", "str": "s", "bytes": "b", "stack": "S", "probe": "Q"}
+_CODES = {
+    "u64": "Q",
+    "i64": "q",
+    "bool": "?",
+    "f64": "d",
+    "str": "s",
+    "bytes": "b",
+    "stack": "S",
+    "pyframe": "S",
+    "probe": "Q",
+}
 _ITEMS: dict[str, Any] = {"u64": "Q", "i64": "q", "bool": "Q", "f64": "d", "probe": "Q"}  # of a column
 
 
@@ -56,7 +66,7 @@ class Decoders:
     """Reads the events that one program sends. `rows` has an entry for each type of event: the class that its events
     become, or None. `probes` are the names of the probes by their numbers; `name` adds those that are found later.
 
-    `stack` knows the stacks by their ids, which is what the program sends; only a program that has some needs it.
+    `known` makes stacks, and what else the program sends by its number, by the kind of the field.
     """
 
     def __init__(
@@ -64,17 +74,17 @@ class Decoders:
         program: Program,
         rows: Sequence[RowType | None],
         probes: dict[int, str],
-        stack: Callable[[int], Any] | None = None,
+        known: Mapping[Kind, Callable[[int], Any]],
     ) -> None:
         self.name(probes)
         types = len(rows)
         records = {kind: layout.with_probes(probes) for kind, layout in program.records.items()}
         self._fields = [records[number * SIZES].fields for number in range(types)]
-        self._stack = stack
+        self._known = known
         self._makers = _Makers(rows, self._fields) if any(rows) else None
         # Every kind has a decoder, also those that a type of few sizes never sends.
         self._decoders = tuple(
-            _decoder(records.get(kind) or records[kind // SIZES * SIZES], stack, rows[kind // SIZES], kind // SIZES)
+            _decoder(records.get(kind) or records[kind // SIZES * SIZES], known, rows[kind // SIZES], kind // SIZES)
             for kind in range(types * SIZES)
         )
         self._groups = bytes(kind // SIZES for kind in range(types * SIZES))
@@ -106,8 +116,8 @@ class Decoders:
             yield name, memoryview(column).cast("Q")
         yield "probe", probe
         for field, column in zip(fields, own, strict=True):
-            if field.kind == "stack" and self._stack is not None:
-                yield field.name, [self._stack(id) for id in memoryview(column).cast("Q")]
+            if known := self._known.get(field.kind):
+                yield field.name, [known(id) for id in memoryview(column).cast("Q")]
             else:
                 yield field.name, column if field.is_text else memoryview(column).cast(_ITEMS[field.kind])
 
@@ -138,14 +148,19 @@ def _row_field(name: str, number: int) -> str:
     return f"{name} of type {number}"
 
 
-def _decoder(layout: Layout, stack: Callable[[int], Any] | None, row: RowType | None, number: int) -> _events.Decoder:
+def _decoder(
+    layout: Layout, known: Mapping[Kind, Callable[[int], Any]], row: RowType | None, number: int
+) -> _events.Decoder:
     fields = zip(layout.fields, layout.offsets, layout.capacities, strict=True)
     described = tuple(
-        (_CODES[field.kind], offset, 16 if field.optional else field.size, size, _names(field, layout))
+        (
+            *(_CODES[field.kind], offset, 16 if field.optional else field.size, size),
+            known.get(field.kind) or _names(field, layout),
+        )
         for field, offset, size in fields
     )
     names = [field.name if row is None else _row_field(field.name, number) for field in layout.fields]
-    return _events.Decoder((*HEADER, *names), described, Truncated, TruncatedBytes, stack)
+    return _events.Decoder((*HEADER, *names), described, Truncated, TruncatedBytes)
 
 
 def _names(field: Field, layout: Layout) -> dict[int, str] | None:

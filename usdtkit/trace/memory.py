@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from usdtkit.mappedfiles import VDSO
 from usdtkit.maps import Mapping, executable_mappings, maps_of
+from usdtkit.model import PythonCaller
 from usdtkit.trace.perfmap import PerfMaps
 from usdtkit.trace.symbols import Files, MappedFile
 
@@ -51,7 +52,7 @@ class Frame(NamedTuple):
     def label(self) -> str:
         """The name, in Python with the source; without a name, module+offset; without a module, the address."""
         if self.kind == PYTHON:
-            return f"{self.name or '?'} ({self.source})" if self.source else self.name or "?"
+            return str(PythonCaller(self.name, self.file, self.line))
         if self.name:
             return self.name
         module = self.module.rpartition("/")[2] or (f"[build-id {self.build_id}]" if self.build_id else "")
@@ -60,8 +61,7 @@ class Frame(NamedTuple):
     @property
     def source(self) -> str:
         """The place in the source without its directories, such as `shop.py:41`; "" where it is not known."""
-        name = self.file.rpartition("/")[2]
-        return f"{name}:{self.line}" if name and self.line is not None else name
+        return PythonCaller(self.name, self.file, self.line).source
 
 
 class Region(NamedTuple):

@@ -177,14 +177,16 @@ class Running:
                 self._texts.keep_for(map, table.keys)
             table = replace(table, keys=self._decoding(table.keys, plan))
             filled.append((map, table, maps.get(interval_name(number))))
-        stack = None if self.stacks is None else self.stacks.get
-        return Decoders(self._program, self._blueprint.rows, plan.probe_names, stack)
+        known = {} if self.stacks is None else self.stacks.known
+        return Decoders(self._program, self._blueprint.rows, plan.probe_names, known)
 
     def _decoding(self, layout: Layout, plan: Plan) -> Layout:
         layout = layout.with_probes(plan.probe_names)
         if self._texts is not None:
             layout = layout.with_known("interned", self._texts.get)
-        return layout if self.stacks is None else self.stacks.decoding(layout)
+        for kind, known in () if self.stacks is None else self.stacks.known.items():
+            layout = layout.with_known(kind, known)
+        return layout
 
     @property
     def descriptors(self) -> list[int]:

@@ -17,12 +17,13 @@ from __future__ import annotations
 import os
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from usdtkit.bpf.layout import Layout
+from usdtkit.bpf.layout import Kind
 from usdtkit.files import OpenFile
 from usdtkit.kernel.ring import RingBuffer
-from usdtkit.model import UserPlace
+from usdtkit.model import PythonCaller, UserPlace
 from usdtkit.trace.memory import NATIVE, AddressSpace, Frame, Remains, aligned
 from usdtkit.trace.merging import PythonFrame, is_trampoline, merge
 from usdtkit.trace.symbols import Files
@@ -212,15 +213,24 @@ class Stacks:
         address = None if table is None else table.address(place.file_offset)
         return table is not None and address is not None and table.begins_function(address)
 
-    def decoding(self, layout: Layout) -> Layout:
-        """The same layout, but with stacks in place of their ids."""
-        return layout.with_known("stack", self.get)
+    @property
+    def known(self) -> Mapping[Kind, Callable[[int], Any]]:
+        """What makes values of the ids that the program in the kernel sends, by the kind of the field."""
+        return {"stack": self.get, "pyframe": self._python_caller}
 
     def close(self) -> None:
         """Read what is still in the ring buffer, and free that. The stacks remain."""
         self.collect()
         if self._ring is not None:
             self._ring.close()
+
+    def _python_caller(self, id: int) -> PythonCaller | None:
+        """The innermost Python function of a stack."""
+        stack = self.get(id)
+        if stack is None or not stack.python:
+            return None
+        function = stack.python[0]
+        return PythonCaller(function.name, function.file, function.line)
 
     def _stack(self, payload: bytes) -> tuple[int, Stack]:
         id, pid, depth, place, built_size, learned, end, _, _ = _HEAD.unpack_from(payload)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from usdtkit.model import PythonCaller
 from usdtkit.output import frames
 from usdtkit.output.clocks import UTC
 from usdtkit.output.formats.json import PLAIN as JSON_PLAIN
@@ -98,7 +99,7 @@ _JSON = Lines([Cell("value", None, member("value"), "", JSON_PLAIN, quote='"', n
 
 
 def _cell(value: Any) -> str:
-    if is_cut(value):
+    if is_cut(value) or isinstance(value, PythonCaller):
         value = show(value)
     elif isinstance(value, (Mapping, list)):
         return _quoted(_JSON.text([{"value": value}]))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from usdtkit.model import PythonCaller
 from usdtkit.output.clocks import UTC, event_time
 from usdtkit.output.lines import PRINTABLE, WHOLE, Cell, Lines
 from usdtkit.output.sink import Sink, buckets, iso_time
@@ -115,6 +116,8 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, PythonCaller):
+        return {name: _plain(part) or None for name, part in value._asdict().items()}
     if isinstance(value, Mapping):
         return flatten(value)
     return [_plain(item) for item in value] if isinstance(value, list) else jsonable(value)
