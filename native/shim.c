@@ -35,6 +35,7 @@ enum {
   BTF_LOAD = 18,
   TASK_FD_QUERY = 20,
   MAP_LOOKUP_BATCH = 24,
+  MAP_UPDATE_BATCH = 26,
   LINK_CREATE = 28,
   LINK_BY_ID = 30,
   LINK_NEXT_ID = 31,
@@ -214,6 +215,12 @@ int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *
   *count = a.count;
   if (result == 0) return 1;
   return result == -ENOENT ? 0 : result;
+}
+
+int usdtkit_map_update_batch(int fd, const void *keys, const void *values, uint32_t count) {
+  struct map_batch_attr a = {
+      .keys = address(keys), .values = address(values), .count = count, .map_fd = (uint32_t)fd};
+  return bpf(MAP_UPDATE_BATCH, &a, sizeof a);
 }
 
 int usdtkit_btf_load(const void *data, uint32_t size) {

@@ -24,6 +24,9 @@ int usdtkit_map_next_key(int fd, const void *key, void *next);
  * the end. */
 int usdtkit_map_lookup_batch(int fd, int first, void *cursor, void *keys, void *values, uint32_t *count);
 
+/* As update, of so many entries, in Linux 5.6 and of arrays of maps in 5.13. */
+int usdtkit_map_update_batch(int fd, const void *keys, const void *values, uint32_t count);
+
 /* Gives the kernel types of our own, in BTF. Returns the descriptor. */
 int usdtkit_btf_load(const void *data, uint32_t size);
 

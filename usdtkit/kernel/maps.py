@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 from usdtkit._ffi import ENOTSUPP, check, ffi, lib
@@ -74,6 +74,16 @@ class Map:
     def __setitem__(self, key: bytes, value: bytes) -> None:
         self._check_sizes(key, value)
         check(lib.usdtkit_map_update(self.fd, key, value), f"writing to the BPF map {self.name}")
+
+    def update(self, entries: Mapping[bytes, bytes]) -> None:
+        """Write many entries, where the kernel can with one call. When it has written to an array of maps, it waits for
+        the programs that run, and that takes longer than all else."""
+        for key, value in entries.items():
+            self._check_sizes(key, value)
+        packed = b"".join(entries), b"".join(entries.values()), len(entries)
+        if lib.usdtkit_map_update_batch(self.fd, *packed) < 0:  # it is too old, or the error is that of an entry
+            for key, value in entries.items():
+                self[key] = value
 
     def insert(self, key: bytes, value: bytes) -> None:
         """Write an entry, unless the key is there, or there is no room for it."""

@@ -37,11 +37,13 @@ class Unwinder:
 
     def __init__(self, maps: Mapping[str, Map], megabytes: int = MEGABYTES) -> None:
         """Write what all processes have in common. `megabytes` bounds the tables."""
-        self._store = Store(_Tables(maps), megabytes)
+        self._tables = _Tables(maps)
+        self._store = Store(self._tables, megabytes)
         entries = maps[PROCESSES]
         entries[bytes(4)] = ANY_CODE
 
         def write(pid: int, entry: bytes) -> None:
+            self._tables.publish()
             entries[pid.to_bytes(4, "little")] = entry
 
         def remove(pid: int) -> None:
@@ -60,6 +62,8 @@ class Unwinder:
         except (
             UsdtkitError
         ):  # it has ended, or may not be inspected, or the map is full: its stacks say that they are cut
+            with suppress(UsdtkitError):
+                self._tables.publish()
             return False
         return True
 
@@ -81,17 +85,25 @@ class _Tables:
         self._rows = maps[ROWS]
         self._index = maps[INDEX].memory()
         self._chunks: dict[int, mmap.mmap] = {}  # only the last one is written to
+        self._unpublished: dict[int, int] = {}  # descriptors of chunks, by their numbers
 
     def new_chunk(self, number: int, rows: bytes) -> None:
-        """Make a chunk, and write to it before the kernel sees it."""
+        """Make a chunk. Programs see it once it is published."""
         descriptor = check(new_value(CHUNK_BYTES, ROWS), "making room for tables of call frame information")
-        try:
-            memory = mapped(descriptor, CHUNK_BYTES)
-            memory[: len(rows)] = rows
-            self._rows[number.to_bytes(4, "little")] = descriptor.to_bytes(4, "little")
-        finally:
-            os.close(descriptor)
+        self._unpublished[number] = descriptor
+        memory = mapped(descriptor, CHUNK_BYTES)
+        memory[: len(rows)] = rows
         self._chunks = {number: memory}
+
+    def publish(self) -> None:
+        """Let programs find all chunks. Entries of processes that need them come after it."""
+        chunks, self._unpublished = self._unpublished, {}
+        try:
+            if chunks:
+                self._rows.update({n.to_bytes(4, "little"): fd.to_bytes(4, "little") for n, fd in chunks.items()})
+        finally:
+            for descriptor in chunks.values():
+                os.close(descriptor)
 
     def update_chunk(self, number: int, offset: int, rows: bytes) -> None:
         """Write rows into the last chunk."""
