@@ -136,8 +136,9 @@ class Running:
             self.stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             if ROWS in maps:
                 self.stacks.unwinder = Unwinder(maps)
-                for pid in self._pids:
-                    self.stacks.unwinder.learn(pid)
+                if not self._presence.learn_command(self.stacks.learn):
+                    for pid in self._pids:
+                        self.stacks.unwinder.learn(pid)
         if announce is not None:
             announce(self._planned)
         self._presence.attaching(self._sites)
