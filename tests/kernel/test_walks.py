@@ -3,12 +3,14 @@
 import os
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from commandline import from_main, go
 
 from usdtkit import trace
 from usdtkit.trace import CutStacks, ustack
+from usdtkit.unwind.mapped import ANY_CODE
 
 TIMES = 997
 
@@ -201,3 +203,21 @@ def test_nothing_is_kept_of_threads_and_processes_that_have_ended(is_one, argume
         assert [key for key, _ in maps["unwind_processes"].items()] == [bytes(4)]  # what all processes have in common
         assert sum(counts.read().values()) == 97 * (1 if is_one else 2 if arguments else 3)
         assert session.summary().no_stack == 0
+
+
+def test_a_child_has_nothing_of_an_earlier_process_with_its_number(compile_c, spawn):
+    path = compile_c(FAMILY, "-O2", "-pthread")
+    with trace.Session() as session:
+        session.uprobe(str(path), "work").count(stack=ustack)
+        session.start()
+        processes = session._running._loaded.maps["unwind_processes"]
+        latest = int(Path("/proc/loadavg").read_text().split()[-1])
+        following = [pid.to_bytes(4, "little") for pid in range(latest + 1, latest + 900)]
+        for pid in following:
+            processes[pid] = ANY_CODE
+        parent = spawn(["sh", "-c", "exec 3<&0; (read line <&3) & echo $!; wait"])
+        child = int(parent.stdout.readline()).to_bytes(4, "little")
+        left = {pid for pid, _ in processes.items()}
+        assert child in following
+        assert len(left) > 99
+        assert child not in left

@@ -312,7 +312,8 @@ walk |= 1ULL << 32;
 walks.delete(&walk);"""
 KEEP_MAPPINGS = """\
 struct process_head *known = unwind_processes.lookup(&parent);
-if (known) unwind_processes.update(&child, known);"""
+if (known) unwind_processes.update(&child, known); else unwind_processes.delete(&child);"""
+"""A child has what its parent has mapped, and nothing of an earlier process with its number."""
 
 # What is computed once for each hit, in hooks that use it.
 OPENING = {
