@@ -149,7 +149,7 @@ class Running:
             self._discovery = self._open_discovery()
         if not self._links.attach(self._sites, self._pids or (0,), kernel_sites):
             _require_any(self._links.refused)
-        for values in self._blueprint.threads:
+        for values in (self._blueprint.threads[number] for number in self._program.reads):
             table = maps[values_name(values.number)]
             for thread, entry in values.initial():
                 table.insert(thread, entry)  # a hit since then knows better
