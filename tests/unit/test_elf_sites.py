@@ -7,7 +7,7 @@ from usdtkit.elf import constants, writer
 from usdtkit.elf.golang import is_go
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
-from usdtkit.elf.sites import check, check_offset, cost, keeps_frame_pointer
+from usdtkit.elf.sites import check, check_offset, cost
 from usdtkit.elf.symbols import functions
 from usdtkit.elf.writer import Section, Segment, Symbol
 from usdtkit.errors import ElfError, UsageError
@@ -187,11 +187,3 @@ def test_every_function_of_libc_can_be_asked():
     with Image.open(path) as image:
         costs = [cost(image, function.file_offset) for function in functions(image, "*")]
     assert {"emulated", "stepped"} <= set(costs)
-
-
-def test_frame_pointers(compile_c):
-    with Image.open(compile_c("chains.c", "-O2", "-fno-omit-frame-pointer")) as image:
-        assert keeps_frame_pointer(image, "left")
-        assert keeps_frame_pointer(image, "no_such_function") is None
-    with Image.open(compile_c("chains.c", "-O2", "-fomit-frame-pointer")) as image:
-        assert not keeps_frame_pointer(image, "left")

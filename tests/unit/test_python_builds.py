@@ -144,7 +144,7 @@ def test_what_an_interpreter_says_of_itself_is_bounded(minor, numbers):
 
 @given(st.integers(8, 15), st.binary(max_size=300), st.integers(-10, 10_000))
 def test_any_bytes_as_lines(minor, lines, at):
-    line = CodeObject((3, minor), "f", "f.py", 1, lines, 0).line(at)
+    line = CodeObject((3, minor), "f", "f.py", 1, lines).line(at)
     assert line is None or isinstance(line, int)
 
 

@@ -149,7 +149,7 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
   w->first_sp = w->sp = ctx->sp;
   w->fp = FRAME_POINTER(ctx);
   w->exact = place != AT_RETURN;
-  w->hash = process;
+  w->hash = w->process = process;
   w->place = place;
   w->end = END_DEPTH;
   w->depth = w->mapping = 0;
@@ -161,7 +161,19 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
     w->exact = 0;
   }
   bpf_loop(STACK_DEPTH, (void *)CALLBACK(0), &walking, 0);
-  if (r) { r->depth = w->depth; r->end = w->end; r->learned = walking.process->learned; }
+  w->python.depth = w->python.end = w->python.frame = 0;
+  if (walking.process->python) {
+    bpf_loop(1, (void *)CALLBACK(2), &walking, 0);
+    if (w->python.frame) bpf_loop(MOST_PYTHON_ROUNDS, (void *)CALLBACK(4), &walking, 0);
+    w->hash ^= (u64)w->python.end << 32;
+  }
+  if (r) {
+    r->depth = w->depth;
+    r->end = w->end;
+    r->learned = walking.process->learned;
+    r->python_depth = w->python.depth;
+    r->python_end = w->python.end;
+  }
   return w->hash | 1;
 }
 

@@ -3,6 +3,7 @@
  * on from one frame to its caller. Both are behind the macros of `Abi.stack_macros` of abi.py.
  */
 #define STACK_DEPTH 127
+#define MOST_PYTHON_ROUNDS 512 /* frames of Python, and of C code between them */
 #define AT_ENTRY 1
 #define AT_RETURN 2
 #define AT_EXIT 3
@@ -39,6 +40,16 @@ struct stack_record {
 struct process_head { u32 count, python; u64 runtime; u32 learned, spare; };
 
 /*
+ * A walk along Python's frames: the one that was reached; the thread's state and interpreter, while they are searched for;
+ * and what was read last.
+ */
+struct python_walk {
+  u64 frame, self, interpreter, state;
+  u64 word[16], pointer[4];
+  u32 depth, end;
+};
+
+/*
  * A walk in progress: the frame that was reached. `exact` is 1 where `ip` is the address of an instruction, 0 where it is
  * where a call returns to. Of all but the innermost frame, rax, r10 and r11 are not known.
  *
@@ -48,7 +59,8 @@ struct walk {
   u64 ip, sp, fp, lr, exact, hash, first_sp, mapping, instance;
   u64 rax, r10, r11;
   u64 frame, address; /* the caller's, while they are searched for */
-  u32 depth, place, end, spare;
+  u32 depth, place, end, process;
+  struct python_walk python;
 };
 
 /* What the functions are given that the kernel calls. `record` is 0 where only the hash is wanted. */

@@ -12,14 +12,17 @@ from usdtkit.bpf.bytecode import Bytecode, joined
 from usdtkit.bpf.compiler import translate_program
 from usdtkit.bpf.sources import text_of
 
-CALLBACKS = ("walk_frame", "find_return")
+CALLBACKS = ("walk_frame", "find_return", "begin_python", "find_python_thread", "python_frame")
 """The functions that the kernel calls, by the numbers that stacks.c gives them."""
 
 ROWS, INDEX, PROCESSES, INSTANCES = "unwind_rows", "unwind_index", "unwind_processes", "return_instances"
 """The maps that user space fills."""
+PYTHON_LAYOUTS, THREAD_POINTER, PYTHON_CODES = "python_layouts", "thread_pointer", "python_codes"
+"""Those by which Python's frames are found, and the ring with what they are called."""
 
 
 def with_walker(bytecode: Bytecode) -> Bytecode:
     """The bytecode of hooks that take stacks, with what walks them."""
-    text = "\n".join(["#include <uapi/linux/ptrace.h>", abi_of().stack_macros, text_of("walk.h"), text_of("unwind.c")])
+    texts = map(text_of, ("walk.h", "unwind.c", "pythonframes.c"))
+    text = "\n".join(["#include <uapi/linux/ptrace.h>", abi_of().stack_macros, *texts])
     return joined(bytecode, translate_program(text))

@@ -16,9 +16,6 @@ from usdtkit.elf.tables import all_tables
 from usdtkit.errors import UsageError
 from usdtkit.model import Function
 
-_PROLOGUE = 64
-_SETS_FRAME_POINTER = b"\x48\x89\xe5"  # mov %rsp,%rbp
-
 
 def cost(image: Image, file_offset: int) -> Cost:
     """Return what a hit of a probe on the instruction at a file offset costs; "unknown" if it is not x86 code."""
@@ -96,19 +93,6 @@ def _within_instruction(where: str, name: str, offset: int, starts: Sequence[int
         f"instructions next to it begin at {around}",
         hint="choose one of these",
     )
-
-
-def keeps_frame_pointer(image: Image, function: str) -> bool | None:
-    """Return whether a function sets up a frame pointer first; None if there is no such function.
-
-    Only on x86-64 compilers have the choice; on other machines the answer is always yes.
-    """
-    from usdtkit.elf.symbols import functions  # lazy: `cost` needs no symbols
-
-    matching = functions(image, function)
-    if not matching:
-        return None
-    return image.machine != "x86_64" or _SETS_FRAME_POINTER in image.read(matching[0].file_offset, _PROLOGUE)
 
 
 def _function_around(image: Image, address: int) -> tuple[str, int, int] | None:

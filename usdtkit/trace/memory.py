@@ -105,11 +105,6 @@ class AddressSpace:
         """Those of the mapped files that could be opened."""
         return list(dict.fromkeys(region.file for region in self._regions if region.file is not None))
 
-    @property
-    def has_perf_map(self) -> bool:
-        """Whether the process has a perf map that can be trusted."""
-        return any(self._perf_maps)
-
     def still_holds(self, addresses: Sequence[int]) -> bool:
         """Whether the process still has the same mappings, as far as these addresses can tell."""
         try:

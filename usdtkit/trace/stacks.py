@@ -18,14 +18,14 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from usdtkit.bpf.layout import Kind
 from usdtkit.files import OpenFile
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import PythonCaller, UserPlace
 from usdtkit.trace.memory import NATIVE, AddressSpace, Frame, Remains, aligned
-from usdtkit.trace.merging import PythonFrame, is_trampoline, merge
+from usdtkit.trace.merging import PythonFrame, is_evaluation, is_trampoline, merge
 from usdtkit.trace.symbols import Files
 from usdtkit.trace.unseen import CutStacks
 from usdtkit.trace.unwinder import Unwinder
@@ -37,6 +37,7 @@ _BUILT = struct.Struct("<i20sQ")
 _ADDRESS = (1 << 63) - 1  # an address without its mark
 _AT_ENTRY, _AT_EXIT = 1, 3
 _UNKNOWN = 3
+_PYTHON_AT = _HEAD.size + _ADDRESSES.size + 64 * _BUILT.size
 _BUILD_ID_VALID = 1
 ENDS = (
     "",  # the outermost call
@@ -50,6 +51,12 @@ ENDS = (
 """Where a walk along native frames ended, by the numbers of walk.h, as nouns."""
 
 
+class _Python(TypedDict, total=False):
+    python: Sequence[PythonFrame]
+    python_end: str | None
+    is_evaluation: Callable[[Frame], bool]
+
+
 class Stack:
     """The calls that led to a hit, innermost first, as `frames`. Equal stacks of a process are one object.
 
@@ -61,7 +68,8 @@ class Stack:
     """
 
     __slots__ = (
-        "_exact", "_frames", "_memory", "_native", "_python", "addresses", "native_end", "pid", "python_end",
+        "_exact", "_frames", "_is_evaluation", "_memory", "_native", "_python",
+        "addresses", "native_end", "pid", "python_end",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +82,7 @@ class Stack:
         native_end: str | None = None,
         python: Sequence[PythonFrame] = (),
         python_end: str | None = None,
+        is_evaluation: Callable[[Frame], bool] = is_evaluation,
     ) -> None:
         """`exact`: the numbers of those `addresses` at which an instruction was interrupted. Calls return to the
         others."""
@@ -84,6 +93,7 @@ class Stack:
         self._exact = exact
         self._memory = memory
         self._python = python
+        self._is_evaluation = is_evaluation
         self._native: tuple[Frame, ...] | None = None
         self._frames: tuple[Frame, ...] | None = None
 
@@ -91,7 +101,7 @@ class Stack:
     def frames(self) -> tuple[Frame, ...]:
         """The frames with names, innermost first. Python functions stand in place of the interpreter's frames."""
         if self._frames is None:
-            self._frames = merge(self.native, self._python) if self._python else self.native
+            self._frames = merge(self.native, self._python, self._is_evaluation) if self._python else self.native
         return self._frames
 
     @property
@@ -151,12 +161,6 @@ class Stacks:
         for pid in pids:
             self._read(pid)
 
-    def learn(self, pid: int) -> None:
-        """Look at what a process has mapped now: how to walk its stacks, and what their functions are called."""
-        if self.unwinder is not None:
-            self.unwinder.learn(pid)
-        self._read(pid)
-
     def open(self, ring: RingBuffer) -> None:
         """Take over the ring buffer that has the definitions; `close` frees it."""
         self._ring = ring
@@ -206,7 +210,8 @@ class Stacks:
                 has_names = bool(stack.python) or any(map(is_trampoline, stack.native))
                 named[stack.pid] = has_names or named.get(stack.pid, False)
         others = {pid: memory for pid, memory in self._memories.items() if pid != os.getpid()}
-        return advice(memory for pid, memory in others.items() if named.get(pid) is False)
+        problems = None if self.unwinder is None else self.unwinder.pythons.problems
+        return advice((memory for pid, memory in others.items() if named.get(pid) is False), problems)
 
     def account(self) -> tuple[int, tuple[CutStacks, ...]]:
         """How many stacks there are, and how many of them lack their outer calls."""
@@ -229,6 +234,8 @@ class Stacks:
         self.collect()
         if self._ring is not None:
             self._ring.close()
+        if self.unwinder is not None:
+            self.unwinder.close()
 
     def _python_caller(self, id: int) -> PythonCaller | None:
         """The innermost Python function of a stack."""
@@ -239,17 +246,18 @@ class Stacks:
         return PythonCaller(function.name, function.file, function.line)
 
     def _stack(self, payload: bytes) -> tuple[int, Stack]:
-        id, pid, depth, place, built_size, learned, end, _, _ = _HEAD.unpack_from(payload)
+        id, pid, depth, place, built_size, learned, end, python_depth, python_end = _HEAD.unpack_from(payload)
         marked = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
         addresses = tuple(address & _ADDRESS for address in marked)
         exact = [n for n, address in enumerate(marked) if address > _ADDRESS]
         memory = self._memory(pid, addresses)
         native_end = self._end(pid, learned, end)
+        python = self._python(learned, payload, python_depth, python_end)
         if memory is None and learned:  # it has ended, but it had what its parent has
             memory = self._memories.get(learned)
         if memory is not None:
             real = tuple(memory.real(addresses))
-            return id, Stack(pid, real, exact, memory, native_end=native_end)
+            return id, Stack(pid, real, exact, memory, native_end=native_end, **python)
         notes = payload[_HEAD.size + _ADDRESSES.size :][: max(0, built_size)]
         noted: list[tuple[str, int] | None] = [
             (build_id.hex(), offset) if status == _BUILD_ID_VALID else None
@@ -258,7 +266,18 @@ class Stacks:
         if place == _AT_EXIT:
             noted[:1] = [None]  # the kernel's walk begins with the function that returns, ours begins with its caller
         remains = Remains(addresses, aligned(addresses, noted, place == _AT_ENTRY), self._files)
-        return id, Stack(pid, addresses, exact, remains, native_end=native_end)
+        return id, Stack(pid, addresses, exact, remains, native_end=native_end, **python)
+
+    def _python(self, process: int, payload: bytes, depth: int, end: int) -> _Python:
+        """What a stack is told of its Python functions; `process` is that which has the same mappings."""
+        if self.unwinder is None or (not depth and not end):
+            return {}
+        pythons = self.unwinder.pythons
+        return {
+            "python": self.unwinder.python_frames.frames(payload[_PYTHON_AT : _PYTHON_AT + 16 * depth]),
+            "python_end": ENDS[end],
+            "is_evaluation": lambda frame: pythons.is_evaluation(process, frame),
+        }
 
     def _end(self, pid: int, learned: int, end: int) -> str | None:
         """Why a walk has ended; None if there are no tables. What was not known of its process is learned for the next

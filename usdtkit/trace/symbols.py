@@ -17,7 +17,6 @@ from usdtkit import processes, scan
 from usdtkit.elf.debugfiles import debug_images
 from usdtkit.elf.image import Image
 from usdtkit.elf.lookup import SymbolTable
-from usdtkit.elf.sites import keeps_frame_pointer
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.mappedfiles import VDSO, open_mapping, open_vdso
@@ -113,14 +112,6 @@ class MappedFile:
             except ElfError:
                 self._build_id = ""
         return self._build_id
-
-    def keeps_frame_pointer(self, function: str) -> bool | None:
-        """Whether a function sets up a frame pointer first. None where there is no such function, or no ELF file."""
-        try:
-            with self._image() as image:
-                return keeps_frame_pointer(image, function)
-        except ElfError:
-            return None
 
     def _image(self) -> Image:
         return Image(f"{self._root}{self.name}", self._file)

@@ -7,7 +7,6 @@ ends in code that is not known. Used by `running` and `stacks`.
 
 from __future__ import annotations
 
-import _thread  # threading takes long to import
 import mmap
 import os
 import struct
@@ -19,6 +18,7 @@ from usdtkit.bpf.walker import INDEX, INSTANCES, PROCESSES, ROWS
 from usdtkit.errors import UnsupportedError, UsdtkitError
 from usdtkit.kernel.maps import Map, mapped, new_value
 from usdtkit.kernel.taskmaps import places_of
+from usdtkit.trace.pythonframes import KnownPythons, PythonFrames
 from usdtkit.unwind.mapped import ANY_CODE, Processes
 from usdtkit.unwind.store import CHUNK_BYTES, MEGABYTES, Store
 
@@ -34,7 +34,7 @@ _INSTANCES = (
 
 
 class Unwinder:
-    """Fills the maps of one session. Several threads may use it."""
+    """Fills the maps of one session."""
 
     def __init__(self, maps: Mapping[str, Map], megabytes: int = MEGABYTES) -> None:
         """Write what all processes have in common. `megabytes` bounds the tables."""
@@ -50,22 +50,24 @@ class Unwinder:
         def remove(pid: int) -> None:
             del entries[pid.to_bytes(4, "little")]
 
-        self._processes = Processes(self._store, write, remove)
+        self.pythons = KnownPythons(maps)
+        self.python_frames = PythonFrames(maps)
+        self._processes = Processes(self._store, write, remove, self.pythons.python)
         self._in_vain: dict[int, int] = {}
-        self._lock = _thread.allocate_lock()
         with suppress(UnsupportedError):  # then the addresses that return probes replace stay unknown
             places = places_of(_INSTANCES)
             maps[INSTANCES][bytes(4)] = struct.pack("<5Q", *(places[name] for name in _INSTANCES))
 
     def learn(self, pid: int) -> bool:
         """Look at what a process has mapped now; whether that could be done."""
-        with self._lock:
-            try:
-                self._processes.learn(pid)
-            except UsdtkitError:  # it has ended, or may not be inspected, or the map is full: its stacks are cut
-                with suppress(UsdtkitError):
-                    self._tables.publish()
-                return False
+        try:
+            self._processes.learn(pid)
+        except (
+            UsdtkitError
+        ):  # it has ended, or may not be inspected, or the map is full: its stacks say that they are cut
+            with suppress(UsdtkitError):
+                self._tables.publish()
+            return False
         return True
 
     def learn_again(self, pid: int) -> None:
@@ -73,6 +75,10 @@ class Unwinder:
         tries = self._in_vain[pid] = self._in_vain.get(pid, 0) + 1
         if tries <= MOST_FAILURES:
             self.learn(pid)
+
+    def close(self) -> None:
+        """Free the ring buffer. What is known of processes remains."""
+        self.python_frames.close()
 
     def was_right(self, pid: int) -> None:
         """A stack of a process leads to its end: what is known of it holds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from usdtkit.records import NamedTuple
 
-LONGEST_NAME, LONGEST_FILE, LONGEST_LINES = 255, 511, 4000
+LONGEST_NAME, LONGEST_FILE, LONGEST_LINES = 255, 511, 4095
 """Bytes that are read of a function's name, of its file's, and of its table of lines, as in bpf/pythonframes.c."""
 
 _CHARACTERS = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
@@ -18,24 +18,26 @@ WIDTHS = frozenset(_CHARACTERS)
 
 
 class CodeObject(NamedTuple):
-    """A function, or another piece of code, of a CPython of this version. `instructions` is the address of the first
-    instruction, or 0 where frames have their numbers. `lines` is cut where it is longer than LONGEST_LINES."""
+    """A function, or another piece of code, of a CPython of this version. `lines` may be cut at LONGEST_LINES."""
 
     version: tuple[int, int]
     name: str
     file: str
     first_line: int
     lines: bytes
-    instructions: int
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether it is none of the program's: CPython puts a frame of its own around calls of classes (3.12)."""
+        return self.file == self.name == "__init__"
 
     def line(self, at: int) -> int | None:
-        """The line of the instruction that a frame is at; None if it has none, or what is left of `lines` ends before
-        it."""
-        if self.instructions:
-            at -= self.instructions
-        elif self.version >= (3, 10):
-            at *= 2
-        return _line_of(self.version, self.lines, self.first_line, at)
+        """The line of the instruction that a frame is at; None if it has none, or `lines` is cut before it.
+
+        `at` is in bytes from the first instruction, except in 3.10, which numbers instructions.
+        """
+        offset = 2 * at if self.version == (3, 10) else at
+        return _line_of(self.version, self.lines, self.first_line, offset)
 
 
 def text_of(data: bytes, width: int) -> str:

@@ -60,6 +60,12 @@ class Python:
     build: Build
     runtime: int
 
+    @property
+    def evaluation(self) -> tuple[tuple[int, int], ...]:
+        """(start, end) of the code of the evaluation function in the process."""
+        bias = self.runtime - self.build.runtime
+        return tuple((start + bias, end + bias) for start, end in self.build.evaluation)
+
 
 class Pythons:
     """Which CPython processes run. What is known of a file is kept, by its inode and the time of its last change."""
@@ -188,9 +194,7 @@ class _Walk:
     def _unlike(self, problem: str) -> UnsupportedError:
         build = self._python.build
         version = ".".join(map(str, build.version))
-        return UnsupportedError(
-            f"process {self._python.pid}: {build.path} is not laid out as CPython {version}, or damaged: {problem}"
-        )
+        return UnsupportedError(f"{build.path}: it is not laid out as CPython {version}, or damaged: {problem}")
 
     def _thread(self, interpreter: int, state: int) -> PythonThread:
         frames: list[PythonFrame] = []
@@ -227,14 +231,17 @@ class _Walk:
                     yield waiting._replace(is_entry=True)
                 waiting = None
             else:
-                if waiting is not None:
-                    yield waiting
-                code = self._code(_POINTER.unpack_from(data, layout.code)[0] & ~layout.tag)
-                at = int.from_bytes(
-                    data[layout.at : layout.at + (4 if layout.at_is_number else 8)], "little", signed=True
-                )
+                address = _POINTER.unpack_from(data, layout.code)[0] & ~layout.tag
+                code = self._code(address)
+                width = 4 if layout.at_is_number else 8
+                at = int.from_bytes(data[layout.at : layout.at + width], "little", signed=True)
+                if not layout.at_is_number:
+                    at -= address + layout.instructions
                 is_entry = layout.entries == EVERY or (layout.entries == MARKED and mark != 0)
-                waiting = PythonFrame(code.name, code.file, code.line(at), is_entry)
+                if not code.is_internal:
+                    if waiting is not None:
+                        yield waiting
+                    waiting = PythonFrame(code.name, code.file, code.line(at), is_entry)
             frame = _POINTER.unpack_from(data, layout.previous)[0]
         else:
             raise _Unreadable(f"there are more than {MOST_FRAMES} frames")
@@ -255,7 +262,6 @@ class _Walk:
                 self._text(memory.pointer(address + layout.file), LONGEST_FILE),
                 first_line,
                 memory.read(lines + _BYTES_DATA, min(size, LONGEST_LINES)),
-                address + layout.instructions if layout.instructions else 0,
             )
         return self._codes[address]
 

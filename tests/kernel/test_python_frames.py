@@ -1,0 +1,261 @@
+"""Python's own frames in stacks, of every CPython that is here and started as it is: each stack of a hit equals what
+the program itself says of its stack before it."""
+
+import json
+import os
+import struct
+import subprocess
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from pythons import everywhere
+
+from usdtkit import trace
+from usdtkit.maps import executable_mappings, maps_of
+from usdtkit.trace import ustack
+from usdtkit.unwind.pythons import Pythons
+
+PROGRAM = Path(__file__).parents[1] / "programs" / "pyframes.py"
+DEEPEST = "the limit of 127 frames"
+every_python = pytest.mark.parametrize("version", everywhere())
+
+
+def libc_of(pid):
+    return next(each.name for each in executable_mappings(maps_of(pid)) if "libc.so" in each.name)
+
+
+def until(session, events, count):
+    """Read until there are so many events; the test's own check fails where they do not come."""
+    deadline = time.monotonic() + 20
+    while len(events) < count and time.monotonic() < deadline:
+        session.poll(events.append, timeout=0.1)
+    session.poll(events.append, timeout=0.1)
+
+
+def python_frames(frames):
+    return [(frame.name, frame.file, frame.line) for frame in frames if frame.kind == "python"]
+
+
+def go(process, line=""):
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+
+
+def views_of(process):
+    """What the program says of its stacks, in order, for each thread."""
+    views = defaultdict(list)
+    for line in process.stdout:
+        if line.strip() == "done":
+            return views
+        view = json.loads(line)
+        views[view["tid"]].append([tuple(frame) for frame in view["frames"]])
+    raise AssertionError("the program has ended")
+
+
+@pytest.fixture
+def started(spawn, wait_for_line):
+    """started(argv) -> a program that has said that it is ready."""
+
+    def start(argv):
+        process = spawn(argv)
+        wait_for_line(process, "ready")
+        return process
+
+    return start
+
+
+@every_python
+def test_every_stack_is_what_the_program_says(version, started):
+    process = started([everywhere()[version], PROGRAM, "hits", 997])
+    with trace.Session(pid=process.pid) as session:
+        session.uprobe(libc_of(process.pid), "getppid").emit("tid", "ustack")
+        session.start()
+        go(process)
+        views = views_of(process)
+        go(process)
+        assert process.wait(20) == 0  # nothing is read before it has ended
+        stacks = defaultdict(list)
+        for event in session.drain():
+            stacks[event.tid].append(event.ustack)
+        summary = session.summary()
+    assert (summary.hits, summary.received, summary.lost, summary.no_stack) == (997, 997, 0, 0)
+    assert {tid: list(map(python_frames, map(list, each))) for tid, each in stacks.items()} == views
+    for stack in {id(stack): stack for each in stacks.values() for stack in each}.values():
+        assert stack.python_end == ""
+        assert python_frames(stack.python) == python_frames(stack)
+        assert stack.frames[0].name == "getppid"
+        left = [frame.name for frame in stack if frame.name.startswith("_PyEval_EvalFrameDefault")]
+        assert left == []
+        # Python functions are between native frames, unless the native walk has come to its limit.
+        assert (stack.frames[-1].kind == "native") == (stack.native_end != DEEPEST)
+
+
+@every_python
+def test_children_that_are_forked(version, started):
+    script = """
+import os, sys, time
+def hit():
+    os.getppid()
+def child():
+    time.sleep(0.3)  # until it is traced
+    for _ in range(97):
+        hit()
+    os._exit(0)
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(3):
+    os.fork() or child()
+for _ in range(3):
+    os.wait()
+hit()
+"""
+    process = started([everywhere()[version], "-c", script])
+    with trace.Session(pid=process.pid, follow=True) as session:
+        session.uprobe(libc_of(process.pid), "getppid").emit("pid", "ustack")
+        session.start()
+        events = []
+        go(process)
+        until(session, events, 3 * 97 + 1)
+    expected = [("hit", "<string>", 4), ("child", "<string>", 8), ("<module>", "<string>", 13)]
+    found = Counter((event.pid, tuple(python_frames(event.ustack))) for event in events)
+    assert found.pop((process.pid, (("hit", "<string>", 4), ("<module>", "<string>", 16)))) == 1
+    assert len({pid for pid, _ in found}) == 3
+    assert {frames for _, frames in found} == {tuple(expected)}
+    assert set(found.values()) == {97}
+
+
+DAMAGED = """
+import os, sys
+def inner():
+    print("ready", flush=True)
+    for line in sys.stdin:
+        os.getppid()
+        print("hit", flush=True)
+def middle():
+    inner()
+def outer():
+    middle()
+outer()
+"""
+
+
+class Damaged:
+    """A process that stops between two calls, while its memory is written to."""
+
+    def __init__(self, process):
+        self.process, self.python = process, Pythons().of(process.pid)
+        self.layout = self.python.build.layout
+        self.memory = os.open(f"/proc/{process.pid}/mem", os.O_RDWR)
+        self.state = self.at(self.at(self.python.runtime + self.layout.interpreters) + self.layout.threads)
+        frame = self.at(self.state + self.layout.thread_frame)
+        self.frames = [self.at(frame + self.layout.indirect - 1) if self.layout.indirect else frame]
+        while len(self.frames) < 3:
+            self.frames.append(self.at(self.frames[-1] + self.layout.previous))
+
+    def at(self, address):
+        return struct.unpack("<Q", os.pread(self.memory, 8, address))[0]
+
+    def hit(self, *written):
+        """A call while other numbers are at some addresses."""
+        before = [(address, self.at(address)) for address, _ in written]
+        for address, value in written:
+            os.pwrite(self.memory, struct.pack("<Q", value), address)
+        go(self.process)
+        assert self.process.stdout.readline() == "hit\n"
+        for address, value in before:
+            os.pwrite(self.memory, struct.pack("<Q", value), address)
+
+    def close(self):
+        os.close(self.memory)
+
+
+@pytest.mark.parametrize("version", [next(v for v in everywhere() if v.startswith(each)) for each in ("3.11",)])
+def test_a_process_that_damages_its_own_structures(version, started):
+    """The walk ends, says why, and does no harm."""
+    process = started([everywhere()[version], "-c", DAMAGED])
+    damaged = Damaged(process)
+    layout, (inner, middle, outer), state = damaged.layout, damaged.frames, damaged.state
+    with trace.Session(pid=process.pid) as session:
+        session.uprobe(libc_of(process.pid), "getppid").emit("ustack")
+        session.start()
+        damaged.hit()
+        damaged.hit((middle + layout.previous, inner))
+        damaged.hit((outer + layout.previous, outer))
+        damaged.hit((middle + layout.previous, 8))
+        damaged.hit((middle + layout.code, 0xDEAD0000))
+        damaged.hit((middle + layout.code, (1 << 64) - 16))
+        damaged.hit((state + layout.thread_id, 8))
+        damaged.hit((state + layout.thread_id, 8), (state + layout.thread_next, state))
+        damaged.hit((damaged.python.runtime + layout.interpreters, 0xDEAD0000))
+        damaged.hit()
+        damaged.close()
+        process.stdin.close()
+        assert process.wait(20) == 0
+        found = [
+            (event.ustack.python_end or "", [frame.name for frame in event.ustack.python]) for event in session.drain()
+        ]
+    whole = ("", ["inner", "middle", "outer", "<module>"])
+    unreadable = "unreadable memory"
+    assert found[0] == found[-1] == whole
+    assert found[1] == (DEEPEST, (["inner", "middle"] * 64)[:127])
+    assert found[2] == (DEEPEST, ["inner", "middle", *["outer"] * 125])
+    assert found[3] == (unreadable, ["inner", "middle"])
+    assert found[4] == found[5] == (unreadable, ["inner"])
+    assert found[6] == ("", [])  # it looks like a thread of C
+    assert found[7] == found[8] == (unreadable, [])
+    assert len(found) == 10
+
+
+EMBEDDING = r"""
+#include <Python.h>
+#include <pthread.h>
+#include <unistd.h>
+static void *without_python(void *n) {
+  for (int i = 0; i < 97; i++) getppid();
+  return n;
+}
+static void *with_python(void *n) {
+  for (int i = 0; i < 97; i++) {
+    PyGILState_STATE state = PyGILState_Ensure();
+    PyRun_SimpleString("call()");
+    PyGILState_Release(state);
+  }
+  return n;
+}
+int main(void) {
+  Py_Initialize();
+  PyRun_SimpleString("import os\ndef hit():\n    os.getppid()\n\ndef call():\n    hit()\n");
+  PyThreadState *state = PyEval_SaveThread();
+  puts("ready");
+  fflush(stdout);
+  getchar();
+  pthread_t threads[4];
+  for (int i = 0; i < 4; i++) pthread_create(&threads[i], 0, i % 2 ? with_python : without_python, 0);
+  for (int i = 0; i < 4; i++) pthread_join(threads[i], 0);
+  PyEval_RestoreThread(state);
+  PyRun_SimpleString("call()");
+  return 0;
+}
+"""
+
+
+def test_python_within_a_program_of_c(started, compile_c):
+    """Threads that begin to run Python, and end it, again and again; and threads that never do."""
+    flags = subprocess.check_output(["python3-config", "--embed", "--includes", "--ldflags"], text=True).split()
+    source = compile_c(EMBEDDING, "-O2", *(flag for flag in flags if flag.startswith("-I")), "-c")
+    program = source.with_suffix(".embedding")
+    subprocess.run(["gcc", source, "-o", program, *(flag for flag in flags if not flag.startswith("-I"))], check=True)
+    process = started([program])
+    with trace.Session(pid=process.pid) as session:
+        counts = session.uprobe(libc_of(process.pid), "getppid").count(stack=ustack)
+        session.start()
+        go(process)
+        assert process.wait(20) == 0
+        found = Counter()
+        for (stack,), count in counts.read().items():
+            found[tuple(python_frames(stack))] += count
+            assert not stack.python_end
+    called = (("hit", "<string>", 3), ("call", "<string>", 6), ("<module>", "<string>", 1))
+    assert found == {(): 2 * 97, called: 2 * 97 + 1}
