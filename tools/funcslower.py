@@ -15,14 +15,14 @@ examples:
 from collections.abc import Mapping
 from typing import Any
 
-from usdtkit.cli.arguments import Spelling, StackOptions, min_ms_option
+from usdtkit.cli.arguments import CallerOptions, Spelling, StackOptions, min_ms_option
 from usdtkit.cli.options import option
 from usdtkit.cli.values import milliseconds
 from usdtkit.language.hooks import Setup
 from usdtkit.records import replace
-from usdtkit.results import COMM, LATENCY_MS, LATENCY_US, PID, TID, TIME, Column, Rows
+from usdtkit.results import COMM, LATENCY_MS, LATENCY_US, PID, PYCALLER, TID, TIME, Column, Rows
 from usdtkit.results.columns import seconds_column
-from usdtkit.trace import Expression, Session, arg, comm, ms, retval, us, ustack
+from usdtkit.trace import Expression, Session, arg, comm, ms, pycaller, retval, us, ustack
 
 TOPIC = "any function or probe"
 SCHEMA_VERSION = 2
@@ -48,11 +48,12 @@ COLUMNS = (
         "the first arguments at the entry, with -a",
         show=lambda a: " ".join(map(hex, a)),
     ),
+    PYCALLER,
     STACK,
 )
 
 
-class Options(StackOptions):
+class Options(StackOptions, CallerOptions):
     """Options of `usdtkit funcslower`."""
 
     exclusive = (("min_ms", "min_us"),)
@@ -76,12 +77,13 @@ def trace(session: Session, options: Options) -> Rows:
     """A row for each slow call, when it returns."""
     threshold = us(options.min_us) if options.min_us is not None else ms(options.min_ms)
     names = [f"arg{number}" for number in range(1, options.arguments + 1)]
-    stack: dict[str, Expression] = {"stack": ustack} if options.user_stack else {}
+    calls: dict[str, Expression] = {"pycaller": pycaller} if options.pycaller else {}
+    calls |= {"stack": ustack} if options.user_stack else {}
     for function in options.functions:
         keep = {name: arg(number).cast("u64") for number, name in enumerate(names, 1)}
         pair = Setup(session).calls(function, keep)
         slow = pair.where(pair.latency >= threshold)
-        slow.emit("latency", *names, comm=comm, retval=retval.cast("u64"), **stack)
+        slow.emit("latency", *names, comm=comm, retval=retval.cast("u64"), **calls)
 
     def describe(event: Any) -> Mapping[str, Any]:
         row: dict[str, Any] = event._asdict()
@@ -91,5 +93,6 @@ def trace(session: Session, options: Options) -> Rows:
 
     time = TIME if options.time else seconds_column() if options.timestamp else replace(TIME, heading="")
     latency = LATENCY_MS if options.min_us is None else LATENCY_US
-    columns = (time, COMM, PID, latency, *COLUMNS[4:-1], *([STACK] if options.user_stack else []))
+    more = [column for column in (PYCALLER, STACK) if column.name in calls]
+    columns = (time, COMM, PID, latency, *COLUMNS[4:-2], *more)
     return Rows(session, columns, describe)

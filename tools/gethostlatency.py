@@ -8,20 +8,20 @@ gethostbyname by gethostbyname_r, both calls are shown, and the inner one comes 
 examples:
   usdtkit gethostlatency
   usdtkit gethostlatency -p 1234 -m 10      look-ups of 10 ms or longer
+  usdtkit gethostlatency --pycaller         which line of Python asked
   usdtkit gethostlatency --json
 """
 
-from usdtkit.cli.arguments import min_ms_option
-from usdtkit.cli.options import ToolOptions
+from usdtkit.cli.arguments import CallerOptions, min_ms_option
 from usdtkit.providers import resolver
 from usdtkit.records import replace
-from usdtkit.results import COMM, LATENCY_MS, PID, TID, TIME, Column, Rows
+from usdtkit.results import COMM, LATENCY_MS, PID, PYCALLER, TID, TIME, Column, Rows
 from usdtkit.trace import Session, latency, ms
 
 TOPIC = "names, logins and secrets"
 VARIANTS = ("", "-m 1")
 COLUMNS = (
-    *(TIME, PID, COMM, LATENCY_MS, replace(TID, heading="")),
+    *(TIME, PID, COMM, LATENCY_MS, replace(TID, heading=""), PYCALLER),
     Column("function", "FUNCTION", width=16, meaning="the function that was called"),
     Column("result", "RESULT", width=10, meaning="ok, not found, failed, EAI_…, or an errno"),
     Column("host", "HOST", "text", meaning="the name or address that was asked for"),
@@ -29,7 +29,7 @@ COLUMNS = (
 )
 
 
-class Options(ToolOptions):
+class Options(CallerOptions):
     """Options of `usdtkit gethostlatency`."""
 
     min_ms: float = min_ms_option("show look-ups of MS ms or more")
@@ -40,5 +40,8 @@ def trace(session: Session, options: Options) -> Rows:
     lookups = resolver.lookups(session)
     if options.min_ms:
         lookups = lookups.where(latency >= ms(options.min_ms))
+    if options.pycaller:
+        lookups = lookups.derive("pycaller")
     lookups.emit()
-    return Rows(session, COLUMNS, resolver.describe)
+    columns = [column for column in COLUMNS if options.pycaller or column is not PYCALLER]
+    return Rows(session, columns, resolver.describe)

@@ -8,6 +8,7 @@ examples:
   usdtkit sslsniff                          lengths only
   usdtkit sslsniff -p 181 --content         what process 181 sends and receives
   usdtkit sslsniff --comm curl --hexdump
+  usdtkit sslsniff --pycaller               which line of Python sent or received it
   usdtkit sslsniff -l --handshake           how long each call took, with handshakes
   usdtkit sslsniff --extra-lib openssl:/opt/app/libssl.so.1.1
 """
@@ -15,14 +16,14 @@ examples:
 from collections.abc import Iterator
 from typing import Any
 
-from usdtkit.cli.arguments import Spelling
+from usdtkit.cli.arguments import CallerOptions, Spelling
 from usdtkit.cli.options import option
 from usdtkit.cli.tlsoptions import TlsLibraries, without
 from usdtkit.cli.values import positive
 from usdtkit.output.text import decoded, hexdump, paragraph
 from usdtkit.providers import tls
 from usdtkit.records import replace
-from usdtkit.results import COMM, LATENCY_MS, PID, TID, TIME, UID, Column, Row, Rows
+from usdtkit.results import COMM, LATENCY_MS, PID, PYCALLER, TID, TIME, UID, Column, Row, Rows
 from usdtkit.trace import Session
 
 TOPIC = "names, logins and secrets"
@@ -34,12 +35,12 @@ CONTENT = Column("content", " ", "text", meaning="the data, with --content as te
 COLUMNS = (
     Column("function", "FUNC", width=12, meaning="what was done", values=(*DIRECTIONS, HANDSHAKE)),
     *(TIME, COMM, PID, Column("length", "LEN", "count", 6, "bytes of plain data; 0 of a handshake")),
-    *(UID, TID, LATENCY_MS, replace(CONTENT, optional=True)),
+    *(UID, TID, LATENCY_MS, PYCALLER, replace(CONTENT, optional=True)),
     Column("library", meaning="the library", values=tls.NAMES),
 )
 
 
-class Options(TlsLibraries):
+class Options(TlsLibraries, CallerOptions):
     """Options of `usdtkit sslsniff`."""
 
     exclusive = (("content", "hexdump"),)
@@ -63,9 +64,10 @@ class Options(TlsLibraries):
 def trace(session: Session, options: Options) -> Rows:
     """Trace transfers, and handshakes if they are asked for; a row for each."""
     size = options.max_buffer_size if options.content or options.hexdump else 0
-    tls.transfers(session, options.libraries, options.extra_lib, size=size).emit()
+    more = ["pycaller"] if options.pycaller else []
+    tls.transfers(session, options.libraries, options.extra_lib, size=size).derive(*more).emit()
     if options.handshake:
-        tls.handshakes(session, options.libraries, options.extra_lib).emit()
+        tls.handshakes(session, options.libraries, options.extra_lib).derive(*more).emit()
     handshakes = tls.Handshakes()
 
     def describe(event: Any) -> Row | None:
@@ -86,7 +88,7 @@ def _columns(options: Options) -> Iterator[Column]:
                 yield replace(CONTENT, type="bytes", show=hexdump)
             elif options.content:
                 yield replace(CONTENT, show=paragraph)
-        else:
+        elif column is not PYCALLER or options.pycaller:
             yield column if shown.get(column.name, True) else replace(column, heading="")
 
 
@@ -95,5 +97,6 @@ def _handshake(row: Row | None, options: Options) -> Row | None:
     if row is None or row["result"] != "ok":
         return None
     common = {name: row[name] for name in ("time_ns", "pid", "tid", "latency_ns", "comm", "uid", "library")}
+    common |= {"pycaller": row["pycaller"]} if options.pycaller else {}
     empty = {"content": b""} if options.hexdump else {"content": ""} if options.content else {}
     return {**common, "length": 0, "function": HANDSHAKE, **empty}

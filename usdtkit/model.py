@@ -217,7 +217,8 @@ class Truncated(str):
 
 
 class PythonCaller(NamedTuple):
-    """The function of Python that a hit came from: its qualified name, and where in the source it was.
+    """The function of Python that a hit came from (see `usdtkit.trace.pycaller`): its qualified name, and where in the
+    source it was.
 
     Texts that are not known are "", and so is a line None.
     """

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from commandline import assert_explained, json_lines, start_tracing, stop_tracing, usdtkit
-from programs.tls import LIBRARIES, extra_library
+from programs.tls import LIBRARIES, SERVE, extra_library
 
 pytestmark = pytest.mark.machine
 
@@ -86,3 +86,17 @@ def test_a_process_without_tls(stepper):
     done = usdtkit("sslsniff", "-p", stepper().pid)
     assert_explained(done, 4, "openssl or gnutls or nss", "--extra-lib")
     assert_explained(usdtkit("sslsniff", "--extra-lib", "/usr/bin/node"), 2, "KIND:PATH")
+
+
+def test_the_lines_of_python_that_send_and_receive(tls, spawn):
+    """The calls are within the module ssl, of which each is a function of Python too."""
+    tracer = start_tracing(spawn, "sslsniff", "--json", "--handshake", "--pycaller", "-p", str(tls.pid))
+    subprocess.run(["curl", "--silent", "--insecure", tls.url], check=True, stdout=subprocess.DEVNULL)
+    tls.served()
+    _, events, _ = json_lines(stop_tracing(tracer)[0])
+    lines = ["", *SERVE.splitlines()]
+    found = {event["function"]: event["pycaller"] for event in events}
+    calls = {"HANDSHAKE": "wrap_socket(", "READ/RECV": "client.recv(", "WRITE/SEND": "client.sendall("}
+    for function, text in calls.items():
+        assert text in lines[found[function]["line"]]
+        assert (found[function]["function"], found[function]["file"]) == ("<module>", "<string>")

@@ -280,7 +280,11 @@ caller = Name("caller")
 ustack = Name("ustack")
 """The calls that led to the probe, as a field or a key. It arrives as a `Stack`, or None if none could be read."""
 pycaller = Name("pycaller")
-"""The function of Python that the probe was called from, as a field or a key: a `PythonCaller`, or None without one."""
+"""The function of Python that the probe was called from, as a field or a key: a `PythonCaller`, or None without one.
+
+It is the innermost function of the program itself. If there is none, it is one of an installed package, or else of the
+standard library.
+"""
 probe = Name("probe")
 """The name of the probe or function that was hit, as a key for a source that has several. Events have it anyway."""
 

@@ -111,6 +111,12 @@ class StackOptions(ToolOptions):
         return "native" if self.native else "python" if self.python else ""
 
 
+class CallerOptions(ToolOptions):
+    """The option of tools for functions that programs in Python call."""
+
+    pycaller: bool = option("--pycaller", default=False, help="show which function of Python called, and its line")
+
+
 class StatementOptions(ToolOptions):
     """The options of tools that show statements of database servers: where the servers are, and what is shown."""
 

@@ -150,8 +150,10 @@ class Handshakes:
 
 def _row(handshake: _Handshake, end: Any, result: str) -> dict[str, Any]:
     call = handshake.last_call
+    more = {"pycaller": call.pycaller} if "pycaller" in call._fields else {}
     return {
         **{"time_ns": end.time_ns, "pid": call.pid, "tid": call.tid, "comm": call.comm, "uid": call.uid},
         **{"library": BY_FUNCTION[call.probe].name, "latency_ns": end.time_ns - handshake.start_ns},
         **{"busy_ns": handshake.busy_ns, "calls": handshake.calls, "result": result},
+        **more,
     }

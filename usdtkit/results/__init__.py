@@ -24,6 +24,7 @@ from usdtkit.results.columns import (
     LATENCY_US,
     PID,
     PROBE,
+    PYCALLER,
     TID,
     TIME,
     UID,
@@ -33,6 +34,7 @@ from usdtkit.results.columns import (
 from usdtkit.results.results import Results, Rows, Summaries
 
 __all__ = [
-    "BUCKETS", "COMM", "COMMAND", "ERROR", "LATENCY_MS", "LATENCY_US", "PID", "PROBE", "TID", "TIME", "UID", "Block",
-    "Calls", "Column", "Histogram", "Results", "Row", "Rows", "Schema", "StackSum", "Summaries", "Table",
+    "BUCKETS", "COMM", "COMMAND", "ERROR", "LATENCY_MS", "LATENCY_US", "PID", "PROBE", "PYCALLER", "TID", "TIME",
+    "UID", "Block", "Calls", "Column", "Histogram", "Results", "Row", "Rows", "Schema", "StackSum", "Summaries",
+    "Table",
 ]  # fmt: skip

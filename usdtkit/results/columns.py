@@ -132,6 +132,9 @@ ERROR = Column(
     show=lambda value: value or "-",
     nullable=True,
 )
+PYCALLER = Column(
+    "pycaller", "PYCALLER", "pyframe", 24, "with --pycaller: the function of Python that called", optional=True
+)
 PROBE = Column("probe", meaning="the probe or function that sent the event")
 LATENCY_MS = Column(
     "latency_ns",

@@ -3,9 +3,13 @@
 Read through `usdtkit.signatures.known_arguments`, and by `usdtkit.instrument.python`, which declares them.
 """
 
+import re
+
 # Globs of the names of files: of the interpreter's program, and of the library that it may be in.
 PROGRAMS = ("python", "python[23]*")
 LIBRARIES = ("libpython[23]*",)
+
+_STANDARD_LIBRARY = re.compile(r"/lib(64)?/python3\.\d+t?/|/python3\d+t?\.zip/|^<frozen ")
 
 _FRAME = (("file", "str"), ("function", "str"), ("line", "i32"))
 _EXCEPTION = (("type", "str"), *_FRAME)
@@ -38,3 +42,11 @@ PROBES: dict[str, tuple[tuple[str, str], ...]] = {
     "object__new": _OBJECT,
     "object__delete": _OBJECT,
 }
+
+
+def distance_of_code(file: str) -> int:
+    """How far code is from the program that runs it, by the path of its file: 0 for the program's own, 1 for that of an
+    installed package, 2 for that of the standard library."""
+    if "/site-packages/" in file or "/dist-packages/" in file:
+        return 1
+    return 2 if _STANDARD_LIBRARY.search(file) else 0

@@ -24,6 +24,7 @@ from usdtkit.bpf.layout import Kind
 from usdtkit.files import OpenFile
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import PythonCaller, UserPlace
+from usdtkit.signatures.python import distance_of_code
 from usdtkit.trace.memory import NATIVE, AddressSpace, Frame, Remains, aligned
 from usdtkit.trace.merging import PythonFrame, is_evaluation, is_trampoline, merge
 from usdtkit.trace.symbols import Files
@@ -238,11 +239,11 @@ class Stacks:
             self.unwinder.close()
 
     def _python_caller(self, id: int) -> PythonCaller | None:
-        """The innermost Python function of a stack."""
+        """The innermost Python function of a stack that is of the program itself, else of a package that it uses."""
         stack = self.get(id)
         if stack is None or not stack.python:
             return None
-        function = stack.python[0]
+        function = min(stack.python, key=lambda frame: distance_of_code(frame.file))
         return PythonCaller(function.name, function.file, function.line)
 
     def _stack(self, payload: bytes) -> tuple[int, Stack]:

@@ -39,6 +39,10 @@ class Sources(Summarising, Generic[AnySource]):
         """The same sources, with only the hits for which `condition` is true."""
         return Sources(*(source.where(condition) for source in self._sources))
 
+    def derive(self, *names: str, **values: ex.Operand) -> Sources[AnySource]:
+        """The same sources, in which `values` can be asked for by their names, as `Source.derive` does."""
+        return Sources(*(source.derive(*names, **values) for source in self._sources))
+
     def emit(
         self, *names: str, into: type | ex.Expression | None = None, **fields: ex.Expression
     ) -> Sources[AnySource]:
