@@ -20,24 +20,14 @@ from usdtkit.providers import mysql, postgresql
 from usdtkit.providers.databases import DATABASES, engine
 from usdtkit.records import replace
 from usdtkit.results import COMMAND, ERROR, LATENCY_MS, PID, PROBE, TID, TIME, Column, Rows
+from usdtkit.results.columns import part_columns
 from usdtkit.trace import Session, Source, Sources, latency, ms
 
 TOPIC = "databases"
 VARIANTS = ("mysql", "postgres", "postgres --phases")
 
 _COMMANDS = ", ".join(dict.fromkeys([*postgresql.COMMANDS, *mysql.COMMANDS.values()]))
-PHASES = tuple(
-    Column(
-        f"{name}_ns",
-        f"{name.upper()}(ms)",
-        "duration",
-        11,
-        f"with --phases: the time of the phase {name}",
-        unit="ms",
-        optional=True,
-    )
-    for name in postgresql.PHASES
-)
+PHASES = part_columns(postgresql.PHASES, "with --phases: the time of the phase", optional=True)
 COLUMNS = (
     *(TIME, PID, replace(TID, heading=""), PROBE, LATENCY_MS),
     *PHASES,

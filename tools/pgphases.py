@@ -15,16 +15,14 @@ from usdtkit.cli.options import option
 from usdtkit.cli.values import positive
 from usdtkit.providers import postgresql
 from usdtkit.results import Column, Summaries, Table
+from usdtkit.results.columns import part_columns
 from usdtkit.trace import Session
 
 TOPIC = "databases"
 
 COLUMNS = (
     Column("count", "COUNT", "count", 7, "how often the statement was executed"),
-    *(
-        Column(f"{name}_ns", f"{name.upper()}(ms)", "duration", 11, f"the time of the phase {name} in all", unit="ms")
-        for name in postgresql.PHASES
-    ),
+    *part_columns(postgresql.PHASES, "in all, the time of the phase"),
     Column("statement", "STATEMENT", "text", meaning="the statement"),
 )
 

@@ -34,7 +34,7 @@ def inspecting(pid: int) -> Iterator[None]:
         ) from None
 
 
-def open_mapping(pid: int, mapping: Mapping) -> OpenFile:
+def open_mapping(pid: int | str, mapping: Mapping) -> OpenFile:
     """Open the file of an executable mapping that a process has made.
 
     `mapping` may have another extent by now, and the process may have ended: then the file is looked for by its name,
@@ -54,7 +54,7 @@ def open_mapping(pid: int, mapping: Mapping) -> OpenFile:
     raise denied or NotFoundError(f"{mapping.name}, which process {pid} has mapped, is gone")
 
 
-def _ways(pid: int, mapping: Mapping) -> Iterator[tuple[str, bool]]:
+def _ways(pid: int | str, mapping: Mapping) -> Iterator[tuple[str, bool]]:
     """Paths that may lead to a mapped file, and whether they certainly do."""
     yield f"/proc/{pid}/map_files/{mapping.span}", True
     with suppress(OSError):  # the loader maps a library as a whole, and then parts of it again

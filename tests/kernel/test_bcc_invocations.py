@@ -110,7 +110,7 @@ LISTS = [
 def place(compile_c, tmp_path_factory):
     """The program as pthread in a directory for PATH, with shell functions for bcc's names in `tools`."""
     directory = tmp_path_factory.mktemp("bcc")
-    flags = ("-O1", "-std=gnu11", "-pthread", "-fno-omit-frame-pointer", "-Wno-deprecated-declarations")
+    flags = ("-O1", "-std=gnu11", "-pthread", "-Wno-deprecated-declarations")
     binary = compile_c("busy.c", *flags)
     shutil.copy(binary, directory / "pthread")
     functions = (f'{tool}() {{ exec "{sys.executable}" -m usdtkit {tool} "$@"; }}\n' for tool in TOOLS)

@@ -17,7 +17,7 @@ HZ = 999
 @pytest.fixture
 def burn(compile_c, ready):
     """burn(threads, milliseconds) -> the running program, which waits for a line."""
-    path = compile_c("burn.c", "-O2", "-fno-omit-frame-pointer", "-pthread")
+    path = compile_c("burn.c", "-O2", "-pthread")
     return lambda threads=2, milliseconds=500: ready([path, threads, milliseconds])
 
 
@@ -89,7 +89,7 @@ def test_stacks_and_addresses_name_the_function_that_burns(burn):
 
 
 def test_a_command_is_sampled_from_its_beginning(compile_c):
-    path = compile_c("burn.c", "-O2", "-fno-omit-frame-pointer", "-pthread")
+    path = compile_c("burn.c", "-O2", "-pthread")
     with trace.Session(command=[str(path), "1", "200"]) as session:
         by_process = session.source(clock(HZ)).count("pid")
         for _ in session:

@@ -14,7 +14,7 @@ def trace(compile_c, spawn, ready):
     """trace(order, *options, code=0) -> (output, messages, addresses of the mutexes by name)."""
 
     def run(order, *options, code=0):
-        program = ready([compile_c("mutexes.c", "-O2", "-fno-omit-frame-pointer", "-pthread"), order, "97"])
+        program = ready([compile_c("mutexes.c", "-O2", "-pthread"), order, "97"])
         tracer = start_tracing(spawn, "deadlock", str(program.pid), *options)
         go(program)
         mutexes = dict(re.findall(r"(\w+) (0x[0-9a-f]+)", program.stdout.read()))
@@ -61,7 +61,7 @@ def test_the_table(trace):
 
 
 def test_other_symbols(trace, compile_c):
-    path = compile_c("mutexes.c", "-O2", "-fno-omit-frame-pointer", "-pthread")
+    path = compile_c("mutexes.c", "-O2", "-pthread")
     options = ("--binary", path, "--lock-symbols", "nest", "--unlock-symbols", "one,two")
     output, messages, _ = trace("opposite", *map(str, options))
     assert output == ""

@@ -68,7 +68,7 @@ def test_functions_of_c(traced, build, way):
 def test_counts_of_every_tool(traced, way):
     _, rows, _ = json_lines(traced(way, "threadsnoop", "--json")[0])
     assert [row["function"] for row in rows] == ["run"] * 3
-    _, rows, _ = json_lines(traced(way, "memleak", "--json", "-o", "0", flags=("-fno-omit-frame-pointer",))[0])
+    _, rows, _ = json_lines(traced(way, "memleak", "--json", "-o", "0")[0])
     assert (97, 97 * 31) in [(row["count"], row["bytes"]) for row in rows]
     _, rows, _ = json_lines(traced(way, "libcalls", "getaddrinfo", "pthread_create", "--json")[0])
     assert {row["function"]: row["count"] for row in rows} == {"getaddrinfo": 7, "pthread_create": 3}
@@ -139,7 +139,7 @@ def test_in_every_process(build, ready, spawn, wait_for_line):
 
 def test_an_allocator_of_the_programs_own(traced, build):
     flags = ("-DOWN_ALLOCATOR",)
-    output, remarks = traced("dynamic", "memleak", "--json", "-o", "0", flags=(*flags, "-fno-omit-frame-pointer"))
+    output, remarks = traced("dynamic", "memleak", "--json", "-o", "0", flags=flags)
     assert (97, 97 * 31) in [(row["count"], row["bytes"]) for row in json_lines(output)[1]]
     assert re.search(r"calls its own functions instead: .*malloc", remarks)
     done = usdtkit("funccount", "c:free", "--json", "-c", f"{build('dynamic', *flags)} quiet")

@@ -26,7 +26,7 @@ def leak(compile_c, spawn, wait_for_line):
 
     def run(way, *options, preload=None, times=997):
         environment = os.environ | ({"LD_PRELOAD": str(preload)} if preload else {})
-        path = compile_c("heap.c", "-O2", "-fno-omit-frame-pointer", "-pthread")
+        path = compile_c("heap.c", "-O2", "-pthread")
         program = spawn([path, way, str(times)], env=environment)
         wait_for_line(program, "ready")
         tracer = start_tracing(spawn, "memleak", "-p", str(program.pid), "-o", "0", *options)
@@ -142,7 +142,7 @@ def test_too_many_blocks_are_counted(leak):
 
 
 def test_looks_at_intervals(compile_c, spawn, ready, wait_for_line):
-    program = ready([compile_c("heap.c", "-O2", "-fno-omit-frame-pointer", "-pthread"), "leak", "997"])
+    program = ready([compile_c("heap.c", "-O2", "-pthread"), "leak", "997"])
     tracer = start_tracing(spawn, "memleak", "-p", str(program.pid), "-o", "0", "0.2", "--json")
     go(program)
     wait_for_line(program, "kept")
@@ -167,7 +167,7 @@ def test_each_call(leak):
 
 
 def test_a_tool_that_python_calls(compile_c, ready, wait_for_line):
-    program = ready([compile_c("heap.c", "-O2", "-fno-omit-frame-pointer", "-pthread"), "leak", "997"])
+    program = ready([compile_c("heap.c", "-O2", "-pthread"), "leak", "997"])
     with Session(pid=program.pid) as session:
         results = memleak.trace(session, memleak.Options(older_ms=0.0))
         session.start()

@@ -15,7 +15,7 @@ def trace(compile_c, spawn, ready):
     """trace(order, *options) -> (output, messages, addresses of the mutexes by name)."""
 
     def run(order, *options):
-        path = compile_c("mutexes.c", "-O2", "-fno-omit-frame-pointer", "-pthread")
+        path = compile_c("mutexes.c", "-O2", "-pthread")
         program = ready([path, order, str(TIMES)])
         tracer = start_tracing(spawn, "mutexstat", "-p", str(program.pid), *options)
         go(program)

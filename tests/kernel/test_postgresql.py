@@ -35,7 +35,7 @@ _markers = itertools.count(os.getpid() * 1000)
 def traced(server, *, steps=True, phases=False, unseen=0):
     """The rows of all queries, in the order of their ends; they are complete when the block has ended.
 
-    At least `unseen` statements are known not to be among them.
+    `unseen` statements are known not to be among them.
     """
     rows = []
     with trace.Session() as session:
@@ -49,7 +49,7 @@ def traced(server, *, steps=True, phases=False, unseen=0):
         summary = session.summary()
         assert summary.hits >= len(rows)  # with what is no step
         assert summary.received == len(rows)
-        assert sum(each.count for each in summary.unseen if each.why == "begun before the trace") >= unseen
+        assert sum(each.count for each in summary.unseen if each.why == "begun before the trace") == unseen
         assert (summary.lost, summary.full, summary.unmatched, summary.abandoned) == (0, 0, 0, 0)
 
 

@@ -182,7 +182,7 @@ def test_examples_of_heap(stepping, run_examples, compile_c):
         }
     }
     """
-    run_examples("heap", *stepping(compile_c(source, "-O1", "-fno-omit-frame-pointer")))
+    run_examples("heap", *stepping(compile_c(source, "-O1")))
 
 
 def test_examples_of_locks(stepping, run_examples, compile_c):
@@ -202,7 +202,7 @@ def test_examples_of_locks(stepping, run_examples, compile_c):
         }
     }
     """
-    run_examples("locks", *stepping(compile_c(source, "-O1", "-fno-omit-frame-pointer", "-pthread")))
+    run_examples("locks", *stepping(compile_c(source, "-O1", "-pthread")))
 
 
 @pytest.mark.parametrize("module", SECTIONS)

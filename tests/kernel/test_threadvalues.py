@@ -83,6 +83,19 @@ def test_what_hits_have_assigned_before_stays(declare):
         assert table.read() == {(0,): 1, (7,): 1}
 
 
+def test_what_threads_begin_with_is_not_asked_for_where_nothing_reads_it(declare):
+    probe = declare("own:unread", n="u64")
+    with Session(pid=os.getpid()) as session:
+        values = session.thread_values(n="u64")
+        values.begin_with(lambda: pytest.fail("nothing reads it"))
+        source = session.usdt("own:unread", path=probe.path)
+        source.assign(values, n=arg("n"))
+        hits = source.count()
+        session.start()
+        probe(97)
+        assert hits.read() == {(): 1}
+
+
 def test_what_cannot_be_kept():
     with Session(offline=True) as session:
         for kinds in ({}, {"a": "u32"}, {"a": 0}, {"a": 5000}):

@@ -9,7 +9,15 @@ import pytest
 
 from usdtkit.elf import constants, writer
 from usdtkit.elf.image import Image
-from usdtkit.elf.loading import address_of, first_instructions, load_bias, misleads_kernel, places_of_code, span
+from usdtkit.elf.loading import (
+    address_of,
+    first_instructions,
+    load_bias,
+    misleads_kernel,
+    notice,
+    places_of_code,
+    span,
+)
 from usdtkit.elf.writer import Section, Segment
 
 PAGE = mmap.PAGESIZE
@@ -58,6 +66,20 @@ def test_addresses_and_the_bias_of_this_process(compile_c):
         (code,) = places_of_code(image, PAGE)
         assert (bias + code[1], code[0]) in mappings
         assert load_bias(image, mappings[1:], PAGE) == bias
+
+
+def test_where_dynamic_linkers_tell_debuggers(compile_c):
+    interpreter = re.search(r"interpreter: (.+)\]", readelf(compile_c(SOURCE), "-l"))[1]
+    places = {m[2]: int(m[1], 16) for m in re.finditer(r"([0-9a-f]+) .* (\w+)@@", readelf(interpreter, "--dyn-syms"))}
+    with Image.open(interpreter) as image:
+        found = notice(image)
+        assert image.address(found.file_offset) == places["_dl_debug_state"]
+        assert places["_dl_debug_state"] + found.state == places["_r_debug"] + 24
+    with Image.open("/lib/ld-musl-x86_64.so.1") as image:
+        assert notice(image).state == 0  # its number has no name
+    for flags in ([], ["-static"], ["-static-pie"], ["-shared", "-fPIC"]):
+        with Image.open(compile_c(SOURCE, *flags)) as image:
+            assert notice(image) is None or "-static" in flags[0]
 
 
 @pytest.mark.parametrize(("linker", "misled"), [("bfd", False), ("lld", True), ("mold", True)])

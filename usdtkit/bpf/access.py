@@ -29,7 +29,7 @@ class Access:
 
     `parameters` are the constants of the whole program. `uses` fills with names of `program.OPENING`, `registers` with
     the registers that are read and the variables that hold them, `operands` with those of a probe, `threads` with the
-    numbers of the threads' values that are looked up.
+    numbers of the threads' values that are looked up, and `reads` with those that an expression reads.
     """
 
     scope: Scope
@@ -40,6 +40,7 @@ class Access:
     registers: dict[str, str] = field(default_factory=dict)
     operands: dict[int, str] = field(default_factory=dict)
     threads: set[int] = field(default_factory=set)
+    reads: set[int] = field(default_factory=set)
 
     @property
     def stack(self) -> str:

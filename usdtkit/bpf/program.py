@@ -109,6 +109,7 @@ class Program:
     - `tables`: how to read its aggregations, by number
     - `scanners`: the entries of the map SCANNERS
     - `texts`: the layouts of the records that send interned texts, by kind
+    - `reads`: the numbers of the threads' values that it reads, and does not only write
     - `has_stacks`: whether it defines stacks, through the map STACK_RECORDS
     - `tracepoints`: those of its functions that belong at tracepoints of the kernel
     """
@@ -120,6 +121,7 @@ class Program:
     tables: dict[int, TableLayout]
     scanners: tuple[bytes, ...]
     texts: tuple[Layout, ...]
+    reads: frozenset[int]
     has_stacks: bool
     tracepoints: tuple[tuple[str, Tracepoint], ...]
 
@@ -140,6 +142,7 @@ class _Builder:
         self.globs: list[bytes] = []
         self.texts = Interning()
         self.actions = ActionRenderer()
+        self.reads: set[int] = set()
         self.pairs = Pairs()
         self.has_stacks = False
         self.asks_for_ancestors = False
@@ -181,6 +184,7 @@ class _Builder:
             self.actions.tables,
             tuple(self.texts.scanners),
             tuple(self.texts.records),
+            frozenset(self.reads),
             self.has_stacks,
             tracepoints,
         )
@@ -225,6 +229,7 @@ class _Builder:
             body += [f"if ({condition}) {{", *lines, "}"] if condition else lines
         body += closing
         access.uses |= {"id"} if access.threads else set()
+        self.reads |= access.reads
         self.has_stacks |= "stack" in access.uses
         self.asks_for_ancestors |= "ancestor" in access.uses
         hook.reads_goid = "goid" in access.uses
@@ -312,7 +317,8 @@ walk |= 1ULL << 32;
 walks.delete(&walk);"""
 KEEP_MAPPINGS = """\
 struct process_head *known = unwind_processes.lookup(&parent);
-if (known) unwind_processes.update(&child, known);"""
+if (known) unwind_processes.update(&child, known); else unwind_processes.delete(&child);"""
+"""A child has what its parent has mapped, and nothing of an earlier process with its number."""
 
 # What is computed once for each hit, in hooks that use it.
 OPENING = {

@@ -250,6 +250,7 @@ class Renderer:
                 return IntegerValue("chosen", "bool")
             case ex.ThreadValue(number, index, kind, size):
                 self.access.threads.add(number)
+                self.access.reads.add(number)
                 if kind == "bool":
                     return IntegerValue(f"(u64)(v{number} != 0)", "bool")
                 return Kept(index, Field("", kind, size), f"r{number}")

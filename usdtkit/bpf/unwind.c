@@ -42,6 +42,7 @@ struct rows { struct row row[ROWS]; };
 struct page { u32 row, count; };
 struct pages { struct page page[PAGES]; };
 struct mapping { u64 start, bias, size; u32 page, pages; };
+#define IS_NO_FILE(m) (!(m)->pages && (m)->page) /* code that was made at run time: no thread begins there */
 struct process { struct process_head head; struct mapping mapping[MAPPINGS]; };
 
 BPF_TABLE("array_of_maps", u32, struct rows, unwind_rows, 128);
@@ -137,7 +138,10 @@ long walk_frame(u32 round, struct walking *walking) {
     if (w->depth == 1 && w->place == AT_ENTRY) { /* the function has not saved the frame pointer yet */
       w->frame = w->sp + RETURN_SLOT;
     } else {
-      if (w->fp < w->sp) { w->end = w->fp ? END_CHAIN : END_OUTERMOST; return 1; }
+      if (w->fp < w->sp) { /* 0 is the end of the chain, or of no meaning in code that keeps none */
+        w->end = w->fp || IS_NO_FILE(m) ? END_CHAIN : END_OUTERMOST;
+        return 1;
+      }
       w->frame = w->fp + 16;
       saved = SAVED_PAIR;
       slot = 2;

@@ -1,4 +1,5 @@
-"""How a file will lie in memory: which of its pages are mapped more than once, and where its code begins to run.
+"""How a file will lie in memory: which of its pages are mapped more than once, and where its code begins to run; and
+where the dynamic linker says that it has mapped others.
 
 Input: an `Image` and offsets in the file. Output: facts for `usdtkit.trace`, from the program headers alone.
 `usdtkit.maps` reads what a process really has mapped.
@@ -9,9 +10,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from usdtkit.elf.constants import DT_INIT, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD
+from usdtkit.elf.constants import DT_INIT, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_INTERP, PT_LOAD
 from usdtkit.elf.image import Image, Segment
+from usdtkit.elf.symbols import Addresses
+from usdtkit.records import NamedTuple
 
+_STATE_OFFSET = 24  # of r_state in struct r_debug (link.h), where it has 64 bits
 _ENTRY_OFFSET = 24  # of e_entry, in the headers of both widths
 _LARGEST_DYNAMIC = 1 << 16
 
@@ -97,6 +101,32 @@ def first_instructions(image: Image) -> list[int]:
             data = image.read(segment.offset, segment.file_size - segment.file_size % entry.size)
             addresses += [value for tag, value in entry.iter_unpack(data) if tag == DT_INIT]
     return [image.file_offset(address) for address in dict.fromkeys(addresses) if _has_code(image, address)]
+
+
+class Notice(NamedTuple):
+    """Where a dynamic linker lets debuggers know that it has mapped or removed files: a file offset.
+
+    `state` is how far behind that address it has a number of 4 bytes that is 0 when this is done; 0 if that is unknown.
+    """
+
+    file_offset: int
+    state: int
+
+
+def notice(image: Image) -> Notice | None:
+    """Return where this file, if it is a dynamic linker of 64 bits, calls what debuggers wait for; else None.
+
+    It calls that function after it has mapped a program's libraries, or those of a dlopen, and before any code of them
+    runs, except for resolvers of indirect functions.
+    """
+    if image.bits != 64 or any(segment.type == PT_INTERP for segment in image.segments):
+        return None
+    addresses = Addresses(image)
+    function, debug = addresses.find("_dl_debug_state"), addresses.find("_r_debug")
+    if function is None:
+        return None
+    distance = 0 if debug is None else debug + _STATE_OFFSET - function
+    return Notice(image.file_offset(function), distance if 0 < distance < 1 << 32 else 0)
 
 
 def _has_code(image: Image, address: int) -> bool:

@@ -7,7 +7,7 @@ JSON Schema, and `usdtkit man` the column table of a manual page.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from usdtkit.records import dataclass, replace
@@ -188,6 +188,14 @@ BUCKETS = (
     Column("buckets", type="buckets", optional=True, meaning="how many values each bucket has"),
 )
 """The columns of a histogram."""
+
+
+def part_columns(parts: Iterable[str], meaning: str, *, optional: bool = False) -> tuple[Column, ...]:
+    """A column for each part of a time, such as `plan_ns` of the part "plan". Its name follows on `meaning`."""
+    return tuple(
+        Column(f"{part}_ns", f"{part.upper()}(ms)", "duration", 11, f"{meaning} {part}", unit="ms", optional=optional)
+        for part in parts
+    )
 
 
 def seconds_column(*, unix: bool = False) -> Column:

@@ -1,22 +1,24 @@
 """The part of a session that concerns the traced processes: checks for breakpoints, semaphores, the command.
 
 Input: the sites that `session` has attached to. Output: lines for people, the processes that are not traced, and how
-the command ended. `armed` and `semaphores` do the work.
+the command ended. `armed`, `semaphores` and `loaders` do the work.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from usdtkit.errors import UnsupportedError
+from usdtkit.errors import UnsupportedError, UsdtkitError
 
 if TYPE_CHECKING:
     from usdtkit.kernel.attach.sites import Refusal, SitesByFile
     from usdtkit.trace.armed import Armed, Unarmed
     from usdtkit.trace.command import Command
     from usdtkit.trace.semaphores import Semaphores
+    from usdtkit.trace.stops import Stops
 
 # Options of node, and a setting of PHP, with which they copy their own code to huge pages when they start.
 COPYING = ("--use-largepages=on", "--use-largepages=silent", "opcache.huge_code_pages=1")
@@ -36,6 +38,7 @@ class Presence:
         self._method = method
         self._armed: Armed | None = None
         self._semaphores: Semaphores | None = None
+        self._stops: Stops | None = None
         self._has_begun = False
 
     def attaching(self, sites: SitesByFile) -> None:
@@ -71,9 +74,32 @@ class Presence:
         if files and self._semaphores is not None:
             self._semaphores.add(files)
         elif files:
-            self._semaphores = Semaphores(files, self._pids, self._command is not None, self._method)
+            self._semaphores = Semaphores(files, self._pids, self._stops_of_command())
             if self._has_begun:
                 self._semaphores.begin()
+
+    def learn_command(self, learn: Callable[[int], object]) -> bool:
+        """Call `learn` with the process of the command, if there is one, before code runs that it has newly mapped.
+        Returns whether that will be done."""
+        stops = self._stops_of_command()
+        if stops is None:
+            return False
+        from usdtkit.trace.loaders import Loaders  # lazy: few sessions have a command and take stacks
+
+        with suppress(UsdtkitError):
+            Loaders(stops, learn)
+            return True
+        return False
+
+    def _stops_of_command(self) -> Stops | None:
+        """What stops the command for a moment, if there is one."""
+        if self._stops is None and self._command is not None:
+            from usdtkit.trace.stops import Stops  # lazy: few commands have to be stopped
+
+            self._stops = Stops(self._command.pid, self._method)
+            if self._has_begun:
+                self._stops.begin()
+        return self._stops
 
     def before_drop(self) -> None:
         """To be called before privileges are given up: look at the processes now. A command has not begun yet."""
@@ -88,8 +114,10 @@ class Presence:
         self._has_begun = True
         if self._semaphores is not None:
             self._semaphores.begin()
+        if self._stops is not None:
+            self._stops.begin()
         if self._command is not None:
-            self._command.go(stoppable=self._semaphores is not None)
+            self._command.go(stoppable=self._stops is not None)
         elif self._armed is not None:
             self._armed.begin()
 
@@ -99,6 +127,8 @@ class Presence:
             if nothing_came and self._has_begun:
                 self._armed.look_again()
             self._armed.close()
+        if self._stops is not None:
+            self._stops.detach()
         if self._semaphores is not None:
             self._semaphores.detach()
 
@@ -106,8 +136,8 @@ class Presence:
         """End the command and free everything."""
         if self._command is not None:
             self._command.close()
-        if self._semaphores is not None:
-            self._semaphores.close()
+        if self._stops is not None:
+            self._stops.close()
 
     def tell(self, tell: Callable[[str], object]) -> None:
         """Call `tell` with a line for each reason why a process is not traced, as soon as it is known.

@@ -136,8 +136,9 @@ class Running:
             self.stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             if ROWS in maps:
                 self.stacks.unwinder = Unwinder(maps)
-                for pid in self._pids:
-                    self.stacks.unwinder.learn(pid)
+                if not self._presence.learn_command(self.stacks.learn):
+                    for pid in self._pids:
+                        self.stacks.unwinder.learn(pid)
         if announce is not None:
             announce(self._planned)
         self._presence.attaching(self._sites)
@@ -148,7 +149,7 @@ class Running:
             self._discovery = self._open_discovery()
         if not self._links.attach(self._sites, self._pids or (0,), kernel_sites):
             _require_any(self._links.refused)
-        for values in self._blueprint.threads:
+        for values in (self._blueprint.threads[number] for number in self._program.reads):
             table = maps[values_name(values.number)]
             for thread, entry in values.initial():
                 table.insert(thread, entry)  # a hit since then knows better

@@ -157,16 +157,15 @@ def _raise(memory: int, mappings: Sequence[Mapping], bias: int, counted: Counted
 class Semaphores:
     """Keeps the semaphores of misleading files right while a session runs."""
 
-    def __init__(self, files: Sequence[Misleading], pids: Sequence[int], is_command: bool, method: str | None) -> None:
-        """`pids`: the processes; none means all. `is_command`: the process in `pids` is a child of ours that has not
-        begun yet and may be stopped. `method`: as `usdtkit.kernel.attach.links.Links` has it."""
+    def __init__(self, files: Sequence[Misleading], pids: Sequence[int], stops: Stops | None) -> None:
+        """`pids`: the processes; none means all. `stops`: of the process in `pids`, if it is a child of ours that has
+        not begun yet and may be stopped."""
         self._files = {file.identity: file for file in files}
         self._unwatched = list(files)
         self._pids = frozenset(pids)
         self._denied: set[str] = set()
         self._early: dict[tuple[int, Identity], float] = {}  # until when to try again
         self._stream: MappingStream | None = None
-        self._stops: Stops | None = None
         self._wake, self._over = os.eventfd(0, os.EFD_CLOEXEC), _thread.allocate_lock()
         self._stopping = False
         self.lines: list[str] = []
@@ -177,16 +176,15 @@ class Semaphores:
             except UsdtkitError as error:
                 self._say(f"processes that start from now on may not be seen: {files[0].path}: {error.message}")
             places = {file.file: file.beginnings for file in files if file.beginnings}
-            if is_command and places:
-                self._stops = Stops(pids[0], places, method)
+            if stops is not None and places:
+                stops.stop_at(places)
+                stops.call(lambda pid: self.put_right([pid]))
         except BaseException:
-            self.close()
+            self.detach()
             raise
 
     def begin(self) -> None:
         """Look after the processes in threads. Call it after privileges are given up: threads would keep them."""
-        if self._stops is not None:
-            self._stops.begin(lambda pid: self.put_right([pid]))
         if self._stream is not None:
             self._over.acquire()
             _thread.start_new_thread(self._run, (self._stream,))
@@ -213,8 +211,6 @@ class Semaphores:
 
     def detach(self) -> None:
         """Correct what has come until now, and nothing after that."""
-        if self._stops is not None:
-            self._stops.detach()
         if self._wake >= 0:
             self._stopping = True
             os.eventfd_write(self._wake, 1)
@@ -224,13 +220,6 @@ class Semaphores:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-    def close(self) -> None:
-        """Free the rest, once the command has ended."""
-        self.detach()
-        if self._stops is not None:
-            self._stops.close()
-            self._stops = None
 
     def put_right(self, pids: Iterable[int]) -> None:
         """Look at all files in these processes now."""

@@ -162,6 +162,12 @@ class Stacks:
         for pid in pids:
             self._read(pid)
 
+    def learn(self, pid: int) -> None:
+        """Look at what a process has mapped now: how to walk its stacks, and what their functions are called."""
+        if self.unwinder is not None:
+            self.unwinder.learn(pid)
+        self._read(pid)
+
     def open(self, ring: RingBuffer) -> None:
         """Take over the ring buffer that has the definitions; `close` frees it."""
         self._ring = ring

@@ -1,8 +1,9 @@
-"""Stops a command where the code of certain files begins, so that we can write to the memory that it has just mapped.
+"""Stops a command where it begins a program, and at instructions of certain files, so that we can look at its memory,
+or write to it, before its code goes on.
 
-Input: file offsets of first instructions, and a child of ours. Output: a call for each stop, after which the child goes
-on. A BPF program at these instructions counts the stop and sends SIGSTOP. Only a child of ours is ever stopped. Used by
-`semaphores`.
+Input: a child of ours, and file offsets of instructions. Output: calls of functions at each stop, after which the child
+goes on. A BPF program (bpf/stops.c) counts the stop and sends SIGSTOP. Only a child of ours is ever stopped, and never
+one that waits for SIGCONT or has a handler for it. Used by `presence` for `semaphores` and `loaders`.
 """
 
 from __future__ import annotations
@@ -10,86 +11,93 @@ from __future__ import annotations
 import _thread
 import os
 import signal
+import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
-from usdtkit.bpf.bytecode import Bytecode, MapDescription
-from usdtkit.bpf.uapi import (
-    ADD_IMMEDIATE,
-    ATOMIC_ADD,
-    CALL,
-    EXIT,
-    JUMP_IF_ZERO,
-    LOAD_IMMEDIATE,
-    MAP_ARRAY,
-    MAP_LOOKUP,
-    MOVE,
-    MOVE_IMMEDIATE,
-    PSEUDO_MAP_FD,
-    SEND_SIGNAL,
-    STORE_IMMEDIATE,
-    assemble,
-)
+from usdtkit.bpf.abi import abi_of
+from usdtkit.bpf.compiler import translate_program
+from usdtkit.bpf.sources import text_of
+from usdtkit.errors import UnsupportedError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.links import Links
-from usdtkit.kernel.attach.sites import FileSites, UprobeSite
+from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
 from usdtkit.kernel.load import Loaded
+from usdtkit.kernel.taskmaps import places_of
+from usdtkit.model import Tracepoint
 
-_PROGRAM = assemble(
-    (STORE_IMMEDIATE, 0x0A, -8, 0),  # *(u64 *)(r10 - 8) = 0, the key
-    (MOVE, 0xA2, 0, 0),  # r2 = r10 - 8
-    (ADD_IMMEDIATE, 0x02, 0, -8),
-    (LOAD_IMMEDIATE, PSEUDO_MAP_FD << 4 | 1, 0, 0),  # r1 = the first map
-    (0, 0, 0, 0),
-    (CALL, 0x00, 0, MAP_LOOKUP),
-    (JUMP_IF_ZERO, 0x00, 4, 0),  # if (!r0) return 0
-    (MOVE_IMMEDIATE, 0x01, 0, 1),  # lock *(u64 *)r0 += 1
-    (ATOMIC_ADD, 0x10, 0, 0),
-    (MOVE_IMMEDIATE, 0x01, 0, signal.SIGSTOP),
-    (CALL, 0x00, 0, SEND_SIGNAL),
-    (MOVE_IMMEDIATE, 0x00, 0, 0),  # return 0
-    (EXIT, 0x00, 0, 0),
-)
-_BYTECODE = Bytecode((MapDescription("stops", MAP_ARRAY, 4, 8, 1, 0),), {"stop": _PROGRAM}, "")
+_CHILD = struct.Struct("<5Q")
+_SIGNALS = ("task_struct.sighand", "sighand_struct.action", "task_struct.blocked")
 
 
 class Stops:
     """The stops of one child."""
 
-    def __init__(self, pid: int, places: Mapping[OpenFile, Sequence[int]], method: str | None) -> None:
-        """`places`: file offsets of instructions, by file. `method`: as `usdtkit.kernel.attach.links.Links` has it."""
+    def __init__(self, pid: int, method: str | None) -> None:
+        """`method`: as `usdtkit.kernel.attach.links.Links` has it. UsdtkitError."""
         self._pid = pid
-        self._loaded = Loaded(_BYTECODE)
+        self._loaded = Loaded(translate_program(f"{abi_of().stack_macros}\n{text_of('stops.c')}"))
+        self._at_stop: list[Callable[[int], object]] = []
         self._links: Links | None = None
-        self._over = _thread.allocate_lock()
+        self._over, self._detached = _thread.allocate_lock(), _thread.allocate_lock()
         try:
+            signals = [0, 0, 0]
+            with suppress(UnsupportedError):
+                signals = list(places_of(_SIGNALS).values())
+            self._loaded.maps["child"][bytes(4)] = _CHILD.pack(pid, 0, *signals)
             self._links = Links(self._loaded, method)
-            sites = {
-                file: FileSites({"stop": [UprobeSite(offset, 0, 0) for offset in offsets]})
-                for file, offsets in places.items()
-            }
-            self._links.attach(sites, (pid,))
         except BaseException:
-            self.detach()
             self.close()
             raise
 
-    def begin(self, at_stop: Callable[[int], None]) -> None:
-        """Call `at_stop` with the child's pid at each stop from now on, in a thread, until the child ends."""
+    def call(self, at_stop: Callable[[int], object]) -> None:
+        """Call `at_stop` with the child's pid at each stop."""
+        self._at_stop.append(at_stop)
+
+    def stop_at_exec(self) -> None:
+        """Stop the child before the first instruction of each program that it becomes. UsdtkitError."""
+        site = KernelSite("stop_at_exec", Tracepoint("sched", "sched_process_exec"))
+        if self._links is not None:
+            self._links.attach({}, (self._pid,), [site])
+
+    def stop_at(self, places: Mapping[OpenFile, Sequence[int]], state: int = 0) -> None:
+        """Stop the child at instructions, by their file offsets. UsdtkitError.
+
+        `state`: how far behind each of them lies a number in memory; while that is not 0, the child goes on.
+        """
+        sites = {
+            file: FileSites({"stop_at_site": [UprobeSite(offset, 0, state) for offset in offsets]})
+            for file, offsets in places.items()
+        }
+        if self._links is not None:
+            self._links.attach(sites, (self._pid,))
+
+    def begin(self) -> None:
+        """Begin with the calls, in a thread, which ends when the child ends."""
         self._over.acquire()
-        _thread.start_new_thread(self._run, (at_stop,))
+        _thread.start_new_thread(self._run, ())
 
     def detach(self) -> None:
-        """Stop the child no more. The thread ends with the child."""
+        """Stop the child no more. Detaching takes long, and is done in a thread. The other thread ends with the
+        child."""
         if self._links is not None:
-            self._links.close()
+            self._detached.acquire()
+            _thread.start_new_thread(self._detach, (self._links,))
             self._links = None
 
+    def _detach(self, links: Links) -> None:
+        try:
+            links.close()
+        finally:
+            self._detached.release()
+
     def close(self) -> None:
-        """Free the rest, once the child has ended."""
-        with self._over:
+        """Wait until all is detached and free the rest, once the child has ended."""
+        self.detach()
+        with self._detached, self._over:
             self._loaded.close()
 
-    def _run(self, at_stop: Callable[[int], None]) -> None:
+    def _run(self) -> None:
         seen = 0
         try:
             while True:
@@ -98,11 +106,12 @@ class Stops:
                 if state is None or state.si_code != os.CLD_STOPPED:
                     return
                 os.waitid(os.P_PID, self._pid, os.WSTOPPED | os.WNOHANG)
-                number = int.from_bytes(self._loaded.maps["stops"][bytes(4)], "little")
+                number = _CHILD.unpack(self._loaded.maps["child"][bytes(4)])[1]
                 if number != seen:  # else somebody else has stopped the child, and will let it go on
                     seen = number
                     try:
-                        at_stop(self._pid)
+                        for at_stop in self._at_stop:
+                            at_stop(self._pid)
                     finally:
                         os.kill(self._pid, signal.SIGCONT)
         except ChildProcessError:  # it was waited for

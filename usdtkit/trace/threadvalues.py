@@ -36,9 +36,9 @@ class ThreadValues:
         return ex.ThreadValue(self.number, 0, "bool")
 
     def begin_with(self, initial: Callable[[], Mapping[int, Mapping[str, int | str]]]) -> None:
-        """What is known of threads that ran before the trace: `initial` is called when all is attached, and returns
-        values of threads by their number. What it leaves out is 0 or an empty text. A thread that was assigned a value
-        since then keeps its own."""
+        """What is known of threads that ran before the trace: if anything reads these values, `initial` is called when
+        all is attached. It returns values of threads by their number; what it leaves out is 0 or an empty text. A
+        thread that was assigned a value since then keeps its own."""
         self._initial = initial
 
     def initial(self) -> Iterator[tuple[bytes, bytes]]:

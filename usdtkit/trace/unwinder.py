@@ -7,6 +7,7 @@ ends in code that is not known. Used by `running` and `stacks`.
 
 from __future__ import annotations
 
+import _thread  # threading takes long to import
 import mmap
 import os
 import struct
@@ -34,7 +35,7 @@ _INSTANCES = (
 
 
 class Unwinder:
-    """Fills the maps of one session."""
+    """Fills the maps of one session. Several threads may use it."""
 
     def __init__(self, maps: Mapping[str, Map], megabytes: int = MEGABYTES) -> None:
         """Write what all processes have in common. `megabytes` bounds the tables."""
@@ -54,20 +55,20 @@ class Unwinder:
         self.python_frames = PythonFrames(maps)
         self._processes = Processes(self._store, write, remove, self.pythons.python)
         self._in_vain: dict[int, int] = {}
+        self._lock = _thread.allocate_lock()
         with suppress(UnsupportedError):  # then the addresses that return probes replace stay unknown
             places = places_of(_INSTANCES)
             maps[INSTANCES][bytes(4)] = struct.pack("<5Q", *(places[name] for name in _INSTANCES))
 
     def learn(self, pid: int) -> bool:
         """Look at what a process has mapped now; whether that could be done."""
-        try:
-            self._processes.learn(pid)
-        except (
-            UsdtkitError
-        ):  # it has ended, or may not be inspected, or the map is full: its stacks say that they are cut
-            with suppress(UsdtkitError):
-                self._tables.publish()
-            return False
+        with self._lock:
+            try:
+                self._processes.learn(pid)
+            except UsdtkitError:  # it has ended, or may not be inspected, or the map is full: its stacks are cut
+                with suppress(UsdtkitError):
+                    self._tables.publish()
+                return False
         return True
 
     def learn_again(self, pid: int) -> None:

@@ -26,6 +26,9 @@ LONGEST_LOOK_S = 5
 NO_MAPPING = (1 << 63) - 1
 """Where entries start that are not used. What the kernel has mapped above is not the process's."""
 
+NO_FILE = 1
+"""The page of a mapping without pages that is of no file. No thread begins there, so no walk comes to its end there."""
+
 HEAD = struct.Struct("<IIQII")  # how many mappings, Python's layout, its runtime, the process, 0
 MAPPING = struct.Struct("<QQQII")  # start, bias, size, first page, how many pages
 SIZE = HEAD.size + MOST_MAPPINGS * MAPPING.size
@@ -101,7 +104,7 @@ class Processes:
         # A 32-bit process has another one.
         if mapping.name == VDSO and mapping.start >> 32:
             return self._place_of_vdso()
-        return Place(0, 0)
+        return Place(NO_FILE, 0)
 
     def _place_of_vdso(self) -> Place:
         if self._vdso is None:
@@ -128,6 +131,6 @@ class _Entry(NamedTuple):
 
         code = max(place.ranges, key=overlap, default=None)
         if not place.pages or code is None or overlap(code) <= 0:  # it has no code of the file, or no table
-            return cls(mapping.start, 0, size, 0, 0)
+            return cls(mapping.start, 0, size, 0 if place.pages else place.page, 0)
         inside = code.address + mapping.offset - code.offset
         return cls(mapping.start, (mapping.start - inside) % (1 << 64), size, place.page, place.pages)

@@ -33,6 +33,7 @@ HELPERS = {
     "bpf_get_current_comm": Helper(16, S64, 1),
     "bpf_get_stack": Helper(67, S64, 2),
     "bpf_get_current_cgroup_id": Helper(80, U64),
+    "bpf_send_signal": Helper(uapi.SEND_SIGNAL, S64),
     "bpf_probe_read_user": Helper(112, S64, 1),
     "bpf_probe_read_kernel": Helper(113, S64, 1),
     "bpf_probe_read_user_str": Helper(114, S64, 1),
