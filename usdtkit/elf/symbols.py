@@ -16,7 +16,7 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.instructions import LONGEST, is_safe
 from usdtkit.elf.matching import Pattern as Pattern
 from usdtkit.elf.matching import matches, offsets_of
-from usdtkit.elf.tables import Table, all_tables, dynamic_table
+from usdtkit.elf.tables import Table, all_tables, dynamic_table, tables
 from usdtkit.errors import ElfError
 from usdtkit.model import Function
 from usdtkit.naming import exact, is_the_one, name_of, qualified
@@ -105,6 +105,19 @@ def cold_parts(image: Image, name: str) -> list[str]:
             if ".cold" in (part := table.name(table.names[index])):
                 parts.add(part)
     return sorted(parts)
+
+
+def variables(image: Image, *names: str) -> dict[str, int]:
+    """Return the virtual addresses of those that the file has. Most files have none, so the strings are asked first."""
+    found: dict[str, int] = {}
+    wanted = [name.encode() + b"\0" for name in names]
+    for table in tables(image):
+        if any(name in table.strings for name in wanted):
+            for index in matches(table, [exact(name) for name in names]):
+                symbol = table[index]
+                if symbol.is_defined:
+                    found.setdefault(table.name(symbol.at), symbol.value)
+    return found
 
 
 class Addresses:

@@ -14,16 +14,14 @@ from __future__ import annotations
 import re
 import struct
 
-from usdtkit.elf.constants import PF_W, PF_X, PT_LOAD
+from usdtkit.elf.constants import PF_W, PT_LOAD
 from usdtkit.elf.image import Image, Segment, places
-from usdtkit.elf.matching import matches
-from usdtkit.elf.tables import tables
+from usdtkit.elf.symbols import variables
 from usdtkit.errors import ElfError, UnsupportedError
-from usdtkit.maps import Mapping
-from usdtkit.naming import exact
 from usdtkit.records import dataclass
 from usdtkit.signatures.cpython import BEFORE_SHIM, DEBUG_COOKIE, GROUPS, LAYOUTS, Layout
 from usdtkit.unwind.evaluation import Ranges, evaluation_ranges
+from usdtkit.unwind.runtimes import code_of
 
 LAYOUT = struct.Struct(f"<{len(Layout._fields)}I")
 """struct python_layout of bpf/pythonframes.c."""
@@ -36,13 +34,12 @@ _MOST_SIZE = 1 << 24  # bytes of _PyRuntime, of an interpreter or of a thread st
 _MOST_FRAME = 112  # bytes that the kernel reads of a frame
 _OLDEST, _NEWEST = min(LAYOUTS), (3, max(GROUPS))
 _HEADER = struct.Struct("<8sQQ")
-_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
     """The CPython of one file: `version` as (3, 11), and the virtual addresses of _PyRuntime and of the evaluation
-    function. `path` is the file's, `code` its segments that are loaded to be executed."""
+    function. `path` is the file's."""
 
     path: str
     version: tuple[int, int]
@@ -50,14 +47,6 @@ class Build:
     layout: Layout
     evaluation: Ranges
     code: tuple[Segment, ...]
-
-    def bias(self, mapping: Mapping) -> int | None:
-        """How far addresses in a process are from those in the file; None if it is not code that is mapped there."""
-        for segment in self.code:
-            inside = mapping.offset - segment.offset // _PAGE * _PAGE
-            if 0 <= inside < segment.file_size + _PAGE:
-                return mapping.start - inside - segment.address // _PAGE * _PAGE
-        return None
 
 
 def packed(layout: Layout) -> bytes:
@@ -70,7 +59,7 @@ def build_of(image: Image) -> Build | None:
     whose frames cannot be found. ElfError."""
     if image.machine not in ("x86_64", "aarch64"):
         return None
-    found = _symbols(image, RUNTIME, _VERSION)
+    found = variables(image, RUNTIME, _VERSION)
     runtime = found.get(RUNTIME)
     if runtime is None:
         section = image.section(SECTION)
@@ -97,8 +86,7 @@ def build_of(image: Image) -> Build | None:
         layout = layout_of(version, _bytes(image, runtime, _size_of_offsets(version)))
     if layout is None:
         raise UnsupportedError(f"{image.path}: what CPython {_text(version)} says of its own layout is not plausible")
-    code = tuple(s for s in image.segments if s.type == PT_LOAD and s.flags & PF_X)
-    return Build(image.path, version, runtime, layout, evaluation_ranges(image), code)
+    return Build(image.path, version, runtime, layout, evaluation_ranges(image), code_of(image))
 
 
 def layout_of(version: tuple[int, int], offsets: bytes) -> Layout | None:
@@ -177,19 +165,6 @@ def _minor_version(number: int) -> tuple[int, int]:
 
 def _text(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"
-
-
-def _symbols(image: Image, *names: str) -> dict[str, int]:
-    """Virtual addresses of variables by their symbols. Most files have none of them, so the strings are asked first."""
-    found: dict[str, int] = {}
-    wanted = [name.encode() + b"\0" for name in names]
-    for table in tables(image):
-        if any(name in table.strings for name in wanted):
-            for index in matches(table, [exact(name) for name in names]):
-                symbol = table[index]
-                if symbol.is_defined:
-                    found.setdefault(table.name(symbol.at), symbol.value)
-    return found
 
 
 def _by_cookie(image: Image) -> int | None:

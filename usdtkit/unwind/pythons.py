@@ -8,23 +8,18 @@ runs meanwhile and may hold anything, so all that is read is bounded and checked
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
-from types import TracebackType
 
-from usdtkit.elf.image import Image
-from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedError, as_root
-from usdtkit.mappedfiles import inspecting, open_mapping
-from usdtkit.maps import Mapping, executable_mappings, maps_of
+from usdtkit.errors import UnsupportedError
 from usdtkit.records import NamedTuple, dataclass
 from usdtkit.signatures.cpython import BEFORE_SHIM, EVERY, FIRST_SHIM, MARKED, Layout
 from usdtkit.unwind.codeobjects import LONGEST_FILE, LONGEST_LINES, LONGEST_NAME, WIDTHS, CodeObject, text_of
 from usdtkit.unwind.cpython import Build, build_of
+from usdtkit.unwind.memory import Memory, Unreadable
+from usdtkit.unwind.runtimes import Runtimes
 
 MOST_INTERPRETERS, MOST_THREADS, MOST_FRAMES = 64, 4096, 1024
-_LOOKS, _MOST_READS = 8, 200_000
 _POINTER = struct.Struct("<Q")
 _TEXT_HEAD = struct.Struct("<16xq8xI")  # of a str: its length, and its state
 _BYTES_SIZE, _BYTES_DATA = 16, 32  # in a bytes object
@@ -68,53 +63,18 @@ class Python:
 
 
 class Pythons:
-    """Which CPython processes run. What is known of a file is kept, by its inode and the time of its last change."""
+    """Which CPython processes run."""
 
     def __init__(self) -> None:
-        self._builds: dict[tuple[int, int, int], Build | str | None] = {}
-        self._seen: set[Build] = set()  # in a process whose memory looked as it should
+        self._runtimes = Runtimes(build_of, _has_frames, "python")
 
     def of(self, pid: int) -> Python | None:
         """The CPython that a process runs; None if it runs none.
 
         UnsupportedError, which says why, of one whose frames cannot be found. NotFoundError, PrivilegeError.
         """
-        for mapping in _files_of(pid):
-            build = self._build(pid, mapping)
-            if build is not None and (bias := build.bias(mapping)) is not None:
-                python = Python(pid, build, build.runtime + bias)
-                if build not in self._seen:
-                    self._try(python)
-                return python
-        return None
-
-    def _build(self, pid: int, mapping: Mapping) -> Build | None:
-        with suppress(ElfError, NotFoundError, PrivilegeError):
-            file = open_mapping(pid, mapping)
-            if file.version not in self._builds:
-                self._builds[file.version] = None  # unless it turns out to be one
-                with Image(mapping.name.removesuffix(" (deleted)"), file) as image:
-                    try:
-                        self._builds[file.version] = build_of(image)
-                    except UnsupportedError as error:
-                        self._builds[file.version] = error.message
-            build = self._builds[file.version]
-            if isinstance(build, str):
-                raise UnsupportedError(build)
-            return build
-        return None
-
-    def _try(self, python: Python) -> None:
-        """UnsupportedError if the memory of the process does not look as the layout has it. It changes while it is
-        looked at, so that one good look in a few is enough. A process that runs no Python code yet says nothing."""
-        for attempt in range(_LOOKS):
-            try:
-                if any(thread.frames and not thread.problem for thread in threads_of(python)):
-                    self._seen.add(python.build)
-                return
-            except UnsupportedError:
-                if attempt == _LOOKS - 1:
-                    raise
+        found = self._runtimes.of(pid)
+        return None if found is None else Python(pid, found[0], found[0].runtime + found[1])
 
 
 def threads_of(python: Python) -> list[PythonThread]:
@@ -123,53 +83,19 @@ def threads_of(python: Python) -> list[PythonThread]:
     The process may run meanwhile: the frames of a thread that changes while it is read end there. UnsupportedError if
     the memory is not as the layout has it, NotFoundError if the process has ended, PrivilegeError.
     """
-    with _Memory(python.pid) as memory:
+    with Memory(python.pid) as memory:
         return _Walk(python, memory).threads()
 
 
-class _Unreadable(Exception):
-    """The memory at an address cannot be what it should be."""
-
-
-class _Memory:
-    def __init__(self, pid: int) -> None:
-        self._reads = 0
-        try:
-            self._descriptor = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-        except PermissionError:
-            raise PrivilegeError(f"the memory of process {pid} may not be read", hint=as_root()) from None
-        except OSError:
-            raise NotFoundError(f"process {pid} has ended") from None
-
-    def __enter__(self) -> _Memory:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
-
-    def read(self, address: int, size: int) -> bytes:
-        self._reads += 1
-        if self._reads > _MOST_READS:
-            raise _Unreadable(f"more than {_MOST_READS} pieces would have to be read")
-        try:
-            data = os.pread(self._descriptor, size, address) if 0 < address < 1 << 56 else b""
-        except OSError:
-            data = b""
-        if len(data) < size:
-            raise _Unreadable(f"{size} bytes at {address:#x} cannot be read")
-        return data
-
-    def pointer(self, address: int) -> int:
-        value: int = _POINTER.unpack(self.read(address, 8))[0]
-        return value
+def _has_frames(pid: int, build: Build, bias: int) -> bool:
+    threads = threads_of(Python(pid, build, build.runtime + bias))
+    return any(thread.frames and not thread.problem for thread in threads)
 
 
 class _Walk:
     """One look at a process."""
 
-    def __init__(self, python: Python, memory: _Memory) -> None:
+    def __init__(self, python: Python, memory: Memory) -> None:
         self._python, self._memory = python, memory
         self._layout: Layout = python.build.layout
         self._codes: dict[int, CodeObject] = {}
@@ -182,9 +108,9 @@ class _Walk:
             ):
                 for state in self._list(interpreter + layout.threads, layout.thread_next, MOST_THREADS):
                     if self._memory.pointer(state + layout.thread_interpreter) != interpreter:
-                        raise _Unreadable(f"the thread state at {state:#x} is of another interpreter")
+                        raise Unreadable(f"the thread state at {state:#x} is of another interpreter")
                     found.append(self._thread(interpreter, state))
-        except _Unreadable as problem:
+        except Unreadable as problem:
             raise self._unlike(str(problem)) from None
         problems = [thread.problem for thread in found]
         if problems and all(problems):
@@ -201,7 +127,7 @@ class _Walk:
         problem = ""
         try:
             frames.extend(self._frames(state))
-        except _Unreadable as error:
+        except Unreadable as error:
             problem = str(error)
         return PythonThread(self._memory.pointer(state + self._layout.thread_id), interpreter, tuple(frames), problem)
 
@@ -210,7 +136,7 @@ class _Walk:
         at = self._memory.pointer(head)
         while at and len(seen) < most:
             if at in seen:
-                raise _Unreadable(f"the list at {head:#x} leads back to {at:#x}")
+                raise Unreadable(f"the list at {head:#x} leads back to {at:#x}")
             seen.add(at)
             yield at
             at = self._memory.pointer(at + next)
@@ -244,7 +170,7 @@ class _Walk:
                     waiting = PythonFrame(code.name, code.file, code.line(at), is_entry)
             frame = _POINTER.unpack_from(data, layout.previous)[0]
         else:
-            raise _Unreadable(f"there are more than {MOST_FRAMES} frames")
+            raise Unreadable(f"there are more than {MOST_FRAMES} frames")
         if waiting is not None:
             yield waiting
 
@@ -255,7 +181,7 @@ class _Walk:
             lines = memory.pointer(address + layout.lines)
             size = memory.pointer(lines + _BYTES_SIZE)
             if size > _LARGEST_BYTES:
-                raise _Unreadable(f"the table of lines at {lines:#x} has {size} bytes")
+                raise Unreadable(f"the table of lines at {lines:#x} has {size} bytes")
             self._codes[address] = CodeObject(
                 self._python.build.version,
                 self._text(memory.pointer(address + layout.name), LONGEST_NAME),
@@ -269,14 +195,6 @@ class _Walk:
         length, state = _TEXT_HEAD.unpack(self._memory.read(address, _TEXT_HEAD.size))
         width = state >> 2 & 7
         if not state & _COMPACT or width not in WIDTHS or not 0 < length < _LARGEST_BYTES:
-            raise _Unreadable(f"there is no str at {address:#x}")
+            raise Unreadable(f"there is no str at {address:#x}")
         start = self._layout.ascii if state & _ASCII else self._layout.text
         return text_of(self._memory.read(address + start, min(length * width, longest // width * width)), width)
-
-
-def _files_of(pid: int) -> list[Mapping]:
-    """A mapping of each file that a process executes; those that are called as CPython's are come first. NotFoundError,
-    PrivilegeError."""
-    with inspecting(pid):
-        mappings = {each.identity: each for each in executable_mappings(maps_of(pid)) if each.identity.inode}
-    return sorted(mappings.values(), key=lambda each: "python" not in each.name.rpartition("/")[2])

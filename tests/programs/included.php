@@ -1,0 +1,3 @@
+<?php
+
+return $this->go($ways);
