@@ -302,5 +302,6 @@ def test_without_the_kernels_types(content, monkeypatch, tmp_path):
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setattr(taskmaps, "BTF", str(path))
+    monkeypatch.setattr(taskmaps, "_known", {})
     with pytest.raises(UsdtkitError, match=r"btf|no func"):
         TaskMappings()

@@ -109,6 +109,13 @@ class Map:
         check(result, f"reading the BPF map {self.name}")
         return bytes(ffi.buffer(value))
 
+    def __contains__(self, key: bytes) -> bool:
+        try:
+            self[key]
+        except KeyError:
+            return False
+        return True
+
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every entry, read in batches. An entry that is added or removed meanwhile may be seen or missed."""
         batch = min(BATCH, self.max_entries)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from usdtkit._ffi import check, ffi, lib
 from usdtkit.bpf.bytecode import Bytecode, MapDescription
@@ -64,6 +64,18 @@ _NAMES = (
     "inode.i_generation",
     "super_block.s_dev",
 )
+RETURN_INSTANCES = (
+    "task_struct.utask",
+    "uprobe_task.return_instances",
+    "return_instance.stack",
+    "return_instance.orig_ret_vaddr",
+    "return_instance.next",
+)
+"""What leads from a thread to its pending return probes, and what these keep."""
+THREAD_POINTER_MEMBERS = ("task_struct.thread", "thread_struct.fsbase")
+"""Where the kernel keeps, with a thread's registers, the thread pointer. It is what pthread_self() returns. On aarch64
+that lies below it, by the size of a structure of the C library, so no thread is found there."""
+_known: dict[str, int] = {}
 _EXECUTABLE = 4  # VM_EXEC
 _MINOR_BITS = 20  # of the kernel's dev_t
 
@@ -136,17 +148,25 @@ class TaskMappings:
 def places_of(members: Sequence[str]) -> dict[str, int]:
     """Where the kernel's structures have these members ("task_struct.tgid"), and the numbers of functions ("func:…").
     UnsupportedError."""
+    if not _known.keys() >= set(members):  # reading the types takes long, so all that is usual is looked for at once
+        _known.update(_find({*members, *RETURN_INSTANCES, *THREAD_POINTER_MEMBERS, *_NAMES}))
+    places = {name: _known[name] for name in members}
+    if missing := [name for name, place in places.items() if place < 0]:
+        raise UnsupportedError(f"this kernel has no {missing[0]} to read", hint="Linux 5.12 or newer")
+    return places
+
+
+def _find(members: Iterable[str]) -> dict[str, int]:
+    """The same, with negative numbers for what the kernel does not have."""
     try:
         with open(BTF, "rb", buffering=0) as file:  # noqa: PTH123 importing pathlib takes long
             data = file.readall()
     except OSError as error:
         raise UnsupportedError(f"{BTF}: {error.strerror}", hint="a kernel with CONFIG_DEBUG_INFO_BTF") from None
+    members = list(members)
     names, found = [ffi.new("char[]", name.encode()) for name in members], ffi.new("int32_t[]", len(members))
     check(lib.usdtkit_btf_find(ffi.from_buffer(data), len(data), names, len(names), found), f"reading {BTF}")
-    places = dict(zip(members, found, strict=True))
-    if missing := [name for name, place in places.items() if place < 0]:
-        raise UnsupportedError(f"this kernel has no {missing[0]} to read", hint="Linux 5.12 or newer")
-    return places
+    return dict(zip(members, found, strict=True))
 
 
 def _program(places: dict[str, int], *, fresh: bool) -> bytes:

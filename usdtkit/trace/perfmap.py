@@ -7,6 +7,8 @@ Everybody can write to /tmp. So a perf map is only trusted if it is a regular fi
 process or to root, and no symbolic link leads to it. A perf map that has grown is read again.
 """
 
+# ruff: noqa: PTH123  importing pathlib takes long
+
 from __future__ import annotations
 
 import os
@@ -15,7 +17,6 @@ import weakref
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from pathlib import Path
 
 LARGEST = 64 << 20
 MOST_ENTRIES = 1 << 20
@@ -67,7 +68,7 @@ class PerfMap:
     def of(cls, pid: int) -> PerfMap | None:
         """The perf map of a process, in its container if it has one. None where there is none that can be trusted."""
         try:
-            with Path(f"/proc/{pid}/status").open("rb") as file:
+            with open(f"/proc/{pid}/status", "rb") as file:
                 fields = {name: value.split() for name, _, value in (line.partition(b":") for line in file)}
             owner, inner = int(fields[b"Uid"][1]), fields[b"NSpid"][-1].decode()
         except (OSError, LookupError):
@@ -145,7 +146,8 @@ def _forked_from(pid: int) -> Iterator[int]:
 def _stat(pid: int) -> tuple[int, int]:
     """The parent of a process, and the address where its stack begins. Zeros where that cannot be read."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return 0, 0
     return int(fields[1]), int(fields[_START_STACK])

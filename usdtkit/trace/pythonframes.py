@@ -16,7 +16,7 @@ from usdtkit.bpf.walker import PYTHON_CODES, PYTHON_LAYOUTS, THREAD_POINTER
 from usdtkit.errors import UnsupportedError, UsdtkitError
 from usdtkit.kernel.maps import Map
 from usdtkit.kernel.ring import RingBuffer
-from usdtkit.kernel.taskmaps import places_of
+from usdtkit.kernel.taskmaps import THREAD_POINTER_MEMBERS, places_of
 from usdtkit.signatures.cpython import Layout
 from usdtkit.trace.memory import PYTHON, Frame
 from usdtkit.trace.merging import PythonFrame, is_evaluation
@@ -27,9 +27,6 @@ from usdtkit.unwind.pythons import Python, Pythons
 _CODE = struct.Struct(f"<QIIiIIIII{LONGEST_NAME + 1}s{LONGEST_FILE + 1}s")  # struct python_code
 _FRAME = struct.Struct("<QQ")
 _MOST_CODES, _MOST_FRAMES = 1 << 17, 1 << 17
-# What pthread_self() returns is the thread pointer, which the kernel keeps with the thread's registers. On aarch64 it
-# lies below that pointer, by the size of a structure of the C library: there no thread is found.
-_THREAD_POINTER = ("task_struct.thread", "thread_struct.fsbase")
 
 
 class PythonFrames:
@@ -94,7 +91,7 @@ class KnownPythons:
         self._found: dict[int, Python] = {}
         self.problems: dict[int, str] = {}
         with suppress(UnsupportedError):
-            place = sum(places_of(_THREAD_POINTER).values())
+            place = sum(places_of(THREAD_POINTER_MEMBERS).values())
             maps[THREAD_POINTER][bytes(4)] = place.to_bytes(8, "little")
 
     def python(self, pid: int) -> tuple[int, int]:

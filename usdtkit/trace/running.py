@@ -44,7 +44,6 @@ from usdtkit.trace.plan import Plan, Planned, Summary, totals
 from usdtkit.trace.presence import Presence
 from usdtkit.trace.remedies import remedies  # not later: who has given up privileges may not read our files
 from usdtkit.trace.stream import Stream
-from usdtkit.trace.unwinder import Unwinder
 
 if TYPE_CHECKING:
     from usdtkit.trace.discovery import Discovery
@@ -135,6 +134,8 @@ class Running:
         if self.stacks is not None:
             self.stacks.open(RingBuffer(maps[programs.STACK_RECORDS]))
             if ROWS in maps:
+                from usdtkit.trace.unwinder import Unwinder  # lazy: few sessions take stacks
+
                 self.stacks.unwinder = Unwinder(maps)
                 if not self._presence.learn_command(self.stacks.learn):
                     for pid in self._pids:

@@ -7,11 +7,11 @@ read when a name in it is asked for.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import chain, count
-from pathlib import Path
 
 from usdtkit import processes, scan
 from usdtkit.elf.debugfiles import debug_images
@@ -201,9 +201,9 @@ class Files:
 
 def _root_of(pid: int) -> str:
     """The path of a process's root directory, "" where it is ours."""
-    root = Path(f"/proc/{pid}/root")
+    root = f"/proc/{pid}/root"
     try:
-        return "" if root.samefile("/") else str(root)
+        return "" if os.path.samefile(root, "/") else root  # noqa: PTH121  importing pathlib takes long
     except OSError:  # the process has ended, or may not be inspected
         return ""
 

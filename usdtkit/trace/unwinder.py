@@ -11,6 +11,7 @@ import _thread  # threading takes long to import
 import mmap
 import os
 import struct
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -18,20 +19,13 @@ from usdtkit._ffi import check
 from usdtkit.bpf.walker import INDEX, INSTANCES, PROCESSES, ROWS
 from usdtkit.errors import UnsupportedError, UsdtkitError
 from usdtkit.kernel.maps import Map, mapped, new_value
-from usdtkit.kernel.taskmaps import places_of
+from usdtkit.kernel.taskmaps import RETURN_INSTANCES, places_of
 from usdtkit.trace.pythonframes import KnownPythons, PythonFrames
 from usdtkit.unwind.mapped import ANY_CODE, Processes
 from usdtkit.unwind.store import CHUNK_BYTES, MEGABYTES, Store
 
 MOST_FAILURES = 8
 """How often a process is looked at in vain, because its stacks lead to memory that is no code."""
-_INSTANCES = (
-    "task_struct.utask",
-    "uprobe_task.return_instances",
-    "return_instance.stack",
-    "return_instance.orig_ret_vaddr",
-    "return_instance.next",
-)
 
 
 class Unwinder:
@@ -57,8 +51,8 @@ class Unwinder:
         self._in_vain: dict[int, int] = {}
         self._lock = _thread.allocate_lock()
         with suppress(UnsupportedError):  # then the addresses that return probes replace stay unknown
-            places = places_of(_INSTANCES)
-            maps[INSTANCES][bytes(4)] = struct.pack("<5Q", *(places[name] for name in _INSTANCES))
+            places = places_of(RETURN_INSTANCES)
+            maps[INSTANCES][bytes(4)] = struct.pack("<5Q", *(places[name] for name in RETURN_INSTANCES))
 
     def learn(self, pid: int) -> bool:
         """Look at what a process has mapped now; whether that could be done."""
@@ -104,14 +98,33 @@ class _Tables:
         self._chunks = {number: memory}
 
     def publish(self) -> None:
-        """Let programs find all chunks. Entries of processes that need them come after it."""
+        """Let programs find all chunks. Entries of processes that need them come after it.
+
+        Programs can find them long before the call returns, which then waits for those that run. So that is left to
+        another thread.
+        """
         chunks, self._unpublished = self._unpublished, {}
-        try:
-            if chunks:
-                self._rows.update({n.to_bytes(4, "little"): fd.to_bytes(4, "little") for n, fd in chunks.items()})
-        finally:
-            for descriptor in chunks.values():
-                os.close(descriptor)
+        if not chunks:
+            return
+        entries = {n.to_bytes(4, "little"): fd.to_bytes(4, "little") for n, fd in chunks.items()}
+        over, errors = _thread.allocate_lock(), []
+
+        def write() -> None:
+            try:
+                self._rows.update(entries)
+            except UsdtkitError as error:
+                errors.append(error)
+            over.release()
+
+        over.acquire()
+        _thread.start_new_thread(write, ())
+        last = [*entries][-1]
+        while over.locked() and last not in self._rows:
+            time.sleep(0)
+        for descriptor in chunks.values():
+            os.close(descriptor)
+        if errors:
+            raise errors[0]
 
     def update_chunk(self, number: int, offset: int, rows: bytes) -> None:
         """Write rows into the last chunk."""
