@@ -2,8 +2,9 @@
 
 A hit with a stack of 20 frames of mariadbd, whose packages have frame pointers, against the walk along these, and
 against `perf record --call-graph dwarf`, which copies 8 KB of the stack at each hit. (That perf finds the callers
-afterwards is not counted.) Then how long a start takes with stacks and without, and how much memory all maps take for a
-process with node. It fails where a bound is missed. Needs root, mariadbd, node and perf.
+afterwards is not counted.) What ten frames of Python add to a stack. Then how long a start takes with stacks and
+without, and how much memory all maps take for a process with node. It fails where a bound is missed. Needs root,
+mariadbd, node and perf.
 """
 
 import contextlib
@@ -26,16 +27,32 @@ from programs import mariadb
 from usdtkit import trace
 from usdtkit.targets import find_functions
 from usdtkit.trace import running
+from usdtkit.trace.pythonframes import KnownPythons
 
 ROWS, ROUNDS = 20_000, 5
 STATEMENT = f"SET @a = (SELECT SUM(seq) FROM mysql.seq_1_to_{ROWS} WHERE seq % 7 < 9)"
 FUNCTION = "_ZN7handler13ha_index_nextEPh"  # called for each row
 FRAMES = 20
 MOST_OF_FRAME_POINTERS, MOST_MEMORY_MB, MOST_START_MS = 2.5, 32, 40
+CALLS, PYTHON_FRAMES, MOST_PYTHON_NS = 20_000, 10, 3000
 CPU_TIME = 2  # with the number of a process, the number of its clock; see clock_getcpuclockid(3)
 BPF_ENABLE_STATS, BPF_MAP_GET_FD_BY_ID = 32, 14
 BREAKPOINT = b"\xcc"
 WAIT = "process.stdin.once('data', () => process.exit(0)); console.log('ready')"
+DEEP = f"""
+import os, sys
+
+def deep(more):
+    if more:
+        return deep(more - 1)
+    for _ in range({CALLS}):
+        os.getppid()
+
+print("ready", flush=True)
+for _ in sys.stdin:
+    deep({PYTHON_FRAMES - 2})
+    print("done", flush=True)
+"""
 START = """
 import sys, time
 began = time.perf_counter()
@@ -85,6 +102,16 @@ def uprobe_event(line):
     events = os.open("/sys/kernel/tracing/uprobe_events", os.O_WRONLY | os.O_APPEND)
     os.write(events, line.encode())
     os.close(events)
+
+
+@contextlib.contextmanager
+def without_python():
+    """Sessions that begin meanwhile find no Python in processes."""
+    python, KnownPythons.python = KnownPythons.python, lambda known, pid: (0, 0)
+    try:
+        yield
+    finally:
+        KnownPythons.python = python
 
 
 @contextlib.contextmanager
@@ -181,6 +208,39 @@ def walks(server):
     return kept
 
 
+def python_frames():
+    """Print what Python's frames cost; whether the bound is kept."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = subprocess.Popen(["/usr/bin/python3", "-c", DEEP], **pipes)
+
+    def hit(frames):
+        with trace.Session(pid=process.pid) as session:
+            counts = session.uprobe("c", "getppid").count(stack=trace.ustack)
+            session.start()
+            process.stdin.write("\n")
+            process.stdin.flush()
+            read_until(process, "done")
+            session.detach()
+            ((key, count),) = counts.read().items()
+            runs, spent = in_program(session)
+            assert (count, runs, len(key[0].python)) == (CALLS, CALLS, frames), (count, runs, key)
+        return spent / runs
+
+    def hit_without():
+        with without_python():
+            return hit(0)
+
+    statistics_of_programs = bpf(BPF_ENABLE_STATS, 0)
+    try:
+        read_until(process, "ready")
+        spent = medians(ROUNDS, {"with": lambda: hit(PYTHON_FRAMES), "without": hit_without})
+    finally:
+        end(process)
+        os.close(statistics_of_programs)
+    figure("stack without Python's frames", spent["without"], "ns")
+    return figure(f"  what {PYTHON_FRAMES} of them add", spent["with"] - spent["without"], "ns", bound=MOST_PYTHON_NS)
+
+
 def starts(server):
     """Print how long a session takes until it is attached; whether the bound is kept."""
 
@@ -211,7 +271,7 @@ def main():
     if os.geteuid():
         raise SystemExit("bench_unwinding: tracing needs root")
     with mariadb.server() as server:
-        kept = [walks(server), starts(server), tables_of_node()]
+        kept = [walks(server), python_frames(), starts(server), tables_of_node()]
     return not all(kept)
 
 

@@ -9,6 +9,7 @@ import resource
 import struct
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
 from usdtkit.elf.sites import check, cost
 from usdtkit.elf.symbols import functions, indirect_functions
-from usdtkit.errors import ElfError, UsageError
+from usdtkit.errors import ElfError, UnsupportedError, UsageError
 from usdtkit.probes.image import build
+from usdtkit.unwind.cpython import build_of
 
 FILES = 20_011
 SECONDS, BYTES = 1, 200 << 20
@@ -33,6 +35,9 @@ unsigned short lab_two_semaphore __attribute__((section(".probes")));
 int counter = 997;
 int work(int n, char *text) { STAP_PROBE3(lab, one, n, text, counter); STAP_PROBE2(lab, two, n + 1, 5); return n; }
 int more(int n) { STAP_PROBE1(lab, two, n); return work(n, 0); }
+/* As in a file with CPython. */
+struct { char cookie[8]; long version, words[80]; } _PyRuntime = {"xdebugpy", 0x030d00f0, {0, 283320, 608, 632}};
+int _PyEval_EvalFrameDefault(int n) { return n > 7 ? work(n, 0) : more(n); }
 """
 
 
@@ -141,6 +146,8 @@ def read(data):
         found = functions(image, "*", aliases=True)
         indirect_functions(image, "m*")
         is_go(image)
+        with suppress(UnsupportedError):
+            build_of(image)
         for function in found[:8]:
             cost(image, function.file_offset)
             try:
