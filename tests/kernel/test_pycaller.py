@@ -1,9 +1,10 @@
-"""Which function of Python made a call: as a key, as a field, and by the option of the tools for such calls."""
+"""Which function of Python made a call, as a key, as a field, and by the option of the tools for such calls; and stacks
+of a program in Python with the frames of one kind."""
 
 import sys
 
 import pytest
-from commandline import end_of_tracing, go, json_lines, start_tracing
+from commandline import end_of_tracing, go, json_lines, names, start_tracing
 
 from usdtkit import trace
 from usdtkit.trace import PythonCaller, pycaller
@@ -93,6 +94,39 @@ def test_who_looks_names_up(app, spawn):
     line = line_of(path, '        return socket.getaddrinfo("127.0.0.1", 80)')
     assert [row["pycaller"] for row in rows] == [{"function": "Shop.look_up", "file": str(path), "line": line}] * 97
     assert summary["lost"] == 0
+
+
+def folded(output):
+    """Counts by the labels of folded lines, outermost first."""
+    return {
+        tuple(stack.split(";")): int(count)
+        for stack, _, count in (line.rpartition(" ") for line in output.splitlines())
+    }
+
+
+def test_python_s_frames_alone_and_native_ones_alone(app, ready, spawn):
+    path, process = app
+    found = []
+    for options in (["--python", "-f"], ["--native", "-f"], ["--json"]):
+        tracer = start_tracing(spawn, "stackcount", "c:getppid", "-p", process.pid, *options)
+        go(process)
+        found.append(end_of_tracing(tracer)[0])
+        process = ready([sys.executable, path])
+    process.communicate("go\n", timeout=60)
+    python, native = folded(found[0]), folded(found[1])
+    order, pay = expected(path)
+    called = f"work (pycaller_app.py:{line_of(path, '        shop.order()')})"
+    assert sum(python.values()) == sum(native.values()) == 4 * TIMES
+    assert sum(count for stack, count in python.items() if stack[-2:] == (called, str(order))) == 2 * TIMES
+    assert sum(count for stack, count in python.items() if stack[-1] == str(pay)) == 2 * TIMES
+    assert not any(".py:" in label for stack in native for label in stack)
+    assert all("_PyEval_EvalFrameDefault" in stack and stack[-1] == "getppid" for stack in native)
+    _, rows, summary = json_lines(found[2])
+    for row in rows:
+        kinds = [frame["kind"] for frame in row["stack"]]
+        assert kinds[0] == "native" and "python" in kinds
+        assert "_PyEval_EvalFrameDefault" not in names(row["stack"])
+    assert (sum(row["count"] for row in rows), summary["cut_stacks"]) == (4 * TIMES, [])
 
 
 def test_slow_calls(app, spawn):
