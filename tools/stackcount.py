@@ -6,7 +6,7 @@ A PATTERN is
   u:LIBRARY:PROVIDER:PROBE   USDT probes of a library, a command or a file; PROVIDER may be left out
 A condition in parentheses behind the PATTERN chooses among the hits, as in trace; docs/language.md describes it.
 Instead of hits, --sum sums up a value, and --by-latency the time of calls from entry to return.
-Stacks are whole, whatever the program was compiled with, and a stack that is not says why. Python's functions are in them.
+Stacks are whole, whatever the program was compiled with, and have Python's functions. A stack that is not says why.
 
 examples:
   usdtkit stackcount c:malloc -p 1234
