@@ -76,11 +76,10 @@ def label(frame: Frame, *, offsets: bool = False, addresses: bool = False) -> st
     return f"{f'{frame.address:#018x}' if frame.address else '':18} {text}" if addresses else text
 
 
-def objects(column: Column, calls: Calls) -> list[dict[str, Any]]:
-    """Frames for programs, innermost first. What is not known is None."""
-    learn([calls])
-    names = [field.name for field in FRAME if column.addresses or field.name != "address"]
-    return [{name: _plain(getattr(frame, name)) for name in names} for frame in calls.frames]
+def values(frame: Frame, *, addresses: bool = False) -> dict[str, Any]:
+    """The values of FRAME for programs, with names that `learn` has seen demangled. What is not known is None."""
+    names = [field.name for field in FRAME if addresses or field.name != "address"]
+    return {name: _plain(getattr(frame, name)) for name in names}
 
 
 def common(stacks: Iterable[Stack | None], kind: FrameKind = "") -> Calls | None:
