@@ -15,8 +15,9 @@ cross_packages := $(foreach target,aarch64 arm i686 powerpc64le riscv64 s390x,gc
 	$(foreach port,arm64 armhf i386 ppc64el riscv64 s390x,libc6-dev-$(port)-cross)
 test_packages := binutils bpfcc-tools bpftrace clang curl $(cross_packages) fish g++ gdb golang-go groff-base libcurl3-gnutls \
 	libcurl3-nss libjemalloc2 libmariadb-dev libreadline8 libtcmalloc-minimal4 linux-perf lld mariadb-server mold musl-tools \
-	nodejs openjdk-17-jre-headless openssh-client openssh-server openssl pamtester patchelf php8.2-cli postgresql-15 python3-gevent \
-	qemu-user redis-server ruby rustc sysbench systemtap-sdt-dev xz-utils zsh
+	nodejs openjdk-17-jre-headless openssh-client openssh-server openssl pamtester patchelf php8.2-cli postgresql-15 \
+	postgresql-plpython3-15 python3-gevent qemu-user redis-server ruby rustc sysbench systemtap-sdt-dev uwsgi-core \
+	uwsgi-plugin-python3 xz-utils zsh
 distribution_packages := buildah debootstrap gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 kernel_packages := busybox-static cpio file kmod qemu-system-x86 zstd
 
@@ -97,9 +98,9 @@ demo-packages:
 test-packages:
 	@.ci/packages $(demo_packages) $(test_packages)
 
-# Without it some tests cannot run, and say so.
+# Without them some tests cannot run, and say so.
 framed-python: test-packages
-	$(as_root) .ci/framed-python >/dev/null || :
+	$(as_root) sh -c '.ci/framed-python && .ci/framed-python 3.14' >/dev/null || :
 
 distribution-packages:
 	@.ci/packages $(demo_packages) $(distribution_packages)

@@ -3,16 +3,20 @@ the program itself says of its stack before it."""
 
 import json
 import os
+import re
+import socket
 import struct
 import subprocess
 import time
+import urllib.request
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import psycopg
 import pytest
 from pythons import everywhere
 
-from usdtkit import trace
+from usdtkit import processes, trace
 from usdtkit.maps import executable_mappings, maps_of
 from usdtkit.trace import ustack
 from usdtkit.unwind.pythons import Pythons
@@ -259,3 +263,62 @@ def test_python_within_a_program_of_c(started, compile_c):
             assert not stack.python_end
     called = (("hit", "<string>", 3), ("call", "<string>", 6), ("<module>", "<string>", 1))
     assert found == {(): 2 * 97, called: 2 * 97 + 1}
+
+
+PL = """CREATE FUNCTION hit(times int) RETURNS int LANGUAGE plpython3u AS $$
+import os
+def call():
+    os.getppid()
+for _ in range(times):
+    call()
+return times
+$$"""
+
+
+@pytest.mark.parametrize("is_loaded", [True, False], ids=["before", "meanwhile"])
+def test_python_within_postgresql(is_loaded, postgres):
+    """PL/Python; a backend loads the interpreter when it is first used."""
+    with psycopg.connect(host=postgres.environment["PGHOST"], user="postgres", autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS plpython3u")
+        connection.execute("DROP FUNCTION IF EXISTS hit")
+        connection.execute(PL)
+        if is_loaded:
+            connection.execute("SELECT hit(1)")
+        with trace.Session(pid=connection.info.backend_pid) as session:
+            session.uprobe("c", "getppid").emit("ustack")
+            session.start()
+            events = []
+            if not is_loaded:  # the stack that leads to code that is not known yet
+                connection.execute("SELECT hit(1)")
+                until(session, events, 1)
+            connection.execute("SELECT hit(97)")
+            until(session, events, 97 + (not is_loaded))
+    found = Counter(tuple((re.sub(r"_\d+", "", f.name), f.line) for f in event.ustack.python) for event in events[-97:])
+    function = "__plpython_procedure_hit"
+    assert found == {((f"{function}.<locals>.call", 5), (function, 7), ("<module>", 1)): 97}
+    assert {event.ustack.frames[-1].name for event in events[-97:]} == {"_start"}
+
+
+def test_python_within_uwsgi(spawn, wait_for_line, tmp_path):
+    """Workers are forked from a master that has loaded the interpreter as a plugin."""
+    (tmp_path / "app.py").write_text(
+        "import os\ndef hit():\n    os.getppid()\ndef application(environ, respond):\n"
+        "    for _ in range(97):\n        hit()\n    respond('200 OK', [])\n    return [b'%d' % os.getpid()]\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    options = ["--plugin", "python3", "--wsgi-file", tmp_path / "app.py", "--http-socket", f"127.0.0.1:{port}"]
+    process = spawn(["uwsgi", *options, "--master", "--processes", "1", "--enable-threads"], stderr=subprocess.PIPE)
+    wait_for_line(process, "spawned uWSGI worker 1", stream="stderr")
+    [worker] = processes.below(process.pid)
+    with trace.Session(pid=worker) as session:
+        counts = session.uprobe("c", "getppid").count(stack=ustack)
+        session.start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as response:
+            assert int(response.read()) == worker
+        found = Counter()
+        for (stack,), count in counts.read().items():
+            found[tuple((frame.name, frame.line) for frame in stack.python)] += count
+            assert stack.frames[-1].kind == "native"
+    del found[()]  # the worker itself looks whether its master is there
+    assert found == {(("hit", 3), ("application", 6)): 97}

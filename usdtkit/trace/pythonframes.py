@@ -26,7 +26,7 @@ from usdtkit.unwind.pythons import Python, Pythons
 
 _CODE = struct.Struct(f"<QIIiIIIII{LONGEST_NAME + 1}s{LONGEST_FILE + 1}s")  # struct python_code
 _FRAME = struct.Struct("<QQ")
-_MOST_CODES, _MOST_FRAMES = 1 << 17, 1 << 17
+_MOST_CODES, _MOST_FRAMES, _MOST_PROCESSES = 1 << 17, 1 << 17, 1 << 13
 
 
 class PythonFrames:
@@ -101,7 +101,8 @@ class KnownPythons:
         try:
             python = self._pythons.of(pid)
         except UnsupportedError as error:
-            self.problems[pid] = error.message
+            if len(self.problems) < _MOST_PROCESSES:
+                self.problems[pid] = error.message
             return 0, 0
         except UsdtkitError:  # it has ended, or may not be looked into
             return 0, 0
@@ -109,6 +110,8 @@ class KnownPythons:
         if python is None or not number:
             return 0, 0
         self._found[pid] = python
+        if len(self._found) > _MOST_PROCESSES:
+            del self._found[next(iter(self._found))]
         return number, python.runtime
 
     def is_evaluation(self, pid: int, frame: Frame) -> bool:
