@@ -67,7 +67,7 @@ struct usdtkit_mappings {
   struct waker *wakers;
   uint32_t waker_count;
   uint64_t last; /* when the rings were looked at, in milliseconds */
-  struct set seen, watched, only; /* in `only`, a process is the inode */
+  struct set seen, watched, only; /* where a process is meant, it is the inode */
   uint8_t *copy; /* what was in the rings */
   struct record *records;
   size_t records_size;
@@ -272,6 +272,11 @@ int usdtkit_mappings_watch(usdtkit_mappings *stream, const struct usdtkit_file_k
 
 static struct usdtkit_file_key of_process(uint32_t pid) { return (struct usdtkit_file_key){.inode = pid}; }
 
+int usdtkit_mappings_watch_process(usdtkit_mappings *stream, uint32_t pid) {
+  struct usdtkit_file_key key = of_process(pid);
+  return add(&stream->watched, &key);
+}
+
 static int is_told_of(const usdtkit_mappings *stream, uint32_t pid) {
   struct usdtkit_file_key key = of_process(pid);
   return !stream->only.size || has(&stream->only, &key);
@@ -315,14 +320,18 @@ static int by_time(const void *a, const void *b) {
   return first < second ? -1 : first > second;
 }
 
+static int is_watched(const usdtkit_mappings *stream, const struct mapped *mapped) {
+  struct usdtkit_file_key any_generation = without_generation(&mapped->file), process = of_process(mapped->pid);
+  return has(&stream->watched, &any_generation) || has(&stream->watched, &process);
+}
+
 /* Whether a record may be news. Nearly all are of files that were seen before, and those need not be sorted. */
 static int may_be_news(const usdtkit_mappings *stream, const struct perf_event_header *header) {
   const struct mapped *mapped = (const void *)(header + 1);
   if (header->type != PERF_RECORD_MMAP2 || header->size < sizeof *header + sizeof *mapped + TRAILER) return 1;
   if (stream->kinds & USDTKIT_EVERY_MAPPING) return 1;
   if (stream->kinds & USDTKIT_NEW_FILE && !has(&stream->seen, &mapped->file)) return 1;
-  struct usdtkit_file_key any_generation = without_generation(&mapped->file);
-  return has(&stream->watched, &any_generation);
+  return is_watched(stream, mapped);
 }
 
 /* The records of all rings that may be news, in the order of their time: how many there are. */
@@ -371,7 +380,6 @@ static int tell(usdtkit_mappings *stream, struct usdtkit_news news, const char *
 static int tell_mapped(usdtkit_mappings *stream, const struct record *record, size_t size) {
   const struct mapped *mapped = (const void *)(record->header + 1);
   if (size < sizeof *mapped || !mapped->pid || !mapped->file.inode || !is_told_of(stream, mapped->pid)) return 0;
-  struct usdtkit_file_key any_generation = without_generation(&mapped->file);
   struct usdtkit_news news = {
       .pid = mapped->pid,
       .time = record->time,
@@ -381,7 +389,7 @@ static int tell_mapped(usdtkit_mappings *stream, const struct record *record, si
       .file = mapped->file,
   };
   int result = 0;
-  if (has(&stream->watched, &any_generation)) news.kind |= USDTKIT_MAPPED;
+  if (is_watched(stream, mapped)) news.kind |= USDTKIT_MAPPED;
   if (stream->kinds & USDTKIT_NEW_FILE && !has(&stream->seen, &mapped->file)) {
     result = add(&stream->seen, &mapped->file);
     news.kind |= USDTKIT_NEW_FILE;
@@ -397,8 +405,12 @@ static int tell_task(usdtkit_mappings *stream, const struct record *record, size
   if (kind == USDTKIT_FORK ? task->pid == task->parent : task->pid != task->tid) return 0;
   if (!is_told_of(stream, kind == USDTKIT_FORK ? task->parent : task->pid)) return 0;
   struct usdtkit_file_key process = of_process(task->pid);
-  if (kind == USDTKIT_EXIT) take_out(&stream->only, &process);
-  else if (stream->only.size && add(&stream->only, &process)) return -ENOMEM;
+  if (kind == USDTKIT_EXIT) {
+    take_out(&stream->only, &process);
+    take_out(&stream->watched, &process);
+  } else if (stream->only.size && add(&stream->only, &process)) {
+    return -ENOMEM;
+  }
   return tell(stream, (struct usdtkit_news){.kind = kind, .pid = task->pid, .parent = task->parent, .time = record->time},
               "", 0);
 }

@@ -16,7 +16,7 @@ struct usdtkit_file_key {
   uint64_t inode, generation;
 };
 
-/* Kinds of news, which are bits: an unseen file was mapped; a watched one was; a process was started by `parent`; it
+/* Kinds of news, which are bits: an unseen file was mapped; a watched one was, or one in a watched process; a process was started by `parent`; it
  * began another program; it ended; anything was mapped to execute. */
 enum {
   USDTKIT_NEW_FILE = 1,
@@ -50,6 +50,8 @@ int usdtkit_mappings_know(usdtkit_mappings *stream, const struct usdtkit_file_ke
 void usdtkit_mappings_forget(usdtkit_mappings *stream, const struct usdtkit_file_key *file);
 /* A file each of whose mappings is told from now on, whatever its generation. */
 int usdtkit_mappings_watch(usdtkit_mappings *stream, const struct usdtkit_file_key *file);
+/* A process each of whose mappings is told from now on. It is forgotten when it ends, if ends are among the kinds. */
+int usdtkit_mappings_watch_process(usdtkit_mappings *stream, uint32_t pid);
 
 /* From now on tell only of this process and of those given before; and of the processes that they start, if the kinds of
  * news have USDTKIT_FORK or USDTKIT_EXIT. */

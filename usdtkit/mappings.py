@@ -44,7 +44,7 @@ class News(NamedTuple):
     `kind` is the sum of some of these bits:
 
     - NEW_FILE: a file was mapped to execute that no process had mapped since the stream began
-    - MAPPED: a file was mapped to execute that is watched
+    - MAPPED: a file was mapped to execute that is watched, or by a process that is
     - FORK: it was started, by `parent`
     - EXEC: it began another program, which is called `name`
     - EXIT: it ended
@@ -122,6 +122,10 @@ class MappingStream:
     def watch(self, identity: Identity) -> None:
         """Tell each mapping of this file from now on."""
         check(lib.usdtkit_mappings_watch(self._stream, [(*identity, 0)]), "watching a file")
+
+    def watch_process(self, pid: int) -> None:
+        """Tell each mapping of this process from now on, as of a file that is watched."""
+        check(lib.usdtkit_mappings_watch_process(self._stream, pid), "watching a process")
 
     def follow(self, pid: int) -> None:
         """Tell only of this process and of those that were given before; where FORK or EXIT are among the kinds, also

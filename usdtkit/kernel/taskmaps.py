@@ -75,6 +75,8 @@ RETURN_INSTANCES = (
 THREAD_POINTER_MEMBERS = ("task_struct.thread", "thread_struct.fsbase")
 """Where the kernel keeps, with a thread's registers, the thread pointer. It is what pthread_self() returns. On aarch64
 that lies below it, by the size of a structure of the C library, so no thread is found there."""
+SIGNALS = ("task_struct.sighand", "sighand_struct.action", "task_struct.blocked")
+"""What a process does when a signal comes, and those that it blocks."""
 _known: dict[str, int] = {}
 _EXECUTABLE = 4  # VM_EXEC
 _MINOR_BITS = 20  # of the kernel's dev_t
@@ -149,7 +151,7 @@ def places_of(members: Sequence[str]) -> dict[str, int]:
     """Where the kernel's structures have these members ("task_struct.tgid"), and the numbers of functions ("func:…").
     UnsupportedError."""
     if not _known.keys() >= set(members):  # reading the types takes long, so all that is usual is looked for at once
-        _known.update(_find({*members, *RETURN_INSTANCES, *THREAD_POINTER_MEMBERS, *_NAMES}))
+        _known.update(_find({*members, *RETURN_INSTANCES, *THREAD_POINTER_MEMBERS, *SIGNALS, *_NAMES}))
     places = {name: _known[name] for name in members}
     if missing := [name for name, place in places.items() if place < 0]:
         raise UnsupportedError(f"this kernel has no {missing[0]} to read", hint="Linux 5.12 or newer")

@@ -17,13 +17,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from usdtkit.elf.image import Image
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.taskmaps import TaskMapping, TaskMappings
-from usdtkit.mappings import EXIT, FORK, NEW_FILE, MappingStream, News
+from usdtkit.mappings import EXIT, FORK, MAPPED, NEW_FILE, MappingStream, News
 from usdtkit.maps import Identity, Mapping, mapping_at, maps_of
 from usdtkit.overlays import forget_mounts
 from usdtkit.privatedirs import stranger, user_name
@@ -31,10 +31,14 @@ from usdtkit.processes import running_pids, runs, user_of
 from usdtkit.scan import Scan, as_seen_by, open_mapped, open_target
 from usdtkit.trace.later import Found, Later, Wanted
 
+if TYPE_CHECKING:
+    from usdtkit.trace.learning import Learning
+
 # Between two looks at the stream: for children, which cannot be attached to before they run; while something happens
 # and in the first seconds; and else.
 CHILDREN_S, BUSY_S, CALM_S, YOUNG_S = 0.005, 0.02, 0.05, 5.0
 CALM_FOR_S = 600.0  # the looks of so long are made without Python, if there is nothing new
+LEARNING_FOR_S = 1.0  # and of so long if another thread may have processes to watch
 # A flood of new files, or of processes, must not take the machine: so long a look takes, and so much may wait.
 LOOK_S = 0.01
 MOST_WAITING = 4096
@@ -68,10 +72,12 @@ class Discovery:
         remark: Callable[[str], object],
         *,
         follows: bool,
+        learning: Learning | None = None,
     ) -> None:
         """`attached`: the files that are attached to already. `pids`: the processes whose files are looked at, and if
         it `follows` them, those of their children; none means everything. `remark` is told what is found, in the
-        thread. PrivilegeError."""
+        thread. `learning` is told of processes that map a traced file, or whose stacks are known and map anything.
+        PrivilegeError."""
         self._attaching, self._later, self._remark = attaching, later, remark
         self._pids = tuple(pids)
         self._known = {file.version for file in attached}  # files that were looked at
@@ -95,6 +101,9 @@ class Discovery:
         self._closing.callback(self._stream.close)
         for pid in pids:
             self._stream.follow(pid)
+        self._learning = learning
+        for identity in () if learning is None else learning.files:
+            self._stream.watch(identity)
         self._is_woken = follows and self._wakes_for(pids)
         self._tasks: TaskMappings | None = None
         self._has_begun = False
@@ -133,11 +142,13 @@ class Discovery:
             if not self._pids:  # whose files were searched just now
                 self._look_around()
             pause, rounds = self._pause(is_young=True), 1
+            self._watch_known()
             while (all_news := self._stream.wait(self._stop, pause, rounds)) is not None:
                 is_busy = self._tick(all_news)
                 young = YOUNG_S - (time.monotonic() - began)
                 pause = self._pause(is_young=is_busy or young > 0)
-                rounds = 1 if is_busy else int((young if young > 0 else CALM_FOR_S) / pause) + 1
+                longest = CALM_FOR_S if self._learning is None else LEARNING_FOR_S
+                rounds = 1 if is_busy else int(min(young if young > 0 else longest, longest) / pause) + 1
         except UsdtkitError as error:
             self._remark(f"what starts from now on is not traced: {error.message}")
         finally:
@@ -157,7 +168,10 @@ class Discovery:
 
     def _tick(self, all_news: Sequence[News]) -> bool:
         """Look at what is new; whether there was anything, or more is to be done."""
+        self._watch_known()
         for news in all_news:
+            if news.kind & MAPPED and self._learning is not None:
+                self._learning.ask(news.pid)
             if news.kind & NEW_FILE:
                 mapping = Mapping(news.start, news.end, b"r-xp", news.offset, news.identity, news.name)
                 self._wait(news.pid, mapping, news)
@@ -176,6 +190,11 @@ class Discovery:
         self._follow(until)
         self._work(until)
         return bool(all_news or self._waiting or self._children or self._look_around_at)
+
+    def _watch_known(self) -> None:
+        """Listen to what processes map that were looked at for their stacks."""
+        while self._learning is not None and self._learning.fresh:
+            self._stream.watch_process(self._learning.fresh.popleft())
 
     def _wait(self, pid: int, mapping: Mapping, news: News | None) -> None:
         if not self._later.may_have(mapping.name):
@@ -253,6 +272,10 @@ class Discovery:
         except UsdtkitError as error:
             self._remark(f"not traced: {file.path}: {error.message}")
             return
+        if sites and self._learning is not None:
+            for identity in self._learning.add([file]):
+                self._stream.watch(identity)
+            self._learning.ask(pid)
         if sites and self._named < NAMED:
             self._named += 1
             owner = stranger(file.path)

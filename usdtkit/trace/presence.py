@@ -112,10 +112,10 @@ class Presence:
         To be called after privileges were given up, because threads that were started before would keep them.
         """
         self._has_begun = True
-        if self._semaphores is not None:
-            self._semaphores.begin()
         if self._stops is not None:
             self._stops.begin()
+        if self._semaphores is not None:
+            self._semaphores.begin()
         if self._command is not None:
             self._command.go(stoppable=self._stops is not None)
         elif self._armed is not None:

@@ -48,10 +48,13 @@ from usdtkit.trace.stream import Stream
 if TYPE_CHECKING:
     from usdtkit.trace.discovery import Discovery
     from usdtkit.trace.internedtexts import InternedTexts
+    from usdtkit.trace.learning import Learning
     from usdtkit.trace.privileges import User
     from usdtkit.trace.stacks import Stacks
+    from usdtkit.trace.unwinder import Unwinder
 
 
+LEARNING_S = 0.04  # that a start may take longer, so that processes that run are known before their first stacks
 ORIGINS = 16_384  # pairs of a file and a process that are told from each other
 MORE_REJECTED = 1024  # probes of later files whose calls that could not be fired are counted
 
@@ -110,6 +113,7 @@ class Running:
         self.started_at = self._ended_at = 0.0
         self.received = 0
         self._discovery: Discovery | None = None
+        self._learning: Learning | None = None
 
     def attach(self, announce: Callable[[list[Planned]], None] | None) -> None:
         """Fill the maps that the program reads, load it, and attach it. `announce` gets the plan just before.
@@ -137,9 +141,7 @@ class Running:
                 from usdtkit.trace.unwinder import Unwinder  # lazy: few sessions take stacks
 
                 self.stacks.unwinder = Unwinder(maps)
-                if not self._presence.learn_command(self.stacks.learn):
-                    for pid in self._pids:
-                        self.stacks.unwinder.learn(pid)
+                self._learn(self.stacks, self.stacks.unwinder)
         if announce is not None:
             announce(self._planned)
         self._presence.attaching(self._sites)
@@ -148,6 +150,8 @@ class Running:
         kernel_sites = [*starmap(KernelSite, self._program.tracepoints), *self._plan.kernel_sites]
         if self._settings.discovers:
             self._discovery = self._open_discovery()
+        if self._learning is not None:
+            self._learning.look_around(LEARNING_S)
         if not self._links.attach(self._sites, self._pids or (0,), kernel_sites):
             _require_any(self._links.refused)
         for values in (self._blueprint.threads[number] for number in self._program.reads):
@@ -156,6 +160,17 @@ class Running:
                 table.insert(thread, entry)  # a hit since then knows better
         self._presence.attached(self._sites, self.refused)
         self._threads = threads(self._pids)
+
+    def _learn(self, stacks: Stacks, unwinder: Unwinder) -> None:
+        """See to it that the processes are known to the walker: those of the session now, others beside."""
+        from usdtkit.trace.learning import Learning  # lazy: few sessions take stacks
+
+        is_command_known = self._presence.learn_command(stacks.learn)
+        for pid in () if is_command_known else self._pids:
+            unwinder.learn(pid)
+        ignored = self._pids if is_command_known else ()
+        self._learning = Learning(stacks.learn, unwinder.fresh, self._sites, ignored, looks_around=not self._pids)
+        self._learning.begin()
 
     def _write_operands(self, entries: Sequence[bytes], first: int = 0) -> None:
         for index, packed in enumerate(entries, first):
@@ -212,7 +227,11 @@ class Running:
 
         later, follows = self._blueprint.later(), self._settings.follows
         try:
-            return Discovery(self, later, self._sites, self._pids, self._remark, follows=follows)
+            return Discovery(
+                *(self, later, self._sites, self._pids, self._remark),
+                follows=follows,
+                learning=self._learning,
+            )
         except UsdtkitError as error:
             self._remark(f"what starts from now on is not traced: {error.message}")
             return None
@@ -276,6 +295,8 @@ class Running:
         if self.stacks is not None:
             self.stacks.prepare()
         self._presence.before_drop()
+        if self._learning is not None:
+            self._learning.look_around()
         self._end_discovery()
         drop(user)
         try:
@@ -377,6 +398,8 @@ class Running:
     def _end_discovery(self) -> None:
         if self._discovery is not None:
             self._discovery.end()
+        if self._learning is not None:
+            self._learning.end()
 
     def _origins(self) -> dict[str, int]:
         """From how many files and processes hits came."""

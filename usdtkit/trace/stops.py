@@ -23,11 +23,10 @@ from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.links import Links
 from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
 from usdtkit.kernel.load import Loaded
-from usdtkit.kernel.taskmaps import places_of
+from usdtkit.kernel.taskmaps import SIGNALS, places_of
 from usdtkit.model import Tracepoint
 
 _CHILD = struct.Struct("<5Q")
-_SIGNALS = ("task_struct.sighand", "sighand_struct.action", "task_struct.blocked")
 
 
 class Stops:
@@ -43,7 +42,7 @@ class Stops:
         try:
             signals = [0, 0, 0]
             with suppress(UnsupportedError):
-                signals = list(places_of(_SIGNALS).values())
+                signals = list(places_of(SIGNALS).values())
             self._loaded.maps["child"][bytes(4)] = _CHILD.pack(pid, 0, *signals)
             self._links = Links(self._loaded, method)
         except BaseException:

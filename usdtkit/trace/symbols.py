@@ -170,7 +170,7 @@ class Files:
     def with_build_id(self, build_id: str) -> MappedFile | None:
         """A file with this build-id: among those that are open, that are traced, or that any process maps now."""
         if build_id not in self._by_build_id:
-            for file in self._files.values():
+            for file in [*self._files.values()]:  # another thread may open more
                 self._by_build_id.setdefault(file.build_id(), file)
         if build_id not in self._by_build_id:
             for other in chain(map(self.traced, [*self._traced]), map(self._look_into, _mapped_now())):

@@ -12,6 +12,7 @@ import mmap
 import os
 import struct
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -26,6 +27,7 @@ from usdtkit.unwind.store import CHUNK_BYTES, MEGABYTES, Store
 
 MOST_FAILURES = 8
 """How often a process is looked at in vain, because its stacks lead to memory that is no code."""
+MOST_FRESH = 1024
 
 
 class Unwinder:
@@ -50,6 +52,8 @@ class Unwinder:
         self._processes = Processes(self._store, write, remove, self.pythons.python)
         self._in_vain: dict[int, int] = {}
         self._lock = _thread.allocate_lock()
+        self.fresh: deque[int] = deque(maxlen=MOST_FRESH)
+        """Processes that were looked at lately: their later mappings matter."""
         with suppress(UnsupportedError):  # then the addresses that return probes replace stay unknown
             places = places_of(RETURN_INSTANCES)
             maps[INSTANCES][bytes(4)] = struct.pack("<5Q", *(places[name] for name in RETURN_INSTANCES))
@@ -63,6 +67,7 @@ class Unwinder:
                 with suppress(UsdtkitError):
                     self._tables.publish()
                 return False
+        self.fresh.append(pid)
         return True
 
     def learn_again(self, pid: int) -> None:
