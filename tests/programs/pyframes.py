@@ -2,8 +2,8 @@
 
 It runs on every CPython from 3.8 on: `python pyframes.py hits N` or `python pyframes.py wait`. It says "ready" and
 waits for a line. Then it writes a line of JSON for each `hit`: the numbers of the thread, and its frames as Python
-knows them, innermost first. With `hits` it calls getppid on the same line, N times altogether, in four threads and a
-sub-interpreter. With `wait` each of `ways` has a thread, which stops there. Then it says "done" and waits for a line.
+knows them, innermost first. With `hits` it calls getppid on the same line, N times altogether, in five threads and two
+sub-interpreters. With `wait` each of `ways` has a thread, which stops there. Then it says "done" and waits for a line.
 """
 
 import contextlib
@@ -184,13 +184,14 @@ def main():
             threading.Thread(target=wait_in, args=(way,), daemon=True).start()
     else:
         hits = int(sys.argv[2])
-        threads = [threading.Thread(target=run, args=(hits // 5,)) for _ in range(3)]
+        threads = [threading.Thread(target=run, args=(hits // 6,)) for _ in range(3)]
+        threads.append(threading.Thread(target=run_in_another_interpreter, args=(hits // 6,)))
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        run_in_another_interpreter(hits // 5)
-        run(hits - 4 * (hits // 5))
+        run_in_another_interpreter(hits // 6)
+        run(hits - 5 * (hits // 6))
     say("done")
     sys.stdin.readline()
 

@@ -7,10 +7,10 @@ CPython a process runs, in the maps of pythonframes.c. `trace.unwinder` owns bot
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 
 from usdtkit.bpf.walker import PYTHON_CODES, PYTHON_LAYOUTS, THREAD_POINTER
 from usdtkit.errors import UnsupportedError, UsdtkitError
@@ -90,9 +90,12 @@ class KnownPythons:
         self._pythons = Pythons()
         self._found: dict[int, Python] = {}
         self.problems: dict[int, str] = {}
-        with suppress(UnsupportedError):
+        self._prevents = ""
+        try:
             place = sum(places_of(THREAD_POINTER_MEMBERS).values())
             maps[THREAD_POINTER][bytes(4)] = place.to_bytes(8, "little")
+        except UnsupportedError:
+            self._prevents = f"it is not known here how a thread is found on {os.uname().machine}"
 
     def python(self, pid: int) -> tuple[int, int]:
         """The number of a process's layout, and the address of its runtime; zeros if it has no Python to walk."""
@@ -101,12 +104,13 @@ class KnownPythons:
         try:
             python = self._pythons.of(pid)
         except UnsupportedError as error:
-            if len(self.problems) < _MOST_PROCESSES:
-                self.problems[pid] = error.message
+            self._note(pid, error.message)
             return 0, 0
         except UsdtkitError:  # it has ended, or may not be looked into
             return 0, 0
-        number = 0 if python is None else self._number(python.build.layout)
+        number = 0 if python is None or self._prevents else self._number(python.build.layout)
+        if python is not None and self._prevents:
+            self._note(pid, self._prevents)
         if python is None or not number:
             return 0, 0
         self._found[pid] = python
@@ -121,6 +125,10 @@ class KnownPythons:
             return is_evaluation(frame)
         # The address is that of the next instruction. A hit at the very first one comes before the Python frame.
         return any(start < frame.address <= end for start, end in python.evaluation)
+
+    def _note(self, pid: int, problem: str) -> None:
+        if len(self.problems) < _MOST_PROCESSES:
+            self.problems[pid] = problem
 
     def _number(self, layout: Layout) -> int:
         """1 and more; 0 if there is no room for another one."""
