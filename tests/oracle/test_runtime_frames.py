@@ -1,29 +1,20 @@
 """Ruby's and PHP's frames as they are read from outside: each program says itself which frames its thread has."""
 
-import random
 from pathlib import Path
+
+from interpreted import COMMANDS, said, ways_of
 
 from usdtkit.unwind import phps, rubies
 
-PROGRAMS = Path(__file__).parents[1] / "programs"
 STACKS = 97
-RUBY_WAYS = """plain block blocks lambda_of defined evaluated of_object of_class rescued ensured fiber thread missing
-    tapped looped caught sorted größe_mit_einem_namen_der_länger_als_ein_eingebetteter_string_ist in_class long"""
-PHP_WAYS = """plain fixed closure arrow mapped sorted called generated evaluated included magic text rescued fiber
-    reflected größe"""
 
 
-def stacks_of(process, ways):
-    """Makes the program call itself in random ways, and yields what it says of its frames while it waits."""
-    chosen = random.Random(997)
-    for number in range(STACKS):
-        calls = ways if number == 0 else [chosen.choice(ways) for _ in range(chosen.randrange(20))]
-        process.stdin.write(" ".join(calls) + "\n")
+def stacks_of(process, language):
+    """Makes the program call itself, and yields what it says of its frames while it waits."""
+    for line in ways_of(language, STACKS):
+        process.stdin.write(line)
         process.stdin.flush()
-        said = process.stdout.readline()
-        assert said, process.stderr and process.stderr.read()
-        frames = [frame.split("\t") for frame in said.rstrip("\n").split("\v")]
-        yield [(name, file, int(line)) for name, file, line in frames]
+        yield said(process.stdout.readline())
 
 
 def shown(thread):
@@ -32,12 +23,12 @@ def shown(thread):
 
 
 def test_frames_of_ruby(spawn):
-    process = spawn(["ruby", "--encoding=UTF-8", PROGRAMS / "frames.rb"])
+    process = spawn(COMMANDS["ruby"])
     known = rubies.Rubies()
-    for said in stacks_of(process, RUBY_WAYS.split()):
+    for expected in stacks_of(process, "ruby"):
         ruby = known.of(process.pid)
         frames = [shown(thread) for thread in rubies.threads_of(ruby)]
-        assert said in frames
+        assert expected in frames
     assert ruby.build.version == (3, 1)
 
 
@@ -55,9 +46,9 @@ def test_threads_of_ruby_are_known_by_what_pthread_self_returns(spawn, wait_for_
 
 
 def test_frames_of_php(spawn):
-    process = spawn(["php", PROGRAMS / "frames.php"])
+    process = spawn(COMMANDS["php"])
     known = phps.Phps()
-    for said in stacks_of(process, PHP_WAYS.split()):
+    for expected in stacks_of(process, "php"):
         php = known.of(process.pid)
-        assert shown(phps.thread_of(php)) == said
+        assert shown(phps.thread_of(php)) == expected
     assert php.build.version == (8, 2)

@@ -1,6 +1,6 @@
 <?php
 // Calls itself in the ways that it is told on a line of its input, one within the other, as "method evaluated include".
-// Then it says which frames PHP has, each as [name, file, line], and waits for the next line in this place.
+// Then it says which frames PHP has, sleeps, and waits for the next line, all in one place.
 
 namespace Shop;
 
@@ -53,7 +53,7 @@ class Ways
     }
     public static function stop()
     {
-        echo said(\debug_backtrace(DEBUG_BACKTRACE_IGNORE_ARGS), __LINE__); $GLOBALS["next"] = \fgets(STDIN);
+        echo said(\debug_backtrace(DEBUG_BACKTRACE_IGNORE_ARGS), __LINE__); \usleep(0); $GLOBALS["next"] = \fgets(STDIN);
     }
     public function plain($ways)
     {

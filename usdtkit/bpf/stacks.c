@@ -163,8 +163,13 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
   bpf_loop(STACK_DEPTH, (void *)CALLBACK(0), &walking, 0);
   w->python.depth = w->python.end = w->python.frame = 0;
   if (walking.process->python) {
-    bpf_loop(1, (void *)CALLBACK(2), &walking, 0);
-    if (w->python.frame) bpf_loop(MOST_PYTHON_ROUNDS, (void *)CALLBACK(4), &walking, 0);
+    if (walking.process->python >> LANGUAGE_SHIFT == PHP) {
+      bpf_loop(1, (void *)CALLBACK(5), &walking, 0);
+      if (w->python.frame) bpf_loop(MOST_PYTHON_ROUNDS, (void *)CALLBACK(6), &walking, 0);
+    } else {
+      bpf_loop(1, (void *)CALLBACK(2), &walking, 0);
+      if (w->python.frame) bpf_loop(MOST_PYTHON_ROUNDS, (void *)CALLBACK(4), &walking, 0);
+    }
     w->hash ^= (u64)w->python.end << 32;
   }
   if (r) {

@@ -4,6 +4,11 @@
  */
 #define STACK_DEPTH 127
 #define MOST_PYTHON_ROUNDS 512 /* frames of Python, and of C code between them */
+/* Whose frames a process has, by the upper byte of `python` in its head. Its other bits are of that language's text. */
+#define LANGUAGE_SHIFT 24
+#define LANGUAGE_DETAIL 0xffffff
+#define PYTHON 0
+#define PHP 1
 #define AT_ENTRY 1
 #define AT_RETURN 2
 #define AT_EXIT 3
@@ -40,7 +45,7 @@ struct stack_record {
 struct process_head { u32 count, python; u64 runtime; u32 learned, spare; };
 
 /*
- * A walk along Python's frames: the one that was reached; the thread's state and interpreter, while they are searched for;
+ * A walk along Python's frames, or those of another language: the one that was reached; the thread's state and interpreter, while they are searched for;
  * and what was read last.
  */
 struct python_walk {

@@ -12,7 +12,15 @@ from usdtkit.bpf.bytecode import Bytecode, joined
 from usdtkit.bpf.compiler import translate_program
 from usdtkit.bpf.sources import text_of
 
-CALLBACKS = ("walk_frame", "find_return", "begin_python", "find_python_thread", "python_frame")
+CALLBACKS = (
+    "walk_frame",
+    "find_return",
+    "begin_python",
+    "find_python_thread",
+    "python_frame",
+    "begin_php",
+    "php_frame",
+)
 """The functions that the kernel calls, by the numbers that stacks.c gives them."""
 
 ROWS, INDEX, PROCESSES, INSTANCES = "unwind_rows", "unwind_index", "unwind_processes", "return_instances"
@@ -23,6 +31,6 @@ PYTHON_LAYOUTS, THREAD_POINTER, PYTHON_CODES = "python_layouts", "thread_pointer
 
 def with_walker(bytecode: Bytecode) -> Bytecode:
     """The bytecode of hooks that take stacks, with what walks them."""
-    texts = map(text_of, ("walk.h", "unwind.c", "pythonframes.c"))
+    texts = map(text_of, ("walk.h", "unwind.c", "pythonframes.c", "phpframes.c"))
     text = "\n".join(["#include <uapi/linux/ptrace.h>", abi_of().stack_macros, *texts])
     return joined(bytecode, translate_program(text))

@@ -102,7 +102,11 @@ class StackOptions(ToolOptions):
         "--native", dest="frames", const="native", default=None, help="of stacks, show the machine code alone"
     )
     python: bool = option(
-        "--python", dest="frames", const="python", default=None, help="of stacks, show Python's functions alone"
+        "--python",
+        dest="frames",
+        const="python",
+        default=None,
+        help="of stacks, show the functions of Python or PHP alone",
     )
 
     @property

@@ -4,8 +4,8 @@ Input: a `usdtkit.trace.Stack`, `usdtkit.results.Calls`, or None. Output: labels
 functions as their programmers wrote them, or dictionaries with the values of `columns.FRAME`. Names come from traced
 programs, so a caller must make a label printable before printing it.
 
-The label of a Python function ends in its file and line, `Shop.order (shop.py:41)`, and so is told from a native one
-without colours or marks, also in folded lines and in what is made of them.
+The label of a function of Python or PHP ends in its file and line, `Shop.order (shop.py:41)`, and so is told from a
+native one without colours or marks, also in folded lines and in what is made of them.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ def of_kind(stack: Stack | Calls | None, kind: FrameKind) -> Calls | None:
     if not kind:
         return Calls(stack.frames, stack.end)
     if isinstance(stack, Calls):
-        return Calls(
-            tuple(frame for frame in stack.frames if (frame.kind == "python") == (kind == "python")), stack.end
-        )
+        shown = (frame for frame in stack.frames if (frame.kind not in ("native", "jit")) == (kind == "python"))
+        return Calls(tuple(shown), stack.end)
     return Calls(stack.python, stack.python_end) if kind == "python" else Calls(stack.native, stack.native_end)
 
 

@@ -31,7 +31,7 @@ id        a number or a text that identifies something
 """
 Offsets = Literal["", "table", "all"]
 FrameKind = Literal["", "native", "python"]
-"""Which frames of a stack are shown: all, merged; those of machine code; or Python's."""
+"""Which frames of a stack are shown: all, merged; those of machine code; or those of Python, or of PHP."""
 Role = Literal["", "name", "weight", "phase", "start"]
 NUMBERS = ("duration", "integer", "count", "number")
 
@@ -156,13 +156,13 @@ LATENCY_US = Column(
 )
 PERCENTS = (50, 90, 99)
 FRAME = (
-    Column("name", nullable=True, meaning="the function, in Python with its class; null without a symbol"),
+    Column("name", nullable=True, meaning="the function, in Python and PHP with its class; null without a symbol"),
     Column(
         "kind",
         meaning="native: machine code of a file; jit: code that was compiled at run time and that a perf map names; "
-        "python: a function of Python; or the language whose runtime told of the call",
+        "python, php: a function of that language; or the language whose runtime told of the call",
     ),
-    Column("file", nullable=True, meaning="the path of the source, of Python and Go"),
+    Column("file", nullable=True, meaning="the path of the source, of Python, PHP and Go"),
     Column("line", type="integer", nullable=True, meaning="the line of the source"),
     Column("module", nullable=True, meaning="the path of the file with the machine code, or the kernel's name for it"),
     Column(
@@ -170,7 +170,7 @@ FRAME = (
         type="integer",
         nullable=True,
         meaning="bytes from the beginning of the function; without a name, the virtual address in the module, or the "
-        "place in the file that has the build-id, or the address in the process; null in Python, and if it differs "
+        "place in the file that has the build-id, or the address in the process; null in languages, and if it differs "
         "among the stacks that are summed up",
     ),
     Column("build_id", nullable=True, meaning="the build-id of the module, in hexadecimal"),

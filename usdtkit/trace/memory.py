@@ -21,22 +21,24 @@ from usdtkit.trace.perfmap import PerfMaps
 from usdtkit.trace.symbols import Files, MappedFile
 
 PAGE = 4096
-NATIVE, JIT, PYTHON = "native", "jit", "python"
+NATIVE, JIT, PYTHON, PHP = "native", "jit", "python", "php"
 """The kinds of frames."""
+LANGUAGES = frozenset({PYTHON, PHP})
+"""The kinds of those whose interpreter is walked."""
 
 
 class Frame(NamedTuple):
     """One call of a stack. Texts that are not known are "", numbers None.
 
     - `kind`: "native" for machine code of a file, "jit" for code that was compiled at run time and that a perf map
-      names, "python" for a function of Python; where a runtime told of its calls, the name of the language
+      names, "python" or "php" for a function of that language; where a runtime told of its calls, the language's name
     - `name`: the function, as the file has it; qualified in Python (`Shop.order`)
     - `offset`: how many bytes into the function the call, or the hit, is. Without a name it is the virtual address in
-      `module`, or the place in the file that has a build-id, or else the address in the process. None in Python
+      `module`, or the place in the file that has a build-id, or else the address in the process. None in languages
     - `module`: the path of the file with the machine code, or the kernel's name of the mapping ("[vdso]")
-    - `file`, `line`: the place in the source, of Python functions and of Go programs
+    - `file`, `line`: the place in the source, of functions of Python, PHP and Go
     - `build_id`: of the file with the machine code, in hexadecimal
-    - `address`: where the call, or the hit, is in the process; 0 in Python
+    - `address`: where the call, or the hit, is in the process; 0 in languages
     """
 
     kind: str
@@ -50,8 +52,8 @@ class Frame(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The name, in Python with the source; without a name, module+offset; without a module, the address."""
-        if self.kind == PYTHON:
+        """The name, in Python and PHP with the source; without a name, module+offset; without a module, the address."""
+        if self.kind in LANGUAGES:
             return str(PythonCaller(self.name, self.file, self.line))
         if self.name:
             return self.name

@@ -1,8 +1,8 @@
-"""Python's frames as a program in the kernel has walked them → frames with names and lines.
+"""Python's and PHP's frames as a program in the kernel has walked them → frames with names and lines.
 
-Input: the ring of pythonframes.c, which has a record for each piece of Python's code, and the numbers by which stacks
-refer to these. Output: `merging.PythonFrame`s for `trace.stacks`. And what the walk needs before it can begin: which
-CPython a process runs, in the maps of pythonframes.c. `trace.unwinder` owns both.
+Input: the ring of pythonframes.c, which has a record for each piece of code, and the numbers by which stacks refer to
+these. Output: `merging.PythonFrame`s for `trace.stacks`. And what the walk needs before it can begin: which CPython or
+PHP a process runs, in the maps of pythonframes.c and phpframes.c. `trace.unwinder` owns both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from usdtkit.bpf.walker import PYTHON_CODES, PYTHON_LAYOUTS, THREAD_POINTER
 from usdtkit.errors import UnsupportedError, UsdtkitError
@@ -18,14 +19,17 @@ from usdtkit.kernel.maps import Map
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.kernel.taskmaps import THREAD_POINTER_MEMBERS, places_of
 from usdtkit.signatures.cpython import Layout
-from usdtkit.trace.memory import PYTHON, Frame
+from usdtkit.trace.memory import PHP, PYTHON, Frame
 from usdtkit.trace.merging import PythonFrame, is_evaluation
 from usdtkit.unwind.codeobjects import LONGEST_FILE, LONGEST_LINES, LONGEST_NAME, WIDTHS, CodeObject, text_of
 from usdtkit.unwind.cpython import packed
+from usdtkit.unwind.phps import Function, Php, Phps
 from usdtkit.unwind.pythons import Python, Pythons
 
+_T = TypeVar("_T")
 _CODE = struct.Struct(f"<QIIiIIIII{LONGEST_NAME + 1}s{LONGEST_FILE + 1}s")  # struct python_code
 _FRAME = struct.Struct("<QQ")
+_LANGUAGE_OF_PHP = 1 << 24  # LANGUAGE_SHIFT of walk.h
 _MOST_CODES, _MOST_FRAMES, _MOST_PROCESSES = 1 << 17, 1 << 17, 1 << 13
 
 
@@ -34,7 +38,7 @@ class PythonFrames:
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
         self._ring = RingBuffer(maps[PYTHON_CODES])
-        self._codes: OrderedDict[int, CodeObject] = OrderedDict()
+        self._codes: OrderedDict[int, CodeObject | Function] = OrderedDict()
         self._frames: dict[tuple[int, int], Frame] = {}
 
     def frames(self, data: bytes) -> tuple[PythonFrame, ...]:
@@ -63,33 +67,38 @@ class PythonFrames:
         code = self._codes.get(number)
         if code is None:
             return Frame(PYTHON)
-        if code.is_internal:
+        if isinstance(code, CodeObject) and code.is_internal:
             return None
         if len(self._frames) >= _MOST_FRAMES:
             self._frames.clear()
-        frame = self._frames[number, at] = Frame(PYTHON, code.name, file=code.file, line=code.line(at))
+        kind = PYTHON if isinstance(code, CodeObject) else PHP
+        frame = self._frames[number, at] = Frame(kind, code.name, file=code.file, line=code.line(at))
         return frame
 
     def _collect(self) -> None:
         for payload in self._ring.payloads():
             number, _, version, first_line, size, *texts, name, file = _CODE.unpack_from(payload)
             lines = payload[_CODE.size : _CODE.size + min(size, LONGEST_LINES)]
-            self._codes[number] = CodeObject(
-                (version >> 8, version & 0xFF), _text(name, *texts[:2]), _text(file, *texts[2:]), first_line, lines
-            )
+            if version == _LANGUAGE_OF_PHP:
+                self._codes[number] = Function.of(name[: texts[0]], lines, file[: texts[2]])
+            else:
+                self._codes[number] = CodeObject(
+                    (version >> 8, version & 0xFF), _text(name, *texts[:2]), _text(file, *texts[2:]), first_line, lines
+                )
             if len(self._codes) > _MOST_CODES:
                 self._codes.popitem(last=False)
 
 
 class KnownPythons:
-    """Tells the kernel which CPython processes run. `problems` says why not, by process."""
+    """Tells the kernel which CPython or PHP processes run. `problems` says of others by process why not, with the name
+    of the language."""
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
         self._layouts = maps[PYTHON_LAYOUTS]
         self._numbers: dict[Layout, int] = {}
-        self._pythons = Pythons()
-        self._found: dict[int, Python] = {}
-        self.problems: dict[int, str] = {}
+        self._pythons, self._phps = Pythons(), Phps()
+        self._found: dict[int, Python | Php] = {}
+        self.problems: dict[int, tuple[str, str]] = {}
         self._prevents = ""
         try:
             place = sum(places_of(THREAD_POINTER_MEMBERS).values())
@@ -98,37 +107,47 @@ class KnownPythons:
             self._prevents = f"it is not known here how a thread is found on {os.uname().machine}"
 
     def python(self, pid: int) -> tuple[int, int]:
-        """The number of a process's layout, and the address of its runtime; zeros if it has no Python to walk."""
+        """What the kernel is told of the language of a process, and where its variable is; zeros if it has none to
+        walk. Of Python it is the number of the layout, of PHP the offset of a function's file."""
         self._found.pop(pid, None)
         self.problems.pop(pid, None)
-        try:
-            python = self._pythons.of(pid)
-        except UnsupportedError as error:
-            self._note(pid, error.message)
-            return 0, 0
-        except UsdtkitError:  # it has ended, or may not be looked into
-            return 0, 0
-        number = 0 if python is None or self._prevents else self._number(python.build.layout)
+        python = self._tried("Python", self._pythons.of, pid)
         if python is not None and self._prevents:
-            self._note(pid, self._prevents)
-        if python is None or not number:
-            return 0, 0
-        self._found[pid] = python
+            self._note(pid, "Python", self._prevents)
+        elif python is not None and (number := self._number(python.build.layout)):
+            self._keep(pid, python)
+            return number, python.runtime
+        php = None if python else self._tried("PHP", self._phps.of, pid)
+        if php is not None:
+            self._keep(pid, php)
+            return _LANGUAGE_OF_PHP | php.build.file, php.globals
+        return 0, 0
+
+    def _tried(self, language: str, of: Callable[[int], _T | None], pid: int) -> _T | None:
+        try:
+            return of(pid)
+        except UnsupportedError as error:
+            self._note(pid, language, error.message)
+        except UsdtkitError:  # it has ended, or may not be looked into
+            pass
+        return None
+
+    def _keep(self, pid: int, found: Python | Php) -> None:
+        self._found[pid] = found
         if len(self._found) > _MOST_PROCESSES:
             del self._found[next(iter(self._found))]
-        return number, python.runtime
 
     def is_evaluation(self, pid: int, frame: Frame) -> bool:
         """Whether a frame is a call of the evaluation function, or of a part that was moved away, which has no name."""
-        python = self._found.get(pid)
-        if python is None:
+        found = self._found.get(pid)
+        if found is None:
             return is_evaluation(frame)
         # The address is that of the next instruction. A hit at the very first one comes before the Python frame.
-        return any(start < frame.address <= end for start, end in python.evaluation)
+        return any(start < frame.address <= end for start, end in found.evaluation)
 
-    def _note(self, pid: int, problem: str) -> None:
+    def _note(self, pid: int, language: str, problem: str) -> None:
         if len(self.problems) < _MOST_PROCESSES:
-            self.problems[pid] = problem
+            self.problems[pid] = language, problem
 
     def _number(self, layout: Layout) -> int:
         """1 and more; 0 if there is no room for another one."""

@@ -1,4 +1,4 @@
-"""Processes whose stacks were taken → why Python's functions are not in them, and what to do about it.
+"""Processes whose stacks were taken → why Python's or PHP's functions are not in them, and what to do about it.
 
 Input: what `trace.memory` knows of the processes, and what `trace.pythonframes` could not find. Output: lines for
 `Session.advice`.
@@ -13,25 +13,29 @@ from usdtkit.signatures import python
 from usdtkit.trace.memory import AddressSpace
 
 _TOO_OLD = "the kernel cannot walk along them, as Linux 5.17 and newer can"
-_INSTEAD = "usdtkit run, and uflow or ucalls, show its calls"
+_FILES = {"Python": (*python.LIBRARIES, *python.PROGRAMS), "PHP": ("php", "php[0-9]*", "php-fpm*", "libphp*")}
+_INSTEAD = {"Python": "usdtkit run, and uflow or ucalls, show its calls", "PHP": "uflow and ucalls show its calls"}
 
 
-def advice(memories: Iterable[AddressSpace], problems: Mapping[int, str] | None) -> list[str]:
-    """Lines about processes in whose stacks no Python function was found: one for each reason.
+def advice(memories: Iterable[AddressSpace], problems: Mapping[int, tuple[str, str]] | None) -> list[str]:
+    """Lines about processes in whose stacks no function of their language was found: one for each reason.
 
-    `problems` has the reasons by process; None where the kernel lets nobody look for Python's frames.
+    `problems` has the language and the reason by process; None where the kernel lets nobody look for such frames.
     """
-    lines: dict[str, int] = {}
+    lines: dict[tuple[str, str], int] = {}
     for memory in memories:
-        problem = (_TOO_OLD if _runs_python(memory) else None) if problems is None else problems.get(memory.pid)
+        problem = problems.get(memory.pid) if problems is not None else _too_old(memory)
         if problem is not None:
             lines.setdefault(problem, memory.pid)
     return [
-        f"process {pid}: Python's functions are not in its stacks: {problem}; {_INSTEAD}"
-        for problem, pid in lines.items()
+        f"process {pid}: {language}'s functions are not in its stacks: {problem}; {_INSTEAD[language]}"
+        for (language, problem), pid in lines.items()
     ]
 
 
-def _runs_python(memory: AddressSpace) -> bool:
+def _too_old(memory: AddressSpace) -> tuple[str, str] | None:
     names = {file.name.rpartition("/")[2] for file in memory.files}
-    return any(fnmatchcase(name, glob) for name in names for glob in (*python.LIBRARIES, *python.PROGRAMS))
+    for language, globs in _FILES.items():
+        if any(fnmatchcase(name, glob) for name in names for glob in globs):
+            return language, _TOO_OLD
+    return None

@@ -25,7 +25,7 @@ from usdtkit.files import OpenFile
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.model import PythonCaller, UserPlace
 from usdtkit.signatures.python import distance_of_code
-from usdtkit.trace.memory import NATIVE, AddressSpace, Frame, Remains, aligned
+from usdtkit.trace.memory import NATIVE, PYTHON, AddressSpace, Frame, Remains, aligned
 from usdtkit.trace.merging import PythonFrame, is_evaluation, is_trampoline, merge
 from usdtkit.trace.symbols import Files
 from usdtkit.trace.unseen import CutStacks
@@ -100,7 +100,7 @@ class Stack:
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        """The frames with names, innermost first. Python functions stand in place of the interpreter's frames."""
+        """The frames with names, innermost first. Functions of Python and PHP stand in place of their interpreter's."""
         if self._frames is None:
             self._frames = merge(self.native, self._python, self._is_evaluation) if self._python else self.native
         return self._frames
@@ -118,7 +118,7 @@ class Stack:
 
     @property
     def python(self) -> tuple[Frame, ...]:
-        """The Python functions alone."""
+        """The functions of Python, or of PHP, alone."""
         return tuple(function.frame for function in self._python)
 
     @property
@@ -247,9 +247,10 @@ class Stacks:
     def _python_caller(self, id: int) -> PythonCaller | None:
         """The innermost Python function of a stack that is of the program itself, else of a package that it uses."""
         stack = self.get(id)
-        if stack is None or not stack.python:
+        functions = () if stack is None else [frame for frame in stack.python if frame.kind == PYTHON]
+        if not functions:
             return None
-        function = min(stack.python, key=lambda frame: distance_of_code(frame.file))
+        function = min(functions, key=lambda frame: distance_of_code(frame.file))
         return PythonCaller(function.name, function.file, function.line)
 
     def _stack(self, payload: bytes) -> tuple[int, Stack]:

@@ -1,9 +1,9 @@
-"""An open ELF file with CPython in it → where the code of its evaluation function is.
+"""An open ELF file with CPython or PHP in it → where the code of its evaluation function is.
 
-Input `usdtkit.elf.image.Image`; used by `usdtkit.unwind.cpython`. Each call of that function in a native stack stands
-for the Python functions that it runs. Compilers split off its unlikely parts, and other functions lie between. If the
-file was stripped of their symbols, such a part is known by jumps of the function that lead to it, and by its call
-frame information, which begins with the stack that the function has set up.
+Input `usdtkit.elf.image.Image`; used by `usdtkit.unwind.cpython` and `phps`. Each call of that function in a native
+stack stands for the functions of the language that it runs. Compilers split off its unlikely parts, and other functions
+lie between. If the file was stripped of their symbols, such a part is known by jumps of the function that lead to it,
+and by its call frame information, which begins with the stack that the function has set up.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.symbols import Addresses, cold_parts
 
 NAME = "_PyEval_EvalFrameDefault"
+"""What CPython calls it."""
 Ranges = tuple[tuple[int, int], ...]
 """(start, end) of each, in the order of the addresses."""
 
 
-def evaluation_ranges(image: Image) -> Ranges:
-    """Return the virtual addresses of the evaluation function and of its parts; () if it cannot be found. ElfError."""
+def evaluation_ranges(image: Image, name: str = NAME) -> Ranges:
+    """Return the virtual addresses of the evaluation function, which has this name, and of its parts; () if it cannot
+    be found. ElfError."""
     addresses, frames = Addresses(image), CallFrames(image)
-    start = addresses.find(NAME)
+    start = addresses.find(name)
     main = None if start is None else frames.covering(start)
     if start is None or main is None:
         return ()
     ranges = {(start, main.end)}
-    for name in cold_parts(image, NAME):
-        place = addresses.find(name)
+    for part_name in cold_parts(image, name):
+        place = addresses.find(part_name)
         part = None if place is None else frames.covering(place)
         if part is not None:
             ranges.add((part.start, part.end))

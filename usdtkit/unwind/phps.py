@@ -13,16 +13,19 @@ from collections.abc import Iterator
 from usdtkit.elf.image import Image, Segment
 from usdtkit.elf.symbols import variables
 from usdtkit.errors import UnsupportedError
-from usdtkit.records import dataclass
+from usdtkit.records import NamedTuple, dataclass
 from usdtkit.signatures import zend
+from usdtkit.unwind.codeobjects import LONGEST_FILE
+from usdtkit.unwind.evaluation import Ranges, evaluation_ranges
 from usdtkit.unwind.memory import Memory, Unreadable
 from usdtkit.unwind.runtimes import RuntimeFrame, Runtimes, RuntimeThread, code_of
 
 GLOBALS = "executor_globals"
+_ENGINE = "execute_ex"
 _WITH_THREADS = "executor_globals_offset"
 _VERSION = re.compile(rb"\0X-Powered-By: PHP/([0-9]{1,2})\.([0-9]{1,2})\.")
 _MOST_FRAMES = 1024
-_LONGEST = 511  # bytes that are read of a name
+_LONGEST = LONGEST_FILE  # bytes that are read of a name
 _MOST_LENGTH = 1 << 30
 MAIN = "{main}"
 """How the code of a file is called that is in no function, as in PHP's own stack traces."""
@@ -30,14 +33,32 @@ MAIN = "{main}"
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """The PHP of one file: `version` as (8, 2), `globals` the virtual address of executor_globals, and `file` where a
-    function has its file's name."""
+    """The PHP of one file: `version` as (8, 2), the virtual addresses of executor_globals and of the engine's function,
+    and `file` where a function has its file's name."""
 
     path: str
     version: tuple[int, int]
     globals: int
     file: int
+    evaluation: Ranges
     code: tuple[Segment, ...]
+
+
+class Function(NamedTuple):
+    """A function of PHP, with its class in the name. A frame has the number of its line itself, 0 if it has none."""
+
+    name: str
+    file: str
+
+    @classmethod
+    def of(cls, name: bytes, owner: bytes, file: bytes) -> Function:
+        """By its own name, that of its class and that of its file, which are empty where it has none."""
+        full = b"::".join(filter(None, (owner, name))) if name else MAIN.encode()
+        return cls(full.decode("utf-8", "replace"), file.decode("utf-8", "replace"))
+
+    def line(self, at: int) -> int | None:
+        """The line of a frame; None if it has none."""
+        return at or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,12 @@ class Php:
     pid: int
     build: Build
     globals: int
+
+    @property
+    def evaluation(self) -> Ranges:
+        """Where the code of the engine's function is in the process."""
+        bias = self.globals - self.build.globals
+        return tuple((start + bias, end + bias) for start, end in self.build.evaluation)
 
 
 class Phps:
@@ -83,7 +110,7 @@ def build_of(image: Image) -> Build | None:
     if file is None:
         problem = "older than 7.3" if (major, minor) < min(zend.FILES) else "newer than 8.4"
         raise UnsupportedError(f"{image.path}: PHP {major}.{minor} is {problem}")
-    return Build(image.path, (major, minor), found[GLOBALS], file, code_of(image))
+    return Build(image.path, (major, minor), found[GLOBALS], file, evaluation_ranges(image, _ENGINE), code_of(image))
 
 
 def thread_of(php: Php) -> RuntimeThread:
@@ -122,25 +149,26 @@ def _frames(php: Php, memory: Memory) -> Iterator[RuntimeFrame]:
         kind = memory.read(function + zend.TYPE, 1)[0] if function else zend.INTERNAL
         if kind in (zend.USER, zend.EVALUATED):
             name, owner = memory.pointer(function + zend.NAME), memory.pointer(function + zend.CLASS)
-            text = _text(memory, name) if name else MAIN
-            if owner and name:
-                text = f"{_text(memory, memory.pointer(owner + zend.CLASS_NAME))}::{text}"
-            file = _text(memory, memory.pointer(function + php.build.file))
+            called = Function.of(
+                _text(memory, name) if name else b"",
+                _text(memory, memory.pointer(owner + zend.CLASS_NAME)) if owner else b"",
+                _text(memory, memory.pointer(function + php.build.file)),
+            )
             instruction = _pointer(data, zend.INSTRUCTION)
             line = memory.number(instruction + zend.LINE) if instruction else 0
             call = int.from_bytes(data[zend.CALL : zend.CALL + 4], "little")
-            yield RuntimeFrame(text, file, line or None, bool(call & zend.IS_TOP))
+            yield RuntimeFrame(called.name, called.file, called.line(line), bool(call & zend.IS_TOP))
         elif kind != zend.INTERNAL:
             raise Unreadable(f"there is no function at {function:#x}")
         frame = _pointer(data, zend.PREVIOUS)
     raise Unreadable(f"there are more than {_MOST_FRAMES} frames")
 
 
-def _text(memory: Memory, address: int) -> str:
+def _text(memory: Memory, address: int) -> bytes:
     length = memory.pointer(address + zend.LENGTH)
     if not 0 < length < _MOST_LENGTH:
         raise Unreadable(f"there is no string at {address:#x}")
-    return memory.read(address + zend.CHARACTERS, min(length, _LONGEST)).decode("utf-8", "replace")
+    return memory.read(address + zend.CHARACTERS, min(length, _LONGEST))
 
 
 def _pointer(data: bytes, at: int) -> int:

@@ -66,7 +66,7 @@ class Pythons:
     """Which CPython processes run."""
 
     def __init__(self) -> None:
-        self._runtimes = Runtimes(build_of, _has_frames, "python")
+        self._runtimes = Runtimes(build_of, _has_frames, "python", anywhere=True)
 
     def of(self, pid: int) -> Python | None:
         """The CPython that a process runs; None if it runs none.

@@ -55,11 +55,19 @@ B = TypeVar("B", bound=Build)
 class Runtimes(Generic[B]):
     """Which processes run a runtime. What is known of a file is kept, by its inode and the time of its last change."""
 
-    def __init__(self, build_of: Callable[[Image], B | None], has_frames: Callable[[int, B, int], bool], part: str):
+    def __init__(
+        self,
+        build_of: Callable[[Image], B | None],
+        has_frames: Callable[[int, B, int], bool],
+        part: str,
+        *,
+        anywhere: bool = False,
+    ):
         """`build_of` raises UnsupportedError for a build whose frames cannot be found. `has_frames` is asked with the
         number of a process, the build and its bias: True if there are frames as they should be, False if there are
-        none, UnsupportedError if they cannot be. Files with `part` in their name are looked at first."""
-        self._build_of, self._has_frames, self._part = build_of, has_frames, part
+        none, UnsupportedError if they cannot be. Files with `part` in their name are looked at, or `anywhere`, and then
+        those come first."""
+        self._build_of, self._has_frames, self._part, self._anywhere = build_of, has_frames, part, anywhere
         self._builds: dict[tuple[int, int, int], B | str | None] = {}
         self._seen: set[B] = set()  # in a process whose memory looked as it should
 
@@ -71,7 +79,9 @@ class Runtimes(Generic[B]):
         """
         with inspecting(pid):
             mappings = {each.identity: each for each in executable_mappings(maps_of(pid)) if each.identity.inode}
-        for mapping in sorted(mappings.values(), key=lambda each: self._part not in each.name.rpartition("/")[2]):
+        called = {each: self._part in each.name.rpartition("/")[2] for each in mappings.values()}
+        files = [each for each in mappings.values() if called[each] or self._anywhere]
+        for mapping in sorted(files, key=lambda each: not called[each]):
             build = self._build(pid, mapping)
             if build is not None and (bias := bias_of(build.code, mapping)) is not None:
                 if build not in self._seen:
