@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 RETURN_POLICIES = ("auto", "sites", "probes")
 """The ways in which a session may observe the returns of functions (see `usdtkit.trace.returns`)."""
 
+UNWIND_POLICIES = ("auto", "frame-pointers")
+"""How a session may find callers: by the tables of call frames that files have, where the kernel can use them, or by
+frame pointers alone."""
+
 HookKind = Literal["usdt", "entry", "return", "clock"]
 """What a hit means: a USDT probe, a function's entry, a function's return, or a sample that a clock has taken."""
 

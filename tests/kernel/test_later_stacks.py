@@ -3,9 +3,11 @@
 import struct
 
 import pytest
+from commandline import usdtkit
 from processes import eventually
 
 from usdtkit import trace
+from usdtkit.errors import UsageError
 from usdtkit.trace import ustack
 
 LOADS = """
@@ -125,3 +127,62 @@ def test_unrelated_processes_cost_nothing(stepper, spawn):
         late = stepper()
         await_known(session, late.pid)
         assert [known_mappings(session, each.pid) for each in (other, later)] == [0, 0]
+
+
+ASKS = "process.stdin.on('data', () => { for (let n = 0; n < 997; n++) process.ppid; console.log('did 997'); });"
+
+
+def test_no_room_for_tables(spawn, wait_for_line):
+    """Node's table has more than a megabyte. It is said once, counted, and its functions are followed all the same."""
+    node = spawn(["node", "-e", f"{ASKS} console.log('ready')"])
+    wait_for_line(node, "ready")
+    with trace.Session(pid=node.pid, unwind_memory=1) as session:
+        counts = session.uprobe("c", "getppid").count(stack=ustack)
+        session.start()
+        node.stdin.write("\n")
+        node.stdin.flush()
+        wait_for_line(node, "did 997")
+        assert sum(counts.read().values()) == 997
+        assert session.summary().untabled == 1
+        (said,) = session.remarks
+        assert said.startswith("stacks are followed by frame pointers in /")
+        assert "/node, and in files that come later: the tables of call frames take 1 MB" in said
+
+
+def test_frame_pointers_alone(stepper):
+    target = stepper()
+    with trace.Session(pid=target.pid, unwind="frame-pointers") as session:
+        counts = session.uprobe(target.path, "work").count("pid", stack=ustack)
+        session.start()
+        assert "unwind_rows" not in session._running._loaded.maps
+        target.fire(997)
+        assert {stack.end for _, stack in counts.read()} == {None}
+        assert sum(counts.read().values()) == 997
+        assert (session.summary().cut_stacks, session.summary().untabled) == ((), 0)
+
+
+@pytest.mark.parametrize("options", [{"unwind": "dwarf"}, {"unwind_memory": 0}, {"unwind_memory": 4097}])
+def test_impossible_ways(options):
+    with pytest.raises(UsageError) as error:
+        trace.Session(**options)
+    assert error.value.hint in ("one of auto, frame-pointers", "1 to 4096")
+
+
+def test_options_of_the_command_line(stepper):
+    done = usdtkit("stackcount", "--unwind", "frame-pointers", "-d", "0.01", "-p", stepper().pid, "c:getppid")
+    assert done.returncode == 0, done.stderr
+    for options in (["--unwind", "dwarf"], ["--unwind-memory", "0"], ["--unwind-memory", "5000"]):
+        assert usdtkit("stackcount", *options, "c:getppid").returncode == 2
+
+
+def test_a_small_capacity_is_that_of_counts(stepper):
+    """The walk needs its own tables, whatever a session counts."""
+    targets = [stepper() for _ in range(3)]
+    with trace.Session(pid=[each.pid for each in targets], capacity=2) as session:
+        counts = session.uprobe(targets[0].path, "work").count(stack=ustack)
+        session.start()
+        for each in targets:
+            each.fire(997)
+        assert sum(counts.read().values()) == 2 * 997
+        assert {stack.end for (stack,) in counts.read()} == {""}
+        assert (session.summary().full, session.summary().no_stack) == (997, 997)

@@ -27,6 +27,8 @@ ROWS, INDEX, PROCESSES, INSTANCES = "unwind_rows", "unwind_index", "unwind_proce
 """The maps that user space fills."""
 PYTHON_LAYOUTS, THREAD_POINTER, PYTHON_CODES = "python_layouts", "thread_pointer", "python_codes"
 """Those by which Python's frames are found, and the ring with what they are called."""
+HASHES = (PROCESSES, "walks", "python_threads", "python_codes_sent")
+"""Those whose sizes do not depend on what a session counts."""
 
 
 def with_walker(bytecode: Bytecode) -> Bytecode:

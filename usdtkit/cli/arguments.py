@@ -12,7 +12,7 @@ from typing import Any
 from usdtkit.cli.messages import note
 from usdtkit.cli.options import ToolOptions, option
 from usdtkit.cli.values import count, milliseconds, positive, process, processes, seconds, tid, user, words
-from usdtkit.model import RETURN_POLICIES
+from usdtkit.model import RETURN_POLICIES, UNWIND_POLICIES
 from usdtkit.records import dataclass, field
 from usdtkit.results.columns import FrameKind
 
@@ -95,7 +95,7 @@ class UnitOptions(ToolOptions):
 
 
 class StackOptions(ToolOptions):
-    """The options of tools that show stacks: which of their frames."""
+    """The options of tools that show stacks: which of their frames, and how these are found."""
 
     exclusive = (("native", "python"),)
     native: bool = option(
@@ -107,6 +107,23 @@ class StackOptions(ToolOptions):
         const="python",
         default=None,
         help="of stacks, show the functions of Python or PHP alone",
+    )
+
+    unwind: str | None = option(
+        "--unwind",
+        choices=UNWIND_POLICIES,
+        default=None,
+        session="unwind",
+        help="how callers are found: by the tables of call frames that files have, where the kernel can use them "
+        "(auto), or by frame pointers alone",
+    )
+    unwind_memory: int | None = option(
+        "--unwind-memory",
+        type=positive,
+        default=None,
+        metavar="MB",
+        session="unwind_memory",
+        help="memory for these tables; 32 without it",
     )
 
     @property

@@ -36,6 +36,7 @@ SUMMARY = (
         meaning="those of them that are known to lack their outer calls",
         fields=(Column("why", meaning="where they end"), Column("count", type="count", meaning="how many there were")),
     ),
+    Column("untabled", type="count", meaning="files without room for their tables of call frames (--unwind-memory)"),
     Column("open", type="count", meaning="calls of functions that had neither returned nor been seen to be left"),
     Column(
         "rejected", type="count", meaning="calls of probes that usdtkit did not fire, because their values did not fit"
@@ -77,6 +78,7 @@ _SHOWN = {
     "abandoned": "starts without an end",
     "unreadable": "arguments unreadable",
     "no_stack": "stacks not taken",
+    "untabled": "files without room for tables of call frames",
     "rejected": "calls not fired, values do not fit",
     "unlooked": "files or processes not looked at",
     "unarmed": "processes not armed",

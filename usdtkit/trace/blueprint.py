@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Settings:
     """How a program runs: the bytes of its ring buffer, the entries of its tables (None: what suits most), how it is
     attached (None: the best way that the kernel has), whether its events come in the order of their time, and whether
-    files are attached to that come later (`discovers`), and children of the processes (`follows`)."""
+    files are attached to that come later (`discovers`), and children of the processes (`follows`). `unwind` is one of
+    `model.UNWIND_POLICIES`, and `unwind_memory` the megabytes of its tables."""
 
     ring_size: int
     capacity: int | None
@@ -40,6 +41,8 @@ class Settings:
     ordered: bool
     discovers: bool
     follows: bool
+    unwind: str
+    unwind_memory: int
 
 
 class Blueprint:

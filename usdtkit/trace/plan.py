@@ -41,6 +41,7 @@ class Summary:
     - `no_stack`: hits without a stack, because there was no room for it or because the process is a 32-bit one
     - `stacks`: different stacks that were taken
     - `cut_stacks`: those of them that are known to lack their outer calls, by reason
+    - `untabled`: files whose functions are followed by frame pointers, because their tables had no room
     - `open`: calls of functions that had not ended when this was read
     - `rejected`: calls of probes that were not fired because their values did not fit; programs that use usdtkit count
       them
@@ -64,6 +65,7 @@ class Summary:
     no_stack: int
     stacks: int
     cut_stacks: tuple[CutStacks, ...]
+    untabled: int
     open: int
     rejected: int
     files: int

@@ -82,7 +82,7 @@ class Running:
         self._program = blueprint.program()
         require_bpf()
         bytecode = compile_program(self._program.text)
-        if self._program.has_stacks and can_loop():
+        if self._program.has_stacks and settings.unwind == "auto" and can_loop():
             bytecode = with_walker(bytecode)
         self.stacks = make_stacks() if self._program.has_stacks else None
         self._plan = Plan(self.stacks)
@@ -101,6 +101,10 @@ class Running:
         if settings.capacity is not None:
             sizes = {**{map.name: settings.capacity for map in bytecode.maps if map.type in TABLES}, **sizes}
         counting = rejections.counting(bytecode, len(self._plan.rejected) + (MORE_REJECTED if grows else 0))
+        if self._program.has_stacks:
+            from usdtkit.trace.unwinder import sizes_of  # lazy: few sessions take stacks
+
+            sizes |= sizes_of(bytecode.maps, settings.unwind_memory)
         self._loaded = Loaded(counting, self._program.parameters, sizes)
         self._stream: Stream | None = None
         self._texts: InternedTexts | None = None
@@ -140,7 +144,7 @@ class Running:
             if ROWS in maps:
                 from usdtkit.trace.unwinder import Unwinder  # lazy: few sessions take stacks
 
-                self.stacks.unwinder = Unwinder(maps)
+                self.stacks.unwinder = Unwinder(maps, self._settings.unwind_memory, self._remark)
                 self._learn(self.stacks, self.stacks.unwinder)
         if announce is not None:
             announce(self._planned)
@@ -392,6 +396,7 @@ class Running:
             unseen=self._blueprint.unseen.read(),
             stacks=stacks,
             cut_stacks=cut_stacks,
+            untabled=0 if self.stacks is None or self.stacks.unwinder is None else self.stacks.unwinder.left_out,
             duration_s=duration,
         )
 

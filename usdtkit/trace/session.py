@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from usdtkit.errors import ProgramError, UsageError
+from usdtkit.model import UNWIND_POLICIES
 from usdtkit.trace.blueprint import Settings
 from usdtkit.trace.definition import Definition
 from usdtkit.trace.plan import Planned, Summary, totals
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from usdtkit.trace.stacks import Stacks
 
 PAGE = 4096
+MOST_MEGABYTES = 4096
 
 
 class Session(Reading, Definition):
@@ -59,6 +61,10 @@ class Session(Reading, Definition):
     from how many files and processes hits came. `follow`: with `pid`, trace also what these processes have started and
     will start. The children of a `command` are always followed. A session ends with the processes that it was given.
 
+    `unwind`: how the callers in stacks are found. "auto" uses the call frame information of files, by which stacks are
+    whole, where the kernel can do that (Linux 5.17); "frame-pointers" does without. `unwind_memory`: megabytes for the
+    tables of that, 1 to 4096. What does not fit is followed by frame pointers, and said.
+
     `offline`: nothing on this machine is inspected or started. Sources come from `usdtkit.signatures`, and the first
     `lacking` searches find nothing. Such a session is only good for its `program().text`.
     """
@@ -82,9 +88,15 @@ class Session(Reading, Definition):
         lacking: int = 0,
         discover: bool = False,
         follow: bool = False,
+        unwind: str = "auto",
+        unwind_memory: int = 32,
     ) -> None:
         if ring_size < PAGE or ring_size & (ring_size - 1):
             raise UsageError(f"a ring buffer cannot have {ring_size} bytes", hint=f"use a power of two, {PAGE} or more")
+        if unwind not in UNWIND_POLICIES:
+            raise UsageError(f"{unwind!r} is no way to find callers", hint=f"one of {', '.join(UNWIND_POLICIES)}")
+        if not 1 <= unwind_memory <= MOST_MEGABYTES:
+            raise UsageError(f"tables of call frames cannot take {unwind_memory} MB", hint=f"1 to {MOST_MEGABYTES}")
         super().__init__(
             pid=pid,
             command=command,
@@ -98,7 +110,7 @@ class Session(Reading, Definition):
         keeps = drop_privileges is False  # those that attaching takes
         follows = keeps and ((follow and pid is not None) or command is not None)
         discovers = follows or (keeps and discover)
-        self._settings = Settings(ring_size, capacity, method, ordered, discovers, follows)
+        self._settings = Settings(ring_size, capacity, method, ordered, discovers, follows, unwind, unwind_memory)
         self._new_user = None
         if drop_privileges is not False:
             self._new_user = _user(None if drop_privileges is True else drop_privileges)
@@ -198,7 +210,7 @@ class Session(Reading, Definition):
         if self._running is not None:
             return self._running.summary()
         nothing = totals(self._blueprint.hooks, (), {})
-        zero = dict.fromkeys(("files", "processes", "unlooked", "received", "rejected", "stacks"), 0)
+        zero = dict.fromkeys(("files", "processes", "unlooked", "received", "rejected", "stacks", "untabled"), 0)
         unseen = self._blueprint.unseen.read()
         return Summary(**nothing, **zero, **self.presence.account(), unseen=unseen, cut_stacks=(), duration_s=0.0)
 

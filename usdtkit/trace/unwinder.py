@@ -13,28 +13,47 @@ import os
 import struct
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from usdtkit._ffi import check
-from usdtkit.bpf.walker import INDEX, INSTANCES, PROCESSES, ROWS
+from usdtkit.bpf.bytecode import MapDescription
+from usdtkit.bpf.uapi import NO_PREALLOC
+from usdtkit.bpf.walker import HASHES, INDEX, INSTANCES, PROCESSES, ROWS
 from usdtkit.errors import UnsupportedError, UsdtkitError
+from usdtkit.kernel.features import has_uprobe_multi
 from usdtkit.kernel.maps import Map, mapped, new_value
 from usdtkit.kernel.taskmaps import RETURN_INSTANCES, places_of
 from usdtkit.trace.pythonframes import KnownPythons, PythonFrames
 from usdtkit.unwind.mapped import ANY_CODE, Processes
-from usdtkit.unwind.store import CHUNK_BYTES, MEGABYTES, Store
+from usdtkit.unwind.store import CHUNK_BYTES, Store
 
 MOST_FAILURES = 8
 """How often a process is looked at in vain, because its stacks lead to memory that is no code."""
 MOST_FRESH = 1024
 
+FEWER = 4
+"""The part of the entries that there are on kernels that allocate all entries of a map when it is made."""
+
+
+def sizes_of(maps: Iterable[MapDescription], megabytes: int) -> dict[str, int]:
+    """The sizes of those maps that the walk needs, if its tables take no more than so many megabytes."""
+    sizes = {ROWS: (megabytes << 20) // CHUNK_BYTES}
+    for map in maps:
+        if map.name in HASHES:
+            is_large = map.flags & NO_PREALLOC and not has_uprobe_multi()
+            sizes[map.name] = map.max_entries // (FEWER if is_large else 1)
+    return sizes
+
 
 class Unwinder:
     """Fills the maps of one session. Several threads may use it."""
 
-    def __init__(self, maps: Mapping[str, Map], megabytes: int = MEGABYTES) -> None:
-        """Write what all processes have in common. `megabytes` bounds the tables."""
+    def __init__(self, maps: Mapping[str, Map], megabytes: int, remark: Callable[[str], object]) -> None:
+        """Write what all processes have in common. `megabytes` bounds the tables, and `remark` is told when they are
+        full."""
+        self._megabytes = megabytes
+        self._remark: Callable[[str], object] | None = remark
         self._tables = _Tables(maps)
         self._store = Store(self._tables, megabytes)
         entries = maps[PROCESSES]
@@ -63,12 +82,26 @@ class Unwinder:
         with self._lock:
             try:
                 self._processes.learn(pid)
+                self._tell_if_full()
             except UsdtkitError:  # it has ended, or may not be inspected, or the map is full: its stacks are cut
                 with suppress(UsdtkitError):
                     self._tables.publish()
                 return False
         self.fresh.append(pid)
         return True
+
+    @property
+    def left_out(self) -> int:
+        """How many files have no table because there was no room for it."""
+        return self._store.refused
+
+    def _tell_if_full(self) -> None:
+        if self._store.refused and self._remark is not None:
+            self._remark(
+                f"stacks are followed by frame pointers in {', '.join(self._store.full)}, and in files that come "
+                f"later: the tables of call frames take {self._megabytes} MB, and --unwind-memory allows more"
+            )
+            self._remark = None
 
     def learn_again(self, pid: int) -> None:
         """The same because of a stack that leads to unknown code, unless that was done often enough."""
