@@ -1,11 +1,13 @@
 """Show what this machine offers for tracing, and how to install what is missing.
 
 With the name of a provider: which processes have its probes, what is wrapped there, who traces, what has fired.
+With a process alone: which frames its stacks will have, and why not others.
 
 examples:
   usdtkit doctor
   usdtkit doctor dbapi             every process that has these probes
   usdtkit doctor dbapi -p 1234     why does this process say nothing?
+  usdtkit doctor -p 1234           what will its stacks show?
 
 The exit code is 0 if everything that tracing needs is there, 5 if something is missing, and 3 if only privileges are
 missing.
@@ -20,9 +22,9 @@ import sys
 from usdtkit import cache
 from usdtkit._ffi import privilege_hint
 from usdtkit.bpf import bundle, compiler
-from usdtkit.cli import doctor_provider, values
+from usdtkit.cli import doctor_process, doctor_provider, values
 from usdtkit.directories import application_directories
-from usdtkit.errors import PrivilegeError, UnsupportedError, UsageError, UsdtkitError
+from usdtkit.errors import PrivilegeError, UnsupportedError, UsdtkitError
 from usdtkit.kernel import features
 from usdtkit.output.sink import open_sink
 from usdtkit.records import asdict, dataclass
@@ -41,7 +43,7 @@ COLUMNS = (
     Column("detail", meaning="what was found"),
     Column("fix", meaning="what to do if the feature is not there"),
 )
-SCHEMAS = (Schema("doctor", COLUMNS), doctor_provider.SCHEMA)
+SCHEMAS = (Schema("doctor", COLUMNS), doctor_provider.SCHEMA, doctor_process.SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +65,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=values.processes,
         action="extend",
         default=[],
-        help="with a PROVIDER, only this process: a PID or the name of a program (repeatable; also 12,postgres)",
+        help="what the stacks of this process will show, or with a PROVIDER only this process: a PID or the name of a "
+        "program (repeatable; also 12,postgres)",
     )
     parser.add_argument("--json", action="store_true", help="JSON Lines, an object a feature")
 
 
 def run(options: argparse.Namespace) -> int:
     """Test everything and print it, or show one provider."""
+    pids = [pid for word in options.pid for pid in processes_of(word)]
     if options.provider is not None:
-        pids = [pid for word in options.pid for pid in processes_of(word)]
         return doctor_provider.run(options.provider, pids, json=options.json)
-    if options.pid:
-        raise UsageError("-p needs a PROVIDER", hint="usdtkit doctor PROVIDER -p PID; usdtkit list -p PID names them")
+    if pids:
+        return doctor_process.run(pids, json=options.json)
     rows = examine()
     if options.json:
         sink = open_sink("json", sys.stdout)
