@@ -17,12 +17,13 @@ TIMES = 997
 
 @pytest.fixture
 def stacks(ready, wait_for_line):
-    """stacks(path, *arguments, last="done") -> (hits by (names of the calls, innermost first, and why they end),
-    summary), of work() in a program that says `last` when it has done all. None of hits without a stack."""
+    """stacks(path, *arguments, last="done", capacity=None) -> (hits, summary) of work() in a program that says `last`
+    when it has done all. Hits are by the names of the calls, innermost first, and why these end; by None without a
+    stack."""
 
-    def take(path, *arguments, last="done"):
+    def take(path, *arguments, last="done", capacity=None):
         program = ready([path, *arguments])
-        with trace.Session(pid=program.pid) as session:
+        with trace.Session(pid=program.pid, capacity=capacity) as session:
             counts = session.uprobe(str(path), "work").count(stack=ustack)
             session.start()
             go(program)
@@ -84,6 +85,12 @@ def test_deep_recursion_without_frame_pointers(depth, expected, end, compile_c, 
     found, summary = stacks(compile_c(DEEP, "-O2", "-fomit-frame-pointer"), depth)
     assert found == {(expected, end): TIMES}
     assert summary.cut_stacks == ((CutStacks(end, 1),) if end else ())
+
+
+def test_walks_do_not_depend_on_the_capacity_of_tables(compile_c, stacks):
+    found, summary = stacks(compile_c(DEEP, "-O2", "-fomit-frame-pointer"), 1, capacity=1)
+    assert found == {(("work", "deep", "main"), ""): TIMES}
+    assert (summary.stacks, summary.full, summary.no_stack) == (1, 0, 0)
 
 
 CHAINS = {("work", *calls, "main"): TIMES for calls in (["left"], ["deeper", "right"], ["descend"] * 3)}
