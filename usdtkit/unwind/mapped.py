@@ -15,6 +15,7 @@ from collections.abc import Callable
 from usdtkit.errors import UsdtkitError
 from usdtkit.mappedfiles import VDSO, inspecting, open_mapping, open_vdso
 from usdtkit.maps import Mapping, executable_mappings, maps_of
+from usdtkit.processes import runs
 from usdtkit.records import NamedTuple
 from usdtkit.unwind.store import Place, Store
 from usdtkit.unwind.tables import LoadRange
@@ -63,7 +64,8 @@ class Processes:
         remove: Callable[[int], None],
         python: Callable[[int], tuple[int, int]] = no_python,
     ) -> None:
-        """`write` sets the entry of a process in the kernel's map, `remove` deletes it if it is there."""
+        """`write` sets the entry of a process in the kernel's map, `remove` deletes it if it is there. When a process
+        ends, a program in the kernel deletes it."""
         self._store = store
         self._write = write
         self._remove = remove
@@ -85,12 +87,10 @@ class Processes:
         head = HEAD.pack(len(kept), *self._python(pid), pid, 0)
         unused = _UNUSED * (MOST_MAPPINGS - len(kept))
         self._write(pid, head + b"".join(MAPPING.pack(*entry) for entry in kept) + unused)
+        if not runs(pid):  # it has ended meanwhile, and nobody else would remove the entry
+            self._remove(pid)
         untabled = {mapping.name: place.why for mapping, place in places.items() if place.why}
         return Learned(len(kept), len(mappings) - len(kept), tuple(untabled.items()))
-
-    def forget(self, pid: int) -> None:
-        """Forget a process, such as one that has ended."""
-        self._remove(pid)
 
     def _place(self, pid: int, mapping: Mapping, until: float) -> Place:
         if mapping.identity.inode:
