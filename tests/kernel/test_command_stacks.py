@@ -7,6 +7,7 @@ import pytest
 
 from usdtkit import trace
 from usdtkit.trace import ustack
+from usdtkit.trace.stacks import Stacks
 
 CHAINS = {
     ("work", "left", "main"): 997,
@@ -125,3 +126,16 @@ def test_who_waits_for_a_signal_of_ours_gets_none(words, compile_c, capfd):
         assert session.command_status == 0
         assert sum(counts.read().values()) == 997
     assert capfd.readouterr().out == "continued 0 pending 0\n"
+
+
+def test_what_fails_at_a_stop_stops_nothing_else(compile_c, monkeypatch):
+    def fails(*_):
+        raise OSError
+
+    monkeypatch.setattr(Stacks, "learn", fails)
+    library = compile_c(BEGINS, "-O2", "-shared", "-fPIC")
+    with trace.Session(command=[str(compile_c("loads.c", "-O2")), str(library)], command_stdout=2) as session:
+        counts = session.uprobe(str(library), "reached").count(stack=ustack)
+        list(session)
+        assert session.command_status == 0
+        assert sum(counts.read().values()) == 2 * 997

@@ -110,7 +110,8 @@ class Stops:
                     seen = number
                     try:
                         for at_stop in self._at_stop:
-                            at_stop(self._pid)
+                            with suppress(Exception):  # without this thread, the next stop would never end
+                                at_stop(self._pid)
                     finally:
                         os.kill(self._pid, signal.SIGCONT)
         except ChildProcessError:  # it was waited for
