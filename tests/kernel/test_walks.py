@@ -228,3 +228,39 @@ def test_a_child_has_nothing_of_an_earlier_process_with_its_number(compile_c, sp
         assert child in following
         assert len(left) > 99
         assert child not in left
+
+
+# `loses` keeps the frame pointer of its caller where no row can say, and uses the register for what looks like a frame
+# that `never` has called.
+LOST = """
+#include "program.h"
+volatile long sum;
+NOINLINE void work(long n) { sum += n; }
+NOINLINE void never(void) { sum++; }
+void loses(long *frame);
+__asm__(".text\\n.type loses, @function\\nloses: .cfi_startproc\\n"
+        "push %rbp\\n .cfi_adjust_cfa_offset 8\\n .cfi_escape 0x10, 6, 2, 0x77, 0\\n" /* it is at rsp + 0 */
+        "mov %rdi, %rbp\\n call work\\n pop %rbp\\n .cfi_adjust_cfa_offset -8\\n ret\\n"
+        ".cfi_endproc\\n.size loses, .-loses\\n");
+NOINLINE void keeps(void)
+{
+    long frame[] = {0, (long)never + 4};
+    loses(frame);
+    sum += frame[0];
+}
+int main(void)
+{
+    await_go();
+    for (int i = 0; i < 997; i++)
+        keeps();
+    puts("done"); fflush(stdout);
+    await_go();
+    return 0;
+}
+"""
+
+
+def test_a_frame_pointer_that_no_row_knows_leads_nowhere(compile_c, stacks):
+    end = "a caller that is not further up"
+    found, _ = stacks(compile_c(LOST, "-O2", "-fno-omit-frame-pointer"))
+    assert found == {(("work", "loses", "keeps"), end): TIMES}

@@ -29,9 +29,10 @@
 #define FRAME_RAX 9
 #define FRAME_R10 10
 #define FRAME_R11 11
-#define NO_ADDRESS 1 /* of a frame pointer that cannot be read; see below */
+#define NO_ADDRESS 1 /* of a frame pointer that is not known; see below */
 #define SAVED_FP 1
 #define SAVED_AT_FP 2
+#define SAVED_LOST 3
 #define SAVED_PAIR 4
 #define SAVED_PAIR_HIGH 5
 #define SAVED_RA 6
@@ -198,6 +199,8 @@ long walk_frame(u32 round, struct walking *walking) {
   if (saved == SAVED_FP || saved == SAVED_PAIR || saved == SAVED_AT_FP) {
     /* In epilogues, rules name places that have it no more. The walk goes on while no frame needs it. */
     if (read_stack(w, &w->fp, place)) w->fp = NO_ADDRESS;
+  } else if (saved == SAVED_LOST) {
+    w->fp = NO_ADDRESS;
   }
 #endif
   w->sp = w->frame;
