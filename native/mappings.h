@@ -16,8 +16,8 @@ struct usdtkit_file_key {
   uint64_t inode, generation;
 };
 
-/* Kinds of news, which are bits: an unseen file was mapped; a watched one was, or one in a watched process; a process was started by `parent`; it
- * began another program; it ended; anything was mapped to execute. */
+/* Kinds of news, which are bits: an unseen file was mapped; a watched one was, or one in a watched process; a process was
+ * started by `parent`; it began another program; it ended; anything was mapped to execute. */
 enum {
   USDTKIT_NEW_FILE = 1,
   USDTKIT_MAPPED = 2,

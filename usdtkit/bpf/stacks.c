@@ -12,10 +12,9 @@
  * kernel is asked once for each stack which files its addresses lie in, in case the process ends before anybody has
  * read its memory map.
  */
-#define BUILT_DEPTH 64
 #define LONGEST_FUNCTION 0x10000
 
-BPF_RINGBUF_OUTPUT(stack_records, 2048); /* in pages: room for 2,700 new stacks at once */
+BPF_RINGBUF_OUTPUT(stack_records, 2048); /* in pages: room for 1,600 new stacks at once */
 BPF_HASH(stacks_sent, u64, u64, 32768);
 BPF_F_TABLE("hash", u64, struct walk, walks, 8192, BPF_F_NO_PREALLOC); /* by thread, and whether it is a clock's */
 BPF_ARRAY(walk_at_first, struct walk, 1);

@@ -55,7 +55,7 @@ PC, ISEQ, ENVIRONMENT = 0, 16, 32
 """In a frame: the next instruction, the piece of code, and the environment, whose first word are flags."""
 BODY = 16
 """In a piece of code: a pointer to its body."""
-CODE_SIZE, CODE, PATH, NAME, FIRST_LINE = 4, 8, 64, 80, 88
+CODE_SIZE, CODE, PATH, NAME = 4, 8, 64, 80
 """In the body: how many words of instructions there are, a pointer to them, and its file and name."""
 BODY_SIZE = 152
 """How many bytes of a body are read."""

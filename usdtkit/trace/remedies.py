@@ -27,7 +27,7 @@ def remedies(summary: Summary, larger: str) -> list[str]:
     if summary.no_stack:
         lines.append(
             f"{_hits(summary.no_stack)} have no stack: {larger} helps if there were more than 32,768 "
-            "different stacks, but not with more than 2,700 new ones at once, or with 32-bit processes"
+            "different stacks, but not with more than 1,600 new ones at once, or with 32-bit processes"
         )
     return lines
 
