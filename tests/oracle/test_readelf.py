@@ -13,6 +13,7 @@ from usdtkit.elf.constants import STAPSDT_SECTION
 from usdtkit.elf.image import Image
 from usdtkit.elf.notes import read_probes
 from usdtkit.elf.symbols import functions
+from usdtkit.elf.tables import table_of_exports
 from usdtkit.probes.image import build
 from usdtkit.signatures import known_arguments
 
@@ -255,3 +256,14 @@ def test_functions_of_an_unstripped_program(compile_c):
         assert {(function.address, function.name) for function in functions(image, "*")} == readelf_functions(path)
         (work,) = functions(image, "work")
     assert work.size > 100
+
+
+@pytest.mark.parametrize("path", ["/usr/lib/x86_64-linux-gnu/libc.so.6", "/usr/bin/python3.11", "/bin/true"])
+def test_names_of_exports_pass_the_filter_of_the_loader(path):
+    """Every name that the file defines for others, and few of those that it does not."""
+    listed = subprocess.check_output(["readelf", "-W", "--dyn-syms", path], text=True)
+    found = re.findall(r" (?:GLOBAL|WEAK) +DEFAULT +(\d+|ABS) ([^@\s]+)", listed)
+    with Image.open(path) as image:
+        assert [name for _, name in found if table_of_exports(image, name) is None] == []
+        strange = [f"usdtkit_{number}" for number in range(997)]
+        assert sum(table_of_exports(image, name) is not None for name in strange) < 997 // 4

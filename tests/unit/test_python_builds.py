@@ -148,7 +148,7 @@ def test_any_bytes_as_lines(minor, lines, at):
     assert line is None or isinstance(line, int)
 
 
-def embedding(tmp_path, name, data, strings=b""):
+def embedding(tmp_path, name, data, strings=b"", has_sections=True):
     """A file with variables in a section of this name and texts, without any symbol."""
     alloc, progbits = constants.SHF_ALLOC, constants.SHT_PROGBITS
     sections = [
@@ -162,7 +162,10 @@ def embedding(tmp_path, name, data, strings=b""):
         Segment(constants.PT_LOAD, constants.PF_R | constants.PF_W, name, name),
     ]
     path = tmp_path / "embedding"
-    path.write_bytes(writer.write(sections, segments))
+    file = bytearray(writer.write(sections, segments))
+    if not has_sections:
+        file[40:48], file[60:64] = bytes(8), bytes(4)
+    path.write_bytes(file)
     with Image.open(path) as image:
         return build_of(image)
 
@@ -185,9 +188,11 @@ def offsets(minor, **members):
 @pytest.mark.parametrize("minor", GROUPS)
 @pytest.mark.parametrize("name", [".PyRuntime", ".data"])
 def test_an_interpreter_without_symbols(tmp_path, minor, name):
-    """As in a program that it was linked into: by its section, or by the first bytes of the variable."""
-    data = offsets(minor) if name == ".PyRuntime" else bytes(48) + offsets(minor)
-    build = embedding(tmp_path, name, data)
+    """As in a program that it was linked into: by its section, or without any by the first bytes of the variable."""
+    if name == ".PyRuntime":
+        build = embedding(tmp_path, name, offsets(minor))
+    else:
+        build = embedding(tmp_path, name, bytes(48) + offsets(minor), has_sections=False)
     assert build.version == (3, minor)
     assert build.layout.thread_frame == 72
     assert build.evaluation == ()
@@ -216,3 +221,4 @@ def test_interpreters_whose_frames_cannot_be_found(tmp_path, data, strings, prob
 
 def test_a_file_without_python(tmp_path):
     assert embedding(tmp_path, ".data", b"") is None
+    assert embedding(tmp_path, ".data", b"", has_sections=False) is None

@@ -16,7 +16,7 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.instructions import LONGEST, is_safe
 from usdtkit.elf.matching import Pattern as Pattern
 from usdtkit.elf.matching import matches, offsets_of
-from usdtkit.elf.tables import Table, all_tables, dynamic_table, tables
+from usdtkit.elf.tables import Table, all_tables, dynamic_table, table_of_exports
 from usdtkit.errors import ElfError
 from usdtkit.model import Function
 from usdtkit.naming import exact, is_the_one, name_of, qualified
@@ -108,15 +108,15 @@ def cold_parts(image: Image, name: str) -> list[str]:
 
 
 def variables(image: Image, *names: str) -> dict[str, int]:
-    """Return the virtual addresses of those that the file has. Most files have none, so the strings are asked first."""
+    """Return the virtual addresses of those that the file exports; of a static program, of those that it has."""
     found: dict[str, int] = {}
-    wanted = [name.encode() + b"\0" for name in names]
-    for table in tables(image):
-        if any(name in table.strings for name in wanted):
-            for index in matches(table, [exact(name) for name in names]):
-                symbol = table[index]
-                if symbol.is_defined:
-                    found.setdefault(table.name(symbol.at), symbol.value)
+    table = table_of_exports(image, *names)
+    if table is None:
+        return found
+    for index in matches(table, [exact(name) for name in names]):
+        symbol = table[index]
+        if symbol.is_defined:
+            found.setdefault(table.name(symbol.at), symbol.value)
     return found
 
 

@@ -19,6 +19,7 @@ from usdtkit.elf import pclntab
 from usdtkit.elf.constants import (
     SHN_UNDEF,
     SHT_DYNSYM,
+    SHT_GNU_HASH,
     SHT_GNU_VERDEF,
     SHT_GNU_VERSYM,
     SHT_SYMTAB,
@@ -198,6 +199,37 @@ def tables(image: Image) -> Iterator[Table]:
     for section in sections:
         if section is not None:
             yield Table.of(image, section)
+
+
+def table_of_exports(image: Image, *names: str) -> Table | None:
+    """Return the .dynsym, if it may define one of these names; of a file without any, the .symtab.
+
+    Most files define none of them. The filter that the loader has in .gnu.hash says so by a read of 8 bytes for each
+    name, where searching the names of node would take 20 ms.
+    """
+    section = _section(image, SHT_DYNSYM)
+    if section is None:
+        return fullest_table(image)
+    filter = next((section for section in image.sections if section.type == SHT_GNU_HASH), None)
+    may = filter is None or any(_may_have(image, filter, name) for name in names)
+    return Table.of(image, section) if may else None
+
+
+def _may_have(image: Image, filter: Section, name: str) -> bool:
+    """Whether the Bloom filter of a .gnu.hash, of two bits a name, lets a name pass."""
+    width = image.bits // 8
+    head = struct.Struct(f"{image.byte_order}IIII")
+    if filter.size < head.size:
+        return False
+    _, _, words, shift = head.unpack(image.read(filter.offset, head.size))
+    if not 0 < words <= (filter.size - head.size) // width:
+        return False
+    number = 5381
+    for byte in name.encode():
+        number = (number * 33 + byte) & 0xFFFF_FFFF
+    place = filter.offset + head.size + number // image.bits % words * width
+    word = int.from_bytes(image.read(place, width), image.order)
+    return bool(word >> number % image.bits & word >> (number >> (shift & 31)) % image.bits & 1)
 
 
 def fullest_table(image: Image) -> Table | None:

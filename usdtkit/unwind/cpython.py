@@ -4,9 +4,9 @@ Input `usdtkit.elf.image.Image`; output `Build`. `usdtkit.unwind.pythons` says w
 what it finds there looks like it. Up to 3.12 the layout is one of a table by version. From 3.13 on the file says it, in
 the variable _PyRuntime, whose numbers are checked: damaged ones must not lead anywhere.
 
-The variable is found by its symbol, which every build exports that has not been linked into another program; there by
-its section (3.10), or by the first bytes of the variable (3.13). The version is the value of another symbol (3.11) or
-is part of the name of a directory, which every build has as a text.
+The variable is found by its symbol, which every build exports that has not been linked into another program; there
+by its section (3.10), or in a file without sections by its first bytes (3.13). The version is the value of another
+symbol (3.11), or is part of the name of a directory, which every build has as a text.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ def build_of(image: Image) -> Build | None:
     whose frames cannot be found. ElfError."""
     if image.machine not in ("x86_64", "aarch64"):
         return None
-    found = variables(image, RUNTIME, _VERSION)
-    runtime = found.get(RUNTIME)
+    runtime = variables(image, RUNTIME).get(RUNTIME)
     if runtime is None:
         section = image.section(SECTION)
         runtime = section.address if section is not None else _by_cookie(image)
@@ -72,7 +71,7 @@ def build_of(image: Image) -> Build | None:
     version: tuple[int, int] | None
     if cookie == DEBUG_COOKIE:
         version = _minor_version(number)
-    elif (at := found.get(_VERSION)) is not None:
+    elif (at := variables(image, _VERSION).get(_VERSION)) is not None:
         version = _minor_version(int.from_bytes(_bytes(image, at, 8), "little"))
     else:
         version = _version_by_directory(image)
@@ -168,8 +167,8 @@ def _text(version: tuple[int, int]) -> str:
 
 
 def _by_cookie(image: Image) -> int | None:
-    """The variable by its first bytes, in what is loaded to be written to."""
-    for segment in image.segments:
+    """The variable by its first bytes, in what is loaded to be written to, of a file without sections."""
+    for segment in () if image.sections else image.segments:
         if segment.type == PT_LOAD and segment.flags & PF_W and segment.file_size <= _MOST_SIZE:
             for at in places(image.read(segment.offset, segment.file_size), DEBUG_COOKIE):
                 header = _bytes(image, segment.address + at, _HEADER.size)
