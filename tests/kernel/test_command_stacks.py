@@ -1,9 +1,12 @@
 """Stacks of a command are whole from its first instruction on, whatever it loads and becomes."""
 
+import signal
+import subprocess
 import sys
 from collections import Counter
 
 import pytest
+from commandline import read_until
 
 from usdtkit import trace
 from usdtkit.trace import ustack
@@ -139,3 +142,21 @@ def test_what_fails_at_a_stop_stops_nothing_else(compile_c, monkeypatch):
         list(session)
         assert session.command_status == 0
         assert sum(counts.read().values()) == 2 * 997
+
+
+KILLED_AT_THE_STOP = """
+import os, signal, sys
+from usdtkit import trace
+from usdtkit.trace import stacks
+stacks.Stacks.learn = lambda self, pid: os.kill(os.getpid(), signal.SIGKILL)
+with trace.Session(command=sys.argv[2:]) as session:
+    session.uprobe(sys.argv[1], "work").count(stack=trace.ustack)
+    list(session)
+"""
+
+
+def test_it_goes_on_when_the_tracer_is_killed(compile_c, run_python):
+    path = compile_c("chains.c", "-O2")
+    tracer = run_python(KILLED_AT_THE_STOP, path, path, "997", "exit", stdin=subprocess.DEVNULL)
+    assert "descend 997" in read_until(tracer, "descend", timeout=60)
+    assert tracer.wait() == -signal.SIGKILL

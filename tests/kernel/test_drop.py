@@ -1,6 +1,9 @@
 """A tracer that has attached needs no privilege any more, and can give up all of them."""
 
 import json
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,46 @@ def test_before_the_start_there_is_nothing_to_drop():
         session.start()
         with pytest.raises(UsageError):
             session.drop_privileges()
+
+
+STACKS = """
+import json, sys
+from usdtkit import trace
+path, *command = sys.argv[1:]
+with trace.Session(command=command or None, command_stdout=2, drop_privileges=True) as session:
+    events = session.uprobe(path, "work").emit("pid", stack=trace.ustack)
+    session.start()
+    print("ready", flush=True)
+    if command:
+        events = list(session)
+    else:
+        sys.stdin.readline()
+        events = list(session.drain())
+    print(json.dumps([(event.pid, event.stack.end, event.stack.frames[-1].name) for event in events]), flush=True)
+"""
+
+
+def test_stacks_of_a_command_stay_whole(run_python, compile_c, tmp_path):
+    """Its code is learned by a process without privileges, from what was read before they were given up."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = shutil.copy(compile_c("chains.c", "-O2"), directory)
+        tracer = run_python(STACKS, path, path, "997", "exit", stdin=subprocess.DEVNULL)
+        assert tracer.stdout.readline() == "ready\n"
+        events = json.loads(tracer.stdout.readline())
+    assert len(events) == 3 * 997
+    assert {tuple(event[1:]) for event in events} == {("", "_start")}
+
+
+def test_stacks_of_processes_that_may_not_be_looked_at_are_cut(run_python, stepper):
+    known = stepper()
+    tracer = run_python(STACKS, known.path)
+    assert tracer.stdout.readline() == "ready\n"
+    late = stepper()
+    known.fire(997)
+    late.fire(13)
+    tracer.stdin.write("\n")
+    tracer.stdin.flush()
+    events = json.loads(tracer.stdout.readline())
+    assert [end for pid, end, _ in events if pid == known.pid] == 997 * [""]
+    assert [end for pid, end, _ in events if pid == late.pid] == 13 * ["memory that is not known to have code"]

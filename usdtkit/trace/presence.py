@@ -34,7 +34,8 @@ class Presence:
         any. `method`: as `usdtkit.kernel.attach.links.Links` has it. `follows`: whether children are traced too."""
         self._follows = follows
         self._pids = pids
-        self._command = command
+        self.command = command
+        """The child that the session has started, if any."""
         self._method = method
         self._armed: Armed | None = None
         self._semaphores: Semaphores | None = None
@@ -43,8 +44,8 @@ class Presence:
 
     def attaching(self, sites: SitesByFile) -> None:
         """To be called before the session attaches. UnsupportedError where breakpoints would kill its command."""
-        if self._command is not None:
-            refuse_copying(self._command.program, self._command.words, {file.path for file in sites})
+        if self.command is not None:
+            refuse_copying(self.command.program, self.command.words, {file.path for file in sites})
 
     def attached(self, sites: SitesByFile, refused: Collection[Refusal]) -> None:
         """To be called when the session has attached for the first time, to these sites without those `refused`."""
@@ -93,17 +94,17 @@ class Presence:
 
     def _stops_of_command(self) -> Stops | None:
         """What stops the command for a moment, if there is one."""
-        if self._stops is None and self._command is not None:
+        if self._stops is None and self.command is not None:
             from usdtkit.trace.stops import Stops  # lazy: few commands have to be stopped
 
-            self._stops = Stops(self._command.pid, self._method)
+            self._stops = Stops(self.command.pid, self._method)
             if self._has_begun:
                 self._stops.begin()
         return self._stops
 
     def before_drop(self) -> None:
         """To be called before privileges are given up: look at the processes now. A command has not begun yet."""
-        if self._armed is not None and self._command is None:
+        if self._armed is not None and self.command is None:
             self._armed.look_for_good()
 
     def begin(self) -> None:
@@ -116,8 +117,8 @@ class Presence:
             self._stops.begin()
         if self._semaphores is not None:
             self._semaphores.begin()
-        if self._command is not None:
-            self._command.go(stoppable=self._stops is not None)
+        if self.command is not None:
+            self.command.go(stoppable=self._stops is not None)
         elif self._armed is not None:
             self._armed.begin()
 
@@ -134,8 +135,8 @@ class Presence:
 
     def close(self) -> None:
         """End the command and free everything."""
-        if self._command is not None:
-            self._command.close()
+        if self.command is not None:
+            self.command.close()
         if self._stops is not None:
             self._stops.close()
 
@@ -161,7 +162,7 @@ class Presence:
         reasons = [] if self._armed is None else [*self._armed.lines, *self._armed.doubts]
         if self._semaphores is not None:
             reasons += self._semaphores.lines
-        if self._command is not None and self._command.has_started_others():
+        if self.command is not None and self.command.has_started_others():
             which = (
                 "which are traced from some milliseconds after their start"
                 if self._follows
@@ -173,7 +174,7 @@ class Presence:
     @property
     def command_status(self) -> int | None:
         """How the command ended by itself: its exit status, or the negative number of a signal. None without one."""
-        return None if self._command is None else self._command.status
+        return None if self.command is None else self.command.status
 
     def account(self) -> dict[str, Any]:
         """The fields of a `Summary` that are known here."""

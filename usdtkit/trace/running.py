@@ -297,7 +297,7 @@ class Running:
         from usdtkit.trace.privileges import drop  # lazy: most sessions keep their privileges
 
         if self.stacks is not None:
-            self.stacks.prepare()
+            self.stacks.prepare(self._presence.command)
         self._presence.before_drop()
         if self._learning is not None:
             self._learning.look_around()

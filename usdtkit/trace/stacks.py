@@ -18,7 +18,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from usdtkit.bpf.layout import Kind
 from usdtkit.files import OpenFile
@@ -30,6 +30,9 @@ from usdtkit.trace.merging import PythonFrame, is_evaluation, is_trampoline, mer
 from usdtkit.trace.symbols import Files
 from usdtkit.trace.unseen import CutStacks
 from usdtkit.trace.unwinder import Unwinder
+
+if TYPE_CHECKING:
+    from usdtkit.trace.command import Command
 
 # struct stack_record of bpf/stacks.c.
 _HEAD = struct.Struct("<QIIIiIIII")
@@ -172,9 +175,13 @@ class Stacks:
         """Take over the ring buffer that has the definitions; `close` frees it."""
         self._ring = ring
 
-    def prepare(self) -> None:
-        """Open the files that need privileges, before these are dropped."""
+    def prepare(self, command: Command | None) -> None:
+        """Look at what needs privileges, before these are dropped. A command has most libraries in common with us, and
+        so with the child that will become it."""
         self._files.vdso()
+        if self.unwinder is not None and command is not None:
+            self.unwinder.prepare(os.path.realpath(command.program))
+            self.unwinder.learn(command.pid)
 
     @property
     def fd(self) -> int:

@@ -21,6 +21,7 @@ from usdtkit.bpf.bytecode import MapDescription
 from usdtkit.bpf.uapi import NO_PREALLOC
 from usdtkit.bpf.walker import HASHES, INDEX, INSTANCES, PROCESSES, ROWS
 from usdtkit.errors import UnsupportedError, UsdtkitError
+from usdtkit.files import OpenFile
 from usdtkit.kernel.features import has_uprobe_multi
 from usdtkit.kernel.maps import Map, mapped, new_value
 from usdtkit.kernel.taskmaps import RETURN_INSTANCES, places_of
@@ -89,6 +90,12 @@ class Unwinder:
                 return False
         self.fresh.append(pid)
         return True
+
+    def prepare(self, path: str) -> None:
+        """Make the table of a file now, because it cannot be made later."""
+        with self._lock, suppress(UsdtkitError):
+            self._store.place(OpenFile.open(path), path)
+            self._tables.publish()
 
     @property
     def left_out(self) -> int:

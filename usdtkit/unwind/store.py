@@ -15,7 +15,7 @@ from typing import Protocol
 
 from usdtkit._ffi import ffi, lib
 from usdtkit.elf.image import Image
-from usdtkit.errors import UsdtkitError
+from usdtkit.errors import PrivilegeError, UsdtkitError
 from usdtkit.files import OpenFile
 from usdtkit.records import NamedTuple
 from usdtkit.unwind.stored import key_of, table_of
@@ -104,7 +104,10 @@ class Store:
             table = table_of(described, key)
         except UsdtkitError as error:
             return Place(0, 0, why=error.message)
-        place = self._add(table, name)
+        try:
+            place = self._add(table, name)
+        except PrivilegeError as error:  # given up since: what fits into the last chunk does, nothing else ever
+            return Place(0, 0, why=f"{name}: {error.message}")
         if place.pages:
             self._by_content[key] = place
         return place
