@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import among_own_mounts
+from processes import among_own_mounts, eventually
 from walkermaps import WalkerMaps, find, mappings_of
 
 from usdtkit.elf.image import Image
@@ -27,6 +27,27 @@ PYTHON = "import ctypes, ssl, sqlite3, sys; print('ready', flush=True); sys.stdi
 @pytest.fixture(autouse=True)
 def no_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("USDTKIT_CACHE", str(tmp_path / "cache"))
+
+
+THREADED = """
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+static void *stays(void *nothing)
+{
+    pause();
+    return nothing;
+}
+int main(void)
+{
+    pthread_t other;
+    pthread_create(&other, NULL, stays, NULL);
+    puts("ready 0");
+    fflush(stdout);
+    getchar();
+    pthread_exit(NULL);
+}
+"""
 
 
 class Known:
@@ -328,6 +349,18 @@ def test_a_process_that_has_ended(known, run, program):
     process.wait(20)
     with pytest.raises(NotFoundError, match=f"no process {process.pid}"):
         known.learn(process.pid)
+
+
+def test_a_process_whose_first_thread_has_ended_stays_known(known, run, compile_c):
+    process, _ = run([compile_c(THREADED, "-pthread")])
+    known.learn(process.pid)
+    entries = dict(known.entries)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    eventually(maps_of, process.pid, answer=b"")
+    with pytest.raises(NotFoundError, match="or its first thread has"):
+        known.learn(process.pid)
+    assert known.entries == entries
 
 
 def test_a_process_that_ends_while_it_is_looked_at_leaves_no_entry(run, program):

@@ -8,11 +8,13 @@ Who sees a stack that leads to another address asks again.
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from usdtkit.errors import UsdtkitError
+from usdtkit.errors import NotFoundError, UsdtkitError
 from usdtkit.mappedfiles import VDSO, inspecting, open_mapping, open_vdso
 from usdtkit.maps import Mapping, executable_mappings, maps_of
 from usdtkit.processes import runs
@@ -79,6 +81,8 @@ class Processes:
         """
         with inspecting(pid):
             mappings = [mapping for mapping in executable_mappings(maps_of(pid)) if mapping.start < NO_MAPPING]
+        if not mappings:  # /proc shows none of a process whose first thread has ended: what is known of it stays
+            raise NotFoundError(f"process {pid} has ended, or its first thread has")
         until = time.monotonic() + LONGEST_LOOK_S
         places = {mapping: self._place(pid, mapping, until) for mapping in mappings}
         # Those with a table are kept first, and then the largest.
@@ -87,7 +91,7 @@ class Processes:
         head = HEAD.pack(len(kept), *self._python(pid), pid, 0)
         unused = _UNUSED * (MOST_MAPPINGS - len(kept))
         self._write(pid, head + b"".join(MAPPING.pack(*entry) for entry in kept) + unused)
-        if not runs(pid):  # it has ended meanwhile, and nobody else would remove the entry
+        if _has_ended(pid):  # meanwhile, and nobody else would remove the entry
             self._remove(pid)
         untabled = {mapping.name: place.why for mapping, place in places.items() if place.why}
         return Learned(len(kept), len(mappings) - len(kept), tuple(untabled.items()))
@@ -111,6 +115,13 @@ class Processes:
             file = open_vdso()
             self._vdso = Place(0, 0) if file is None else self._store.place(file, VDSO)
         return self._vdso
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether all threads of a process have."""
+    with suppress(OSError):
+        return not any(runs(int(thread)) for thread in os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208
+    return True
 
 
 class _Entry(NamedTuple):
