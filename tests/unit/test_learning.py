@@ -55,6 +55,20 @@ def test_those_that_run_already_and_map_a_traced_file():
         assert os.getpid() in [pid for pid, _ in looks.at]
 
 
+def test_a_look_that_fails_is_not_the_last_one():
+    class Failing(Looks):
+        def look(self, pid):
+            super().look(pid)
+            if pid == 17:
+                raise OSError
+
+    with Failing() as looks:
+        looks.learning.ask(17)
+        looks.learning.ask(19)
+        looks.wait(2)
+    assert [pid for pid, _ in looks.at] == [17, 19]
+
+
 def test_the_end_of_what_never_began():
     looks = Looks()
     looks.learning.end()

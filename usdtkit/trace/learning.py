@@ -101,7 +101,11 @@ class Learning:
             with suppress(OSError):  # it has ended, or may not be inspected
                 maps = maps_of(pid)
                 if any(mappings_in(maps, file) for file in self.files):
-                    self._learn(pid)
+                    self._look_at(pid)
+
+    def _look_at(self, pid: int) -> None:
+        with suppress(OSError, UsdtkitError):  # descriptors or memory run short: later looks may have them
+            self._learn(pid)
 
     def _learn_asked(self) -> None:
         due: dict[int, float] = {}  # when to look again; a process that was not asked for meanwhile is forgotten then
@@ -112,14 +116,14 @@ class Learning:
                 del due[pid]
                 if pid in again:
                     again.remove(pid)
-                    self._learn(pid)
+                    self._look_at(pid)
                     due[pid] = time.monotonic() + PAUSE_S
             with suppress(Empty):
                 pid = self._asked.get(timeout=max(0.0, min(due.values()) - now) if due else None)
                 if pid in due:
                     again.add(pid)
                 elif pid:
-                    self._learn(pid)
+                    self._look_at(pid)
                     due[pid] = time.monotonic() + PAUSE_S
 
 
