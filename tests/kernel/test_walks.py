@@ -264,3 +264,45 @@ def test_a_frame_pointer_that_no_row_knows_leads_nowhere(compile_c, stacks):
     end = "a caller that is not further up"
     found, _ = stacks(compile_c(LOST, "-O2", "-fno-omit-frame-pointer"))
     assert found == {(("work", "loses", "keeps"), end): TIMES}
+
+
+LEFT = """
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include "program.h"
+volatile long sum;
+NOINLINE void work(long n) { sum += n; }
+static char state(void)
+{
+    char line[512] = "";
+    FILE *stat = fopen("/proc/self/stat", "r");
+    if (!stat || !fgets(line, sizeof line, stat))
+        abort();
+    fclose(stat);
+    return strrchr(line, ')')[2];
+}
+static void *thread(void *unused)
+{
+    while (state() != 'Z')
+        ;
+    for (int i = 0; i < 997; i++)
+        work(i);
+    puts("done"); fflush(stdout);
+    await_go();
+    exit(0);
+}
+int main(void)
+{
+    pthread_t started;
+    await_go();
+    pthread_create(&started, NULL, thread, NULL);
+    pthread_exit(NULL);
+}
+"""
+
+
+def test_a_process_whose_first_thread_has_ended(compile_c, stacks):
+    found, summary = stacks(compile_c(LEFT, "-O2", "-pthread"))
+    assert found == {(("work", "thread", "start_thread", "clone3"), ""): TIMES}
+    assert summary.no_stack == 0

@@ -56,6 +56,7 @@ class Pairs:
     keys: dict[int, tuple[Matching, ex.Expression | None]] = field(default_factory=dict)
     at_thread_end: list[str] = field(default_factory=list)
     at_process_end: list[str] = field(default_factory=list)
+    at_exec: list[str] = field(default_factory=list)
 
     def start(
         self,
@@ -193,6 +194,7 @@ class Pairs:
                     "u32 thread = ctx->args[1], process = bpf_get_current_pid_tgid() >> 32;",
                     *thread,
                     *process,
+                    *self.at_exec,
                     *("return 0;", "}"),
                 ]
             ),

@@ -162,15 +162,15 @@ class _Builder:
         parts += [GLOB_MATCHING] if self.globs else []
         parts += [INTERNED, *self.texts.declarations()] if self.texts.scanners else []
         if self.has_stacks:
-            self.pairs.at_process_end.append("unwind_processes.delete(&process);")
-            self.pairs.at_thread_end.append(FORGET_WALKS)
+            self.pairs.at_exec.append("unwind_processes.delete(&process);")
+            self.pairs.at_thread_end += [FORGET_WALKS, FORGET_MAPPINGS]
         tracepoints: tuple[tuple[str, Tracepoint], ...] = ()
         if self.pairs.at_thread_end or self.pairs.at_process_end:
             tracepoints += TRACEPOINTS
             self.functions += self.pairs.functions()
         if self.asks_for_ancestors or self.has_stacks:
             tracepoints += (FORKS,)
-            parts += [FORKS_SEEN, *([FORKED] if self.asks_for_ancestors else [])]
+            parts += [TASK_SEEN, *([FORKED] if self.asks_for_ancestors else [])]
             at_fork = [KEEP_MAPPINGS] if self.has_stacks else []
             at_fork += [KEEP_PARENT] if self.asks_for_ancestors else []
             self.functions.append(AT_FORK.replace("ACTIONS", "\n".join(at_fork)))
@@ -294,16 +294,18 @@ GLOB_MATCHING = text_of("globs.c")
 INTERNED = text_of("interned.c")
 FORKED = text_of("forks.c")
 FORKS = ("process_forks", Tracepoint("sched", "sched_process_fork"))
-TGID_OFFSET = "tgid_offset"
-"""The map, which the session fills, that says where the kernel's task_struct has the number of the process; 0 where
-that is not known."""
-FORKS_SEEN = f"BPF_ARRAY({TGID_OFFSET}, u64, 1);"
+TASK_PLACES = "task_places"
+"""The map, which the session fills, that says where the kernel's structures have the number of a process, and how many
+of its threads have not ended; 0 where that is not known."""
+TASK_SEEN = f"""\
+struct task_places {{ u64 tgid, signal, live; }};
+BPF_ARRAY({TASK_PLACES}, struct task_places, 1);"""
 AT_FORK = f"""\
 int {FORKS[0]}(struct bpf_raw_tracepoint_args *ctx) {{
 u32 zero = 0, child = 0, parent = bpf_get_current_pid_tgid() >> 32;
-u64 *offset = {TGID_OFFSET}.lookup(&zero);
-if (!offset || !*offset) return 0;
-bpf_probe_read_kernel(&child, 4, (void *)ctx->args[1] + *offset);
+struct task_places *at = {TASK_PLACES}.lookup(&zero);
+if (!at || !at->tgid) return 0;
+bpf_probe_read_kernel(&child, 4, (void *)ctx->args[1] + at->tgid);
 if (child == parent) return 0;
 ACTIONS
 return 0;
@@ -315,6 +317,16 @@ u64 walk = thread;
 walks.delete(&walk);
 walk |= 1ULL << 32;
 walks.delete(&walk);"""
+FORGET_MAPPINGS = f"""\
+{{ u32 zero = 0, threads = thread != process;
+u64 signal = 0;
+struct task_places *at = {TASK_PLACES}.lookup(&zero);
+if (at && at->live) {{
+bpf_probe_read_kernel(&signal, 8, (void *)(bpf_get_current_task() + at->signal));
+bpf_probe_read_kernel(&threads, 4, (void *)(signal + at->live));
+}}
+if (!threads) unwind_processes.delete(&process); }}"""
+"""A process goes on when its first thread has ended, until the last one has."""
 KEEP_MAPPINGS = """\
 struct process_head *known = unwind_processes.lookup(&parent);
 if (known) unwind_processes.update(&child, known); else unwind_processes.delete(&child);"""

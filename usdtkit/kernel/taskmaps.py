@@ -78,6 +78,8 @@ THREAD_POINTER_MEMBERS = ("task_struct.thread", "thread_struct.fsbase")
 that lies below it, by the size of a structure of the C library, so no thread is found there."""
 SIGNALS = ("task_struct.sighand", "sighand_struct.action", "task_struct.blocked")
 """What a process does when a signal comes, and those that it blocks."""
+TASK_MEMBERS = ("task_struct.tgid", "task_struct.signal", "signal_struct.live")
+"""The process of a thread, and how many of its threads have not ended."""
 _known: dict[str, int] = {}
 _EXECUTABLE = 4  # VM_EXEC
 _MINOR_BITS = 20  # of the kernel's dev_t
@@ -152,7 +154,7 @@ def places_of(members: Sequence[str]) -> dict[str, int]:
     """Where the kernel's structures have these members ("task_struct.tgid"), and the numbers of functions ("func:…").
     UnsupportedError."""
     if not _known.keys() >= set(members):  # reading the types takes long, so all that is usual is looked for at once
-        _known.update(_find({*members, *RETURN_INSTANCES, *THREAD_POINTER_MEMBERS, *SIGNALS, *_NAMES}))
+        _known.update(_find({*members, *RETURN_INSTANCES, *THREAD_POINTER_MEMBERS, *SIGNALS, *TASK_MEMBERS, *_NAMES}))
     places = {name: _known[name] for name in members}
     if missing := [name for name, place in places.items() if place < 0]:
         raise UnsupportedError(f"this kernel has no {missing[0]} to read", hint="Linux 5.12 or newer")

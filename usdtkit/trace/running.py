@@ -7,6 +7,7 @@ process in whatever way, detaches all.
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -130,8 +131,8 @@ class Running:
         for index, packed in enumerate(self._program.scanners):
             maps[SCANNERS][index.to_bytes(4, "little")] = packed
         self._write_operands(self._plan.operands)
-        if programs.TGID_OFFSET in maps:
-            self._write_tgid_offset()
+        if programs.TASK_PLACES in maps:
+            self._write_task_places()
         if self._program.scanners:
             from usdtkit.trace.internedtexts import InternedTexts  # lazy: few sessions have interned texts
 
@@ -180,12 +181,12 @@ class Running:
         for index, packed in enumerate(entries, first):
             self._loaded.maps["operands"][index.to_bytes(4, "little")] = packed
 
-    def _write_tgid_offset(self) -> None:
-        from usdtkit.kernel.taskmaps import places_of  # lazy: few sessions ask for ancestors
+    def _write_task_places(self) -> None:
+        from usdtkit.kernel.taskmaps import TASK_MEMBERS, places_of  # lazy: few sessions ask for ancestors or stacks
 
-        name = "task_struct.tgid"
         with suppress(UnsupportedError):
-            self._loaded.maps[programs.TGID_OFFSET][bytes(4)] = places_of([name])[name].to_bytes(8, "little")
+            places = places_of(TASK_MEMBERS)
+            self._loaded.maps[programs.TASK_PLACES][bytes(4)] = struct.pack("<3Q", *map(places.get, TASK_MEMBERS))
 
     def _connect_readers(self, plan: Plan) -> Decoders:
         """Give the tables and maps of the blueprint what they read; return what reads the events."""
