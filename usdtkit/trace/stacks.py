@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -43,6 +43,7 @@ _AT_ENTRY, _AT_EXIT = 1, 3
 _UNKNOWN = 3
 _PYTHON_AT = _HEAD.size + _ADDRESSES.size + 64 * _BUILT.size
 _BUILD_ID_VALID = 1
+_MOST_PROCESSES = 1 << 13  # whose mappings are remembered; those of stacks that have come stay with these
 ENDS = (
     "",  # the outermost call
     "the limit of 127 frames",
@@ -160,8 +161,10 @@ class Stacks:
         self._ring: RingBuffer | None = None
         self._files = Files(traced)
         self._stacks: dict[int, Stack] = {}
-        self._memories: dict[int, AddressSpace] = {}
-        self._looked_at: set[int] = set()  # pids, since the last `collect` began
+        self._memories: OrderedDict[int, AddressSpace] = OrderedDict()
+        # Processes since the last `collect` began: those whose mappings were read, and those the walker was told of.
+        self._looked_at: set[int] = set()
+        self._learned: set[int] = set()
         for pid in pids:
             self._read(pid)
 
@@ -194,6 +197,7 @@ class Stacks:
         if self._ring is None:
             return
         self._looked_at.clear()
+        self._learned.clear()
         for payload in self._ring.payloads():
             id, stack = self._stack(payload)
             self._stacks[id] = stack
@@ -223,7 +227,7 @@ class Stacks:
             if stack.is_named:
                 has_names = bool(stack.python) or any(map(is_trampoline, stack.native))
                 named[stack.pid] = has_names or named.get(stack.pid, False)
-        others = {pid: memory for pid, memory in self._memories.items() if pid != os.getpid()}
+        others = {pid: memory for pid, memory in [*self._memories.items()] if pid != os.getpid()}
         problems = None if self.unwinder is None else self.unwinder.pythons.problems
         return advice((memory for pid, memory in others.items() if named.get(pid) is False), problems)
 
@@ -300,7 +304,9 @@ class Stacks:
         if self.unwinder is None:
             return None
         if not learned or end == _UNKNOWN:
-            self.unwinder.learn_again(pid)
+            if pid not in self._learned:
+                self._learned.add(pid)
+                self.unwinder.learn_again(pid)
             return ENDS[_UNKNOWN]
         if not end:
             self.unwinder.was_right(pid)
@@ -318,5 +324,8 @@ class Stacks:
         """Read the mappings of a process now; the last known ones where it has ended."""
         memory = AddressSpace.of(pid, self._files)
         if memory is not None:
+            self._memories.pop(pid, None)  # the latest come last
             self._memories[pid] = memory
+            if len(self._memories) > _MOST_PROCESSES:
+                self._memories.popitem(last=False)
         return memory or self._memories.get(pid)

@@ -84,8 +84,10 @@ class Unwinder:
             try:
                 self._processes.learn(pid)
                 self._tell_if_full()
-            except UsdtkitError:  # it has ended, or may not be inspected, or the map is full: its stacks are cut
-                with suppress(UsdtkitError):
+            except (OSError, UsdtkitError):
+                # It has ended, or may not be inspected; or the map is full, or descriptors or memory run short. Its
+                # stacks are cut.
+                with suppress(OSError, UsdtkitError):
                     self._tables.publish()
                 return False
         self.fresh.append(pid)
