@@ -54,7 +54,7 @@ def views_of(process):
         if line.strip() == "done":
             return views
         view = json.loads(line)
-        views[view["tid"]].append([tuple(frame) for frame in view["frames"]])
+        views[view["tid"]].append([(name, file, line) for name, file, line, n in view["frames"] for _ in range(n)])
     raise AssertionError("the program has ended")
 
 

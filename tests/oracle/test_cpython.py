@@ -13,8 +13,8 @@ from pythons import everywhere
 from usdtkit.elf.image import Image
 from usdtkit.signatures.cpython import BEFORE_SHIM, EVERY, MARKED
 from usdtkit.unwind.codeobjects import CodeObject
-from usdtkit.unwind.cpython import build_of
-from usdtkit.unwind.evaluation import NAME, evaluation_ranges
+from usdtkit.unwind.cpython import EVALUATION, build_of
+from usdtkit.unwind.evaluation import evaluation_ranges
 from usdtkit.unwind.pythons import Pythons, threads_of
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "pyframes.py"
@@ -171,7 +171,7 @@ def test_frames_of_threads_are_what_python_says(version, spawn, wait_for_line):
     while len(said) < WAYS:
         if (line := process.stdout.readline()).startswith("{"):
             view = json.loads(line)
-            said[view["thread"]] = [tuple(frame) for frame in view["frames"]]
+            said[view["thread"]] = [(name, file, line) for name, file, line, n in view["frames"] for _ in range(n)]
     python = Pythons().of(process.pid)
     assert python.build.version == numbers(version)
     found = {thread.id: [frame[:3] for frame in thread.frames] for thread in threads_of(python)}
@@ -187,15 +187,15 @@ def test_the_parts_of_the_evaluation_function(version, tmp_path):
     """By symbols where there are, else by the jumps to them: both of the same file, where it can be stripped."""
     path = file_of(version)
     with Image.open(path) as image:
-        ranges = evaluation_ranges(image)
+        ranges = evaluation_ranges(image, EVALUATION)
     listed = subprocess.check_output(["readelf", "-sW", path], text=True)
-    found = re.findall(rf" ([0-9a-f]{{16}}) +(\d+) FUNC +\w+ +\w+ +\d+ {NAME}(?:\.cold(?:\.\d+)?)?\n", listed)
+    found = re.findall(rf" ([0-9a-f]{{16}}) +(\d+) FUNC +\w+ +\w+ +\d+ {EVALUATION}(?:\.cold(?:\.\d+)?)?\n", listed)
     symbols = {(int(start, 16), int(start, 16) + int(size)) for start, size in found}
     assert symbols <= set(ranges)
     copy = tmp_path / "stripped"
     shutil.copy(path, copy)
     subprocess.run(["strip", copy], check=True)
     with Image.open(copy) as image:
-        by_jumps = evaluation_ranges(image)
+        by_jumps = evaluation_ranges(image, EVALUATION)
     # A part that no jump leads to is one that is never reached: an instruction or two that call nothing.
     assert all(end - start <= 8 for start, end in set(ranges) ^ set(by_jumps))

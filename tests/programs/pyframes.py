@@ -2,12 +2,14 @@
 
 It runs on every CPython from 3.8 on: `python pyframes.py hits N` or `python pyframes.py wait`. It says "ready" and
 waits for a line. Then it writes a line of JSON for each `hit`: the numbers of the thread, and its frames as Python
-knows them, innermost first. With `hits` it calls getppid on the same line, N times altogether, in five threads and two
-sub-interpreters. With `wait` each of `ways` has a thread, which stops there. Then it says "done" and waits for a line.
+knows them, innermost first, each with how often it comes in a row. With `hits` it calls getppid on the same line, N
+times altogether, in five threads and two sub-interpreters. With `wait` each of `ways` has a thread, which stops there.
+Then it says "done" and waits for a line.
 """
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
@@ -15,7 +17,7 @@ import sys
 import threading
 
 quota = threading.local()
-forever, saying = threading.Lock(), threading.Lock()
+forever = threading.Lock()
 is_waiting = sys.argv[1:2] == ["wait"]
 
 
@@ -30,12 +32,14 @@ def view():
 
 
 def say(line):
-    with saying:
-        os.write(1, line.encode() + b"\n")
+    """In one piece, as a pipe takes up to 4,096 bytes, because other threads and interpreters write too."""
+    assert len(line) < 4096
+    os.write(1, line.encode() + b"\n")
 
 
 def say_view(frames):
-    say(json.dumps({"tid": threading.get_native_id(), "thread": threading.get_ident(), "frames": frames}))
+    folded = [[*frame, len(list(same))] for frame, same in itertools.groupby(frames)]
+    say(json.dumps({"tid": threading.get_native_id(), "thread": threading.get_ident(), "frames": folded}))
 
 
 def hit(*_):

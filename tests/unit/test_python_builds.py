@@ -195,7 +195,7 @@ def test_an_interpreter_without_symbols(tmp_path, minor, name):
         build = embedding(tmp_path, name, bytes(48) + offsets(minor), has_sections=False)
     assert build.version == (3, minor)
     assert build.layout.thread_frame == 72
-    assert build.evaluation == ()
+    assert list(build.evaluation) == []
 
 
 def test_the_version_of_an_interpreter_without_symbols(tmp_path):

@@ -20,13 +20,13 @@ from usdtkit.elf.symbols import variables
 from usdtkit.errors import ElfError, UnsupportedError
 from usdtkit.records import dataclass
 from usdtkit.signatures.cpython import BEFORE_SHIM, DEBUG_COOKIE, GROUPS, LAYOUTS, Layout
-from usdtkit.unwind.evaluation import Ranges, evaluation_ranges
-from usdtkit.unwind.runtimes import code_of
+from usdtkit.unwind.runtimes import Evaluation, code_of
 
 LAYOUT = struct.Struct(f"<{len(Layout._fields)}I")
 """struct python_layout of bpf/pythonframes.c."""
 
 RUNTIME, SECTION = "_PyRuntime", ".PyRuntime"
+EVALUATION = "_PyEval_EvalFrameDefault"
 _VERSION = "Py_Version"
 # A directory of modules, as in "lib/python3.9".
 _DIRECTORY = re.compile(rb"\0(?:[a-z0-9_/]{0,40}/)?python3\.([0-9]{1,2})(?=\0)")
@@ -45,7 +45,7 @@ class Build:
     version: tuple[int, int]
     runtime: int
     layout: Layout
-    evaluation: Ranges
+    evaluation: Evaluation
     code: tuple[Segment, ...]
 
 
@@ -85,7 +85,7 @@ def build_of(image: Image) -> Build | None:
         layout = layout_of(version, _bytes(image, runtime, _size_of_offsets(version)))
     if layout is None:
         raise UnsupportedError(f"{image.path}: what CPython {_text(version)} says of its own layout is not plausible")
-    return Build(image.path, version, runtime, layout, evaluation_ranges(image), code_of(image))
+    return Build(image.path, version, runtime, layout, Evaluation(image, EVALUATION), code_of(image))
 
 
 def layout_of(version: tuple[int, int], offsets: bytes) -> Layout | None:

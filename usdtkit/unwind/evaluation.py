@@ -1,6 +1,6 @@
 """An open ELF file with CPython or PHP in it → where the code of its evaluation function is.
 
-Input `usdtkit.elf.image.Image`; used by `usdtkit.unwind.cpython` and `phps`. Each call of that function in a native
+Input `usdtkit.elf.image.Image`; used by `usdtkit.unwind.runtimes`. Each call of that function in a native
 stack stands for the functions of the language that it runs. Compilers split off its unlikely parts, and other functions
 lie between. If the file was stripped of their symbols, such a part is known by jumps of the function that lead to it,
 and by its call frame information, which begins with the stack that the function has set up.
@@ -13,14 +13,10 @@ from usdtkit.elf.decoder import Decoder
 from usdtkit.elf.flows import BRANCH, JUMP
 from usdtkit.elf.image import Image
 from usdtkit.elf.symbols import Addresses, cold_parts
-
-NAME = "_PyEval_EvalFrameDefault"
-"""What CPython calls it."""
-Ranges = tuple[tuple[int, int], ...]
-"""(start, end) of each, in the order of the addresses."""
+from usdtkit.unwind.runtimes import Ranges
 
 
-def evaluation_ranges(image: Image, name: str = NAME) -> Ranges:
+def evaluation_ranges(image: Image, name: str) -> Ranges:
     """Return the virtual addresses of the evaluation function, which has this name, and of its parts; () if it cannot
     be found. ElfError."""
     addresses, frames = Addresses(image), CallFrames(image)

@@ -16,9 +16,8 @@ from usdtkit.errors import UnsupportedError
 from usdtkit.records import NamedTuple, dataclass
 from usdtkit.signatures import zend
 from usdtkit.unwind.codeobjects import LONGEST_FILE
-from usdtkit.unwind.evaluation import Ranges, evaluation_ranges
 from usdtkit.unwind.memory import Memory, Unreadable
-from usdtkit.unwind.runtimes import RuntimeFrame, Runtimes, RuntimeThread, code_of
+from usdtkit.unwind.runtimes import Evaluation, Ranges, RuntimeFrame, Runtimes, RuntimeThread, code_of
 
 GLOBALS = "executor_globals"
 _ENGINE = "execute_ex"
@@ -40,7 +39,7 @@ class Build:
     version: tuple[int, int]
     globals: int
     file: int
-    evaluation: Ranges
+    evaluation: Evaluation
     code: tuple[Segment, ...]
 
 
@@ -110,7 +109,7 @@ def build_of(image: Image) -> Build | None:
     if file is None:
         problem = "older than 7.3" if (major, minor) < min(zend.FILES) else "newer than 8.4"
         raise UnsupportedError(f"{image.path}: PHP {major}.{minor} is {problem}")
-    return Build(image.path, (major, minor), found[GLOBALS], file, evaluation_ranges(image, _ENGINE), code_of(image))
+    return Build(image.path, (major, minor), found[GLOBALS], file, Evaluation(image, _ENGINE), code_of(image))
 
 
 def thread_of(php: Php) -> RuntimeThread:

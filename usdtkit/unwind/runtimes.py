@@ -7,7 +7,7 @@ the process. `usdtkit.unwind.rubies` and `phps` give both functions, and read fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
@@ -18,6 +18,8 @@ from usdtkit.mappedfiles import inspecting, open_mapping
 from usdtkit.maps import Mapping, executable_mappings, maps_of
 from usdtkit.records import NamedTuple
 
+Ranges = tuple[tuple[int, int], ...]
+"""(start, end) of each, in the order of the addresses."""
 _LOOKS = 8
 _PAGE = 4096
 
@@ -39,6 +41,34 @@ class RuntimeThread(NamedTuple):
     id: int
     frames: tuple[RuntimeFrame, ...]
     problem: str
+
+
+class Evaluation:
+    """Where the function of a file is that runs functions of the language: (start, end) of each part, as virtual
+    addresses. Decoding it takes longer than all else that is read of the file, so that is left until a stack is shown.
+    Two are equal if they are of the same function and file."""
+
+    __slots__ = ("_name", "_path", "_ranges", "file")
+
+    def __init__(self, image: Image, name: str) -> None:
+        self.file = image.file
+        self._path, self._name = image.path, name
+        self._ranges: Ranges | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if self._ranges is None:
+            from usdtkit.unwind.evaluation import evaluation_ranges  # lazy: as above
+
+            self._ranges = ()
+            with suppress(ElfError), Image(self._path, self.file) as image:
+                self._ranges = evaluation_ranges(image, self._name)
+        return iter(self._ranges)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Evaluation) and (self.file, self._name) == (other.file, other._name)
+
+    def __hash__(self) -> int:
+        return hash((self.file, self._name))
 
 
 class Build(Protocol):
