@@ -102,15 +102,13 @@ class Stopper:
     """A program in the kernel that can stop a thread of a process at certain places of a file."""
 
     def __init__(self, pid, file, offsets):
-        self._file = file
-        self._loaded = Loaded(BYTECODE)
+        self._loaded, self._links, self._file = Loaded(BYTECODE), None, file
         try:
             self._links = Links(self._loaded)
             sites = FileSites({"stop": [UprobeSite(offset, 0, 0) for offset in offsets]})
             assert self._links.attach({file: sites}, (pid,)) == len(offsets)
         except BaseException:
-            self._loaded.close()
-            self._file.close()
+            self.close()
             raise
 
     def stop_at(self, hit):
@@ -118,7 +116,8 @@ class Stopper:
         self._loaded.maps["left"][bytes(4)] = hit.to_bytes(8, "little")
 
     def close(self):
-        self._links.close()
+        if self._links is not None:
+            self._links.close()
         self._loaded.close()
         self._file.close()
 
