@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commandline import from_main, go
+from leaks import bpf_objects
 
 from usdtkit import trace
 from usdtkit.trace import CutStacks, ustack
@@ -306,3 +307,17 @@ def test_a_process_whose_first_thread_has_ended(compile_c, stacks):
     found, summary = stacks(compile_c(LEFT, "-O2", "-pthread"))
     assert found == {(("work", "thread", "start_thread", "clone3"), ""): TIMES}
     assert summary.no_stack == 0
+
+
+def test_a_session_that_is_closed_keeps_nothing_in_the_kernel(compile_c, ready):
+    path = compile_c(DEEP, "-O2")
+    program = ready([path, 1])
+    before = bpf_objects(os.getpid())
+    with trace.Session(pid=program.pid) as session:
+        counts = session.uprobe(str(path), "work").count(stack=ustack)
+        session.start()
+        go(program)
+        assert program.stdout.readline() == "done\n"
+        [(stack,)] = counts.read()
+    assert calls(stack) == ("work", "deep", "main")
+    assert bpf_objects(os.getpid()) == before

@@ -81,6 +81,8 @@ class Unwinder:
     def learn(self, pid: int) -> bool:
         """Look at what a process has mapped now; whether that could be done."""
         with self._lock:
+            if self._tables.closed:
+                return False
             try:
                 self._processes.learn(pid)
                 self._tell_if_full()
@@ -119,7 +121,9 @@ class Unwinder:
             self.learn(pid)
 
     def close(self) -> None:
-        """Free the ring buffer. What is known of processes remains."""
+        """Free the ring buffer and the tables. Names stay."""
+        with self._lock:
+            self._tables.close()
         self.python_frames.close()
 
     def was_right(self, pid: int) -> None:
@@ -172,6 +176,17 @@ class _Tables:
             os.close(descriptor)
         if errors:
             raise errors[0]
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._index.closed
+
+    def close(self) -> None:
+        """Free the memory, by which the kernel would keep the maps."""
+        self._index.close()
+        for memory in self._chunks.values():
+            memory.close()
 
     def update_chunk(self, number: int, offset: int, rows: bytes) -> None:
         """Write rows into the last chunk."""
