@@ -130,6 +130,33 @@ hit()
     assert set(found.values()) == {97}
 
 
+LARGE = """
+import os, sys
+def define(name, file):
+    space = {}
+    lines = "\\n".join(["    os.getppid()", *["    n = len(str(n)) + 1"] * 3000, "    os.getppid()"])
+    exec(compile("import os\\ndef %s(n=0):\\n%s" % (name, lines), file, "exec"), space)
+    return space[name]
+print("ready", flush=True)
+sys.stdin.readline()
+define("x" * 300, "/y" * 300)()
+define("文" * 200, "/書" * 200)()
+"""
+
+
+def test_names_and_tables_that_are_too_long(started):
+    """What is left of them is shown, from the kernel as from outside."""
+    process = started(["/usr/bin/python3", "-c", LARGE])
+    with trace.Session(pid=process.pid) as session:
+        session.uprobe("c", "getppid").emit("ustack")
+        session.start()
+        go(process)
+        assert process.wait(20) == 0
+        found = [python_frames(event.ustack)[0] for event in session.drain()]
+    ascii, wide = ("x" * 254 + "…", "/y" * 255 + "…"), ("文" * 126 + "…", "/書" * 127 + "…")
+    assert found == [(*ascii, 3), (*ascii, None), (*wide, 3), (*wide, None)]
+
+
 DAMAGED = """
 import os, sys
 def inner():

@@ -160,4 +160,4 @@ class KnownPythons:
 
 
 def _text(data: bytes, size: int, width: int) -> str:
-    return text_of(data[:size], width) if width in WIDTHS else ""
+    return text_of(data[:size], width, len(data) - 1) if width in WIDTHS else ""

@@ -40,9 +40,11 @@ class CodeObject(NamedTuple):
         return _line_of(self.version, self.lines, self.first_line, offset)
 
 
-def text_of(data: bytes, width: int) -> str:
-    """Characters of `width` bytes each, as a str has them in memory; what is none is replaced."""
-    return data.decode(_CHARACTERS[width], "replace")
+def text_of(data: bytes, width: int, longest: int) -> str:
+    """Characters of `width` bytes each, as a str has them in memory; what is none is replaced. Of a text that fills the
+    `longest` bytes which are read, the last one is "…"."""
+    is_cut = len(data) + width > longest
+    return data[: -width if is_cut else None].decode(_CHARACTERS[width], "replace") + "…" * is_cut
 
 
 def _line_of(version: tuple[int, int], table: bytes, first_line: int, at: int) -> int | None:

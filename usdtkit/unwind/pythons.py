@@ -197,4 +197,5 @@ class _Walk:
         if not state & _COMPACT or width not in WIDTHS or not 0 < length < _LARGEST_BYTES:
             raise Unreadable(f"there is no str at {address:#x}")
         start = self._layout.ascii if state & _ASCII else self._layout.text
-        return text_of(self._memory.read(address + start, min(length * width, longest // width * width)), width)
+        data = self._memory.read(address + start, min(length * width, longest // width * width))
+        return text_of(data, width, longest)
