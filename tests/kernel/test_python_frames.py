@@ -30,10 +30,11 @@ def libc_of(pid):
     return next(each.name for each in executable_mappings(maps_of(pid)) if "libc.so" in each.name)
 
 
-def until(session, events, count):
-    """Read until there are so many events; the test's own check fails where they do not come."""
+def until(session, events, count, of=list):
+    """Read until there are so many events, or so many of what `of` makes of them; the test's own check fails where they
+    do not come."""
     deadline = time.monotonic() + 20
-    while len(events) < count and time.monotonic() < deadline:
+    while len(of(events)) < count and time.monotonic() < deadline:
         session.poll(events.append, timeout=0.1)
     session.poll(events.append, timeout=0.1)
 
@@ -58,21 +59,9 @@ def views_of(process):
     raise AssertionError("the program has ended")
 
 
-@pytest.fixture
-def started(spawn, wait_for_line):
-    """started(argv) -> a program that has said that it is ready."""
-
-    def start(argv):
-        process = spawn(argv)
-        wait_for_line(process, "ready")
-        return process
-
-    return start
-
-
 @every_python
-def test_every_stack_is_what_the_program_says(version, started):
-    process = started([everywhere()[version], PROGRAM, "hits", 997])
+def test_every_stack_is_what_the_program_says(version, ready):
+    process = ready([everywhere()[version], PROGRAM, "hits", 997])
     with trace.Session(pid=process.pid) as session:
         session.uprobe(libc_of(process.pid), "getppid").emit("tid", "ustack")
         session.start()
@@ -97,34 +86,42 @@ def test_every_stack_is_what_the_program_says(version, started):
 
 
 @every_python
-def test_children_that_are_forked(version, started):
+def test_children_that_are_forked(version, ready):
     script = """
-import os, sys, time
+import os, select, sys
 def hit():
     os.getppid()
 def child():
-    time.sleep(0.3)  # until it is traced
+    while not select.select([0], [], [], 0.01)[0]:
+        os.getppid()  # by which is seen that it is traced
+    os.read(0, 1)
     for _ in range(97):
         hit()
     os._exit(0)
 print("ready", flush=True)
-sys.stdin.readline()
+os.read(0, 1)
 for _ in range(3):
     os.fork() or child()
 for _ in range(3):
     os.wait()
 hit()
 """
-    process = started([everywhere()[version], "-c", script])
+
+    def hits(events):
+        return [event for event in events if event.ustack.python[0].name == "hit"]
+
+    process = ready([everywhere()[version], "-c", script])
     with trace.Session(pid=process.pid, follow=True) as session:
         session.uprobe(libc_of(process.pid), "getppid").emit("pid", "ustack")
         session.start()
         events = []
         go(process)
-        until(session, events, 3 * 97 + 1)
-    expected = [("hit", "<string>", 4), ("child", "<string>", 8), ("<module>", "<string>", 13)]
-    found = Counter((event.pid, tuple(python_frames(event.ustack))) for event in events)
-    assert found.pop((process.pid, (("hit", "<string>", 4), ("<module>", "<string>", 16)))) == 1
+        until(session, events, 3, lambda events: {event.pid for event in events})
+        go(process, "go")  # a byte for each of them
+        until(session, events, 3 * 97 + 1, hits)
+    expected = [("hit", "<string>", 4), ("child", "<string>", 10), ("<module>", "<string>", 15)]
+    found = Counter((event.pid, tuple(python_frames(event.ustack))) for event in hits(events))
+    assert found.pop((process.pid, (("hit", "<string>", 4), ("<module>", "<string>", 18)))) == 1
     assert len({pid for pid, _ in found}) == 3
     assert {frames for _, frames in found} == {tuple(expected)}
     assert set(found.values()) == {97}
@@ -203,9 +200,9 @@ class Damaged:
 
 
 @pytest.mark.parametrize("version", [next(v for v in everywhere() if v.startswith(each)) for each in ("3.11",)])
-def test_a_process_that_damages_its_own_structures(version, started):
+def test_a_process_that_damages_its_own_structures(version, ready):
     """The walk ends, says why, and does no harm."""
-    process = started([everywhere()[version], "-c", DAMAGED])
+    process = ready([everywhere()[version], "-c", DAMAGED])
     damaged = Damaged(process)
     layout, (inner, middle, outer), state = damaged.layout, damaged.frames, damaged.state
     with trace.Session(pid=process.pid) as session:
@@ -272,13 +269,13 @@ int main(void) {
 """
 
 
-def test_python_within_a_program_of_c(started, compile_c):
+def test_python_within_a_program_of_c(ready, compile_c):
     """Threads that begin to run Python, and end it, again and again; and threads that never do."""
     flags = subprocess.check_output(["python3-config", "--embed", "--includes", "--ldflags"], text=True).split()
     source = compile_c(EMBEDDING, "-O2", *(flag for flag in flags if flag.startswith("-I")), "-c")
     program = source.with_suffix(".embedding")
     subprocess.run(["gcc", source, "-o", program, *(flag for flag in flags if not flag.startswith("-I"))], check=True)
-    process = started([program])
+    process = ready([program])
     with trace.Session(pid=process.pid) as session:
         counts = session.uprobe(libc_of(process.pid), "getppid").count(stack=ustack)
         session.start()
