@@ -23,6 +23,10 @@ def directory(tmp_path, monkeypatch):
     return place
 
 
+OWN = f"shop_{os.getpid()}"
+"""A name of this process alone: what other processes of this machine map must not matter."""
+
+
 def built(name, *probes):
     provider = Provider(name)
     for probe in probes:
@@ -124,8 +128,7 @@ def test_script_of_a_path_and_of_some_probes(capsys):
 
 
 def test_script_of_a_provider_with_several_files(capsys, monkeypatch, directory):
-    # A name of this process alone: what other processes of this machine map must not matter.
-    name = f"shop_{os.getpid()}"
+    name = OWN
     old = built(name, "gone", "paid")
     os.utime(old, (1, 1))
     forget_providers(monkeypatch)
@@ -163,7 +166,7 @@ def test_a_module_that_fails(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("days", ["-1", "nan", "inf", "x"])
 def test_gc_takes_days_that_are_some(capsys, directory, days):
-    path = built("shop", "a")
+    path = built(OWN, "a")
     os.utime(path, (1, 1))
     assert main(["provider", "gc", f"--days={days}"]) == 2
     assert "is not a number of days" in capsys.readouterr().err
@@ -171,7 +174,7 @@ def test_gc_takes_days_that_are_some(capsys, directory, days):
 
 
 def test_gc_goes_on_where_it_may_not_remove(capsys, directory, monkeypatch):
-    path = built("shop", "a")
+    path = built(OWN, "a")
     os.utime(path, (1, 1))
 
     def refuse(self):
