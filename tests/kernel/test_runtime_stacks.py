@@ -1,4 +1,4 @@
-"""PHP's frames in stacks: each stack of a hit equals what the program itself says of its stack at that place."""
+"""Frames of PHP and Ruby in stacks: each stack of a hit equals what the program itself says of its stack there."""
 
 import os
 import struct
@@ -13,6 +13,7 @@ from usdtkit.trace import ustack
 from usdtkit.unwind.phps import Phps
 
 HITS = 997
+INTERPRETERS = {"php": "execute_ex", "ruby": "rb_vm_exec"}
 DEEPEST, UNREADABLE = "the limit of 127 frames", "unreadable memory"
 DAMAGED = """
 function inner() { usleep(0); echo "hit\\n"; return fgets(STDIN); }
@@ -35,7 +36,7 @@ def frames_of(stack, language):
     return [(frame.name, frame.file, frame.line) for frame in stack if frame.kind == language]
 
 
-@pytest.fixture(params=["php"])
+@pytest.fixture(params=["php", "ruby"])
 def language(request):
     return request.param
 
@@ -60,7 +61,8 @@ def test_every_stack_is_what_the_program_says(spawn, language):
         # Functions are between native frames, unless the native walk has ended. A fiber has a native stack of its own.
         ends = ("", DEEPEST, "code without tables") if "fiber" in ways else ("", DEEPEST)
         assert stack.native_end in ends
-        assert (stack.frames[-1].kind == "native") == (stack.native_end == "")
+        assert stack.native_end or stack.frames[-1].kind == "native"
+        assert INTERPRETERS[language] not in [frame.name for frame in stack]
 
 
 def test_php_that_is_called_by_its_functions_in_c(spawn):

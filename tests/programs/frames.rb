@@ -71,7 +71,7 @@ class Ways
     Class.new { $self.go($ways) }
   end
 
-  eval "def long(ways)\n#{"  ways.size\n" * 700}  go(ways)\nend", binding, "long.rb", 1
+  eval "def long(ways)\n#{"  ways.size\n" * 400}  go(ways)\nend", binding, "long.rb", 1
 end
 
 $stdout.sync = true

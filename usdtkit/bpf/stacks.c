@@ -165,6 +165,9 @@ static __always_inline u64 walk(struct pt_regs *ctx, u32 place, struct stack_rec
     if (walking.process->python >> LANGUAGE_SHIFT == PHP) {
       bpf_loop(1, (void *)CALLBACK(5), &walking, 0);
       if (w->python.frame) bpf_loop(MOST_PYTHON_ROUNDS, (void *)CALLBACK(6), &walking, 0);
+    } else if (walking.process->python >> LANGUAGE_SHIFT == RUBY) {
+      bpf_loop(1, (void *)CALLBACK(7), &walking, 0);
+      if (w->python.frame) bpf_loop(MOST_PYTHON_ROUNDS, (void *)CALLBACK(9), &walking, 0);
     } else {
       bpf_loop(1, (void *)CALLBACK(2), &walking, 0);
       if (w->python.frame) bpf_loop(MOST_PYTHON_ROUNDS, (void *)CALLBACK(4), &walking, 0);

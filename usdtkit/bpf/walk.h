@@ -9,6 +9,7 @@
 #define LANGUAGE_DETAIL 0xffffff
 #define PYTHON 0
 #define PHP 1
+#define RUBY 2
 #define AT_ENTRY 1
 #define AT_RETURN 2
 #define AT_EXIT 3

@@ -13,26 +13,23 @@ from usdtkit.bpf.compiler import translate_program
 from usdtkit.bpf.sources import text_of
 
 CALLBACKS = (
-    "walk_frame",
-    "find_return",
-    "begin_python",
-    "find_python_thread",
-    "python_frame",
-    "begin_php",
-    "php_frame",
+    *("walk_frame", "find_return", "begin_python", "find_python_thread", "python_frame"),
+    *("begin_php", "php_frame", "begin_ruby", "find_ruby_thread", "ruby_frame"),
 )
 """The functions that the kernel calls, by the numbers that stacks.c gives them."""
 
 ROWS, INDEX, PROCESSES, INSTANCES = "unwind_rows", "unwind_index", "unwind_processes", "return_instances"
 """The maps that user space fills."""
-PYTHON_LAYOUTS, THREAD_POINTER, PYTHON_CODES = "python_layouts", "thread_pointer", "python_codes"
-"""Those by which Python's frames are found, and the ring with what they are called."""
+PYTHON_LAYOUTS, RUBY_LAYOUTS, THREAD_POINTER = "python_layouts", "ruby_layouts", "thread_pointer"
+"""Those by which Python's and Ruby's frames are found."""
+PYTHON_CODES = "python_codes"
+"""The ring with what functions are called."""
 HASHES = (PROCESSES, "walks", "python_threads", "python_codes_sent")
 """Those whose sizes do not depend on what a session counts."""
 
 
 def with_walker(bytecode: Bytecode) -> Bytecode:
     """The bytecode of hooks that take stacks, with what walks them."""
-    texts = map(text_of, ("walk.h", "unwind.c", "pythonframes.c", "phpframes.c"))
+    texts = map(text_of, ("walk.h", "unwind.c", "pythonframes.c", "phpframes.c", "rubyframes.c"))
     text = "\n".join(["#include <uapi/linux/ptrace.h>", abi_of().stack_macros, *texts])
     return joined(bytecode, translate_program(text))

@@ -106,7 +106,7 @@ class StackOptions(ToolOptions):
         dest="frames",
         const="python",
         default=None,
-        help="of stacks, show the functions of Python or PHP alone",
+        help="of stacks, show those of Python, PHP or Ruby alone",
     )
 
     unwind: str | None = option(

@@ -1,8 +1,8 @@
 """`usdtkit doctor -p PID`: which frames the stacks of a process will have, and why not others.
 
 Input: processes. Output: for each of its files whether callers are found by a table of call frames or by frame
-pointers, for code that was compiled at run time whether it has names, and for Python and PHP whether their functions
-are shown. `doctor` shows the machine itself.
+pointers, for code that was compiled at run time whether it has names, and for Python, PHP and Ruby whether their
+functions are shown. `doctor` shows the machine itself.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from usdtkit.trace.perfmap import PerfMaps
 from usdtkit.unwind.mapped import MOST_MAPPINGS, NO_MAPPING, Processes
 from usdtkit.unwind.phps import Phps
 from usdtkit.unwind.pythons import Pythons
+from usdtkit.unwind.rubies import Rubies
 from usdtkit.unwind.store import MEGABYTES, Store
 
 TABLES, FRAME_POINTERS, SHOWN, NONE = "tables", "frame pointers", "shown", "none"
@@ -40,7 +41,11 @@ SCHEMA = Schema(
         Column("detail", meaning="the reason, if there are no tables, and what can be done"),
     ),
 )
-LANGUAGES = (("Python's functions", "CPython", Pythons()), ("PHP's functions", "PHP", Phps()))
+LANGUAGES = (
+    ("Python's functions", "CPython", Pythons()),
+    ("PHP's functions", "PHP", Phps()),
+    ("Ruby's functions", "Ruby", Rubies()),
+)
 
 
 class Row(NamedTuple):

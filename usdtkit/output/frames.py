@@ -4,8 +4,8 @@ Input: a `usdtkit.trace.Stack`, `usdtkit.results.Calls`, or None. Output: labels
 functions as their programmers wrote them, or dictionaries with the values of `columns.FRAME`. Names come from traced
 programs, so a caller must make a label printable before printing it.
 
-The label of a function of Python or PHP ends in its file and line, `Shop.order (shop.py:41)`, and so is told from a
-native one without colours or marks, also in folded lines and in what is made of them.
+The label of a function of Python, PHP or Ruby ends in its file and line, `Shop.order (shop.py:41)`, and so is told from
+a native one without colours or marks, also in folded lines and in what is made of them.
 """
 
 from __future__ import annotations

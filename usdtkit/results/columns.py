@@ -31,7 +31,7 @@ id        a number or a text that identifies something
 """
 Offsets = Literal["", "table", "all"]
 FrameKind = Literal["", "native", "python"]
-"""Which frames of a stack are shown: all, merged; those of machine code; or those of Python, or of PHP."""
+"""Which frames of a stack are shown: all, merged; those of machine code; or those of Python, PHP or Ruby."""
 Role = Literal["", "name", "weight", "phase", "start"]
 NUMBERS = ("duration", "integer", "count", "number")
 
@@ -160,9 +160,9 @@ FRAME = (
     Column(
         "kind",
         meaning="native: machine code of a file; jit: code that was compiled at run time and that a perf map names; "
-        "python, php: a function of that language; or the language whose runtime told of the call",
+        "python, php, ruby: a function of that language; or the language whose runtime told of the call",
     ),
-    Column("file", nullable=True, meaning="the path of the source, of Python, PHP and Go"),
+    Column("file", nullable=True, meaning="the path of the source, of Python, PHP, Ruby and Go"),
     Column("line", type="integer", nullable=True, meaning="the line of the source"),
     Column("module", nullable=True, meaning="the path of the file with the machine code, or the kernel's name for it"),
     Column(

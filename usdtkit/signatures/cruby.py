@@ -21,6 +21,8 @@ class Layout(NamedTuple):
     """In a ractor or in the machine: the list of its threads."""
     context: int
     """In a thread: a pointer to what it executes, which is that of its fiber."""
+    context_thread: int
+    """In what is executed: a pointer to the thread."""
     native: int
     """A pointer to the thread of the system; -1 where that is part of the thread (before 3.2)."""
     thread_id: int
@@ -41,9 +43,9 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = {
-    (2, 7): Layout(-1, 0, 312, 32, -1, 72, 56, 120, 136, 144, 8, 16, False),
-    (3, 1): Layout(8, 568, 304, 40, -1, 80, 64, 120, 136, 144, 12, 16, False),
-    (3, 3): Layout(8, 432, 256, 48, 40, 16, 56, 112, 128, 136, 12, 24, True),
+    (2, 7): Layout(-1, 0, 312, 32, 56, -1, 72, 56, 120, 136, 144, 8, 16, False),
+    (3, 1): Layout(8, 568, 304, 40, 48, -1, 80, 64, 120, 136, 144, 12, 16, False),
+    (3, 3): Layout(8, 432, 256, 48, 48, 40, 16, 56, 112, 128, 136, 12, 24, True),
 }
 
 THREAD_NODE = 0

@@ -21,9 +21,9 @@ from usdtkit.trace.perfmap import PerfMaps
 from usdtkit.trace.symbols import Files, MappedFile
 
 PAGE = 4096
-NATIVE, JIT, PYTHON, PHP = "native", "jit", "python", "php"
+NATIVE, JIT, PYTHON, PHP, RUBY = "native", "jit", "python", "php", "ruby"
 """The kinds of frames."""
-LANGUAGES = frozenset({PYTHON, PHP})
+LANGUAGES = frozenset({PYTHON, PHP, RUBY})
 """The kinds of those whose interpreter is walked."""
 
 
@@ -31,12 +31,12 @@ class Frame(NamedTuple):
     """One call of a stack. Texts that are not known are "", numbers None.
 
     - `kind`: "native" for machine code of a file, "jit" for code that was compiled at run time and that a perf map
-      names, "python" or "php" for a function of that language; where a runtime told of its calls, the language's name
+      names, "python", "php" or "ruby" for one of that language; where a runtime told of its calls, the language's name
     - `name`: the function, as the file has it; qualified in Python (`Shop.order`)
     - `offset`: how many bytes into the function the call, or the hit, is. Without a name it is the virtual address in
       `module`, or the place in the file that has a build-id, or else the address in the process. None in languages
     - `module`: the path of the file with the machine code, or the kernel's name of the mapping ("[vdso]")
-    - `file`, `line`: the place in the source, of functions of Python, PHP and Go
+    - `file`, `line`: the place in the source, of functions of Python, PHP, Ruby and Go
     - `build_id`: of the file with the machine code, in hexadecimal
     - `address`: where the call, or the hit, is in the process; 0 in languages
     """
@@ -52,7 +52,7 @@ class Frame(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The name, in Python and PHP with the source; without a name, module+offset; without a module, the address."""
+        """The name, in languages with the source; without a name, module+offset; without a module, the address."""
         if self.kind in LANGUAGES:
             return str(PythonCaller(self.name, self.file, self.line))
         if self.name:

@@ -1,8 +1,8 @@
-"""Python's and PHP's frames as a program in the kernel has walked them → frames with names and lines.
+"""Python's, PHP's and Ruby's frames as a program in the kernel has walked them → frames with names and lines.
 
 Input: the ring of pythonframes.c, which has a record for each piece of code, and the numbers by which stacks refer to
-these. Output: `merging.PythonFrame`s for `trace.stacks`. And what the walk needs before it can begin: which CPython or
-PHP a process runs, in the maps of pythonframes.c and phpframes.c. `trace.unwinder` owns both.
+these. Output: `merging.PythonFrame`s for `trace.stacks`. And what the walk needs before it can begin: which of the
+three a process runs, in the maps of pythonframes.c and rubyframes.c. `trace.unwinder` owns both.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from usdtkit.bpf.walker import PYTHON_CODES, PYTHON_LAYOUTS, THREAD_POINTER
+from usdtkit.bpf.walker import PYTHON_CODES, PYTHON_LAYOUTS, RUBY_LAYOUTS, THREAD_POINTER
 from usdtkit.errors import UnsupportedError, UsdtkitError
 from usdtkit.kernel.maps import Map
 from usdtkit.kernel.ring import RingBuffer
 from usdtkit.kernel.taskmaps import THREAD_POINTER_MEMBERS, places_of
-from usdtkit.signatures.cpython import Layout
-from usdtkit.trace.memory import PHP, PYTHON, Frame
+from usdtkit.trace.memory import PHP, PYTHON, RUBY, Frame
 from usdtkit.trace.merging import PythonFrame, is_evaluation
 from usdtkit.unwind.codeobjects import LONGEST_FILE, LONGEST_LINES, LONGEST_NAME, WIDTHS, CodeObject, text_of
 from usdtkit.unwind.cpython import packed
+from usdtkit.unwind.iseqs import Iseq
 from usdtkit.unwind.phps import Function, Php, Phps
 from usdtkit.unwind.pythons import Python, Pythons
+from usdtkit.unwind.rubies import LAYOUT, Rubies, Ruby
 
 _T = TypeVar("_T")
 _CODE = struct.Struct(f"<QIIiIIIII{LONGEST_NAME + 1}s{LONGEST_FILE + 1}s")  # struct python_code
 _FRAME = struct.Struct("<QQ")
-_LANGUAGE_OF_PHP = 1 << 24  # LANGUAGE_SHIFT of walk.h
+_LANGUAGE_SHIFT, _OF_PHP, _OF_RUBY = 24, 1, 2  # as in walk.h
+_KINDS = {CodeObject: PYTHON, Function: PHP, Iseq: RUBY}
 _MOST_CODES, _MOST_FRAMES, _MOST_PROCESSES = 1 << 17, 1 << 17, 1 << 13
 
 
@@ -38,7 +40,7 @@ class PythonFrames:
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
         self._ring = RingBuffer(maps[PYTHON_CODES])
-        self._codes: OrderedDict[int, CodeObject | Function] = OrderedDict()
+        self._codes: OrderedDict[int, CodeObject | Function | Iseq] = OrderedDict()
         self._frames: dict[tuple[int, int], Frame] = {}
 
     def frames(self, data: bytes) -> tuple[PythonFrame, ...]:
@@ -71,33 +73,25 @@ class PythonFrames:
             return None
         if len(self._frames) >= _MOST_FRAMES:
             self._frames.clear()
-        kind = PYTHON if isinstance(code, CodeObject) else PHP
-        frame = self._frames[number, at] = Frame(kind, code.name, file=code.file, line=code.line(at))
+        frame = self._frames[number, at] = Frame(_KINDS[type(code)], code.name, file=code.file, line=code.line(at))
         return frame
 
     def _collect(self) -> None:
         for payload in self._ring.payloads():
-            number, _, version, first_line, size, *texts, name, file = _CODE.unpack_from(payload)
-            lines = payload[_CODE.size : _CODE.size + min(size, LONGEST_LINES)]
-            if version == _LANGUAGE_OF_PHP:
-                self._codes[number] = Function.of(name[: texts[0]], lines, file[: texts[2]])
-            else:
-                self._codes[number] = CodeObject(
-                    (version >> 8, version & 0xFF), _text(name, *texts[:2]), _text(file, *texts[2:]), first_line, lines
-                )
+            number = int.from_bytes(payload[:8], "little")
+            self._codes[number] = _code(payload)
             if len(self._codes) > _MOST_CODES:
                 self._codes.popitem(last=False)
 
 
 class KnownPythons:
-    """Tells the kernel which CPython or PHP processes run. `problems` says of others by process why not, with the name
-    of the language."""
+    """Tells the kernel which processes run CPython, PHP or Ruby. `problems` says of others by process why not, with the
+    name of the language."""
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
-        self._layouts = maps[PYTHON_LAYOUTS]
-        self._numbers: dict[Layout, int] = {}
-        self._pythons, self._phps = Pythons(), Phps()
-        self._found: dict[int, Python | Php] = {}
+        self._layouts, self._ruby_layouts = _Layouts(maps[PYTHON_LAYOUTS]), _Layouts(maps[RUBY_LAYOUTS])
+        self._pythons, self._phps, self._rubies = Pythons(), Phps(), Rubies()
+        self._found: dict[int, Python | Php | Ruby] = {}
         self.problems: dict[int, tuple[str, str]] = {}
         self._prevents = ""
         try:
@@ -108,20 +102,29 @@ class KnownPythons:
 
     def python(self, pid: int) -> tuple[int, int]:
         """What the kernel is told of the language of a process, and where its variable is; zeros if it has none to
-        walk. Of Python it is the number of the layout, of PHP the offset of a function's file."""
+        walk. Of Python and Ruby it has the number of the layout, of PHP the offset of a function's file."""
         self._found.pop(pid, None)
         self.problems.pop(pid, None)
-        python = self._tried("Python", self._pythons.of, pid)
-        if python is not None and self._prevents:
-            self._note(pid, "Python", self._prevents)
-        elif python is not None and (number := self._number(python.build.layout)):
-            self._keep(pid, python)
-            return number, python.runtime
-        php = None if python else self._tried("PHP", self._phps.of, pid)
-        if php is not None:
-            self._keep(pid, php)
-            return _LANGUAGE_OF_PHP | php.build.file, php.globals
+        if (python := self._tried("Python", self._pythons.of, pid)) is not None:
+            number = self._layouts.number(packed(python.build.layout))
+            return self._known(pid, python, 0, number, python.runtime)
+        if (ruby := self._tried("Ruby", self._rubies.of, pid)) is not None:
+            number = self._ruby_layouts.number(LAYOUT.pack(*ruby.build.layout))
+            return self._known(pid, ruby, _OF_RUBY, number, ruby.machine)
+        if (php := self._tried("PHP", self._phps.of, pid)) is not None:
+            return self._known(pid, php, _OF_PHP, php.build.file, php.globals)
         return 0, 0
+
+    def _known(self, pid: int, found: Python | Php | Ruby, language: int, detail: int, runtime: int) -> tuple[int, int]:
+        if not detail:  # there is no room for another layout
+            return 0, 0
+        if self._prevents and not isinstance(found, Php):
+            self._note(pid, "Ruby" if isinstance(found, Ruby) else "Python", self._prevents)
+            return 0, 0
+        self._found[pid] = found
+        if len(self._found) > _MOST_PROCESSES:
+            del self._found[next(iter(self._found))]
+        return language << _LANGUAGE_SHIFT | detail, runtime
 
     def _tried(self, language: str, of: Callable[[int], _T | None], pid: int) -> _T | None:
         try:
@@ -131,11 +134,6 @@ class KnownPythons:
         except UsdtkitError:  # it has ended, or may not be looked into
             pass
         return None
-
-    def _keep(self, pid: int, found: Python | Php) -> None:
-        self._found[pid] = found
-        if len(self._found) > _MOST_PROCESSES:
-            del self._found[next(iter(self._found))]
 
     def is_evaluation(self, pid: int, frame: Frame) -> bool:
         """Whether a frame is a call of the evaluation function, or of a part that was moved away, which has no name."""
@@ -149,14 +147,41 @@ class KnownPythons:
         if len(self.problems) < _MOST_PROCESSES:
             self.problems[pid] = language, problem
 
-    def _number(self, layout: Layout) -> int:
-        """1 and more; 0 if there is no room for another one."""
+
+class _Layouts:
+    """The layouts that a map has, by their numbers, which begin with 1."""
+
+    def __init__(self, map: Map) -> None:
+        self._map = map
+        self._numbers: dict[bytes, int] = {}
+
+    def number(self, layout: bytes) -> int:
+        """0 if there is no room for another one."""
         if layout not in self._numbers:
-            if len(self._numbers) == self._layouts.max_entries:
+            if len(self._numbers) == self._map.max_entries:
                 return 0
-            self._layouts[len(self._numbers).to_bytes(4, "little")] = packed(layout)
+            self._map[len(self._numbers).to_bytes(4, "little")] = layout
             self._numbers[layout] = len(self._numbers) + 1
         return self._numbers[layout]
+
+
+def _code(payload: bytes) -> CodeObject | Function | Iseq:
+    """What a record of the ring has."""
+    _, _, version, first_line, size, *texts, name, file = _CODE.unpack_from(payload)
+    language, rest = version >> _LANGUAGE_SHIFT, payload[_CODE.size : _CODE.size + size]
+    if language == _OF_PHP:
+        return Function.of(name[: texts[0]], rest, file[: texts[2]])
+    if language == _OF_RUBY:
+        positions = max(first_line, 0)
+        called, path = (text.decode("utf-8", "replace") for text in (name[: texts[0]], file[: texts[2]]))
+        return Iseq(called, path, rest[:positions], rest[positions:], version & 0xFF)
+    return CodeObject(
+        (version >> 8, version & 0xFF),
+        _text(name, *texts[:2]),
+        _text(file, *texts[2:]),
+        first_line,
+        rest[:LONGEST_LINES],
+    )
 
 
 def _text(data: bytes, size: int, width: int) -> str:

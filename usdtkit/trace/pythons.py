@@ -1,4 +1,4 @@
-"""Processes whose stacks were taken → why Python's or PHP's functions are not in them, and what to do about it.
+"""Processes whose stacks were taken → why functions of their languages are not in them, and what to do about it.
 
 Input: what `trace.memory` knows of the processes, and what `trace.pythonframes` could not find. Output: lines for
 `Session.advice`.
@@ -13,8 +13,16 @@ from usdtkit.signatures import python
 from usdtkit.trace.memory import AddressSpace
 
 _TOO_OLD = "the kernel cannot walk along them, as Linux 5.17 and newer can"
-_FILES = {"Python": (*python.LIBRARIES, *python.PROGRAMS), "PHP": ("php", "php[0-9]*", "php-fpm*", "libphp*")}
-_INSTEAD = {"Python": "usdtkit run, and uflow or ucalls, show its calls", "PHP": "uflow and ucalls show its calls"}
+_FILES = {
+    "Python": (*python.LIBRARIES, *python.PROGRAMS),
+    "PHP": ("php", "php[0-9]*", "php-fpm*", "libphp*"),
+    "Ruby": ("ruby*", "libruby*"),
+}
+_INSTEAD = {
+    "Python": "usdtkit run, and uflow or ucalls, show its calls",
+    "PHP": "uflow and ucalls show its calls",
+    "Ruby": "uflow and ucalls show its calls",
+}
 
 
 def advice(memories: Iterable[AddressSpace], problems: Mapping[int, tuple[str, str]] | None) -> list[str]:

@@ -104,7 +104,7 @@ class Stack:
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        """The frames with names, innermost first. Functions of Python and PHP stand in place of their interpreter's."""
+        """The frames with names, innermost first. Functions of languages stand in place of their interpreters'."""
         if self._frames is None:
             self._frames = merge(self.native, self._python, self._is_evaluation) if self._python else self.native
         return self._frames
@@ -122,7 +122,7 @@ class Stack:
 
     @property
     def python(self) -> tuple[Frame, ...]:
-        """The functions of Python, or of PHP, alone."""
+        """The functions of Python, PHP or Ruby alone."""
         return tuple(function.frame for function in self._python)
 
     @property

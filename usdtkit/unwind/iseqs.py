@@ -1,6 +1,7 @@
 """The lines of a piece of Ruby's code (an instruction sequence), by the tables that Ruby has for it in memory.
 
-Input: the bytes of both tables, which `usdtkit.unwind.rubies` reads. Output: lines as backtraces have them. The first
+Input: the bytes of both tables, which `usdtkit.unwind.rubies` reads from outside and bpf/rubyframes.c in the kernel.
+Output: lines as backtraces have them. The first
 table says of each word of instructions how many lines begin at or before it: of the first 54 words by 7 bits each, nine
 in 8 bytes, and then for each 512 words in a block of 80 bytes. Such a block has a number of lines before it, one of 9
 bits for each but the first of its eight parts, and a bit for each word at which a line begins. The bytes are hostile.
@@ -19,17 +20,21 @@ _IMMEDIATE = 8 * _FIRST // _A_WORD
 _BLOCK_OF = struct.Struct("<I4xQ8Q")
 
 
-class Lines(NamedTuple):
-    """Of a piece of code whose instructions begin at address `code`. Without `positions` it has at most one line."""
+class Iseq(NamedTuple):
+    """A method, block or other piece of code. Without `positions` it has at most one line. Each of the `lines` has
+    `line_size` bytes."""
 
-    code: int
+    name: str
+    file: str
     positions: bytes
     lines: bytes
     line_size: int
 
-    def line(self, pc: int) -> int | None:
-        """The line of the instruction before the one that a frame is to execute next; None if it has none."""
-        at = max((pc - self.code) // 8 - 1, 0)
+    def line(self, at: int) -> int | None:
+        """The line of a word of instructions; None if it has none, or the tables are cut before it. A frame is at the
+        word before the instruction that is to be executed next."""
+        if at < 0:
+            return None
         number = (_lines_until(self.positions, at) - 1) * self.line_size if self.positions else 0
         if not 0 <= number <= len(self.lines) - 4:
             return None

@@ -8,6 +8,7 @@ run. A thread is known by what pthread_self() returns in it. Functions in C are 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -17,29 +18,36 @@ from usdtkit.errors import ElfError, UnsupportedError
 from usdtkit.records import dataclass
 from usdtkit.signatures import cruby
 from usdtkit.signatures.cruby import LAYOUTS, Layout
-from usdtkit.unwind.iseqs import MOST_INSTRUCTIONS, Lines, size_of_positions
+from usdtkit.unwind.codeobjects import LONGEST_FILE
+from usdtkit.unwind.evaluation import Ranges, evaluation_ranges
+from usdtkit.unwind.iseqs import MOST_INSTRUCTIONS, Iseq, size_of_positions
 from usdtkit.unwind.memory import Memory, Unreadable
 from usdtkit.unwind.runtimes import RuntimeFrame, Runtimes, RuntimeThread, code_of
 
+LAYOUT = struct.Struct(f"<{len(Layout._fields)}i")
+"""struct ruby_layout of bpf/rubyframes.c."""
 MACHINE = "ruby_current_vm_ptr"
+_INTERPRETER = "rb_vm_exec"
 _VERSION = "ruby_version"
 _USER = "rb_during_gc"
 # endbr64, and then lea or mov to rax, relative to the next instruction.
 _TAKES = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\x48[\x8b\x8d]\x05(.{4})", re.DOTALL)
 _NUMBERS = re.compile(rb"([0-9])\.([0-9])\.[0-9]{1,2}\0")
 _MOST_RACTORS, _MOST_THREADS, _MOST_FRAMES = 256, 4096, 1024
-_LONGEST = 511  # bytes that are read of a name
+_LONGEST = LONGEST_FILE  # bytes that are read of a name
 _MOST_LENGTH = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """The Ruby of one file: `version` as (3, 1), and the virtual address of the pointer to its virtual machine."""
+    """The Ruby of one file: `version` as (3, 1), and the virtual addresses of the pointer to its virtual machine and of
+    the interpreter's function, () where that cannot be found."""
 
     path: str
     version: tuple[int, int]
     machine: int
     layout: Layout
+    evaluation: Ranges
     code: tuple[Segment, ...]
 
 
@@ -50,6 +58,12 @@ class Ruby:
     pid: int
     build: Build
     machine: int
+
+    @property
+    def evaluation(self) -> Ranges:
+        """Where the code of the interpreter's function is in the process."""
+        bias = self.machine - self.build.machine
+        return tuple((start + bias, end + bias) for start, end in self.build.evaluation)
 
 
 class Rubies:
@@ -88,7 +102,7 @@ def build_of(image: Image) -> Build | None:
     machine = found.get(MACHINE) or _machine_by_code(image, found.get(_USER, 0))
     if not machine:
         raise UnsupportedError(f"{image.path}: {name} was stripped of the symbol {MACHINE}")
-    return Build(image.path, version, machine, layout, code_of(image))
+    return Build(image.path, version, machine, layout, evaluation_ranges(image, _INTERPRETER), code_of(image))
 
 
 def threads_of(ruby: Ruby) -> list[RuntimeThread]:
@@ -121,7 +135,7 @@ class _Walk:
 
     def __init__(self, ruby: Ruby, memory: Memory) -> None:
         self._ruby, self._memory, self._layout = ruby, memory, ruby.build.layout
-        self._codes: dict[int, tuple[str, str, Lines]] = {}
+        self._codes: dict[int, tuple[int, Iseq]] = {}
 
     def threads(self) -> list[RuntimeThread]:
         layout, found = self._layout, []
@@ -185,10 +199,12 @@ class _Walk:
             pc, iseq, environment = (_pointer(data, each) for each in (cruby.PC, cruby.ISEQ, cruby.ENVIRONMENT))
             flags = memory.pointer(environment)
             if iseq and not flags & cruby.IS_C and flags & cruby.KIND != cruby.BELOW_ALL:
-                name, file, lines = self._code(memory.pointer(iseq + cruby.BODY))
-                yield RuntimeFrame(name, file, lines.line(pc) if pc else None, bool(flags & cruby.FINISHES))
+                start, code = self._code(memory.pointer(iseq + cruby.BODY))
+                line = code.line(max((pc - start) // 8 - 1, 0)) if pc else None
+                yield RuntimeFrame(code.name, code.file, line, bool(flags & cruby.FINISHES))
 
-    def _code(self, body: int) -> tuple[str, str, Lines]:
+    def _code(self, body: int) -> tuple[int, Iseq]:
+        """Where the instructions of a piece of code are, and what is known of it."""
         if body not in self._codes:
             layout, memory = self._layout, self._memory
             data = memory.read(body, cruby.BODY_SIZE)
@@ -201,11 +217,8 @@ class _Walk:
                 at, place = _pointer(data, layout.positions), _pointer(data, layout.lines)
                 positions = memory.read(at, size_of_positions(size)) if at else b""
                 lines = memory.read(place, count * layout.line_size) if count else b""
-            self._codes[body] = (
-                self._text(_pointer(data, cruby.NAME)),
-                self._path(_pointer(data, cruby.PATH)),
-                Lines(_pointer(data, cruby.CODE), positions, lines, layout.line_size),
-            )
+            name, file = self._text(_pointer(data, cruby.NAME)), self._path(_pointer(data, cruby.PATH))
+            self._codes[body] = _pointer(data, cruby.CODE), Iseq(name, file, positions, lines, layout.line_size)
         return self._codes[body]
 
     def _path(self, address: int) -> str:
