@@ -236,6 +236,37 @@ def test_a_process_that_damages_its_own_structures(version, ready):
     assert len(found) == 10
 
 
+def test_a_process_that_damages_its_names(started):
+    """Names that are none are left out, and all functions are there."""
+    process = started(["/usr/bin/python3", "-c", DAMAGED])
+    damaged = Damaged(process)
+    layout = damaged.layout
+    code = damaged.at(damaged.frames[2] + layout.code)
+    name, lines = damaged.at(code + layout.name), damaged.at(code + layout.lines)
+    with trace.Session(pid=process.pid) as session:
+        session.uprobe(libc_of(process.pid), "getppid").emit("ustack")
+        session.start()
+        damaged.hit((code + layout.name, 8))  # no memory
+        damaged.hit((code + layout.name, lines))  # bytes, and no str
+        damaged.hit((code + layout.file, 0xDEAD0000))
+        damaged.hit((code + layout.lines, 8))
+        damaged.hit((code + layout.lines, name))
+        damaged.hit((lines + 16, (1 << 63) - 1), (code + layout.first_line, 0x7FFFFFFF))
+        damaged.hit((name + 16, 1 << 62), (code + layout.first_line, 0))  # a length
+        damaged.hit((name + 32, (1 << 32) - 1), (code + layout.first_line, 0))  # characters of 7 bytes
+        damaged.close()
+        process.stdin.close()
+        assert process.wait(20) == 0
+        stacks = [event.ustack for event in session.drain()]
+    assert [[frame.name for frame in stack.python[:2]] for stack in stacks] == [["inner", "middle"]] * 8
+    assert [stack.python[3].name for stack in stacks] == ["<module>"] * 8
+    assert [stack.python_end for stack in stacks] == [""] * 8
+    outer = [stack.python[2] for stack in stacks]
+    assert [frame.name for frame in outer[:1] + outer[2:6]] == ["", *["outer"] * 4]
+    assert outer[2].file == ""
+    assert all(len(frame.name) < 256 for frame in outer)
+
+
 EMBEDDING = r"""
 #include <Python.h>
 #include <pthread.h>
