@@ -49,7 +49,7 @@ def open_mapping(pid: int | str, mapping: Mapping) -> OpenFile:
             continue
         except NotFoundError:
             continue
-        if is_certain or _is_mapped(file, mapping):
+        if is_certain or is_mapped(file, mapping):
             return file
     raise denied or NotFoundError(f"{mapping.name}, which process {pid} has mapped, is gone")
 
@@ -67,7 +67,10 @@ def _ways(pid: int | str, mapping: Mapping) -> Iterator[tuple[str, bool]]:
         yield mapping.name, False
 
 
-def _is_mapped(file: OpenFile, mapping: Mapping) -> bool:
+def is_mapped(file: OpenFile, mapping: Mapping) -> bool:
+    """Whether an open file is the one that was mapped, and not one that the process has mapped in its place since."""
+    if file.key == (mapping.identity.device, mapping.identity.inode):
+        return True  # on overlayfs and btrfs the kernel shows mappings of other devices
     from usdtkit.mappings import identities  # lazy: loading the compiled shim takes longer than most scans
 
     return identities([file.descriptor]) == [mapping.identity]

@@ -13,6 +13,9 @@ from usdtkit.bpf.actions import Count, Emit
 from usdtkit.bpf.program import Block as Do
 from usdtkit.bpf.program import Hook, build
 from usdtkit.errors import UsageError
+from usdtkit.files import OpenFile
+from usdtkit.maps import executable_mappings, maps_of
+from usdtkit.trace import symbols
 from usdtkit.trace.memory import AddressSpace, Frame, Remains, aligned
 from usdtkit.trace.symbols import Files
 
@@ -108,6 +111,16 @@ def test_addresses_that_are_nothing():
 
 def test_no_such_process():
     assert AddressSpace.of(2**22 + 1, Files()) is None
+
+
+def test_a_file_that_a_process_puts_in_the_place_of_another_has_no_part_in_its_names(monkeypatch):
+    """Between a look at the list of mappings and the opening of one: other processes still have the first file."""
+    [libc, *_] = [each for each in executable_mappings(maps_of("self")) if "/libc.so" in each.name]
+    files = Files()
+    with monkeypatch.context() as patched:
+        patched.setattr(symbols, "open_mapping", lambda pid, mapping: OpenFile.open(sys.executable))
+        assert files.open(os.getpid(), libc) is None
+    assert files.open(os.getpid(), libc).find(address_of("getppid") - libc.start + libc.offset) == ("getppid", 0)
 
 
 A, B, C = 0x7F0000001234, 0x7F0000005678, 0x7F0000009ABC

@@ -19,7 +19,7 @@ from usdtkit.elf.image import Image
 from usdtkit.elf.lookup import SymbolTable
 from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UsdtkitError
 from usdtkit.files import OpenFile
-from usdtkit.mappedfiles import VDSO, open_mapping, open_vdso
+from usdtkit.mappedfiles import VDSO, is_mapped, open_mapping, open_vdso
 from usdtkit.maps import Mapping
 from usdtkit.model import Target
 
@@ -147,6 +147,8 @@ class Files:
         try:
             file = open_mapping(pid, mapping)
         except UsdtkitError:
+            return None
+        if not is_mapped(file, mapping):  # other processes may have mapped the file that was there
             return None
         self._files[key] = self._mapped(mapping.name, file, _root_of(pid))
         return self._files[key]
