@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 
 import pytest
-from commandline import read_until
+from commandline import USDTKIT, go, json_lines, read_until, stop_tracing
 
 from usdtkit import trace
 from usdtkit.trace import ustack
@@ -160,3 +160,17 @@ def test_it_goes_on_when_the_tracer_is_killed(compile_c, run_python):
     tracer = run_python(KILLED_AT_THE_STOP, path, path, "997", "exit", stdin=subprocess.DEVNULL)
     assert "descend 997" in read_until(tracer, "descend", timeout=60)
     assert tracer.wait() == -signal.SIGKILL
+
+
+def test_code_that_a_program_makes_at_run_time(compile_c, spawn):
+    """No dynamic linker tells of it. Frame pointers are followed there, which was right, as a look at it says then."""
+    path = compile_c("generated.c", "-O2", "-fomit-frame-pointer")
+    tracer = spawn([*USDTKIT, "stackcount", f"{path}:work", "--json", "-c", f"{path} 997"], stderr=subprocess.PIPE)
+    read_until(tracer, "ready", stream="stderr", timeout=60)
+    go(tracer)
+    read_until(tracer, "done", stream="stderr")
+    _, rows, summary = json_lines(stop_tracing(tracer)[0])
+    assert sum(row["count"] for row in rows) == 3 * 997
+    (whole,) = [row["stack"] for row in rows if row["stack"][-1]["name"] == "_start"]
+    assert [frame["name"] for frame in whole[:5]] == ["work", "inner", None, "keeping", "main"]
+    assert summary["cut_stacks"] == [{"why": "code without tables", "count": 2}]

@@ -42,8 +42,7 @@ struct row { u32 address; s16 offset; u8 kinds, slot; };
 struct rows { struct row row[ROWS]; };
 struct page { u32 row, count; };
 struct pages { struct page page[PAGES]; };
-struct mapping { u64 start, bias, size; u32 page, pages; };
-#define IS_NO_FILE(m) (!(m)->pages && (m)->page) /* code that was made at run time: no thread begins there */
+struct mapping { u64 start, bias, size; u32 page, pages; }; /* without pages and with a page, it is of no file */
 struct process { struct process_head head; struct mapping mapping[MAPPINGS]; };
 
 BPF_TABLE("array_of_maps", u32, struct rows, unwind_rows, 128);
@@ -108,9 +107,13 @@ long walk_frame(u32 round, struct walking *walking) {
     w->mapping = at;
   }
   struct mapping *m = &p->mapping[at];
-  if (pc - m->start >= m->size) { w->end = END_UNKNOWN; return 1; }
-  u64 inside = pc - m->bias, number = inside >> 12;
-  if (number < m->pages) {
+  u64 inside = pc - m->bias, number = inside >> 12, pages = m->pages;
+  u32 has_file = pages || !m->page;
+  if (pc - m->start >= m->size) { /* most often code that was compiled since; user space finds out */
+    pages = has_file = 0;
+    if (walking->record) walking->record->address[(w->depth - 1) & STACK_DEPTH] |= UNKNOWN;
+  }
+  if (number < pages) {
     struct pages *index = unwind_index.lookup(&none);
     if (!index) return 1;
     struct page *page = &index->page[(m->page + number) & (PAGES - 1)];
@@ -140,7 +143,7 @@ long walk_frame(u32 round, struct walking *walking) {
       w->frame = w->sp + RETURN_SLOT;
     } else {
       if (w->fp < w->sp) { /* 0 is the end of the chain, or of no meaning in code that keeps none */
-        w->end = w->fp || IS_NO_FILE(m) ? END_CHAIN : END_OUTERMOST;
+        w->end = w->fp || !has_file ? END_CHAIN : END_OUTERMOST;
         return 1;
       }
       w->frame = w->fp + 16;

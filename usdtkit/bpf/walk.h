@@ -20,7 +20,7 @@
 #define END_OUTERMOST 0
 #define END_DEPTH 1
 #define END_UNREADABLE 2
-#define END_UNKNOWN 3    /* in memory that is not known to have code */
+#define END_UNKNOWN 3    /* in memory that is not known to have code; only user space says so, by UNKNOWN */
 #define END_RULE 4       /* at a rule that rows cannot say */
 #define END_BACKWARDS 5  /* the caller's frame would not be further up */
 #define END_CHAIN 6      /* the chain of frame pointers ends in code without tables */
@@ -29,6 +29,8 @@ struct built { s32 status; u8 id[20]; u64 offset; };
 struct python_frame { u64 code, at; };
 /* Where an address is that of an instruction that was interrupted, and not one that a call returns to, EXACT is set. */
 #define EXACT (1ULL << 63)
+/* Where an address lies in no mapping that is known, and the walk has followed the frame pointer, UNKNOWN is set. */
+#define UNKNOWN (1ULL << 62)
 struct stack_record {
   u64 id;
   u32 pid, depth, place;

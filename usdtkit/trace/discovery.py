@@ -85,6 +85,7 @@ class Discovery:
         self._waiting: dict[int, deque[tuple[int, Mapping, News | None]]] = {}  # by the user who mapped them
         self._children: deque[int] = deque()
         self._tries: dict[Identity, int] = {}
+        self._watched: set[int] = set()  # processes
         self._look_around_at = 0.0
         self._named = 0
         self.unlooked = 0
@@ -171,14 +172,17 @@ class Discovery:
         self._watch_known()
         for news in all_news:
             if news.kind & MAPPED and self._learning is not None:
+                self._watch(news.pid)  # before it is looked at, so that no mapping is missed
                 self._learning.ask(news.pid)
             if news.kind & NEW_FILE:
                 mapping = Mapping(news.start, news.end, b"r-xp", news.offset, news.identity, news.name)
                 self._wait(news.pid, mapping, news)
             elif news.kind & FORK:
                 self._children.append(news.pid)
-            elif news.kind & EXIT and news.pid not in self._pids:
-                self._attaching.leave(news.pid)
+            elif news.kind & EXIT:
+                self._watched.discard(news.pid)
+                if news.pid not in self._pids:
+                    self._attaching.leave(news.pid)
         if self._stream.lost:
             self.lost += self._stream.lost
             self._look_around_at = self._look_around_at or time.monotonic()
@@ -192,9 +196,21 @@ class Discovery:
         return bool(all_news or self._waiting or self._children or self._look_around_at)
 
     def _watch_known(self) -> None:
-        """Listen to what processes map that were looked at for their stacks."""
+        """Listen to what processes map that were looked at for their stacks, and look at what they mapped meanwhile."""
         while self._learning is not None and self._learning.fresh:
-            self._stream.watch_process(self._learning.fresh.popleft())
+            pid = self._learning.fresh.popleft()
+            if self._watch(pid):
+                self._learning.ask(pid)
+
+    def _watch(self, pid: int) -> bool:
+        """Listen to what a process maps; whether that is new."""
+        if pid in self._watched:
+            return False
+        if len(self._watched) >= MOST_WAITING:
+            self._watched.clear()
+        self._watched.add(pid)
+        self._stream.watch_process(pid)
+        return True
 
     def _wait(self, pid: int, mapping: Mapping, news: News | None) -> None:
         if not self._later.may_have(mapping.name):

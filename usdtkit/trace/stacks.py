@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("<QIIIiIIII")
 _ADDRESSES = struct.Struct("<128Q")
 _BUILT = struct.Struct("<i20sQ")
-_ADDRESS = (1 << 63) - 1  # an address without its mark
+_EXACT, _UNPLACED = 1 << 63, 1 << 62
+_ADDRESS = _UNPLACED - 1  # an address without its marks
 _AT_ENTRY, _AT_EXIT = 1, 3
 _UNKNOWN = 3
 _PYTHON_AT = _HEAD.size + _ADDRESSES.size + 64 * _BUILT.size
@@ -268,9 +269,10 @@ class Stacks:
         id, pid, depth, place, built_size, learned, end, python_depth, python_end = _HEAD.unpack_from(payload)
         marked = _ADDRESSES.unpack_from(payload, _HEAD.size)[:depth]
         addresses = tuple(address & _ADDRESS for address in marked)
-        exact = [n for n, address in enumerate(marked) if address > _ADDRESS]
+        exact = [n for n, address in enumerate(marked) if address & _EXACT]
         memory = self._memory(pid, addresses)
-        native_end = self._end(pid, learned, end)
+        unplaced = [address & _ADDRESS for address in marked if address & _UNPLACED]
+        native_end = self._end(pid, learned, end, unplaced)
         python = self._python(learned, payload, python_depth, python_end)
         if memory is None and learned:  # it has ended, but it had what its parent has
             memory = self._memories.get(learned)
@@ -298,16 +300,17 @@ class Stacks:
             "is_evaluation": lambda frame: pythons.is_evaluation(process, frame),
         }
 
-    def _end(self, pid: int, learned: int, end: int) -> str | None:
+    def _end(self, pid: int, learned: int, end: int, unplaced: Sequence[int]) -> str | None:
         """Why a walk has ended; None if there are no tables. What was not known of its process is learned for the next
-        one."""
+        one, also where it has passed addresses of which the kernel did not know the place."""
         if self.unwinder is None:
             return None
-        if not learned or end == _UNKNOWN:
+        if not learned or (unplaced and not self.unwinder.are_compiled(pid, unplaced)):
             if pid not in self._learned:
                 self._learned.add(pid)
                 self.unwinder.learn_again(pid)
-            return ENDS[_UNKNOWN]
+            if not learned or not self.unwinder.are_compiled(pid, unplaced):
+                return ENDS[_UNKNOWN]
         if not end:
             self.unwinder.was_right(pid)
         return ENDS[end]

@@ -12,8 +12,8 @@ import mmap
 import os
 import struct
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from usdtkit._ffi import check
@@ -71,6 +71,7 @@ class Unwinder:
         self.python_frames = PythonFrames(maps)
         self._processes = Processes(self._store, write, remove, self.pythons.python)
         self._in_vain: dict[int, int] = {}
+        self._compiled: OrderedDict[int, tuple[tuple[int, int], ...]] = OrderedDict()
         self._lock = _thread.allocate_lock()
         self.fresh: deque[int] = deque(maxlen=MOST_FRESH)
         """Processes that were looked at lately: their later mappings matter."""
@@ -84,7 +85,10 @@ class Unwinder:
             if self._tables.closed:
                 return False
             try:
-                self._processes.learn(pid)
+                self._compiled[pid] = self._processes.learn(pid).compiled
+                self._compiled.move_to_end(pid)
+                if len(self._compiled) > MOST_FRESH:
+                    self._compiled.popitem(last=False)
                 self._tell_if_full()
             except (OSError, UsdtkitError):
                 # It has ended, or may not be inspected; or the map is full, or descriptors or memory run short. Its
@@ -119,6 +123,12 @@ class Unwinder:
         tries = self._in_vain[pid] = self._in_vain.get(pid, 0) + 1
         if tries <= MOST_FAILURES:
             self.learn(pid)
+
+    def are_compiled(self, pid: int, addresses: Sequence[int]) -> bool:
+        """Whether all these addresses, of which the kernel knew nothing, are in memory without a file: then it was
+        right to follow frame pointers there."""
+        ranges = self._compiled.get(pid, ())
+        return all(any(start <= address < end for start, end in ranges) for address in addresses)
 
     def close(self) -> None:
         """Free the ring buffer and the tables. Names stay."""

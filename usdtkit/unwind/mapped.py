@@ -44,11 +44,13 @@ class Learned(NamedTuple):
     """What became of a process's executable mappings: how many the walker knows, and how many are too many.
 
     `untabled` has a (name, reason) for each file without a table, in whose code the walk follows frame pointers.
+    `compiled` has the (start, end) of executable memory without a file, where the walk does that too.
     """
 
     mappings: int
     left_out: int
     untabled: tuple[tuple[str, str], ...]
+    compiled: tuple[tuple[int, int], ...]
 
 
 def no_python(pid: int) -> tuple[int, int]:
@@ -94,7 +96,9 @@ class Processes:
         if _has_ended(pid):  # meanwhile, and nobody else would remove the entry
             self._remove(pid)
         untabled = {mapping.name: place.why for mapping, place in places.items() if place.why}
-        return Learned(len(kept), len(mappings) - len(kept), tuple(untabled.items()))
+        no_files = (mapping for mapping in mappings if not mapping.identity.inode and mapping.name != VDSO)
+        compiled = tuple((mapping.start, mapping.end) for mapping in no_files)
+        return Learned(len(kept), len(mappings) - len(kept), tuple(untabled.items()), compiled)
 
     def _place(self, pid: int, mapping: Mapping, until: float) -> Place:
         if mapping.identity.inode:
