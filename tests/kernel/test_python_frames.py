@@ -141,9 +141,9 @@ define("文" * 200, "/書" * 200)()
 """
 
 
-def test_names_and_tables_that_are_too_long(started):
+def test_names_and_tables_that_are_too_long(ready):
     """What is left of them is shown, from the kernel as from outside."""
-    process = started(["/usr/bin/python3", "-c", LARGE])
+    process = ready(["/usr/bin/python3", "-c", LARGE])
     with trace.Session(pid=process.pid) as session:
         session.uprobe("c", "getppid").emit("ustack")
         session.start()

@@ -134,3 +134,30 @@ def test_a_process_that_damages_its_own_structures(spawn):
         (UNREADABLE, whole),
         (UNREADABLE, whole),
     ]
+
+
+LONG = {
+    "php": """
+        namespace %(space)s;
+        class C { static function %(name)s() { \\usleep(0); } }
+        echo "ready\\n"; fgets(STDIN); C::%(name)s();
+    """,
+    "ruby": """
+        def %(name)s; Process.ppid; end
+        puts "ready"; $stdout.flush; $stdin.read; %(name)s
+    """,
+}
+
+
+def test_names_that_are_too_long(spawn, language):
+    """Their ends are replaced by a mark, also within a character."""
+    script = LONG[language] % {"name": "ü" * 200, "space": "S" * 600}
+    process = spawn([language, *(["-r"] if language == "php" else ["--encoding=UTF-8", "-e"]), script])
+    assert process.stdout.readline() == "ready\n"
+    with trace.Session(pid=process.pid) as session:
+        session.uprobe(libc_of(process.pid), CALLS[language]).emit("ustack")
+        session.start()
+        process.stdin.close()
+        assert process.wait(20) == 0
+        (name, *_), *_ = frames_of(next(event.ustack for event in session.drain()), language)
+    assert name == {"ruby": "", "php": "S" * 510 + "…::"}[language] + "ü" * 127 + "…"

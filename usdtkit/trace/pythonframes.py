@@ -20,7 +20,7 @@ from usdtkit.kernel.ring import RingBuffer
 from usdtkit.kernel.taskmaps import THREAD_POINTER_MEMBERS, places_of
 from usdtkit.trace.memory import PHP, PYTHON, RUBY, Frame
 from usdtkit.trace.merging import PythonFrame, is_evaluation
-from usdtkit.unwind.codeobjects import LONGEST_FILE, LONGEST_LINES, LONGEST_NAME, WIDTHS, CodeObject, text_of
+from usdtkit.unwind.codeobjects import LONGEST_FILE, LONGEST_LINES, LONGEST_NAME, WIDTHS, CodeObject, text_of, utf8_of
 from usdtkit.unwind.cpython import packed
 from usdtkit.unwind.iseqs import Iseq
 from usdtkit.unwind.phps import Function, Php, Phps
@@ -173,7 +173,7 @@ def _code(payload: bytes) -> CodeObject | Function | Iseq:
         return Function.of(name[: texts[0]], rest, file[: texts[2]])
     if language == _OF_RUBY:
         positions = max(first_line, 0)
-        called, path = (text.decode("utf-8", "replace") for text in (name[: texts[0]], file[: texts[2]]))
+        called, path = utf8_of(name[: texts[0]], LONGEST_NAME), utf8_of(file[: texts[2]], LONGEST_FILE)
         return Iseq(called, path, rest[:positions], rest[positions:], version & 0xFF)
     return CodeObject(
         (version >> 8, version & 0xFF),

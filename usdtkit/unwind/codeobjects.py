@@ -47,6 +47,11 @@ def text_of(data: bytes, width: int, longest: int) -> str:
     return data[: -width if is_cut else None].decode(_CHARACTERS[width], "replace") + "…" * is_cut
 
 
+def utf8_of(data: bytes, longest: int) -> str:
+    """The same of languages whose strings are bytes, UTF-8 in most programs."""
+    return data[:-1].decode("utf-8", "ignore") + "…" if len(data) >= longest else data.decode("utf-8", "replace")
+
+
 def _line_of(version: tuple[int, int], table: bytes, first_line: int, at: int) -> int | None:
     """The line of the instruction `at` bytes from the first one, before which the function has not begun yet."""
     if at < 0:

@@ -15,7 +15,7 @@ from usdtkit.elf.symbols import variables
 from usdtkit.errors import UnsupportedError
 from usdtkit.records import NamedTuple, dataclass
 from usdtkit.signatures import zend
-from usdtkit.unwind.codeobjects import LONGEST_FILE
+from usdtkit.unwind.codeobjects import LONGEST_FILE, LONGEST_NAME, utf8_of
 from usdtkit.unwind.memory import Memory, Unreadable
 from usdtkit.unwind.runtimes import Evaluation, Ranges, RuntimeFrame, Runtimes, RuntimeThread, code_of
 
@@ -24,7 +24,6 @@ _ENGINE = "execute_ex"
 _WITH_THREADS = "executor_globals_offset"
 _VERSION = re.compile(rb"\0X-Powered-By: PHP/([0-9]{1,2})\.([0-9]{1,2})\.")
 _MOST_FRAMES = 1024
-_LONGEST = LONGEST_FILE  # bytes that are read of a name
 _MOST_LENGTH = 1 << 30
 MAIN = "{main}"
 """How the code of a file is called that is in no function, as in PHP's own stack traces."""
@@ -52,8 +51,8 @@ class Function(NamedTuple):
     @classmethod
     def of(cls, name: bytes, owner: bytes, file: bytes) -> Function:
         """By its own name, that of its class and that of its file, which are empty where it has none."""
-        full = b"::".join(filter(None, (owner, name))) if name else MAIN.encode()
-        return cls(full.decode("utf-8", "replace"), file.decode("utf-8", "replace"))
+        called, of = utf8_of(name, LONGEST_NAME) or MAIN, utf8_of(owner, LONGEST_FILE)
+        return cls(f"{of}::{called}" if of and name else called, utf8_of(file, LONGEST_FILE))
 
     def line(self, at: int) -> int | None:
         """The line of a frame; None if it has none."""
@@ -149,9 +148,9 @@ def _frames(php: Php, memory: Memory) -> Iterator[RuntimeFrame]:
         if kind in (zend.USER, zend.EVALUATED):
             name, owner = memory.pointer(function + zend.NAME), memory.pointer(function + zend.CLASS)
             called = Function.of(
-                _text(memory, name) if name else b"",
-                _text(memory, memory.pointer(owner + zend.CLASS_NAME)) if owner else b"",
-                _text(memory, memory.pointer(function + php.build.file)),
+                _text(memory, name, LONGEST_NAME) if name else b"",
+                _text(memory, memory.pointer(owner + zend.CLASS_NAME), LONGEST_FILE) if owner else b"",
+                _text(memory, memory.pointer(function + php.build.file), LONGEST_FILE),
             )
             instruction = _pointer(data, zend.INSTRUCTION)
             line = memory.number(instruction + zend.LINE) if instruction else 0
@@ -163,11 +162,11 @@ def _frames(php: Php, memory: Memory) -> Iterator[RuntimeFrame]:
     raise Unreadable(f"there are more than {_MOST_FRAMES} frames")
 
 
-def _text(memory: Memory, address: int) -> bytes:
+def _text(memory: Memory, address: int, longest: int) -> bytes:
     length = memory.pointer(address + zend.LENGTH)
     if not 0 < length < _MOST_LENGTH:
         raise Unreadable(f"there is no string at {address:#x}")
-    return memory.read(address + zend.CHARACTERS, min(length, _LONGEST))
+    return memory.read(address + zend.CHARACTERS, min(length, longest))
 
 
 def _pointer(data: bytes, at: int) -> int:

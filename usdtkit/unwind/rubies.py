@@ -18,11 +18,10 @@ from usdtkit.errors import ElfError, UnsupportedError
 from usdtkit.records import dataclass
 from usdtkit.signatures import cruby
 from usdtkit.signatures.cruby import LAYOUTS, Layout
-from usdtkit.unwind.codeobjects import LONGEST_FILE
-from usdtkit.unwind.evaluation import Ranges, evaluation_ranges
+from usdtkit.unwind.codeobjects import LONGEST_FILE, LONGEST_NAME, utf8_of
 from usdtkit.unwind.iseqs import MOST_INSTRUCTIONS, Iseq, size_of_positions
 from usdtkit.unwind.memory import Memory, Unreadable
-from usdtkit.unwind.runtimes import RuntimeFrame, Runtimes, RuntimeThread, code_of
+from usdtkit.unwind.runtimes import Evaluation, Ranges, RuntimeFrame, Runtimes, RuntimeThread, code_of
 
 LAYOUT = struct.Struct(f"<{len(Layout._fields)}i")
 """struct ruby_layout of bpf/rubyframes.c."""
@@ -34,20 +33,19 @@ _USER = "rb_during_gc"
 _TAKES = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\x48[\x8b\x8d]\x05(.{4})", re.DOTALL)
 _NUMBERS = re.compile(rb"([0-9])\.([0-9])\.[0-9]{1,2}\0")
 _MOST_RACTORS, _MOST_THREADS, _MOST_FRAMES = 256, 4096, 1024
-_LONGEST = LONGEST_FILE  # bytes that are read of a name
 _MOST_LENGTH = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
     """The Ruby of one file: `version` as (3, 1), and the virtual addresses of the pointer to its virtual machine and of
-    the interpreter's function, () where that cannot be found."""
+    the interpreter's function."""
 
     path: str
     version: tuple[int, int]
     machine: int
     layout: Layout
-    evaluation: Ranges
+    evaluation: Evaluation
     code: tuple[Segment, ...]
 
 
@@ -102,7 +100,7 @@ def build_of(image: Image) -> Build | None:
     machine = found.get(MACHINE) or _machine_by_code(image, found.get(_USER, 0))
     if not machine:
         raise UnsupportedError(f"{image.path}: {name} was stripped of the symbol {MACHINE}")
-    return Build(image.path, version, machine, layout, evaluation_ranges(image, _INTERPRETER), code_of(image))
+    return Build(image.path, version, machine, layout, Evaluation(image, _INTERPRETER), code_of(image))
 
 
 def threads_of(ruby: Ruby) -> list[RuntimeThread]:
@@ -217,7 +215,7 @@ class _Walk:
                 at, place = _pointer(data, layout.positions), _pointer(data, layout.lines)
                 positions = memory.read(at, size_of_positions(size)) if at else b""
                 lines = memory.read(place, count * layout.line_size) if count else b""
-            name, file = self._text(_pointer(data, cruby.NAME)), self._path(_pointer(data, cruby.PATH))
+            name, file = self._text(_pointer(data, cruby.NAME), LONGEST_NAME), self._path(_pointer(data, cruby.PATH))
             self._codes[body] = _pointer(data, cruby.CODE), Iseq(name, file, positions, lines, layout.line_size)
         return self._codes[body]
 
@@ -229,9 +227,9 @@ class _Walk:
             if not flags & cruby.OUTSIDE:
                 elements = self._memory.pointer(address + cruby.OUTER_ELEMENTS)
             address = self._memory.pointer(elements)
-        return self._text(address)
+        return self._text(address, LONGEST_FILE)
 
-    def _text(self, address: int) -> str:
+    def _text(self, address: int, longest: int) -> str:
         layout, memory = self._layout, self._memory
         flags = memory.pointer(address)
         is_outside = bool(flags & cruby.OUTSIDE)
@@ -241,7 +239,7 @@ class _Walk:
         if flags & cruby.TYPE != cruby.STRING or not length < _MOST_LENGTH:
             raise Unreadable(f"there is no String at {address:#x}")
         start = memory.pointer(address + cruby.OUTER) if is_outside else address + layout.embedded
-        return memory.read(start, min(length, _LONGEST)).decode("utf-8", "replace") if length else ""
+        return utf8_of(memory.read(start, min(length, longest)), longest) if length else ""
 
 
 def _pointer(data: bytes, at: int) -> int:
