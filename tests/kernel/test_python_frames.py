@@ -236,9 +236,9 @@ def test_a_process_that_damages_its_own_structures(version, ready):
     assert len(found) == 10
 
 
-def test_a_process_that_damages_its_names(started):
+def test_a_process_that_damages_its_names(ready):
     """Names that are none are left out, and all functions are there."""
-    process = started(["/usr/bin/python3", "-c", DAMAGED])
+    process = ready(["/usr/bin/python3", "-c", DAMAGED])
     damaged = Damaged(process)
     layout = damaged.layout
     code = damaged.at(damaged.frames[2] + layout.code)
