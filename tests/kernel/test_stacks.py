@@ -415,3 +415,38 @@ def test_javascript_functions_by_the_perf_map(target, tmp_path):
             found[tuple(script[:2])] += count
     Path(f"/tmp/perf-{process.pid}.map").unlink(missing_ok=True)
     assert found == {("inner", "outer"): 997}
+
+
+NODE_WRITES = """
+const fs = require('fs');
+const nowhere = fs.openSync('/dev/null', 'w');
+function inner() { return fs.writeSync(nowhere, 'x'); }
+function outer() { return inner(); }
+process.stdin.once('data', () => {
+  for (let i = 0; i < 997; i++) outer();
+  console.log('done');
+  process.stdin.once('data', () => process.exit(0));
+});
+console.log('ready');
+"""
+
+
+def test_javascript_functions_between_whole_native_stacks(target, tmp_path):
+    """Node's own code is walked by tables, V8's by frame pointers, and then Node's again up to the process's start."""
+    process = target("node", *NODE_OPTIONS[:2], "-e", NODE_WRITES, cwd=tmp_path)
+    found, ends = Counter(), Counter()
+    with trace.Session(pid=process.pid) as session:
+        counts = session.uprobe("c", "write").count(stack=ustack)
+        session.start()
+        process.go("done")
+        assert process.end() == 0
+        for (stack,), count in counts.read().items():
+            names = [re.match(r"(?:JS|LazyCompile):[~*^]?(\w+) ", frame.name) for frame in stack]
+            script = [name[1] for name in names if name]
+            # V8 writes its map meanwhile, and console.log its line.
+            if "inner" in script and any("WriteString" in frame.name for frame in stack):
+                found[tuple(script[:3])] += count
+                ends[stack.end, stack.frames[0].name, stack.frames[-1].name] += count
+    Path(f"/tmp/perf-{process.pid}.map").unlink(missing_ok=True)
+    assert found == {("writeSync", "inner", "outer"): 997}
+    assert ends == {("", "write", "_start"): 997}
