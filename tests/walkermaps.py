@@ -64,9 +64,8 @@ def row(rows, number):
 def mappings_of(entry):
     """The (start, bias, size, page, pages) of the mappings of a struct unwind_process, which is checked as a whole."""
     assert len(entry) == SIZE
-    count, _, _, _, spare = HEAD.unpack_from(entry)
+    count, *_ = HEAD.unpack_from(entry)
     found = list(MAPPING.iter_unpack(entry[HEAD.size :]))
-    assert spare == 0
     assert all(mapping == (NO_MAPPING, 0, 0, 0, 0) for mapping in found[count:])
     starts = [start for start, *_ in found[:count]]
     assert starts == sorted(set(starts))

@@ -333,7 +333,7 @@ def test_what_is_said_of_python_is_passed_on(run):
     known = Known(python=lambda pid: (3, 0x123456789A))
     process, _ = run(["/bin/bash", "-c", "echo ready; read line"])
     known.learn(process.pid)
-    _, layout, runtime, learned, _ = mapped.HEAD.unpack_from(known.entries[process.pid])
+    _, layout, runtime, learned = mapped.HEAD.unpack_from(known.entries[process.pid])
     assert (layout, runtime, learned) == (3, 0x123456789A, process.pid)
 
 

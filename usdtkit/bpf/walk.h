@@ -45,7 +45,7 @@ struct stack_record {
  * What is known of a process as a whole. `count` of its mappings follow. `learned` is the process whose mappings they
  * are: this one, or the one from which it was forked.
  */
-struct process_head { u32 count, python; u64 runtime; u32 learned, spare; };
+struct process_head { u32 count, python; u64 runtime; u32 learned; };
 
 /*
  * A walk along Python's frames, or those of another language: the one that was reached; the thread's state and interpreter, while they are searched for;

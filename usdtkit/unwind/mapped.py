@@ -32,11 +32,11 @@ NO_MAPPING = (1 << 63) - 1
 NO_FILE = 1
 """The page of a mapping without pages that is of no file. No thread begins there, so no walk comes to its end there."""
 
-HEAD = struct.Struct("<IIQII")  # how many mappings, Python's layout, its runtime, the process, 0
+HEAD = struct.Struct("<IIQI4x")  # how many mappings, Python's layout, its runtime, the process
 MAPPING = struct.Struct("<QQQII")  # start, bias, size, first page, how many pages
 SIZE = HEAD.size + MOST_MAPPINGS * MAPPING.size
 _UNUSED = MAPPING.pack(NO_MAPPING, 0, 0, 0, 0)
-ANY_CODE = HEAD.pack(1, 0, 0, 0, 0) + MAPPING.pack(0, 0, NO_MAPPING, 0, 0) + _UNUSED * (MOST_MAPPINGS - 1)
+ANY_CODE = HEAD.pack(1, 0, 0, 0) + MAPPING.pack(0, 0, NO_MAPPING, 0, 0) + _UNUSED * (MOST_MAPPINGS - 1)
 """The entry of processes that are not known: all memory may be code, and none of it has tables."""
 
 
@@ -90,7 +90,7 @@ class Processes:
         # Those with a table are kept first, and then the largest.
         entries = [_Entry.of(mapping, place) for mapping, place in places.items()]
         kept = sorted(sorted(entries, key=lambda entry: (not entry.pages, -entry.size))[:MOST_MAPPINGS])
-        head = HEAD.pack(len(kept), *self._python(pid), pid, 0)
+        head = HEAD.pack(len(kept), *self._python(pid), pid)
         unused = _UNUSED * (MOST_MAPPINGS - len(kept))
         self._write(pid, head + b"".join(MAPPING.pack(*entry) for entry in kept) + unused)
         if _has_ended(pid):  # meanwhile, and nobody else would remove the entry
