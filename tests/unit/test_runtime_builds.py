@@ -9,15 +9,18 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import eventually
 
 from usdtkit.elf.image import Image
 from usdtkit.elf.symbols import variables
 from usdtkit.errors import UnsupportedError
+from usdtkit.maps import executable_mappings, maps_of
 from usdtkit.signatures import cruby, zend
-from usdtkit.unwind import phps, rubies
+from usdtkit.unwind import phps, rubies, runtimes
 from usdtkit.unwind.iseqs import Iseq, size_of_positions
 from usdtkit.unwind.phps import Phps
 from usdtkit.unwind.rubies import Rubies
+from usdtkit.unwind.runtimes import LONGEST_LOOK_S, Runtimes
 
 RUBY = """
 def inner; $stdout.puts "ready"; $stdout.flush; $stdin.read; end
@@ -172,6 +175,31 @@ def test_anything_in_the_memory_of_a_process(stopped_ruby, stopped_php):
     assert outcomes == {True, False, None}
     assert [names(thread)[0] for thread in rubies.threads_of(ruby.ruby)] == ["inner", "block in <main>"]
     assert names(phps.thread_of(php.php)) == ["inner", "outer", "{main}"]
+
+
+def test_files_that_take_long_are_read_at_the_next_look(spawn, monkeypatch):
+    """Each look reads one more of the program, its library and the dynamic linker."""
+
+    class Built:
+        code = ()
+
+    def files():
+        return [mapping for mapping in executable_mappings(maps_of(process.pid)) if mapping.identity.inode]
+
+    process = spawn(["sleep", "60"])
+    eventually(lambda: len(files()), answer=3)
+    read, clock = [], [0.0]
+
+    def slow(image):
+        clock[0] += LONGEST_LOOK_S + 1
+        read.append(image.path)
+        return Built() if len(read) == 3 else None
+
+    monkeypatch.setattr(runtimes.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(runtimes, "bias_of", lambda code, mapping: 0)
+    found = Runtimes(slow, lambda pid, build, bias: pid, lambda pid: True, "", anywhere=True)
+    assert [found.of(process.pid) for _ in range(4)] == [None, None, process.pid, process.pid]
+    assert len(set(read)) == 3 == len(read)
 
 
 def test_processes_without_either(spawn):

@@ -74,19 +74,14 @@ class Php:
         return tuple((start + bias, end + bias) for start, end in self.build.evaluation)
 
 
-class Phps:
+class Phps(Runtimes[Build, Php]):
     """Which PHP processes run."""
 
     def __init__(self) -> None:
-        self._runtimes = Runtimes(build_of, _has_frames, "php")
+        def in_process(pid: int, build: Build, bias: int) -> Php:
+            return Php(pid, build, build.globals + bias)
 
-    def of(self, pid: int) -> Php | None:
-        """The PHP that a process runs; None if it runs none.
-
-        UnsupportedError, which says why, of one whose frames cannot be found. NotFoundError, PrivilegeError.
-        """
-        found = self._runtimes.of(pid)
-        return None if found is None else Php(pid, found[0], found[0].globals + found[1])
+        super().__init__(build_of, in_process, _has_frames, "php")
 
 
 def build_of(image: Image) -> Build | None:
@@ -127,12 +122,12 @@ def thread_of(php: Php) -> RuntimeThread:
     return RuntimeThread(0, tuple(frames), problem)
 
 
-def _has_frames(pid: int, build: Build, bias: int) -> bool:
-    thread = thread_of(Php(pid, build, build.globals + bias))
+def _has_frames(php: Php) -> bool:
+    thread = thread_of(php)
     if thread.problem:
-        version = ".".join(map(str, build.version))
+        version = ".".join(map(str, php.build.version))
         raise UnsupportedError(
-            f"process {pid}: {build.path} is not laid out as PHP {version}, or damaged: {thread.problem}"
+            f"process {php.pid}: {php.build.path} is not laid out as PHP {version}, or damaged: {thread.problem}"
         )
     return bool(thread.frames)
 

@@ -62,19 +62,14 @@ class Python:
         return tuple((start + bias, end + bias) for start, end in self.build.evaluation)
 
 
-class Pythons:
+class Pythons(Runtimes[Build, Python]):
     """Which CPython processes run."""
 
     def __init__(self) -> None:
-        self._runtimes = Runtimes(build_of, _has_frames, "python", anywhere=True)
+        def in_process(pid: int, build: Build, bias: int) -> Python:
+            return Python(pid, build, build.runtime + bias)
 
-    def of(self, pid: int) -> Python | None:
-        """The CPython that a process runs; None if it runs none.
-
-        UnsupportedError, which says why, of one whose frames cannot be found. NotFoundError, PrivilegeError.
-        """
-        found = self._runtimes.of(pid)
-        return None if found is None else Python(pid, found[0], found[0].runtime + found[1])
+        super().__init__(build_of, in_process, _has_frames, "python", anywhere=True)
 
 
 def threads_of(python: Python) -> list[PythonThread]:
@@ -87,8 +82,8 @@ def threads_of(python: Python) -> list[PythonThread]:
         return _Walk(python, memory).threads()
 
 
-def _has_frames(pid: int, build: Build, bias: int) -> bool:
-    threads = threads_of(Python(pid, build, build.runtime + bias))
+def _has_frames(python: Python) -> bool:
+    threads = threads_of(python)
     return any(thread.frames and not thread.problem for thread in threads)
 
 

@@ -64,19 +64,14 @@ class Ruby:
         return tuple((start + bias, end + bias) for start, end in self.build.evaluation)
 
 
-class Rubies:
+class Rubies(Runtimes[Build, Ruby]):
     """Which Ruby processes run."""
 
     def __init__(self) -> None:
-        self._runtimes = Runtimes(build_of, _has_frames, "ruby")
+        def in_process(pid: int, build: Build, bias: int) -> Ruby:
+            return Ruby(pid, build, build.machine + bias)
 
-    def of(self, pid: int) -> Ruby | None:
-        """The Ruby that a process runs; None if it runs none.
-
-        UnsupportedError, which says why, of one whose frames cannot be found. NotFoundError, PrivilegeError.
-        """
-        found = self._runtimes.of(pid)
-        return None if found is None else Ruby(pid, found[0], found[0].machine + found[1])
+        super().__init__(build_of, in_process, _has_frames, "ruby")
 
 
 def build_of(image: Image) -> Build | None:
@@ -123,8 +118,8 @@ def _machine_by_code(image: Image, start: int) -> int:
     return start + first.end() + int.from_bytes(first[1], "little", signed=True) if first else 0
 
 
-def _has_frames(pid: int, build: Build, bias: int) -> bool:
-    threads = threads_of(Ruby(pid, build, build.machine + bias))
+def _has_frames(ruby: Ruby) -> bool:
+    threads = threads_of(ruby)
     return any(thread.frames and not thread.problem for thread in threads)
 
 

@@ -1,12 +1,15 @@
 """A process → the runtime of a language that it runs, and the file which has that runtime's code.
 
-Input: the number of a process, a function that says which runtime an open file has, and one that looks at the process
-whether its memory is as that runtime lays it out. Output: what the first function has said, and where the file is in
-the process. `usdtkit.unwind.rubies` and `phps` give both functions, and read frames, which are of the records here.
+Input: the number of a process, a function that says which runtime an open file has, one that says what that means for
+a process, and one that looks whether the memory of the process is as that runtime lays it out. Output: what the second
+function has said. `usdtkit.unwind.pythons`, `rubies` and `phps` give these functions, and read frames; those of the
+last two are of the records here.
 """
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
@@ -17,10 +20,12 @@ from usdtkit.errors import ElfError, NotFoundError, PrivilegeError, UnsupportedE
 from usdtkit.mappedfiles import inspecting, open_mapping
 from usdtkit.maps import Mapping, executable_mappings, maps_of
 from usdtkit.records import NamedTuple
+from usdtkit.unwind.mapped import LONGEST_LOOK_S
 
 Ranges = tuple[tuple[int, int], ...]
 """(start, end) of each, in the order of the addresses."""
 _LOOKS = 8
+_MOST_FILES = 1 << 12  # that are remembered
 _PAGE = 4096
 
 
@@ -80,30 +85,33 @@ class Build(Protocol):
 
 
 B = TypeVar("B", bound=Build)
+R = TypeVar("R")
 
 
-class Runtimes(Generic[B]):
+class Runtimes(Generic[B, R]):
     """Which processes run a runtime. What is known of a file is kept, by its inode and the time of its last change."""
 
     def __init__(
         self,
         build_of: Callable[[Image], B | None],
-        has_frames: Callable[[int, B, int], bool],
+        runtime_of: Callable[[int, B, int], R],
+        has_frames: Callable[[R], bool],
         part: str,
         *,
         anywhere: bool = False,
     ):
-        """`build_of` raises UnsupportedError for a build whose frames cannot be found. `has_frames` is asked with the
-        number of a process, the build and its bias: True if there are frames as they should be, False if there are
-        none, UnsupportedError if they cannot be. Files with `part` in their name are looked at, or `anywhere`, and then
-        those come first."""
-        self._build_of, self._has_frames, self._part, self._anywhere = build_of, has_frames, part, anywhere
-        self._builds: dict[tuple[int, int, int], B | str | None] = {}
+        """`build_of` raises UnsupportedError for a build whose frames cannot be found. `runtime_of` makes what is known
+        of a process, of its number, the build and how far addresses in the process are from those in the file.
+        `has_frames` is asked about that: True if there are frames as they should be, False if there are none,
+        UnsupportedError if they cannot be. Files with `part` in their name are looked at, or `anywhere`, and then those
+        come first."""
+        self._build_of, self._runtime_of, self._has_frames = build_of, runtime_of, has_frames
+        self._part, self._anywhere = part, anywhere
+        self._builds: OrderedDict[tuple[int, int, int], B | str | None] = OrderedDict()
         self._seen: set[B] = set()  # in a process whose memory looked as it should
 
-    def of(self, pid: int) -> tuple[B, int] | None:
-        """The build that a process runs, and how far addresses in the process are from those in the file; None if it
-        runs none.
+    def of(self, pid: int) -> R | None:
+        """The runtime that a process has; None if it has none, or so many files that there is no time to find it.
 
         UnsupportedError, which says why, of one whose frames cannot be found. NotFoundError, PrivilegeError.
         """
@@ -111,12 +119,16 @@ class Runtimes(Generic[B]):
             mappings = {each.identity: each for each in executable_mappings(maps_of(pid)) if each.identity.inode}
         called = {each: self._part in each.name.rpartition("/")[2] for each in mappings.values()}
         files = [each for each in mappings.values() if called[each] or self._anywhere]
+        until = time.monotonic() + LONGEST_LOOK_S
         for mapping in sorted(files, key=lambda each: not called[each]):
             build = self._build(pid, mapping)
             if build is not None and (bias := bias_of(build.code, mapping)) is not None:
-                if build not in self._seen:
-                    self._try(pid, build, bias)
-                return build, bias
+                runtime = self._runtime_of(pid, build, bias)
+                if build not in self._seen and self._is_right(runtime):
+                    self._seen.add(build)
+                return runtime
+            if time.monotonic() > until:
+                break
         return None
 
     def _build(self, pid: int, mapping: Mapping) -> B | None:
@@ -130,22 +142,21 @@ class Runtimes(Generic[B]):
                     except UnsupportedError as error:
                         self._builds[file.version] = error.message
             build = self._builds[file.version]
+            if len(self._builds) > _MOST_FILES:
+                self._builds.popitem(last=False)
             if isinstance(build, str):
                 raise UnsupportedError(build)
             return build
         return None
 
-    def _try(self, pid: int, build: B, bias: int) -> None:
-        """UnsupportedError if the memory of the process does not look as it should. It changes while it is looked at,
-        so that one good look in a few is enough. A process that runs no code of the language yet says nothing."""
-        for attempt in range(_LOOKS):
-            try:
-                if self._has_frames(pid, build, bias):
-                    self._seen.add(build)
-                return
-            except UnsupportedError:
-                if attempt == _LOOKS - 1:
-                    raise
+    def _is_right(self, runtime: R) -> bool:
+        """Whether there are frames. UnsupportedError if the memory of the process does not look as it should. It
+        changes while it is looked at, so that one good look in a few is enough. A process that runs no code of the
+        language yet says nothing."""
+        for _ in range(_LOOKS - 1):
+            with suppress(UnsupportedError):
+                return self._has_frames(runtime)
+        return self._has_frames(runtime)
 
 
 def code_of(image: Image) -> tuple[Segment, ...]:
