@@ -2,15 +2,17 @@
 
 import os
 import struct
+from pathlib import Path
 
 import pytest
 from interpreted import CALLS, COMMANDS, said, ways_of
 
 from usdtkit import trace
 from usdtkit.maps import executable_mappings, maps_of
-from usdtkit.signatures import zend
+from usdtkit.signatures import cruby, zend
 from usdtkit.trace import ustack
 from usdtkit.unwind.phps import Phps
+from usdtkit.unwind.rubies import Rubies
 
 HITS = 997
 INTERPRETERS = {"php": "execute_ex", "ruby": "rb_vm_exec"}
@@ -134,6 +136,45 @@ def test_a_process_that_damages_its_own_structures(spawn):
         (UNREADABLE, whole),
         (UNREADABLE, whole),
     ]
+
+
+DAMAGED_RUBY = """
+def inner; Process.ppid; puts "hit"; $stdout.flush; $stdin.gets; end
+def outer; inner; end
+while outer; end
+"""
+
+
+def test_a_process_that_damages_frames_of_ruby(spawn):
+    """What is written is what only the outermost frame has."""
+    process = spawn(["ruby", "-e", DAMAGED_RUBY])
+    assert process.stdout.readline() == "hit\n"
+    ruby = Rubies().of(process.pid)
+    layout = ruby.build.layout
+    with Path(f"/proc/{process.pid}/mem").open("r+b", buffering=0) as memory:
+
+        def at(address):
+            return struct.unpack("<Q", os.pread(memory.fileno(), 8, address))[0]
+
+        threads = at(at(ruby.machine) + layout.ractors) - layout.ractor_next + layout.threads
+        context = at(at(threads) + layout.context)
+        end = at(context + cruby.STACK) + 8 * at(context + cruby.STACK_SIZE)
+        main = end - 2 * layout.frame_size  # the last one is below all frames
+        with trace.Session(pid=process.pid) as session:
+            session.uprobe(libc_of(process.pid), "getppid").emit("ustack")
+            session.start()
+            assert ask(process) == "hit\n"
+            for member in (cruby.ISEQ, cruby.ENVIRONMENT):
+                for value in (8, 0xDEAD0000, (1 << 64) - 8):
+                    before = at(main + member)
+                    os.pwrite(memory.fileno(), struct.pack("<Q", value), main + member)
+                    assert ask(process) == "hit\n"
+                    os.pwrite(memory.fileno(), struct.pack("<Q", before), main + member)
+            process.stdin.close()
+            assert process.wait(20) == 0
+            stacks = [event.ustack for event in session.drain()]
+    found = [(stack.python_end, [frame.name for frame in stack.python]) for stack in stacks]
+    assert found == [("", ["inner", "outer", "<main>"]), *[(UNREADABLE, ["inner", "outer"])] * 6]
 
 
 LONG = {
