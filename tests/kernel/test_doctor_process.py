@@ -1,6 +1,7 @@
 """`usdtkit doctor -p PID`: which frames the stacks of processes of all kinds will have, and why not others."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -112,3 +113,15 @@ def test_a_32_bit_process(compile_c, started):
 def test_no_process():
     done = usdtkit("doctor", "-p", 2**22 + 1)
     assert (done.returncode, done.stdout) == (4, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "language"),
+    [
+        (["ruby", "-e", "puts 'ready'; $stdout.flush; gets"], "Ruby"),
+        (["php", "-r", 'echo "ready\\n"; fgets(STDIN);'], "PHP"),
+    ],
+)
+def test_other_languages(command, language, started):
+    frames, detail = rows(started(*command))[f"{language}'s functions"]
+    assert frames == "shown" and re.match(rf"{language} \d+\.\d+ in /", detail)

@@ -115,12 +115,12 @@ class Presence:
         self._has_begun = True
         if self._stops is not None:
             self._stops.begin()
-        if self._semaphores is not None:
-            self._semaphores.begin()
         if self.command is not None:
             self.command.go(stoppable=self._stops is not None)
         elif self._armed is not None:
             self._armed.begin()
+        if self._semaphores is not None:  # it has listened from the start
+            self._semaphores.begin()
 
     def detach(self, *, nothing_came: bool) -> None:
         """To be called before the session detaches: stop writing to processes, and look once more if nothing came."""

@@ -168,11 +168,13 @@ class Running:
 
     def _learn(self, stacks: Stacks, unwinder: Unwinder) -> None:
         """See to it that the processes are known to the walker: those of the session now, others beside."""
-        from usdtkit.trace.learning import Learning  # lazy: few sessions take stacks
-
         is_command_known = self._presence.learn_command(stacks.learn)
         for pid in () if is_command_known else self._pids:
             unwinder.learn(pid)
+        if self._pids and not self._settings.discovers:  # then nobody tells of what they map later
+            return
+        from usdtkit.trace.learning import Learning  # lazy: few sessions take stacks
+
         ignored = self._pids if is_command_known else ()
         self._learning = Learning(stacks.learn, unwinder.fresh, self._sites, ignored, looks_around=not self._pids)
         self._learning.begin()

@@ -21,7 +21,7 @@ from usdtkit.bpf.sources import text_of
 from usdtkit.errors import UnsupportedError
 from usdtkit.files import OpenFile
 from usdtkit.kernel.attach.links import Links
-from usdtkit.kernel.attach.sites import FileSites, KernelSite, UprobeSite
+from usdtkit.kernel.attach.sites import FileSites, KernelSite, SitesByFile, UprobeSite
 from usdtkit.kernel.load import Loaded
 from usdtkit.kernel.taskmaps import SIGNALS, places_of
 from usdtkit.model import Tracepoint
@@ -39,6 +39,7 @@ class Stops:
         self._at_stop: list[Callable[[int], object]] = []
         self._links: Links | None = None
         self._over, self._detached = _thread.allocate_lock(), _thread.allocate_lock()
+        self._attaching = _thread.allocate_lock()
         try:
             signals = [0, 0, 0]
             with suppress(UnsupportedError):
@@ -55,9 +56,7 @@ class Stops:
 
     def stop_at_exec(self) -> None:
         """Stop the child before the first instruction of each program that it becomes. UsdtkitError."""
-        site = KernelSite("stop_at_exec", Tracepoint("sched", "sched_process_exec"))
-        if self._links is not None:
-            self._links.attach({}, (self._pid,), [site])
+        self._attach({}, [KernelSite("stop_at_exec", Tracepoint("sched", "sched_process_exec"))])
 
     def stop_at(self, places: Mapping[OpenFile, Sequence[int]], state: int = 0) -> None:
         """Stop the child at instructions, by their file offsets. UsdtkitError.
@@ -68,8 +67,13 @@ class Stops:
             file: FileSites({"stop_at_site": [UprobeSite(offset, 0, state) for offset in offsets]})
             for file, offsets in places.items()
         }
-        if self._links is not None:
-            self._links.attach(sites, (self._pid,))
+        self._attach(sites)
+
+    def _attach(self, sites: SitesByFile, kernel_sites: Sequence[KernelSite] = ()) -> None:
+        """Attach, unless `detach` was called, perhaps by another thread."""
+        with self._attaching:
+            if self._links is not None:
+                self._links.attach(sites, (self._pid,), kernel_sites)
 
     def begin(self) -> None:
         """Begin with the calls, in a thread, which ends when the child ends."""
@@ -79,10 +83,11 @@ class Stops:
     def detach(self) -> None:
         """Stop the child no more. Detaching takes long, and is done in a thread. The other thread ends with the
         child."""
-        if self._links is not None:
+        with self._attaching:
+            links, self._links = self._links, None
+        if links is not None:
             self._detached.acquire()
-            _thread.start_new_thread(self._detach, (self._links,))
-            self._links = None
+            _thread.start_new_thread(self._detach, (links,))
 
     def _detach(self, links: Links) -> None:
         try:
