@@ -44,8 +44,9 @@ pytest_plugins = [
 
 def pytest_configure(config):
     """Set up the environment that the tests expect, wherever they are started."""
-    # A shell's background job ignores Ctrl-C, and so would all that it starts.
+    # A shell's background job ignores Ctrl-C, and a command of nohup ignores SIGHUP; so would all that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # tracefs, which the peers that tests compare with need and a container or chroot may lack.
     if os.geteuid() == 0 and leaks.TRACEFS.is_dir() and not (leaks.TRACEFS / "uprobe_events").exists():
         subprocess.run(["mount", "-t", "tracefs", "tracefs", leaks.TRACEFS], check=REQUIRE_KERNEL)

@@ -1,10 +1,14 @@
 """The maps that the walker in the kernel searches, in memory, and the same search. Used by the tests of tables."""
 
 import struct
+from pathlib import Path
 
 from usdtkit.unwind.mapped import HEAD, MAPPING, NO_MAPPING, SIZE
 from usdtkit.unwind.store import CHUNK_BYTES, CHUNK_ROWS, MOST_PAGES, Place
 from usdtkit.unwind.tables import PAGE, ROW, Row
+
+NODE = str(next(Path("/usr/lib/x86_64-linux-gnu").glob("libnode.so.*"), "/usr/bin/node"))
+"""The file that has the code of Node: some builds have it in a library."""
 
 
 class WalkerMaps:

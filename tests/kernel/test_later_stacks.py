@@ -1,5 +1,6 @@
 """Stacks of processes that the session was not given: those that run already, that start later, or load more later."""
 
+import re
 import struct
 
 import pytest
@@ -143,10 +144,10 @@ def test_no_room_for_tables(spawn, wait_for_line):
         node.stdin.flush()
         wait_for_line(node, "did 997")
         assert sum(counts.read().values()) == 997
-        assert session.summary().untabled == 1
+        assert session.summary().untabled >= 1  # some builds have Node in a library, and more libraries
         (said,) = session.remarks
         assert said.startswith("stacks are followed by frame pointers in /")
-        assert "/node, and in files that come later: the tables of call frames take 1 MB" in said
+        assert re.search(r"node[^,]*, .*in files that come later: the tables of call frames take 1 MB", said)
 
 
 def test_frame_pointers_alone(stepper):

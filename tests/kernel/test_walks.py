@@ -155,12 +155,17 @@ int main(int argc, char **argv)
 """
 
 
+def of_threads(found):
+    """The same counts, by two names, the number of frames, and the end: libc's own two may have no names."""
+    return {(*names[:2], len(names), end): count for (names, end), count in found.items()}
+
+
 def test_more_threads_at_once_than_there_is_room_for(compile_c, stacks):
     """The others have no stack, which is counted."""
     found, summary = stacks(compile_c(THREADS, "-O2", "-pthread"), 9000)
     without = found.pop(None)
-    assert found == {(("work", "thread", "start_thread", "clone3"), ""): 9000 - without}
-    assert 0 <= 9000 - without - 8192 < os.cpu_count()  # those that come at once for the last place
+    assert of_threads(found) == {("work", "thread", 4, ""): 9000 - without}
+    assert 0 <= 9000 - without - 4096 < os.cpu_count()  # those that come at once for the last place
     assert (summary.hits, summary.no_stack) == (9000, without)
 
 
@@ -305,7 +310,7 @@ int main(void)
 
 def test_a_process_whose_first_thread_has_ended(compile_c, stacks):
     found, summary = stacks(compile_c(LEFT, "-O2", "-pthread"))
-    assert found == {(("work", "thread", "start_thread", "clone3"), ""): TIMES}
+    assert of_threads(found) == {("work", "thread", 4, ""): TIMES}
     assert summary.no_stack == 0
 
 

@@ -11,6 +11,7 @@ from elftools.dwarf.callframe import FDE
 from elftools.dwarf.dwarf_expr import DWARFExprParser
 from elftools.elf.elffile import ELFFile
 from programs.golang import DEBIAN, NEWEST
+from walkermaps import NODE
 
 from usdtkit.elf.image import Image
 from usdtkit.unwind import tables
@@ -89,11 +90,11 @@ FILES = [
     (f"{LIBRARIES}/libssl.so.3", 1200),
     (f"{LIBRARIES}/libcrypto.so.3", 10_000),
     (f"{LIBRARIES}/libgcrypt.so.20", 1600),
-    ("/usr/bin/python3.11", 10_000),
+    ("/usr/bin/python3.11", 9_500),
     ("/usr/lib/postgresql/15/bin/postgres", 17_000),
     ("/usr/sbin/mariadbd", 35_000),
     ("/usr/bin/php8.2", 9000),
-    ("/usr/bin/node", 75_000),
+    (NODE, 50_000),
     (f"{CROSS}/libc.so.6", 3300),
     (f"{CROSS}/libasan.so.8", 2800),
     (f"{CROSS}/libstdc++.so.6", 4400),

@@ -49,7 +49,7 @@ def test_c_and_python_agree(wanted, size, data):
             body = body[: offset - 24] + length + body[offset - 20 :]
     payload = struct.pack("<IIQII", size, 1, 2**63 + 5, 42, 2**32 - 1) + body
     memory, whole = ring_of(payload, payload)
-    decoders = Decoders(program, [None], {0: "one:probe", 1: "two:probe"})
+    decoders = Decoders(program, [None], {0: "one:probe", 1: "two:probe"}, {})
     _, _, time_ns, pid, tid, *own = layout.decode(payload)
     expected = repr((time_ns, pid, tid, "two:probe", *own))  # repr: a NaN equals no NaN
     events, taken = decoders.events(memory, whole)
@@ -75,7 +75,7 @@ def test_texts_are_made_when_they_are_asked_for():
     payloads = [struct.pack("<IIQIIi28s", 0, 0, 1, 2, 3, length, b"ada\0") for length in (4, -14)]
     payloads += [struct.pack("<IIQIIi252s", 2, 0, 1, 2, 3, 252, text) for text in 20 * [*long, b"\xff", b"b" * 252]]
     memory, size = ring_of(*payloads)
-    (columns,), _ = Decoders(program_of([("str", 244)]), [None], {0: "a:probe"}).columns(memory, size)
+    (columns,), _ = Decoders(program_of([("str", 244)]), [None], {0: "a:probe"}, {}).columns(memory, size)
     texts = columns["field0"]
     expected = ["ada", None, *20 * [*(text.decode() for text in long), "\udcff", "b" * 244]]
     assert (len(texts), list(texts), texts[-1], texts[1:-1:3]) == (142, expected, expected[-1], expected[1:-1:3])
@@ -96,7 +96,7 @@ def test_more_records_than_are_taken_at_a_time_in_columns():
     """Of three sizes and two types, one in the other."""
     wanted = SimpleNamespace(records=program_of([("u64", 8), ("str", 200)]).records)
     wanted.records |= {kind + SIZES: layout for kind, layout in program_of([("bytes", 200)]).records.items()}
-    decoders = Decoders(wanted, [None, None], {0: "a:probe", 1: "b:probe"})
+    decoders = Decoders(wanted, [None, None], {0: "a:probe", 1: "b:probe"}, {})
     bodies = {kind: b"%d" % kind + bytes(layout.size - 24 - 1) for kind, layout in wanted.records.items()}
     kinds = [number * number % 7 % 6 for number in range(997)]
     memory, size = ring_of(
@@ -115,7 +115,7 @@ def test_more_records_than_are_taken_at_a_time_in_columns():
 
 @given(st.binary(max_size=400))
 def test_garbage_is_refused_or_decoded_and_nothing_else(garbage):
-    decoders = Decoders(program_of([("u64", 8), ("str", 40)]), [None], {0: "a:probe"})
+    decoders = Decoders(program_of([("u64", 8), ("str", 40)]), [None], {0: "a:probe"}, {})
     for decode in (decoders.events, decoders.columns):
         try:
             decode(bytearray(garbage), len(garbage))
@@ -125,7 +125,7 @@ def test_garbage_is_refused_or_decoded_and_nothing_else(garbage):
 
 def test_a_record_that_is_cut_off():
     memory, size = ring_of(NUMBER)
-    decoders = Decoders(program_of([("u64", 8)]), [None], {0: "a:probe"})
+    decoders = Decoders(program_of([("u64", 8)]), [None], {0: "a:probe"}, {})
     assert decoders.events(memory, size)[0][0].field0 == 4
     with pytest.raises(ValueError, match="cut off"):
         decoders.events(memory[:-8], size)
@@ -135,7 +135,7 @@ def test_records_that_are_discarded_or_not_yet_there():
     good, size = ring_of(NUMBER)
     discarded, _ = ring_of(NUMBER, flags=1 << 30)
     busy, _ = ring_of(NUMBER, flags=1 << 31)
-    decoders = Decoders(program_of([("u64", 8)]), [None], {0: "a:probe"})
+    decoders = Decoders(program_of([("u64", 8)]), [None], {0: "a:probe"}, {})
     for decode in (decoders.events, lambda *memory: (decoders.columns(*memory)[0][0], decoders.columns(*memory)[1])):
         found, taken = decode(discarded + good + busy + good, 1 << 20)
         assert (len(found), taken) == (1, 2 * size)
@@ -144,7 +144,7 @@ def test_records_that_are_discarded_or_not_yet_there():
 
 
 def test_an_event_is_read_as_a_tuple_and_never_changes():
-    decoders = Decoders(program_of([("u64", 8), ("str", 40)]), [None], {0: "a:probe"})
+    decoders = Decoders(program_of([("u64", 8), ("str", 40)]), [None], {0: "a:probe"}, {})
     memory, size = ring_of(struct.pack("<IIQIIQi28s", 0, 0, 1, 2, 3, 4, 4, b"ada"))
     [event], _ = decoders.events(memory, size)
     assert event._fields == ("time_ns", "pid", "tid", "probe", "field0", "field1")
@@ -164,7 +164,7 @@ def test_an_event_is_read_as_a_tuple_and_never_changes():
 
 
 def test_events_are_freed():
-    decoders = Decoders(program_of([("u64", 8), ("str", 40)]), [None], {0: "a:probe"})
+    decoders = Decoders(program_of([("u64", 8), ("str", 40)]), [None], {0: "a:probe"}, {})
     texts = [f"text {number}" for number in range(997)]
     memory, size = ring_of(*(struct.pack("<IIQIIQi28s", 0, 0, 1, 2, 3, 4, 28, text.encode()) for text in texts))
 

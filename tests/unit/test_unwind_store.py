@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cfi
 import pytest
-from walkermaps import WalkerMaps
+from walkermaps import NODE, WalkerMaps
 
 from usdtkit.elf.image import Image
 from usdtkit.errors import UsdtkitError
@@ -21,7 +21,7 @@ from usdtkit.unwind.tables import PAGE, Description, Frames, LoadRange, make_tab
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 LIBC = f"{LIBRARIES}/libc.so.6"
 LARGEST = [
-    *(LIBC, "/usr/bin/python3.11", "/usr/lib/postgresql/15/bin/postgres", "/usr/bin/node", "/usr/sbin/mariadbd"),
+    *(LIBC, "/usr/bin/python3.11", "/usr/lib/postgresql/15/bin/postgres", NODE, "/usr/sbin/mariadbd"),
     f"{LIBRARIES}/libcrypto.so.3",
 ]
 
@@ -107,10 +107,10 @@ def test_more_files_than_are_remembered(maps, tmp_path, monkeypatch):
 
 def test_what_does_not_fit_is_left_out_and_named(maps):
     store = Store(maps, megabytes=1)
-    python, node, libc = place(store, LARGEST[1]), place(store, "/usr/bin/node"), place(store, LIBC)
+    python, node, libc = place(store, LARGEST[1]), place(store, NODE), place(store, LIBC)
     assert (node.pages, node.page) == (0, 0)
-    assert node.why == "/usr/bin/node: does not fit into the 1 MB for tables"
-    assert (list(store.full), store.refused) == (["/usr/bin/node"], 1)
+    assert node.why == f"{NODE}: does not fit into the 1 MB for tables"
+    assert (list(store.full), store.refused) == ([NODE], 1)
     assert store.size <= 1 << 20
     check(maps, python, table_of(LARGEST[1]))
     check(maps, libc, table_of(LIBC))

@@ -16,7 +16,7 @@
 
 BPF_RINGBUF_OUTPUT(stack_records, 2048); /* in pages: room for 1,600 new stacks at once */
 BPF_HASH(stacks_sent, u64, u64, 32768);
-BPF_F_TABLE("hash", u64, struct walk, walks, 8192, BPF_F_NO_PREALLOC); /* by thread, and whether it is a clock's */
+BPF_HASH(walks, u64, struct walk, 4096); /* by thread, and whether it is a clock's */
 BPF_ARRAY(walk_at_first, struct walk, 1);
 BPF_ARRAY(return_instances, struct instances, 1);
 BPF_HASH(unwind_processes, u32, struct process_head, 1); /* unwind.c says how large it is, which the loader takes */
