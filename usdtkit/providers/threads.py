@@ -33,9 +33,14 @@ def creations(session: Session) -> Pair:
         return session.pair(uprobe(library, "pthread_create"), keep={"start": arg(3)})
 
     creations = first_found(LIBRARIES, calls)
-    for pid in session.search_pids:
-        session.symbol(pid, 0)  # reads what the process maps, so that addresses have names after its end too
+    keep_names(session)
     return creations.derive("start", "comm", returned=retval.cast("i32"))
+
+
+def keep_names(session: Session) -> None:
+    """Read what the session's processes map, so that their functions have names after they have ended too."""
+    for pid in session.search_pids:
+        session.symbol(pid, 0)
 
 
 def describe(session: Session, event: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from usdtkit.providers.threads import keep_names
 from usdtkit.records import NamedTuple
 from usdtkit.trace import Session
 
@@ -34,6 +35,7 @@ class Threads:
         """`kinds` has the kind of change for each probe; events of all others are calls of pthread_create."""
         self._session = session
         self._kinds = kinds
+        keep_names(session)
 
     def take(self, event: Any) -> ThreadChange:
         """The change that an event stands for."""
