@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
 from itertools import starmap
+from math import inf
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 
 LEARNING_S = 0.04  # that a start may take longer, so that processes that run are known before their first stacks
 ORIGINS = 16_384  # pairs of a file and a process that are told from each other
+STACKS_GATHER_S = 0.05
 MORE_REJECTED = 1024  # probes of later files whose calls that could not be fired are counted
 
 
@@ -217,6 +219,11 @@ class Running:
         """Those that are readable when records wait."""
         assert self._stream is not None
         return [self._stream.fd, *(each.fd for each in self._referred)]
+
+    @property
+    def most_delay(self) -> float:
+        """For how many seconds records may gather. A process may end meanwhile, and with it the names of its stacks."""
+        return inf if self.stacks is None else STACKS_GATHER_S
 
     @property
     def _referred(self) -> list[Stacks | InternedTexts]:

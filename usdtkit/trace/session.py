@@ -152,7 +152,8 @@ class Session(Reading, Definition):
         self._blueprint.seal("the session has started: add sources and actions before that")
         try:
             self._running.attach(announce)
-            self._waiter.watch(*self._running.descriptors, since=self._running.started_at)
+            running = self._running
+            self._waiter.watch(*running.descriptors, since=running.started_at, most=running.most_delay)
             if self._new_user is not None:
                 self._running.drop_privileges(self._new_user)
             self._running.discover()

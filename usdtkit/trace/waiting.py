@@ -37,9 +37,11 @@ class Waiter:
         self._of_processes = bool(pids)
         self._pidfds = _open_pids(pids, self._stop)
 
-    def watch(self, *rings: int, since: float) -> None:
-        """From now on wake up for records in these ring buffers too. The duration counts from `since` (monotonic)."""
+    def watch(self, *rings: int, since: float, most: float) -> None:
+        """From now on wake up for records in these ring buffers too. The duration counts from `since` (monotonic).
+        Records gather for `most` seconds at most."""
         self._started_at, self._rings = since, frozenset(rings)
+        self._delay = min(self._delay, most)
         self._poller = select.epoll()
         self._left_over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         for descriptor in (*rings, self._stop, self._left_over, *self._pidfds):
