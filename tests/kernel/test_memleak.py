@@ -60,7 +60,7 @@ def test_what_leaks_and_nothing_else(leak):
 def test_threads_that_free_each_others_blocks(leak):
     output, _, kept = leak("threads", "--json")
     found = sums(output)
-    found.pop("ld-linux-x86-64.so.2", None)  # what the loader keeps for a thread, where it has no symbols
+    found.pop(None, None)  # what the loader keeps for a thread, where it has no symbols
     assert found == {"leaky": kept} == {"leaky": (4 * 997, 4 * 997 * 31)}
 
 
