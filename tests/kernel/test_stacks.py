@@ -395,6 +395,8 @@ process.stdin.once('data', () => {
 });
 console.log('ready');
 """
+# The names that V8 gives to functions of JavaScript, by how they were compiled.
+JAVASCRIPT = re.compile(r"(?:JS|LazyCompile|Function):[~*^]?(\w+) ")
 NODE_OPTIONS = ("--perf-basic-prof", "--interpreted-frames-native-stack", "--allow-natives-syntax")
 
 
@@ -447,7 +449,7 @@ def test_javascript_functions_between_whole_native_stacks(target, tmp_path):
         process.go("done")
         assert process.end() == 0
         for (stack,), count in counts.read().items():
-            names = [re.match(r"(?:JS|LazyCompile|Function):[~*^]?(\w+) ", frame.name) for frame in stack]
+            names = [JAVASCRIPT.match(frame.name) for frame in stack]
             script = [name[1] for name in names if name]
             if "inner" in script:
                 found[tuple(script[:3])] += count
