@@ -17,7 +17,7 @@ _WILDCARD = re.compile(r"[*?[]")
 _BRACKETED = re.compile(r"\[([*?[])\]")
 # What the language takes for a part of a name wherever it stands.
 _NEEDS_NO_QUOTES = re.compile(r"[\w.$@%/~-]+(?:::[\w.$@%/~-]+)*")
-_DIVIDES_NOTHING = re.compile(r'[^ :"(]+')
+_DIVIDES_NOTHING = re.compile(r'[^ :"(#;]+')
 # One of several functions of a name: by its version, or by its address.
 _QUALIFIED = re.compile(r"(.+?)@{1,2}(0x[0-9a-f]{1,16}|[A-Za-z_][\w.]*)", re.DOTALL)
 
@@ -48,7 +48,8 @@ def spelled(pattern: str) -> str:
 
 
 def spelled_path(path: str) -> str:
-    """Return a path, or another name of a file, as it stands in a target: in quotes if it has spaces or colons."""
+    """Return a path, or another name of a file, as it stands in a target: in quotes if it has spaces, colons, or
+    what a label begins with."""
     return path if path.isprintable() and _DIVIDES_NOTHING.fullmatch(path) else quoted(path)
 
 
