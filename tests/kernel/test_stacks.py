@@ -413,11 +413,7 @@ def test_javascript_functions_by_the_perf_map(target, tmp_path):
         assert process.end() == 0  # V8 writes the last of its map when it ends
         found = Counter()
         for (stack,), count in counts.read().items():
-            script = [
-                name[1]
-                for frame in stack
-                if (name := re.match(r"(?:JS|LazyCompile|Function):[~*^]?(\w+) ", frame.name))
-            ]
+            script = [name[1] for frame in stack if (name := JAVASCRIPT.match(frame.name))]
             found[tuple(script[:2])] += count
     Path(f"/tmp/perf-{process.pid}.map").unlink(missing_ok=True)
     assert found == {("inner", "outer"): 997}

@@ -48,8 +48,8 @@ struct stack_record {
 struct process_head { u32 count, python; u64 runtime; u32 learned; };
 
 /*
- * A walk along Python's frames, or those of another language: the one that was reached; the thread's state and interpreter, while they are searched for;
- * and what was read last.
+ * A walk along Python's frames, or those of another language: the one that was reached; the thread's state and
+ * interpreter, while they are searched for; and what was read last.
  */
 struct python_walk {
   u64 frame, self, interpreter, state;
