@@ -55,7 +55,6 @@ static void send_php_function(struct python_walk *w, u64 id) {
 long php_frame(u32 round, struct walking *walking) {
   struct walk *walk = walking->walk;
   struct python_walk *w = &walk->python;
-  struct stack_record *record = walking->record;
   w->end = END_OUTERMOST;
   if (!w->frame) return 1;
   w->end = END_UNREADABLE;
@@ -77,14 +76,8 @@ long php_frame(u32 round, struct walking *walking) {
   u64 line = (u32)w->word[0];
   u64 id = mixed(mixed(mixed(mixed(function, walk->process), w->pointer[1]), w->pointer[2]), w->pointer[3]);
   id &= ~1ULL;
-  walk->hash = mixed(walk->hash, id + (line << 1) + is_top);
-  if (record) {
-    send_php_function(w, id);
-    struct python_frame *frame = &record->python[w->depth & STACK_DEPTH];
-    frame->code = id | is_top;
-    frame->at = line;
-  }
-  w->depth++;
+  if (walking->record) send_php_function(w, id);
+  keep_frame(walking, id, line, is_top);
   return 0;
 }
 

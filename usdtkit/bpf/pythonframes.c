@@ -147,6 +147,18 @@ static void send_python_code(struct python_walk *w, struct python_layout *l, u64
   python_codes_sent.update(&id, &sent);
 }
 
+/* Adds a frame to the walk: the number of its piece of code, where in it, and 1 if it is an entry frame, else 0. */
+static void keep_frame(struct walking *walking, u64 id, u64 at, u64 is_entry) {
+  struct walk *walk = walking->walk;
+  walk->hash = mixed(walk->hash, id + (at << 1) + is_entry);
+  if (walking->record) {
+    struct python_frame *frame = &walking->record->python[walk->python.depth & STACK_DEPTH];
+    frame->code = id | is_entry;
+    frame->at = at;
+  }
+  walk->python.depth++;
+}
+
 /* One frame of Python. Those of shims stand for the C code that has called the frame before. */
 long python_frame(u32 round, struct walking *walking) {
   struct walk *walk = walking->walk;
@@ -174,14 +186,8 @@ long python_frame(u32 round, struct walking *walking) {
   if (read_python(&w->pointer, 32, code + l->file)) return 1;
   u64 id = mixed(mixed(mixed(mixed(code, walk->process), w->pointer[0]), w->pointer[1] + w->pointer[2]), w->pointer[3]);
   id &= ~1ULL;
-  walk->hash = mixed(walk->hash, id + (at << 1) + (l->entries == MARKED && mark));
-  if (record) {
-    send_python_code(w, l, id, code);
-    struct python_frame *frame = &record->python[w->depth & STACK_DEPTH];
-    frame->code = id | !l->entries | (l->entries == MARKED && mark);
-    frame->at = at;
-  }
-  w->depth++;
+  if (record) send_python_code(w, l, id, code);
+  keep_frame(walking, id, at, !l->entries | (l->entries == MARKED && mark));
   return 0;
 }
 

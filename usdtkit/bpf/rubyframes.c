@@ -149,7 +149,6 @@ long ruby_frame(u32 round, struct walking *walking) {
   struct walk *walk = walking->walk;
   struct python_walk *w = &walk->python;
   struct ruby_layout *l = ruby_layout_of(walking);
-  struct stack_record *record = walking->record;
   if (!l) return 1;
   w->end = END_OUTERMOST;
   if (w->frame >= w->interpreter) return 1;
@@ -176,14 +175,8 @@ long ruby_frame(u32 round, struct walking *walking) {
   u64 id = mixed(mixed(mixed(mixed(w->pointer[0], walk->process), w->word[1]), w->pointer[2]), w->pointer[3]);
   u64 finishes = flags >> 5 & 1;
   id &= ~1ULL;
-  walk->hash = mixed(walk->hash, id + (at << 1) + finishes);
-  if (record) {
-    send_ruby_code(w, l, id);
-    struct python_frame *frame = &record->python[w->depth & STACK_DEPTH];
-    frame->code = id | finishes;
-    frame->at = at;
-  }
-  w->depth++;
+  if (walking->record) send_ruby_code(w, l, id);
+  keep_frame(walking, id, at, finishes);
   return 0;
 }
 
